@@ -1,0 +1,60 @@
+"""Names of everything Halcyon makes in a cluster, and the length budget they share.
+
+A Kubernetes label holds 63 characters, and two things made from a run's name must fit into one: the name of a pod,
+``RUN-ATTEMPT-s-JOB-POD-RANDOM``, and the coordinator's address that JobSet puts on every pod, ``RUN-ATTEMPT-s-0-0.SUBDOMAIN``. With at
+most 256 slices (3 digits), 10,000 hosts a slice (4 digits) and 99,999 attempts (5 digits) a run's name may have 40 characters, and the
+subdomain 10.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+MAX_RUN_NAME_LENGTH = 40
+MAX_ATTEMPT = 99_999
+
+REPLICATED_JOB = "s"
+"""Name of the JobSet's replicated job: one job for each slice."""
+TRAINER_CONTAINER = "trainer"
+COORDINATOR_PORT = 8476
+"""Port of JAX's coordination service in the first process."""
+RUN_DOCUMENT_KEY = "run.yaml"
+RUN_DOCUMENT_DIRECTORY = "/etc/halcyon"
+
+LABEL_RUN = "halcyon.dev/run"
+LABEL_RUN_UID = "halcyon.dev/run-uid"
+LABEL_ATTEMPT = "halcyon.dev/attempt"
+LABEL_PART_OF = "app.kubernetes.io/part-of"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+PART_OF = "halcyon"
+MANAGED_BY = "halcyon-operator"
+FIELD_MANAGER = "halcyon-operator"
+
+JOBSET_NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
+JOBSET_JOB_INDEX = "jobset.sigs.k8s.io/job-index"
+JOBSET_RESTART = "jobset.sigs.k8s.io/restart-attempt"
+JOBSET_COORDINATOR = "jobset.sigs.k8s.io/coordinator"
+JOB_COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+def jobset_name(run: str, attempt: int) -> str:
+    """Name of the JobSet (and ConfigMap) of one attempt."""
+    return f"{run}-{attempt}"
+
+
+def subdomain(run_uid: str, attempt: int) -> str:
+    """Name of the headless Service of one attempt: 10 characters, a DNS label, its own for every run and attempt."""
+    digest = hashlib.sha256(f"{run_uid}/{attempt}".encode()).digest()
+    return "h" + base64.b32encode(digest).decode().lower()[:9]
+
+
+def hostname(run: str, attempt: int, slice_index: int, host_index: int) -> str:
+    """Host name of a trainer pod inside its subdomain."""
+    return f"{jobset_name(run, attempt)}-{REPLICATED_JOB}-{slice_index}-{host_index}"
+
+
+def coordinator_address(run: str, run_uid: str, attempt: int, namespace: str, cluster_domain: str) -> str:
+    """Full DNS name and port of process 0, such as ``demo-1-s-0-0.habc.default.svc.cluster.local:8476``."""
+    host = hostname(run, attempt, 0, 0)
+    return f"{host}.{subdomain(run_uid, attempt)}.{namespace}.svc.{cluster_domain}:{COORDINATOR_PORT}"

@@ -1,0 +1,1 @@
+"""The sections of ``TrainingRun.spec``, one module for each."""

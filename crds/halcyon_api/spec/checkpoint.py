@@ -1,0 +1,129 @@
+"""``spec.checkpoint``: where checkpoints live and how often one is made.
+
+A root belongs to one run. Its address is checked here, once, for every reader of the document: an allowed scheme, no credentials, no
+query, and no way out of the root by ``..``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints, model_validator
+
+from halcyon_api.base import ApiModel, ObjectName, Seconds, cel
+
+_ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+_ROOT_MESSAGE = (
+    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, without `..`"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointRoot:
+    """A parsed root: scheme, bucket (empty for files) and path without slashes at its ends (for files: absolute)."""
+
+    scheme: Literal["file", "s3", "gs"]
+    bucket: str
+    path: str
+
+
+class SecretName(ApiModel):
+    """A Secret of the run's own namespace, by name. The operator never reads it; the kubelet hands it to the pods."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+
+
+class SaveSpec(ApiModel):
+    """When a checkpoint is made. The end of the run and a preemption always make one."""
+
+    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        100, description="Save after every so many steps; 0: not by steps."
+    )
+    every_seconds: Seconds = Field(0, description="Save when the newest checkpoint is older than this; 0: not by time.")
+
+
+class CheckpointSpec(ApiModel):
+    """Where the run's checkpoints live and when they are made."""
+
+    root: Annotated[str, StringConstraints(max_length=1024)] = Field(
+        description="Address under which this run alone keeps its checkpoints: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH.",
+        json_schema_extra={"pattern": _ROOT_PATTERN},
+    )
+    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = Field(
+        None, description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`."
+    )
+    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
+        None, description="Region of an S3 bucket. Default: `us-east-1` where an endpoint is given, else found by the client."
+    )
+    credentials_secret: SecretName | None = Field(
+        None,
+        description=(
+            "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the pod's service account."
+        ),
+    )
+    volume_claim: ObjectName | None = Field(
+        None,
+        description=(
+            "PersistentVolumeClaim (of many writers) mounted at the path of a `file://` root in every pod. The operator cannot look into "
+            "it and goes by the trainer's reports."
+        ),
+    )
+    save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
+    keep: Annotated[int, Field(ge=2, le=1000)] = Field(2, description="How many of the newest checkpoints to keep, at least 2.")
+
+    cel_rules: ClassVar = (
+        cel("!self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),
+        cel(
+            "!has(self.endpoint) || self.root.startsWith('s3://')",
+            "endpoint belongs to an s3:// root; leave it out or change root",
+            field_path=".endpoint",
+        ),
+        cel(
+            "!has(self.volumeClaim) || self.root.startsWith('file://')",
+            "volumeClaim belongs to a file:// root; leave it out or change root",
+            field_path=".volumeClaim",
+        ),
+        cel(
+            "!has(self.credentialsSecret) || self.root.startsWith('s3://')",
+            "credentialsSecret belongs to an s3:// root; leave it out or change root",
+            field_path=".credentialsSecret",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _root_is_sound(self) -> Self:
+        parse_root(self.root)
+        for name, value, scheme in (
+            ("endpoint", self.endpoint, "s3"),
+            ("volumeClaim", self.volume_claim, "file"),
+            ("credentialsSecret", self.credentials_secret, "s3"),
+        ):
+            if value is not None and not self.root.startswith(f"{scheme}://"):
+                raise ValueError(f"{name} belongs to a {scheme}:// root; leave it out or change root")
+        return self
+
+
+def parse_root(root: str) -> CheckpointRoot:
+    """Take a root's address apart.
+
+    Raises:
+        ValueError: The scheme is not allowed, or the path has a part that could lead out of the root.
+    """
+    parts = urlsplit(root)
+    segments = [part for part in parts.path.split("/") if part]
+    allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
+    sound = (
+        parts.scheme in ("file", "s3", "gs")
+        and bool(parts.netloc) == (parts.scheme != "file")
+        and not (parts.query or parts.fragment or "@" in parts.netloc)
+        and segments
+        and all(set(part) <= allowed and part not in (".", "..") for part in segments)
+    )
+    if not sound:
+        raise ValueError(f"{_ROOT_MESSAGE}; not {root!r}")
+    path = "/".join(segments)
+    if parts.scheme == "file":
+        return CheckpointRoot("file", "", f"/{path}")
+    return CheckpointRoot("s3" if parts.scheme == "s3" else "gs", parts.netloc, path)
