@@ -79,9 +79,13 @@ class Head(Document):
     format_version: Literal[1] = FORMAT_VERSION
     owner: Owner
     epoch: Epoch = Field(description="The only epoch that may commit.")
-    committed: tuple[CommittedStep, ...] = Field((), description="Committed checkpoints, newest first by (step, epoch).")
+    committed: tuple[CommittedStep, ...] = Field(
+        (), description="Committed checkpoints, newest first by (step, epoch)."
+    )
     bad: tuple[BadStep, ...] = Field((), description="Checkpoints that did not verify.")
-    deleting: tuple[str, ...] = Field((), description="Prefixes whose deletion has begun; never candidates for a restore.")
+    deleting: tuple[str, ...] = Field(
+        (), description="Prefixes whose deletion has begun; never candidates for a restore."
+    )
 
     @property
     def newest(self) -> CommittedStep | None:

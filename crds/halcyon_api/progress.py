@@ -14,7 +14,15 @@ from halcyon_api.base import ApiModel, Timestamp
 Stage = Literal["starting", "joining", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
 
 Cause = Literal[
-    "completed", "preempted", "failed", "badConfiguration", "fenced", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable"
+    "completed",
+    "preempted",
+    "failed",
+    "badConfiguration",
+    "fenced",
+    "noValidCheckpoint",
+    "runChanged",
+    "rootTaken",
+    "rootUnusable",
 ]
 """Why a trainer process ended, as it says itself."""
 
@@ -39,7 +47,9 @@ class Progress(ReportModel):
     tokens: StepNumber = Field(0, description="Tokens trained on.")
     loss: float | None = Field(None, description="Training loss of the last reported step, in nats per token.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over the last steps.")
-    mfu: float | None = Field(None, description="Model FLOPs utilisation, between 0 and 1, where the device's peak is known.")
+    mfu: float | None = Field(
+        None, description="Model FLOPs utilisation, between 0 and 1, where the device's peak is known."
+    )
     eta_seconds: float | None = Field(None, description="Seconds until the last step at the present speed.")
     evaluation_loss: float | None = Field(None, description="Loss on the held-out part, in nats per token.")
     bits_per_byte: float | None = Field(None, description="Loss on the held-out part, in bits per byte of text.")

@@ -14,7 +14,9 @@ Phase = Literal["Pending", "Starting", "Running", "Restarting", "Suspending", "S
 
 ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
 
-RestartCause = Literal["preempted", "failed", "podDeleted", "jobSetDeleted", "specChanged", "resumed", "fenced", "unknown"]
+RestartCause = Literal[
+    "preempted", "failed", "podDeleted", "jobSetDeleted", "specChanged", "resumed", "fenced", "unknown"
+]
 """Why a world of processes was followed by another. `preempted` covers evictions, node losses and saved leaves."""
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
@@ -44,7 +46,9 @@ class Restarts(StatusModel):
     """How often a new world of processes was started, by cause."""
 
     total: int = Field(0, ge=0, description="Sum over all causes.")
-    preempted: int = Field(0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge.")
+    preempted: int = Field(
+        0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge."
+    )
     failed: int = Field(0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
     pod_deleted: int = Field(0, ge=0, description="Somebody deleted a pod.")
     job_set_deleted: int = Field(0, ge=0, description="The JobSet had vanished and was made again.")
@@ -58,14 +62,17 @@ class RunCheckpoint(CheckpointProgress):
     """The newest committed checkpoint."""
 
     source: Literal["root", "trainer"] = Field(
-        "root", description="`root`: read in the root by the operator. `trainer`: reported; the root is out of the operator's reach."
+        "root",
+        description="`root`: read in the root by the operator. `trainer`: reported; the root is out of the operator's reach.",
     )
 
 
 class Goodput(StatusModel):
     """How much of the time was training that lasted."""
 
-    ratio: float = Field(ge=0, le=1, description="Productive seconds by wall seconds, from the first start to now or the end.")
+    ratio: float = Field(
+        ge=0, le=1, description="Productive seconds by wall seconds, from the first start to now or the end."
+    )
     wall_seconds: float = Field(ge=0, description="Seconds since the run first started, suspension left out.")
     productive_seconds: float = Field(ge=0, description="Seconds in steps that were not lost.")
     lost_steps: int = Field(0, ge=0, description="Steps that had to be done again.")
@@ -102,13 +109,19 @@ class TrainingRunStatus(StatusModel):
     phase: Phase = Field("Pending", description="The conditions in one word, for printing.")
     conditions: Annotated[
         list[Condition],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+        Field(
+            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        ),
     ] = Field(default_factory=list, description="Aspects of the state.")
-    attempt: int = Field(0, ge=0, description="Number of the present attempt. It only grows and fences the checkpoint root.")
+    attempt: int = Field(
+        0, ge=0, description="Number of the present attempt. It only grows and fences the checkpoint root."
+    )
     attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None, description="Hash of what the present attempt was made from."
     )
-    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(None, description="JobSet of the present attempt.")
+    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(
+        None, description="JobSet of the present attempt."
+    )
     job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None, description="Uid of that JobSet; empty until it exists."
     )

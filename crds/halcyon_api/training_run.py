@@ -70,7 +70,8 @@ class TrainingRunSpec(ApiModel):
     """What to train, on what, and where its checkpoints live."""
 
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
-        None, description="Image of the trainer. Default: the operator's trainer image, of the same version as the operator."
+        None,
+        description="Image of the trainer. Default: the operator's trainer image, of the same version as the operator.",
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the image."
@@ -79,7 +80,8 @@ class TrainingRunSpec(ApiModel):
     mesh: MeshSpec = Field(default_factory=MeshSpec, description="How the devices are arranged into named axes.")
     model: ModelSpec = Field(description="The architecture: exactly one member.")
     tokenizer: TokenizerSpec = Field(
-        default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()), description="The tokenizer: exactly one member."
+        default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
+        description="The tokenizer: exactly one member.",
     )
     data: DataSpec = Field(description="What is trained on, and in which order.")
     optimizer: OptimizerSpec = Field(

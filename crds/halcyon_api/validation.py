@@ -62,10 +62,16 @@ def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
     for name, size in split.items():
         if size % mesh.tensor:
             problems.append(
-                Problem(f"spec.model.{kind}.{name}", f"{size} must be a multiple of the tensor axis of the mesh, {mesh.tensor}")
+                Problem(
+                    f"spec.model.{kind}.{name}",
+                    f"{size} must be a multiple of the tensor axis of the mesh, {mesh.tensor}",
+                )
             )
     if hidden % mesh.fsdp:
         problems.append(
-            Problem(f"spec.model.{kind}.hiddenSize", f"{hidden} must be a multiple of the fsdp axis of the mesh, {mesh.fsdp}")
+            Problem(
+                f"spec.model.{kind}.hiddenSize",
+                f"{hidden} must be a multiple of the fsdp axis of the mesh, {mesh.fsdp}",
+            )
         )
     return tuple(problems)

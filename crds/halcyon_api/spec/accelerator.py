@@ -119,7 +119,9 @@ class AcceleratorSpec(ApiModel):
         "onDemand",
         description="How TPU capacity is bought: `onDemand`, `spot`, `reservation` (with `reservation`) or `flexStart`.",
     )
-    reservation: ObjectName | None = Field(None, description="Name of the reservation, with `provisioning: reservation`.")
+    reservation: ObjectName | None = Field(
+        None, description="Name of the reservation, with `provisioning: reservation`."
+    )
     host_resources: HostResources = Field(
         default_factory=HostResources, description="CPU and memory of each host's trainer container."
     )

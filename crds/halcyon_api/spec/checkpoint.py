@@ -15,9 +15,7 @@ from pydantic import Field, StringConstraints, model_validator
 from halcyon_api.base import ApiModel, ObjectName, Seconds, cel
 
 _ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
-_ROOT_MESSAGE = (
-    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, without `..`"
-)
+_ROOT_MESSAGE = "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, without `..`"
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,15 @@ class CheckpointSpec(ApiModel):
         description="Address under which this run alone keeps its checkpoints: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH.",
         json_schema_extra={"pattern": _ROOT_PATTERN},
     )
-    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = Field(
-        None, description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`."
+    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
+        Field(
+            None,
+            description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
+        )
     )
     region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
-        None, description="Region of an S3 bucket. Default: `us-east-1` where an endpoint is given, else found by the client."
+        None,
+        description="Region of an S3 bucket. Default: `us-east-1` where an endpoint is given, else found by the client.",
     )
     credentials_secret: SecretName | None = Field(
         None,
@@ -71,7 +73,9 @@ class CheckpointSpec(ApiModel):
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
-    keep: Annotated[int, Field(ge=2, le=1000)] = Field(2, description="How many of the newest checkpoints to keep, at least 2.")
+    keep: Annotated[int, Field(ge=2, le=1000)] = Field(
+        2, description="How many of the newest checkpoints to keep, at least 2."
+    )
 
     cel_rules: ClassVar = (
         cel("!self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),

@@ -12,9 +12,7 @@ Remat = Literal["none", "full"]
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
-_REMAT = (
-    "What the backward pass recomputes: `none` keeps all activations, `full` keeps one carry a block and recomputes its inside."
-)
+_REMAT = "What the backward pass recomputes: `none` keeps all activations, `full` keeps one carry a block and recomputes its inside."
 
 
 class LlamaSpec(ApiModel):
@@ -24,7 +22,9 @@ class LlamaSpec(ApiModel):
     hidden_size: Width = Field(768, description="Width of the residual stream. A multiple of `heads`.")
     intermediate_size: Width = Field(2048, description="Width of the SwiGLU MLP.")
     heads: Count = Field(12, description="Query heads.")
-    kv_heads: Count | None = Field(None, description="Key and value heads; divides `heads`. Default: as many as `heads`.")
+    kv_heads: Count | None = Field(
+        None, description="Key and value heads; divides `heads`. Default: as many as `heads`."
+    )
     rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position frequencies.")
     norm_epsilon: float = Field(1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     initializer_std: float = Field(0.02, gt=0, description="Standard deviation of the normal initialisation.")
@@ -33,9 +33,7 @@ class LlamaSpec(ApiModel):
 
     cel_rules: ClassVar = (
         cel("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads", field_path=".hiddenSize"),
-        cel(
-            "!has(self.kvHeads) || self.heads % self.kvHeads == 0", "kvHeads must divide heads", field_path=".kvHeads"
-        ),
+        cel("!has(self.kvHeads) || self.heads % self.kvHeads == 0", "kvHeads must divide heads", field_path=".kvHeads"),
         cel(
             "(self.hiddenSize / self.heads) % 2 == 0",
             "hiddenSize / heads must be even, for rotary positions turn pairs of features",

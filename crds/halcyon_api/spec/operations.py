@@ -13,7 +13,8 @@ class RecoverySpec(ApiModel):
     """What happens when something fails. Preemptions are free; failures have a budget."""
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
-        10, description="Failures (not preemptions) in a row without a new checkpoint after which the run stops as `Stalled`."
+        10,
+        description="Failures (not preemptions) in a row without a new checkpoint after which the run stops as `Stalled`.",
     )
     grace_period_seconds: Seconds = Field(
         30, description="Time a pod has between the notice of its end and its end, for a last checkpoint."
@@ -25,7 +26,8 @@ class SchedulingSpec(ApiModel):
 
     priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
     service_account_name: ObjectName | None = Field(
-        None, description="ServiceAccount whose cloud identity the pods bear. Default: the namespace's `default`. No token is mounted."
+        None,
+        description="ServiceAccount whose cloud identity the pods bear. Default: the namespace's `default`. No token is mounted.",
     )
 
 

@@ -42,7 +42,9 @@ class AdamWSpec(ApiModel):
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the second moment.")
     epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
-    weight_decay: float = Field(0.1, ge=0, description="Decay of matrices; norms, biases and embeddings are left alone.")
+    weight_decay: float = Field(
+        0.1, ge=0, description="Decay of matrices; norms, biases and embeddings are left alone."
+    )
     max_gradient_norm: float = Field(1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning-rate schedule.")
 

@@ -28,7 +28,9 @@ class EvaluationSpec(ApiModel):
     every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         0, description="Evaluate after every so many steps and after the last one; 0: never."
     )
-    batches: Annotated[int, Field(ge=1, le=1_000_000)] = Field(8, description="At most so many batches of the held-out part.")
+    batches: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        8, description="At most so many batches of the held-out part."
+    )
 
 
 class TrainerSpec(ApiModel):
@@ -40,7 +42,8 @@ class TrainerSpec(ApiModel):
     )
     sequence_length: Annotated[int, Field(ge=2, le=16_777_216)] = Field(1024, description="Tokens of a sequence.")
     microbatches: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        1, description="Parts in which a step's batch is computed, one after the other, to save memory. The result is the same."
+        1,
+        description="Parts in which a step's batch is computed, one after the other, to save memory. The result is the same.",
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
         0, description="Seed of the initial parameters and of the order of the data."
