@@ -94,9 +94,7 @@ class OneOf(ApiModel):
         return next(value for name in type(self).kinds() if (value := getattr(self, name)) is not None)
 
 
-ObjectName = Annotated[
-    str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)
-]
+ObjectName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)]
 """Name of another object in the same namespace."""
 
 Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]

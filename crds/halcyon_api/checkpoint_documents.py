@@ -79,13 +79,9 @@ class Head(Document):
     format_version: Literal[1] = FORMAT_VERSION
     owner: Owner
     epoch: Epoch = Field(description="The only epoch that may commit.")
-    committed: tuple[CommittedStep, ...] = Field(
-        (), description="Committed checkpoints, newest first by (step, epoch)."
-    )
-    bad: tuple[BadStep, ...] = Field((), description="Checkpoints that did not verify.")
-    deleting: tuple[str, ...] = Field(
-        (), description="Prefixes whose deletion has begun; never candidates for a restore."
-    )
+    committed: tuple[CommittedStep, ...] = Field(default=(), description="Committed checkpoints, newest first by (step, epoch).")
+    bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
+    deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never candidates for a restore.")
 
     @property
     def newest(self) -> CommittedStep | None:
@@ -107,7 +103,7 @@ class ManifestLeaf(Document):
     path: str
     shape: tuple[int, ...]
     dtype: str
-    axes: tuple[str, ...] | None = Field(None, description="Logical axis names, where the array has them.")
+    axes: tuple[str, ...] | None = Field(default=None, description="Logical axis names, where the array has them.")
 
 
 class Fingerprints(Document):

@@ -46,7 +46,7 @@ class PodEnvironment(ApiModel):
     coordinator: str = Field(description="host:port of JAX's coordination service.")
     mesh: ResolvedMesh = Field(description="Mesh axes and sizes, as JSON.")
     resume_step: int = Field(ge=0, description="Committed steps the operator knew of when it made the attempt.")
-    termination_log: str = Field("/dev/termination-log", description="Where the termination report is written.")
+    termination_log: str = Field(default="/dev/termination-log", description="Where the termination report is written.")
 
     @property
     def process_count(self) -> int:
@@ -74,9 +74,7 @@ def parse_environment(environ: Mapping[str, str]) -> PodEnvironment | None:
     if RUN_DOCUMENT not in environ:
         return None
     values: dict[str, Any] = {
-        name: environ[variable]
-        for name in PodEnvironment.model_fields
-        if (variable := f"{PREFIX}{name.upper()}") in environ
+        name: environ[variable] for name in PodEnvironment.model_fields if (variable := f"{PREFIX}{name.upper()}") in environ
     }
     try:
         if "mesh" in values:

@@ -42,17 +42,15 @@ class ReportModel(ApiModel):
 class Progress(ReportModel):
     """How far the run is. All counts are since the beginning of the run, over all attempts."""
 
-    step: StepNumber = Field(0, description="Steps done.")
-    steps: StepNumber = Field(0, description="Steps of the whole run.")
-    tokens: StepNumber = Field(0, description="Tokens trained on.")
-    loss: float | None = Field(None, description="Training loss of the last reported step, in nats per token.")
-    tokens_per_second: float | None = Field(None, description="Tokens trained on per second, over the last steps.")
-    mfu: float | None = Field(
-        None, description="Model FLOPs utilisation, between 0 and 1, where the device's peak is known."
-    )
-    eta_seconds: float | None = Field(None, description="Seconds until the last step at the present speed.")
-    evaluation_loss: float | None = Field(None, description="Loss on the held-out part, in nats per token.")
-    bits_per_byte: float | None = Field(None, description="Loss on the held-out part, in bits per byte of text.")
+    step: StepNumber = Field(default=0, description="Steps done.")
+    steps: StepNumber = Field(default=0, description="Steps of the whole run.")
+    tokens: StepNumber = Field(default=0, description="Tokens trained on.")
+    loss: float | None = Field(default=None, description="Training loss of the last reported step, in nats per token.")
+    tokens_per_second: float | None = Field(default=None, description="Tokens trained on per second, over the last steps.")
+    mfu: float | None = Field(default=None, description="Model FLOPs utilisation, between 0 and 1, where the device's peak is known.")
+    eta_seconds: float | None = Field(default=None, description="Seconds until the last step at the present speed.")
+    evaluation_loss: float | None = Field(default=None, description="Loss on the held-out part, in nats per token.")
+    bits_per_byte: float | None = Field(default=None, description="Loss on the held-out part, in bits per byte of text.")
 
 
 class CheckpointProgress(ReportModel):
@@ -62,16 +60,16 @@ class CheckpointProgress(ReportModel):
     attempt: int = Field(ge=0, description="Attempt that made it.")
     path: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Its place below the root.")
     time: Timestamp = Field(description="When it was committed.")
-    size_bytes: int | None = Field(None, ge=0, description="Size of all its files, in bytes.")
+    size_bytes: int | None = Field(default=None, ge=0, description="Size of all its files, in bytes.")
 
 
 class StartupSeconds(ReportModel):
     """Where the time from process start to the first step went, in seconds."""
 
-    imports: float = Field(0.0, ge=0, description="Interpreter start and imports.")
-    join: float = Field(0.0, ge=0, description="Waiting for the other processes.")
-    restore: float = Field(0.0, ge=0, description="Building or restoring the state.")
-    compile: float = Field(0.0, ge=0, description="Tracing, compiling and the first step.")
+    imports: float = Field(default=0.0, ge=0, description="Interpreter start and imports.")
+    join: float = Field(default=0.0, ge=0, description="Waiting for the other processes.")
+    restore: float = Field(default=0.0, ge=0, description="Building or restoring the state.")
+    compile: float = Field(default=0.0, ge=0, description="Tracing, compiling and the first step.")
 
 
 class ProgressReport(ReportModel):
@@ -83,16 +81,14 @@ class ProgressReport(ReportModel):
     process_index: int = Field(ge=0, description="Index of the process among all.")
     stage: Stage = Field(description="What the process is doing.")
     started_at: Timestamp = Field(description="Start of the process.")
-    resumed_step: StepNumber | None = Field(None, description="Steps already done when this process took up the run.")
-    first_step_at: Timestamp | None = Field(None, description="End of the first step of this process.")
-    last_step_at: Timestamp | None = Field(None, description="End of the last step of this process.")
+    resumed_step: StepNumber | None = Field(default=None, description="Steps already done when this process took up the run.")
+    first_step_at: Timestamp | None = Field(default=None, description="End of the first step of this process.")
+    last_step_at: Timestamp | None = Field(default=None, description="End of the last step of this process.")
     startup_seconds: StartupSeconds = Field(default_factory=StartupSeconds, description="Parts of the start.")
     progress: Progress = Field(default_factory=Progress, description="How far the run is.")
-    checkpoint: CheckpointProgress | None = Field(None, description="The newest committed checkpoint.")
-    fallback_reason: ShortText | None = Field(
-        None, description="Why an older checkpoint than the newest was restored, if so."
-    )
-    checkpoint_error: ShortText | None = Field(None, description="Why the last save failed, if it did.")
+    checkpoint: CheckpointProgress | None = Field(default=None, description="The newest committed checkpoint.")
+    fallback_reason: ShortText | None = Field(default=None, description="Why an older checkpoint than the newest was restored, if so.")
+    checkpoint_error: ShortText | None = Field(default=None, description="Why the last save failed, if it did.")
 
 
 class TerminationReport(ReportModel):
@@ -101,13 +97,11 @@ class TerminationReport(ReportModel):
     cause: Cause = Field(description="Why the process ended.")
     exit_code: int = Field(ge=0, le=255, description="The exit code that goes with the cause.")
     message: ShortText = Field(description="One sentence for the user.")
-    run: str = Field("", description="Name of the run.")
-    attempt: int = Field(0, ge=0, description="Attempt, minted by the operator.")
-    restart: int = Field(0, ge=0, description="JobSet restart inside the attempt.")
-    process_index: int = Field(0, ge=0, description="Index of the process among all.")
-    step: StepNumber = Field(0, description="Steps done.")
-    checkpoint_step: StepNumber | None = Field(None, description="Step of the newest committed checkpoint.")
-    epoch_attempt: int | None = Field(
-        None, ge=0, description="Attempt of the epoch that owns the root, when fenced by it."
-    )
+    run: str = Field(default="", description="Name of the run.")
+    attempt: int = Field(default=0, ge=0, description="Attempt, minted by the operator.")
+    restart: int = Field(default=0, ge=0, description="JobSet restart inside the attempt.")
+    process_index: int = Field(default=0, ge=0, description="Index of the process among all.")
+    step: StepNumber = Field(default=0, description="Steps done.")
+    checkpoint_step: StepNumber | None = Field(default=None, description="Step of the newest committed checkpoint.")
+    epoch_attempt: int | None = Field(default=None, ge=0, description="Attempt of the epoch that owns the root, when fenced by it.")
     time: Timestamp = Field(description="When the process ended.")

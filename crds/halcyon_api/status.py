@@ -14,9 +14,7 @@ Phase = Literal["Pending", "Starting", "Running", "Restarting", "Suspending", "S
 
 ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
 
-RestartCause = Literal[
-    "preempted", "failed", "podDeleted", "jobSetDeleted", "specChanged", "resumed", "fenced", "unknown"
-]
+RestartCause = Literal["preempted", "failed", "podDeleted", "jobSetDeleted", "specChanged", "resumed", "fenced", "unknown"]
 """Why a world of processes was followed by another. `preempted` covers evictions, node losses and saved leaves."""
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
@@ -37,32 +35,30 @@ class Condition(StatusModel):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")] = Field(
         description="Machine-readable reason, CamelCase."
     )
-    message: Text = Field("", description="One sentence for people.")
+    message: Text = Field(default="", description="One sentence for people.")
     last_transition_time: Timestamp = Field(description="When `status` last changed.")
-    observed_generation: Annotated[int, Field(ge=0)] = Field(0, description="Generation of the spec it is about.")
+    observed_generation: Annotated[int, Field(ge=0)] = Field(default=0, description="Generation of the spec it is about.")
 
 
 class Restarts(StatusModel):
     """How often a new world of processes was started, by cause."""
 
-    total: int = Field(0, ge=0, description="Sum over all causes.")
-    preempted: int = Field(
-        0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge."
-    )
-    failed: int = Field(0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
-    pod_deleted: int = Field(0, ge=0, description="Somebody deleted a pod.")
-    job_set_deleted: int = Field(0, ge=0, description="The JobSet had vanished and was made again.")
-    spec_changed: int = Field(0, ge=0, description="The spec was edited.")
-    resumed: int = Field(0, ge=0, description="Resumed from suspension.")
-    fenced: int = Field(0, ge=0, description="Another epoch had taken the checkpoint root.")
-    unknown: int = Field(0, ge=0, description="Seen by the JobSet's count only; the operator was not there.")
+    total: int = Field(default=0, ge=0, description="Sum over all causes.")
+    preempted: int = Field(default=0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge.")
+    failed: int = Field(default=0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
+    pod_deleted: int = Field(default=0, ge=0, description="Somebody deleted a pod.")
+    job_set_deleted: int = Field(default=0, ge=0, description="The JobSet had vanished and was made again.")
+    spec_changed: int = Field(default=0, ge=0, description="The spec was edited.")
+    resumed: int = Field(default=0, ge=0, description="Resumed from suspension.")
+    fenced: int = Field(default=0, ge=0, description="Another epoch had taken the checkpoint root.")
+    unknown: int = Field(default=0, ge=0, description="Seen by the JobSet's count only; the operator was not there.")
 
 
 class RunCheckpoint(CheckpointProgress):
     """The newest committed checkpoint."""
 
     source: Literal["root", "trainer"] = Field(
-        "root",
+        default="root",
         description="`root`: read in the root by the operator. `trainer`: reported; the root is out of the operator's reach.",
     )
 
@@ -70,12 +66,10 @@ class RunCheckpoint(CheckpointProgress):
 class Goodput(StatusModel):
     """How much of the time was training that lasted."""
 
-    ratio: float = Field(
-        ge=0, le=1, description="Productive seconds by wall seconds, from the first start to now or the end."
-    )
+    ratio: float = Field(ge=0, le=1, description="Productive seconds by wall seconds, from the first start to now or the end.")
     wall_seconds: float = Field(ge=0, description="Seconds since the run first started, suspension left out.")
     productive_seconds: float = Field(ge=0, description="Seconds in steps that were not lost.")
-    lost_steps: int = Field(0, ge=0, description="Steps that had to be done again.")
+    lost_steps: int = Field(default=0, ge=0, description="Steps that had to be done again.")
 
 
 class TopologyStatus(StatusModel):
@@ -93,48 +87,44 @@ class HistoryEntry(StatusModel):
     attempt: int = Field(ge=0, description="Attempt.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
     started_at: Timestamp = Field(description="When it was first seen.")
-    ended_at: Timestamp | None = Field(None, description="When its end was seen.")
-    from_step: int | None = Field(None, ge=0, description="Steps done when it took up the run.")
-    to_step: int | None = Field(None, ge=0, description="Steps done when it ended.")
-    cause: str | None = Field(None, max_length=64, description="Why it ended.")
-    message: Text | None = Field(None, description="What the process that ended first said.")
-    first_step_at: Timestamp | None = Field(None, description="End of its first step.")
-    startup_seconds: StartupSeconds | None = Field(None, description="Parts of its start.")
+    ended_at: Timestamp | None = Field(default=None, description="When its end was seen.")
+    from_step: int | None = Field(default=None, ge=0, description="Steps done when it took up the run.")
+    to_step: int | None = Field(default=None, ge=0, description="Steps done when it ended.")
+    cause: str | None = Field(default=None, max_length=64, description="Why it ended.")
+    message: Text | None = Field(default=None, description="What the process that ended first said.")
+    first_step_at: Timestamp | None = Field(default=None, description="End of its first step.")
+    startup_seconds: StartupSeconds | None = Field(default=None, description="Parts of its start.")
 
 
 class TrainingRunStatus(StatusModel):
     """What the operator knows of the run."""
 
-    observed_generation: int = Field(0, ge=0, description="Generation of the spec that this status is about.")
-    phase: Phase = Field("Pending", description="The conditions in one word, for printing.")
+    observed_generation: int = Field(default=0, ge=0, description="Generation of the spec that this status is about.")
+    phase: Phase = Field(default="Pending", description="The conditions in one word, for printing.")
     conditions: Annotated[
         list[Condition],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
-    ] = Field(default_factory=list, description="Aspects of the state.")
-    attempt: int = Field(
-        0, ge=0, description="Number of the present attempt. It only grows and fences the checkpoint root."
-    )
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = Field(default_factory=list[Condition], description="Aspects of the state.")
+    attempt: int = Field(default=0, ge=0, description="Number of the present attempt. It only grows and fences the checkpoint root.")
     attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        None, description="Hash of what the present attempt was made from."
+        default=None, description="Hash of what the present attempt was made from."
     )
     job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(
-        None, description="JobSet of the present attempt."
+        default=None, description="JobSet of the present attempt."
     )
     job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        None, description="Uid of that JobSet; empty until it exists."
+        default=None, description="Uid of that JobSet; empty until it exists."
     )
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
-    progress: Progress | None = Field(None, description="How far the run is.")
-    checkpoint: RunCheckpoint | None = Field(None, description="The newest committed checkpoint.")
-    goodput: Goodput | None = Field(None, description="How much of the time was training that lasted.")
-    topology: TopologyStatus | None = Field(None, description="What the present attempt runs on.")
+    progress: Progress | None = Field(default=None, description="How far the run is.")
+    checkpoint: RunCheckpoint | None = Field(default=None, description="The newest committed checkpoint.")
+    goodput: Goodput | None = Field(default=None, description="How much of the time was training that lasted.")
+    topology: TopologyStatus | None = Field(default=None, description="What the present attempt runs on.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
         default_factory=list, description="The last worlds of processes, oldest first."
     )
-    started_at: Timestamp | None = Field(None, description="When the first attempt was made.")
-    finished_at: Timestamp | None = Field(None, description="When the run ended.")
+    started_at: Timestamp | None = Field(default=None, description="When the first attempt was made.")
+    finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type, if it was ever set."""

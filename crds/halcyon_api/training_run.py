@@ -70,11 +70,11 @@ class TrainingRunSpec(ApiModel):
     """What to train, on what, and where its checkpoints live."""
 
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
-        None,
+        default=None,
         description="Image of the trainer. Default: the operator's trainer image, of the same version as the operator.",
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        "IfNotPresent", description="When the kubelet pulls the image."
+        default="IfNotPresent", description="When the kubelet pulls the image."
     )
     accelerator: AcceleratorSpec = Field(description="The hardware: so many slices of one topology of one type.")
     mesh: MeshSpec = Field(default_factory=MeshSpec, description="How the devices are arranged into named axes.")
@@ -90,15 +90,13 @@ class TrainingRunSpec(ApiModel):
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints live and when they are made.")
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
-    scheduling: SchedulingSpec = Field(
-        default_factory=SchedulingSpec, description="Where and with which rank the pods are placed."
-    )
+    scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec, description="Where and with which rank the pods are placed.")
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is watched.")
     suspend: bool = Field(
-        False, description="true: save a checkpoint, release the hardware and wait. false: go on from the checkpoint."
+        default=False, description="true: save a checkpoint, release the hardware and wait. false: go on from the checkpoint."
     )
     ttl_seconds_after_finished: Seconds | None = Field(
-        None, description="Delete the run's pods this long after its end. The TrainingRun and its checkpoints stay."
+        default=None, description="Delete the run's pods this long after its end. The TrainingRun and its checkpoints stay."
     )
 
     cel_rules: ClassVar = (
@@ -133,9 +131,7 @@ class ObjectMeta(ApiModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[
-        str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
-    ]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
     namespace: Annotated[str, StringConstraints(max_length=63)] = "default"
     uid: str = ""
     generation: int = 1
@@ -151,7 +147,7 @@ class TrainingRun(ApiModel):
     kind: Literal["TrainingRun"] = Field(description="Kind of the document.")
     metadata: ObjectMeta = Field(description="Name and namespace of the run.")
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
-    status: TrainingRunStatus | None = Field(None, description="What the operator knows of the run.")
+    status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
     cel_rules: ClassVar = (_NAME_RULE,)
 

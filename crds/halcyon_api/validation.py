@@ -54,11 +54,12 @@ def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
         llama = spec.model.llama
         kind, hidden = "llama", llama.hidden_size
         split = {"kvHeads": llama.key_value_heads, "intermediateSize": llama.intermediate_size}
-    else:
-        assert spec.model.gpt2 is not None
+    elif spec.model.gpt2 is not None:
         gpt2 = spec.model.gpt2
         kind, hidden = "gpt2", gpt2.hidden_size
         split = {"heads": gpt2.heads, "intermediateSize": gpt2.mlp_size}
+    else:
+        raise TypeError(f"no divisibility rules for a model of kind {spec.model.kind}")
     for name, size in split.items():
         if size % mesh.tensor:
             problems.append(

@@ -8,7 +8,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause
 
 
-class TrainerExit(Exception):  # noqa: N818 - it is an end, and only some ends are errors
+class TrainerExit(Exception):
     """The process must end. The message is one sentence for the user."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILURE

@@ -50,9 +50,7 @@ def _generation(node_label: str, machine: str, topologies: tuple[str, ...]) -> T
 
 
 TPU_TABLE: dict[str, TpuGeneration] = {
-    "v5e": _generation(
-        "tpu-v5-lite-podslice", "ct5lp-hightpu", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-    ),
+    "v5e": _generation("tpu-v5-lite-podslice", "ct5lp-hightpu", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
     "v6e": _generation("tpu-v6e-slice", "ct6e-standard", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
 }
 """TPU generations by ``accelerator.type``. One chip is one JAX device in both generations."""
@@ -85,8 +83,8 @@ class Topology:
 class HostResources(ApiModel):
     """CPU and memory of one host, requested and limited alike."""
 
-    cpu: Quantity | None = Field(None, description="Processors of one host, such as `2` or `500m`.")
-    memory: Quantity | None = Field(None, description="Memory of one host, such as `4Gi`.")
+    cpu: Quantity | None = Field(default=None, description="Processors of one host, such as `2` or `500m`.")
+    memory: Quantity | None = Field(default=None, description="Memory of one host, such as `4Gi`.")
 
 
 def _topology_rule(name: str, generation: TpuGeneration) -> dict[str, str]:
@@ -102,29 +100,23 @@ def _topology_rule(name: str, generation: TpuGeneration) -> dict[str, str]:
 class AcceleratorSpec(ApiModel):
     """The hardware of the run: so many slices of one topology of one type."""
 
-    type: AcceleratorType = Field(
-        description="Kind of device: `cpu` (any node, for trying a run out), `v5e` or `v6e` (TPU slices on GKE)."
-    )
+    type: AcceleratorType = Field(description="Kind of device: `cpu` (any node, for trying a run out), `v5e` or `v6e` (TPU slices on GKE).")
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")] = Field(
-        "1x1",
+        default="1x1",
         description=(
             "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4`. cpu: HOSTSxDEVICES, such as `2x4` for two "
             "hosts with four JAX devices each."
         ),
     )
     slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = Field(
-        1, description="How many identical slices train together. Data parallelism spans them (`mesh.dcn.replica`)."
+        default=1, description="How many identical slices train together. Data parallelism spans them (`mesh.dcn.replica`)."
     )
     provisioning: Provisioning = Field(
-        "onDemand",
+        default="onDemand",
         description="How TPU capacity is bought: `onDemand`, `spot`, `reservation` (with `reservation`) or `flexStart`.",
     )
-    reservation: ObjectName | None = Field(
-        None, description="Name of the reservation, with `provisioning: reservation`."
-    )
-    host_resources: HostResources = Field(
-        default_factory=HostResources, description="CPU and memory of each host's trainer container."
-    )
+    reservation: ObjectName | None = Field(default=None, description="Name of the reservation, with `provisioning: reservation`.")
+    host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
 
     cel_rules: ClassVar = (
         *(_topology_rule(name, generation) for name, generation in TPU_TABLE.items()),
@@ -158,9 +150,7 @@ class AcceleratorSpec(ApiModel):
             if self.provisioning != "onDemand":
                 raise ValueError("provisioning is bought for TPU types only; leave it out for type cpu")
         elif self.topology not in TPU_TABLE[self.type].shapes:
-            raise ValueError(
-                f"topology of {self.type} must be one of {', '.join(TPU_TABLE[self.type].shapes)}, not {self.topology}"
-            )
+            raise ValueError(f"topology of {self.type} must be one of {', '.join(TPU_TABLE[self.type].shapes)}, not {self.topology}")
         if (self.provisioning == "reservation") != (self.reservation is not None):
             raise ValueError("set reservation together with provisioning: reservation, and only then")
         return self

@@ -37,9 +37,9 @@ class SaveSpec(ApiModel):
     """When a checkpoint is made. The end of the run and a preemption always make one."""
 
     every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        100, description="Save after every so many steps; 0: not by steps."
+        default=100, description="Save after every so many steps; 0: not by steps."
     )
-    every_seconds: Seconds = Field(0, description="Save when the newest checkpoint is older than this; 0: not by time.")
+    every_seconds: Seconds = Field(default=0, description="Save when the newest checkpoint is older than this; 0: not by time.")
 
 
 class CheckpointSpec(ApiModel):
@@ -49,33 +49,29 @@ class CheckpointSpec(ApiModel):
         description="Address under which this run alone keeps its checkpoints: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH.",
         json_schema_extra={"pattern": _ROOT_PATTERN},
     )
-    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
-        Field(
-            None,
-            description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
-        )
+    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = Field(
+        default=None,
+        description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
     )
     region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
-        None,
+        default=None,
         description="Region of an S3 bucket. Default: `us-east-1` where an endpoint is given, else found by the client.",
     )
     credentials_secret: SecretName | None = Field(
-        None,
+        default=None,
         description=(
             "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the pod's service account."
         ),
     )
     volume_claim: ObjectName | None = Field(
-        None,
+        default=None,
         description=(
             "PersistentVolumeClaim (of many writers) mounted at the path of a `file://` root in every pod. The operator cannot look into "
             "it and goes by the trainer's reports."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
-    keep: Annotated[int, Field(ge=2, le=1000)] = Field(
-        2, description="How many of the newest checkpoints to keep, at least 2."
-    )
+    keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="How many of the newest checkpoints to keep, at least 2.")
 
     cel_rules: ClassVar = (
         cel("!self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),

@@ -19,9 +19,7 @@ class ByteTokenizerSpec(ApiModel):
 class TokenizerSpec(OneOf):
     """The tokenizer: exactly one member."""
 
-    byte: ByteTokenizerSpec | None = Field(
-        None, description="One token for each byte of UTF-8, and three special ones."
-    )
+    byte: ByteTokenizerSpec | None = Field(default=None, description="One token for each byte of UTF-8, and three special ones.")
 
 
 class StdlibSourceSpec(ApiModel):
@@ -31,7 +29,7 @@ class StdlibSourceSpec(ApiModel):
         list[Literal["source", "documentation"]],
         Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
     ] = Field(
-        ["source", "documentation"],
+        default=["source", "documentation"],
         description="`source`: the library's modules. `documentation`: the language reference that `help()` shows.",
     )
 
@@ -47,18 +45,16 @@ class TextSourceSpec(ApiModel):
 class DataSourceSpec(OneOf):
     """One source of text: a name and exactly one kind."""
 
-    name: SourceName = Field(
-        description="Name of the source. It keys the source's order, so renaming a source reorders it."
-    )
-    stdlib: StdlibSourceSpec | None = Field(None, description="The Python standard library's own text.")
-    text: TextSourceSpec | None = Field(None, description="Plain text files.")
+    name: SourceName = Field(description="Name of the source. It keys the source's order, so renaming a source reorders it.")
+    stdlib: StdlibSourceSpec | None = Field(default=None, description="The Python standard library's own text.")
+    text: TextSourceSpec | None = Field(default=None, description="Plain text files.")
 
 
 class ValidationSpec(ApiModel):
     """The part that is never trained on."""
 
     fraction: float = Field(
-        0.01,
+        default=0.01,
         ge=0,
         le=0.5,
         description="Share of the sequences held out for evaluation. They are chosen before the shuffle.",
@@ -76,11 +72,7 @@ class DataSpec(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = Field(description="The sources of text. This version takes one.")
-    shuffle: bool = Field(
-        True, description="Train in an order drawn anew for every epoch; false: in the order of the text."
-    )
+    shuffle: bool = Field(default=True, description="Train in an order drawn anew for every epoch; false: in the order of the text.")
     validation: ValidationSpec = Field(default_factory=ValidationSpec, description="The held-out part.")
 
-    cel_rules: ClassVar = (
-        cel("self.sources.size() == 1", "data.sources takes exactly one source in this version", field_path=".sources"),
-    )
+    cel_rules: ClassVar = (cel("self.sources.size() == 1", "data.sources takes exactly one source in this version", field_path=".sources"),)

@@ -24,11 +24,11 @@ class InvalidMesh(ValueError):
 class IciAxes(ApiModel):
     """Axes inside one slice. Their product is the number of devices of a slice."""
 
-    data: AxisSize = Field(1, description="Data parallelism with replicated parameters. -1: the rest.")
+    data: AxisSize = Field(default=1, description="Data parallelism with replicated parameters. -1: the rest.")
     fsdp: AxisSize = Field(
-        -1, description="Data parallelism with parameters and optimizer state sharded over the axis. -1: the rest."
+        default=-1, description="Data parallelism with parameters and optimizer state sharded over the axis. -1: the rest."
     )
-    tensor: AxisSize = Field(1, description="Tensor parallelism: heads and MLP are split over the axis. -1: the rest.")
+    tensor: AxisSize = Field(default=1, description="Tensor parallelism: heads and MLP are split over the axis. -1: the rest.")
 
     cel_rules: ClassVar = (
         cel(
@@ -49,7 +49,7 @@ class IciAxes(ApiModel):
 class DcnAxes(ApiModel):
     """Axes across slices. Their product is the number of slices."""
 
-    replica: AxisSize = Field(-1, description="Data parallelism across slices. -1: all slices.")
+    replica: AxisSize = Field(default=-1, description="Data parallelism across slices. -1: all slices.")
 
     cel_rules: ClassVar = (cel("self.replica != 0", "mesh.dcn.replica is positive or -1"),)
 

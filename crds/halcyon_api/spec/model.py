@@ -18,18 +18,16 @@ _REMAT = "What the backward pass recomputes: `none` keeps all activations, `full
 class LlamaSpec(ApiModel):
     """A Llama decoder (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
 
-    layers: Count = Field(12, description="Transformer blocks.")
-    hidden_size: Width = Field(768, description="Width of the residual stream. A multiple of `heads`.")
-    intermediate_size: Width = Field(2048, description="Width of the SwiGLU MLP.")
-    heads: Count = Field(12, description="Query heads.")
-    kv_heads: Count | None = Field(
-        None, description="Key and value heads; divides `heads`. Default: as many as `heads`."
-    )
-    rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position frequencies.")
-    norm_epsilon: float = Field(1e-5, gt=0, description="Added to the mean square in RMSNorm.")
-    initializer_std: float = Field(0.02, gt=0, description="Standard deviation of the normal initialisation.")
-    tie_embeddings: bool = Field(False, description="Use the token embedding as the output head.")
-    remat: Remat = Field("none", description=_REMAT)
+    layers: Count = Field(default=12, description="Transformer blocks.")
+    hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
+    intermediate_size: Width = Field(default=2048, description="Width of the SwiGLU MLP.")
+    heads: Count = Field(default=12, description="Query heads.")
+    kv_heads: Count | None = Field(default=None, description="Key and value heads; divides `heads`. Default: as many as `heads`.")
+    rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
+    norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
+    initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
+    tie_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
+    remat: Remat = Field(default="none", description=_REMAT)
 
     cel_rules: ClassVar = (
         cel("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads", field_path=".hiddenSize"),
@@ -60,17 +58,15 @@ class LlamaSpec(ApiModel):
 class Gpt2Spec(ApiModel):
     """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
 
-    layers: Count = Field(12, description="Transformer blocks.")
-    hidden_size: Width = Field(768, description="Width of the residual stream. A multiple of `heads`.")
-    intermediate_size: Width | None = Field(None, description="Width of the MLP. Default: four times `hiddenSize`.")
-    heads: Count = Field(12, description="Attention heads.")
-    norm_epsilon: float = Field(1e-5, gt=0, description="Added to the variance in LayerNorm.")
-    initializer_std: float = Field(0.02, gt=0, description="Standard deviation of the normal initialisation.")
-    remat: Remat = Field("none", description=_REMAT)
+    layers: Count = Field(default=12, description="Transformer blocks.")
+    hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
+    intermediate_size: Width | None = Field(default=None, description="Width of the MLP. Default: four times `hiddenSize`.")
+    heads: Count = Field(default=12, description="Attention heads.")
+    norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
+    initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
+    remat: Remat = Field(default="none", description=_REMAT)
 
-    cel_rules: ClassVar = (
-        cel("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads", field_path=".hiddenSize"),
-    )
+    cel_rules: ClassVar = (cel("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads", field_path=".hiddenSize"),)
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -87,5 +83,5 @@ class Gpt2Spec(ApiModel):
 class ModelSpec(OneOf):
     """The architecture: exactly one member."""
 
-    llama: LlamaSpec | None = Field(None, description="A Llama decoder.")
-    gpt2: Gpt2Spec | None = Field(None, description="A GPT-2 decoder.")
+    llama: LlamaSpec | None = Field(default=None, description="A Llama decoder.")
+    gpt2: Gpt2Spec | None = Field(default=None, description="A GPT-2 decoder.")

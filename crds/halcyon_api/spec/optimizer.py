@@ -14,21 +14,21 @@ Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
 class ConstantScheduleSpec(ApiModel):
     """The learning rate rises linearly and then stays."""
 
-    warmup_steps: Step = Field(0, description="Steps of linear warm-up from 0.")
+    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
 
 
 class CosineScheduleSpec(ApiModel):
     """The learning rate rises linearly, then falls along half a cosine until the last step."""
 
-    warmup_steps: Step = Field(0, description="Steps of linear warm-up from 0.")
-    min_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
+    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
 
 
 class ScheduleSpec(OneOf):
     """The learning-rate schedule: exactly one member."""
 
-    constant: ConstantScheduleSpec | None = Field(None, description="Warm-up, then constant.")
-    cosine: CosineScheduleSpec | None = Field(None, description="Warm-up, then half a cosine.")
+    constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
+    cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
 
 
 def _cosine() -> ScheduleSpec:
@@ -38,18 +38,16 @@ def _cosine() -> ScheduleSpec:
 class AdamWSpec(ApiModel):
     """AdamW (Loshchilov and Hutter 2019): decoupled weight decay, on matrices only."""
 
-    learning_rate: float = Field(3e-4, gt=0, description="Peak learning rate.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the second moment.")
-    epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
-    weight_decay: float = Field(
-        0.1, ge=0, description="Decay of matrices; norms, biases and embeddings are left alone."
-    )
-    max_gradient_norm: float = Field(1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
+    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="Decay of the second moment.")
+    epsilon: float = Field(default=1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decay of matrices; norms, biases and embeddings are left alone.")
+    max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning-rate schedule.")
 
 
 class OptimizerSpec(OneOf):
     """The update rule: exactly one member."""
 
-    adamw: AdamWSpec | None = Field(None, description="AdamW.")
+    adamw: AdamWSpec | None = Field(default=None, description="AdamW.")

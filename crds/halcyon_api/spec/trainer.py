@@ -15,10 +15,10 @@ class PrecisionSpec(ApiModel):
     """Which floating-point types hold the parameters and carry the matrix products."""
 
     parameters: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type in which parameters and optimizer state are kept."
+        default="float32", description="Type in which parameters and optimizer state are kept."
     )
     compute: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type of activations and matrix products. Softmax, norms and the loss stay float32."
+        default="float32", description="Type of activations and matrix products. Softmax, norms and the loss stay float32."
     )
 
 
@@ -26,11 +26,9 @@ class EvaluationSpec(ApiModel):
     """Loss and bits per byte on the held-out part."""
 
     every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        0, description="Evaluate after every so many steps and after the last one; 0: never."
+        default=0, description="Evaluate after every so many steps and after the last one; 0: never."
     )
-    batches: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        8, description="At most so many batches of the held-out part."
-    )
+    batches: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=8, description="At most so many batches of the held-out part.")
 
 
 class TrainerSpec(ApiModel):
@@ -40,14 +38,14 @@ class TrainerSpec(ApiModel):
     batch_size: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
         description="Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."
     )
-    sequence_length: Annotated[int, Field(ge=2, le=16_777_216)] = Field(1024, description="Tokens of a sequence.")
+    sequence_length: Annotated[int, Field(ge=2, le=16_777_216)] = Field(default=1024, description="Tokens of a sequence.")
     microbatches: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        1,
+        default=1,
         description="Parts in which a step's batch is computed, one after the other, to save memory. The result is the same.",
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = Field(
-        0, description="Seed of the initial parameters and of the order of the data."
+        default=0, description="Seed of the initial parameters and of the order of the data."
     )
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
-    log_every_steps: PositiveStep = Field(1, description="Write a line of metrics after every so many steps.")
+    log_every_steps: PositiveStep = Field(default=1, description="Write a line of metrics after every so many steps.")
