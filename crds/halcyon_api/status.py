@@ -121,7 +121,7 @@ class TrainingRunStatus(StatusModel):
     goodput: Goodput | None = Field(default=None, description="How much of the time was training that lasted.")
     topology: TopologyStatus | None = Field(default=None, description="What the present attempt runs on.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
-        default_factory=list, description="The last worlds of processes, oldest first."
+        default_factory=list[HistoryEntry], description="The last worlds of processes, oldest first."
     )
     started_at: Timestamp | None = Field(default=None, description="When the first attempt was made.")
     finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
