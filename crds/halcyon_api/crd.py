@@ -1,0 +1,212 @@
+"""Generates the custom resource definition from the types.
+
+A structural schema allows less than JSON Schema does: no ``$ref``, no ``anyOf`` with null, no titles, no ``additionalProperties: false``
+beside properties (the API server itself rejects unknown fields), and exclusive bounds are flags. `structural_schema` rewrites pydantic's
+output into that dialect, adds each class's CEL rules, and insists that every string, list and map is bounded, for the API server
+prices its rules by those bounds.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+
+from halcyon_api import training_run
+from halcyon_api.base import ApiModel, OneOf
+
+CRD_FILE = Path(__file__).resolve().parents[1] / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
+HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"
+
+_DROPPED = ("title", "$defs", "additionalProperties", "discriminator", "examples")
+_UNBOUNDED_FORMATS = ("date-time",)
+
+Schema = dict[str, Any]
+
+
+def custom_resource_definition() -> Schema:
+    """The CRD of TrainingRun as a plain document."""
+    schema = structural_schema(training_run.TrainingRun)
+    properties = schema["properties"]
+    properties["apiVersion"] = {"type": "string", "description": properties["apiVersion"]["description"]}
+    properties["kind"] = {"type": "string", "description": properties["kind"]["description"]}
+    properties["metadata"] = {"type": "object"}
+    schema["required"] = ["spec"]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{training_run.PLURAL}.{training_run.GROUP}"},
+        "spec": {
+            "group": training_run.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": training_run.KIND,
+                "listKind": f"{training_run.KIND}List",
+                "plural": training_run.PLURAL,
+                "singular": training_run.SINGULAR,
+                "shortNames": [training_run.SHORT_NAME],
+                "categories": [training_run.CATEGORY],
+            },
+            "versions": [
+                {
+                    "name": training_run.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": _PRINTER_COLUMNS,
+                }
+            ],
+        },
+    }
+
+
+_PRINTER_COLUMNS: list[Schema] = [
+    {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+    {"name": "Step", "type": "integer", "jsonPath": ".status.progress.step"},
+    {"name": "Of", "type": "integer", "jsonPath": ".spec.trainer.steps"},
+    {"name": "Loss", "type": "string", "jsonPath": ".status.progress.loss"},
+    {"name": "Tokens/s", "type": "string", "jsonPath": ".status.progress.tokensPerSecond"},
+    {"name": "Saved", "type": "integer", "jsonPath": ".status.checkpoint.step"},
+    {"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts.total"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Attempt", "type": "integer", "jsonPath": ".status.attempt", "priority": 1},
+    {"name": "Goodput", "type": "string", "jsonPath": ".status.goodput.ratio", "priority": 1},
+    {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
+    {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
+]
+
+
+def structural_schema(model: type[BaseModel]) -> Schema:
+    """A model's schema in the dialect of the API server.
+
+    Raises:
+        ValueError: A string, list or map has no bound, or a type has no structural form; the message gives the path.
+    """
+    generated = model.model_json_schema(by_alias=True, mode="validation")
+    return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), _reachable(model)), "")
+
+
+@dataclass(frozen=True)
+class _Types:
+    """The schemas by name, and the classes they come from."""
+
+    schemas: Schema
+    classes: dict[str, type[BaseModel]]
+
+    def rules(self, name: str) -> list[dict[str, str]]:
+        """The CEL rules of a class, the choice of a kind first."""
+        model = self.classes[name]
+        choice = [model.one_of_rule()] if issubclass(model, OneOf) else []
+        return [*choice, *(model.cel_rules if issubclass(model, ApiModel) else ())]
+
+    def section_defaults(self, name: str) -> dict[str, Schema]:
+        """Defaults of sections the user may leave out: empty, so that the defaults inside show in the stored object."""
+        found: dict[str, Schema] = {}
+        for field_name, field in self.classes[name].model_fields.items():
+            value = field.get_default(call_default_factory=True) if field.default_factory else None
+            if isinstance(value, OneOf):
+                found[field.alias or field_name] = {value.kind: {}}
+            elif isinstance(value, ApiModel) and value.document():
+                found[field.alias or field_name] = {}
+        return found
+
+
+def _reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    found: dict[str, type[BaseModel]] = {}
+    pending = [model]
+    while pending:
+        current = pending.pop()
+        if current.__name__ not in found:
+            found[current.__name__] = current
+            pending.extend(child for field in current.model_fields.values() for child in _models_in(field.annotation))
+    return found
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
+    node = _without_null(node)
+    defaults: dict[str, Schema] = {}
+    if reference := node.pop("$ref", None):
+        name = str(reference).removeprefix("#/$defs/")
+        node = {**copy.deepcopy(types.schemas.get(name, {})), **node}
+        defaults = {} if path.startswith(".status") else types.section_defaults(name)
+        if rules := types.rules(name):
+            node["x-kubernetes-validations"] = rules
+    if "anyOf" in node or "oneOf" in node or "allOf" in node:
+        raise ValueError(f"{path}: a structural schema has no unions")
+    for key in _DROPPED:
+        node.pop(key, None)
+    _flag_exclusive_bounds(node)
+    if path.startswith(".status"):
+        node.pop("default", None)
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
+    if "properties" in node:
+        node["properties"] = {name: _rewrite(child, types, f"{path}.{name}") for name, child in node["properties"].items()}
+        for name, default in defaults.items():
+            node["properties"][name]["default"] = default
+    if "items" in node:
+        node["items"] = _rewrite(node["items"], types, f"{path}[]")
+    _check_bounds(node, path)
+    return node
+
+
+def _without_null(node: Schema) -> Schema:
+    """``anyOf: [X, null]`` becomes an optional X; a default of null becomes no default."""
+    node = dict(node)
+    if "anyOf" in node:
+        choices = [choice for choice in node.pop("anyOf") if choice != {"type": "null"}]
+        if len(choices) == 1:
+            node = {**choices[0], **node}
+        else:
+            node["anyOf"] = choices
+    if node.get("default", ...) is None:
+        del node["default"]
+    return node
+
+
+def _flag_exclusive_bounds(node: Schema) -> None:
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in node:
+            node[bound] = node[exclusive]
+            node[exclusive] = True
+    if node.get("type") == "integer":
+        node["format"] = "int64"
+
+
+def _check_bounds(node: Schema, path: str) -> None:
+    if path.startswith((".metadata", ".apiVersion", ".kind")):
+        return
+    kind = node.get("type")
+    if kind == "string" and not ({"maxLength", "enum"} & node.keys() or node.get("format") in _UNBOUNDED_FORMATS):
+        raise ValueError(f"{path}: a string needs a maximal length")
+    if kind == "array" and "maxItems" not in node:
+        raise ValueError(f"{path}: a list needs a maximal number of items")
+    if kind == "object" and path and "properties" not in node and "maxProperties" not in node:
+        node["maxProperties"] = 0
+
+
+def render() -> str:
+    """The committed file's text."""
+    return HEADER + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=140, allow_unicode=True)
+
+
+def main() -> None:
+    """Write the CRD beside the package; the path is printed."""
+    CRD_FILE.write_text(render(), encoding="utf-8")
+    sys.stdout.write(f"{CRD_FILE.name}\n")
+
+
+if __name__ == "__main__":
+    main()
