@@ -1,0 +1,91 @@
+# Everything a person does with this repository. `make help` lists it.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export HALCYON_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/halcyon
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv)
+BIN := .venv/bin
+
+##@ General
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.synced ## Make the virtual environment (.venv) from uv.lock
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	@echo "==> virtual environment .venv from uv.lock"
+	@$(UV) sync --frozen --extra dev --quiet
+	@touch $@
+
+$(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
+	@echo "==> uv $(UV_VERSION) into $(HALCYON_CACHE)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; set PYTHON=/path/to/python3" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(HALCYON_CACHE)/uv-$(UV_VERSION) \
+		|| { echo "python3 -m venv does not work here: install the package python3-venv and try again"; exit 1; }
+	@$(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+##@ See it work
+
+.PHONY: demo
+demo: setup ## Train on a real Kubernetes, lose pods, and compare with an undisturbed run
+	@$(BIN)/python -m halcyon_demo
+
+.PHONY: up
+up: setup ## Start the development cluster
+	@$(BIN)/python -m halcyon_devcluster up
+
+.PHONY: down
+down: setup ## Stop the development cluster and leave nothing behind
+	@$(BIN)/python -m halcyon_devcluster down
+
+##@ Check
+
+.PHONY: test
+test: check test-unit test-cluster ## Everything: checks, unit and contract tests, cluster tests
+
+.PHONY: test-fast
+test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
+	@$(BIN)/pytest -q -m "not cluster and not slow and not bench"
+
+.PHONY: test-unit
+test-unit: setup ## Tests without a cluster, the slow ones too
+	@$(BIN)/pytest -q -m "not cluster and not bench"
+
+.PHONY: test-cluster
+test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
+	@$(BIN)/pytest -q -m "cluster and not bench" tests
+
+.PHONY: check
+check: setup ## Format, lint, types, layers, and that generated files are fresh
+	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/pyright --warnings
+	@$(BIN)/lint-imports --no-cache | tail -n 4
+	@$(BIN)/python -m halcyon_api.generate --check
+
+.PHONY: bench
+bench: setup ## Print the figures of tests/bench
+	@$(BIN)/pytest -q -s -m bench tests/bench
+
+##@ Change
+
+.PHONY: format
+format: setup ## Format the code
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+.PHONY: generate
+generate: setup ## Write the CRD and the reference from the types
+	@$(BIN)/python -m halcyon_api.generate
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches of this checkout
+	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .halcyon

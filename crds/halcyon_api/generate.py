@@ -1,0 +1,43 @@
+"""``make generate``: writes everything that is made from the types, or with ``--check`` says what is stale."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from halcyon_api import crd, reference
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def generated_files() -> dict[Path, str]:
+    """Every generated file of the repository with the text it must have."""
+    return {
+        REPOSITORY / "crds" / crd.CRD_FILE.name: crd.render(),
+        REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
+    }
+
+
+def stale_files() -> list[Path]:
+    """The generated files whose text on disk is not what the types say."""
+    return [path for path, text in generated_files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
+    """Write the files, or with ``--check`` fail if one is stale."""
+    stale = stale_files()
+    if list(arguments) == ["--check"]:
+        for path in stale:
+            sys.stderr.write(f"{path.relative_to(REPOSITORY)} is stale; run 'make generate'\n")
+        return 1 if stale else 0
+    files = generated_files()
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path], encoding="utf-8")
+        sys.stdout.write(f"wrote {path.relative_to(REPOSITORY)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
