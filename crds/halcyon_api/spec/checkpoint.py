@@ -101,7 +101,8 @@ class CheckpointSpec(ApiModel):
             ("credentialsSecret", self.credentials_secret, "s3"),
         ):
             if value is not None and not self.root.startswith(f"{scheme}://"):
-                raise ValueError(f"{name} belongs to a {scheme}:// root; leave it out or change root")
+                article = "an" if scheme == "s3" else "a"
+                raise ValueError(f"{name} belongs to {article} {scheme}:// root; leave it out or change root")
         return self
 
 

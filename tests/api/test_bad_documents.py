@@ -1,0 +1,96 @@
+"""A wrong document is refused with a sentence that names the field and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from halcyon_api.training_run import InvalidRun, load_run, parse_run
+from halcyon_api.validation import find_problems
+
+from tests.api.documents import document
+
+SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"spec__modle": {}}, "spec.modle", "unknown field"),
+    ({"spec__trainer__batch_size": 8}, "spec.trainer.batch_size", "unknown field"),
+    ({"spec__trainer__steps": ...}, "spec.trainer.steps", "required"),
+    ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "integer"),
+    ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
+    ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "'cpu', 'v5e' or 'v6e'"),
+    ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "spec.accelerator", "one of 1x1, 2x2, 2x4"),
+    ({"spec__accelerator": {"type": "cpu", "topology": "9999x1"}}, "spec.accelerator", "at most 1024 hosts"),
+    ({"spec__accelerator__slices": 257}, "spec.accelerator.slices", "less than or equal to 256"),
+    ({"spec__accelerator__provisioning": "spot"}, "spec.accelerator", "leave it out for type cpu"),
+    ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "spec.accelerator", "set reservation together"),
+    ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
+    ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
+    ({"spec__model__llama__heads": 5}, "spec.model.llama", "hiddenSize 64 must be a multiple of heads 5"),
+    ({"spec__model__llama__kvHeads": 3}, "spec.model.llama", "kvHeads 3 must divide heads 4"),
+    ({"spec__mesh": {"ici": {"data": -1}}}, "spec.mesh.ici", "at most one of them is -1"),
+    ({"spec__mesh": {"dcn": {"replica": 0}}}, "spec.mesh.dcn", "positive or -1"),
+    ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint", "file:///PATH, s3://BUCKET/PATH"),
+    ({"spec__checkpoint__root": "file:///a/../b"}, "spec.checkpoint", "without `..`"),
+    ({"spec__checkpoint__root": "s3://bucket"}, "spec.checkpoint", "s3://BUCKET/PATH"),
+    ({"spec__checkpoint__root": "s3://user@bucket/path"}, "spec.checkpoint", "s3://BUCKET/PATH"),
+    ({"spec__checkpoint__endpoint": "http://store:7070"}, "spec.checkpoint", "belongs to an s3:// root"),
+    ({"spec__checkpoint__keep": 1}, "spec.checkpoint.keep", "greater than or equal to 2"),
+    ({"spec__data__sources": []}, "spec.data.sources", "at least 1"),
+    ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),
+    ({"spec__optimizer": {"adamw": {"learningRate": 0}}}, "spec.optimizer.adamw.learningRate", "greater than 0"),
+    ({"spec__optimizer": {"adamw": {"learningRate": float("nan")}}}, "spec.optimizer.adamw.learningRate", "finite"),
+    ({"metadata__name": "x" * 41}, "metadata.name", "at most 40"),
+    ({"metadata__name": "with.dot"}, "metadata.name", "pattern"),
+    ({"apiVersion": "halcyon.dev/v9"}, "apiVersion", "halcyon.dev/v1alpha1"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "mend"), SCHEMA_FAULTS, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_sentence_names_field_and_mend(changes: dict[str, Any], field: str, mend: str) -> None:
+    with pytest.raises(InvalidRun) as refused:
+        parse_run(document(**changes))
+    assert str(refused.value).startswith(f"{field}: ")
+    assert mend in str(refused.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(InvalidRun) as refused:
+        parse_run(document(spec__modle={}, spec__trainer__steps=0))
+    assert "spec.modle" in str(refused.value)
+    assert "spec.trainer.steps" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "mend"),
+    [
+        ({"spec__mesh": {"ici": {"fsdp": 3}}}, "spec.mesh.ici", "does not equal the 2 devices"),
+        ({"spec__mesh": {"ici": {"tensor": 3}}}, "spec.mesh.ici", "does not divide the 2 devices"),
+        ({"spec__mesh": {"dcn": {"replica": 3}}}, "spec.mesh.dcn.replica", "set it to -1 or 2"),
+        ({"spec__trainer__batchSize": 6}, "spec.trainer.batchSize", "the next one is 8"),
+        ({"spec__trainer__microbatches": 3}, "spec.trainer.batchSize", "4 x 3"),
+        (
+            {
+                "spec__mesh": {"ici": {"fsdp": 1, "tensor": 2}},
+                "spec__model__llama__kvHeads": 1,
+            },
+            "spec.model.llama.kvHeads",
+            "multiple of the tensor axis of the mesh, 2",
+        ),
+    ],
+)
+def test_combinations_are_judged_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
+    problems = find_problems(parse_run(document(**changes)).spec)
+    assert [problem.field for problem in problems] == [field]
+    assert mend in str(problems[0])
+
+
+def test_a_sound_run_has_no_problems() -> None:
+    assert find_problems(parse_run(document()).spec) == ()
+
+
+def test_a_missing_file_and_a_file_that_is_not_yaml_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRun, match="No such file"):
+        load_run(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("spec: [")
+    with pytest.raises(InvalidRun, match="not YAML"):
+        load_run(tmp_path / "broken.yaml")

@@ -1,0 +1,106 @@
+"""The generated files are fresh, names fit their labels, and both sides read what the other writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from halcyon_api import names
+from halcyon_api.crd import custom_resource_definition
+from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
+from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.generate import stale_files
+from halcyon_api.spec.accelerator import MAX_CPU_HOSTS, MAX_SLICES, TPU_TABLE
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.training_run import parse_run
+
+from tests.api.documents import document
+
+
+def test_generated_files_are_committed() -> None:
+    assert stale_files() == [], "run 'make generate'"
+
+
+def _nodes(node: Any, path: str = "") -> Any:
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from _nodes(child, f"{path}.{name}")
+    if "items" in node:
+        yield from _nodes(node["items"], f"{path}[]")
+
+
+def test_the_schema_is_structural_described_and_bounded() -> None:
+    schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for path, node in _nodes(schema):
+        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "additionalProperties", "const"} & node.keys(), path
+        assert "type" in node, path
+        if path not in ("", ".metadata") and not path.endswith("[]"):
+            assert node.get("description"), f"{path} has no description"
+        assert not isinstance(node.get("exclusiveMinimum"), int) or isinstance(node["exclusiveMinimum"], bool), path
+
+
+def test_the_longest_names_fit_a_label() -> None:
+    run, attempt = "r" * names.MAX_RUN_NAME_LENGTH, names.MAX_ATTEMPT
+    hosts = max(MAX_CPU_HOSTS, *(shape.hosts for generation in TPU_TABLE.values() for shape in generation.shapes.values()))
+    pod = names.hostname(run, attempt, MAX_SLICES - 1, hosts - 1) + "-abcde"
+    coordinator = names.coordinator_address(run, "uid", attempt, "ns", "cluster.local").partition(".ns.svc")[0]
+    assert len(pod) <= 63
+    assert len(coordinator) <= 63
+
+
+def test_subdomains_differ_between_runs_and_attempts() -> None:
+    assert len({names.subdomain(uid, attempt) for uid in ("a", "b") for attempt in (1, 2)}) == 4
+
+
+POD = PodEnvironment(
+    run_document="/etc/halcyon/run.yaml",
+    run_uid="u",
+    namespace="n",
+    attempt=3,
+    restart=2,
+    job_index=1,
+    completion_index=1,
+    slices=2,
+    hosts_per_slice=4,
+    devices_per_host=2,
+    coordinator="host:1",
+    mesh=ResolvedMesh(replica=2, data=1, fsdp=8, tensor=1),
+    resume_step=40,
+)
+
+
+def test_the_environment_is_read_as_it_was_written() -> None:
+    assert parse_environment(POD.variables()) == POD
+    assert set(FROM_POD) <= POD.variables().keys()
+    assert POD.process_index == 5
+    assert POD.process_count == 8
+
+
+def test_outside_a_pod_there_is_no_environment() -> None:
+    assert parse_environment({"HOME": "/"}) is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("HALCYON_ATTEMPT", "x"), ("HALCYON_MESH", "{}"), ("HALCYON_RESTART", None)])
+def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
+    variables = {**POD.variables(), name: value}
+    with pytest.raises(InvalidEnvironment, match="HALCYON_"):
+        parse_environment({key: text for key, text in variables.items() if text is not None})
+
+
+def test_reserved_exit_codes_are_apart_from_the_others() -> None:
+    assert {code.value for code in FATAL_CODES} == set(range(80, 86))
+    assert ExitCode.PREEMPTED == 42
+    assert all(code < 125 for code in ExitCode), "shells and runtimes use the codes from 125 on"
+
+
+@pytest.mark.parametrize("hostile", [None, [], "x", {"attempt": "many"}, {"conditions": [{}]}, {"history": 3, "attempt": 4}])
+def test_a_status_damaged_by_hand_is_read_field_by_field(hostile: Any) -> None:
+    status = parse_status(hostile)
+    assert isinstance(status, TrainingRunStatus)
+    assert status.attempt == (4 if isinstance(hostile, dict) and hostile.get("attempt") == 4 else 0)
+
+
+def test_defaults_read_back_from_the_stored_document() -> None:
+    run = parse_run(document())
+    assert parse_run(run.document()).spec == run.spec
