@@ -1,0 +1,3 @@
+module halcyon.dev/devcluster/pause
+
+go 1.26.0

@@ -1,0 +1,5 @@
+"""`python -m halcyon_devcluster`."""
+
+from halcyon_devcluster.cli import main
+
+main()

@@ -1,0 +1,91 @@
+"""`python -m halcyon_devcluster`: the command line over the functions that tests and the demo call."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from halcyon_devcluster.cluster import Cluster, ClusterStatus, open_cluster
+from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.paths import DEFAULT_NAME
+from halcyon_devcluster.progress import ConsoleProgress
+
+app = typer.Typer(
+    help="A real single-node Kubernetes on this machine: kind where a Docker engine answers, otherwise built from source.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_OUT = Console()
+_ERR = Console(stderr=True)
+
+Name = Annotated[str, typer.Option("--name", help="Which cluster; several can stand side by side.")]
+
+
+def _cluster(name: str) -> Cluster:
+    # Progress goes to standard error, so that what a script reads from standard output is the answer alone.
+    return open_cluster(name, progress=ConsoleProgress(_ERR))
+
+
+@app.command()
+def up(name: Name = DEFAULT_NAME) -> None:
+    """Make the cluster, or complete it; a cluster that is up is left alone."""
+    cluster = _cluster(name)
+    cluster.up()
+    _OUT.print(f"export KUBECONFIG={cluster.kubeconfig}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def down(
+    name: Name = DEFAULT_NAME,
+    purge: Annotated[bool, typer.Option("--purge", help="Drop kept image content and logs as well.")] = False,
+) -> None:
+    """Take the cluster down and leave nothing behind: processes, mounts, links, rules, control groups."""
+    _cluster(name).down(purge=purge)
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME) -> None:
+    """Show every component; exit with 0 only when all is well."""
+    cluster = _cluster(name)
+    state = cluster.status()
+    if state.components:
+        _OUT.print(_table(name, state))
+        _OUT.print(f"state  {cluster.paths.state}\nlogs   {cluster.paths.logs}", soft_wrap=True, highlight=False)
+    else:
+        _OUT.print(f"Cluster {name} is down.")
+    raise typer.Exit(0 if state.ready else 1)
+
+
+@app.command()
+def load(
+    image: Annotated[str, typer.Argument(help="An image's name in buildah (or docker), or an archive's path.")],
+    name: Name = DEFAULT_NAME,
+) -> None:
+    """Make an image usable by pods; skipped where the node has it already."""
+    _OUT.print(_cluster(name).load(image), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def kubeconfig(name: Name = DEFAULT_NAME) -> None:
+    """Print the path of the administrator's kubeconfig."""
+    _OUT.print(str(_cluster(name).kubeconfig), soft_wrap=True, highlight=False)
+
+
+def _table(name: str, state: ClusterStatus) -> Table:
+    table = Table("component", "ready", "version", "detail", title=f"cluster {name} ({state.backend})", title_justify="left")
+    for row in state.components:
+        mark = "[green]yes[/green]" if row.ready else "[red]no[/red]"
+        table.add_row(row.name, mark, row.version, escape(row.detail))
+    return table
+
+
+def main() -> None:
+    """Run the command line; a mistake that a person can mend is one sentence and status 1."""
+    try:
+        app()
+    except DevclusterError as mistake:
+        _ERR.print(f"[red]error:[/red] {escape(str(mistake))}", soft_wrap=True, highlight=False)
+        raise SystemExit(1) from None

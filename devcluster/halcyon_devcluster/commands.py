@@ -1,0 +1,68 @@
+"""Running other programs: one place that turns a failure into a sentence with the program's own last words."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from halcyon_devcluster.errors import DevclusterError
+
+_LAST_WORDS = 2000
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | bytes | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+    timeout_seconds: float = 600,
+) -> str:
+    """Run `argv` to its end and return its standard output.
+
+    Args:
+        argv: The program and its arguments; no shell is involved.
+        stdin: Text given to the program.
+        environ: Variables added to this process's own.
+        cwd: The folder to run in.
+        log: A file that receives output and errors as well, appended.
+        timeout_seconds: After this the program is killed.
+
+    Raises:
+        DevclusterError: the program is missing, failed, or did not end in time.
+    """
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            env={**os.environ, **environ} if environ is not None else None,
+            cwd=cwd,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except FileNotFoundError as missing:
+        raise DevclusterError(f"{words[0]} is needed and cannot be run: {missing.strerror}.") from missing
+    except subprocess.TimeoutExpired as late:
+        raise DevclusterError(f"`{' '.join(words[:6])}` did not end within {timeout_seconds:.0f} s.") from late
+    output, errors = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as sink:
+            sink.write(f"$ {' '.join(words)}\n{output}{errors}")
+    if done.returncode != 0:
+        words_said = (errors.strip() or output.strip())[-_LAST_WORDS:]
+        raise DevclusterError(f"`{' '.join(words[:8])}` failed with status {done.returncode}: {words_said}")
+    return output
+
+
+def succeeds(argv: Sequence[str | Path], *, environ: Mapping[str, str] | None = None, timeout_seconds: float = 60) -> bool:
+    """Whether `argv` can be run and ends with status 0; output is dropped."""
+    try:
+        run(argv, environ=environ, timeout_seconds=timeout_seconds)
+    except DevclusterError:
+        return False
+    return True

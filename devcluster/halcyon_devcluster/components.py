@@ -1,0 +1,143 @@
+"""Command lines of Kubernetes' components. Pure.
+
+All of them run in the node's namespaces, so fixed ports collide with nothing on the host or in another cluster. etcd answers on the
+namespace's loopback only and does not flush to disk: right for a cluster that is thrown away, and for nothing else.
+"""
+
+from pathlib import Path
+
+from halcyon_devcluster.addresses import API_PORT, CLUSTER_DOMAIN, Addresses
+from halcyon_devcluster.paths import Paths
+
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+NODE = ("containerd", "kubelet", "kube-proxy")
+COMPONENTS = (*CONTROL_PLANE, *NODE)
+"""Every process of the cluster in the order of its start."""
+
+_ETCD_CLIENT = "http://127.0.0.1:2379"
+_ETCD_PEER = "http://127.0.0.1:2380"
+# A node that stops reporting is NotReady after 20 s instead of 50: faults are the point of this cluster.
+NODE_MONITOR_GRACE_SECONDS = 20
+
+
+def _flags(flags: dict[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+def etcd(paths: Paths) -> list[str]:
+    """Return etcd's arguments."""
+    return _flags(
+        {
+            "name": paths.name,
+            "data-dir": paths.etcd,
+            "listen-client-urls": _ETCD_CLIENT,
+            "advertise-client-urls": _ETCD_CLIENT,
+            "listen-peer-urls": _ETCD_PEER,
+            "initial-advertise-peer-urls": _ETCD_PEER,
+            "initial-cluster": f"{paths.name}={_ETCD_PEER}",
+            "unsafe-no-fsync": "true",
+            "log-level": "warn",
+        }
+    )
+
+
+def kube_apiserver(paths: Paths, addresses: Addresses) -> list[str]:
+    """Return the API server's arguments."""
+    pki = paths.pki
+    return _flags(
+        {
+            "advertise-address": addresses.node,
+            "secure-port": API_PORT,
+            "etcd-servers": _ETCD_CLIENT,
+            "service-cluster-ip-range": addresses.services,
+            "endpoint-reconciler-type": "master-count",
+            "authorization-mode": "Node,RBAC",
+            "enable-admission-plugins": "NodeRestriction",
+            "client-ca-file": pki / "ca.crt",
+            "tls-cert-file": pki / "apiserver.crt",
+            "tls-private-key-file": pki / "apiserver.key",
+            "kubelet-certificate-authority": pki / "ca.crt",
+            "kubelet-client-certificate": pki / "apiserver-kubelet-client.crt",
+            "kubelet-client-key": pki / "apiserver-kubelet-client.key",
+            "kubelet-preferred-address-types": "InternalIP",
+            "service-account-issuer": f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
+            "service-account-key-file": pki / "service-accounts.pub",
+            "service-account-signing-key-file": pki / "service-accounts.key",
+            "profiling": "false",
+        }
+    )
+
+
+def kube_controller_manager(paths: Paths, addresses: Addresses) -> list[str]:
+    """Return the controller manager's arguments."""
+    pki, config = paths.pki, paths.pki / "controller-manager.kubeconfig"
+    return _flags(
+        {
+            "kubeconfig": config,
+            "authentication-kubeconfig": config,
+            "authorization-kubeconfig": config,
+            "root-ca-file": pki / "ca.crt",
+            "service-account-private-key-file": pki / "service-accounts.key",
+            "use-service-account-credentials": "true",
+            "cluster-cidr": addresses.pods,
+            "allocate-node-cidrs": "false",
+            "node-monitor-grace-period": f"{NODE_MONITOR_GRACE_SECONDS}s",
+            "leader-elect": "false",
+            "kube-api-qps": 200,
+            "kube-api-burst": 400,
+            "profiling": "false",
+        }
+    )
+
+
+def kube_scheduler(paths: Paths) -> list[str]:
+    """Return the scheduler's arguments."""
+    config = paths.pki / "scheduler.kubeconfig"
+    return _flags(
+        {
+            "kubeconfig": config,
+            "authentication-kubeconfig": config,
+            "authorization-kubeconfig": config,
+            "leader-elect": "false",
+            "kube-api-qps": 200,
+            "kube-api-burst": 400,
+            "profiling": "false",
+        }
+    )
+
+
+def containerd(paths: Paths) -> list[str]:
+    """Return containerd's arguments."""
+    return ["--config", str(paths.config / "containerd.toml")]
+
+
+def kubelet(paths: Paths, addresses: Addresses) -> list[str]:
+    """Return the kubelet's arguments; the rest is in its configuration document."""
+    return _flags(
+        {
+            "config": paths.config / "kubelet.yaml",
+            "kubeconfig": paths.pki / "node.kubeconfig",
+            "root-dir": paths.kubelet,
+            "hostname-override": addresses.name,
+            "node-ip": addresses.node,
+        }
+    )
+
+
+def kube_proxy(paths: Paths) -> list[str]:
+    """Return kube-proxy's arguments."""
+    return _flags({"config": paths.config / "kube-proxy.yaml"})
+
+
+def command(component: str, program: Path, paths: Paths, addresses: Addresses) -> list[str]:
+    """Return the whole command line of `component`, one of `COMPONENTS`."""
+    arguments = {
+        "etcd": lambda: etcd(paths),
+        "kube-apiserver": lambda: kube_apiserver(paths, addresses),
+        "kube-controller-manager": lambda: kube_controller_manager(paths, addresses),
+        "kube-scheduler": lambda: kube_scheduler(paths),
+        "containerd": lambda: containerd(paths),
+        "kubelet": lambda: kubelet(paths, addresses),
+        "kube-proxy": lambda: kube_proxy(paths),
+    }[component]()
+    return [str(program), *arguments]

@@ -1,0 +1,55 @@
+"""Files of a cluster: written in the format that their suffix says, removed only where nothing is mounted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import tomli_w
+import yaml
+
+from halcyon_devcluster.errors import DevclusterError
+
+
+def write_document(path: Path, document: object) -> None:
+    """Write a document atomically: TOML, JSON (also `.conflist`) or YAML by suffix; text as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(document, str):
+        text = document
+    elif path.suffix == ".toml" and isinstance(document, dict):
+        text = tomli_w.dumps(document)
+    elif path.suffix in (".json", ".conflist"):
+        text = json.dumps(document, indent=2) + "\n"
+    else:
+        text = yaml.safe_dump(document, sort_keys=False)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
+def mounted_below(folder: Path, mounts: str) -> list[str]:
+    """Return the mount points at or below `folder` in the text of /proc/self/mounts. Pure."""
+    points = (line.split()[1] for line in mounts.splitlines() if line.strip())
+    return [point for point in points if Path(point).is_relative_to(folder)]
+
+
+def delete(path: Path) -> None:
+    """Delete a file or folder, if it is there.
+
+    Raises:
+        DevclusterError: something is mounted below it, whose content would be deleted too.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        if points := mounted_below(path, Path("/proc/self/mounts").read_text()):
+            raise DevclusterError(f"{points[0]} is mounted inside the cluster's folder: unmount it, then try again.")
+        shutil.rmtree(path)
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that is not empty; empty where there is none."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,59 @@
+"""kubectl against one cluster: the client that the cluster's own set-up and its tests share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.errors import DevclusterError
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """Calls kubectl with the cluster's kubeconfig.
+
+    Attributes:
+        program: Path of kubectl.
+        kubeconfig: Path of the kubeconfig; the environment's KUBECONFIG plays no part.
+    """
+
+    program: Path
+    kubeconfig: Path
+
+    def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float = 120) -> str:
+        """Run kubectl and return its output.
+
+        Raises:
+            DevclusterError: kubectl failed; the sentence carries its error text.
+        """
+        return run([self.program, "--kubeconfig", self.kubeconfig, *arguments], stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command with `--output=json` and return the parsed document."""
+        return json.loads(self(*arguments, "--output=json"))
+
+    def apply(self, documents: Sequence[Mapping[str, Any]], *arguments: str) -> str:
+        """Apply plain documents on the server side, so that applying them again changes nothing."""
+        text = yaml.safe_dump_all(list(documents))
+        return self("apply", "--server-side", "--force-conflicts", "--filename=-", *arguments, stdin=text)
+
+    def succeeds(self, *arguments: str, stdin: str | None = None) -> bool:
+        """Whether the command ends with status 0 within ten seconds."""
+        try:
+            self(*arguments, stdin=stdin, timeout_seconds=10)
+        except DevclusterError:
+            return False
+        return True
+
+    def condition(self, kind: str, name: str, condition: str, namespace: str = "default") -> bool:
+        """Whether the object exists and its condition is True."""
+        path = f'{{.status.conditions[?(@.type=="{condition}")].status}}'
+        try:
+            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", timeout_seconds=10)
+        except DevclusterError:
+            return False
+        return said == "True"

@@ -1,0 +1,57 @@
+"""Bringing an image onto a node through its containerd, and skipping what is already there."""
+
+from pathlib import Path
+
+from halcyon_devcluster.containerd import Ctr
+from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.sources import (
+    buildah_image_id,
+    export_layout,
+    file_chunks,
+    layout_folder,
+    layout_stream,
+    read_archive,
+)
+
+
+def looks_like_path(image: str) -> bool:
+    """Whether `image` names a file rather than an image. Pure.
+
+    Image names never begin with `/` or `.`, and archives end in `.tar`.
+    """
+    return image.startswith(("/", ".")) or image.endswith(".tar")
+
+
+def full_name(image: str) -> str:
+    """Return the name with its tag, `latest` where it has none. Pure."""
+    return image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def load_archive(ctr: Ctr, path: Path, progress: Progress) -> str:
+    """Import an archive unless the node has this very image under this name; return the image's name."""
+    if not path.is_file():
+        raise DevclusterError(f"The image archive {path} does not exist.")
+    content = read_archive(path)
+    if ctr.image_ids().get(content.name) == content.image_id:
+        progress.say(f"{content.name} is on the node already")
+        return content.name
+    with progress.step(f"Loading {content.name}"):
+        ctr.import_archive(file_chunks(path), content.name, content.image_id)
+    return content.name
+
+
+def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: Progress) -> str:
+    """Send an image of buildah's storage to the node, only the layers that it lacks, unless it has the image already."""
+    name = full_name(name)
+    image_id = buildah_image_id(name)
+    if image_id is None:
+        raise DevclusterError(f"There is no image {name} in buildah's storage: build it first, or give the path of an archive.")
+    if ctr.image_ids().get(name) == image_id:
+        progress.say(f"{name} is on the node already")
+        return name
+    with progress.step(f"Loading {name}"):
+        layout = layout_folder(images, name)
+        descriptor = export_layout(name, layout)
+        ctr.import_archive(layout_stream(layout, name, descriptor, ctr.blobs()), name, image_id)
+    return name

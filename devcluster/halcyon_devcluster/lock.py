@@ -1,0 +1,28 @@
+"""One writer for each cluster: an advisory file lock that the kernel releases when its holder dies, however it dies."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from halcyon_devcluster.progress import Progress
+
+
+@contextmanager
+def exclusive(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock at `path`; where another process has it, say which and wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            progress.say(f"waiting for process {holder}, which works on {path.stem.lstrip('.')}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""The node's own world: a network and a mount namespace held open by one sleeping process.
+
+A cluster whose processes run straight on the host leaves iptables chains, veth links, kubelet mounts, sockets and changed kernel settings
+behind whenever something is killed at the wrong moment. Here all of that lives in two namespaces of its own, so that the kernel
+removes it when the last process is gone, several clusters can stand side by side, and the host keeps just one link and one route.
+
+Inside, `/run`, `/var/lib` and `/var/log` are empty and in memory, and the kernel settings that a kubelet insists on changing for the
+whole machine (panic on oops, memory overcommit) are covered by files that already hold what it wants to see.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from halcyon_devcluster.addresses import Addresses
+from halcyon_devcluster.paths import HIDDEN_IN_NODE
+
+# What the kubelet wants (k8s.io/kubernetes pkg/kubelet/cm, setupKernelTunables): path below /proc/sys → value.
+KERNEL_SETTINGS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+
+
+def write_kernel_settings(folder: Path) -> None:
+    """Write the covering files below `folder`."""
+    for name, value in KERNEL_SETTINGS.items():
+        path = folder / name.replace("/", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+
+
+def anchor_script(settings: Path) -> str:
+    """Return the shell program of the anchor: prepare the namespaces, say so, sleep. Pure."""
+    lines = ["set -e", "mount --make-rshared /"]
+    lines += [f"mount -t tmpfs -o mode=755 node {folder}" for folder in HIDDEN_IN_NODE if folder != "/var/run"]
+    lines += [
+        f"if [ -e /proc/sys/{name} ]; then mount --bind '{settings}/{name.replace('/', '.')}' /proc/sys/{name}; fi"
+        for name in KERNEL_SETTINGS
+    ]
+    lines += ["ip link set lo up", "echo 1 > /proc/sys/net/ipv4/ip_forward", "touch /run/prepared", "exec sleep infinity"]
+    return "\n".join(lines)
+
+
+def anchor_command(settings: Path) -> list[str]:
+    """Return the command that makes the namespaces and holds them open. Pure."""
+    return ["/usr/bin/unshare", "--net", "--mount", "--propagation", "private", "/bin/sh", "-c", anchor_script(settings)]
+
+
+def enter(anchor: int, command: Sequence[str | Path]) -> list[str]:
+    """Return `command` as run inside the namespaces of process `anchor`; it keeps its process id. Pure."""
+    inside = [f"--net=/proc/{anchor}/ns/net", f"--mount=/proc/{anchor}/ns/mnt"]
+    return ["/usr/bin/nsenter", *inside, "--", *map(str, command)]
+
+
+def cable_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
+    """Return the commands that join host and node by a veth pair and route the cluster's block through it. Pure."""
+    link, peer = addresses.host_link, "eth0"
+    inside = [
+        ["ip", "address", "add", f"{addresses.node}/30", "dev", peer],
+        ["ip", "link", "set", peer, "up"],
+        ["ip", "route", "add", "default", "via", str(addresses.host)],
+    ]
+    return [
+        ["ip", "link", "add", link, "type", "veth", "peer", "name", peer, "netns", str(anchor)],
+        ["ip", "address", "add", f"{addresses.host}/30", "dev", link],
+        ["ip", "link", "set", link, "up"],
+        *(enter(anchor, command) for command in inside),
+        ["ip", "route", "add", str(addresses.block), "via", str(addresses.node), "dev", link],
+    ]

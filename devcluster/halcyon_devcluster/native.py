@@ -1,0 +1,290 @@
+"""A cluster of our own: the order in which its parts are made, healed, looked at and removed.
+
+`up` has two paths. Where the node's namespaces stand and its configuration is complete, it starts whatever component is not running and waits
+for the conditions: seconds, or nothing. Otherwise, after a crash half-way or a reboot, it removes what is left and makes everything anew,
+so that no state in between has to be understood. `down` ends every process of the control group; namespaces, mounts, links and rules go with them.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from halcyon_devcluster import addons, components, node_config, own_images, pki, programs
+from halcyon_devcluster.addresses import Addresses, parse_routes, pick_block
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.cgroups import ControlGroup
+from halcyon_devcluster.cluster import ClusterStatus, ComponentStatus
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.containerd import Ctr
+from halcyon_devcluster.debian import NODE_REQUIREMENTS, ensure_packages
+from halcyon_devcluster.engine import Backend
+from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.files import delete, last_line, write_document
+from halcyon_devcluster.kubectl import Kubectl
+from halcyon_devcluster.loading import load_archive, load_from_buildah, looks_like_path
+from halcyon_devcluster.lock import exclusive
+from halcyon_devcluster.namespaces import anchor_command, cable_commands, enter, write_kernel_settings
+from halcyon_devcluster.paths import Paths
+from halcyon_devcluster.processes import Processes
+from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.waiting import until
+
+_ANCHOR = "anchor"
+_SYSTEM_PROGRAMS = {"containerd": "/usr/bin/containerd"}
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What was decided when the cluster was made; written last, so its presence says that the configuration is complete."""
+
+    block: str
+    kubernetes: str
+    jobset_image: str
+    coredns_image: str
+
+
+class NativeCluster:
+    """A single-node cluster in namespaces of this machine."""
+
+    backend = Backend.NATIVE
+
+    def __init__(self, paths: Paths, progress: Progress) -> None:
+        self.paths = paths
+        self._progress = progress
+        self._binaries = Binaries(paths.cache, progress)
+        self._processes = Processes(paths.records, paths.logs)
+        self._group = ControlGroup(paths.name)
+        self._marker = paths.state / "cluster.json"
+        self._containerd_dirty = paths.containerd / "in-use"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.paths.kubeconfig
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """kubectl against this cluster."""
+        return Kubectl(self.paths.tools / "kubectl", self.kubeconfig)
+
+    @property
+    def ctr(self) -> Ctr:
+        """The client of the node's containerd."""
+        return Ctr.on_socket(self.paths.containerd_socket)
+
+    def up(self) -> None:
+        """Make the cluster, or complete it."""
+        if os.geteuid() != 0:
+            raise DevclusterError("A cluster without Docker needs root: run as root, or start Docker.")
+        with exclusive(self.paths.lock, self._progress):
+            ensure_packages(NODE_REQUIREMENTS, self.paths.cache / "apt.log", self._progress)
+            for group in programs.NATIVE_GROUPS:
+                self._binaries.folder(group)
+            facts = self._facts()
+            if facts is None or self._processes.running(_ANCHOR) is None:
+                self._clean()
+                facts = self._prepare()
+            elif facts.kubernetes != self._binaries.folder(programs.KUBERNETES).name:
+                self._progress.say("The cluster runs programs of an older build; `down` and `up` bring the new ones.")
+            self._start(facts)
+
+    def down(self, *, purge: bool = False) -> None:
+        """Take the cluster down."""
+        with exclusive(self.paths.lock, self._progress), self._progress.step(f"Taking cluster {self.paths.name} down"):
+            self._clean()
+            if purge:
+                shutil.rmtree(self.paths.state, ignore_errors=True)
+
+    def status(self) -> ClusterStatus:
+        """Look at every component."""
+        facts = self._facts()
+        if facts is None:
+            return ClusterStatus(self.backend, ())
+        kubernetes = self._binaries.version(programs.KUBERNETES)
+        rows = []
+        for name in components.COMPONENTS:
+            record = self._processes.running(name)
+            version = "" if name in ("etcd", "containerd") else kubernetes
+            rows.append(ComponentStatus(name, record is not None, f"pid {record.pid}" if record else "not running", version))
+        kubectl = self.kubectl
+        answers = kubectl.succeeds("get", "--raw=/readyz")
+        rows += [
+            ComponentStatus("API", answers, Addresses(self.paths.name, IPv4Network(facts.block)).api_url, kubernetes),
+            ComponentStatus("node Ready", answers and kubectl.condition("node", self.paths.name, "Ready"), self.paths.name),
+            ComponentStatus("CoreDNS Available", answers and addons.dns_available(kubectl), "", self._binaries.version(programs.COREDNS)),
+            ComponentStatus("JobSet Available", answers and addons.jobset_available(kubectl), "", self._binaries.version(programs.JOBSET)),
+        ]
+        return ClusterStatus(self.backend, tuple(rows))
+
+    def load(self, image: str) -> str:
+        """Make an image usable by pods."""
+        if not self.ctr.answers():
+            raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
+        if looks_like_path(image):
+            return load_archive(self.ctr, Path(image), self._progress)
+        own = self.paths.images / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
+        if image.startswith(f"{own_images.REGISTRY}/") and own.is_file():
+            return load_archive(self.ctr, own, self._progress)
+        return load_from_buildah(self.ctr, image, self.paths.images, self._progress)
+
+    def stop_component(self, name: str) -> None:
+        """Stop one component and return when it has stopped."""
+        self._processes.stop(_known(name))
+
+    def start_component(self, name: str) -> None:
+        """Start one component again."""
+        facts, anchor = self._facts(), self._processes.running(_ANCHOR)
+        if facts is None or anchor is None:
+            raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
+        self._ensure(_known(name), anchor.pid, Addresses(self.paths.name, IPv4Network(facts.block)))
+
+    # Making
+
+    def _prepare(self) -> _Facts:
+        """Make namespaces, addresses, keys and configuration of a new cluster."""
+        paths = self.paths
+        with self._progress.step("Preparing the node's namespaces, keys and configuration"):
+            addresses = Addresses(paths.name, pick_block(paths.name, routed_networks()))
+            self._group.create()
+            write_kernel_settings(paths.config / "sysctl")
+            anchor = self._processes.start(_ANCHOR, anchor_command(paths.config / "sysctl"), self._group.members_file)
+            until(
+                lambda: Path(f"/proc/{anchor.pid}/root/run/prepared").exists(),
+                timeout_seconds=10,
+                interval_seconds=0.01,
+                failure=lambda: f"The node's namespaces cannot be made on this machine: see {paths.logs / 'anchor.log'}.",
+            )
+            for command in cable_commands(anchor.pid, addresses):
+                run(command)
+            pki.create(paths.pki, addresses, datetime.now(UTC))
+            for identity in ("controller-manager", "scheduler", "proxy", "node"):
+                pki.write_kubeconfig(paths.pki / f"{identity}.kubeconfig", paths.pki, identity, addresses.api_url, paths.name)
+            pki.write_kubeconfig(paths.kubeconfig, paths.pki, "admin", addresses.api_url, paths.name)
+            images = {image.program: own_images.make(image, self._binaries, paths.images)[0] for image in _OWN_IMAGES}
+            documents = node_config.documents(paths, addresses, self._group.name, images["pause"])
+            for path, document in documents.items():
+                write_document(path, document)
+            paths.tools.mkdir(parents=True, exist_ok=True)
+            for group, program in ((programs.KUBERNETES, "kubectl"), (programs.HELM, "helm")):
+                (paths.tools / program).symlink_to(self._binaries.path(group, program))
+            facts = _Facts(
+                block=str(addresses.block),
+                kubernetes=self._binaries.folder(programs.KUBERNETES).name,
+                jobset_image=images["jobset"],
+                coredns_image=images["coredns"],
+            )
+            write_document(self._marker, vars(facts))
+        return facts
+
+    def _start(self, facts: _Facts) -> None:
+        """Start every component that does not run and wait for the conditions, in the order in which they can hold."""
+        addresses, kubectl = Addresses(self.paths.name, IPv4Network(facts.block)), self.kubectl
+        anchor = self._processes.running(_ANCHOR)
+        assert anchor is not None  # noqa: S101
+        stopped = [name for name in components.COMPONENTS if self._processes.running(name) is None]
+        if not stopped and self.status().ready and addons.jobset_answers(kubectl):
+            self._progress.say(f"Cluster {self.paths.name} is up already ({addresses.api_url})")
+            return
+        with self._progress.step("Starting etcd, the API server and containerd"):
+            for name in ("etcd", "kube-apiserver", "containerd"):
+                self._ensure(name, anchor.pid, addresses)
+            self._await("containerd", self.ctr.answers)
+            self._load_own_images()
+            self._await("kube-apiserver", lambda: kubectl.succeeds("get", "--raw=/readyz"))
+        with self._progress.step("Starting controllers, scheduler, kubelet and kube-proxy"):
+            for name in components.COMPONENTS:
+                self._ensure(name, anchor.pid, addresses)
+            kubectl.apply(addons.coredns(addresses, facts.coredns_image))
+            values = addons.jobset_values(facts.jobset_image)
+            chart = self._binaries.folder(programs.JOBSET) / "charts" / "jobset"
+            addons.install_jobset(self.paths.tools / "helm", self.kubeconfig, chart, values, self.paths.logs / "helm.log")
+            self._await("kubelet", lambda: kubectl.condition("node", self.paths.name, "Ready"))
+        with self._progress.step("Waiting for CoreDNS and JobSet"):
+            addons.wait_for_dns(kubectl)
+            addons.wait_for_jobset(kubectl)
+
+    def _ensure(self, name: str, anchor: int, addresses: Addresses) -> None:
+        if self._processes.running(name) is not None:
+            return
+        if name == "containerd":
+            self._containerd_dirty.parent.mkdir(parents=True, exist_ok=True)
+            self._containerd_dirty.touch()
+        system = _SYSTEM_PROGRAMS.get(name)
+        program = Path(system) if system else self._binaries.path(programs.KUBERNETES, name)
+        command = components.command(name, program, self.paths, addresses)
+        self._processes.start(name, enter(anchor, command), self._group.members_file)
+
+    def _await(self, name: str, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that component `name` brings about; a component that ends meanwhile is an error at once."""
+
+        def settled() -> bool:
+            return condition() or self._processes.running(name) is None
+
+        log = self.paths.logs / f"{name}.log"
+        until(settled, timeout_seconds=90, failure=lambda: f"{name} is not ready after 90 s: see {log}.")
+        if self._processes.running(name) is None:
+            raise DevclusterError(f"{name} ended: its last words are {last_line(log)!r}, all of them in {log}.")
+
+    def _load_own_images(self) -> None:
+        present = self.ctr.image_ids()
+        for image in _OWN_IMAGES:
+            name, archive = own_images.make(image, self._binaries, self.paths.images)
+            if name not in present:
+                load_archive(self.ctr, archive, self._progress)
+
+    # Removing
+
+    def _clean(self) -> None:
+        """Remove everything but image content, from whatever state the cluster is in."""
+        for name in reversed(components.COMPONENTS):
+            if name != "containerd":
+                self._processes.stop(name, force=True)
+        if self._processes.running("containerd") and self.ctr.answers():
+            self.ctr.forget_everything()
+            self._processes.stop("containerd")
+            self._containerd_dirty.unlink(missing_ok=True)
+        self._group.kill()
+        link = Addresses(self.paths.name, IPv4Network("10.0.0.0/16")).host_link
+        if Path(f"/sys/class/net/{link}").exists():
+            run(["ip", "link", "delete", link])
+        self._group.remove()
+        if self.paths.state.is_dir():
+            for path in self.paths.state.iterdir():
+                if path != self.paths.containerd:
+                    delete(path)
+        self._clean_containerd()
+
+    def _clean_containerd(self) -> None:
+        """Remove what containerd leaves beside image content; after a crash its records of containers are wrong: drop them with the rest."""
+        root = self.paths.containerd / "root"
+        if self._containerd_dirty.exists():
+            delete(self.paths.containerd)
+            return
+        delete(self.paths.containerd / "run")
+        for plugin in ("io.containerd.grpc.v1.cri", "io.containerd.runtime.v2.task"):
+            delete(root / plugin)
+
+    def _facts(self) -> _Facts | None:
+        try:
+            return _Facts(**json.loads(self._marker.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+
+_OWN_IMAGES = (own_images.PAUSE, own_images.COREDNS, own_images.JOBSET)
+
+
+def _known(name: str) -> str:
+    if name not in components.COMPONENTS:
+        raise DevclusterError(f"There is no component {name!r}: it is one of {', '.join(components.COMPONENTS)}.")
+    return name
+
+
+def routed_networks() -> list[IPv4Network]:
+    """Return the networks that the host has routes to, the default route left out."""
+    return parse_routes(run(["ip", "-json", "-4", "route", "show", "table", "all"]))

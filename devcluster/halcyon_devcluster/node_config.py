@@ -1,0 +1,128 @@
+"""Configuration documents of the node's three processes, as plain dictionaries. Pure.
+
+The settings that differ from a default do so for a reason that is said beside them; most come from running as root on a small machine
+without systemd and without the right to lower anyone's out-of-memory score.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from halcyon_devcluster.addresses import CLUSTER_DOMAIN, Addresses
+from halcyon_devcluster.debian import CNI_FOLDER
+from halcyon_devcluster.paths import Paths
+
+
+def containerd(paths: Paths, pause_image: str) -> dict[str, Any]:
+    """Return containerd's configuration (written as TOML)."""
+    return {
+        "version": 2,
+        "root": str(paths.containerd / "root"),
+        "state": str(paths.containerd / "run"),
+        # A negative score is refused without CAP_SYS_RESOURCE, and then no container starts.
+        "oom_score": 0,
+        "grpc": {"address": str(paths.containerd_socket)},
+        "plugins": {
+            "io.containerd.grpc.v1.cri": {
+                "restrict_oom_score_adj": True,
+                "sandbox_image": pause_image,
+                "cni": {"bin_dir": str(CNI_FOLDER), "conf_dir": str(paths.config / "cni")},
+                "containerd": {
+                    "runtimes": {
+                        "runc": {"runtime_type": "io.containerd.runc.v2", "options": {"SystemdCgroup": False}},
+                    }
+                },
+            },
+        },
+    }
+
+
+def cni(paths: Paths, addresses: Addresses) -> dict[str, Any]:
+    """Return the network configuration of pods (written as JSON).
+
+    `ptp`, not `bridge`: the node routes every packet, so service addresses work between two pods of this node whatever the kernel's
+    bridge-netfilter setting is, and the host reaches pods through the same routes.
+    """
+    return {
+        "cniVersion": "0.4.0",
+        "name": "halcyon",
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(paths.cni),
+                    "ranges": [[{"subnet": str(addresses.node_pods)}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def kubelet(paths: Paths, addresses: Addresses, control_group: str) -> dict[str, Any]:
+    """Return the kubelet's configuration."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(paths.pki / "ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(paths.pki / "kubelet.crt"),
+        "tlsPrivateKeyFile": str(paths.pki / "kubelet.key"),
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{control_group}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "containerRuntimeEndpoint": f"unix://{paths.containerd_socket}",
+        "clusterDomain": CLUSTER_DOMAIN,
+        "clusterDNS": [str(addresses.dns_service)],
+        "resolvConf": str(paths.config / "resolv.conf"),
+        "podLogsDir": str(paths.logs / "pods"),
+        # The host's disk is not this cluster's: never evict pods or delete images because it fills up.
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
+        "imageGCHighThresholdPercent": 100,
+        "imageMinimumGCAge": "8760h",
+        "serializeImagePulls": False,
+        "nodeStatusUpdateFrequency": "4s",
+        "nodeLeaseDurationSeconds": 16,
+        "kubeAPIQPS": 200,
+        "kubeAPIBurst": 400,
+        "eventRecordQPS": 0,
+    }
+
+
+def kube_proxy(paths: Paths, addresses: Addresses) -> dict[str, Any]:
+    """Return kube-proxy's configuration."""
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+        "hostnameOverride": addresses.name,
+        "clusterCIDR": str(addresses.pods),
+        "clientConnection": {"kubeconfig": str(paths.pki / "proxy.kubeconfig")},
+        # Connection-tracking limits belong to the whole machine: leave them.
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
+    }
+
+
+def resolv_conf() -> str:
+    """Return the node's resolver file: pods with their own DNS policy get no host resolver, there is none to reach."""
+    return "options ndots:1\n"
+
+
+def documents(paths: Paths, addresses: Addresses, control_group: str, pause_image: str) -> dict[Path, dict[str, Any] | str]:
+    """Return every file of the node's configuration: path → document; the suffix decides the format."""
+    config = paths.config
+    return {
+        config / "containerd.toml": containerd(paths, pause_image),
+        config / "cni" / "10-halcyon.conflist": cni(paths, addresses),
+        config / "kubelet.yaml": kubelet(paths, addresses, control_group),
+        config / "kube-proxy.yaml": kube_proxy(paths, addresses),
+        config / "resolv.conf": resolv_conf(),
+    }

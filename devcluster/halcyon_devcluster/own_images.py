@@ -1,0 +1,54 @@
+"""The cluster's own images: one static program each, tagged with the hash of the build that made it.
+
+An equal tag therefore means equal bytes, and a name that a node already has need not be looked at again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from halcyon_devcluster import programs
+from halcyon_devcluster.binaries import Binaries, host_platform
+from halcyon_devcluster.programs import Group
+from halcyon_devcluster.scratch import ScratchImage, archive
+
+REGISTRY = "localhost/halcyon"
+
+
+@dataclass(frozen=True)
+class OwnImage:
+    """One of the cluster's own images.
+
+    Attributes:
+        group: The programs' group, whose key becomes the tag.
+        program: Which of them.
+        target: Where charts and manifests expect it.
+    """
+
+    group: Group
+    program: str
+    target: str
+
+
+PAUSE = OwnImage(programs.PAUSE, "pause", "/pause")
+COREDNS = OwnImage(programs.COREDNS, "coredns", "/coredns")
+JOBSET = OwnImage(programs.JOBSET, "jobset", "/manager")
+VERSITYGW = OwnImage(programs.VERSITYGW, "versitygw", "/versitygw")
+
+
+def image_name(image: OwnImage, build_key: str) -> str:
+    """Return the full name of an image whose program was built under `build_key`. Pure."""
+    return f"{REGISTRY}/{image.program}:{build_key.rpartition('-')[2]}"
+
+
+def make(image: OwnImage, binaries: Binaries, images: Path) -> tuple[str, Path]:
+    """Return the image's full name and its archive below `images`, building what is not there yet."""
+    folder = binaries.folder(image.group)
+    name = image_name(image, folder.name)
+    path = images / f"{folder.name}.tar"
+    if not path.is_file():
+        images.mkdir(parents=True, exist_ok=True)
+        _, arch = host_platform()
+        temporary = path.with_suffix(f".{arch}.partial")
+        temporary.write_bytes(archive(ScratchImage(name, folder / image.program, image.target, arch)))
+        temporary.rename(path)
+    return name, path

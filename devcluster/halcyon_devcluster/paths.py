@@ -1,0 +1,133 @@
+"""Where the development cluster keeps things, as a pure function of the environment.
+
+Two kinds of folder, never inside the repository's tracked files:
+
+* the **cache** (`HALCYON_CACHE`, default `~/.cache/halcyon`) holds what can be made again and is worth keeping: binaries under
+  the hash of their inputs, the base image's archive, image layers;
+* the **state** of one cluster (`HALCYON_STATE`/name, default cache/devcluster/name) holds what `up` makes and `down` removes:
+  keys, etcd's data, kubeconfig, process records, logs. Only the container runtime's image content outlives `down` there.
+
+The node hides the host's `/run`, `/var/lib` and `/var/log` from its processes (see `namespaces`), and Unix sockets have a path
+limit of 107 bytes, so both facts are checked here, before anything starts.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from halcyon_devcluster.errors import DevclusterError
+
+DEFAULT_NAME = "halcyon"
+HIDDEN_IN_NODE = ("/run", "/var/run", "/var/lib", "/var/log")
+_LONGEST_SOCKET = "containerd/run/containerd.sock.ttrpc"
+_SOCKET_PATH_LIMIT = 107
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The folders of one cluster. Nothing is created here."""
+
+    name: str
+    cache: Path
+    state: Path
+
+    @property
+    def binaries(self) -> Path:
+        """Built executables, one folder for each hash of inputs."""
+        return self.cache / "bin"
+
+    @property
+    def images(self) -> Path:
+        """Image archives and layouts that are worth keeping."""
+        return self.cache / "images"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock makes one process the only writer of this cluster."""
+        return self.state.parent / f".{self.name}.lock"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Administrator's kubeconfig, as the person uses it on the host."""
+        return self.state / "kubeconfig"
+
+    @property
+    def pki(self) -> Path:
+        """Keys, certificates and the components' kubeconfigs."""
+        return self.state / "pki"
+
+    @property
+    def config(self) -> Path:
+        """Rendered configuration of the components."""
+        return self.state / "config"
+
+    @property
+    def logs(self) -> Path:
+        """One file for each component, and the pods' logs under `pods/`."""
+        return self.state / "logs"
+
+    @property
+    def records(self) -> Path:
+        """One JSON document for each process that was started."""
+        return self.state / "processes"
+
+    @property
+    def etcd(self) -> Path:
+        """etcd's data."""
+        return self.state / "etcd"
+
+    @property
+    def kubelet(self) -> Path:
+        """The kubelet's root folder."""
+        return self.state / "kubelet"
+
+    @property
+    def cni(self) -> Path:
+        """Addresses that host-local has handed out."""
+        return self.state / "cni"
+
+    @property
+    def containerd(self) -> Path:
+        """containerd's root and state; image content under `root` outlives `down`."""
+        return self.state / "containerd"
+
+    @property
+    def containerd_socket(self) -> Path:
+        """Where containerd listens."""
+        return self.containerd / "run" / "containerd.sock"
+
+    @property
+    def tools(self) -> Path:
+        """Links to kubectl and helm, to be put on a PATH."""
+        return self.state / "bin"
+
+
+def cache_folder(environ: Mapping[str, str], home: Path) -> Path:
+    """Return `HALCYON_CACHE`, or `~/.cache/halcyon` where it is unset or empty."""
+    return Path(environ.get("HALCYON_CACHE") or home / ".cache" / "halcyon").absolute()
+
+
+def cluster_paths(name: str, environ: Mapping[str, str], home: Path) -> Paths:
+    """Resolve the folders of cluster `name`.
+
+    Raises:
+        DevclusterError: the name is no DNS label of at most 20 characters, or the state folder lies where a node cannot use it.
+    """
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", name):
+        raise DevclusterError(f"The cluster name {name!r} must be 1 to 20 lower-case letters, digits or hyphens and begin with a letter.")
+    cache = cache_folder(environ, home)
+    root = Path(environ.get("HALCYON_STATE") or cache / "devcluster").absolute()
+    for variable, folder in (("HALCYON_CACHE", cache), ("HALCYON_STATE", root)):
+        if any(folder.is_relative_to(hidden) for hidden in HIDDEN_IN_NODE):
+            raise DevclusterError(
+                f"{variable} resolves to {folder}, which the node hides from its processes: choose a folder outside "
+                f"{', '.join(HIDDEN_IN_NODE)}."
+            )
+    state = root / name
+    if len(str(state / _LONGEST_SOCKET)) > _SOCKET_PATH_LIMIT:
+        raise DevclusterError(
+            f"The state folder {state} is too long for Unix sockets (limit {_SOCKET_PATH_LIMIT} bytes): set HALCYON_STATE to a "
+            "shorter path."
+        )
+    return Paths(name=name, cache=cache, state=state)

@@ -1,0 +1,155 @@
+"""Which Go programs the cluster is made of, and the key under which a build of them is kept. Pure.
+
+Every group is a Go module of its own in `devcluster/go`, because their dependencies exclude one another (JobSet needs a newer
+Kubernetes library than the API server is built with) and because a group is rebuilt as a whole or not at all. The versions are those in the
+committed go.mod files; go.sum fixes every byte that is compiled.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_VERSION_PACKAGE = "k8s.io/component-base/version"
+GO_MODULES = Path(__file__).resolve().parents[1] / "go"
+"""The folder of the committed Go modules, beside this package in the repository."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Programs that are built together from one module.
+
+    Attributes:
+        folder: The module's folder in `devcluster/go`.
+        packages: Program name → import path.
+        source: The Go module whose version names the group; None for our own source.
+        in_image: Built for Linux whatever the host is, because it runs in a container.
+        stamp_kubernetes_version: Without it Kubernetes' programs call themselves v0.0.0.
+        keep: A folder of the source module that is copied beside the programs (a Helm chart).
+    """
+
+    folder: str
+    packages: Mapping[str, str]
+    source: str | None = None
+    in_image: bool = False
+    stamp_kubernetes_version: bool = False
+    keep: str | None = None
+
+
+KUBERNETES = Group(
+    "kubernetes",
+    {
+        name: f"k8s.io/kubernetes/cmd/{name}"
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+    }
+    | {"etcd": "go.etcd.io/etcd/server/v3"},
+    source="k8s.io/kubernetes",
+    stamp_kubernetes_version=True,
+)
+KUBECTL = Group("kubernetes", {"kubectl": KUBERNETES.packages["kubectl"]}, source="k8s.io/kubernetes", stamp_kubernetes_version=True)
+JOBSET = Group("jobset", {"jobset": "sigs.k8s.io/jobset"}, source="sigs.k8s.io/jobset", in_image=True, keep="charts/jobset")
+COREDNS = Group("coredns", {"coredns": "github.com/coredns/coredns"}, source="github.com/coredns/coredns", in_image=True)
+VERSITYGW = Group(
+    "versitygw",
+    {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+    source="github.com/versity/versitygw",
+    in_image=True,
+)
+HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, source="helm.sh/helm/v4")
+KIND = Group("kind", {"kind": "sigs.k8s.io/kind"}, source="sigs.k8s.io/kind")
+PAUSE = Group("pause", {"pause": "."}, in_image=True)
+
+NATIVE_GROUPS = (KUBERNETES, JOBSET, COREDNS, HELM, PAUSE)
+"""What a cluster of our own needs, longest build first."""
+KIND_GROUPS = (KUBECTL, JOBSET, HELM, KIND)
+"""What a kind cluster needs."""
+
+
+def pinned_version(go_mod: str, module: str) -> str:
+    """Read the version of `module` from the text of a go.mod file.
+
+    Raises:
+        ValueError: the file does not require the module.
+    """
+    found = re.search(rf"^\s*(?:require\s+)?{re.escape(module)} (v[^\s]+)", go_mod, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"go.mod requires no {module}")
+    return found[1]
+
+
+def linker_flags(group: Group, go_mod: str) -> str:
+    """Return what `-ldflags` gets: no symbol tables, and the version where a program cannot know it otherwise."""
+    flags = ["-s", "-w"]
+    if group.stamp_kubernetes_version and group.source:
+        version = pinned_version(go_mod, group.source)
+        major, minor = version.removeprefix("v").split(".")[:2]
+        flags += [
+            f"-X {_VERSION_PACKAGE}.gitVersion={version}",
+            f"-X {_VERSION_PACKAGE}.gitMajor={major}",
+            f"-X {_VERSION_PACKAGE}.gitMinor={minor}",
+        ]
+    return " ".join(flags)
+
+
+def build_command(go: Path | str, group: Group, go_mod: str, output: Path | str) -> list[str]:
+    """Return the `go build` command that puts the group's programs into folder `output`, run in the module's folder."""
+    return [
+        str(go),
+        "build",
+        "-v",
+        "-trimpath",
+        "-buildvcs=false",
+        "-mod=readonly",
+        "-ldflags",
+        linker_flags(group, go_mod),
+        "-o",
+        f"{output}/",
+        *group.packages.values(),
+    ]
+
+
+def build_environment(group: Group, host_os: str, host_arch: str) -> dict[str, str]:
+    """Return the variables that decide what is compiled.
+
+    `CGO_ENABLED=0` because most of these run in an image without a C library.
+    """
+    return {
+        "CGO_ENABLED": "0",
+        "GOARCH": host_arch,
+        "GOFLAGS": "",
+        "GOOS": "linux" if group.in_image else host_os,
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+
+
+def produced_name(package: str) -> str:
+    """Return the file name that `go build -o folder/` gives a package: its last element that is no major version."""
+    parts = package.split("/")
+    return parts[-2] if re.fullmatch(r"v[0-9]+", parts[-1]) else parts[-1]
+
+
+def cache_key(group: Group, sources: Mapping[str, bytes], go_version: str, host_os: str, host_arch: str) -> str:
+    """Return the folder name of a build: the group's name and 16 hexadecimal digits over everything that shapes its bytes.
+
+    Args:
+        group: What is built.
+        sources: File name → content of the module's folder (go.mod, go.sum, own source).
+        go_version: As the toolchain calls itself.
+        host_os: `linux` or `darwin`.
+        host_arch: As Go names it, such as `amd64`.
+    """
+    digest = hashlib.sha256()
+    go_mod = sources["go.mod"].decode()
+    inputs = [
+        *build_command("go", group, go_mod, "out"),
+        *(f"{name}={value}" for name, value in sorted(build_environment(group, host_os, host_arch).items())),
+        go_version,
+        group.keep or "",
+    ]
+    for text in inputs:
+        digest.update(text.encode() + b"\0")
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(sources[name]).digest())
+    return f"{group.folder}-{digest.hexdigest()[:16]}"

