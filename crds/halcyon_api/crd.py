@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel
 
 from halcyon_api import training_run
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 
 CRD_FILE = Path(__file__).resolve().parents[1] / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
 HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"
@@ -35,7 +35,8 @@ def custom_resource_definition() -> Schema:
     properties = schema["properties"]
     properties["apiVersion"] = {"type": "string", "description": properties["apiVersion"]["description"]}
     properties["kind"] = {"type": "string", "description": properties["kind"]["description"]}
-    properties["metadata"] = {"type": "object"}
+    # The API server knows metadata by itself; the bound on the name only prices the rule over it.
+    properties["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}}
     schema["required"] = ["spec"]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -106,14 +107,12 @@ class _Types:
         return [*choice, *(model.cel_rules if issubclass(model, ApiModel) else ())]
 
     def section_defaults(self, name: str) -> dict[str, Schema]:
-        """Defaults of sections the user may leave out: empty, so that the defaults inside show in the stored object."""
+        """Defaults of sections the user may leave out: whole, for the API server judges a default before it fills in what is inside."""
         found: dict[str, Schema] = {}
         for field_name, field in self.classes[name].model_fields.items():
             value = field.get_default(call_default_factory=True) if field.default_factory else None
-            if isinstance(value, OneOf):
-                found[field.alias or field_name] = {value.kind: {}}
-            elif isinstance(value, ApiModel) and value.document():
-                found[field.alias or field_name] = {}
+            if isinstance(value, ApiModel) and (document := value.document()):
+                found[field.alias or field_name] = document
         return found
 
 

@@ -67,8 +67,12 @@ def _default(field: Schema, required: bool) -> str:
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, dict):
-        return ", ".join(f"`{key}`" for key in default) if default else ""  # pyright: ignore[reportUnknownVariableType]
+        return f"`{next(iter(default))}`" if _is_choice(field) else "see below"  # pyright: ignore[reportUnknownArgumentType]
     return "" if default is None else f"`{default}`"
+
+
+def _is_choice(field: Schema) -> bool:
+    return any("exactly one of" in rule.get("message", "") for rule in field.get("x-kubernetes-validations", ()))
 
 
 def _cell(text: str) -> str:

@@ -56,7 +56,6 @@ def _frozen(path: str) -> dict[str, str]:
 
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
 _FIXED = " * ".join(_ICI.format(axis) for axis in ("data", "fsdp", "tensor"))
-_DEVICES = "{0}"
 _HAS_REST = "[self.mesh.ici.data, self.mesh.ici.fsdp, self.mesh.ici.tensor].exists(size, size == -1)"
 _SLICE_DEVICES = "(int(self.accelerator.topology.split('x')[0]) * int(self.accelerator.topology.split('x')[1]))"
 _TENSOR = (
@@ -105,9 +104,8 @@ class TrainingRunSpec(ApiModel):
         *(_frozen(f"checkpoint.{field}") for field in FROZEN_CHECKPOINT_FIELDS),
         cel(
             _MESH_FITS,
-            f"= 'the product of the mesh.ici axes, ' + string({_FIXED}) + (({_HAS_REST}) ? ', does not divide the ' : ', is not the ') + "
-            f"string({_SLICE_DEVICES}) + ' devices of a slice of topology ' + self.accelerator.topology + "
-            "'; change mesh.ici, or set one of its axes to -1'",
+            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu topology, the chips of a TPU topology), or divide "
+            "them if one of the axes is -1; change mesh.ici or accelerator.topology",
             field_path=".mesh.ici",
         ),
         cel(
@@ -118,9 +116,7 @@ class TrainingRunSpec(ApiModel):
         cel(
             f"!{_MESH_FITS} || self.trainer.batchSize % (self.accelerator.slices * ({_SLICE_DEVICES} / {_TENSOR}) * "
             "self.trainer.microbatches) == 0",
-            "= 'trainer.batchSize ' + string(self.trainer.batchSize) + ' must be a multiple of the data parallelism times "
-            f"trainer.microbatches, ' + string(self.accelerator.slices * ({_SLICE_DEVICES} / {_TENSOR})) + ' x ' + "
-            "string(self.trainer.microbatches)",
+            "trainer.batchSize must be a multiple of the data parallelism (all devices by the tensor axis) times trainer.microbatches",
             field_path=".trainer.batchSize",
         ),
     )
