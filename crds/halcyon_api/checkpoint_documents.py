@@ -3,10 +3,14 @@
 ``ROOT/HEAD`` is the only document that ever changes, by compare-and-swap alone; its change is the moment of commit. Everything below
 ``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once by one epoch and never again: ``data/``, then ``MANIFEST.json`` over it, then
 ``COMMIT`` over the manifest. Order is by (step, epoch), never by a clock.
+
+A manifest's hash stands in HEAD and in COMMIT; HEAD itself, which nothing points to, carries the hash of its own content.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -27,6 +31,10 @@ class Document(ApiModel):
     """Base of all documents: a reader of this version passes over fields of later minor versions."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class DamagedDocument(ValueError):
+    """A document is not what was written."""
 
 
 class Epoch(Document):
@@ -79,6 +87,7 @@ class Head(Document):
     format_version: Literal[1] = FORMAT_VERSION
     owner: Owner
     epoch: Epoch = Field(description="The only epoch that may commit.")
+    writer: str = Field(default="", description="Nonce of the process that took the root last: the only one of its epoch that may commit.")
     committed: tuple[CommittedStep, ...] = Field(default=(), description="Committed checkpoints, newest first by (step, epoch).")
     bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
     deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never candidates for a restore.")
@@ -103,6 +112,7 @@ class ManifestLeaf(Document):
     path: str
     shape: tuple[int, ...]
     dtype: str
+    chunk_shape: tuple[int, ...] = Field(description="Shape of its regular chunks, one file each.")
     axes: tuple[str, ...] | None = Field(default=None, description="Logical axis names, where the array has them.")
 
 
@@ -144,6 +154,35 @@ class Commit(Document):
 
     manifest_sha256: Sha256
     epoch: Epoch
+
+
+def canonical_json(document: Any) -> bytes:
+    """The one encoding of a JSON document that is hashed: sorted keys, no spaces, UTF-8."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def encode_head(head: Head) -> bytes:
+    """HEAD as it is stored: its document, with the SHA-256 of that document's canonical JSON as the member ``sha256``."""
+    document = head.document()
+    return canonical_json(document | {"sha256": hashlib.sha256(canonical_json(document)).hexdigest()})
+
+
+def decode_head(data: bytes) -> Head:
+    """Read a stored HEAD.
+
+    Raises:
+        DamagedDocument: The bytes are not a HEAD, or not the one that was written.
+    """
+    try:
+        document = json.loads(data)
+        recorded = document.pop("sha256")
+        if recorded != hashlib.sha256(canonical_json(document)).hexdigest():
+            raise DamagedDocument("HEAD does not have the hash that it carries")
+        return Head.model_validate_json(canonical_json(document))
+    except DamagedDocument:
+        raise
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise DamagedDocument(f"HEAD cannot be read: {type(error).__name__}") from None
 
 
 def step_prefix(step: int, attempt: int, nonce: str) -> str:
