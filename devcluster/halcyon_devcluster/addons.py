@@ -21,8 +21,8 @@ def corefile() -> str:
     """Return CoreDNS' configuration. Pure.
 
     Two server blocks, because plugins run in a fixed order: a `template` beside `kubernetes` would answer NXDOMAIN to everything, and
-    without one a name outside the cluster ends in SERVFAIL, which resolvers retry for seconds. Records live for one second: a
-    restarted pod must be found at once.
+    without one a name outside the cluster ends in SERVFAIL, which resolvers retry for seconds. Records live for one second and nothing
+    is cached, not even that a name is unknown: a restarted pod must be found at once.
     """
     return f"""\
 {CLUSTER_DOMAIN}:{DNS_PORT} in-addr.arpa:{DNS_PORT} {{
@@ -31,7 +31,6 @@ def corefile() -> str:
         pods insecure
         ttl 1
     }}
-    cache 1
 }}
 .:{DNS_PORT} {{
     errors

@@ -53,7 +53,7 @@ class Binaries:
 
     def folder(self, group: Group) -> Path:
         """Return the folder of the group's programs, building them first where they are not there."""
-        folder = self._cache / "bin" / self._key(group)
+        folder = self._cache / "bin" / self.key(group)
         if not folder.is_dir():
             with exclusive(self._cache / "bin" / ".build.lock", self._progress):
                 if not folder.is_dir():
@@ -66,7 +66,7 @@ class Binaries:
 
     def missing(self, groups: Iterable[Group]) -> list[Group]:
         """Return those of `groups` that are still to be built."""
-        return [group for group in groups if not (self._cache / "bin" / self._key(group)).is_dir()]
+        return [group for group in groups if not (self._cache / "bin" / self.key(group)).is_dir()]
 
     def version(self, group: Group) -> str:
         """Return the pinned version of the group's source, such as `v1.35.4`."""
@@ -79,7 +79,8 @@ class Binaries:
             self._toolchain = find_go(self._cache, self._progress)
         return self._toolchain
 
-    def _key(self, group: Group) -> str:
+    def key(self, group: Group) -> str:
+        """Return the key under which a build of the group is kept."""
         return cache_key(group, _sources(group.folder), self.toolchain.version, *host_platform())
 
     def _build(self, group: Group, folder: Path) -> None:

@@ -1,5 +1,7 @@
 """`python -m halcyon_devcluster`: the command line over the functions that tests and the demo call."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,8 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from halcyon_devcluster.cluster import Cluster, ClusterStatus, open_cluster
+from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.paths import DEFAULT_NAME
+from halcyon_devcluster.images import Buildable, image_tag
+from halcyon_devcluster.images import build as build_any
+from halcyon_devcluster.paths import DEFAULT_NAME, cache_folder
 from halcyon_devcluster.progress import ConsoleProgress
 
 app = typer.Typer(
@@ -72,6 +77,20 @@ def load(
 def kubeconfig(name: Name = DEFAULT_NAME) -> None:
     """Print the path of the administrator's kubeconfig."""
     _OUT.print(str(_cluster(name).kubeconfig), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def build(
+    what: Annotated[Buildable, typer.Argument(help="Which image.")],
+    tag_only: Annotated[bool, typer.Option("--tag-only", help="Print the name that building would give; build nothing.")] = False,
+) -> None:
+    """Build one of the project's images, unless it is there already; the last line is its full name."""
+    progress, cache = ConsoleProgress(_ERR), cache_folder(os.environ, Path.home())
+    if tag_only:
+        name = image_tag(what, cache=cache, docker=docker_answers(), progress=progress)
+    else:
+        name = build_any(what, cache=cache, progress=progress)
+    _OUT.print(name, soft_wrap=True, highlight=False)
 
 
 def _table(name: str, state: ClusterStatus) -> Table:

@@ -1,8 +1,9 @@
 """A cluster of our own: the order in which its parts are made, healed, looked at and removed.
 
-`up` has two paths. Where the node's namespaces stand and its configuration is complete, it starts whatever component is not running and waits
-for the conditions: seconds, or nothing. Otherwise, after a crash half-way or a reboot, it removes what is left and makes everything anew,
-so that no state in between has to be understood. `down` ends every process of the control group; namespaces, mounts, links and rules go with them.
+`up` has two paths. Where the node's namespaces stand and its configuration is complete, it starts whatever component is not running
+and waits for the conditions: seconds, or nothing. Otherwise, after a crash half-way or a reboot, it removes what is left and makes
+everything anew, so that no state in between has to be understood. `down` ends every process of the control group; namespaces, mounts,
+links and rules go with them.
 """
 
 import json
@@ -260,7 +261,7 @@ class NativeCluster:
         self._clean_containerd()
 
     def _clean_containerd(self) -> None:
-        """Remove what containerd leaves beside image content; after a crash its records of containers are wrong: drop them with the rest."""
+        """Remove what containerd leaves beside image content; after a crash its records of containers are wrong, so drop all of it."""
         root = self.paths.containerd / "root"
         if self._containerd_dirty.exists():
             delete(self.paths.containerd)

@@ -1,7 +1,8 @@
 """Keys and certificates of one cluster, and the kubeconfigs made of them.
 
 One certificate authority signs everything: the API server's and the kubelet's serving certificates, and one client certificate for each
-component, whose common name and organisation are the user and group that Kubernetes' built-in roles expect. It lives as long as the cluster.
+component, whose common name and organisation are the user and group that Kubernetes' built-in roles expect. It lives as long as the
+cluster.
 """
 
 import base64

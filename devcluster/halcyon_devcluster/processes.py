@@ -41,7 +41,8 @@ class Record:
 def parse_stat(stat: str) -> tuple[str, int]:
     """Return (state letter, start time in ticks) from the text of /proc/PID/stat. Pure.
 
-    The second field is the program's name in parentheses and may itself hold blanks and parentheses, so fields are counted from the last one.
+    The second field is the program's name in parentheses and may itself hold blanks and parentheses, so fields are counted from the
+    last one.
     """
     fields = stat[stat.rindex(")") + 2 :].split()
     return fields[0], int(fields[19])

@@ -1,0 +1,78 @@
+"""A Python base image from Debian's own packages, where no registry can be counted on.
+
+The published images name a base image by a build argument; this is the local stand-in for it: a minimal Debian with Python, made by
+debootstrap, in one layer, without package caches, manuals and translations. Its tag is a hash of the recipe, and its archive stays in the
+cache, because the making takes a minute and the result does not change.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.own_images import REGISTRY
+from halcyon_devcluster.progress import Progress
+
+SUITE = "bookworm"
+PACKAGES = ("ca-certificates", "python3", "python3-venv")
+# What no running program reads; licences (usr/share/doc/*/copyright) stay.
+_UNUSED = ("var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/cache/debconf/*-old", "var/lib/apt/lists/*", "var/log/*.log")
+_UNUSED_FOLDERS = ("usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
+_SETTINGS = (
+    *("--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    *("--env", "LANG=C.UTF-8"),
+    *("--cmd", '["python3"]'),
+)
+
+
+def base_image_name() -> str:
+    """Return the image's full name, whose tag is a hash of the recipe. Pure."""
+    recipe = json.dumps([SUITE, PACKAGES, _UNUSED, _UNUSED_FOLDERS, _SETTINGS])
+    return f"{REGISTRY}/python-base:{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+
+
+def slim(root: Path) -> None:
+    """Delete from a Debian tree what no running program reads."""
+    for pattern in _UNUSED:
+        for path in root.glob(pattern):
+            path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
+    for folder in _UNUSED_FOLDERS:
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for path in (root / "usr/share/doc").glob("*/*"):
+        if path.name != "copyright":
+            path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
+
+
+def make_root_archive(images: Path, progress: Progress) -> Path:
+    """Return the archive of the base image's tree below `images`, making it first where it is not there."""
+    archive = images / f"{base_image_name().rpartition('/')[2].replace(':', '-')}.rootfs.tar"
+    if archive.is_file():
+        return archive
+    images.mkdir(parents=True, exist_ok=True)
+    packages = ",".join(PACKAGES)
+    with (
+        progress.step(f"Making the base image: Debian {SUITE} with {', '.join(PACKAGES)}"),
+        tempfile.TemporaryDirectory(prefix="debootstrap-", dir=images) as folder,
+    ):
+        root = Path(folder) / "root"
+        # In a mount namespace of its own, so that an interrupted run leaves no /proc mounted in the tree.
+        apart = ["unshare", "--mount", "--propagation", "private"]
+        run([*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root], timeout_seconds=1800)
+        slim(root)
+        partial = Path(folder) / "root.tar"
+        run(["tar", "--create", "--numeric-owner", f"--directory={root}", f"--file={partial}", "."])
+        partial.rename(archive)
+    return archive
+
+
+def import_into_buildah(archive: Path, name: str) -> None:
+    """Make image `name` in buildah's storage out of the archive of a tree."""
+    container = run(["buildah", "from", "scratch"]).strip()
+    try:
+        run(["buildah", "add", "--quiet", container, archive, "/"])
+        run(["buildah", "config", *_SETTINGS, container])
+        run(["buildah", "commit", "--quiet", "--disable-compression", container, name])
+    finally:
+        run(["buildah", "rm", container])

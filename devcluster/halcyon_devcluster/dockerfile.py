@@ -1,0 +1,99 @@
+"""What a Dockerfile and its context say about the image: arguments, inputs, and the hash that becomes the tag.
+
+Pure but for reading files.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+# Settings of the environment that a build may need to reach package indexes from where this machine stands.
+PASSED_ON = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "PIP_CERT",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+    "UV_NATIVE_TLS",
+    "UV_SYSTEM_CERTS",
+)
+CERTIFICATE_SETTINGS = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+_SKIPPED_FOLDERS = {"__pycache__"}
+
+
+def instructions(text: str) -> list[str]:
+    """Return the instructions of a Dockerfile, continuation lines joined, comments and blank lines dropped."""
+    kept = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\s*\n", " ", "\n".join(kept))
+    return [line.strip() for line in joined.splitlines() if line.strip()]
+
+
+def declared_arguments(text: str) -> set[str]:
+    """Return the names of all ARG instructions."""
+    found = (re.match(r"ARG\s+([A-Za-z_][A-Za-z0-9_]*)", line, re.IGNORECASE) for line in instructions(text))
+    return {match[1] for match in found if match}
+
+
+def copied_paths(text: str) -> list[str]:
+    """Return what COPY and ADD take from the context: sources without those of other stages."""
+    paths: set[str] = set()
+    for line in instructions(text):
+        keyword, *words = line.split()
+        if keyword.upper() in ("COPY", "ADD") and not any(word.startswith("--from=") for word in words):
+            paths.update([word for word in words if not word.startswith("--")][:-1])
+    return sorted(paths)
+
+
+def input_files(context: Path, paths: Iterable[str]) -> list[Path]:
+    """Return every file below the copied paths, in order; byte code and the like left out.
+
+    Raises:
+        FileNotFoundError: a copied path does not exist.
+    """
+    found: set[Path] = set()
+    for name in paths:
+        path = context / name
+        if path.is_file():
+            found.add(path)
+        elif path.is_dir():
+            found.update(file for file in path.rglob("*") if file.is_file() and not _SKIPPED_FOLDERS & set(file.parts))
+        else:
+            raise FileNotFoundError(f"{path} is copied by the Dockerfile and does not exist")
+    return sorted(found)
+
+
+def content_tag(dockerfile: Path, context: Path, build_args: Mapping[str, str]) -> str:
+    """Return 16 hexadecimal digits over the Dockerfile, the files that it copies, the ignore file and the build arguments."""
+    text = dockerfile.read_text()
+    digest = hashlib.sha256(text.encode())
+    ignore = context / ".dockerignore"
+    files = input_files(context, copied_paths(text)) + ([ignore] if ignore.is_file() else [])
+    for path in files:
+        executable = "x" if path.stat().st_mode & 0o100 else "-"
+        digest.update(f"{path.relative_to(context)} {executable} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for name in sorted(build_args):
+        digest.update(f"{name}={build_args[name]}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def passed_arguments(declared: Iterable[str], environ: Mapping[str, str], *, with_certificates: bool) -> dict[str, str]:
+    """Return the environment's settings that the Dockerfile asks for by ARG.
+
+    Args:
+        declared: Names of its arguments.
+        environ: This process's environment.
+        with_certificates: Whether certificate files of this machine are visible during the build.
+    """
+    allowed = set(declared) & set(PASSED_ON)
+    if not with_certificates:
+        allowed -= set(CERTIFICATE_SETTINGS)
+    return {name: environ[name] for name in sorted(allowed) if environ.get(name)}

@@ -1,0 +1,138 @@
+"""Building images: the project's own from their Dockerfiles, the base image, the S3 gateway; with docker or buildah, whichever is there.
+
+Every tag is a hash of what the image is made of, so that building an unchanged image is a look-up, and a running pod's image name says
+exactly what it runs.
+"""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from halcyon_devcluster import own_images
+from halcyon_devcluster.base_image import base_image_name, import_into_buildah, make_root_archive
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.commands import run, succeeds
+from halcyon_devcluster.debian import IMAGE_REQUIREMENTS, ensure_packages
+from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, declared_arguments, passed_arguments
+from halcyon_devcluster.engine import docker_answers
+from halcyon_devcluster.own_images import REGISTRY
+from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.sources import buildah_image_id, docker_image_id
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_BUILD_SECONDS = 3600
+
+
+class Buildable(StrEnum):
+    """What `build` can build."""
+
+    OPERATOR = "operator"
+    TRAINER = "trainer"
+    BASE = "base"
+    VERSITYGW = "versitygw"
+
+
+def build_command(
+    *, docker: bool, dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], certificates: list[Path]
+) -> list[str]:
+    """Return the command that builds an image. Pure.
+
+    buildah runs the steps in a plain chroot on the host's network, which needs no rights beyond root's; the host's certificates are
+    mounted, not copied, so they are in no layer.
+    """
+    common = ["--file", str(dockerfile), "--tag", tag]
+    common += [word for name in sorted(build_args) for word in ("--build-arg", f"{name}={build_args[name]}")]
+    if docker:
+        return ["docker", "build", *common, str(context)]
+    mounts = [word for path in certificates for word in ("--volume", f"{path}:{path}:ro")]
+    chroot = ["--isolation", "chroot", "--network", "host", "--layers", "--force-rm"]
+    return ["buildah", "bud", *chroot, *mounts, *common, str(context)]
+
+
+def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], *, cache: Path, progress: Progress) -> str:
+    """Build an image from a Dockerfile, unless an image of that name is there already.
+
+    Args:
+        dockerfile: Its path.
+        context: The folder that COPY takes from.
+        tag: Full image name with a tag that stands for the content (see `content_tag`).
+        build_args: Values for ARG; the environment's settings for package indexes and proxies are added where the Dockerfile declares
+            them.
+        cache: Where the log goes.
+        progress: Where to report.
+
+    Returns:
+        `tag`.
+    """
+    docker = docker_answers()
+    if not docker:
+        ensure_packages(IMAGE_REQUIREMENTS, cache / "apt.log", progress)
+    if (docker_image_id if docker else buildah_image_id)(tag):
+        return tag
+    passed = passed_arguments(declared_arguments(dockerfile.read_text()), os.environ, with_certificates=not docker)
+    command = build_command(
+        docker=docker,
+        dockerfile=dockerfile,
+        context=context,
+        tag=tag,
+        build_args={**passed, **build_args},
+        certificates=_certificates(),
+    )
+    log = cache / "images" / f"{tag.rpartition('/')[2].replace(':', '-')}.log"
+    with progress.step(f"Building image {tag}"):
+        run(command, log=log, timeout_seconds=_BUILD_SECONDS)
+    return tag
+
+
+def _certificates() -> list[Path]:
+    named = {Path(os.environ[name]) for name in CERTIFICATE_SETTINGS if os.environ.get(name)}
+    return sorted(path for path in named | {_SYSTEM_CERTIFICATES} if path.is_file())
+
+
+def base_image(cache: Path, progress: Progress) -> str:
+    """Return the name of the local Python base image in buildah's storage, making it first where it is not there."""
+    ensure_packages(IMAGE_REQUIREMENTS, cache / "apt.log", progress)
+    name = base_image_name()
+    if buildah_image_id(name) is None:
+        archive = make_root_archive(cache / "images", progress)
+        with progress.step(f"Importing {name}"):
+            import_into_buildah(archive, name)
+    return name
+
+
+def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress) -> str:
+    """Return the full name that building `what` would give, without building it."""
+    match what:
+        case Buildable.BASE:
+            return base_image_name()
+        case Buildable.VERSITYGW:
+            return own_images.image_name(own_images.VERSITYGW, Binaries(cache, progress).key(own_images.VERSITYGW.group))
+        case _:
+            dockerfile = REPOSITORY / "images" / what / "Dockerfile"
+            return f"{REGISTRY}/{what}:{content_tag(dockerfile, REPOSITORY, _base_argument(docker=docker))}"
+
+
+def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
+    """Build one of the project's images, unless it is there already, and return its full name."""
+    docker = docker_answers()
+    match what:
+        case Buildable.BASE:
+            return base_image(cache, progress)
+        case Buildable.VERSITYGW:
+            name, archive = own_images.make(own_images.VERSITYGW, Binaries(cache, progress), cache / "images")
+            if docker and not succeeds(["docker", "image", "inspect", name]):
+                run(["docker", "load", "--input", archive])
+            return name
+        case _:
+            tag = image_tag(what, cache=cache, docker=docker, progress=progress)
+            if not docker:
+                base_image(cache, progress)
+            dockerfile = REPOSITORY / "images" / what / "Dockerfile"
+            return build_image(dockerfile, REPOSITORY, tag, _base_argument(docker=docker), cache=cache, progress=progress)
+
+
+def _base_argument(*, docker: bool) -> dict[str, str]:
+    """Return the base image as a build argument: the local one for buildah; with docker, the Dockerfile's own default."""
+    return {} if docker else {"BASE_IMAGE": base_image_name()}

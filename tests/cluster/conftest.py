@@ -1,0 +1,63 @@
+"""The development cluster as a fixture: a real Kubernetes for every test marked `cluster`.
+
+A cluster that already runs is used and left running, so that working on tests costs no set-up; one that the tests had to make is taken down.
+Each test that makes objects takes a `namespace` of its own.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_cluster
+from halcyon_devcluster.progress import ConsoleProgress
+
+
+@dataclass(frozen=True)
+class DevCluster:
+    """What tests need of a cluster."""
+
+    cluster: Cluster
+    faults: Faults
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.cluster.kubeconfig
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.cluster.kubectl
+
+    def load(self, image: str) -> str:
+        """Make an image usable by pods; quick where it is on the node already."""
+        return self.cluster.load(image)
+
+
+@pytest.fixture(scope="session")
+def devcluster() -> Iterator[DevCluster]:
+    """The cluster `halcyon`: up, with JobSet."""
+    try:
+        cluster = open_cluster(progress=ConsoleProgress(Console(stderr=True)))
+    except DevclusterError as why:
+        pytest.fail(str(why))
+    ran_already = cluster.status().ready
+    cluster.up()
+    yield DevCluster(cluster, Faults(cluster))
+    if not ran_already:
+        cluster.down()
+
+
+@pytest.fixture
+def namespace(devcluster: DevCluster) -> Iterator[str]:
+    """A fresh namespace that enforces the restricted pod profile; deleted after the test, without waiting for its end."""
+    name = f"test-{secrets.token_hex(4)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    devcluster.kubectl.apply([document])
+    yield name
+    with contextlib.suppress(DevclusterError):
+        devcluster.kubectl("delete", "namespace", name, "--wait=false")
