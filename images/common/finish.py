@@ -1,0 +1,46 @@
+"""Make a folder of installed packages ready to run: drop what no running program reads, compile the rest.
+
+Dropped are the packages' own test suites, C headers and static libraries. Byte code is written with an unchecked hash, so that Python
+never compares it with the source: that saves a look-up for every import, and no change of a file's time by an image builder makes it stale.
+Usage: `python finish.py FOLDER`.
+"""
+
+import compileall
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+TEST_FOLDERS = ("test", "tests")
+UNUSED_SUFFIXES = (".a", ".c", ".cc", ".cpp", ".h", ".hpp", ".lib", ".pxd", ".pyx")
+
+
+def unused(folder: Path) -> Iterator[Path]:
+    """Find test folders (below a package, never a package called `tests` itself) and files of the C world."""
+    for parent, folders, files in os.walk(folder):
+        inside_package = Path(parent) != folder and ("__init__.py" in files or Path(parent).parent != folder)
+        for name in [name for name in folders if inside_package and name in TEST_FOLDERS]:
+            folders.remove(name)
+            yield Path(parent) / name
+        yield from (Path(parent) / name for name in files if name.endswith(UNUSED_SUFFIXES))
+
+
+def main(folder: Path) -> None:
+    """Drop and compile, and say what came of it."""
+    for path in list(unused(folder)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not compileall.compile_dir(
+        folder, quiet=1, force=True, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+    ):
+        print(f"{folder}: some files could not be compiled; they will be slower to import", file=sys.stderr)
+    size_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
+    print(f"{folder}: {size_bytes / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
