@@ -165,8 +165,8 @@ def open_dataset(data: DataSpec, tokenizer: TokenizerSpec, trainer: TrainerSpec)
     split = split_windows(total, fraction)
     if split.held_out == 0 and trainer.evaluation.every_steps > 0:
         raise BadConfiguration(
-            f"spec.data.validation.fraction: {fraction:g} of {total} sequences holds none out, but spec.trainer.evaluation.everySteps asks for "
-            "evaluations; raise the fraction, give more text, or set everySteps to 0"
+            f"spec.data.validation.fraction: {fraction:g} of {total} sequences holds none out, but spec.trainer.evaluation.everySteps asks "
+            "for evaluations; raise the fraction, give more text, or set everySteps to 0"
         )
     order = Order(sequences=split.training, seed=trainer.seed, source=source.name, shuffle=data.shuffle)
     return Dataset(stream, built, sequence_length=trainer.sequence_length, split=split, order=order)

@@ -1,0 +1,43 @@
+"""The two clocks of telemetry: one that only runs forward, for durations, and one that people read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_IMPORTED_AT = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Sources of time, replaceable in tests."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds since any origin; never goes back."""
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970 in UTC; may jump."""
+
+    def timestamp(self) -> str:
+        """Now, as RFC 3339 in UTC with milliseconds."""
+        return timestamp(self.wall())
+
+
+def timestamp(seconds: float) -> str:
+    """A time in seconds since 1970 as RFC 3339 in UTC with milliseconds, such as ``2026-03-01T12:00:00.250Z``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def process_age_seconds() -> float:
+    """Seconds since this process was started, interpreter start and imports included.
+
+    Linux knows it to a hundredth of a second; elsewhere it is counted from the import of this module.
+    """
+    try:
+        started_ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.monotonic() - _IMPORTED_AT

@@ -1,0 +1,108 @@
+"""The log: one JSON object a line on standard output, or a live line where somebody is looking at a terminal.
+
+A float is written with all its digits, and every float32 is a float64, so reading a loss back gives the device's very bits: two logs can be
+compared for bitwise equality. What JSON has no number for is written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TextIO
+
+from pydantic.alias_generators import to_camel
+
+from halcyon.telemetry.clock import Clock
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which process of which life of which run speaks."""
+
+    run: str
+    attempt: int = 0
+    restart: int = 0
+    process_index: int = 0
+
+
+class EventLog(Protocol):
+    """Where events go. Field names are snake_case here and camelCase outside; fields that are None are left out."""
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Write one event."""
+        ...
+
+    def close(self) -> None:
+        """Leave the stream as it was found. Further events are allowed."""
+        ...
+
+
+class JsonLog:
+    """JSON lines, each written with one call and flushed, from any thread.
+
+    Args:
+        stream: Where the lines go.
+        identity: Whose lines they are.
+        clock: Where the times come from.
+    """
+
+    def __init__(self, stream: TextIO, identity: RunIdentity, clock: Clock | None = None) -> None:
+        self._stream = stream
+        names = asdict(identity)
+        names["process"] = names.pop("process_index")
+        self._identity = names
+        self._clock = clock or Clock()
+        self._lock = threading.Lock()
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Write one line."""
+        line = encode_line({"event": name, "time": self._clock.timestamp(), **self._identity, **fields})
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to undo."""
+
+
+def open_log(
+    stream: TextIO, identity: RunIdentity, *, steps: int, start_step: int = 0, json_lines: bool | None = None, clock: Clock | None = None
+) -> EventLog:
+    """The log that suits the stream: a live line on a terminal, JSON lines everywhere else.
+
+    Args:
+        stream: Standard output.
+        identity: Whose log it is.
+        steps: Steps of the whole run.
+        start_step: Steps already done.
+        json_lines: True: JSON lines even on a terminal. False: a live line even elsewhere. Default: by the stream.
+        clock: Where the times come from.
+    """
+    wants_json = not stream.isatty() if json_lines is None else json_lines
+    if wants_json:
+        return JsonLog(stream, identity, clock)
+    from halcyon.telemetry.progress_line import ProgressLine
+
+    return ProgressLine(stream, identity, steps=steps, start_step=start_step, clock=clock)
+
+
+def encode_line(fields: Mapping[str, Any]) -> str:
+    """One event as one line of strict JSON with a line feed at its end."""
+    return json.dumps(_plain(fields), separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {to_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if not isinstance(value, float) and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if isinstance(value, int) else str(value)

@@ -1,0 +1,248 @@
+"""The Prometheus metrics of a trainer, made from one look at the reporter when somebody scrapes.
+
+`METRICS` is the whole list: the answer to a scrape and the reference page are both made from it. Nothing is counted twice, nothing is
+global, and the loop pays nothing for it. No label takes a value that grows with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, get_args
+
+from halcyon_api.progress import Stage, StartupSeconds
+
+from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
+from halcyon.telemetry.reporter import Observation
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric as Family
+
+    from halcyon.telemetry.reporter import RunReporter
+
+Sample = tuple[tuple[str, ...], float]
+"""Values of the labels, and the number."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its name, what it says, and how it is read off an observation."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    read: Callable[[Observation], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+
+
+def _one(read: Callable[[Observation], float | int | None]) -> Callable[[Observation], Iterable[Sample]]:
+    """A metric without labels that is absent while there is nothing to say."""
+
+    def samples(seen: Observation) -> Iterator[Sample]:
+        value = read(seen)
+        if value is not None:
+            yield (), float(value)
+
+    return samples
+
+
+METRICS = (
+    Metric(
+        "halcyon_trainer_info",
+        "gauge",
+        "Always 1; the labels say which process of which life of which run this is.",
+        lambda seen: [
+            ((seen.report.run, str(seen.report.attempt), str(seen.report.restart), str(seen.report.process_index)), 1.0),
+        ],
+        ("run", "attempt", "restart", "process"),
+    ),
+    Metric(
+        "halcyon_trainer_stage",
+        "gauge",
+        "1 for the stage the process is in, 0 for the others.",
+        lambda seen: [((stage,), float(stage == seen.report.stage)) for stage in get_args(Stage)],
+        ("stage",),
+    ),
+    Metric(
+        "halcyon_trainer_healthy",
+        "gauge",
+        "1 while /healthz answers 200, else 0.",
+        _one(lambda seen: seen.health.healthy),
+    ),
+    Metric(
+        "halcyon_trainer_idle_seconds",
+        "gauge",
+        "How long nothing has ended: no step while training, else the stage.",
+        _one(lambda seen: seen.health.idle_seconds),
+    ),
+    Metric(
+        "halcyon_trainer_idle_limit_seconds",
+        "gauge",
+        "How long that may be before /healthz fails; learned from the steps while training.",
+        _one(lambda seen: seen.health.limit_seconds),
+    ),
+    Metric(
+        "halcyon_trainer_startup_seconds",
+        "gauge",
+        "Parts of the time from process start to the end of the first step.",
+        lambda seen: [((part,), getattr(seen.report.startup_seconds, part)) for part in StartupSeconds.model_fields],
+        ("part",),
+    ),
+    Metric("halcyon_trainer_step", "gauge", "Steps done, over all attempts.", _one(lambda seen: seen.report.progress.step)),
+    Metric("halcyon_trainer_planned_steps", "gauge", "Steps of the whole run.", _one(lambda seen: seen.report.progress.steps)),
+    Metric(
+        "halcyon_trainer_resumed_step",
+        "gauge",
+        "Steps already done when this process took up the run.",
+        _one(lambda seen: seen.report.resumed_step),
+    ),
+    Metric("halcyon_trainer_tokens", "gauge", "Tokens trained on, over all attempts.", _one(lambda seen: seen.report.progress.tokens)),
+    Metric(
+        "halcyon_trainer_processed_steps_total",
+        "counter",
+        "Steps that this process computed, those lost later by a failure included.",
+        _one(lambda seen: seen.tallies.steps),
+    ),
+    Metric(
+        "halcyon_trainer_processed_tokens_total",
+        "counter",
+        "Tokens of those steps.",
+        _one(lambda seen: seen.tallies.tokens),
+    ),
+    Metric(
+        "halcyon_trainer_step_seconds",
+        "histogram",
+        "Duration of the steps of this process, the first one left out.",
+        lambda seen: [((), float(count)) for count in seen.tallies.step_buckets],
+    ),
+    Metric(
+        "halcyon_trainer_last_step_timestamp_seconds",
+        "gauge",
+        "When the last step of this process ended, in seconds since 1970.",
+        _one(lambda seen: seen.last_step_time),
+    ),
+    Metric(
+        "halcyon_trainer_tokens_per_second",
+        "gauge",
+        "Tokens trained on per second by all devices of the run, over the last steps.",
+        _one(lambda seen: seen.report.progress.tokens_per_second),
+    ),
+    Metric(
+        "halcyon_trainer_mfu_ratio",
+        "gauge",
+        "Model FLOPs utilisation, between 0 and 1, where the device's peak is known.",
+        _one(lambda seen: seen.report.progress.mfu),
+    ),
+    Metric(
+        "halcyon_trainer_eta_seconds",
+        "gauge",
+        "Seconds until the last step at the present speed.",
+        _one(lambda seen: seen.report.progress.eta_seconds),
+    ),
+    Metric(
+        "halcyon_trainer_loss_nats",
+        "gauge",
+        "Training loss of the last step, nats per token.",
+        _one(lambda seen: seen.last_step and seen.last_step.loss),
+    ),
+    Metric(
+        "halcyon_trainer_gradient_norm",
+        "gauge",
+        "Global norm of the last step's gradient before clipping.",
+        _one(lambda seen: seen.last_step and seen.last_step.gradient_norm),
+    ),
+    Metric(
+        "halcyon_trainer_learning_rate",
+        "gauge",
+        "Learning rate of the last step.",
+        _one(lambda seen: seen.last_step and seen.last_step.learning_rate),
+    ),
+    Metric(
+        "halcyon_trainer_evaluation_loss_nats",
+        "gauge",
+        "Loss on the held-out part, nats per token.",
+        _one(lambda seen: seen.report.progress.evaluation_loss),
+    ),
+    Metric(
+        "halcyon_trainer_evaluation_bits_per_byte",
+        "gauge",
+        "Loss on the held-out part, bits per byte of text.",
+        _one(lambda seen: seen.report.progress.bits_per_byte),
+    ),
+    Metric("halcyon_trainer_evaluations_total", "counter", "Evaluations of this process.", _one(lambda seen: seen.tallies.evaluations)),
+    Metric(
+        "halcyon_trainer_data_wait_seconds_total",
+        "counter",
+        "How long the steps of this process waited for their batches.",
+        _one(lambda seen: seen.tallies.data_wait_seconds),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoint_step",
+        "gauge",
+        "Steps done when the newest committed checkpoint was made.",
+        _one(lambda seen: seen.report.checkpoint and seen.report.checkpoint.step),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoint_size_bytes",
+        "gauge",
+        "Size of the newest committed checkpoint.",
+        _one(lambda seen: seen.report.checkpoint and seen.report.checkpoint.size_bytes),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoint_timestamp_seconds",
+        "gauge",
+        "When this process learned of the newest committed checkpoint, in seconds since 1970.",
+        _one(lambda seen: seen.checkpoint_time),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoints_total",
+        "counter",
+        "Checkpoints committed that this process took part in.",
+        _one(lambda seen: seen.tallies.checkpoints),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoint_failures_total",
+        "counter",
+        "Saves of this process that failed.",
+        _one(lambda seen: seen.tallies.checkpoint_failures),
+    ),
+)
+
+
+class TrainerCollector:
+    """What `prometheus_client` asks at every scrape."""
+
+    def __init__(self, reporter: RunReporter) -> None:
+        self._reporter = reporter
+
+    def collect(self) -> Iterator[Family]:
+        """All metrics at one moment."""
+        seen = self._reporter.observe()
+        for metric in METRICS:
+            yield _family(metric, seen)
+
+
+def _family(metric: Metric, seen: Observation) -> Family:
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    samples = list(metric.read(seen))
+    if metric.kind == "histogram":
+        bounds = (*(str(bound) for bound in STEP_SECONDS_BUCKETS), "+Inf")
+        cumulative = accumulate(value for _, value in samples)
+        return HistogramMetricFamily(
+            metric.name, metric.help, buckets=list(zip(bounds, cumulative, strict=True)), sum_value=seen.tallies.step_seconds
+        )
+    family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(metric.name, metric.help, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def exposition(reporter: RunReporter) -> tuple[bytes, str]:
+    """The answer to a scrape: text and content type. `prometheus_client` is imported by the first one, not by the start of a run."""
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(TrainerCollector(reporter))  # pyright: ignore[reportArgumentType]
+    return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,67 @@
+"""How fast the steps go, learned from when they ended.
+
+The first step of a process is none to learn from: it traces and compiles. What is kept is bounded, whatever the length of the run.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+
+STEP_SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
+"""Upper bounds of the histogram of step durations, in seconds; one more bucket is unbounded."""
+
+_SPEED_STEPS = 64
+_REMEMBERED_STEPS = 512
+
+
+class Pace:
+    """Ends of steps, in order."""
+
+    def __init__(self) -> None:
+        self._ends: deque[tuple[float, int]] = deque(maxlen=_SPEED_STEPS + 1)
+        self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
+        self._buckets = [0] * (len(STEP_SECONDS_BUCKETS) + 1)
+        self._sum_seconds = 0.0
+
+    def step_ended(self, now: float, step: int) -> None:
+        """Take note that ``step`` steps are done at ``now``, in seconds of a monotonic clock.
+
+        Where several steps ended since the last note, each counts with an equal share of the time.
+        """
+        if self._ends:
+            last, before = self._ends[-1]
+            steps = max(1, step - before)
+            seconds = max(0.0, now - last) / steps
+            self._durations.extend([seconds] * min(steps, _REMEMBERED_STEPS))
+            self._buckets[bisect_left(STEP_SECONDS_BUCKETS, seconds)] += steps
+            self._sum_seconds += seconds * steps
+        self._ends.append((now, step))
+
+    @property
+    def last_ended(self) -> float | None:
+        """When the last step ended."""
+        return self._ends[-1][0] if self._ends else None
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Speed over the last steps; None before there are two."""
+        if len(self._ends) < 2:
+            return None
+        (first, before), (last, step) = self._ends[0], self._ends[-1]
+        return (step - before) / (last - first) if last > first else None
+
+    @property
+    def durations(self) -> tuple[float, ...]:
+        """Durations of the last steps, in seconds, oldest first."""
+        return tuple(self._durations)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """How many steps were in each bucket of `STEP_SECONDS_BUCKETS`, and in the unbounded one."""
+        return tuple(self._buckets)
+
+    @property
+    def sum_seconds(self) -> float:
+        """Duration of all steps but the first, in seconds."""
+        return self._sum_seconds

@@ -1,0 +1,104 @@
+"""A live line for somebody who looks at a terminal: steps, loss, tokens per second, time to go.
+
+Every other event is printed above it as one line of text, and so is what other code writes to standard output or error meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from halcyon.telemetry.clock import Clock
+from halcyon.telemetry.log import RunIdentity
+
+
+class ProgressLine:
+    """An event log for people.
+
+    Args:
+        stream: The terminal.
+        identity: Whose line it is.
+        steps: Steps of the whole run.
+        start_step: Steps already done.
+        clock: Where the times come from.
+    """
+
+    def __init__(self, stream: TextIO, identity: RunIdentity, *, steps: int, start_step: int = 0, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._steps = steps
+        self._console = Console(file=stream, force_terminal=True, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", style="bold"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            _Numbers(),
+            console=self._console,
+            refresh_per_second=5,
+            expand=True,
+        )
+        self._task = self._progress.add_task(identity.run, total=steps, completed=start_step, numbers={})
+        self._progress.start()
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Move the line on, or print what happened above it."""
+        if name == "step":
+            self._progress.update(self._task, completed=fields["step"], numbers=fields)
+            return
+        if name == "restored":
+            self._progress.update(self._task, completed=fields["step"])
+        moment = self._clock.timestamp()[11:19]
+        self._console.print(Text.assemble((f"{moment} ", "dim"), sentence(name, fields)))
+
+    def close(self) -> None:
+        """Leave the line as it is, show the cursor again."""
+        self._progress.stop()
+
+
+class _Numbers(ProgressColumn):
+    """Loss, speed and time to go, as far as they are known."""
+
+    max_refresh = None
+
+    def render(self, task: Task) -> Text:
+        """The numbers of the last step."""
+        numbers = task.fields["numbers"]
+        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"]
+        if numbers.get("tokens_per_second"):
+            parts += [f"{numbers['tokens_per_second']:,.0f} tok/s", f"eta {duration(numbers['eta_seconds'])}"]
+        return Text("  ".join(parts), style="cyan")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``0:42``, ``12:05``, ``3:20:00``, ``2d 4h``."""
+    whole = round(seconds)
+    if whole >= 172_800:
+        return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def sentence(name: str, fields: dict[str, Any]) -> str:
+    """One event in words."""
+    step = fields.get("step", 0)
+    if name == "evaluation":
+        bits = fields.get("bits_per_byte")
+        return f"step {step}: held-out loss {fields['loss']:.4f}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
+    if name == "checkpoint":
+        return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
+    if name == "checkpointFailed":
+        return f"step {step}: checkpoint failed: {fields['reason']}"
+    if name == "restored":
+        return f"resumed at step {step} from {fields['path']}" if fields.get("path") else f"new state in {fields['seconds']:.1f} s"
+    if name == "fallback":
+        return f"fell back to step {step}: {fields['reason']}"
+    if name == "joined":
+        return f"{fields['processes']} process(es), {fields['devices']} device(s) in {fields['seconds']:.1f} s"
+    if name == "compiled":
+        return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
+    if "message" in fields:
+        return str(fields["message"])
+    details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
+    return f"{name}: {details}" if details else name

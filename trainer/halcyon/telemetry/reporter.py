@@ -1,0 +1,378 @@
+"""The one place where the loop says what happened, and from which log, ``/status``, ``/metrics`` and ``/healthz`` are told.
+
+The loop's side is a few stores under a lock; documents are built when somebody asks, in the asker's thread. Every count of a run is a
+function of its steps, so nothing has to be carried over a restart.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, StartupSeconds, TerminationReport
+
+from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
+from halcyon.telemetry.events import BY_NAME
+from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
+from halcyon.telemetry.log import EventLog, RunIdentity
+from halcyon.telemetry.pace import Pace
+from halcyon.telemetry.termination import clip
+
+if TYPE_CHECKING:
+    from halcyon.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What the counts of a run are made from."""
+
+    steps: int
+    """Steps of the whole run."""
+    tokens_per_step: int
+    """Tokens trained on in one step, over all devices: batch size x sequence length."""
+    log_every_steps: int = 1
+    flops_per_token: float | None = None
+    """Floating-point operations of training on one token, forward and backward."""
+    peak_flops_per_second: float | None = None
+    """What all devices of the run can do at best; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step said of itself, fetched to the host."""
+
+    step: int
+    """Steps done, this one included."""
+    loss: float
+    """Training loss before the update, nats per token; a float32 widened to a float keeps its bits."""
+    gradient_norm: float
+    learning_rate: float
+    tokens: float
+    """Sum of the loss weights: targets that counted."""
+    data_wait_seconds: float = 0.0
+    """How long the step waited for its batch."""
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """What this process did since its start, for counters."""
+
+    steps: int = 0
+    tokens: int = 0
+    data_wait_seconds: float = 0.0
+    evaluations: int = 0
+    checkpoints: int = 0
+    checkpoint_failures: int = 0
+    step_buckets: tuple[int, ...] = ()
+    step_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One consistent look at a process."""
+
+    report: ProgressReport
+    last_step: StepReport | None
+    first_step_time: float | None
+    last_step_time: float | None
+    checkpoint_time: float | None
+    """Wall time in seconds since 1970 at which this process learned of the newest checkpoint."""
+    tallies: Tallies
+    health: Health
+
+
+@dataclass
+class _State:
+    stage: Stage = "starting"
+    stage_began: float = 0.0
+    startup: dict[str, float] = field(default_factory=dict)
+    resumed_step: int | None = None
+    first_step_time: float | None = None
+    last_step_time: float | None = None
+    last_step: StepReport | None = None
+    evaluation_loss: float | None = None
+    bits_per_byte: float | None = None
+    checkpoint: CheckpointProgress | None = None
+    checkpoint_time: float | None = None
+    fallback_reason: str | None = None
+    checkpoint_error: str | None = None
+    tallies: Tallies = field(default_factory=Tallies)
+
+
+_STARTUP_PART: dict[Stage, str] = {
+    "starting": "imports",
+    "joining": "join",
+    "restoring": "restore",
+    "compiling": "compile",
+    # The first step compiles even where nobody said so.
+    "training": "compile",
+}
+
+
+class RunReporter:
+    """Takes note of what the loop says; answers from any thread.
+
+    Args:
+        identity: Whose reports these are.
+        plan: What the counts are made from.
+        log: Where events go.
+        clock: Sources of time.
+        limits: When the process no longer counts as alive.
+        age_seconds: How old the process is now. Default: as the system knows it.
+    """
+
+    def __init__(
+        self,
+        identity: RunIdentity,
+        plan: RunPlan,
+        log: EventLog,
+        *,
+        clock: Clock | None = None,
+        limits: HealthLimits | None = None,
+        age_seconds: float | None = None,
+    ) -> None:
+        self.identity = identity
+        self.log = log
+        self._plan = plan
+        self._clock = clock or Clock()
+        self._limits = limits or HealthLimits()
+        self._lock = threading.Lock()
+        self._pace = Pace()
+        age = process_age_seconds() if age_seconds is None else age_seconds
+        self._started_at = timestamp(self._clock.wall() - age)
+        self._state = _State(stage_began=self._clock.monotonic() - age)
+
+    # What the loop says.
+
+    def started(self, **details: Any) -> None:
+        """The process began; ``details`` are versions and the place of the run, for the log."""
+        self._event("start", **details)
+
+    def stage(self, stage: Stage) -> None:
+        """The process now does something else. Until the first step, the time of each stage is part of the start."""
+        with self._lock:
+            self._enter(stage, self._clock.monotonic())
+
+    def joined(self, *, processes: int, devices: int) -> None:
+        """All processes know each other. Said at the end of the stage ``joining``."""
+        self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
+
+    def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None) -> None:
+        """The state is there. Said at the end of the stage ``restoring``.
+
+        Args:
+            step: Steps done before; 0 for a new state.
+            path: Place of the restored checkpoint below the root.
+            fallback_reason: What was wrong with newer checkpoints, if there were any.
+        """
+        with self._lock:
+            self._state.resumed_step = step
+            self._state.fallback_reason = clip(fallback_reason) if fallback_reason else None
+        self._event("restored", step=step, path=path, seconds=self._seconds_in_stage())
+        if fallback_reason:
+            self._event("fallback", step=step, reason=fallback_reason)
+
+    def step_done(self, report: StepReport) -> None:
+        """A step ended. The loop may say so one step late; it must not wait for the device to say it."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        with self._lock:
+            state = self._state
+            first = state.last_step is None
+            before = state.last_step.step if state.last_step else (state.resumed_step or 0)
+            steps = report.step - before
+            if first:
+                state.first_step_time = wall
+                self._close_startup_part(now)
+            state.last_step, state.last_step_time = report, wall
+            self._pace.step_ended(now, report.step)
+            speed, eta = self._tokens_per_second(), self._eta_seconds(report.step)
+            state.tallies = replace(
+                state.tallies,
+                steps=state.tallies.steps + steps,
+                tokens=state.tallies.tokens + steps * self._plan.tokens_per_step,
+                data_wait_seconds=state.tallies.data_wait_seconds + report.data_wait_seconds,
+            )
+            startup = dict(state.startup)
+        if first:
+            self._event("compiled", step=report.step, **{f"{part}_seconds": seconds for part, seconds in startup.items()})
+        if report.step % self._plan.log_every_steps == 0 or report.step >= self._plan.steps:
+            self._event(
+                "step",
+                step=report.step,
+                loss=report.loss,
+                gradient_norm=report.gradient_norm,
+                learning_rate=report.learning_rate,
+                tokens=report.tokens,
+                tokens_per_second=speed,
+                eta_seconds=eta,
+                data_wait_seconds=report.data_wait_seconds,
+            )
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """The held-out part was evaluated after ``step`` steps."""
+        with self._lock:
+            self._state.evaluation_loss = evaluation.loss
+            self._state.bits_per_byte = evaluation.bits_per_byte
+            self._state.tallies = replace(self._state.tallies, evaluations=self._state.tallies.evaluations + 1)
+        self._event(
+            "evaluation",
+            step=step,
+            loss=evaluation.loss,
+            bits_per_byte=evaluation.bits_per_byte,
+            tokens=evaluation.tokens,
+            sequences=evaluation.sequences,
+            seconds=evaluation.seconds,
+        )
+
+    def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None) -> None:
+        """This process learned that a checkpoint is committed. May come from any thread."""
+        progress = _checkpoint_progress(committed)
+        with self._lock:
+            self._state.checkpoint, self._state.checkpoint_time = progress, self._clock.wall()
+            self._state.checkpoint_error = None
+            self._state.tallies = replace(self._state.tallies, checkpoints=self._state.tallies.checkpoints + 1)
+        self._event(
+            "checkpoint",
+            step=committed.step,
+            path=committed.path,
+            size_bytes=committed.size_bytes,
+            blocked_seconds=blocked_seconds,
+        )
+
+    def found_checkpoint(self, committed: CommittedStep) -> None:
+        """The newest committed checkpoint at the start, made by an earlier process; not counted and not logged."""
+        progress = _checkpoint_progress(committed)
+        with self._lock:
+            self._state.checkpoint, self._state.checkpoint_time = progress, self._clock.wall()
+
+    def checkpoint_failed(self, reason: str) -> None:
+        """A save failed; shown until the next one succeeds. May come from any thread."""
+        with self._lock:
+            self._state.checkpoint_error = clip(reason)
+            self._state.tallies = replace(self._state.tallies, checkpoint_failures=self._state.tallies.checkpoint_failures + 1)
+            step = self._state.last_step.step if self._state.last_step else (self._state.resumed_step or 0)
+        self._event("checkpointFailed", step=step, reason=reason)
+
+    def ended(self, report: TerminationReport) -> None:
+        """The process ends, for the reason that its termination report gives."""
+        if report.cause == "completed":
+            self.stage("done")
+            self._event("done", step=report.step, message=report.message)
+        elif report.cause == "preempted":
+            self._event("preempted", step=report.step, message=report.message)
+        else:
+            self._event("error", step=report.step, cause=report.cause, exit_code=report.exit_code, message=report.message)
+
+    # What others ask.
+
+    def report(self) -> ProgressReport:
+        """The document of ``/status``."""
+        return self.observe().report
+
+    def health(self) -> Health:
+        """The verdict of ``/healthz``."""
+        with self._lock:
+            return self._health()
+
+    def observe(self) -> Observation:
+        """Everything at one moment."""
+        with self._lock:
+            state = replace(self._state)
+            step = state.last_step.step if state.last_step else (state.resumed_step or 0)
+            tokens_per_second, eta = self._tokens_per_second(), self._eta_seconds(step)
+            tallies = replace(state.tallies, step_buckets=self._pace.buckets, step_seconds=self._pace.sum_seconds)
+            startup = StartupSeconds(**state.startup)
+            health = self._health()
+        progress = Progress(
+            step=step,
+            steps=self._plan.steps,
+            tokens=step * self._plan.tokens_per_step,
+            loss=_finite(state.last_step.loss if state.last_step else None),
+            tokens_per_second=_finite(tokens_per_second),
+            mfu=_finite(self._mfu(tokens_per_second)),
+            eta_seconds=_finite(eta),
+            evaluation_loss=_finite(state.evaluation_loss),
+            bits_per_byte=_finite(state.bits_per_byte),
+        )
+        report = ProgressReport(
+            run=self.identity.run,
+            attempt=self.identity.attempt,
+            restart=self.identity.restart,
+            process_index=self.identity.process_index,
+            stage=state.stage,
+            started_at=self._started_at,
+            resumed_step=state.resumed_step,
+            first_step_at=None if state.first_step_time is None else timestamp(state.first_step_time),
+            last_step_at=None if state.last_step_time is None else timestamp(state.last_step_time),
+            startup_seconds=startup,
+            progress=progress,
+            checkpoint=state.checkpoint,
+            fallback_reason=state.fallback_reason,
+            checkpoint_error=state.checkpoint_error,
+        )
+        return Observation(
+            report=report,
+            last_step=state.last_step,
+            first_step_time=state.first_step_time,
+            last_step_time=state.last_step_time,
+            checkpoint_time=state.checkpoint_time,
+            tallies=tallies,
+            health=health,
+        )
+
+    # Inside, with the lock held.
+
+    def _enter(self, stage: Stage, now: float) -> None:
+        if self._state.first_step_time is None:
+            self._close_startup_part(now)
+        self._state.stage, self._state.stage_began = stage, now
+
+    def _close_startup_part(self, now: float) -> None:
+        part = _STARTUP_PART.get(self._state.stage)
+        if part is not None:
+            self._state.startup[part] = self._state.startup.get(part, 0.0) + max(0.0, now - self._state.stage_began)
+
+    def _tokens_per_second(self) -> float | None:
+        speed = self._pace.steps_per_second
+        return None if speed is None else speed * self._plan.tokens_per_step
+
+    def _eta_seconds(self, step: int) -> float | None:
+        speed = self._pace.steps_per_second
+        return max(0, self._plan.steps - step) / speed if speed else None
+
+    def _mfu(self, tokens_per_second: float | None) -> float | None:
+        if tokens_per_second is None or self._plan.flops_per_token is None or not self._plan.peak_flops_per_second:
+            return None
+        return tokens_per_second * self._plan.flops_per_token / self._plan.peak_flops_per_second
+
+    def _health(self) -> Health:
+        vitals = Vitals(self._state.stage, self._state.stage_began, self._pace.last_ended, self._pace.durations)
+        return judge(vitals, self._clock.monotonic(), self._limits)
+
+    # Outside, without it: writing a line may block.
+
+    def _event(self, name: str, **fields: Any) -> None:
+        if self.identity.process_index == 0 or BY_NAME[name].every_process:
+            self.log.event(name, **fields)
+
+    def _seconds_in_stage(self) -> float:
+        with self._lock:
+            return max(0.0, self._clock.monotonic() - self._state.stage_began)
+
+
+def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
+    return CheckpointProgress(
+        step=committed.step,
+        attempt=committed.epoch.attempt,
+        path=committed.path,
+        time=committed.time,
+        size_bytes=committed.size_bytes,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    """The report has no number for a loss that is none; the log says which it was."""
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,143 @@
+"""``/status``, ``/metrics`` and ``/healthz`` over HTTP, each request in a thread of its own.
+
+The loop never waits for a reader: handlers hold the reporter's lock only while they copy. A reader that hangs is dropped after a while.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+from halcyon.errors import BadConfiguration
+from halcyon.telemetry.metrics import exposition
+from halcyon.telemetry.reporter import RunReporter
+
+_READER_TIMEOUT_SECONDS = 10
+
+Answer = tuple[HTTPStatus, str, bytes]
+"""Status, content type, body."""
+
+
+class TelemetryServer:
+    """An HTTP server over a reporter, from its construction until `close`.
+
+    Args:
+        reporter: Who is asked.
+        port: Port on all addresses; 0 takes a free one.
+
+    Raises:
+        BadConfiguration: The port is taken.
+    """
+
+    def __init__(self, reporter: RunReporter, port: int) -> None:
+        answers = answers_of(reporter)
+        handler = type("Handler", (_Handler,), {"answers": answers})
+        try:
+            self._server = _bind(port, handler)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise BadConfiguration(
+                f"spec.telemetry.port: port {port} is already in use on this machine; set another one, or end the process that has it"
+            ) from None
+        self.port: int = self._server.server_address[1]
+        """The port that is listened on."""
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="halcyon-telemetry", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening. A second call does nothing."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def answers_of(reporter: RunReporter) -> dict[str, Callable[[], Answer]]:
+    """What is answered, by path."""
+
+    def status() -> Answer:
+        return HTTPStatus.OK, "application/json", reporter.report().model_dump_json(by_alias=True, exclude_none=True).encode()
+
+    def metrics() -> Answer:
+        text, content_type = exposition(reporter)
+        return HTTPStatus.OK, content_type, text
+
+    def healthz() -> Answer:
+        health = reporter.health()
+        code = HTTPStatus.OK if health.healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        return code, "text/plain; charset=utf-8", f"{health.message}\n".encode()
+
+    return {"/status": status, "/metrics": metrics, "/healthz": healthz}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    answers: dict[str, Callable[[], Answer]]
+    protocol_version = "HTTP/1.1"
+    server_version = "halcyon"
+    sys_version = ""
+    timeout = _READER_TIMEOUT_SECONDS
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        answer = self.answers.get(self.path.partition("?")[0])
+        code, content_type, body = answer() if answer else _not_found(self.answers)
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Requests are not events of the run."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+
+    def server_bind(self) -> None:
+        """Bind without the base class's look-up of this host's name, which may take seconds where DNS is slow."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A reader that went away is not the run's concern."""
+
+
+class _Ipv6Server(_Server):
+    address_family = socket.AF_INET6
+
+
+def _bind(port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
+    """Listen on all addresses of both families, or of IPv4 where the machine has no IPv6."""
+    try:
+        return _Ipv6Server(("::", port), handler)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise
+        return _Server(("0.0.0.0", port), handler)  # noqa: S104 - the kubelet, Prometheus and the operator come from outside
+
+
+def _not_found(answers: dict[str, Callable[[], Answer]]) -> Answer:
+    return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", f"there are {', '.join(answers)}\n".encode()

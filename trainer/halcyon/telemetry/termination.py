@@ -1,0 +1,88 @@
+"""The last word of a process: a JSON report that the kubelet takes from the container's termination log.
+
+Kubernetes keeps 4096 bytes and cuts what is longer, in the middle of a character if it must. So the report is made to fit: the message is
+shortened until the whole document has room, and what is written is always valid JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, TerminationReport
+
+from halcyon.telemetry.clock import Clock
+from halcyon.telemetry.log import RunIdentity
+
+MESSAGE_LENGTH = 2048
+ELLIPSIS = "…"
+
+
+def clip(text: str, length: int = MESSAGE_LENGTH) -> str:
+    """The text, cut to at most ``length`` characters with an ellipsis at its end; what UTF-8 cannot say becomes a question mark."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= length else text[: length - 1] + ELLIPSIS
+
+
+def termination_report(
+    identity: RunIdentity,
+    *,
+    cause: Cause,
+    exit_code: int,
+    message: str,
+    step: int = 0,
+    checkpoint_step: int | None = None,
+    epoch_attempt: int | None = None,
+    clock: Clock | None = None,
+) -> TerminationReport:
+    """The report of a process that ends now. A message of any length is taken; it is cut to what fits."""
+    return TerminationReport(
+        cause=cause,
+        exit_code=exit_code,
+        message=clip(message),
+        run=identity.run,
+        attempt=identity.attempt,
+        restart=identity.restart,
+        process_index=identity.process_index,
+        step=step,
+        checkpoint_step=checkpoint_step,
+        epoch_attempt=epoch_attempt,
+        time=(clock or Clock()).timestamp(),
+    )
+
+
+def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LIMIT) -> bytes:
+    """The report as JSON of at most ``limit`` bytes; the longest beginning of its message that fits is kept."""
+    low, high = 0, len(report.message)
+    best = _encode(report)
+    if len(best) <= limit:
+        return best
+    best = _encode(report.model_copy(update={"message": ""}))
+    while low < high:
+        middle = (low + high + 1) // 2
+        candidate = _encode(report.model_copy(update={"message": clip(report.message, middle)}))
+        if len(candidate) <= limit:
+            low, best = middle, candidate
+        else:
+            high = middle - 1
+    return best
+
+
+def write_termination_report(path: Path | None, report: TerminationReport) -> str | None:
+    """Write the report in place of what the file held; the kubelet mounts the file itself, so it is not replaced by another.
+
+    It is the last thing a process does, so it never raises.
+
+    Returns:
+        Why it could not be written; None where it was, or where there is no termination log.
+    """
+    if path is None:
+        return None
+    try:
+        path.write_bytes(encode_report(report))
+    except OSError as error:
+        return f"the termination report could not be written to {path}: {error.strerror}"
+    return None
+
+
+def _encode(report: TerminationReport) -> bytes:
+    return report.model_dump_json(by_alias=True, exclude_none=True).encode()
