@@ -11,9 +11,11 @@ cluster.down()
 ```
 """
 
-from halcyon_devcluster.cluster import Cluster, ClusterStatus, ComponentStatus, open_cluster
+from halcyon_devcluster.cluster import Cluster, ClusterStatus, ComponentStatus
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.factory import open_cluster
 from halcyon_devcluster.faults import Faults
+from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.kubectl import Kubectl
 
-__all__ = ["Cluster", "ClusterStatus", "ComponentStatus", "DevclusterError", "Faults", "Kubectl", "open_cluster"]
+__all__ = ["Cluster", "ClusterStatus", "ComponentStatus", "DevclusterError", "Faults", "Kubectl", "forwarded", "open_cluster"]

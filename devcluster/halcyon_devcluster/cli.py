@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from halcyon_devcluster.cluster import Cluster, ClusterStatus, open_cluster
+from halcyon_devcluster.cluster import Cluster, ClusterStatus
 from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.factory import open_cluster
 from halcyon_devcluster.images import Buildable, image_tag
 from halcyon_devcluster.images import build as build_any
 from halcyon_devcluster.paths import DEFAULT_NAME, cache_folder

@@ -1,16 +1,13 @@
-"""What a development cluster can do, whichever way it is made; and how to get hold of one."""
+"""What a development cluster can do, whichever way it is made."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from halcyon_devcluster.containerd import Ctr
-from halcyon_devcluster.engine import Backend, choose, docker_answers
+from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.kubectl import Kubectl
-from halcyon_devcluster.paths import DEFAULT_NAME, Paths, cluster_paths
-from halcyon_devcluster.progress import QUIET, Progress
+from halcyon_devcluster.paths import Paths
 
 
 @dataclass(frozen=True)
@@ -87,34 +84,3 @@ class Cluster(Protocol):
     def start_component(self, name: str) -> None:
         """Start what `stop_component` stopped; does not wait until it answers."""
         ...
-
-
-def open_cluster(
-    name: str = DEFAULT_NAME,
-    *,
-    progress: Progress = QUIET,
-    environ: Mapping[str, str] = os.environ,
-    home: Path | None = None,
-) -> Cluster:
-    """Return the cluster called `name`, made or yet to be made, with the backend that this machine allows.
-
-    Raises:
-        DevclusterError: this machine allows none, or a setting in the environment is wrong.
-    """
-    import sys
-
-    paths = cluster_paths(name, environ, home or Path.home())
-    requested = environ.get("HALCYON_BACKEND")
-    backend = choose(
-        docker=not requested and docker_answers(),
-        is_linux=sys.platform == "linux",
-        is_root=os.geteuid() == 0,
-        requested=requested,
-    )
-    if backend is Backend.KIND:
-        from halcyon_devcluster.kind import KindCluster
-
-        return KindCluster(paths, progress)
-    from halcyon_devcluster.native import NativeCluster
-
-    return NativeCluster(paths, progress)

@@ -46,6 +46,14 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def link_tools(folder: Path, **programs: Path) -> None:
+    """Link programs into a folder that a person puts on the PATH, replacing older links."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, program in programs.items():
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(program)
+
+
 def last_line(path: Path) -> str:
     """Return the last line of a log that is not empty; empty where there is none."""
     try:

@@ -57,3 +57,7 @@ class Kubectl:
         except DevclusterError:
             return False
         return said == "True"
+
+    def pod_http(self, namespace: str, pod: str, port: int, path: str = "/") -> str:
+        """GET a path from a pod's port through the API server, which works from any machine and in any kind of cluster."""
+        return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path.lstrip('/')}")

@@ -4,13 +4,16 @@ from pathlib import Path
 
 from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.sources import (
     buildah_image_id,
+    docker_image_id,
     export_layout,
     file_chunks,
     layout_folder,
     layout_stream,
+    program_chunks,
     read_archive,
 )
 
@@ -26,6 +29,14 @@ def looks_like_path(image: str) -> bool:
 def full_name(image: str) -> str:
     """Return the name with its tag, `latest` where it has none. Pure."""
     return image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def local_archive(image: str, images: Path) -> Path | None:
+    """Return the archive that `image` means: the path itself, or the kept archive of one of the cluster's own images."""
+    if looks_like_path(image):
+        return Path(image)
+    own = images / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
+    return own if image.startswith(f"{REGISTRY}/") and own.is_file() else None
 
 
 def load_archive(ctr: Ctr, path: Path, progress: Progress) -> str:
@@ -54,4 +65,18 @@ def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: Progress) -> 
         layout = layout_folder(images, name)
         descriptor = export_layout(name, layout)
         ctr.import_archive(layout_stream(layout, name, descriptor, ctr.blobs()), name, image_id)
+    return name
+
+
+def load_from_docker(ctr: Ctr, name: str, progress: Progress) -> str:
+    """Send an image of the Docker engine to the node, unless it has the image already."""
+    name = full_name(name)
+    image_id = docker_image_id(name)
+    if image_id is None:
+        raise DevclusterError(f"The Docker engine has no image {name}: build or pull it first, or give the path of an archive.")
+    if ctr.image_ids().get(name) == image_id:
+        progress.say(f"{name} is on the node already")
+        return name
+    with progress.step(f"Loading {name}"):
+        ctr.import_archive(program_chunks(["docker", "save", name]), name, image_id)
     return name

@@ -25,9 +25,9 @@ from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.debian import NODE_REQUIREMENTS, ensure_packages
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.files import delete, last_line, write_document
+from halcyon_devcluster.files import delete, last_line, link_tools, write_document
 from halcyon_devcluster.kubectl import Kubectl
-from halcyon_devcluster.loading import load_archive, load_from_buildah, looks_like_path
+from halcyon_devcluster.loading import load_archive, load_from_buildah, local_archive
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.namespaces import anchor_command, cable_commands, enter, write_kernel_settings
 from halcyon_devcluster.paths import Paths
@@ -126,11 +126,8 @@ class NativeCluster:
         """Make an image usable by pods."""
         if not self.ctr.answers():
             raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
-        if looks_like_path(image):
-            return load_archive(self.ctr, Path(image), self._progress)
-        own = self.paths.images / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
-        if image.startswith(f"{own_images.REGISTRY}/") and own.is_file():
-            return load_archive(self.ctr, own, self._progress)
+        if archive := local_archive(image, self.paths.images):
+            return load_archive(self.ctr, archive, self._progress)
         return load_from_buildah(self.ctr, image, self.paths.images, self._progress)
 
     def stop_component(self, name: str) -> None:
@@ -170,9 +167,11 @@ class NativeCluster:
             documents = node_config.documents(paths, addresses, self._group.name, images["pause"])
             for path, document in documents.items():
                 write_document(path, document)
-            paths.tools.mkdir(parents=True, exist_ok=True)
-            for group, program in ((programs.KUBERNETES, "kubectl"), (programs.HELM, "helm")):
-                (paths.tools / program).symlink_to(self._binaries.path(group, program))
+            link_tools(
+                paths.tools,
+                kubectl=self._binaries.path(programs.KUBERNETES, "kubectl"),
+                helm=self._binaries.path(programs.HELM, "helm"),
+            )
             facts = _Facts(
                 block=str(addresses.block),
                 kubernetes=self._binaries.folder(programs.KUBERNETES).name,

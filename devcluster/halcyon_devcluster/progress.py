@@ -5,11 +5,12 @@ Functions of this package take a `Progress` and never print by themselves, so th
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 
 _PLAIN_UPDATE_SECONDS = 20.0
 
@@ -29,16 +30,9 @@ class Progress(Protocol):
         """Show one line."""
         ...
 
-    def step(self, title: str) -> "StepContext":
-        """Open a step; its end shows the seconds it took."""
+    def step(self, title: str) -> AbstractContextManager[Step]:
+        """Open a step; its end shows the seconds it took. Steps may be opened inside one another."""
         ...
-
-
-class StepContext(Protocol):
-    """The context manager that `Progress.step` returns."""
-
-    def __enter__(self) -> Step: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _Quiet:
@@ -49,7 +43,7 @@ class _Quiet:
         pass
 
     @contextmanager
-    def step(self, title: str) -> Iterator["_Quiet"]:
+    def step(self, title: str) -> Iterator[Step]:
         yield self
 
 
@@ -57,43 +51,55 @@ QUIET: Progress = _Quiet()
 """Shows nothing."""
 
 
-class _SpinnerStep:
-    def __init__(self, show: "_Updater") -> None:
-        self._show = show
-
-    def update(self, detail: str) -> None:
-        self._show(detail)
-
-
-class _Updater(Protocol):
-    def __call__(self, detail: str) -> None: ...
-
-
 class ConsoleProgress:
     """Progress on a rich console, live where it is a terminal."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self._console = console
+        self._spinner: Status | None = None
 
     def say(self, text: str) -> None:
         """Show one line."""
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Open a step; its end shows the seconds it took."""
         began = time.monotonic()
-        if self.console.is_terminal:
-            with self.console.status(escape(title)) as status:
-                yield _SpinnerStep(lambda detail: status.update(f"{escape(title)} [dim]{escape(detail)}[/dim]"))
+        if not self._console.is_terminal:
+            yield _PlainStep(self, title)
+        elif self._spinner is not None:
+            outer = self._spinner.status
+            yield _SpinnerStep(self._spinner, title)
+            self._spinner.update(outer)
         else:
-            last = began
+            with self._console.status("") as self._spinner:
+                try:
+                    yield _SpinnerStep(self._spinner, title)
+                finally:
+                    self._spinner = None
+        seconds = f"[dim]{time.monotonic() - began:.1f} s[/dim]"
+        self._console.print(f"[green]✓[/green] {escape(title)} {seconds}", highlight=False, soft_wrap=True)
 
-            def plain(detail: str) -> None:
-                nonlocal last
-                if time.monotonic() - last >= _PLAIN_UPDATE_SECONDS:
-                    last = time.monotonic()
-                    self.say(f"  {title}: {detail}")
 
-            yield _SpinnerStep(plain)
-        self.console.print(f"[green]✓[/green] {escape(title)} [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False, soft_wrap=True)
+class _SpinnerStep:
+    """One spinner shows the innermost step."""
+
+    def __init__(self, spinner: Status, title: str) -> None:
+        self._spinner, self._title = spinner, title
+        self.update("")
+
+    def update(self, detail: str) -> None:
+        self._spinner.update(f"{escape(self._title)} [dim]{escape(detail)}[/dim]")
+
+
+class _PlainStep:
+    """Without a terminal a line now and then says that the step goes on."""
+
+    def __init__(self, progress: ConsoleProgress, title: str) -> None:
+        self._progress, self._title, self._last = progress, title, time.monotonic()
+
+    def update(self, detail: str) -> None:
+        if time.monotonic() - self._last >= _PLAIN_UPDATE_SECONDS:
+            self._last = time.monotonic()
+            self._progress.say(f"  {self._title}: {detail}")

@@ -6,6 +6,7 @@ blobs that the node does not have, and containerd finds the others in its conten
 
 import json
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -78,6 +79,19 @@ def file_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as source:
         while chunk := source.read(_CHUNK_BYTES):
             yield chunk
+
+
+def program_chunks(command: list[str]) -> Iterator[bytes]:
+    """Yield a program's output in pieces.
+
+    Raises:
+        DevclusterError: the program failed, said when its output has ended.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        while process.stdout and (chunk := process.stdout.read(_CHUNK_BYTES)):
+            yield chunk
+    if process.returncode != 0:
+        raise DevclusterError(f"`{' '.join(command)}` failed with status {process.returncode}.")
 
 
 def buildah_image_id(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The development cluster as a fixture: a real Kubernetes for every test marked `cluster`.
 
-A cluster that already runs is used and left running, so that working on tests costs no set-up; one that the tests had to make is taken down.
-Each test that makes objects takes a `namespace` of its own.
+A cluster that already runs is used and left running, so that working on tests costs no set-up; one that the tests had to make is taken
+down. Each test that makes objects takes a `namespace` of its own.
 """
 
 import contextlib
@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-
 from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_cluster
 from halcyon_devcluster.progress import ConsoleProgress
+from rich.console import Console
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""Getting hold of a cluster: the one place that looks at the machine and picks the way in which its cluster is made."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from halcyon_devcluster.cluster import Cluster
+from halcyon_devcluster.engine import Backend, choose, docker_answers
+from halcyon_devcluster.kind import KindCluster
+from halcyon_devcluster.native import NativeCluster
+from halcyon_devcluster.paths import DEFAULT_NAME, cluster_paths
+from halcyon_devcluster.progress import QUIET, Progress
+
+
+def open_cluster(
+    name: str = DEFAULT_NAME,
+    *,
+    progress: Progress = QUIET,
+    environ: Mapping[str, str] = os.environ,
+    home: Path | None = None,
+) -> Cluster:
+    """Return the cluster called `name`, made or yet to be made, with the backend that this machine allows.
+
+    Args:
+        name: At most 20 lower-case letters, digits and hyphens.
+        progress: Where the cluster's methods report.
+        environ: `HALCYON_CACHE`, `HALCYON_STATE` and `HALCYON_BACKEND` are read from here.
+        home: The home folder; this user's where None.
+
+    Raises:
+        DevclusterError: this machine allows no cluster, or a setting in the environment is wrong.
+    """
+    paths = cluster_paths(name, environ, home or Path.home())
+    requested = environ.get("HALCYON_BACKEND")
+    backend = choose(
+        docker=not requested and docker_answers(),
+        is_linux=sys.platform == "linux",
+        is_root=os.geteuid() == 0,
+        requested=requested,
+    )
+    return KindCluster(paths, progress) if backend is Backend.KIND else NativeCluster(paths, progress)
