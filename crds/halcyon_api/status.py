@@ -63,6 +63,14 @@ class RunCheckpoint(CheckpointProgress):
     )
 
 
+class CarriedGoodput(StatusModel):
+    """Sums over the worlds that have left `history`."""
+
+    productive_seconds: float = Field(default=0.0, ge=0, description="Seconds in steps that were not lost.")
+    suspended_seconds: float = Field(default=0.0, ge=0, description="Seconds of suspension.")
+    lost_steps: int = Field(default=0, ge=0, description="Steps that had to be done again.")
+
+
 class Goodput(StatusModel):
     """How much of the time was training that lasted."""
 
@@ -70,6 +78,7 @@ class Goodput(StatusModel):
     wall_seconds: float = Field(ge=0, description="Seconds since the run first started, suspension left out.")
     productive_seconds: float = Field(ge=0, description="Seconds in steps that were not lost.")
     lost_steps: int = Field(default=0, ge=0, description="Steps that had to be done again.")
+    carried: CarriedGoodput = Field(default_factory=CarriedGoodput, description="What worlds that have left `history` contributed.")
 
 
 class TopologyStatus(StatusModel):
@@ -114,6 +123,14 @@ class TrainingRunStatus(StatusModel):
     )
     job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         default=None, description="Uid of that JobSet; empty until it exists."
+    )
+    job_set_restarts: int = Field(default=0, ge=0, description="Restarts of that JobSet at the last look.")
+    job_set_restarts_counted: int = Field(default=0, ge=0, description="How many of them the JobSet counted as failures.")
+    root_attempt: int = Field(
+        default=0, ge=0, description="Highest attempt known to have owned the checkpoint root; the next attempt is above it."
+    )
+    failures_without_checkpoint: int = Field(
+        default=0, ge=0, description="Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit."
     )
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
     progress: Progress | None = Field(default=None, description="How far the run is.")

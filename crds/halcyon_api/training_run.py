@@ -104,8 +104,8 @@ class TrainingRunSpec(ApiModel):
         *(_frozen(f"checkpoint.{field}") for field in FROZEN_CHECKPOINT_FIELDS),
         cel(
             _MESH_FITS,
-            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu topology, the chips of a TPU topology), or divide "
-            "them if one of the axes is -1; change mesh.ici or accelerator.topology",
+            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu topology, the chips of a TPU topology), or "
+            "divide them if one of the axes is -1; change mesh.ici or accelerator.topology",
             field_path=".mesh.ici",
         ),
         cel(

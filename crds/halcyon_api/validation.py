@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon_api.spec.accelerator import Topology
+from halcyon_api.spec.data import VOCABULARY_MULTIPLE
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh, resolve_mesh
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -68,6 +69,10 @@ def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
                     f"{size} must be a multiple of the tensor axis of the mesh, {mesh.tensor}",
                 )
             )
+    if VOCABULARY_MULTIPLE % mesh.tensor:
+        problems.append(
+            Problem("spec.mesh.ici.tensor", f"{mesh.tensor} must divide {VOCABULARY_MULTIPLE}, for the vocabulary is split over it")
+        )
     if hidden % mesh.fsdp:
         problems.append(
             Problem(

@@ -37,21 +37,23 @@ class TpuGeneration:
     """One row of the TPU table: the node label's value and the shapes that exist."""
 
     node_label: str
+    peak_flops_per_second: float
+    """Dense bfloat16 operations of one chip, as Google's system architecture pages state them."""
     shapes: dict[str, TpuShape]
 
 
-def _generation(node_label: str, machine: str, topologies: tuple[str, ...]) -> TpuGeneration:
+def _generation(node_label: str, machine: str, peak_flops_per_second: float, topologies: tuple[str, ...]) -> TpuGeneration:
     shapes: dict[str, TpuShape] = {}
     for topology in topologies:
         chips = math.prod(int(side) for side in topology.split("x"))
         chips_per_host = 1 if chips == 1 else 4
         shapes[topology] = TpuShape(f"{machine}-{chips_per_host}t", chips_per_host, chips // chips_per_host)
-    return TpuGeneration(node_label, shapes)
+    return TpuGeneration(node_label, peak_flops_per_second, shapes)
 
 
 TPU_TABLE: dict[str, TpuGeneration] = {
-    "v5e": _generation("tpu-v5-lite-podslice", "ct5lp-hightpu", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
-    "v6e": _generation("tpu-v6e-slice", "ct6e-standard", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+    "v5e": _generation("tpu-v5-lite-podslice", "ct5lp-hightpu", 197e12, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+    "v6e": _generation("tpu-v6e-slice", "ct6e-standard", 918e12, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
 }
 """TPU generations by ``accelerator.type``. One chip is one JAX device in both generations."""
 

@@ -12,6 +12,10 @@ SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]
 PathPattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
+VOCABULARY_MULTIPLE = 64
+"""The model's vocabulary is the tokenizer's, rounded up to this, so that it can be split over a tensor axis of any usual size."""
+
+
 class ByteTokenizerSpec(ApiModel):
     """Every byte is a token; three more mark the beginning, the end and padding. Nothing to train, nothing to download."""
 

@@ -1,0 +1,104 @@
+"""A run that was stopped, in whatever way and as often as you like, has bitwise the losses of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.worlds import World, run_document, start_world, worlds
+
+pytestmark = pytest.mark.slow
+
+STEPS = 40
+
+
+def document(tmp_path: Path, name: str, **options: Any) -> dict[str, Any]:
+    return run_document(tmp_path / name, steps=STEPS, **options)
+
+
+def undisturbed(tmp_path: Path, **options: Any) -> dict[int, float]:
+    world = start_world(document(tmp_path, "calm-root", **options), tmp_path / "calm")
+    assert world.wait() == [ExitCode.DONE] * len(world.processes)
+    losses = world.leader.losses()
+    assert sorted(losses) == list(range(1, STEPS + 1))
+    return losses
+
+
+def seen_step(step: int) -> Any:
+    return lambda events: any(event.get("event") == "step" and event["step"] >= step for event in events)
+
+
+def collect(into: dict[int, float], world: World, expected: dict[int, float]) -> None:
+    """Merge a world's losses; a step that was done again must give the same bits."""
+    for step, loss in world.leader.losses().items():
+        assert loss == expected[step], f"step {step}"
+        into[step] = loss
+
+
+def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path) -> None:
+    expected = undisturbed(tmp_path)
+    run = document(tmp_path, "root")
+    losses: dict[int, float] = {}
+    stops = iter(((7, 1), (19, 0)))
+    for world in worlds(run, tmp_path / "run"):
+        stop = next(stops, None)
+        if stop is None:
+            codes = world.wait()
+            assert codes == [ExitCode.DONE] * 2
+        else:
+            world.leader.wait_for(seen_step(stop[0]))
+            world.signal(signal.SIGTERM, stop[1])
+            assert world.wait() == [ExitCode.PREEMPTED] * 2
+            reports = [process.report() for process in world.processes]
+            assert {report["cause"] for report in reports} == {"preempted"}
+            assert reports[0]["step"] == reports[1]["step"] == reports[0]["checkpointStep"] >= stop[0]
+        collect(losses, world, expected)
+    assert losses == expected
+
+
+def test_twenty_sigkills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    expected = undisturbed(tmp_path)
+    run = document(tmp_path, "root")
+    chance = random.Random(20)
+    losses: dict[int, float] = {}
+    kills = 0
+    committed = 0
+    for world in worlds(run, tmp_path / "run"):
+        if kills < 20:
+            # From the start-up to a few steps past the next checkpoint: kills fall into joining, restore, steps, saves and commits.
+            if chance.random() < 0.75:
+                world.leader.wait_for(seen_step(min(committed + chance.randint(1, 8), STEPS - 1)))
+            else:
+                world.leader.wait_for(lambda events: any(event.get("event") == "start" for event in events))
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a random moment after that
+                world.processes[kills % 2].popen.wait(chance.random() * 0.2)
+            world.signal(signal.SIGKILL, kills % 2)
+            codes = world.wait()
+            assert codes[kills % 2] == -signal.SIGKILL
+            assert codes[1 - kills % 2] not in (0, *range(80, 86)), "the peer must leave, and with a code that is retried"
+            kills += 1
+        else:
+            assert world.wait() == [ExitCode.DONE] * 2
+        collect(losses, world, expected)
+        committed = max([committed, *(event["step"] for event in world.leader.events if event.get("event") == "checkpoint")])
+    assert kills == 20
+    assert losses == expected
+
+
+def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_path: Path) -> None:
+    four = document(tmp_path, "four-root", slices=1, topology="4x1")
+    one = document(tmp_path, "one-root", slices=1, topology="4x1")
+    apart = start_world(four, tmp_path / "four")
+    assert apart.wait() == [ExitCode.DONE] * 4
+    together = start_world(one, tmp_path / "one", one_process=True)
+    assert together.wait() == [ExitCode.DONE]
+    left, right = apart.leader.losses(), together.leader.losses()
+    assert sorted(left) == sorted(right) == list(range(1, STEPS + 1))
+    assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)

@@ -1,0 +1,205 @@
+"""Starts real worlds of trainer processes on this machine, as the operator and the JobSet would: same environment, same exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from halcyon_api.environment import PodEnvironment
+from halcyon_api.spec.mesh import resolve_mesh
+from halcyon_api.training_run import parse_run
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any) -> dict[str, Any]:
+    """A run small enough for tests: a 2-layer Llama on a few text files below the root's parent."""
+    corpus = root.parent / "corpus"
+    if not corpus.exists():
+        corpus.mkdir(parents=True)
+        for number in range(8):
+            lines = (f"{number} times {factor} is {number * factor}, and {factor * 7919 % 101} is another.\n" for factor in range(300))
+            (corpus / f"{number}.txt").write_text("".join(lines))
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": name, "namespace": "tests"},
+        "spec": {
+            "accelerator": {"type": "cpu", "topology": topology, "slices": slices},
+            "model": {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
+            "data": {"sources": [{"name": "corpus", "text": {"paths": [str(corpus)]}}]},
+            "optimizer": {"adamw": {"learningRate": 0.003, "schedule": {"cosine": {"warmupSteps": 5}}}},
+            "trainer": {"steps": 30, "batchSize": 8, "sequenceLength": 64, **trainer},
+            "checkpoint": {"root": f"file://{root}", "save": {"everySteps": 5}},
+            "telemetry": {"port": free_port()},
+        },
+    }
+
+
+@dataclass
+class Process:
+    """One trainer process with its log."""
+
+    index: int
+    popen: subprocess.Popen[str]
+    termination_log: Path
+    events: list[dict[str, Any]] = field(default_factory=list)
+    noise: list[str] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _readers: list[threading.Thread] = field(default_factory=list)
+
+    def follow(self) -> None:
+        """Collect JSON lines of stdout as events, everything else as noise."""
+        for stream in (self.popen.stdout, self.popen.stderr):
+            reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+            reader.start()
+            self._readers.append(reader)
+
+    def _read(self, stream: Any) -> None:
+        for line in stream:
+            with self._changed:
+                try:
+                    event = json.loads(line)
+                    self.events.append(event if isinstance(event, dict) else {"event": "?", "value": event})
+                except ValueError:
+                    self.noise.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[list[dict[str, Any]]], bool], timeout: float = 120.0) -> None:
+        """Wait until the events satisfy a condition; an early end of the process is an error."""
+        with self._changed:
+            met = self._changed.wait_for(lambda: condition(self.events) or self.popen.poll() is not None, timeout)
+            if not met or not condition(self.events):
+                raise AssertionError(f"process {self.index} (exit {self.popen.poll()}):\n{''.join(self.noise[-40:])}\n{self.events[-5:]}")
+
+    def wait(self, timeout: float = 180.0) -> int:
+        """The exit code; all output has been read when it returns."""
+        code = self.popen.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+        return code
+
+    def losses(self) -> dict[int, float]:
+        """Loss by step; a step logged twice keeps the last."""
+        return {event["step"]: event["loss"] for event in self.events if event.get("event") == "step"}
+
+    def report(self) -> dict[str, Any]:
+        """The termination report."""
+        return dict(json.loads(self.termination_log.read_text()))
+
+
+@dataclass
+class World:
+    """All processes of one (attempt, restart)."""
+
+    processes: list[Process]
+
+    @property
+    def leader(self) -> Process:
+        """Process 0, which logs the steps."""
+        return self.processes[0]
+
+    def wait(self, timeout: float = 180.0) -> list[int]:
+        """All exit codes."""
+        return [process.wait(timeout) for process in self.processes]
+
+    def signal(self, number: signal.Signals, index: int) -> None:
+        """Send a signal to one process."""
+        self.processes[index].popen.send_signal(number)
+
+    def reap(self) -> None:
+        """End what still runs."""
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.popen.kill()
+            process.wait()
+
+
+def start_world(
+    document: dict[str, Any], directory: Path, *, attempt: int = 1, restart: int = 0, resume_step: int = 0, one_process: bool = False
+) -> World:
+    """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
+
+    Args:
+        document: The run document.
+        directory: Where the document and the termination logs are put.
+        attempt: Attempt of the epoch.
+        restart: JobSet restart of the epoch.
+        resume_step: Committed steps the operator would know of.
+        one_process: Let one process play all hosts with virtual devices, on no injected environment.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    run = parse_run(document)
+    topology = run.spec.accelerator.resolve()
+    coordinator = f"127.0.0.1:{free_port()}"
+    processes: list[Process] = []
+    for index in range(1 if one_process else topology.processes):
+        own = {**document, "spec": {**document["spec"], "telemetry": {"port": free_port()}}}
+        path = directory / f"run-{attempt}.{restart}.{index}.yaml"
+        path.write_text(yaml.safe_dump(own))
+        termination_log = directory / f"termination-{attempt}.{restart}.{index}"
+        termination_log.write_text("")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_"))}
+        environment["JAX_PLATFORMS"] = "cpu"
+        if not one_process:
+            pod = PodEnvironment(
+                run_document=str(path),
+                run_uid="uid-1",
+                namespace=run.metadata.namespace,
+                attempt=attempt,
+                restart=restart,
+                job_index=index // topology.hosts_per_slice,
+                completion_index=index % topology.hosts_per_slice,
+                slices=topology.slices,
+                hosts_per_slice=topology.hosts_per_slice,
+                devices_per_host=topology.devices_per_host,
+                coordinator=coordinator,
+                mesh=resolve_mesh(run.spec.mesh, topology),
+                resume_step=resume_step,
+                termination_log=str(termination_log),
+            )
+            environment |= pod.variables()
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "halcyon.cli", "train", str(path), "--json", "--compilation-cache", str(directory.parent / "xla")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process = Process(index, popen, termination_log)
+        process.follow()
+        processes.append(process)
+    return World(processes)
+
+
+def worlds(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[World]:
+    """World after world of one attempt, until one ends with exit code 0 everywhere."""
+    restart = 0
+    while True:
+        world = start_world(document, directory, restart=restart, **options)
+        try:
+            yield world
+            codes = world.wait()
+        finally:
+            world.reap()
+        if not any(codes):
+            return
+        restart += 1

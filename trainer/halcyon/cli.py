@@ -1,0 +1,63 @@
+"""The command ``halcyon``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
+)
+
+Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
+
+
+@app.command()
+def train(
+    document: Document,
+    checkpoint_root: Annotated[
+        str | None, typer.Option(help="Keep the checkpoints here instead of spec.checkpoint.root, such as file:///tmp/run.")
+    ] = None,
+    json: Annotated[
+        bool | None, typer.Option("--json/--no-json", help="Write JSON lines, or a live progress line. Default: by the terminal.")
+    ] = None,
+    compilation_cache: Annotated[
+        Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: the user's cache.")
+    ] = None,
+) -> None:
+    """Train a run on this machine, or in the pod that the operator made; go on from its newest checkpoint if there is one."""
+    from halcyon.process import run_training
+
+    run_training(document, os.environ, checkpoint_root=checkpoint_root, json_lines=json, compilation_cache=compilation_cache)
+
+
+@app.command()
+def validate(document: Document) -> None:
+    """Check a run document without a cluster or a device; say what is wrong, and exit with 80."""
+    from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.training_run import InvalidRun, load_run
+    from halcyon_api.validation import find_problems
+
+    try:
+        run = load_run(document)
+    except InvalidRun as error:
+        sys.stderr.write(f"{document}: {error}\n")
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
+    problems = find_problems(run.spec)
+    for problem in problems:
+        sys.stderr.write(f"{document}: {problem}\n")
+    if problems:
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION)
+    topology = run.spec.accelerator.resolve()
+    sys.stdout.write(
+        f"{document}: {run.metadata.name} is sound: {topology.slices} slices x {topology.hosts_per_slice} hosts x "
+        f"{topology.devices_per_host} devices, {run.spec.trainer.steps} steps\n"
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,80 @@
+"""Compiled programs that outlive a pod: kept beside the checkpoints, so that a restarted run does not compile again.
+
+JAX keeps compiled programs in a local directory, which a new pod finds empty. The first process copies the entries of this run's program
+to ``compilation/<program>/`` in the checkpoint root after the first step, and every process fetches them before it compiles. ``<program>``
+hashes all that a program depends on, so a changed run fetches nothing stale. An entry's key ends with the SHA-256 of its bytes: a damaged
+entry is passed over and compiled anew, for a damaged program would give wrong numbers in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import tensorstore as ts
+
+PREFIX = "compilation/"
+_ENTRY_SUFFIX = "-cache"
+
+
+def program_key(document: Mapping[str, Any]) -> str:
+    """Name of a program: a hash of what it depends on, and of the versions and the platform that compile it."""
+    depends = {**document, "jax": jax.__version__, "platform": jax.default_backend(), "processes": jax.process_count()}
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class CompilationCache:
+    """The local directory of compiled programs and its copy in a checkpoint root.
+
+    Args:
+        directory: JAX's compilation cache directory of this process.
+        store: The checkpoint root.
+        program: What the entries belong to, from `program_key`.
+    """
+
+    def __init__(self, directory: Path, store: ts.KvStore, program: str) -> None:
+        self._directory = directory
+        self._store = store
+        self._prefix = f"{PREFIX}{program}/"
+
+    def fetch(self) -> int:
+        """Copy what is in the root and not in the directory. Returns how many entries came."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        wanted: dict[str, str] = {}
+        for key in self._stored():
+            name, _, digest = key.removeprefix(self._prefix).rpartition(".")
+            path = self._directory / name
+            if "/" not in name and name.endswith(_ENTRY_SUFFIX) and not path.exists():
+                wanted[key] = digest
+        reads = {key: self._store.read(key) for key in wanted}
+        fetched = 0
+        for key, digest in wanted.items():
+            content = reads[key].result().value
+            if hashlib.sha256(content).hexdigest() == digest:
+                path = self._directory / key.removeprefix(self._prefix).rpartition(".")[0]
+                partial = path.with_name(f".{path.name}.partial")
+                partial.write_bytes(content)
+                partial.replace(path)
+                fetched += 1
+        return fetched
+
+    def publish(self) -> int:
+        """Copy what is in the directory and not in the root. Returns how many entries went."""
+        known = set(self._stored())
+        writes: list[Any] = []
+        for path in sorted(self._directory.glob(f"*{_ENTRY_SUFFIX}")):
+            content = path.read_bytes()
+            key = f"{self._prefix}{path.name}.{hashlib.sha256(content).hexdigest()}"
+            if key not in known:
+                writes.append(self._store.write(key, content))
+        for write in writes:
+            write.result()
+        return len(writes)
+
+    def _stored(self) -> list[str]:
+        keys = self._store.list(ts.KvStore.KeyRange(self._prefix, self._prefix[:-1] + chr(ord("/") + 1))).result()
+        return [key.decode() for key in keys]

@@ -1,0 +1,129 @@
+"""Where this process stands: in a pod that the operator made, or on somebody's own machine.
+
+In a pod everything comes from the injected environment. On one's own machine there is one process, it plays all hosts of a ``cpu``
+topology with virtual devices, so that the mesh and the arithmetic are those of the cluster, and it takes whatever devices JAX finds for
+the other types. Epochs there are minted from the checkpoint root itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from halcyon.errors import BadConfiguration
+from halcyon_api.checkpoint_documents import Epoch, Owner
+from halcyon_api.environment import InvalidEnvironment, parse_environment
+from halcyon_api.spec.accelerator import Topology
+from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh, resolve_mesh
+from halcyon_api.training_run import InvalidRun, TrainingRun, load_run
+from halcyon_api.validation import find_problems
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run and this process's place in it."""
+
+    run: TrainingRun
+    owner: Owner
+    epoch: Epoch | None
+    """None on one's own machine: the checkpoint engine mints the next one."""
+    topology: Topology
+    coordinator: str | None
+    process_index: int
+    process_count: int
+    resume_step: int
+    termination_log: Path | None
+
+    @property
+    def mesh(self) -> ResolvedMesh:
+        """Mesh axes and sizes on this topology."""
+        return resolve_mesh(self.run.spec.mesh, self.topology)
+
+    @property
+    def in_pod(self) -> bool:
+        """Whether the operator made this process."""
+        return self.epoch is not None
+
+
+def resolve_context(document: Path, environ: Mapping[str, str], *, checkpoint_root: str | None = None) -> Context:
+    """Read the run document and the environment.
+
+    Args:
+        document: Path of the ``run.yaml``.
+        environ: The process's environment.
+        checkpoint_root: Replaces ``spec.checkpoint.root``, with the store settings that belong to it.
+
+    Raises:
+        BadConfiguration: The document or the environment is not valid; the sentence names the field.
+    """
+    try:
+        run = load_run(document)
+        pod = parse_environment(environ)
+        if checkpoint_root is not None:
+            run = _with_root(run, checkpoint_root)
+    except (InvalidRun, InvalidEnvironment, ValueError) as error:
+        raise BadConfiguration(str(error)) from None
+    if pod is None:
+        return Context(
+            run=run,
+            owner=Owner(namespace=run.metadata.namespace, name=run.metadata.name, uid=run.metadata.uid),
+            epoch=None,
+            topology=run.spec.accelerator.resolve(),
+            coordinator=None,
+            process_index=0,
+            process_count=1,
+            resume_step=0,
+            termination_log=None,
+        )
+    return Context(
+        run=run,
+        owner=Owner(namespace=pod.namespace, name=run.metadata.name, uid=pod.run_uid),
+        epoch=Epoch(attempt=pod.attempt, restart=pod.restart),
+        topology=Topology(pod.slices, pod.hosts_per_slice, pod.devices_per_host),
+        coordinator=pod.coordinator if pod.process_count > 1 else None,
+        process_index=pod.process_index,
+        process_count=pod.process_count,
+        resume_step=pod.resume_step,
+        termination_log=Path(pod.termination_log),
+    )
+
+
+def check_context(context: Context) -> None:
+    """Judge the run on its topology, before any device is touched.
+
+    Raises:
+        BadConfiguration: One sentence for each problem.
+    """
+    problems = find_problems(context.run.spec, context.topology)
+    if problems:
+        raise BadConfiguration("; ".join(map(str, problems)))
+
+
+def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:
+    """On one's own machine, take the devices that are there for a type that is not ``cpu``.
+
+    Raises:
+        BadConfiguration: The mesh cannot be laid over them.
+    """
+    wanted = context.run.spec.accelerator.type
+    if context.in_pod or wanted == "cpu":
+        if device_count != context.topology.devices:
+            raise BadConfiguration(
+                f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
+                f"{context.topology.devices} devices, but JAX sees {device_count} of platform {platform}; change topology or slices, or "
+                "free the devices"
+            )
+        return context
+    topology = Topology(1, 1, device_count)
+    try:
+        resolve_mesh(context.run.spec.mesh, topology)
+    except InvalidMesh as error:
+        raise BadConfiguration(f"{error} (on this machine's {device_count} {platform} devices)") from None
+    return replace(context, topology=topology)
+
+
+def _with_root(run: TrainingRun, root: str) -> TrainingRun:
+    settings = run.spec.checkpoint.model_dump(exclude={"endpoint", "region", "credentials_secret", "volume_claim"})
+    checkpoint = type(run.spec.checkpoint).model_validate({**settings, "root": root})
+    return run.model_copy(update={"spec": run.spec.model_copy(update={"checkpoint": checkpoint})})

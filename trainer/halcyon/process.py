@@ -1,0 +1,140 @@
+"""The life of one trainer process: from the run document to an exit code that means something.
+
+Whatever happens ends in a log event, a termination report and an exit code of `halcyon_api.exit_codes`. The process leaves by
+``os._exit``: after a lost peer the interpreter's own shutdown would wait in JAX's atexit hooks for somebody who is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from halcyon.context import Context, resolve_context
+from halcyon.errors import BadConfiguration, Fenced, TrainerExit
+from halcyon.telemetry import RunIdentity, RunPlan, RunReporter, TelemetryServer, open_log, termination_report, write_termination_report
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.progress import Cause
+from halcyon_api.spec.accelerator import TPU_TABLE
+
+DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
+
+
+def run_training(
+    document: Path, environ: Mapping[str, str], *, checkpoint_root: str | None, json_lines: bool | None, compilation_cache: Path | None
+) -> NoReturn:
+    """Train, and leave the process with the exit code that says how it ended.
+
+    Args:
+        document: Path of the ``run.yaml``.
+        environ: The process's environment.
+        checkpoint_root: Replaces ``spec.checkpoint.root``.
+        json_lines: Write JSON lines even on a terminal, or never. Default: by the stream.
+        compilation_cache: Directory of compiled programs. Default: the user's cache.
+    """
+    try:
+        context = resolve_context(document, environ, checkpoint_root=checkpoint_root)
+    except BadConfiguration as error:
+        _leave_unstarted(error, environ)
+    identity = RunIdentity(
+        run=context.owner.name,
+        attempt=context.epoch.attempt if context.epoch else 0,
+        restart=context.epoch.restart if context.epoch else 0,
+        process_index=context.process_index,
+    )
+    log = open_log(sys.stdout, identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
+    reporter = RunReporter(identity, _plan(context), log)
+    ending = _Ending(context, reporter)
+    signal.signal(signal.SIGTERM, ending.before_joining)
+    try:
+        server = TelemetryServer(reporter, context.run.spec.telemetry.port)
+        reporter.started(process_id=os.getpid())
+        from halcyon.train import train  # JAX and all the rest: only now that /status answers
+
+        ended = train(context, reporter, compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE)
+        server.close()
+    except TrainerExit as error:
+        ending.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
+    except Exception as error:
+        traceback.print_exc()
+        ending.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
+    except KeyboardInterrupt:
+        ending.leave("failed", ExitCode.FAILURE, "interrupted from the keyboard; start again to go on from the last checkpoint")
+    if ended.preempted:
+        ending.leave("preempted", ExitCode.PREEMPTED, f"a notice of preemption came; step {ended.step} is saved")
+    ending.leave("completed", ExitCode.DONE, f"all {ended.step} steps are done and saved")
+
+
+class _Ending:
+    """Says the last word and leaves."""
+
+    def __init__(self, context: Context, reporter: RunReporter) -> None:
+        self._context = context
+        self._reporter = reporter
+
+    def leave(self, cause: Cause, code: ExitCode, message: str, *, epoch_attempt: int | None = None) -> NoReturn:
+        """Report the end everywhere and end the process."""
+        known = self._reporter.report()
+        report = termination_report(
+            self._reporter.identity,
+            cause=cause,
+            exit_code=code,
+            message=message,
+            step=known.progress.step,
+            checkpoint_step=known.checkpoint.step if known.checkpoint else None,
+            epoch_attempt=epoch_attempt,
+        )
+        problem = write_termination_report(self._context.termination_log, report)
+        if problem:
+            self._reporter.warning(problem)
+        self._reporter.ended(report)
+        self._reporter.log.close()
+        _exit(code)
+
+    def before_joining(self, signal_number: int, frame: FrameType | None) -> NoReturn:
+        """A notice before there is anything to save: leave at once, and for free."""
+        del signal_number, frame
+        self.leave("preempted", ExitCode.PREEMPTED, "a notice of preemption came before the first step; there was nothing to save")
+
+
+def _plan(context: Context) -> RunPlan:
+    spec = context.run.spec
+    plan = RunPlan(
+        steps=spec.trainer.steps,
+        tokens_per_step=spec.trainer.batch_size * spec.trainer.sequence_length,
+        log_every_steps=spec.trainer.log_every_steps,
+    )
+    generation = TPU_TABLE.get(spec.accelerator.type)
+    if generation is None:
+        return plan
+    from halcyon.data.tokenizer import build_tokenizer
+    from halcyon.models.flops import flops_per_token
+
+    flops = flops_per_token(spec.model, spec.trainer.sequence_length, build_tokenizer(spec.tokenizer).vocab_size)
+    return replace(plan, flops_per_token=flops, peak_flops_per_second=generation.peak_flops_per_second * context.topology.devices)
+
+
+def _leave_unstarted(error: BadConfiguration, environ: Mapping[str, str]) -> NoReturn:
+    """End a process whose document cannot even be read, so that there is nobody to report to but the kubelet and the user."""
+    report = termination_report(RunIdentity(run=""), cause=error.cause, exit_code=error.exit_code, message=str(error))
+    if "HALCYON_TERMINATION_LOG" in environ:
+        write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)
+    sys.stderr.write(f"{error}\n")
+    _exit(error.exit_code)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
+def _exit(code: ExitCode) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

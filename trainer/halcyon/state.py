@@ -1,0 +1,49 @@
+"""The state of a training: everything a checkpoint holds, and nothing that can be computed from the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from halcyon.parallel.axes import with_shardings
+
+Model = Any
+"""A causal language model: a pytree of Haliax arrays."""
+
+
+class TrainState(eqx.Module):
+    """Model, optimizer state and the number of steps done."""
+
+    step: jax.Array
+    """Steps done, int32 scalar."""
+    model: Model
+    optimizer_state: optax.OptState
+
+
+BuildState = Callable[[], TrainState]
+
+
+def state_builder(build_model: Callable[[], Model], optimizer: optax.GradientTransformation) -> BuildState:
+    """A function that makes the state before the first step. To be traced, not called: it would make everything on one device."""
+
+    def build() -> TrainState:
+        model = build_model()
+        return TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
+
+    return build
+
+
+def state_template(build: BuildState, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the state, without any array being made."""
+    return with_shardings(jax.eval_shape(build), mesh)
+
+
+def initial_state(build: BuildState, template: TrainState) -> TrainState:
+    """The state before the first step, each shard made where it stays. The numbers do not depend on the mesh."""
+    return jax.jit(build, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, template))()

@@ -1,0 +1,74 @@
+"""One optimizer step: losses and gradients as weighted sums over all microbatches, divided once.
+
+The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices, so gradient
+accumulation, padding and an uneven spread of loss weights change nothing: the result is the full batch's. A mean of means would not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from halcyon.data.loader import Batch
+from halcyon.parallel.axes import constrain
+from halcyon.state import Model, TrainState
+
+LossSums = Callable[[Model, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(model, tokens, targets, weights) of one microbatch, each [batch, position] -> (weighted sum of nats, sum of weights)."""
+
+
+class StepMetrics(eqx.Module):
+    """What one step says of itself; scalars that stay on the device until somebody asks."""
+
+    loss: jax.Array
+    """Training loss before the update, nats per token."""
+    gradient_norm: jax.Array
+    """Global norm of the gradient before clipping."""
+    learning_rate: jax.Array
+    tokens: jax.Array
+    """Sum of the loss weights: tokens that counted."""
+    control: jax.Array
+    """Largest control value of all processes: how one process's wish reaches all at the same step."""
+
+
+def make_train_step(
+    loss_sums: LossSums, optimizer: optax.GradientTransformation, learning_rate: Callable[[jax.Array], jax.Array], mesh: Mesh
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
+    """Build the step function, to be compiled with the state donated."""
+
+    gradient_sums = jax.value_and_grad(loss_sums, has_aux=True)
+
+    def batch_sums(model: Model, batch: Batch) -> tuple[jax.Array, jax.Array, Model]:
+        if batch.tokens.shape[0] == 1:
+            (nats, weight), gradient = gradient_sums(model, batch.tokens[0], batch.targets[0], batch.weights[0])
+            return nats, weight, gradient
+
+        def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
+            (nats, weight), gradient = gradient_sums(model, microbatch.tokens, microbatch.targets, microbatch.weights)
+            return jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (nats, weight, gradient)), None
+
+        zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (0.0, 0.0, model))
+        return jax.lax.scan(accumulate, zero, batch)[0]
+
+    def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
+        nats, weight, gradient = batch_sums(state.model, batch)
+        share = 1.0 / jnp.maximum(weight, 1.0)
+        gradient = constrain(jax.tree.map(lambda total, leaf: (total * share).astype(leaf.dtype), gradient, state.model), mesh)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model)
+        metrics = StepMetrics(
+            loss=nats * share,
+            gradient_norm=optax.global_norm(gradient),
+            learning_rate=learning_rate(state.step),
+            tokens=weight,
+            control=jnp.max(control),
+        )
+        model = optax.apply_updates(state.model, updates)
+        return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state), mesh), metrics
+
+    return train_step

@@ -1,0 +1,275 @@
+"""One training, from the first join to the last save. It reads top to bottom.
+
+The loop never waits for the device on its own account: it hands out step n + 1, and only then asks for the numbers of step n, so what it
+logs is one step old and the device always has work. Whatever must happen at the same step on all processes (a save, a leave) is
+decided by something that all of them compute alike: the step number, JAX's preemption sync point, or the control value that travels
+through the step itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from halcyon.checkpoint import Checkpointer, Restored, open_root
+from halcyon.compilation import CompilationCache, program_key
+from halcyon.context import Context, adapt_to_devices, check_context
+from halcyon.data import Dataset, Loader, build_tokenizer, open_dataset
+from halcyon.errors import TrainerExit
+from halcyon.evaluate import evaluate, make_evaluation_step
+from halcyon.fingerprints import fingerprints
+from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.world import World, enable_compilation_cache, join, leave
+from halcyon.program import Program, TrainStep, build_program, padded_vocabulary
+from halcyon.state import TrainState, initial_state
+from halcyon.step import StepMetrics
+from halcyon.telemetry import RunReporter, StepReport
+from halcyon_api.checkpoint_documents import DataPosition
+
+SAVE_WANTED = 1
+"""Control value of a process that wants a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a training ended without an error."""
+
+    step: int
+    """Steps done, and committed."""
+    preempted: bool
+    """Whether it left before the last step because of a notice."""
+
+
+def train(context: Context, reporter: RunReporter, *, compilation_cache: Path, clock: Callable[[], float] = time.time) -> Ended:
+    """Train until the last step or a notice of preemption; either way the last step done is committed when this returns.
+
+    Args:
+        context: The run and this process's place in it.
+        reporter: Is told everything that happens.
+        compilation_cache: Local directory of compiled programs.
+        clock: Seconds since the epoch.
+
+    Raises:
+        TrainerExit: The run cannot go on; the class says why and with which exit code.
+    """
+    check_context(context)
+    spec = context.run.spec
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="halcyon-start") as background:
+        reading = background.submit(open_dataset, spec.data, spec.tokenizer, spec.trainer)
+
+        reporter.stage("joining")
+        world = _join(context)
+        reporter.joined(processes=world.process_count, devices=jax.device_count())
+        try:
+            context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
+            mesh = build_mesh(context.mesh)
+
+            reporter.stage("restoring")
+            notice = PreemptionNotice(world)
+            program = build_program(spec, build_tokenizer(spec.tokenizer).vocab_size, mesh)
+            programs = _shared_programs(context, compilation_cache)
+            compiling = background.submit(_compile, program, programs, reporter)
+            dataset = reading.result()
+            checkpointer = Checkpointer.open(
+                spec.checkpoint,
+                owner=context.owner,
+                epoch=context.epoch,
+                fingerprints=fingerprints(spec, data=dataset.description),
+                world=world,
+                seed=spec.trainer.seed,
+                mesh=context.mesh.model_dump(),
+                expected_step=context.resume_step,
+                on_commit=reporter.checkpoint,
+            )
+            restored = checkpointer.restore(program.template)
+            state = restored.state if restored else initial_state(program.build_state, program.template)
+            step = restored.step if restored else 0
+            _tell_restored(reporter, restored)
+
+            reporter.stage("compiling")
+            train_step = compiling.result()
+            loop = _Loop(context, program, train_step, dataset, checkpointer, notice, reporter, clock)
+            try:
+                publish = functools.partial(background.submit, _publish, programs, reporter) if world.is_main else lambda: None
+                ended = loop.run(state, step, after_first_step=publish)
+                checkpointer.finish()
+            finally:
+                loop.close()
+        except TrainerExit:
+            leave(world)  # all processes came to the same end; whoever goes first must not look like a crash to the others
+            raise
+    leave(world)
+    return ended
+
+
+class _Loop:
+    """The steps of one process, with what has to be done between them."""
+
+    def __init__(
+        self,
+        context: Context,
+        program: Program,
+        train_step: TrainStep,
+        dataset: Dataset,
+        checkpointer: Checkpointer,
+        notice: PreemptionNotice,
+        reporter: RunReporter,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = context.run.spec.trainer
+        self._timed_saves = context.run.spec.checkpoint.save.every_seconds > 0
+        self._program = program
+        self._train_step = train_step
+        self._dataset = dataset
+        self._checkpointer = checkpointer
+        self._notice = notice
+        self._reporter = reporter
+        self._clock = clock
+        self._controls = {value: self._control_array(value) for value in (0, SAVE_WANTED)}
+        self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, self._token_bytes()))
+        self._loader = Loader(
+            dataset,
+            batch_size=self._settings.batch_size,
+            microbatches=self._settings.microbatches,
+            sharding=program.batch_sharding,
+            last_step=self._settings.steps,
+        )
+        self._pending: tuple[int, StepMetrics] | None = None
+
+    def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], None]) -> Ended:
+        """Step until the end or a notice. ``step`` counts the steps done."""
+        first = step
+        while step < self._settings.steps:
+            state, metrics = self._train_step(state, self._loader.batch(step), self._control())
+            step += 1
+            save_wanted = self._report_pending()
+            self._pending = (step, metrics)
+            if step == first + 1:
+                self._report_pending()
+                after_first_step()
+            if self._notice.arrived(step):
+                self._report_pending()
+                self._reporter.stage("leaving")
+                self._save(state, step)
+                return Ended(step, preempted=step < self._settings.steps)
+            if save_wanted or self._checkpointer.should_save(step):
+                self._save(state, step)
+            if self._evaluation_due(step):
+                self._evaluate(state, step)
+        self._report_pending()
+        self._save(state, step)
+        return Ended(step, preempted=False)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._loader.close()
+        self._notice.close()
+
+    def _report_pending(self) -> bool:
+        """Fetch the numbers of the last step handed out before the newest, and tell them. True if some process wants a checkpoint."""
+        if self._pending is None:
+            return False
+        step, metrics = self._pending
+        self._pending = None
+        numbers: StepMetrics = jax.device_get(metrics)
+        self._reporter.step_done(
+            StepReport(
+                step=step,
+                loss=float(numbers.loss),
+                gradient_norm=float(numbers.gradient_norm),
+                learning_rate=float(numbers.learning_rate),
+                tokens=float(numbers.tokens),
+                data_wait_seconds=self._loader.last_wait_seconds,
+            )
+        )
+        return int(numbers.control) >= SAVE_WANTED
+
+    def _save(self, state: TrainState, step: int) -> None:
+        newest = self._checkpointer.newest
+        if newest is not None and newest.step == step:
+            return
+        sequences = step * self._settings.batch_size
+        position = DataPosition(step=step, sequences=sequences, tokens=sequences * self._settings.sequence_length)
+        self._reporter.stage("saving")
+        self._checkpointer.save(step, state, position)
+        self._reporter.stage("training")
+
+    def _evaluation_due(self, step: int) -> bool:
+        every = self._settings.evaluation.every_steps
+        return every > 0 and (step % every == 0 or step == self._settings.steps)
+
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        self._report_pending()
+        self._reporter.stage("evaluating")
+        with self._program.tracing():
+            evaluation = evaluate(
+                self._dataset,
+                lambda batch: self._evaluation_sums(state.model, batch),
+                batches=self._settings.evaluation.batches,
+                batch_size=self._settings.batch_size,
+                microbatches=self._settings.microbatches,
+                sharding=self._program.batch_sharding,
+            )
+        self._reporter.evaluation(step, evaluation)
+        self._reporter.stage("training")
+
+    def _control(self) -> jax.Array:
+        wanted = self._timed_saves and self._checkpointer.due(self._clock())
+        return self._controls[SAVE_WANTED if wanted else 0]
+
+    def _control_array(self, value: int) -> jax.Array:
+        sharding = self._program.control_sharding
+        return jax.make_array_from_callback(
+            (sharding.mesh.size,), sharding, lambda index: np.full(len(range(sharding.mesh.size)[index[0]]), value, np.int32)
+        )
+
+    def _token_bytes(self) -> np.ndarray:
+        """Bytes of each token of the model's vocabulary; its padding stands for none."""
+        sizes = self._dataset.tokenizer.token_bytes
+        return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
+
+
+def _join(context: Context) -> World:
+    is_cpu = context.run.spec.accelerator.type == "cpu"
+    devices = context.topology.devices // context.process_count if is_cpu else None
+    return join(context.coordinator, context.process_index, context.process_count, devices)
+
+
+def _tell_restored(reporter: RunReporter, restored: Restored | None) -> None:
+    if restored is None:
+        reporter.resumed(0)
+        return
+    reporter.found_checkpoint(restored.checkpoint)
+    reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)
+    reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None)
+
+
+def _shared_programs(context: Context, directory: Path) -> CompilationCache:
+    """The compiled programs of this run, kept in the checkpoint root."""
+    enable_compilation_cache(str(directory))
+    document = context.run.spec.document()
+    depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "trainer")}
+    return CompilationCache(directory, open_root(context.run.spec.checkpoint), program_key({**depends, "mesh": context.mesh.document()}))
+
+
+def _compile(program: Program, programs: CompilationCache, reporter: RunReporter) -> TrainStep:
+    try:
+        programs.fetch()
+    except (OSError, ValueError) as error:
+        reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
+    return program.compile_step()
+
+
+def _publish(programs: CompilationCache, reporter: RunReporter) -> None:
+    try:
+        programs.publish()
+    except (OSError, ValueError) as error:
+        reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
