@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import haliax as hax
 import jax
@@ -37,6 +37,7 @@ class Program:
     """Shapes, types and shardings of the state."""
     loss_sums: LossSums
     train_step: TrainStep
+    mesh: Mesh
     batch_sharding: NamedSharding
     """Of arrays [microbatches, batch, position]."""
     control_sharding: NamedSharding
@@ -45,17 +46,17 @@ class Program:
 
     def compile_step(self) -> TrainStep:
         """The compiled step; it takes the state's memory over."""
-        arrays = (
-            jax.ShapeDtypeStruct(self.batch_shape, dtype, sharding=self.batch_sharding) for dtype in (jnp.int32, jnp.int32, jnp.float32)
-        )
-        devices = self.control_sharding.mesh.size
-        control = jax.ShapeDtypeStruct((devices,), jnp.int32, sharding=self.control_sharding)
+        arrays = [
+            cast("jax.Array", jax.ShapeDtypeStruct(self.batch_shape, dtype, sharding=self.batch_sharding))
+            for dtype in (jnp.int32, jnp.int32, jnp.float32)
+        ]
+        control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
             return jax.jit(self.train_step, donate_argnums=0).lower(self.template, Batch(*arrays), control).compile()
 
     def tracing(self) -> AbstractContextManager[None]:
         """The context in which any function of the model is traced: it ties the model's axes to the mesh."""
-        return computing(self.batch_sharding.mesh)
+        return computing(self.mesh)
 
 
 def padded_vocabulary(tokens: int) -> hax.Axis:
@@ -92,6 +93,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         template=state_template(build_state, mesh),
         loss_sums=loss_sums,
         train_step=make_train_step(loss_sums, optimizer, learning_rate(spec.optimizer, settings.steps), mesh),
+        mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         batch_shape=(settings.microbatches, settings.batch_size // settings.microbatches, settings.sequence_length),

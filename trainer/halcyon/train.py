@@ -8,7 +8,6 @@ through the step itself.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,8 +97,7 @@ def train(context: Context, reporter: RunReporter, *, compilation_cache: Path, c
             train_step = compiling.result()
             loop = _Loop(context, program, train_step, dataset, checkpointer, notice, reporter, clock)
             try:
-                publish = functools.partial(background.submit, _publish, programs, reporter) if world.is_main else lambda: None
-                ended = loop.run(state, step, after_first_step=publish)
+                ended = loop.run(state, step, after_first_step=lambda: background.submit(_publish, world, programs, reporter))
                 checkpointer.finish()
             finally:
                 loop.close()
@@ -144,7 +142,7 @@ class _Loop:
         )
         self._pending: tuple[int, StepMetrics] | None = None
 
-    def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], None]) -> Ended:
+    def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], object]) -> Ended:
         """Step until the end or a notice. ``step`` counts the steps done."""
         first = step
         while step < self._settings.steps:
@@ -227,9 +225,8 @@ class _Loop:
 
     def _control_array(self, value: int) -> jax.Array:
         sharding = self._program.control_sharding
-        return jax.make_array_from_callback(
-            (sharding.mesh.size,), sharding, lambda index: np.full(len(range(sharding.mesh.size)[index[0]]), value, np.int32)
-        )
+        mine = np.full(len(sharding.addressable_devices), value, np.int32)
+        return jax.make_array_from_process_local_data(sharding, mine, (self._program.mesh.size,))
 
     def _token_bytes(self) -> np.ndarray:
         """Bytes of each token of the model's vocabulary; its padding stands for none."""
@@ -268,8 +265,9 @@ def _compile(program: Program, programs: CompilationCache, reporter: RunReporter
     return program.compile_step()
 
 
-def _publish(programs: CompilationCache, reporter: RunReporter) -> None:
+def _publish(world: World, programs: CompilationCache, reporter: RunReporter) -> None:
     try:
-        programs.publish()
+        if world.is_main:
+            programs.publish()
     except (OSError, ValueError) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
