@@ -15,6 +15,7 @@ def generated_files() -> dict[Path, str]:
     """Every generated file of the repository with the text it must have."""
     return {
         REPOSITORY / "crds" / crd.CRD_FILE.name: crd.render(),
+        REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
     }
 

@@ -34,12 +34,10 @@ def main(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    if not compileall.compile_dir(
-        folder, quiet=1, force=True, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
-    ):
-        print(f"{folder}: some files could not be compiled; they will be slower to import", file=sys.stderr)
+    if not compileall.compile_dir(folder, quiet=1, force=True, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH):
+        sys.stderr.write(f"{folder}: some files could not be compiled; they will be slower to import\n")
     size_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
-    print(f"{folder}: {size_bytes / 1e6:.0f} MB")
+    sys.stdout.write(f"{folder}: {size_bytes / 1e6:.0f} MB\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+{{/* Name of the chart, as the label app.kubernetes.io/name has it. */}}
+{{- define "halcyon.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Name of all objects: the release's, with the chart's in it. */}}
+{{- define "halcyon.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "halcyon.name" . }}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Labels by which the operator's pod is found; they never change in an upgrade. */}}
+{{- define "halcyon.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "halcyon.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{/* Labels of all objects. */}}
+{{- define "halcyon.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "halcyon.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: halcyon
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "halcyon.serviceAccountName" -}}
+{{- default (ternary (include "halcyon.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
+{{- end }}
+
+{{/* Full name of an image; give a dict of image, appVersion, value (its name in values.yaml) and dockerfile. */}}
+{{- define "halcyon.image" -}}
+{{- $missing := printf "Set %s.repository to where the image built from %s is pushed." .value .dockerfile }}
+{{- $repository := required $missing .image.repository }}
+{{- if .image.digest }}
+{{- printf "%s@%s" $repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository (default .appVersion .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* What the operator may do. The same in one namespace and in all. */}}
+{{- define "halcyon.rules" -}}
+- apiGroups: [halcyon.dev]
+  resources: [trainingruns]
+  verbs: [get, list, watch]
+- apiGroups: [halcyon.dev]
+  resources: [trainingruns/status]
+  verbs: [patch]
+# Owner references that block the owner's deletion need this where the API server enforces it.
+- apiGroups: [halcyon.dev]
+  resources: [trainingruns/finalizers]
+  verbs: [update]
+- apiGroups: [jobset.x-k8s.io]
+  resources: [jobsets]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}

@@ -1,0 +1,49 @@
+"""Helm and a way to render the chart with it, as `helm install` would."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.paths import cache_folder
+from halcyon_devcluster.programs import HELM
+from halcyon_devcluster.progress import QUIET
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "halcyon"
+IMAGES = {"image": {"repository": "registry.example/operator"}, "trainerImage": {"repository": "registry.example/trainer"}}
+
+Objects = list[dict[str, Any]]
+Render = Callable[..., Objects]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The pinned Helm, built on first use."""
+    return Binaries(cache_folder(os.environ, Path.home()), QUIET).path(HELM, "helm")
+
+
+@pytest.fixture
+def render(helm: Path, tmp_path: Path) -> Render:
+    """Return a function that renders the chart: keyword arguments are values on top of the image names."""
+    private = {name: str(tmp_path) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+
+    def render_chart(release: str = "halcyon", namespace: str = "halcyon-system", **values: Any) -> Objects:
+        command = [helm, "template", release, CHART, "--namespace", namespace, "--values", "-"]
+        text = run(command, stdin=yaml.safe_dump(IMAGES | values), environ=private)
+        return [document for document in yaml.safe_load_all(text) if document]
+
+    return render_chart
+
+
+def of_kind(objects: Objects, kind: str) -> Objects:
+    return [found for found in objects if found["kind"] == kind]
+
+
+def only(objects: Objects, kind: str) -> dict[str, Any]:
+    (found,) = of_kind(objects, kind)
+    return found

@@ -1,0 +1,142 @@
+"""What the chart makes: rights, the pod's confinement, the definition of the resource, and what the values lead to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_devcluster.commands import run
+from tests.chart.conftest import CHART, Objects, Render, of_kind, only
+
+pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
+
+REPOSITORY = CHART.parents[1]
+RULES = [
+    {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns/status"], "verbs": ["patch"]},
+    {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns/finalizers"], "verbs": ["update"]},
+    {"apiGroups": ["jobset.x-k8s.io"], "resources": ["jobsets"], "verbs": ["get", "list", "watch", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+]
+
+
+def pod(objects: Objects) -> dict[str, Any]:
+    return only(objects, "Deployment")["spec"]["template"]["spec"]
+
+
+def environment(objects: Objects) -> dict[str, Any]:
+    (container,) = pod(objects)["containers"]
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+
+def test_lint(helm: Path) -> None:
+    run([helm, "lint", "--strict", CHART])
+
+
+def test_rights_in_the_whole_cluster_by_default(render: Render) -> None:
+    objects = render()
+    assert only(objects, "ClusterRole")["rules"] == RULES
+    assert not of_kind(objects, "Role")
+    binding = only(objects, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == only(objects, "ClusterRole")["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
+
+
+def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
+    objects = render(watchNamespaces=["team-a", "team-b"])
+    assert not of_kind(objects, "ClusterRole")
+    assert not of_kind(objects, "ClusterRoleBinding")
+    assert [(role["metadata"]["namespace"], role["rules"]) for role in of_kind(objects, "Role")] == [("team-a", RULES), ("team-b", RULES)]
+    for binding in of_kind(objects, "RoleBinding"):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
+    assert environment(objects)["HALCYON_NAMESPACES"] == "team-a,team-b"
+
+
+def test_pod_passes_the_restricted_profile(render: Render) -> None:
+    spec = pod(render())
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"} & set(spec)
+    assert all("hostPort" not in port for port in container["ports"])
+    assert container["resources"]["limits"] == {"memory": "384Mi"}
+
+
+def test_one_operator_at_a_time(render: Render) -> None:
+    spec = only(render(), "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+def test_definition_is_the_generated_one(render: Render) -> None:
+    generated = yaml.safe_load((REPOSITORY / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
+    definition = only(render(), "CustomResourceDefinition")
+    assert definition["spec"] == generated["spec"]
+    assert definition["metadata"]["name"] == generated["metadata"]["name"]
+    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_definition_may_go_with_the_release_or_stay_out_of_it(render: Render) -> None:
+    gone = only(render(crds={"enabled": True, "keep": False}), "CustomResourceDefinition")
+    assert "annotations" not in gone["metadata"]
+    assert not of_kind(render(crds={"enabled": False, "keep": True}), "CustomResourceDefinition")
+
+
+def test_all_objects_bear_the_labels_of_the_convention(render: Render) -> None:
+    objects = render(release="train", watchNamespaces=["team"])
+    for found in objects:
+        labels = found["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "halcyon", found["kind"]
+        assert labels["app.kubernetes.io/instance"] == "train"
+        assert labels["app.kubernetes.io/part-of"] == "halcyon"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+        assert labels["helm.sh/chart"] == "halcyon-0.1.0"
+        assert found["kind"] == "CustomResourceDefinition" or found["metadata"]["name"].startswith("train-halcyon")
+
+
+def test_credentials_come_from_the_kubelet(render: Render) -> None:
+    store = {"s3": {"credentialsSecret": "store", "region": "eu-west-1", "endpoints": ["http://store:7070", "https://s3.example"]}}
+    given = environment(render(objectStore=store))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert given[name] == {"secretKeyRef": {"name": "store", "key": name}}
+    assert given["AWS_SESSION_TOKEN"]["secretKeyRef"]["optional"] is True
+    assert given["AWS_REGION"] == "eu-west-1"
+    assert given["HALCYON_S3_ENDPOINTS"] == "http://store:7070,https://s3.example"
+    assert not any(name.startswith("AWS_") for name in environment(render()))
+
+
+def test_images_by_tag_or_digest(render: Render) -> None:
+    digest = "sha256:" + "0" * 64
+    objects = render(image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest})
+    assert pod(objects)["containers"][0]["image"] == "r.example/op:x"
+    assert environment(objects)["HALCYON_TRAINER_IMAGE"] == f"r.example/tr@{digest}"
+    assert pod(render())["containers"][0]["image"] == "registry.example/operator:0.1.0"
+
+
+def test_metrics_service_leads_to_the_pod(render: Render) -> None:
+    objects = render(metrics={"port": 9999})
+    service = only(objects, "Service")
+    labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": 9999, "targetPort": "metrics"}]
+    assert pod(objects)["containers"][0]["ports"] == [{"name": "metrics", "containerPort": 9999}]
+    assert environment(objects)["HALCYON_METRICS_PORT"] == "9999"
+    assert not of_kind(render(metrics={"service": {"enabled": False}}), "Service")
+
+
+def test_own_service_account(render: Render) -> None:
+    objects = render(serviceAccount={"create": False, "name": "mine"})
+    assert not of_kind(objects, "ServiceAccount")
+    assert pod(objects)["serviceAccountName"] == "mine"
+    assert only(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "mine"
+    annotated = render(serviceAccount={"annotations": {"iam.gke.io/gcp-service-account": "reader@project"}})
+    assert only(annotated, "ServiceAccount")["metadata"]["annotations"] == {"iam.gke.io/gcp-service-account": "reader@project"}
