@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tensorstore as ts
 
+from halcyon.checkpoint.store import Store
 from halcyon.compilation import CompilationCache, program_key
+from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ts.KvStore:
-    return ts.KvStore.open({"driver": "file", "path": f"{tmp_path}/root/"}).result()
+def store(tmp_path: Path) -> Store:
+    return Store(CheckpointSpec(root=f"file://{tmp_path}/root"))
 
 
-def test_what_one_process_compiled_another_finds(tmp_path: Path, store: ts.KvStore) -> None:
+def test_what_one_process_compiled_another_finds(tmp_path: Path, store: Store) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     (first / "jit_step-1234-cache").write_bytes(b"program")
@@ -27,7 +28,7 @@ def test_what_one_process_compiled_another_finds(tmp_path: Path, store: ts.KvSto
     assert CompilationCache(second, store, "p").fetch() == 0
 
 
-def test_another_program_fetches_nothing(tmp_path: Path, store: ts.KvStore) -> None:
+def test_another_program_fetches_nothing(tmp_path: Path, store: Store) -> None:
     first = tmp_path / "first"
     first.mkdir()
     (first / "a-cache").write_bytes(b"program")
@@ -35,7 +36,7 @@ def test_another_program_fetches_nothing(tmp_path: Path, store: ts.KvStore) -> N
     assert CompilationCache(tmp_path / "second", store, "q").fetch() == 0
 
 
-def test_a_damaged_entry_is_passed_over(tmp_path: Path, store: ts.KvStore) -> None:
+def test_a_damaged_entry_is_passed_over(tmp_path: Path, store: Store) -> None:
     first = tmp_path / "first"
     first.mkdir()
     (first / "a-cache").write_bytes(b"program")

@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import tensorstore as ts
+
+from halcyon.checkpoint.store import Store
 
 PREFIX = "compilation/"
 _ENTRY_SUFFIX = "-cache"
+_REQUESTS = 8
 
 
 def program_key(document: Mapping[str, Any]) -> str:
@@ -36,45 +39,47 @@ class CompilationCache:
         program: What the entries belong to, from `program_key`.
     """
 
-    def __init__(self, directory: Path, store: ts.KvStore, program: str) -> None:
+    def __init__(self, directory: Path, store: Store, program: str) -> None:
         self._directory = directory
         self._store = store
         self._prefix = f"{PREFIX}{program}/"
 
     def fetch(self) -> int:
-        """Copy what is in the root and not in the directory. Returns how many entries came."""
+        """Copy what is in the root and not in the directory. Returns how many entries came.
+
+        Raises:
+            StoreFailure: The root does not answer.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
-        wanted: dict[str, str] = {}
-        for key in self._stored():
-            name, _, digest = key.removeprefix(self._prefix).rpartition(".")
-            path = self._directory / name
-            if "/" not in name and name.endswith(_ENTRY_SUFFIX) and not path.exists():
-                wanted[key] = digest
-        reads = {key: self._store.read(key) for key in wanted}
-        fetched = 0
-        for key, digest in wanted.items():
-            content = reads[key].result().value
-            if hashlib.sha256(content).hexdigest() == digest:
-                path = self._directory / key.removeprefix(self._prefix).rpartition(".")[0]
-                partial = path.with_name(f".{path.name}.partial")
-                partial.write_bytes(content)
-                partial.replace(path)
-                fetched += 1
-        return fetched
+        with ThreadPoolExecutor(_REQUESTS) as requests:
+            return sum(requests.map(self._fetch, self._store.list(self._prefix)))
 
     def publish(self) -> int:
-        """Copy what is in the directory and not in the root. Returns how many entries went."""
-        known = set(self._stored())
-        writes: list[Any] = []
+        """Copy what is in the directory and not in the root. Returns how many entries went.
+
+        Raises:
+            StoreFailure: The root does not answer.
+        """
+        known = set(self._store.list(self._prefix))
+        entries: dict[str, bytes] = {}
         for path in sorted(self._directory.glob(f"*{_ENTRY_SUFFIX}")):
             content = path.read_bytes()
             key = f"{self._prefix}{path.name}.{hashlib.sha256(content).hexdigest()}"
             if key not in known:
-                writes.append(self._store.write(key, content))
-        for write in writes:
-            write.result()
-        return len(writes)
+                entries[key] = content
+        with ThreadPoolExecutor(_REQUESTS) as requests:
+            list(requests.map(self._store.write, entries.keys(), entries.values()))
+        return len(entries)
 
-    def _stored(self) -> list[str]:
-        keys = self._store.list(ts.KvStore.KeyRange(self._prefix, self._prefix[:-1] + chr(ord("/") + 1))).result()
-        return [key.decode() for key in keys]
+    def _fetch(self, key: str) -> int:
+        name, _, digest = key.removeprefix(self._prefix).rpartition(".")
+        path = self._directory / name
+        if "/" in name or not name.endswith(_ENTRY_SUFFIX) or path.exists():
+            return 0
+        content = self._store.read(key).data
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            return 0
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(content)
+        partial.replace(path)
+        return 1

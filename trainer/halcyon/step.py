@@ -63,7 +63,7 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model)
         metrics = StepMetrics(
             loss=nats * share,
-            gradient_norm=optax.global_norm(gradient),
+            gradient_norm=optax.tree.norm(gradient),
             learning_rate=learning_rate(state.step),
             tokens=weight,
             control=jnp.max(control),

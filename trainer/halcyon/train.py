@@ -17,7 +17,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from halcyon.checkpoint import Checkpointer, Restored, open_root
+from halcyon.checkpoint import Checkpointer, Restored
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.store import Store
 from halcyon.compilation import CompilationCache, program_key
 from halcyon.context import Context, adapt_to_devices, check_context
 from halcyon.data import Dataset, Loader, build_tokenizer, open_dataset
@@ -86,8 +88,9 @@ def train(context: Context, reporter: RunReporter, *, compilation_cache: Path, c
                 seed=spec.trainer.seed,
                 mesh=context.mesh.model_dump(),
                 expected_step=context.resume_step,
-                on_commit=reporter.checkpoint,
             )
+            checkpointer.on_commit = lambda save: reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds)
+            checkpointer.on_failure = reporter.checkpoint_failed
             restored = checkpointer.restore(program.template)
             state = restored.state if restored else initial_state(program.build_state, program.template)
             step = restored.step if restored else 0
@@ -254,13 +257,13 @@ def _shared_programs(context: Context, directory: Path) -> CompilationCache:
     enable_compilation_cache(str(directory))
     document = context.run.spec.document()
     depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "trainer")}
-    return CompilationCache(directory, open_root(context.run.spec.checkpoint), program_key({**depends, "mesh": context.mesh.document()}))
+    return CompilationCache(directory, Store(context.run.spec.checkpoint), program_key({**depends, "mesh": context.mesh.document()}))
 
 
 def _compile(program: Program, programs: CompilationCache, reporter: RunReporter) -> TrainStep:
     try:
         programs.fetch()
-    except (OSError, ValueError) as error:
+    except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
     return program.compile_step()
 
@@ -269,5 +272,5 @@ def _publish(world: World, programs: CompilationCache, reporter: RunReporter) ->
     try:
         if world.is_main:
             programs.publish()
-    except (OSError, ValueError) as error:
+    except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")

@@ -1,0 +1,99 @@
+"""A process finds its place: in a pod from the environment, on one's own machine from the document alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon.context import adapt_to_devices, check_context, resolve_context
+from halcyon.errors import BadConfiguration
+from halcyon.fingerprints import fingerprints
+from halcyon_api.checkpoint_documents import Epoch
+from halcyon_api.training_run import parse_run
+from tests.api.documents import document
+from tests.api.test_contract import POD
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document(**changes)))
+    return path
+
+
+def test_in_a_pod_the_environment_decides(tmp_path: Path) -> None:
+    context = resolve_context(write(tmp_path), POD.variables())
+    assert context.in_pod
+    assert context.epoch == Epoch(attempt=3, restart=2)
+    assert (context.process_index, context.process_count) == (5, 8)
+    assert context.topology.devices == 16
+    assert context.resume_step == 40
+    assert context.owner.uid == "u"
+    assert context.owner.namespace == "n"
+
+
+def test_at_home_one_process_plays_all_hosts(tmp_path: Path) -> None:
+    context = resolve_context(write(tmp_path), {})
+    assert not context.in_pod
+    assert context.process_count == 1
+    assert context.topology.devices == 4
+    assert context.mesh.replica == 2
+
+
+def test_another_root_replaces_the_store_settings_too(tmp_path: Path) -> None:
+    path = write(tmp_path, spec__checkpoint={"root": "s3://bucket/run", "endpoint": "http://store:7070", "keep": 5})
+    checkpoint = resolve_context(path, {}, checkpoint_root="file:///elsewhere").run.spec.checkpoint
+    assert checkpoint.root == "file:///elsewhere"
+    assert checkpoint.endpoint is None
+    assert checkpoint.keep == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "environ", "root", "sentence"),
+    [
+        ({"spec__modle": {}}, {}, None, "spec.modle: unknown field"),
+        ({}, {"HALCYON_RUN_DOCUMENT": "x"}, None, "HALCYON_ATTEMPT"),
+        ({}, {}, "ftp://x/y", "file:///PATH, s3://BUCKET/PATH"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    tmp_path: Path, changes: dict[str, Any], environ: dict[str, str], root: str | None, sentence: str
+) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        resolve_context(write(tmp_path, **changes), environ, checkpoint_root=root)
+    assert sentence in str(refused.value)
+
+
+def test_combinations_are_judged_before_a_device_is_touched(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match=r"spec\.trainer\.batchSize.*the next one is 8"):
+        check_context(resolve_context(write(tmp_path, spec__trainer__batchSize=6), {}))
+
+
+def test_a_tpu_document_runs_at_home_on_the_devices_that_are_there(tmp_path: Path) -> None:
+    context = resolve_context(write(tmp_path, spec__accelerator={"type": "v6e", "topology": "4x4", "slices": 2}), {})
+    assert adapt_to_devices(context, 8, "gpu").mesh.fsdp == 8
+    with pytest.raises(BadConfiguration, match="JAX sees 3"):
+        adapt_to_devices(resolve_context(write(tmp_path), {}), 3, "cpu")
+
+
+def test_what_decides_the_numbers_is_fingerprinted_and_nothing_else() -> None:
+    def sections(**changes: Any) -> dict[str, str]:
+        return fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"}).sections
+
+    reference = sections()
+    for same in (
+        {"spec__accelerator__slices": 1},
+        {"spec__trainer__microbatches": 2},
+        {"spec__model__llama__remat": "full"},
+        {"spec__checkpoint__keep": 7},
+    ):
+        assert sections(**same) == reference
+    for changed, section in (
+        ({"spec__trainer__seed": 1}, "spec.trainer"),
+        ({"spec__model__llama__layers": 3}, "spec.model"),
+        ({"spec__optimizer": {"adamw": {"beta2": 0.9}}}, "spec.optimizer"),
+        ({"spec__data__shuffle": False}, "spec.data"),
+    ):
+        assert {name for name, value in sections(**changed).items() if value != reference[name]} == {section}
