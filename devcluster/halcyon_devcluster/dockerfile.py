@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from halcyon_devcluster.errors import DevclusterError
+
 # Settings of the environment that a build may need to reach package indexes from where this machine stands.
 PASSED_ON = (
     "HTTP_PROXY",
@@ -57,7 +59,7 @@ def input_files(context: Path, paths: Iterable[str]) -> list[Path]:
     """Return every file below the copied paths, in order; byte code and the like left out.
 
     Raises:
-        FileNotFoundError: a copied path does not exist.
+        DevclusterError: a copied path does not exist.
     """
     found: set[Path] = set()
     for name in paths:
@@ -67,7 +69,7 @@ def input_files(context: Path, paths: Iterable[str]) -> list[Path]:
         elif path.is_dir():
             found.update(file for file in path.rglob("*") if file.is_file() and not _SKIPPED_FOLDERS & set(file.parts))
         else:
-            raise FileNotFoundError(f"{path} is copied by the Dockerfile and does not exist")
+            raise DevclusterError(f"{path} is copied by the Dockerfile and does not exist: mend the COPY line.")
     return sorted(found)
 
 

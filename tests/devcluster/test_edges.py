@@ -1,0 +1,132 @@
+"""The edges of the package: waiting, the lock, progress, running programs, the command line."""
+
+import io
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from halcyon_devcluster import DevclusterError
+from halcyon_devcluster.cli import app, main
+from halcyon_devcluster.commands import run, succeeds
+from halcyon_devcluster.lock import exclusive
+from halcyon_devcluster.progress import QUIET, ConsoleProgress
+from halcyon_devcluster.waiting import holds_within
+
+
+class FakeTime:
+    """A clock that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("holds_at", "expected", "ended_at"), [(0.0, True, 0.0), (3.0, True, 3.0), (99.0, False, 5.0)])
+def test_waiting_ends_with_the_condition_or_the_time(holds_at: float, expected: bool, ended_at: float):
+    time = FakeTime()
+    held = holds_within(lambda: time.now >= holds_at, 5.0, interval_seconds=1.0, clock=time.clock, pause=time.pause)
+    assert held is expected
+    assert time.now == ended_at
+
+
+def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
+    said, order = io.StringIO(), []
+    progress = ConsoleProgress(Console(file=said, width=200))
+    lock = tmp_path / "folder" / ".halcyon.lock"
+
+    def second() -> None:
+        with exclusive(lock, progress):
+            order.append("second")
+
+    with exclusive(lock, QUIET):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while "waiting for process" not in said.getvalue():
+            assert thread.is_alive()
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+    assert "works on halcyon" in said.getvalue()
+
+
+def test_plain_progress_is_one_line_for_each_step():
+    said = io.StringIO()
+    progress = ConsoleProgress(Console(file=said, width=200))
+    with progress.step("outer [brackets]") as step, progress.step("inner"):
+        step.update("half")
+    lines = said.getvalue().splitlines()
+    assert [line.rsplit(" ", 2)[0] for line in lines] == ["✓ inner", "✓ outer [brackets]"]
+
+
+def test_a_spinner_shows_steps_inside_steps():
+    said = io.StringIO()
+    progress = ConsoleProgress(Console(file=said, width=200, force_terminal=True))
+    with progress.step("outer"), progress.step("inner") as step:
+        step.update("half")
+    with progress.step("next"):
+        pass
+    assert all(f"{title}" in said.getvalue() for title in ("outer", "inner", "next"))
+
+
+def test_a_failed_step_is_not_shown_as_done():
+    said = io.StringIO()
+    with pytest.raises(DevclusterError), ConsoleProgress(Console(file=said)).step("doomed"):
+        raise DevclusterError("no")
+    assert "doomed" not in said.getvalue()
+
+
+def test_a_failing_program_is_one_sentence_with_its_last_words(tmp_path: Path):
+    with pytest.raises(DevclusterError, match=r"`sh -c .* failed with status 3: sorry"):
+        run(["sh", "-c", "echo sorry >&2; exit 3"], log=tmp_path / "log")
+    assert "sorry" in (tmp_path / "log").read_text()
+    with pytest.raises(DevclusterError, match="no-such-program is needed"):
+        run(["no-such-program"])
+    with pytest.raises(DevclusterError, match="did not end within"):
+        run(["sleep", "60"], timeout_seconds=0.05)
+    assert run(["cat"], stdin="text") == "text"
+    assert not succeeds(["false"])
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache under a short path, and a machine that needs no look at a Docker engine."""
+    with tempfile.TemporaryDirectory(prefix="hly-") as folder:
+        monkeypatch.setenv("HALCYON_CACHE", folder)
+        monkeypatch.delenv("HALCYON_STATE", raising=False)
+        monkeypatch.setenv("HALCYON_BACKEND", "native")
+        yield Path(folder)
+
+
+def test_status_of_a_cluster_that_is_not_there(native: Path):
+    result = CliRunner().invoke(app, ["status", "--name", "nobody"])
+    assert result.exit_code == 1
+    assert "Cluster nobody is down" in result.stdout
+
+
+def test_kubeconfig_prints_a_path_alone(native: Path):
+    result = CliRunner().invoke(app, ["kubeconfig"])
+    assert result.stdout == f"{native}/devcluster/halcyon/kubeconfig\n"
+
+
+def test_loading_into_a_cluster_that_is_down(native: Path):
+    result = CliRunner().invoke(app, ["load", "a/b:c"])
+    assert isinstance(result.exception, DevclusterError)
+    assert "is not up: run `python -m halcyon_devcluster up`" in str(result.exception)
+
+
+def test_mistakes_are_shown_without_a_traceback(native: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("sys.argv", ["devcluster", "status", "--name", "Not A Name"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: The cluster name 'Not A Name'")

@@ -1,0 +1,221 @@
+"""Images: archives that every tool reads, loads that send what is missing, tags that change with the content and only with it."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from halcyon_devcluster import DevclusterError
+from halcyon_devcluster.containerd import Task, container_filter, parse_image_ids, parse_tasks
+from halcyon_devcluster.dockerfile import content_tag, copied_paths, declared_arguments, passed_arguments
+from halcyon_devcluster.images import build_command
+from halcyon_devcluster.loading import full_name, local_archive
+from halcyon_devcluster.scratch import ScratchImage, archive
+from halcyon_devcluster.sources import file_chunks, layout_folder, layout_stream, read_archive, references
+
+DOCKERFILE = """\
+# COPY nothing/here /
+ARG BASE_IMAGE=python
+FROM ${BASE_IMAGE} AS build
+ARG PIP_INDEX_URL
+ARG SSL_CERT_FILE
+COPY --chown=1:1 pyproject.toml \\
+     uv.lock /build/
+RUN echo COPY not/this /
+FROM ${BASE_IMAGE}
+COPY --from=build /build /build
+ADD src /src
+"""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> ScratchImage:
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF pretended")
+    return ScratchImage("localhost/halcyon/thing:abc", program, "/thing", "amd64")
+
+
+@pytest.fixture
+def layout(image: ScratchImage, tmp_path: Path) -> Path:
+    """The image as an unpacked OCI layout."""
+    folder = tmp_path / "layout"
+    with tarfile.open(fileobj=io.BytesIO(archive(image))) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def manifest_of(layout: Path) -> dict[str, object]:
+    return json.loads((layout / "index.json").read_text())["manifests"][0]
+
+
+def test_equal_programs_give_equal_archives_with_name_and_id(image: ScratchImage, tmp_path: Path):
+    path = tmp_path / "image.tar"
+    path.write_bytes(archive(image))
+    assert path.read_bytes() == archive(image)
+    content = read_archive(path)
+    assert content.name == image.name
+    image.program.write_bytes(b"\x7fELF changed")
+    path.write_bytes(archive(image))
+    assert read_archive(path).image_id != content.image_id
+
+
+def test_docker_and_oci_readers_see_the_same_image(image: ScratchImage, tmp_path: Path):
+    whole, oci = tmp_path / "whole.tar", tmp_path / "oci.tar"
+    whole.write_bytes(archive(image))
+    with tarfile.open(whole) as source, tarfile.open(oci, "w") as target:
+        for member in source:
+            if member.name != "manifest.json":
+                target.addfile(member, source.extractfile(member) if member.isfile() else None)
+    assert read_archive(oci) == read_archive(whole)
+
+
+def test_the_image_has_an_entry_point_a_numeric_user_and_a_writable_tmp(layout: Path):
+    manifest = json.loads((layout / "blobs" / str(manifest_of(layout)["digest"]).replace(":", "/")).read_text())
+    config = json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
+    assert config["config"] == {"Entrypoint": ["/thing"], "User": "65532:65532", "WorkingDir": "/"}
+    layer = layout / "blobs" / manifest["layers"][0]["digest"].replace(":", "/")
+    with tarfile.open(layer) as tar:
+        assert {member.name: member.mode for member in tar} == {"tmp": 0o1777, "thing": 0o755}
+
+
+def test_a_stream_leaves_out_what_the_node_has(layout: Path, tmp_path: Path):
+    descriptor = manifest_of(layout)
+    everything = references(layout, descriptor)
+    target = tmp_path / "stream.tar"
+    target.write_bytes(b"".join(layout_stream(layout, "localhost/halcyon/thing:new", descriptor, present=set())))
+    with tarfile.open(target) as tar:
+        assert set(tar.getnames()) == {"oci-layout", "index.json", *(f"blobs/{digest.replace(':', '/')}" for digest in everything)}
+    assert read_archive(target).name == "localhost/halcyon/thing:new"
+    target.write_bytes(b"".join(layout_stream(layout, "localhost/halcyon/thing:new", descriptor, present=set(everything))))
+    with tarfile.open(target) as tar:
+        assert [name for name in tar.getnames() if name.startswith("blobs/")] == [f"blobs/{str(descriptor['digest']).replace(':', '/')}"]
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({}, "neither manifest.json nor index.json"),
+        ({"manifest.json": [{"Config": "a.json", "RepoTags": None, "Layers": []}]}, "save it by its name"),
+        ({"index.json": {"manifests": [{"digest": "sha256:0"}]}}, "one image with a full name"),
+    ],
+    ids=["foreign", "nameless", "nameless oci"],
+)
+def test_an_archive_that_cannot_be_loaded_is_said(members: dict[str, object], sentence: str, tmp_path: Path):
+    path = tmp_path / "image.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, document in members.items():
+            content = json.dumps(document).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(DevclusterError, match=sentence):
+        read_archive(path)
+
+
+def test_a_file_that_is_no_archive_is_said(tmp_path: Path):
+    path = tmp_path / "image.tar"
+    path.write_text("hello")
+    with pytest.raises(DevclusterError, match="not an image archive"):
+        read_archive(path)
+    assert b"".join(file_chunks(path)) == b"hello"
+
+
+def test_names_and_paths_are_told_apart(tmp_path: Path):
+    (tmp_path / "pause-abc.tar").touch()
+    assert local_archive("localhost/halcyon/pause:abc", tmp_path) == tmp_path / "pause-abc.tar"
+    assert local_archive("localhost/halcyon/trainer:abc", tmp_path) is None
+    assert local_archive("docker.io/other/pause:abc", tmp_path) is None
+    assert local_archive("./x.tar", tmp_path) == Path("./x.tar")
+    assert full_name("localhost:5000/a/b") == "localhost:5000/a/b:latest"
+    assert full_name("a/b:c") == "a/b:c"
+    assert layout_folder(tmp_path, "localhost/a/b:1") == layout_folder(tmp_path, "localhost/a/b:2")
+
+
+def test_arguments_and_inputs_of_a_dockerfile():
+    assert declared_arguments(DOCKERFILE) == {"BASE_IMAGE", "PIP_INDEX_URL", "SSL_CERT_FILE"}
+    assert copied_paths(DOCKERFILE) == ["pyproject.toml", "src", "uv.lock"]
+
+
+def test_only_declared_settings_are_passed_on():
+    environ = {"PIP_INDEX_URL": "https://index", "SSL_CERT_FILE": "/certs", "UV_INDEX": "other", "SECRET": "no", "PIP_CERT": ""}
+    declared = declared_arguments(DOCKERFILE) | {"SECRET", "PIP_CERT"}
+    assert passed_arguments(declared, environ, with_certificates=True) == {"PIP_INDEX_URL": "https://index", "SSL_CERT_FILE": "/certs"}
+    assert passed_arguments(declared, environ, with_certificates=False) == {"PIP_INDEX_URL": "https://index"}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    for name in ("pyproject.toml", "uv.lock", "src/a.py", "src/deep/b.py", "unrelated.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+def tag(context: Path, **build_args: str) -> str:
+    return content_tag(context / "Dockerfile", context, build_args)
+
+
+@pytest.mark.parametrize("changed", ["Dockerfile", "uv.lock", "src/deep/b.py", "src/new.py", ".dockerignore"])
+def test_the_tag_changes_with_every_input(context: Path, changed: str):
+    before = tag(context)
+    path = context / changed
+    path.write_text((path.read_text() if path.exists() else "") + "\n# changed\n")
+    assert tag(context) != before
+
+
+def test_the_tag_changes_with_arguments_names_and_modes(context: Path):
+    assert len({tag(context), tag(context, A="1"), tag(context, A="2"), tag(context, B="1")}) == 4
+    before = tag(context)
+    (context / "src/a.py").chmod(0o755)
+    executable = tag(context)
+    (context / "src/a.py").rename(context / "src/c.py")
+    assert len({before, executable, tag(context)}) == 3
+
+
+def test_the_tag_ignores_what_the_image_does_not_hold(context: Path):
+    before = tag(context)
+    (context / "unrelated.txt").write_text("changed")
+    (context / "src/__pycache__").mkdir()
+    (context / "src/__pycache__/a.pyc").write_text("byte code")
+    (context / "src/a.py").touch()
+    assert tag(context) == before
+
+
+def test_a_missing_input_is_said(context: Path):
+    (context / "uv.lock").unlink()
+    with pytest.raises(DevclusterError, match=r"uv\.lock .* does not exist"):
+        tag(context)
+
+
+def test_build_commands():
+    inputs = {"dockerfile": Path("/r/Dockerfile"), "context": Path("/r"), "tag": "a/b:c", "build_args": {"B": "2", "A": "1"}}
+    docker = build_command(docker=True, certificates=[Path("/certs")], **inputs)  # type: ignore[arg-type]
+    assert docker == ["docker", "build", "--file", "/r/Dockerfile", "--tag", "a/b:c", "--build-arg", "A=1", "--build-arg", "B=2", "/r"]
+    buildah = " ".join(build_command(docker=False, certificates=[Path("/certs")], **inputs))  # type: ignore[arg-type]
+    assert buildah.startswith("buildah bud --isolation chroot --network host --layers")
+    assert "--volume /certs:/certs:ro" in buildah
+
+
+def test_ctr_tables_are_read():
+    assert parse_tasks("TASK    PID     STATUS\nabc     12      RUNNING\ndef     0       STOPPED\n") == [
+        Task("abc", 12, "RUNNING"),
+        Task("def", 0, "STOPPED"),
+    ]
+    table = (
+        "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
+        "localhost/a:1 application/x sha256:1 2.5 MiB linux/amd64 halcyon.dev/image-id=77,io.cri-containerd.image=managed\n"
+        "localhost/b:1 application/x sha256:2 2.5 MiB linux/amd64 io.cri-containerd.image=managed\n"
+        "\n"
+    )
+    assert parse_image_ids(table) == {"localhost/a:1": "77"}
+
+
+def test_containers_are_selected_by_pod_without_the_sandbox():
+    assert container_filter("ns", "pod-0", None) == (
+        'labels."io.cri-containerd.kind"==container,labels."io.kubernetes.pod.namespace"==ns,labels."io.kubernetes.pod.name"==pod-0'
+    )
+    assert container_filter("ns", "p", "c").endswith('labels."io.kubernetes.container.name"==c')

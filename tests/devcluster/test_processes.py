@@ -1,0 +1,89 @@
+"""A process is stopped by its id *and* start time: a stranger with a recycled id is never touched."""
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from halcyon_devcluster.processes import Processes, Record, alive, parse_stat
+from halcyon_devcluster.waiting import until
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    running = Processes(tmp_path / "records", tmp_path / "logs")
+    yield running
+    running.stop("it", force=True)
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Path:
+    """Stands for the control group's file of members: an ordinary file shows who joined."""
+    return tmp_path / "cgroup.procs"
+
+
+def wait_for_text(path: Path, text: str) -> None:
+    until(lambda: path.exists() and text in path.read_text(), timeout_seconds=10, failure=lambda: f"{path} never held {text!r}")
+
+
+def test_a_process_joins_the_group_before_its_program_starts(processes: Processes, members: Path, tmp_path: Path):
+    record = processes.start("it", ["/bin/sh", "-c", f"cat {members}; exec sleep 60"], members)
+    wait_for_text(tmp_path / "logs/it.log", str(record.pid))
+    assert members.read_text() == f"{record.pid}\n"
+    assert processes.running("it") == record
+
+
+def test_stop_ends_it_and_forgets_it(processes: Processes, members: Path):
+    record = processes.start("it", ["/bin/sleep", "60"], members)
+    processes.stop("it")
+    assert not alive(record)
+    assert processes.find("it") is None
+    processes.stop("it")
+
+
+def test_a_process_that_ignores_sigterm_is_killed(processes: Processes, members: Path, tmp_path: Path):
+    script = "trap '' TERM; echo ready; while true; do sleep 0.05; done"
+    record = processes.start("it", ["/bin/sh", "-c", script], members)
+    wait_for_text(tmp_path / "logs/it.log", "ready")
+    processes.stop("it", grace_seconds=0.2)
+    assert not alive(record)
+
+
+@pytest.mark.parametrize("change", [{"started_ticks": 1}, {"boot": "another-boot"}], ids=["start time", "boot"])
+def test_a_recycled_process_id_is_left_alone(processes: Processes, members: Path, tmp_path: Path, change: dict[str, object]):
+    record = processes.start("it", ["/bin/sleep", "60"], members)
+    document = tmp_path / "records/it.json"
+    stale = dataclasses.replace(record, **change)  # type: ignore[arg-type]
+    document.write_text(json.dumps(dataclasses.asdict(stale)))
+    assert processes.running("it") is None
+    processes.stop("it", force=True)
+    assert alive(record)
+    os.kill(record.pid, signal.SIGKILL)
+    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it lives")
+
+
+def test_an_ended_child_that_nobody_reaped_counts_as_ended(processes: Processes, members: Path):
+    record = processes.start("it", ["/bin/true"], members)
+    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "a zombie counts as alive")
+
+
+def test_a_record_cut_short_is_no_record(processes: Processes, tmp_path: Path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/it.json").write_text('{"name": "it", "pid"')
+    assert processes.find("it") is None
+
+
+def test_a_name_with_blanks_and_parentheses_does_not_shift_the_fields():
+    fields = " ".join(str(number) for number in range(4, 30))
+    assert parse_stat(f"77 (a (b) c) S {fields}") == ("S", 22)
+
+
+def test_the_record_says_what_was_started(processes: Processes, members: Path):
+    processes.start("it", ["/bin/sleep", "60"], members)
+    found = processes.find("it")
+    assert isinstance(found, Record)
+    assert found.command == ["/bin/sleep", "60"]

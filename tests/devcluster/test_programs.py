@@ -1,0 +1,86 @@
+"""A build's key changes with everything that shapes its bytes, and with nothing else."""
+
+import pytest
+
+from halcyon_devcluster import programs
+from halcyon_devcluster.programs import GO_MODULES, KUBERNETES, PAUSE, build_command, cache_key, pinned_version, produced_name
+from halcyon_devcluster.toolchain import parse_version
+
+GROUPS = [*programs.NATIVE_GROUPS, programs.VERSITYGW, programs.KIND, programs.KUBECTL]
+SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
+
+
+def key(**changes: object) -> str:
+    inputs = {"group": KUBERNETES, "sources": SOURCES, "go_version": "go1.26.1", "host_os": "linux", "host_arch": "amd64"}
+    return cache_key(**(inputs | changes))  # type: ignore[arg-type]
+
+
+def test_equal_inputs_give_an_equal_key_named_for_the_group():
+    assert key() == key(sources=dict(reversed(SOURCES.items())))
+    assert key().startswith("kubernetes-")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"go_version": "go1.26.2"},
+        {"host_os": "darwin"},
+        {"host_arch": "arm64"},
+        {"sources": SOURCES | {"go.sum": b"other"}},
+        {"sources": SOURCES | {"go.mod": SOURCES["go.mod"].replace(b"v1.2.3", b"v1.2.4")}},
+        {"sources": SOURCES | {"main.go": b"package main"}},
+        {"group": programs.KUBECTL},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_input_changes_the_key(changes: dict[str, object]):
+    assert key(**changes) != key()
+
+
+def test_a_program_of_an_image_is_the_same_on_every_host_system():
+    inputs = {"sources": {"go.mod": b"module x"}, "go_version": "go1.26", "host_arch": "arm64"}
+    assert programs.build_environment(PAUSE, "darwin", "arm64")["GOOS"] == "linux"
+    assert cache_key(PAUSE, host_os="darwin", **inputs) == cache_key(PAUSE, host_os="linux", **inputs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group.folder}-{len(group.packages)}")
+def test_every_group_has_a_committed_module_with_a_pinned_version(group: programs.Group):
+    go_mod = (GO_MODULES / group.folder / "go.mod").read_text()
+    if group.source:
+        assert pinned_version(go_mod, group.source).startswith("v")
+        assert (GO_MODULES / group.folder / "go.sum").stat().st_size > 0
+    for package in group.packages.values():
+        assert package == "." or f"\t{package}\n" in go_mod or f"tool {package}\n" in go_mod
+
+
+def test_kubernetes_is_told_its_version():
+    command = build_command("go", KUBERNETES, SOURCES["go.mod"].decode(), "out")
+    flags = command[command.index("-ldflags") + 1]
+    assert "version.gitVersion=v1.2.3" in flags
+    assert "version.gitMajor=1" in flags
+    assert "version.gitMinor=2" in flags
+
+
+def test_an_unpinned_module_is_an_error():
+    with pytest.raises(ValueError, match="requires no"):
+        pinned_version("module x\n", "example.com/y")
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("go.etcd.io/etcd/server/v3", "server"), ("sigs.k8s.io/jobset", "jobset"), ("helm.sh/helm/v4/cmd/helm", "helm")],
+)
+def test_the_produced_name_skips_a_major_version(package: str, name: str):
+    assert produced_name(package) == name
+
+
+@pytest.mark.parametrize(
+    ("said", "parsed"),
+    [
+        ("go version go1.26.6 linux/amd64", ("go1.26.6", (1, 26))),
+        ("go version go1.30rc1 darwin/arm64", ("go1.30rc1", (1, 30))),
+        ("gopher", None),
+    ],
+)
+def test_go_versions_are_read(said: str, parsed: object):
+    assert parse_version(said) == parsed
