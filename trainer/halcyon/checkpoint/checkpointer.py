@@ -1,0 +1,391 @@
+"""The checkpoint engine as the training loop sees it: open, restore, save, finish.
+
+`save` blocks for the copy into host memory alone. Writing, verifying and committing go on in one background thread, one save at a
+time, and without device collectives (see `parts` and `commit`). Errors there are never lost: a failed save stands in `last_error` and
+the next one tries again, `finish` raises if the last one failed, and a root lost to a newer epoch is raised at the next call.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
+from halcyon.checkpoint.failures import Abandoned, SaveFailed, StoreFailure, as_exit, explain
+from halcyon.checkpoint.head import HeadKeeper, with_bad
+from halcyon.checkpoint.opening import same_root_everywhere, take_root
+from halcyon.checkpoint.reader import OtherState, read_state
+from halcyon.checkpoint.saving import Follower, Leader, Saver
+from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import Damaged, read_manifest
+from halcyon.checkpoint.world import World, decide, gather_texts
+from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, RunChanged, TrainerExit
+from halcyon_api.checkpoint_documents import (
+    BadStep,
+    CommittedStep,
+    DamagedDocument,
+    DataPosition,
+    Epoch,
+    Fingerprints,
+    Head,
+    Owner,
+    step_prefix,
+)
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait."""
+
+    parts_seconds: float = 600.0
+    """For the other processes' parts of a save, and for process 0's commit."""
+    request_seconds: float = 300.0
+    """For one request to the store."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A state taken from a checkpoint."""
+
+    step: int
+    state: Any
+    checkpoint: CommittedStep
+    skipped: tuple[BadStep, ...]
+    """Newer checkpoints that did not verify, newest first."""
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """A committed save."""
+
+    checkpoint: CommittedStep
+    blocked_seconds: float
+    """How long `save` held the loop up: waiting for the save before, and the copy."""
+    copy_seconds: float
+    """The copy alone."""
+    commit_seconds: float
+    """From the copy's end to the commit."""
+
+
+class Checkpointer:
+    """See the module; made by `open`."""
+
+    def __init__(
+        self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, world: World,
+        fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits,
+    ) -> None:  # fmt: skip
+        self._store, self._stop, self._keeper, self._head = store, stop, keeper, head
+        self._spec, self._world, self._limits, self._clock = spec, world, limits, clock
+        self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
+        self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
+        self._snapshotter = Snapshotter(first=world.process_index == 0)
+        self._thread: threading.Thread | None = None
+        self._saves = 0
+        index, wait = world.process_index, limits.parts_seconds
+        self._saver: Saver = (
+            Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
+            if keeper is None
+            else Leader(store, keeper, keep=spec.keep, timeout_seconds=wait, sleep=self._pause)
+        )
+        self._last_save_at = clock()
+        self._fatal: TrainerExit | None = None
+        self._failure: str | None = None
+        self.last_error: str | None = None
+        """Why the last save failed, or why what it made superfluous could not be deleted; None when all is well."""
+        self.last_save: SaveReport | None = None
+        """The last save that was committed."""
+        self.on_commit: Callable[[SaveReport], None] | None = None
+        """Called in the background thread after each commit."""
+        self.on_failure: Callable[[str], None] | None = None
+        """Called in the background thread with `last_error` after each failure."""
+
+    @classmethod
+    def open(
+        cls,
+        spec: CheckpointSpec,
+        *,
+        owner: Owner,
+        epoch: Epoch | None,
+        fingerprints: Fingerprints,
+        world: World,
+        seed: int,
+        mesh: dict[str, int],
+        expected_step: int,
+        clock: Callable[[], float] = time.time,
+        token: Callable[[], str] = lambda: secrets.token_hex(4),
+        limits: Limits = Limits(),
+    ) -> Self:
+        """Take a root: all processes together, on the main thread.
+
+        Args:
+            spec: Root, endpoint, region, when to save and how many to keep.
+            owner: The run.
+            epoch: Its epoch; None on one's own machine, which takes the attempt after the last.
+            fingerprints: What must be the same for the run to go on.
+            world: The processes.
+            seed: Of the run, for the manifest.
+            mesh: Axis sizes, for the manifest.
+            expected_step: A step that must have been committed already; 0 if the run may be new.
+            clock: Seconds since 1970.
+            token: Makes a fresh random word of letters and digits.
+            limits: How long to wait.
+
+        Raises:
+            Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
+            TrainerExit: The store did not answer; another try may find it.
+        """
+        stop = threading.Event()
+        store = _open_store(spec, stop, limits)
+        keeper: HeadKeeper | None = None
+
+        def work() -> dict[str, Any]:
+            nonlocal keeper
+            keeper = take_root(store, owner=owner, epoch=epoch, writer=token(), fingerprints=fingerprints, expected_step=expected_step)
+            return keeper.head.document()
+
+        head = Head.model_validate_json(_json(decide(world, store.root, work)))
+        views = gather_texts(world, "" if keeper else same_root_everywhere(store, head.writer))
+        for process, view in enumerate(views):
+            if view:
+                raise RootUnusable(
+                    f"process {process} of {world.process_count} does not see the checkpoint root {store.root} that process 0 wrote "
+                    f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
+                )
+        return cls(
+            store, stop, keeper, head, spec=spec, world=world, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock, limits=limits
+        )
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch that has the root."""
+        return self._epoch
+
+    @property
+    def newest(self) -> CommittedStep | None:
+        """The newest committed checkpoint, as far as this process knows."""
+        return self._head.newest
+
+    # Restoring
+
+    def restore(self, template: Any) -> Restored | None:
+        """Read the newest checkpoint that verifies: all processes together, on the main thread.
+
+        Args:
+            template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): what to read, and where to.
+
+        Returns:
+            The state, bitwise as it was saved, or None where the root is fresh.
+
+        Raises:
+            NoValidCheckpoint: There are checkpoints and none verifies. Nothing is deleted or marked.
+            RunChanged: The arrays of the checkpoint are not those of the template.
+            Fenced: A newer epoch has the root.
+        """
+        skipped: list[BadStep] = []
+        state = None
+        found: CommittedStep | None = None
+        for entry in self._head.committed:
+            state, damage = self._read(entry, template)
+            if damage is None:
+                found = entry
+                break
+            skipped.append(BadStep(path=entry.path, step=entry.step, reason=damage[:1024]))
+        if self._head.committed and found is None:
+            raise NoValidCheckpoint(
+                f"none of the {len(skipped)} checkpoints in {self._store.root} verifies (step {skipped[0].step}: {skipped[0].reason}); "
+                "restore the files from a backup, or give the run a new spec.checkpoint.root to begin again"
+            )
+        if skipped:
+            self._set_aside(tuple(skipped))
+        self._in_background(lambda: self._snapshotter.prepare(template))
+        return Restored(found.step, state, found, tuple(skipped)) if found else None
+
+    def _read(self, entry: CommittedStep, template: Any) -> tuple[Any, str | None]:
+        """Read one checkpoint.
+
+        Returns:
+            The state and None, or None and what is wrong with it: the same on every process.
+        """
+        state: Any = None
+        text = ""
+        try:
+            state = read_state(self._store, entry.path, read_manifest(self._store, entry), template)
+        except Damaged as damage:
+            text = f"damaged {damage}"
+        except OtherState as other:
+            text = f"changed {other}"
+        except StoreFailure as failure:
+            text = f"failed {failure.code} {failure.text}"
+        texts = gather_texts(self._world, text)
+        for text in texts:
+            if text.startswith("changed "):
+                raise RunChanged(
+                    f"{text.removeprefix('changed ')} at step {entry.step} in {self._store.root}; set the configuration back to go on, "
+                    "or give the changed run a spec.checkpoint.root of its own"
+                )
+            if text.startswith("failed "):
+                _, code, message = text.split(" ", 2)
+                raise as_exit(StoreFailure(code, message), self._store.root)
+        damages = [text.removeprefix("damaged ") for text in texts if text]
+        return (None, damages[0]) if damages else (state, None)
+
+    def _set_aside(self, bad: tuple[BadStep, ...]) -> None:
+        keeper = self._keeper
+
+        def work() -> dict[str, Any]:
+            try:
+                return keeper.update(lambda head: with_bad(head, bad)).document() if keeper else {}
+            except DamagedDocument as damage:
+                raise TrainerExit(f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt") from None
+
+        self._head = Head.model_validate_json(_json(decide(self._world, self._store.root, work)))
+
+    # Saving
+
+    def should_save(self, step: int, now: float | None = None) -> bool:
+        """Whether ``spec.save`` wants a checkpoint after `step` steps.
+
+        By steps the answer is the same on every process. By time it is not, so it counts here only where there is one process and `now` is
+        given; else let `due` of process 0 travel to all.
+        """
+        every = self._spec.save.every_steps
+        by_steps = every > 0 and step > 0 and step % every == 0
+        return by_steps or (now is not None and self._world.process_count == 1 and self.due(now))
+
+    def due(self, now: float) -> bool:
+        """Whether ``spec.save.everySeconds`` have passed since the last save began."""
+        every = self._spec.save.every_seconds
+        return every > 0 and now - self._last_save_at >= every
+
+    def save(self, step: int, state: Any, data_position: DataPosition) -> None:
+        """Begin a checkpoint: all processes together, on the main thread.
+
+        Returns once the state is copied into host memory, so its buffers may be donated. Waits first for a save that is still under way.
+
+        Raises:
+            Fenced: A newer epoch has the root.
+        """
+        began = time.monotonic()
+        self._join()
+        self.poll()
+        copying = time.monotonic()
+        snapshot = self._snapshotter.take(state)
+        ended = time.monotonic()
+        self._last_save_at = self._clock()
+        self._saves += 1
+        # The same on every process without a word between them: all count the same saves.
+        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{self._saves}")
+        about = Description(
+            step=step, epoch=self._epoch, owner=self._owner, process_count=self._world.process_count, fingerprints=self._fingerprints,
+            data_position=data_position, seed=self._seed, mesh=self._mesh,
+            time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )  # fmt: skip
+        self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
+
+    def poll(self) -> None:
+        """Raise what the background found that must end the training.
+
+        Raises:
+            Fenced: A newer epoch has the root.
+        """
+        if self._fatal is not None:
+            raise self._fatal
+
+    def finish(self) -> None:
+        """Wait until the last save is committed.
+
+        Raises:
+            SaveFailed: It is not, and the sentence says why.
+            Fenced: A newer epoch has the root.
+        """
+        self._join()
+        self.poll()
+        if self._failure is not None:
+            raise SaveFailed(self._failure)
+
+    def close(self) -> None:
+        """Give up what is under way and stop the background. An unfinished checkpoint is never seen by anyone."""
+        self._stop.set()
+        self._join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # In the background
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        self._join()
+        self._thread = threading.Thread(target=work, name="checkpoint")
+        self._thread.start()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Abandoned
+
+    def _write(self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float) -> None:
+        began = time.monotonic()
+        error: str | None = None
+        try:
+            self._head = self._saver.save(prefix, snapshot, about)
+        except Abandoned:
+            return
+        except Fenced as fenced:
+            self._fatal = fenced
+            error = str(fenced)
+        except StoreFailure as failure:
+            error = explain(failure, self._store.root)
+        except Undecided as undecided:
+            error = f"whether HEAD was changed is not known; {explain(undecided.failure, self._store.root)}"
+        except (CommitFailed, DamagedDocument) as failure:
+            error = f"checkpoint root {self._store.root}: {failure}"
+        except Exception as failure:
+            error = f"checkpoint root {self._store.root}: {type(failure).__name__}: {failure}"
+        self._failure = None if error is None else f"the checkpoint at step {about.step} was not saved: {error}"
+        self.last_error = self._failure
+        if error is None:
+            entry = next(one for one in self._head.committed if one.path == prefix)
+            self.last_save = SaveReport(entry, blocked_seconds, copy_seconds, time.monotonic() - began)
+            if self.on_commit is not None:
+                self.on_commit(self.last_save)
+            self._tidy()
+        if self.last_error is not None and self.on_failure is not None:
+            self.on_failure(self.last_error)
+
+    def _tidy(self) -> None:
+        try:
+            self._saver.tidy()
+        except Fenced as fenced:
+            self._fatal = fenced
+        except Abandoned:
+            return
+        except (StoreFailure, DamagedDocument) as failure:
+            self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
+
+
+def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits) -> Store:
+    main = threading.main_thread()
+    try:
+        # A main thread that ended without `close` (an uncaught error) ends the background too: its peers may be dead.
+        return Store(spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds)
+    except StoreFailure as failure:
+        raise as_exit(failure, spec.root) from None
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()

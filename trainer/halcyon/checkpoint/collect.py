@@ -1,0 +1,58 @@
+"""Deleting what is not needed any more, and only what is provably ours and dead.
+
+Three kinds of prefixes may go, and nothing else ever:
+
+* those in ``HEAD.deleting``, which a commit put there. The COMMIT mark goes first, so a half-deleted checkpoint is never mistaken for
+  one, not even when HEAD is lost; then the data; then HEAD forgets the prefix. Killed anywhere in between, the next writer takes it up.
+* this process's own failed ones.
+* those that HEAD does not name at all and that were listed *before* HEAD was read and found to be still ours. Whoever wrote them had an
+  older epoch or an older process of the same: a newer one writes only after it has changed HEAD, so it had not begun when the listing was
+  made. To be committed a prefix needs a compare-and-swap from a HEAD that names its writer, and HEAD names us, so none of them ever can be.
+
+A checkpoint in ``HEAD.bad`` keeps its files for whoever looks into it. Keys that are no checkpoint prefix are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from halcyon.checkpoint.head import HeadKeeper, without_deleted
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import prefixes
+from halcyon_api.checkpoint_documents import COMMIT_KEY, STEPS_PREFIX, Head
+
+
+def delete_checkpoint(store: Store, prefix: str) -> None:
+    """Delete everything below a prefix, the mark first."""
+    store.delete(f"{prefix}{COMMIT_KEY}")
+    store.delete_prefix(prefix)
+
+
+def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
+    """Delete what HEAD says is being deleted, then let HEAD forget it."""
+    paths = keeper.head.deleting
+    for path in paths:
+        delete_checkpoint(store, path)
+    keeper.update(lambda head: without_deleted(head, paths))
+
+
+def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
+    """Of listed prefixes, those that HEAD does not name."""
+    named = {one.path for one in (*head.committed, *head.bad)} | set(head.deleting)
+    return tuple(prefix for prefix in listed if prefix not in named)
+
+
+def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Delete prefixes that can never be committed.
+
+    Args:
+        store: The root.
+        keeper: HEAD, of the process that has the root.
+        spare: Prefixes of this process that are still in use.
+    """
+    listed = prefixes(store.list(STEPS_PREFIX))
+    head = keeper.refresh()  # after the listing: see above
+    dead = tuple(prefix for prefix in orphans(listed, head) if prefix not in spare)
+    for prefix in dead:
+        delete_checkpoint(store, prefix)
+    return dead

@@ -1,0 +1,214 @@
+"""From written files to a commit, by process 0, and what the other processes learn of it.
+
+Process 0 waits for every part, compares files named, files needed and files listed by the store, writes MANIFEST.json and COMMIT, and
+changes HEAD: only that last step makes the checkpoint one. Then the part documents go. The others watch two things: HEAD naming the
+prefix is the commit; their own part gone while HEAD does not name it is the failure. Nobody needs a message from anybody.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit
+from halcyon.checkpoint.layout import expected_files
+from halcyon.checkpoint.parts import PARTS_PREFIX, Part, decode_part, part_key
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import describe_commit, encode_commit
+from halcyon_api.checkpoint_documents import (
+    COMMIT_KEY,
+    DATA_PREFIX,
+    HEAD_KEY,
+    MANIFEST_KEY,
+    CommittedStep,
+    DamagedDocument,
+    DataPosition,
+    Epoch,
+    Fingerprints,
+    Head,
+    Manifest,
+    ManifestFile,
+    ManifestLeaf,
+    Owner,
+    canonical_json,
+    decode_head,
+)
+
+Sleep = Callable[[float], None]
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+
+
+class CommitFailed(Exception):
+    """A checkpoint was not committed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a manifest says beside its files."""
+
+    step: int
+    epoch: Epoch
+    owner: Owner
+    process_count: int
+    fingerprints: Fingerprints
+    data_position: DataPosition
+    seed: int
+    mesh: dict[str, int]
+    time: str
+
+
+def gather_parts(
+    store: Store, prefix: str, own: Part, process_count: int, *, timeout_seconds: float, sleep: Sleep
+) -> tuple[ManifestFile, ...]:
+    """Wait for the parts of all other processes.
+
+    Raises:
+        CommitFailed: A process failed, or did not deliver in time; the sentence names which.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    files = list(own.files)
+    waiting = set(range(process_count)) - {own.process}
+    pause = _FIRST_PAUSE_SECONDS
+    while waiting:
+        for process in sorted(waiting):
+            data = store.read(part_key(prefix, process)).data
+            if data is None:
+                continue
+            try:
+                part = decode_part(data)
+            except DamagedDocument as damage:
+                raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
+            if part.error is not None:
+                raise CommitFailed(f"process {process} could not write its part: {part.error}")
+            files += part.files
+            waiting.remove(process)
+        if waiting and time.monotonic() >= deadline:
+            names = ", ".join(map(str, sorted(waiting)))
+            raise CommitFailed(f"no part came from process {names} of {process_count} within {timeout_seconds:g} s")
+        if waiting:
+            sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def commit(
+    store: Store,
+    keeper: HeadKeeper,
+    prefix: str,
+    leaves: tuple[ManifestLeaf, ...],
+    files: tuple[ManifestFile, ...],
+    about: Description,
+    keep: int,
+) -> CommittedStep:
+    """Commit files that are written.
+
+    Returns:
+        The checkpoint, now the newest in HEAD.
+
+    Raises:
+        CommitFailed: The files are not those that the arrays need. HEAD has not changed.
+        Fenced: A newer epoch has the root.
+        Undecided: HEAD was being changed when the store failed.
+    """
+    _check_files(store, prefix, leaves, files)
+    manifest = Manifest(
+        step=about.step,
+        epoch=about.epoch,
+        owner=about.owner,
+        process_count=about.process_count,
+        leaves=leaves,
+        files=files,
+        fingerprints=about.fingerprints,
+        data_position=about.data_position,
+        seed=about.seed,
+        versions=_versions(),
+        mesh=about.mesh,
+        time=about.time,
+    )
+    data = canonical_json(manifest.document())
+    for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):
+        if not store.create(f"{prefix}{key}", content):
+            raise CommitFailed(f"{prefix}{key} exists already with other content")
+    entry = describe_commit(prefix, data, manifest)
+    try:
+        keeper.update(lambda head: with_commit(head, entry, keep))
+    except StoreFailure as failure:
+        raise Undecided(failure) from failure
+    return entry
+
+
+class Undecided(Exception):
+    """The store failed while HEAD was being changed, so nobody knows whether it did, and the change may even still arrive.
+
+    The files must stay until a later change of HEAD has gone through: after that this one cannot.
+    """
+
+    def __init__(self, failure: StoreFailure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], files: tuple[ManifestFile, ...]) -> None:
+    named = [file.path for file in files]
+    needed = expected_files(leaves)
+    start = f"{prefix}{DATA_PREFIX}"
+    listed = {key.removeprefix(start) for key in store.list(start)}
+    for what, wrong in (
+        ("twice among the parts", {path for path in named if named.count(path) > 1} if len(named) != len(set(named)) else set()),
+        ("missing from the parts", needed - set(named)),
+        ("no file of this state", set(named) - needed),
+        ("missing from the store", needed - listed),
+        ("unknown in the store", listed - needed),
+    ):
+        if wrong:
+            raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{DATA_PREFIX}{min(wrong)}")
+
+
+def await_commit(store: Store, prefix: str, process: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep) -> Head:
+    """Wait, in a process other than 0, until the commit of `prefix` is decided.
+
+    Returns:
+        HEAD, which lists it.
+
+    Raises:
+        CommitFailed: Process 0 gave it up, or said nothing in time.
+        Fenced: A newer epoch has the root.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        # In this order: process 0 changes HEAD first and deletes the parts after.
+        given_up = store.read(part_key(prefix, process)).data is None
+        head = _ours(store, epoch, writer)
+        if head is not None and any(entry.path == prefix for entry in head.committed):
+            return head
+        if given_up:
+            raise CommitFailed("process 0 gave the checkpoint up; its log says why")
+        if time.monotonic() >= deadline:
+            raise CommitFailed(f"process 0 did not commit within {timeout_seconds:g} s")
+        sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _ours(store: Store, epoch: Epoch, writer: str) -> Head | None:
+    try:
+        head = decode_head(store.read(HEAD_KEY).data or b"")
+    except DamagedDocument:
+        return None
+    return see_ours(head, epoch, writer, store.root)
+
+
+def remove_parts(store: Store, prefix: str) -> None:
+    """Delete the part documents: the manifest holds them all."""
+    store.delete_prefix(f"{prefix}{PARTS_PREFIX}")
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in ("halcyon", "jax", "numpy", "tensorstore")}

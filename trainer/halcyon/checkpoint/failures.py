@@ -1,0 +1,85 @@
+"""From a store's error to the sentence a user reads.
+
+TensorStore's exceptions begin with a status code and end with source locations and, for object stores, the server's answer, which can
+quote the request's credentials. Only the code and a cleaned head of the text are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from halcyon.errors import RootUnusable, TrainerExit
+
+_CODE = re.compile(r"^([A-Z][A-Z_]+): ?")
+_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_LONGEST_TEXT = 300
+
+_MEND = {
+    "RESOURCE_EXHAUSTED": "has no space left; free some or enlarge it",
+    "PERMISSION_DENIED": "refuses access; give the run's credentials the right to list, read, write and delete there",
+    "UNAUTHENTICATED": "refuses access; give the run's credentials the right to list, read, write and delete there",
+    "NOT_FOUND": "does not exist; create the bucket, or correct spec.checkpoint.root",
+    "FAILED_PRECONDITION": "cannot be used; correct spec.checkpoint.root",
+    "INVALID_ARGUMENT": "cannot be used; correct spec.checkpoint.root, endpoint and region",
+    "UNIMPLEMENTED": "cannot be used; choose another kind of store in spec.checkpoint.root",
+}
+_LASTING = frozenset(_MEND) - {"RESOURCE_EXHAUSTED"}
+
+
+class SaveFailed(TrainerExit):
+    """The last checkpoint of the run could not be committed."""
+
+
+class StoreFailure(Exception):
+    """A request to the store failed.
+
+    Attributes:
+        code: Status code, such as ``RESOURCE_EXHAUSTED``.
+        text: What the store said, without credentials.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class Abandoned(Exception):
+    """Work in the background was told to stop."""
+
+
+def from_tensorstore(error: Exception) -> StoreFailure:
+    """Take code and text from an exception that TensorStore raised."""
+    if isinstance(error, StoreFailure):
+        return error
+    text = str(error)
+    match = _CODE.match(text)
+    code = match[1] if match else "UNKNOWN"
+    if "[EROFS]" in text or "Read-only file system" in text:
+        code = "PERMISSION_DENIED"
+    if "[ENOTDIR]" in text or "Not a directory" in text:
+        code = "FAILED_PRECONDITION"
+    return StoreFailure(code, clean(text[match.end() :] if match else text))
+
+
+def clean(text: str) -> str:
+    """One line without source locations, bodies of answers and credentials."""
+    text = re.split(r"\s*\[(?:source locations|tensorstore_spec|http_response_body|body)=", text)[0]
+    for variable in _SECRET_VARIABLES:
+        value = os.environ.get(variable)
+        if value:
+            text = text.replace(value, f"${variable}")
+    text = re.sub(r"(?i)(X-Amz-(?:Credential|Signature|Security-Token)|Credential|Signature)=[^&\s,]+", r"\1=…", text)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def explain(failure: StoreFailure, root: str) -> str:
+    """The sentence for a failed request: the root, what is wrong, the mend."""
+    return f"checkpoint root {root} {_MEND.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
+
+
+def as_exit(failure: StoreFailure, root: str) -> TrainerExit:
+    """The end of a training that cannot use its root: not to be retried where the same would happen again."""
+    return (RootUnusable if failure.code in _LASTING else TrainerExit)(explain(failure, root))

@@ -1,0 +1,148 @@
+"""What may become of HEAD, decided without I/O, and the one object that changes it.
+
+HEAD's compare-and-swap is the moment of commit. A writer holds the root while HEAD names its epoch *and* its writer nonce: a newer
+epoch takes the root from an older one, and of two processes of the same epoch (a pod that was made anew while the old one lingered) the
+later takes it from the earlier. Whoever lost it can never get a change through, because every change is a compare-and-swap from a HEAD
+that named him.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from halcyon.checkpoint.store import Store
+from halcyon.errors import Fenced, RootTaken
+from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Epoch, Head, Owner, decode_head, encode_head
+
+
+def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
+    """The HEAD after a process took the root.
+
+    Args:
+        head: HEAD as it is; None where the root has none.
+        owner: The run that wants it.
+        epoch: Its epoch; None for a run outside a cluster, which takes the attempt after the last.
+        writer: Nonce of the process.
+        root: For the sentences.
+
+    Raises:
+        RootTaken: It belongs to another run.
+        Fenced: A newer epoch has it.
+    """
+    if head is None:
+        return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer)
+    if not head.owner.same_run(owner):
+        raise RootTaken(
+            f"checkpoint root {root} belongs to the run {head.owner.namespace}/{head.owner.name}, not to {owner.namespace}/{owner.name}; "
+            "give each run a spec.checkpoint.root of its own"
+        )
+    if epoch is None:
+        epoch = Epoch(attempt=head.epoch.attempt + 1, restart=0)
+    if epoch < head.epoch:
+        raise _fenced(head, epoch, root)
+    return head.model_copy(update={"owner": owner, "epoch": epoch, "writer": writer})
+
+
+def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
+    newer = "epoch" if epoch < head.epoch else "process of epoch"
+    return Fenced(
+        f"checkpoint root {root} was taken by the newer {newer} {head.epoch}, so this process of epoch {epoch} may not write there any "
+        "more; let the newer one run",
+        head.epoch.attempt,
+    )
+
+
+def with_commit(head: Head, entry: CommittedStep, keep: int) -> Head:
+    """HEAD after a commit: the newest `keep` checkpoints stay, the others' deletion begins.
+
+    An older checkpoint of the very same step is superseded: it holds the same numbers, and `keep` should mean that many different steps.
+    """
+    others = [other for other in head.committed if other.step != entry.step]
+    ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
+    kept = ordered[:keep]
+    paths = {one.path for one in kept}
+    dropped = tuple(one.path for one in head.committed if one.path not in paths)
+    return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
+
+
+def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
+    """HEAD after checkpoints did not verify: they are no candidates any more, and their files stay."""
+    bad = tuple(bad)
+    paths = {one.path for one in bad}
+    return head.model_copy(
+        update={
+            "committed": tuple(one for one in head.committed if one.path not in paths),
+            "bad": (*(one for one in head.bad if one.path not in paths), *bad),
+        }
+    )
+
+
+def without_deleted(head: Head, paths: Iterable[str]) -> Head:
+    """HEAD after the deletion of these prefixes is complete."""
+    done = set(paths)
+    return head.model_copy(update={"deleting": tuple(path for path in head.deleting if path not in done)})
+
+
+class HeadKeeper:
+    """HEAD in the hands of the process that took the root.
+
+    Used by one thread at a time: by the main thread until the first save, then by the one that saves.
+    """
+
+    def __init__(self, store: Store, head: Head, generation: bytes) -> None:
+        self._store = store
+        self.head = head
+        """As last written or read."""
+        self._generation = generation
+        self._epoch = head.epoch
+        self._writer = head.writer
+
+    def update(self, change: Callable[[Head], Head]) -> Head:
+        """Change HEAD by compare-and-swap.
+
+        Raises:
+            Fenced: Another epoch or process has the root.
+            DamagedDocument: HEAD was damaged meanwhile.
+            StoreFailure: The store failed; HEAD may or may not have changed, and the next update finds out.
+        """
+        wanted = change(self.head)
+        if wanted == self.head:
+            return wanted
+        data = encode_head(wanted)
+        generation = self._store.swap(HEAD_KEY, data, self._generation)
+        if generation is None:
+            # Lost: to another writer, or to an earlier try of ours whose answer was lost on the way.
+            present = self._store.read(HEAD_KEY)
+            if present.data != data:
+                self._judge(present.data)
+                self._generation = present.generation
+                return self.update(change)
+            generation = present.generation
+        self.head, self._generation = wanted, generation
+        return wanted
+
+    def refresh(self) -> Head:
+        """Read HEAD and see that the root is still ours.
+
+        Raises:
+            Fenced: It is not.
+            DamagedDocument: It cannot be read.
+        """
+        present = self._store.read(HEAD_KEY)
+        self._judge(present.data)
+        self._generation = present.generation
+        return self.head
+
+    def _judge(self, data: bytes | None) -> None:
+        self.head = see_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)
+
+
+def see_ours(head: Head, epoch: Epoch, writer: str, root: str) -> Head:
+    """Return HEAD if it still names this epoch and writer.
+
+    Raises:
+        Fenced: It names another.
+    """
+    if (head.epoch, head.writer) != (epoch, writer):
+        raise _fenced(head, epoch, root)
+    return head

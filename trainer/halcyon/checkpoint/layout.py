@@ -1,0 +1,181 @@
+"""How a state is laid out in files, as a pure function of the arrays' global shapes and of how they are split.
+
+Every array of the state becomes one Zarr v3 array of regular chunks, one file a chunk. A chunk is a device's shard, or an equal part of it
+where that is large, so each process writes its own shards and nobody else's. Readers need only the global shape: they take the chunks that
+overlap what they want, on whatever mesh they run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from halcyon_api.checkpoint_documents import ManifestLeaf
+
+CHUNK_LIMIT_BYTES = 32 << 20
+"""Largest chunk, where the shape allows: bounds the memory of a save and lets files be written side by side."""
+METADATA_KEY = "zarr.json"
+_LONGEST_FOLDER = 200
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
+
+Region = tuple[slice, ...]
+"""A part of an array: one slice with start and stop for each dimension."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a state in memory, or the shape of one.
+
+    Attributes:
+        path: Its place in the tree, such as ``model.blocks.mlp.up.weight``.
+        value: A ``jax.Array``, ``jax.ShapeDtypeStruct``, NumPy array or number.
+        axes: Names of its axes, where it is a named array.
+    """
+
+    path: str
+    value: Any
+    axes: tuple[str, ...] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Global shape."""
+        return tuple(np.shape(self.value))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the elements."""
+        return np.dtype(self.value.dtype if hasattr(self.value, "dtype") else np.asarray(self.value).dtype)
+
+    @property
+    def sharding(self) -> jax.sharding.Sharding | None:
+        """How it is split over devices; None for what has no device."""
+        return getattr(self.value, "sharding", None)
+
+
+def flatten(state: Any) -> tuple[Leaf, ...]:
+    """The arrays of a tree with their paths, in the tree's order.
+
+    Raises:
+        TypeError: A leaf is no array; the sentence names its path.
+    """
+    entries, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_named)
+    return tuple(_leaf(jax.tree_util.keystr(path, simple=True, separator="."), value) for path, value in entries)
+
+
+def unflatten(template: Any, arrays: Sequence[Any]) -> Any:
+    """A tree like `template` with other arrays in the order of `flatten`."""
+    entries, structure = jax.tree_util.tree_flatten(template, is_leaf=_is_named)
+    values = [type(entry)(array, entry.axes) if _is_named(entry) else array for entry, array in zip(entries, arrays, strict=True)]
+    return jax.tree_util.tree_unflatten(structure, values)
+
+
+def _is_named(node: Any) -> bool:
+    """Whether a node is a Haliax named array: told by its parts, so that Haliax need not be imported."""
+    return hasattr(node, "array") and hasattr(node, "axes") and not isinstance(node, type)
+
+
+def _leaf(path: str, value: Any) -> Leaf:
+    axes = None
+    if _is_named(value):
+        axes = tuple(axis.name for axis in value.axes)
+        value = value.array
+    numeric = isinstance(value, (int, float, bool, np.generic, np.ndarray, jax.Array, jax.ShapeDtypeStruct))
+    # A typed key of jax.random has a dtype that NumPy does not know.
+    if not numeric or not isinstance(getattr(value, "dtype", np.dtype(int)), np.dtype):
+        raise TypeError(f"state leaf {path!r} is a {type(value).__name__} that no file can hold; keep only arrays of numbers in the state")
+    return Leaf(path, value, axes)
+
+
+def describe(leaf: Leaf, limit_bytes: int = CHUNK_LIMIT_BYTES) -> ManifestLeaf:
+    """A leaf as the manifest lists it. The same on every process."""
+    shard = tuple(leaf.sharding.shard_shape(leaf.shape)) if leaf.sharding is not None else leaf.shape
+    chunks = chunk_shape(shard, leaf.dtype.itemsize, limit_bytes)
+    return ManifestLeaf(path=leaf.path, shape=leaf.shape, dtype=leaf.dtype.name, axes=leaf.axes, chunk_shape=chunks)
+
+
+def chunk_shape(shard: tuple[int, ...], itemsize: int, limit_bytes: int) -> tuple[int, ...]:
+    """Split a shard evenly until a part is small enough.
+
+    Divides by the smallest prime factor that any dimension has, first dimension first, so that a prime dimension (a vocabulary) is not cut
+    into single rows while another can be halved.
+
+    Args:
+        shard: Shape of one device's part.
+        itemsize: Bytes of an element.
+        limit_bytes: Size to come down to.
+
+    Returns:
+        A shape that divides `shard` in every dimension.
+    """
+    dims = [max(size, 1) for size in shard]
+    while math.prod(dims) * itemsize > limit_bytes:
+        factor, axis = min((_smallest_factor(size), axis) for axis, size in enumerate(dims) if size > 1)
+        dims[axis] //= factor
+    return tuple(dims)
+
+
+def _smallest_factor(number: int) -> int:
+    return next((factor for factor in range(2, math.isqrt(number) + 1) if number % factor == 0), number)
+
+
+def folder(path: str) -> str:
+    """Folder of a leaf below ``data/``: its path, with what file systems or object stores may not like written as ``=XX``.
+
+    No two paths share a folder: the escape is invertible, and what is too long carries its hash.
+    """
+    name = "".join(char if char in _PLAIN else "".join(f"={byte:02X}" for byte in char.encode()) for char in path)
+    if not name.strip("."):
+        name = f"={name}"
+    if len(name) > _LONGEST_FOLDER:
+        name = f"{name[: _LONGEST_FOLDER - 34]}=h{hashlib.sha256(path.encode()).hexdigest()[:32]}"
+    return name
+
+
+def chunk_key(indices: Sequence[int]) -> str:
+    """Key of a chunk below its leaf's folder, as Zarr v3's default encoding has it."""
+    return "/".join(["c", *map(str, indices)])
+
+
+def chunk_region(leaf: ManifestLeaf, indices: Sequence[int]) -> Region:
+    """The part of the array that a chunk holds."""
+    return tuple(
+        slice(index * chunk, min((index + 1) * chunk, size))
+        for index, chunk, size in zip(indices, leaf.chunk_shape, leaf.shape, strict=True)
+    )
+
+
+def chunks_of(leaf: ManifestLeaf, region: Region | None = None) -> Iterator[tuple[int, ...]]:
+    """Indices of the chunks that overlap a region, by default of all chunks. An array without elements has none."""
+    if math.prod(leaf.shape) == 0:
+        return iter(())
+    region = whole(leaf.shape) if region is None else region
+    ranges = (range(part.start // chunk, -(-part.stop // chunk)) for part, chunk in zip(region, leaf.chunk_shape, strict=True))
+    return itertools.product(*ranges)
+
+
+def whole(shape: Sequence[int]) -> Region:
+    """The region that is the whole array."""
+    return tuple(slice(0, size) for size in shape)
+
+
+def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
+    """JAX's index of a shard, whose slices may be open, as a region."""
+    return tuple(slice(part.start or 0, size if part.stop is None else part.stop) for part, size in zip(index, shape, strict=True))
+
+
+def expected_files(leaves: Sequence[ManifestLeaf]) -> set[str]:
+    """Paths below ``data/`` of all files that a complete checkpoint of these leaves has."""
+    files = set()
+    for leaf in leaves:
+        name = folder(leaf.path)
+        files.add(f"{name}/{METADATA_KEY}")
+        files.update(f"{name}/{chunk_key(indices)}" for indices in chunks_of(leaf))
+    return files

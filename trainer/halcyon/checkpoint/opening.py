@@ -1,0 +1,158 @@
+"""Taking a root: is it usable, is it ours, is the run the same, and then the fence. Process 0 does this.
+
+Everything that can refuse the run is looked at before anything is written, so a refused process leaves the root as it was.
+"""
+
+from __future__ import annotations
+
+import json
+
+from halcyon.checkpoint.changes import differences, sentence
+from halcyon.checkpoint.failures import StoreFailure, as_exit
+from halcyon.checkpoint.head import HeadKeeper, take
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
+from halcyon.errors import NoValidCheckpoint, RootUnusable, RunChanged, TrainerExit
+from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, Epoch, Fingerprints, Head, Owner, decode_head, encode_head
+
+PROBE_KEY = "PROBE"
+QUARANTINE_PREFIX = "quarantine/"
+_TRIES = 20
+
+
+def take_root(
+    store: Store, *, owner: Owner, epoch: Epoch | None, writer: str, fingerprints: Fingerprints, expected_step: int
+) -> HeadKeeper:
+    """Make this process the only writer of a root.
+
+    Raises:
+        RootTaken: The root belongs to another run.
+        Fenced: A newer epoch has it.
+        RunChanged: The run is not the one that made the checkpoints.
+        NoValidCheckpoint: There should be a checkpoint, and none is known.
+        RootUnusable: The root cannot be written, or does not tell two writers apart.
+        StoreFailure: The store did not answer.
+    """
+    probed = False
+    for _ in range(_TRIES):
+        present = store.read(HEAD_KEY)
+        head = load_head(store, present.data)
+        wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
+        _expect_checkpoint(head, expected_step, store.root)
+        if head is not None:
+            _expect_same_run(store, head, fingerprints)
+        if not probed:
+            probe(store, writer)
+            probed = True
+        if present.data is not None and not _readable(present.data):
+            store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
+        data = encode_head(wanted)
+        generation = store.swap(HEAD_KEY, data, present.generation)
+        if generation is None:  # lost to another starter, or our own first try arrived and its answer did not
+            again = store.read(HEAD_KEY)
+            generation = again.generation if again.data == data else None
+        if generation is not None:
+            return HeadKeeper(store, wanted, generation)
+    raise TrainerExit(f"checkpoint root {store.root} is being taken by others without end; see that one run alone uses it")
+
+
+def load_head(store: Store, data: bytes | None) -> Head | None:
+    """HEAD from its bytes; from the checkpoints themselves where it is missing or damaged; None where the root is fresh.
+
+    Raises:
+        NoValidCheckpoint: HEAD is damaged and no checkpoint tells what it was.
+    """
+    reason = None
+    if data is not None:
+        try:
+            return decode_head(data)
+        except DamagedDocument as damage:
+            reason = str(damage)
+    head = rebuild_head(store)
+    if head is None and reason is not None:
+        raise NoValidCheckpoint(
+            f"{reason} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from a backup, or give "
+            "the run a new spec.checkpoint.root"
+        )
+    return head
+
+
+def _readable(data: bytes) -> bool:
+    try:
+        decode_head(data)
+    except DamagedDocument:
+        return False
+    return True
+
+
+def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:
+    if head is not None and head.committed:
+        return
+    if head is not None and head.bad:
+        raise NoValidCheckpoint(
+            f"no checkpoint in {root} is left that verifies ({len(head.bad)} are damaged, the newest at step "
+            f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new spec.checkpoint.root to begin again"
+        )
+    if expected_step > 0:
+        raise NoValidCheckpoint(
+            f"the run had a checkpoint at step {expected_step}, but {root} holds none; correct spec.checkpoint.root or restore its files, "
+            "or give the run a new root to begin again"
+        )
+
+
+def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:
+    """Compare with the newest checkpoint whose manifest can be read; whether its data can is the restore's concern."""
+    for entry in head.committed:
+        try:
+            manifest = read_manifest(store, entry)
+        except Damaged:
+            continue
+        clauses = differences(fingerprints, manifest.fingerprints)
+        if clauses:
+            raise RunChanged(sentence(clauses, entry.step, store.root))
+        return
+
+
+def probe(store: Store, nonce: str) -> None:
+    """See that the root can be written and that it tells two writers apart.
+
+    Raises:
+        RootUnusable: It cannot, or does not.
+        StoreFailure: The store did not answer.
+    """
+    try:
+        for _ in range(_TRIES):
+            before = store.read(PROBE_KEY)
+            first = store.swap(PROBE_KEY, _probe(nonce, 1), before.generation)
+            if first is None:
+                continue  # another process is probing
+            stale = store.swap(PROBE_KEY, _probe(nonce, 2), before.generation)
+            fresh = store.swap(PROBE_KEY, _probe(nonce, 3), first)
+            if stale is not None:
+                raise RootUnusable(
+                    f"checkpoint root {store.root} does not honour conditional writes (a stale one went through), so two writers could "
+                    "overwrite each other there; choose a store that supports If-Match and If-None-Match"
+                )
+            if fresh is not None:
+                break
+        store.delete(PROBE_KEY)
+    except StoreFailure as failure:
+        if failure.code == "RESOURCE_EXHAUSTED":
+            raise RootUnusable(str(as_exit(failure, store.root))) from None
+        raise
+
+
+def _probe(nonce: str, number: int) -> bytes:
+    return json.dumps({"probe": nonce, "write": number}).encode()
+
+
+def same_root_everywhere(store: Store, writer: str) -> str:
+    """What is wrong with this process's view of a root that process 0 has just taken; empty if it is the same root."""
+    try:
+        data = store.read(HEAD_KEY).data
+        head = decode_head(data) if data is not None else None
+    except StoreFailure as failure:
+        return f"cannot read {HEAD_KEY}: {failure}"
+    except DamagedDocument as damage:
+        return str(damage)
+    return "" if head is not None and head.writer == writer else f"sees {'another' if head else 'no'} {HEAD_KEY} there"

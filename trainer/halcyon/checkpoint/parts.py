@@ -1,0 +1,123 @@
+"""What one process writes of a checkpoint: its shards' files, then a part document that lists them.
+
+A process meets the others only through the root, because device collectives of a background thread would race with those of the step. The
+part document carries its own hash, so a torn one is known as such. A process that fails says so in its part, if the store still takes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from halcyon.checkpoint.codec import LeafCodec
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region, chunks_of, folder
+from halcyon.checkpoint.snapshot import Shard, Snapshot
+from halcyon.checkpoint.store import Store
+from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, ManifestLeaf, canonical_json
+
+WORKERS = 8
+"""Files written or read side by side by one process."""
+PARTS_PREFIX = "parts/"
+_TAIL_BYTES = 8
+
+Result = TypeVar("Result")
+
+
+class Part(Document):
+    """One process's share of a checkpoint."""
+
+    process: int
+    files: tuple[ManifestFile, ...] = ()
+    error: str | None = None
+
+
+def part_key(prefix: str, process: int) -> str:
+    """Key of a process's part document."""
+    return f"{prefix}{PARTS_PREFIX}{process:06d}.json"
+
+
+def encode_part(part: Part) -> bytes:
+    """A part as it is stored."""
+    document = part.document()
+    return canonical_json({"part": document, "sha256": hashlib.sha256(canonical_json(document)).hexdigest()})
+
+
+def decode_part(data: bytes) -> Part:
+    """Read a stored part.
+
+    Raises:
+        DamagedDocument: It is not what was written.
+    """
+    try:
+        sealed = json.loads(data)
+        document = canonical_json(sealed["part"])
+        if hashlib.sha256(document).hexdigest() != sealed["sha256"]:
+            raise DamagedDocument("a part manifest does not have the hash that it carries")
+        return Part.model_validate_json(document)
+    except DamagedDocument:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedDocument(f"a part manifest cannot be read: {type(error).__name__}") from None
+
+
+def write_files(store: Store, prefix: str, snapshot: Snapshot, *, metadata: bool) -> tuple[ManifestFile, ...]:
+    """Write a process's shards below ``PREFIX/data/`` and see that the store has each file.
+
+    Args:
+        store: The root.
+        prefix: Prefix of the checkpoint.
+        snapshot: What to write.
+        metadata: Whether to write the leaves' ``zarr.json`` too (one process does).
+
+    Raises:
+        StoreFailure: The store refused, or does not hold what it took. Other files may still be under way when the first one fails; all
+            have ended when this returns.
+    """
+    codecs = [LeafCodec(leaf) for leaf in snapshot.leaves]
+    jobs: list[Callable[[], ManifestFile]] = []
+    if metadata:
+        jobs += [
+            lambda leaf=leaf, codec=codec: _put(store, prefix, f"{folder(leaf.path)}/{METADATA_KEY}", codec.metadata())
+            for leaf, codec in zip(snapshot.leaves, codecs, strict=True)
+        ]
+    for shard in snapshot.shards:
+        leaf, codec = snapshot.leaves[shard.leaf], codecs[shard.leaf]
+        jobs += [
+            lambda leaf=leaf, codec=codec, shard=shard, indices=indices: _put(
+                store, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codec.encode(indices, _chunk(leaf, shard, indices))
+            )
+            for indices in chunks_of(leaf, shard.region)
+        ]
+    return tuple(in_parallel(jobs))
+
+
+def in_parallel(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run jobs in `WORKERS` threads. After the first failure none is begun any more, and it is raised once all have ended."""
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="checkpoint-io") as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _chunk(leaf: ManifestLeaf, shard: Shard, indices: tuple[int, ...]) -> np.ndarray:
+    parts = zip(chunk_region(leaf, indices), shard.region, strict=True)
+    return shard.data[tuple(slice(part.start - own.start, part.stop - own.start) for part, own in parts)]
+
+
+def _put(store: Store, prefix: str, path: str, data: bytes) -> ManifestFile:
+    """Write one file, then ask for its end: the last bytes are the chunk's checksum, and only a file of this size has them there."""
+    key = f"{prefix}{DATA_PREFIX}{path}"
+    store.write(key, data)
+    start = max(0, len(data) - _TAIL_BYTES)
+    if store.tail(key, start) != data[start:]:
+        raise StoreFailure("DATA_LOSS", f"the store took {key} and does not hold it")
+    return ManifestFile(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

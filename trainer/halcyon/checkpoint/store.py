@@ -1,0 +1,162 @@
+"""A checkpoint root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers.
+
+Three facts of that interface shape this module. An empty ``if_equal`` means *no condition*, so "must not exist" is written as the
+generation that a read of the missing key returned. A lost compare-and-swap does not raise: it returns an empty generation. And a request
+that was retried inside the driver can report a loss although its first try arrived, so whoever loses looks at what is there now
+(`HeadKeeper`).
+
+Every wait has a deadline and ends early when the work is abandoned: a store that never answers (a file lock held by a stopped process, a
+black-holed network) must not hold a process forever.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorstore as ts
+
+from halcyon.checkpoint.failures import Abandoned, StoreFailure, from_tensorstore
+from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+
+_WAIT_SLICE_SECONDS = 0.2
+_RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
+"""About half a minute in all: a gateway that is being restarted comes back in that time."""
+
+
+def kvstore_spec(checkpoint: CheckpointSpec) -> dict[str, Any]:
+    """TensorStore's JSON description of the root. Holds no credentials: the drivers find those in the environment.
+
+    S3 with an endpoint is addressed by path (``ENDPOINT/BUCKET/KEY``), which every gateway understands.
+    """
+    root = parse_root(checkpoint.root)
+    if root.scheme == "file":
+        return {"driver": "file", "path": f"{root.path}/"}
+    if root.scheme == "gs":
+        return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
+    spec: dict[str, Any] = {"driver": "s3", "bucket": root.bucket, "path": f"{root.path}/", "s3_request_retries": _RETRIES}
+    if checkpoint.endpoint:
+        spec["endpoint"] = checkpoint.endpoint.rstrip("/")
+    region = checkpoint.region or ("us-east-1" if checkpoint.endpoint else None)
+    if region:
+        spec["aws_region"] = region
+    return spec
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a key holds: the bytes (None where the key is missing) and the generation for a compare-and-swap."""
+
+    data: bytes | None
+    generation: bytes
+
+
+class Store:
+    """The keys below one root.
+
+    Args:
+        checkpoint: Root, endpoint and region.
+        abandoned: Asked while waiting; True ends the wait with `Abandoned`.
+        timeout_seconds: The longest wait for one request.
+    """
+
+    def __init__(
+        self, checkpoint: CheckpointSpec, *, abandoned: Callable[[], bool] = lambda: False, timeout_seconds: float = 300.0
+    ) -> None:
+        self.root = checkpoint.root.rstrip("/")
+        self._abandoned = abandoned
+        self._timeout_seconds = timeout_seconds
+        self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
+        if self.root.startswith("s3://"):
+            # Off by default for endpoints other than AWS's own: without it the driver compares by a read before the write.
+            os.environ.setdefault("TENSORSTORE_S3_USE_CONDITIONAL_WRITE", "true")
+        self._kvstore: ts.KvStore = self._wait(lambda: ts.KvStore.open(kvstore_spec(checkpoint)))
+
+    def read(self, key: str) -> Value:
+        """The value of a key and its generation."""
+        result = self._wait(lambda: self._kvstore.read(key))
+        return Value(result.value if result.state == "value" else None, result.stamp.generation)
+
+    def tail(self, key: str, start: int) -> bytes | None:
+        """The bytes of a key from `start` on: one small request tells size and end. None where the key is missing or shorter."""
+        try:
+            result = self._wait(lambda: self._kvstore.read(key, byte_range=slice(start, None)))
+        except StoreFailure as failure:
+            if failure.code == "OUT_OF_RANGE":
+                return None
+            raise
+        return result.value if result.state == "value" else None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a key that nobody else writes."""
+        self._wait(lambda: self._kvstore.write(key, data))
+
+    def swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
+        """Write a key only if its generation is still the given one.
+
+        Returns:
+            The new generation, or None where another writer came first.
+        """
+        if not generation:
+            raise ValueError("an empty generation would be no condition at all")
+        return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a key that does not exist yet; False where it does, with other content."""
+        present = self.read(key)
+        if present.data is None and self.swap(key, data, present.generation) is not None:
+            return True
+        return self.read(key).data == data
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, in order, as seen from the root."""
+        keys = self._wait(lambda: self._kvstore.list(_range(prefix)))
+        return sorted(os.fsdecode(key) for key in keys)
+
+    def delete(self, key: str) -> None:
+        """Delete a key, if it is there."""
+        self._wait(lambda: self._kvstore.write(key, None))
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete everything below a prefix that ends with a slash."""
+        if not prefix.endswith("/"):
+            raise ValueError(f"a prefix ends with a slash, not {prefix!r}")
+        self._wait(lambda: self._kvstore.delete_range(_range(prefix)))
+        if self._folder is not None:
+            _remove_empty_folder(self._folder / prefix)
+
+    def _wait(self, start: Callable[[], Any]) -> Any:
+        """Wait for the future that `start` returns, in slices, so that abandoned work ends soon."""
+        deadline = time.monotonic() + self._timeout_seconds
+        try:
+            future = start()
+            while True:
+                if self._abandoned():
+                    raise Abandoned
+                try:
+                    return future.result(timeout=_WAIT_SLICE_SECONDS)
+                except TimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise StoreFailure("DEADLINE_EXCEEDED", f"no answer within {self._timeout_seconds:g} s") from None
+        except (StoreFailure, Abandoned):
+            raise
+        except Exception as error:  # TensorStore raises ValueError, NotImplementedError and others, by status code
+            raise from_tensorstore(error) from None
+
+
+def _range(prefix: str) -> ts.KvStore.KeyRange:
+    """Keys that begin with `prefix`: up to the prefix with its last byte plus one."""
+    start = os.fsencode(prefix)
+    return ts.KvStore.KeyRange(start, start[:-1] + bytes([start[-1] + 1])) if start else ts.KvStore.KeyRange()
+
+
+def _remove_empty_folder(folder: Path) -> None:
+    """Files live in folders, which no key names. A folder that somebody put something into stays."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return

@@ -1,0 +1,163 @@
+"""Is a checkpoint what was written? And: which are there, if HEAD itself is lost?
+
+Trust runs in one direction: HEAD carries its own hash and names the hash of a manifest; COMMIT says the same; the manifest names size
+and hash of every file. A file is believed only after that chain, so a flipped bit, a cut, a missing or an exchanged file shows wherever
+it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+
+from pydantic import ValidationError
+
+from halcyon.checkpoint.layout import expected_files
+from halcyon.checkpoint.parts import in_parallel
+from halcyon.checkpoint.store import Store
+from halcyon_api.checkpoint_documents import (
+    COMMIT_KEY,
+    DATA_PREFIX,
+    MANIFEST_KEY,
+    STEPS_PREFIX,
+    Commit,
+    CommittedStep,
+    Epoch,
+    Head,
+    Manifest,
+    ManifestFile,
+    canonical_json,
+)
+
+_PREFIX = re.compile(rf"^{STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/")
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written; the message says how."""
+
+
+def encode_commit(manifest: bytes, epoch: Epoch) -> bytes:
+    """The COMMIT mark of a manifest."""
+    return canonical_json(Commit(manifest_sha256=_sha256(manifest), epoch=epoch).document())
+
+
+def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
+    """Read the manifest of a checkpoint that HEAD lists, and check it against HEAD and COMMIT.
+
+    Raises:
+        Damaged: One of the three does not fit the others.
+        StoreFailure: The store did not answer.
+    """
+    data, mark = (store.read(f"{entry.path}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
+    if data is None:
+        raise Damaged("MANIFEST.json is missing")
+    if _sha256(data) != entry.manifest_sha256:
+        raise Damaged("MANIFEST.json does not have the hash that HEAD names")
+    if mark != encode_commit(data, entry.epoch):
+        raise Damaged("COMMIT is missing or does not name the manifest")
+    manifest = _parse(data)
+    if (manifest.step, manifest.epoch) != (entry.step, entry.epoch):
+        raise Damaged(f"MANIFEST.json is of step {manifest.step}, HEAD says {entry.step}")
+    return manifest
+
+
+def _parse(data: bytes) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise Damaged(f"MANIFEST.json cannot be read: {error.errors()[0]['msg']}") from None
+    if expected_files(manifest.leaves) != {file.path for file in manifest.files}:
+        raise Damaged("MANIFEST.json does not list the files that its arrays need")
+    return manifest
+
+
+def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:
+    """Read one file of a checkpoint whole, and check it.
+
+    Raises:
+        Damaged: It is missing, or differs from the manifest.
+        StoreFailure: The store did not answer.
+    """
+    data = store.read(f"{prefix}{DATA_PREFIX}{file.path}").data
+    if data is None:
+        raise Damaged(f"data/{file.path} is missing")
+    if len(data) != file.size_bytes:
+        raise Damaged(f"data/{file.path} has {len(data)} bytes instead of {file.size_bytes}")
+    if _sha256(data) != file.sha256:
+        raise Damaged(f"data/{file.path} does not have the hash that the manifest names")
+    return data
+
+
+def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
+    """Read a whole checkpoint and tell everything that is wrong with it, one sentence each; empty if it is sound."""
+    try:
+        manifest = read_manifest(store, entry)
+    except Damaged as damage:
+        return (str(damage),)
+
+    def look(file: ManifestFile) -> str | None:
+        try:
+            read_file(store, entry.path, file)
+        except Damaged as damage:
+            return str(damage)
+        return None
+
+    jobs: list[Callable[[], str | None]] = [lambda file=file: look(file) for file in manifest.files]
+    return tuple(damage for damage in in_parallel(jobs) if damage)
+
+
+def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
+    """The checkpoint prefixes among keys, in order. What does not look like one is somebody else's and not ours to judge."""
+    return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
+
+
+def attempt_of(prefix: str) -> int:
+    """The attempt in a prefix."""
+    match = _PREFIX.match(prefix)
+    if match is None:
+        raise ValueError(f"{prefix!r} is no prefix of a checkpoint")
+    return int(match[2])
+
+
+def rebuild_head(store: Store) -> Head | None:
+    """What HEAD must have been, from the checkpoints themselves, where HEAD is lost; None where none is committed.
+
+    A fenced writer may have left a COMMIT that never reached HEAD; it is taken up here, because it is a whole checkpoint of the same
+    run, and the run's numbers at a step are the same whoever made them. The epoch is the newest that left a trace.
+    """
+    found = prefixes(store.list(STEPS_PREFIX))
+    entries: list[tuple[CommittedStep, Manifest]] = []
+    for prefix in found:
+        data, mark = (store.read(f"{prefix}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
+        if data is None or mark is None:
+            continue
+        try:
+            manifest = _parse(data)
+        except Damaged:
+            continue
+        if mark == encode_commit(data, manifest.epoch):
+            entries.append((describe_commit(prefix, data, manifest), manifest))
+    if not entries:
+        return None
+    entries.sort(key=lambda one: (one[0].step, one[0].epoch.attempt, one[0].epoch.restart), reverse=True)
+    committed = tuple(entry for entry, _ in entries)
+    epochs = [entry.epoch for entry in committed] + [Epoch(attempt=attempt_of(prefix), restart=0) for prefix in found]
+    epoch = max(epochs, key=lambda one: (one.attempt, one.restart))
+    return Head(owner=entries[0][1].owner, epoch=epoch, committed=committed)
+
+
+def describe_commit(prefix: str, data: bytes, manifest: Manifest) -> CommittedStep:
+    """The entry of HEAD for a checkpoint whose manifest is `data`."""
+    return CommittedStep(
+        step=manifest.step,
+        epoch=manifest.epoch,
+        path=prefix,
+        manifest_sha256=_sha256(data),
+        size_bytes=sum(file.size_bytes for file in manifest.files) + len(data),
+        time=manifest.time,
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
