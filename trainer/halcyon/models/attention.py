@@ -1,0 +1,80 @@
+"""Causal attention in plain XLA.
+
+Scores and softmax are float32 in every precision. Short sequences take one product over all pairs of positions. Longer ones are computed
+a block of queries at a time, each block recomputed in the backward pass, so that memory grows with the sequence length and not with its
+square (the idea of Rabe and Staats 2021; a block sees its whole row of scores, so no running maximum is needed).
+"""
+
+from __future__ import annotations
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+
+from halcyon.models.blocked import cut, joined
+
+QUERY_BLOCK = 512
+"""Queries of a block. Sequences up to twice as long are not split."""
+
+_MASKED = -1e30
+
+
+def causal_attention(
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    *,
+    position: Axis,
+    key_position: Axis,
+    head_size: Axis,
+    segment_ids: NamedArray | None = None,
+    block: int = QUERY_BLOCK,
+) -> NamedArray:
+    """Softmax-weighted values of the positions up to and including the query's own.
+
+    Args:
+        query: (..., position, ..., head_size). Axes that `key` lacks, such as the queries of a group, share keys and values.
+        key: (..., key_position, ..., head_size).
+        value: Like `key`.
+        position: The queries' positions.
+        key_position: The keys' positions, as many.
+        head_size: What a score is summed over.
+        segment_ids: (..., position) integers. A query sees only keys of its own segment. None: one segment.
+        block: Queries computed together when the sequence is longer than twice this number.
+
+    Returns:
+        The axes of `query`, in its type.
+    """
+    query = query * head_size.size**-0.5
+    key_segments = None if segment_ids is None else segment_ids.rename({position: key_position})
+    numbers = hax.arange(position)
+    if position.size <= 2 * block or position.size % block:
+        return _attend(query, key, value, numbers, segment_ids, key_segments, key_position, head_size)
+
+    @jax.checkpoint
+    def one(part: tuple[NamedArray, NamedArray, NamedArray | None]) -> NamedArray:
+        some, their_numbers, their_segments = part
+        return _attend(some, key, value, their_numbers, their_segments, key_segments, key_position, head_size)
+
+    return joined(jax.lax.map(one, cut((query, numbers, segment_ids), position.size // block)))
+
+
+def _attend(
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    query_numbers: NamedArray,
+    query_segments: NamedArray | None,
+    key_segments: NamedArray | None,
+    key_position: Axis,
+    head_size: Axis,
+) -> NamedArray:
+    """Attention of some queries, scaled already, to all keys."""
+    precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
+    scores = hax.dot(query, key, axis=head_size, precision=precision, preferred_element_type=jnp.float32)
+    visible = query_numbers.broadcast_axis(key_position) >= hax.arange(key_position)
+    if query_segments is not None and key_segments is not None:
+        visible = visible & (query_segments.broadcast_axis(key_position) == key_segments)
+    weights = hax.nn.softmax(hax.where(visible, scores, _MASKED), axis=key_position)
+    return hax.dot(weights.astype(query.dtype), value, axis=key_position, precision=precision, out_axes=query.axes)

@@ -1,0 +1,156 @@
+"""GPT-2 (Radford et al. 2019): LayerNorm before each part, learned positions, biases everywhere, GELU, tied embeddings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import equinox as eqx
+import haliax as hax
+import haliax.nn as hnn
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.attention import causal_attention
+from halcyon.models.causal_lm import CausalLM
+from halcyon.models.layers import Embedding, LayerNorm, Linear, stack
+from halcyon.parallel import axes
+from halcyon_api.spec.model import Gpt2Spec
+
+
+@dataclass(frozen=True)
+class Gpt2Axes:
+    """The axes of one GPT-2."""
+
+    embed: Axis
+    heads: Axis
+    head_size: Axis
+    mlp: Axis
+    layers: Axis
+
+    @staticmethod
+    def of(spec: Gpt2Spec) -> Gpt2Axes:
+        """The axes that a spec describes."""
+        return Gpt2Axes(
+            embed=Axis(axes.EMBED, spec.hidden_size),
+            heads=Axis(axes.HEADS, spec.heads),
+            head_size=Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads),
+            mlp=Axis(axes.MLP, spec.mlp_size),
+            layers=Axis(axes.LAYERS, spec.layers),
+        )
+
+
+def _residual_std(spec: Gpt2Spec) -> float:
+    """Of projections into the residual stream: smaller with depth, so that its variance does not grow (section 2.3 of the paper)."""
+    return spec.initializer_std / math.sqrt(2 * spec.layers)
+
+
+class Gpt2Attention(eqx.Module):
+    """Multi-head attention."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    head_size: Axis = eqx.field(static=True)
+
+    @staticmethod
+    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2Attention:
+        """Normal weights, zero biases."""
+        at = Gpt2Axes.of(spec)
+        q, k, v, o = jax.random.split(key, 4)
+        heads, std = (at.heads, at.head_size), spec.initializer_std
+        return Gpt2Attention(
+            query=Linear.init((at.embed,), heads, std=std, dtype=dtype, bias=True, key=q),
+            key=Linear.init((at.embed,), heads, std=std, dtype=dtype, bias=True, key=k),
+            value=Linear.init((at.embed,), heads, std=std, dtype=dtype, bias=True, key=v),
+            output=Linear.init(heads, (at.embed,), std=_residual_std(spec), dtype=dtype, bias=True, key=o),
+            head_size=at.head_size,
+        )
+
+    def __call__(self, x: NamedArray, segment_ids: NamedArray | None) -> NamedArray:
+        """(..., position, embed) to the same."""
+        position = x.resolve_axis(axes.POSITION)
+        key_position = position.alias(axes.KEY_POSITION)
+        attended = causal_attention(
+            self.query(x),
+            self.key(x).rename({position: key_position}),
+            self.value(x).rename({position: key_position}),
+            position=position,
+            key_position=key_position,
+            head_size=self.head_size,
+            segment_ids=segment_ids,
+        )
+        return self.output(attended)
+
+
+class Gpt2Block(eqx.Module):
+    """Attention and MLP, each added to the residual stream."""
+
+    attention_norm: LayerNorm
+    attention: Gpt2Attention
+    mlp_norm: LayerNorm
+    mlp_up: Linear
+    mlp_down: Linear
+
+    @staticmethod
+    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2Block:
+        """One block."""
+        at = Gpt2Axes.of(spec)
+        attention, up, down = jax.random.split(key, 3)
+        return Gpt2Block(
+            attention_norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            attention=Gpt2Attention.init(spec, dtype, key=attention),
+            mlp_norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            mlp_up=Linear.init((at.embed,), (at.mlp,), std=spec.initializer_std, dtype=dtype, bias=True, key=up),
+            mlp_down=Linear.init((at.mlp,), (at.embed,), std=_residual_std(spec), dtype=dtype, bias=True, key=down),
+        )
+
+    def __call__(self, x: NamedArray, segment_ids: NamedArray | None) -> NamedArray:
+        """(..., position, embed) to the same."""
+        x = x + self.attention(self.attention_norm(x), segment_ids)
+        hidden = hnn.gelu(self.mlp_up(self.mlp_norm(x)), approximate=True)  # the tanh form, as in the published model
+        return hax.auto_sharded(x + self.mlp_down(hidden))
+
+
+class Gpt2(CausalLM):
+    """A GPT-2 decoder."""
+
+    embedding: Embedding
+    positions: Embedding
+    blocks: hnn.Stacked[Gpt2Block]
+    norm: LayerNorm
+    vocab: Axis = eqx.field(static=True)
+    max_position: Axis = eqx.field(static=True)
+    embed: Axis = eqx.field(static=True)
+
+    @staticmethod
+    def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
+        """Random parameters: normal with `initializer_std`, smaller where a block writes to the residual stream; biases 0, norms 1."""
+        at = Gpt2Axes.of(spec)
+        std = spec.initializer_std
+        embedding, positions, blocks = jax.random.split(key, 3)
+        return Gpt2(
+            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=embedding),
+            positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=positions),
+            blocks=stack(lambda key: Gpt2Block.init(spec, dtype, key=key), at.layers, remat=spec.remat, key=blocks),
+            norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            vocab=vocab,
+            max_position=max_position,
+            embed=at.embed,
+        )
+
+    def features(self, tokens: NamedArray, *, segment_ids: NamedArray | None = None, compute_dtype: jnp.dtype) -> NamedArray:
+        """(..., position) tokens to (..., position, embed)."""
+        position = self._position_axis(tokens)
+        learned = self.positions.weight.slice(self.max_position, position).astype(compute_dtype)
+        x = hax.auto_sharded(self.embedding(tokens, compute_dtype) + learned)
+        x = self.blocks.fold_via(lambda block, carry: block(carry, segment_ids))(x)
+        return self.norm(x)
+
+    @property
+    def head(self) -> NamedArray:
+        """(vocab, embed)."""
+        return self.embedding.weight

@@ -1,0 +1,139 @@
+"""The layers that both architectures are made of: linear maps, embeddings, norms.
+
+Precision. A layer takes its activations in the compute type and gives them back in it. Parameters keep their own type and are cast at
+their use, next to the product, so that a sharded weight is gathered over the network in the compute type. Norms compute in float32 in
+any case.
+
+The layers are Halcyon's own rather than ``haliax.nn``'s, for three reasons: there, norms follow the type of their input, the
+initialisation is fixed to fan-in scaling, and a linear layer carries a function as a leaf of the tree, which ``jax.jit`` and checkpoints
+refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import equinox as eqx
+import haliax as hax
+import haliax.nn as hnn
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from haliax.axis import AxisSpec
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.roles import Role, parameter
+from halcyon_api.spec.model import Remat
+
+Block = TypeVar("Block", bound=eqx.Module)
+
+
+def stack(init: Callable[[PRNGKeyArray], Block], layers: Axis, *, remat: Remat, key: PRNGKeyArray) -> hnn.Stacked[Block]:
+    """As many blocks as `layers` says, each from its own key, as one module whose parameters have that axis in front.
+
+    Folding over it is one scan, so compilation takes as long for 80 blocks as for one.
+    """
+    blocks = hax.vmap(init, layers)(jax.random.split(key, layers.size))
+    return hnn.Stacked(blocks, layers, hnn.ScanCheckpointPolicy.from_bool_or_str(remat == "full"))
+
+
+def normal(key: PRNGKeyArray, axes: AxisSpec, std: float, dtype: jnp.dtype) -> NamedArray:
+    """Normally distributed values with mean 0. Drawn in float32, so that every type starts from the same numbers."""
+    return (hax.random.normal(key, axes, dtype=jnp.float32) * std).astype(dtype)
+
+
+def contract(x: NamedArray, weight: NamedArray, axis: AxisSpec, *, into: jnp.dtype | None = None) -> NamedArray:
+    """``x . weight`` over `axis`, the weight cast to the type of `x`.
+
+    Products of float32 are float32 products on every platform: left alone, TPUs and GPUs would round the factors.
+
+    Args:
+        x: Activations.
+        weight: A parameter.
+        axis: What is summed over.
+        into: Type of the result. Default: that of `x`.
+    """
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    return hax.dot(x, weight.astype(x.dtype), axis=axis, precision=precision, preferred_element_type=into)
+
+
+class Linear(eqx.Module):
+    """``x . weight + bias`` with named inputs and outputs."""
+
+    inputs: tuple[Axis, ...] = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.MATRIX)
+    bias: NamedArray | None = parameter(Role.BIAS)
+
+    @staticmethod
+    def init(
+        inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, std: float, dtype: jnp.dtype, bias: bool = False, key: PRNGKeyArray
+    ) -> Linear:
+        """Normal weights, shape (*inputs, *outputs); a zero bias, shape (*outputs,), if wanted."""
+        weight = normal(key, (*inputs, *outputs), std, dtype)
+        return Linear(inputs, weight, hax.zeros(outputs, dtype=dtype) if bias else None)
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        """(..., *inputs) to (..., *outputs)."""
+        y = contract(x, self.weight, self.inputs)
+        if self.bias is not None:
+            y = y + self.bias.astype(y.dtype)
+        return hax.auto_sharded(y)
+
+
+class Embedding(eqx.Module):
+    """A vector for every index."""
+
+    indexed: Axis = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.EMBEDDING)
+
+    @staticmethod
+    def init(indexed: Axis, embed: Axis, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> Embedding:
+        """A normal table, shape (indexed, embed)."""
+        return Embedding(indexed, normal(key, (indexed, embed), std, dtype))
+
+    def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
+        """The vectors of `indices`, in `dtype`. An index outside of the table gives NaN, so that it cannot go unseen."""
+        # Gathered before the look-up: XLA would otherwise try to shard the vectors by feature, and copy the whole batch to every device.
+        table = hax.auto_sharded(self.weight.astype(dtype))
+        return hax.auto_sharded(table.take(self.indexed, indices))
+
+
+class RmsNorm(eqx.Module):
+    """Division by the root mean square, then a scale (Zhang and Sennrich 2019)."""
+
+    axis: Axis = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.NORM)
+
+    @staticmethod
+    def init(axis: Axis, *, epsilon: float, dtype: jnp.dtype) -> RmsNorm:
+        """Scale 1."""
+        return RmsNorm(axis, epsilon, hax.ones(axis, dtype=dtype))
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        """The axes and the type of `x`."""
+        wide = x.astype(jnp.float32)
+        inverse = hax.rsqrt(hax.mean(wide * wide, self.axis) + self.epsilon)
+        return (wide * inverse * self.weight.astype(jnp.float32)).astype(x.dtype)
+
+
+class LayerNorm(eqx.Module):
+    """Subtraction of the mean, division by the standard deviation, then scale and shift (Ba et al. 2016)."""
+
+    axis: Axis = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.NORM)
+    bias: NamedArray = parameter(Role.NORM)
+
+    @staticmethod
+    def init(axis: Axis, *, epsilon: float, dtype: jnp.dtype) -> LayerNorm:
+        """Scale 1, shift 0."""
+        return LayerNorm(axis, epsilon, hax.ones(axis, dtype=dtype), hax.zeros(axis, dtype=dtype))
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        """The axes and the type of `x`."""
+        wide = x.astype(jnp.float32)
+        centred = wide - hax.mean(wide, self.axis)
+        inverse = hax.rsqrt(hax.mean(centred * centred, self.axis) + self.epsilon)
+        return (centred * inverse * self.weight.astype(jnp.float32) + self.bias.astype(jnp.float32)).astype(x.dtype)

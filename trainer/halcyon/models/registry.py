@@ -1,0 +1,39 @@
+"""From ``spec.model`` to a model."""
+
+from __future__ import annotations
+
+import haliax as hax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.causal_lm import CausalLM
+from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
+
+
+def build_model(
+    spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, *, dtype: jnp.dtype | type | str = jnp.float32, key: PRNGKeyArray
+) -> CausalLM:
+    """A model with random parameters, a pure function of `key`: the same on every mesh and for any number of processes.
+
+    Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that no device ever holds more than its
+    part, or inside ``jax.eval_shape`` where shapes are enough.
+
+    Args:
+        spec: ``spec.model`` of the run.
+        vocab: Tokens, padding of the vocabulary included. Named ``vocab``.
+        max_position: Longest sequence. Learned positions are as many as this; others only check it.
+        dtype: Type of the parameters.
+        key: Randomness.
+    """
+    dtype = jnp.dtype(dtype)
+    match spec.value:
+        case LlamaSpec() as llama:
+            from halcyon.models.llama import Llama
+
+            return Llama.init(llama, vocab, max_position, dtype, key=key)
+        case Gpt2Spec() as gpt2:
+            from halcyon.models.gpt2 import Gpt2
+
+            return Gpt2.init(gpt2, vocab, max_position, dtype, key=key)
+        case other:
+            raise TypeError(f"no model for a spec of type {type(other).__name__}")

@@ -1,0 +1,103 @@
+"""The one table from logical axes, which models name, to mesh axes.
+
+Models know their axes by name and nothing of the mesh. A parameter's axis is sharded as `PARAMETER_AXES` says while it is at rest (in the
+training state, in gradients, in checkpoints); an activation's axis as `COMPUTE_AXES` says while a step runs. Sharding ``embed`` over
+``fsdp`` at rest but not in computation is what makes XLA gather a block's weights just before their use and scatter their gradients
+after it (ZeRO stage 3, Rajbhandari et al. 2020); ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import haliax as hax
+import jax
+from haliax import Axis, NamedArray
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+BATCH = "batch"
+POSITION = "position"
+KEY_POSITION = "key_position"
+EMBED = "embed"
+VOCAB = "vocab"
+LAYERS = "layers"
+HEADS = "heads"
+KV_HEADS = "kv_heads"
+Q_HEADS_PER_GROUP = "q_heads_per_group"
+HEAD_SIZE = "head_size"
+MLP = "mlp"
+
+AxisTable = Mapping[str, str | tuple[str, ...]]
+"""Mesh axis or axes by logical axis. An axis that is absent is not sharded."""
+
+_TENSOR: dict[str, str | tuple[str, ...]] = {HEADS: "tensor", KV_HEADS: "tensor", MLP: "tensor", VOCAB: "tensor"}
+
+PARAMETER_AXES: AxisTable = {EMBED: "fsdp", **_TENSOR}
+"""Parameters, gradients and optimizer state."""
+
+COMPUTE_AXES: AxisTable = {BATCH: ("replica", "data", "fsdp"), **_TENSOR}
+"""Activations, tokens and losses."""
+
+
+def is_named(value: object) -> bool:
+    """True for a NamedArray: where tree functions of this module stop to descend."""
+    return isinstance(value, NamedArray)
+
+
+def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:
+    """How an array with these axes is partitioned."""
+    return PartitionSpec(*(table.get(axis if isinstance(axis, str) else axis.name) for axis in axes))
+
+
+def named_sharding(mesh: Mesh, axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable = COMPUTE_AXES) -> NamedSharding:
+    """The sharding of an array with these axes."""
+    return NamedSharding(mesh, partition_spec(axes, table))
+
+
+def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
+    """The sharding of every leaf of `tree`, in a tree of the same structure: as ``out_shardings`` of ``jax.jit`` wants it.
+
+    Args:
+        tree: NamedArrays are sharded by their axes, all other arrays (counters, keys) are replicated. Shapes suffice.
+        mesh: The device mesh.
+        table: Mesh axes by logical axis.
+    """
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def one(leaf: Any) -> Any:
+        if not is_named(leaf):
+            return replicated
+        return jax.tree.map(lambda _: named_sharding(mesh, leaf.axis_names, table), leaf)
+
+    return jax.tree.map(one, tree, is_leaf=is_named)
+
+
+def with_shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
+    """`tree` as ``jax.ShapeDtypeStruct`` leaves that carry their shardings: the template to restore a checkpoint into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh, table)
+    )
+
+
+def constrain(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
+    """Inside ``jax.jit``: pin every leaf to its sharding, such as gradients to that of their parameters."""
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh, table))
+
+
+def shard_count(axis: Axis) -> int:
+    """Into how many parts the context divides an axis of an activation: 1 outside of `computing`."""
+    table = hax.partitioning.current_thread_local_mapping() or {}
+    sizes = jax.sharding.get_abstract_mesh().shape
+    physical = table.get(axis.name, ())
+    names = (physical,) if isinstance(physical, str) else physical
+    return math.prod(sizes.get(name, 1) for name in names)
+
+
+@contextlib.contextmanager
+def computing(mesh: Mesh, table: AxisTable = COMPUTE_AXES) -> Iterator[None]:
+    """The context in which a model is traced: ``hax.auto_sharded`` inside of it constrains activations by `table` on `mesh`."""
+    with hax.partitioning.set_mesh(mesh), hax.axis_mapping(table):
+        yield
