@@ -1,0 +1,219 @@
+"""What to do with the attempts of a run: keep one, stop one, mint one, create one, or stop for good. Pure.
+
+The rule that everything else follows from: at any moment at most one attempt may have pods, and a number is on record before its JobSet
+exists. So a new attempt goes through five looks, each of which may be the first one of a restarted operator:
+
+1. Stop: the end of the old attempt is written down with its cause, its hash is replaced by a mark that fits no spec, and its JobSet is
+   deleted in the foreground.
+2. Wait: until that JobSet and every pod of the run are gone, and then the old ConfigMap.
+3. Mint: the new number is written into the status, under the resource version that all this was seen at.
+4. Create: ConfigMap and JobSet, under the number on record, if it never had a JobSet (`status.jobSetUid` is empty) and no epoch of
+   that number has touched the root.
+5. Keep: the JobSet is seen, its uid is written down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from halcyon_api import names
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.checkpoint_status import foreign_owner, resume_step
+from halcyon_operator.endings import EndCause
+from halcyon_operator.failures import STICKY_REASONS, verdict
+from halcyon_operator.spec_hash import fits
+from halcyon_operator.views import HeadFound, JobSetView, Observed
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The attempt's JobSet does its work."""
+
+    jobset: JobSetView
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run is done: the attempt's JobSet has completed, or it is gone and the last step's checkpoint is in the root."""
+
+    jobset: JobSetView | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run was done before."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Delete the run's JobSets, because of a cause that goes into the history if the world's end is not there yet."""
+
+    cause: EndCause
+    message: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something must be gone first."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class DiscardConfigMap:
+    """The old attempt's ConfigMap is the last thing left of it."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Mint:
+    """Write a new attempt's number down."""
+
+    attempt: int
+    pardon: bool
+    """Somebody looked into the failures before it: their count begins anew."""
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make the objects of the attempt on record."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Suspended, and nothing of the run is left in the cluster."""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Nothing more happens by itself."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class StayStalled:
+    """Stalled at this generation already: the status says why."""
+
+
+Step = Keep | Finish | Finished | Stop | Wait | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
+
+
+def current_jobset(observed: Observed) -> JobSetView | None:
+    """The JobSet of the attempt on record, if it is there and the run's own."""
+    status = observed.run.status
+    return next(
+        (
+            jobset
+            for jobset in _owned(observed)
+            if jobset.name == names.jobset_name(observed.run.name, status.attempt) and status.job_set_uid in (None, jobset.uid)
+        ),
+        None,
+    )
+
+
+def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str) -> Step:
+    """The one thing to do now.
+
+    Args:
+        observed: All that was looked at.
+        status: The run's status after the look at its JobSet and its checkpoints.
+        spec: The run's valid spec.
+        wanted_hash: Hash of the state of the spec that an attempt should be made from.
+    """
+    if _condition_holds(status, "Succeeded"):
+        return Finished()
+    jobset = current_jobset(observed)
+    if jobset is not None and jobset.outcome == "completed":
+        return Finish(jobset)
+    if spec.suspend:
+        return _left_over(observed, "suspended", "suspended") or Rest()
+    released = False
+    if _is_sticky(status):
+        if _stalled_generation(status) >= observed.run.generation:
+            return StayStalled()
+        released = True
+    if jobset is not None and not jobset.deleting and all(other is jobset for other in _owned(observed)):
+        return _with_jobset(observed, status, spec, jobset, wanted_hash, released)
+    left = _left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
+    return left or _without_jobset(observed, status, spec, wanted_hash, released)
+
+
+def _with_jobset(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, wanted_hash: str, released: bool
+) -> Step:
+    if released or not fits(status.attempt_spec_hash, wanted_hash):
+        return Stop("specChanged", "the spec was edited")
+    if jobset.outcome == "failed":
+        judged = verdict(status, spec, observed.run.name)
+        return Stall(judged.reason, judged.message) if judged.stalls else Stop(judged.cause, judged.message)
+    return Keep(jobset)
+
+
+def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, released: bool) -> Step:
+    run = observed.run
+    owner = foreign_owner(observed)
+    if owner is not None:
+        return Stall(
+            "CheckpointRootTaken",
+            f"spec.checkpoint.root holds the checkpoints of run {owner.namespace}/{owner.name}; give this run a root of its own",
+        )
+    if status.job_set_uid is not None and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
+        return Finish(None)
+    unused = status.attempt > 0 and status.job_set_uid is None
+    if unused and not released and fits(status.attempt_spec_hash, wanted_hash) and status.root_attempt < status.attempt:
+        return _taken_name(observed, status) or Create()
+    config_map = observed.config_map
+    if config_map is not None and config_map.owner_uid == run.uid:
+        return DiscardConfigMap("removing the last attempt's ConfigMap")
+    highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)
+    if highest >= names.MAX_ATTEMPT:
+        return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
+    return Mint(highest + 1, released or status.phase == "Suspended")
+
+
+def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | None:
+    """Whether objects of somebody else stand under the names that the attempt needs."""
+    name = names.jobset_name(observed.run.name, status.attempt)
+    foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
+    config_map = observed.config_map
+    kind = "JobSet" if foreign else "ConfigMap" if config_map is not None and config_map.owner_uid != observed.run.uid else None
+    if kind is None:
+        return None
+    return Stall("NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name")
+
+
+def _left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
+    """What of the run is still in the cluster and must go first."""
+    owned = _owned(observed)
+    if any(not jobset.deleting for jobset in owned):
+        return Stop(cause, message)
+    if owned:
+        return Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
+    # Pods without a JobSet go by themselves, or hang on Jobs that somebody orphaned.
+    pods = [pod for pod in observed.pods if pod.phase not in ("Succeeded", "Failed") or pod.deleting]
+    if pods:
+        on = f" on node {pods[0].node}" if pods[0].node else ""
+        return Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")
+    return None
+
+
+def _owned(observed: Observed) -> tuple[JobSetView, ...]:
+    return tuple(jobset for jobset in observed.jobsets if jobset.owner_uid == observed.run.uid and jobset.owner_uid)
+
+
+def _condition_holds(status: TrainingRunStatus, kind: str) -> bool:
+    return any(condition.type == kind and condition.status == "True" for condition in status.conditions)
+
+
+def _is_sticky(status: TrainingRunStatus) -> bool:
+    condition = status.condition("Stalled")
+    return condition is not None and condition.status == "True" and condition.reason in STICKY_REASONS
+
+
+def _stalled_generation(status: TrainingRunStatus) -> int:
+    condition = status.condition("Stalled")
+    return condition.observed_generation if condition is not None else 0

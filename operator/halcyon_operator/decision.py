@@ -1,0 +1,47 @@
+"""What a look at a run leads to, as plain values that the edge carries out in this order: status, deletions, creations, events.
+
+The status is written first, guarded by the resource version that the decision was made from. So whatever the operator concluded is on
+record before it destroys the evidence, and an attempt's number is on record before the first object of that attempt exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from halcyon_api.status import TrainingRunStatus
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """An object to delete, if it still is the one that was seen."""
+
+    kind: Literal["JobSet", "ConfigMap"]
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event about the run. Two with the same key are one."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now, and when to look again at the latest."""
+
+    status: TrainingRunStatus | None = None
+    """The status to write, or None to leave it."""
+    delete: tuple[Deletion, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None
+    """Seconds; None: only when something changes."""

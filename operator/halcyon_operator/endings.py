@@ -1,0 +1,136 @@
+"""Why a world of processes ended.
+
+The first process to die takes the others with it: their peers see a broken connection and abort, and the JobSet deletes what is left. So
+the cause is the earliest trouble of any pod, never what most pods say, and also not the job that the JobSet names (that may be a
+peer's). Kubernetes writes whole seconds, so troubles of the same second are put in order by what can explain the others: a disruption
+explains a deletion and an exit; a reserved exit code and a saved leave are deliberate, a crash may be an echo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.progress import TerminationReport
+from halcyon_operator.pods import UNKNOWN_TIME
+from halcyon_operator.views import PodEnding, World
+
+EndCause = Literal[
+    "completed",
+    "preempted",
+    "failed",
+    "podDeleted",
+    "badConfiguration",
+    "fenced",
+    "noValidCheckpoint",
+    "runChanged",
+    "rootTaken",
+    "rootUnusable",
+    "jobSetDeleted",
+    "specChanged",
+    "suspended",
+    "unknown",
+]
+"""Why a world ended, as it stands in the history."""
+
+_CODE_CAUSES: dict[int, EndCause] = {
+    ExitCode.DONE: "completed",
+    ExitCode.PREEMPTED: "preempted",
+    ExitCode.BAD_CONFIGURATION: "badConfiguration",
+    ExitCode.FENCED: "fenced",
+    ExitCode.NO_VALID_CHECKPOINT: "noValidCheckpoint",
+    ExitCode.RUN_CHANGED: "runChanged",
+    ExitCode.ROOT_TAKEN: "rootTaken",
+    ExitCode.ROOT_UNUSABLE: "rootUnusable",
+}
+
+_RANKS: dict[EndCause, int] = {"preempted": 3, "failed": 4}
+
+
+@dataclass(frozen=True)
+class WorldEnd:
+    """The end of one world."""
+
+    cause: EndCause
+    message: str
+    at: datetime | None = None
+    step: int | None = None
+    """Steps done, as far as a process said."""
+    epoch_attempt: int | None = None
+    """Attempt of the epoch that owns the root, when a process was fenced by it."""
+
+
+def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
+    """One ending for each pod. An ending seen to its end says more than one still going on, and a later sight more than an earlier."""
+    merged: dict[str, PodEnding] = {}
+    for ending in (ending for group in groups for ending in group):
+        known = merged.get(ending.uid)
+        if known is None or ending.ended >= known.ended:
+            merged[ending.uid] = ending
+    return tuple(merged.values())
+
+
+def cause_of(ending: PodEnding) -> EndCause:
+    """What the ending of one pod says."""
+    if ending.trouble == "disrupted":
+        return "preempted"
+    if ending.trouble == "deleted":
+        return "podDeleted"
+    return _CODE_CAUSES.get(ending.exit_code, "failed") if ending.exit_code is not None else "failed"
+
+
+def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = False) -> WorldEnd | None:
+    """The end of a world from the endings of its pods, or None when no pod of it was seen to end other than well.
+
+    Args:
+        endings: Endings of pods of any world.
+        world: The world asked for.
+        refused: The JobSet stopped because a process asked not to be started again, so only such an exit is the cause.
+    """
+    own = [ending for ending in endings if ending.world == world]
+    candidates = [ending for ending in own if cause_of(ending) != "completed"]
+    if refused:
+        candidates = [ending for ending in candidates if _fatal_cause(ending)] or candidates
+    if not candidates:
+        return None
+    first = min(candidates, key=lambda ending: _order(ending, refused))
+    cause = (refused and _fatal_cause(first)) or cause_of(first)
+    reports = [ending.report for ending in own if ending.report is not None]
+    return WorldEnd(
+        cause=cause,
+        message=describe(first),
+        at=None if first.at == UNKNOWN_TIME else first.at,
+        step=max((report.step for report in reports), default=None),
+        epoch_attempt=_epoch(reports),
+    )
+
+
+def describe(ending: PodEnding) -> str:
+    """One sentence for people about the ending of a pod."""
+    if ending.trouble == "disrupted":
+        return f"pod {ending.name} was disrupted: {ending.message}" if ending.message else f"pod {ending.name} was disrupted"
+    if ending.trouble == "deleted":
+        return f"pod {ending.name} was deleted"
+    code = f"exit code {ending.exit_code}" if ending.exit_code is not None else "no exit code"
+    if ending.report is not None and ending.report.message:
+        return f"{ending.report.message} (pod {ending.name}, {code})"
+    return f"pod {ending.name} ended with {code}: {ending.message}" if ending.message else f"pod {ending.name} ended with {code}"
+
+
+def _fatal_cause(ending: PodEnding) -> EndCause | None:
+    """What a reserved exit code says, whatever else befell the pod."""
+    return _CODE_CAUSES[ending.exit_code] if ending.exit_code is not None and ending.exit_code in FATAL_CODES else None
+
+
+def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, World, str]:
+    if refused:
+        return ending.at, 0, ending.process, ending.uid
+    rank = {"disrupted": 0, "deleted": 1, "exited": 2}[ending.trouble]
+    return ending.at, _RANKS.get(cause_of(ending), rank) if ending.trouble == "exited" else rank, ending.process, ending.uid
+
+
+def _epoch(reports: Iterable[TerminationReport]) -> int | None:
+    return max((report.epoch_attempt for report in reports if report.epoch_attempt is not None), default=None)

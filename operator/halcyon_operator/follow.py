@@ -1,0 +1,149 @@
+"""What is known of the present attempt once its JobSet has been looked at: its worlds, their ends, the restarts and what they count.
+
+The JobSet's own counters are the truth about how often it restarted and how many restarts it counted, also for the time when the operator
+was away. Why a restart happened is taken from the endings of the pods where they were seen; of the rest, what the JobSet counted is a
+failure and what it did not count a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` are where the last look ended, so
+every restart is put to account exactly once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from halcyon_api.status import Restarts, TrainingRunStatus
+from halcyon_operator import events
+from halcyon_operator.decision import Event
+from halcyon_operator.endings import EndCause, WorldEnd, conclude
+from halcyon_operator.history import entry_of, resumed_step, with_end, with_report, with_world
+from halcyon_operator.plain import stamp
+from halcyon_operator.views import JobSetView, Observed
+
+MAX_WORLDS_A_LOOK = 64
+"""Of how many missed worlds the endings are looked at one by one."""
+
+JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
+"""Reason of a JobSet that stopped because a trainer asked not to be started again."""
+
+_RESTART_FIELDS: dict[str, str] = {
+    "preempted": "preempted",
+    "failed": "failed",
+    "podDeleted": "pod_deleted",
+    "jobSetDeleted": "job_set_deleted",
+    "specChanged": "spec_changed",
+    "suspended": "resumed",
+    "fenced": "fenced",
+    # These stop a run until its spec is edited.
+    **dict.fromkeys(("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable"), "spec_changed"),
+}
+"""Which count of `status.restarts` a world's end adds to when another world follows; `unknown` for all others."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The status after a look at the attempt's JobSet, and what is worth an event."""
+
+    status: TrainingRunStatus
+    events: tuple[Event, ...] = ()
+
+
+def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Followed:
+    """Bring the status up to date with the JobSet of the present attempt, the endings of its pods and the trainer's report.
+
+    Args:
+        observed: All that was looked at.
+        status: The run's status, with the newest checkpoint already in it.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    status, told = _first_look(status, jobset, now)
+    status, failures, ended = _account_restarts(observed, status, jobset, now)
+    told += ended
+    world = (status.attempt, status.job_set_restarts)
+    if entry_of(status, world) is None:
+        status = with_world(status, world, now)
+    report = observed.report
+    if report is not None and (report.attempt, report.restart) == world and (step := resumed_step(report)) is not None:
+        told += events.resumed(status, world, report, step)
+        status = with_report(status, world, report).model_copy(update={"progress": report.progress})
+    if jobset.outcome == "failed" and _is_open(status, world):
+        end = conclude(observed.endings, world, refused=jobset.failure_reason == JOBSET_REFUSED)
+        end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
+        status = with_end(status, world, end.cause, end.message, jobset.finished_at or now, end.step)
+        status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
+        failures += end.cause == "failed"
+        told += events.ended(status, world, end, restarting=False)
+    elif jobset.outcome == "completed":
+        status = with_end(status, world, "completed", "", jobset.finished_at or now, _final_step(observed))
+    elif jobset.deleting and _is_open(status, world):
+        end = WorldEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
+        status = with_end(status, world, end.cause, end.message, now, None)
+        told += events.ended(status, world, end, restarting=True)
+    return Followed(_count_failures(observed.run.status, status, failures), told)
+
+
+def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
+    """The restarts with some more of one cause."""
+    name = _RESTART_FIELDS.get(cause, "unknown")
+    return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
+
+
+def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[TrainingRunStatus, tuple[Event, ...]]:
+    if status.job_set_uid is not None:
+        return status, ()
+    started = status.model_copy(
+        update={
+            "job_set_name": jobset.name,
+            "job_set_uid": jobset.uid,
+            "job_set_restarts": 0,
+            "job_set_restarts_counted": 0,
+            "started_at": status.started_at or stamp(now),
+        }
+    )
+    return started, events.attempt_started(started)
+
+
+def _account_restarts(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
+) -> tuple[TrainingRunStatus, int, tuple[Event, ...]]:
+    """Put every restart since the last look to account: status, number of failures among them, events."""
+    before, after = status.job_set_restarts, max(status.job_set_restarts, jobset.restarts)
+    counted = min(max(0, jobset.restarts_counted - status.job_set_restarts_counted), after - before)
+    attempt = status.attempt
+    seen = {
+        restart: end
+        for restart in range(max(before, after - MAX_WORLDS_A_LOOK), after)
+        if (end := conclude(observed.endings, (attempt, restart))) is not None
+    }
+    failures = sum(end.cause == "failed" for end in seen.values())
+    unseen = after - before - len(seen)
+    unseen_failures = min(max(0, counted - failures), unseen)
+    restarts = status.restarts
+    told: tuple[Event, ...] = ()
+    for restart, end in seen.items():
+        restarts = count_restart(restarts, end.cause)
+        status = with_end(status, (attempt, restart), end.cause, end.message, end.at or now, end.step)
+        told += events.ended(status, (attempt, restart), end, restarting=True)
+    if unseen:
+        restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
+        cause: EndCause = "failed" if unseen_failures else "preempted"
+        status = with_end(status, (attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
+    update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
+    return status.model_copy(update=update), failures + unseen_failures, told
+
+
+def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
+    """Failures in a row without a new checkpoint. Those of one look with a new checkpoint count as one: which came first is unknown."""
+    old = before.checkpoint.step if before.checkpoint is not None else 0
+    new = status.checkpoint.step if status.checkpoint is not None else 0
+    count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures
+    return status.model_copy(update={"failures_without_checkpoint": count})
+
+
+def _final_step(observed: Observed) -> int | None:
+    return observed.run.spec.trainer.steps if observed.run.spec is not None else None
+
+
+def _is_open(status: TrainingRunStatus, world: tuple[int, int]) -> bool:
+    entry = entry_of(status, world)
+    return entry is not None and entry.ended_at is None

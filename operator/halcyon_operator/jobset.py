@@ -1,0 +1,165 @@
+"""The objects of one attempt: a ConfigMap with the run document and a JobSet of one job for each slice. Pure.
+
+How the JobSet recovers by itself, also while the operator is away:
+
+- A pod that Kubernetes disrupts (eviction, preemption, loss of its node) and a trainer that saved and left (exit code 42) fail their Job
+  at once with a message that says so; the JobSet then starts the whole world again and does not count it.
+- A reserved exit code fails the Job too, and the JobSet stops: the operator decides.
+- Anything else fails the Job by its backoff limit of 0; the JobSet starts the world again and counts it.
+
+The order of the rules matters twice: an evicted pod also has an exit code, and the last rule of the failure policy takes every Job that the
+pod failure policy ended and no rule before it named. A pod failure policy needs ``restartPolicy: Never``, which JobSet's own default is
+not. Every field that JobSet's webhook would fill in is filled in here, for the controller relies on them and the webhook may be off.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from halcyon_api import names
+from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
+from halcyon_operator.decision import Manifest
+from halcyon_operator.hardware import place
+from halcyon_operator.pod_template import pod_template
+from halcyon_operator.views import Platform, RunView
+
+JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
+
+RULE_PREEMPTED = "preempted"
+RULE_SAVED = "saved"
+RULE_REFUSED = "refused"
+
+
+def build_config_map(run: RunView, attempt: int) -> Manifest:
+    """The run document as the trainer reads it, never changed once made."""
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
+        "spec": run.raw_spec,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(run, attempt),
+        "immutable": True,
+        "data": {names.RUN_DOCUMENT_KEY: yaml.safe_dump(document, sort_keys=False, allow_unicode=True)},
+    }
+
+
+def build_jobset(
+    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, remaining_restarts: int
+) -> Manifest:
+    """The JobSet of one attempt.
+
+    Args:
+        run: The run, for its name, namespace and uid.
+        spec: The run's parsed spec.
+        platform: Trainer image and DNS domain.
+        attempt: The attempt's number, already on record in the run's status.
+        resume_step: Committed steps that the trainer must find.
+        remaining_restarts: Counted restarts that are left until the next checkpoint.
+    """
+    topology = spec.accelerator.resolve()
+    placement = place(spec.accelerator)
+    return {
+        "apiVersion": JOBSET_API_VERSION,
+        "kind": "JobSet",
+        "metadata": _metadata(run, attempt, placement.jobset_annotations),
+        "spec": {
+            "network": {
+                "enableDNSHostnames": True,
+                "subdomain": names.subdomain(run.uid, attempt),
+                "publishNotReadyAddresses": True,
+            },
+            "coordinator": {"replicatedJob": names.REPLICATED_JOB, "jobIndex": 0, "podIndex": 0},
+            "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
+            "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
+            "failurePolicy": _failure_policy(remaining_restarts),
+            "suspend": False,
+            "replicatedJobs": [
+                {
+                    "name": names.REPLICATED_JOB,
+                    "groupName": "default",
+                    "replicas": topology.slices,
+                    "template": {
+                        "metadata": {"labels": labels(run, attempt)},
+                        "spec": {
+                            "parallelism": topology.hosts_per_slice,
+                            "completions": topology.hosts_per_slice,
+                            "completionMode": "Indexed",
+                            "backoffLimit": 0,
+                            "podReplacementPolicy": "Failed",
+                            "podFailurePolicy": _pod_failure_policy(),
+                            "template": pod_template(run, spec, platform, attempt, resume_step, labels(run, attempt), placement),
+                        },
+                    },
+                }
+            ],
+        },
+    }
+
+
+def labels(run: RunView, attempt: int) -> dict[str, str]:
+    """Labels of everything that belongs to an attempt."""
+    return {
+        names.LABEL_PART_OF: names.PART_OF,
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_RUN: run.name,
+        names.LABEL_RUN_UID: run.uid,
+        names.LABEL_ATTEMPT: str(attempt),
+    }
+
+
+def _metadata(run: RunView, attempt: int, annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": names.jobset_name(run.name, attempt),
+        "namespace": run.namespace,
+        "labels": labels(run, attempt),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": run.name,
+                "uid": run.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    return metadata | ({"annotations": annotations} if annotations else {})
+
+
+def _pod_failure_policy() -> dict[str, Any]:
+    def exit_codes(*codes: int) -> dict[str, Any]:
+        return {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": names.TRAINER_CONTAINER, "operator": "In", "values": sorted(map(int, codes))},
+        }
+
+    disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {"rules": [disrupted, exit_codes(ExitCode.PREEMPTED), exit_codes(*FATAL_CODES)]}
+
+
+def _failure_policy(max_restarts: int) -> dict[str, Any]:
+    def rule(name: str, action: str, *patterns: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "action": action,
+            "onJobFailureReasons": ["PodFailurePolicy"],
+            "targetReplicatedJobs": [names.REPLICATED_JOB],
+        } | ({"onJobFailureMessagePatterns": list(patterns)} if patterns else {})
+
+    return {
+        "maxRestarts": max_restarts,
+        # The old coordinator must be gone before a new process looks for one under the same name.
+        "restartStrategy": "BlockingRecreate",
+        "rules": [
+            rule(RULE_PREEMPTED, "RestartJobSetAndIgnoreMaxRestarts", ".*DisruptionTarget.*"),
+            rule(RULE_SAVED, "RestartJobSetAndIgnoreMaxRestarts", f".*failed with exit code {int(ExitCode.PREEMPTED)} .*"),
+            rule(RULE_REFUSED, "FailJobSet"),
+        ],
+    }

@@ -1,0 +1,95 @@
+"""What the state of an attempt looks like to its user: phase, reason and one sentence. Pure."""
+
+from __future__ import annotations
+
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.conditions import Outlook
+from halcyon_operator.endings import conclude
+from halcyon_operator.history import entry_of
+from halcyon_operator.views import HeadUnreachable, JobSetView, Observed, PodView
+
+_WAITING_REASONS: dict[str, str] = {
+    "ErrImagePull": "ImagePullFailed",
+    "ImagePullBackOff": "ImagePullFailed",
+    "ErrImageNeverPull": "ImagePullFailed",
+    "InvalidImageName": "ImagePullFailed",
+    "RegistryUnavailable": "ImagePullFailed",
+    "ImageInspectError": "ImagePullFailed",
+    "CreateContainerConfigError": "ContainerConfigInvalid",
+    "CreateContainerError": "ContainerConfigInvalid",
+    "RunContainerError": "ContainerConfigInvalid",
+    "Unschedulable": "Unschedulable",
+    "SchedulingGated": "Unschedulable",
+}
+"""What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is mended."""
+
+
+def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> Outlook:
+    """The outlook of an attempt whose JobSet is at work."""
+    world = (status.attempt, jobset.restarts)
+    entry = entry_of(status, world)
+    first = len(status.history) <= 1
+    starting = "Starting" if first else "Restarting"
+    if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
+        return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
+    if entry is not None and entry.first_step_at is not None:
+        return Outlook("Running", "Running", f"attempt {world[0]}, restart {world[1]} is training{_reach(observed)}")
+    pods = [pod for pod in observed.pods if pod.world == world]
+    if (blocked := _blocked(pods)) is not None:
+        reason, message = blocked
+        return Outlook(starting, reason, message)
+    return Outlook(starting, starting, _start_message(observed, status, pods))
+
+
+def restart_outlook(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Outlook:
+    """The outlook of a run between two attempts, before its first, or on its way into suspension."""
+    if spec.suspend:
+        return Outlook("Suspending", "Suspending", message)
+    if not status.history:
+        return Outlook("Pending", "Pending", message)
+    return Outlook("Restarting", "Restarting", message)
+
+
+def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlook:
+    """The outlook of a run that is done."""
+    where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None else ""
+    return Outlook("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
+
+
+def unchanged_outlook(status: TrainingRunStatus) -> Outlook:
+    """The outlook that the status already tells of."""
+    stalled, ready = status.condition("Stalled"), status.condition("Ready")
+    reason, message = (ready.reason, ready.message) if ready is not None else (status.phase, "")
+    if stalled is not None and stalled.status == "True":
+        return Outlook(status.phase, reason, message, stalled.reason, stalled.message)
+    return Outlook(status.phase, reason, message)
+
+
+def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> str:
+    wanted = status.topology.hosts if status.topology is not None else len(pods)
+    running = sum(pod.running for pod in pods)
+    if not pods:
+        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods"
+    if running < wanted:
+        return f"attempt {status.attempt}: {running} of {wanted} pods run"
+    if observed.report is not None:
+        return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
+    return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (
+        f" ({observed.report_problem})" if observed.report_problem else ""
+    )
+
+
+def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
+    """Why pods do not start, from the first pod that says so."""
+    for pod in sorted(pods, key=lambda pod: pod.process):
+        if (reason := _WAITING_REASONS.get(pod.waiting_reason)) is not None:
+            said = f": {pod.waiting_message}" if pod.waiting_message else ""
+            return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{said}"
+    return None
+
+
+def _reach(observed: Observed) -> str:
+    if isinstance(observed.head, HeadUnreachable):
+        return f"; the checkpoint root is out of the operator's reach ({observed.head.reason}): checkpoints are as the trainer tells them"
+    return ""

@@ -1,0 +1,92 @@
+"""Reading of foreign data that can never fail.
+
+Whatever comes from the cluster was written by others: by a newer version, by hand, or by somebody who means harm. Each function here
+takes any JSON value and gives a value of the wanted type or says that there is none; none of them raises. So a damaged object can make
+the operator see less of that object, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import cast
+
+MAX_TEXT = 1024
+_MAX_INTEGER = 2**63
+_MAX_COUNT = 2**31 - 1
+
+
+def dig(value: object, *path: str | int) -> object:
+    """The member at a path of keys and list indices, or None where the path ends early."""
+    for part in path:
+        if isinstance(value, Mapping):
+            value = cast("Mapping[object, object]", value).get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            members = cast("list[object]", value)
+            value = members[part] if -len(members) <= part < len(members) else None
+        else:
+            return None
+    return value
+
+
+def mapping(value: object) -> dict[str, object]:
+    """The members of an object that have a text as key; empty for anything else."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {key: member for key, member in cast("Mapping[object, object]", value).items() if isinstance(key, str)}
+
+
+def sequence(value: object) -> tuple[object, ...]:
+    """The members of a list; empty for anything else."""
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else ()
+
+
+def text(value: object, limit: int = MAX_TEXT) -> str:
+    """A text without control characters, cut to a limit; empty for anything else."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(character if character.isprintable() else " " for character in value[: 4 * limit]).strip()[:limit]
+
+
+def integer(value: object) -> int | None:
+    """A whole number in 64 bits, also when it is written as text (as labels are)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        if not (0 < len(value) <= 20 and value.isascii() and value.lstrip("-").isdigit() and value.count("-") <= 1):
+            return None
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int) and -_MAX_INTEGER <= value < _MAX_INTEGER else None
+
+
+def count(value: object) -> int:
+    """A number of things: from 0 to the largest 32-bit number, 0 for anything that is not a number."""
+    number = integer(value)
+    return min(number, _MAX_COUNT) if number is not None and number > 0 else 0
+
+
+def moment(value: object) -> datetime | None:
+    """A point in time from RFC 3339, in UTC. Years far from ours are taken for damage: not every program can write them."""
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+        utc = (parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return utc if 2000 <= utc.year <= 2200 else None
+
+
+def stamp(value: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as Kubernetes writes times."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_between(start: str | None, end: str | datetime | None) -> float:
+    """Seconds from one point to another, 0 where one is missing or they are in the wrong order."""
+    first = moment(start)
+    last = end if isinstance(end, datetime) else moment(end)
+    return max(0.0, (last - first).total_seconds()) if first and last else 0.0

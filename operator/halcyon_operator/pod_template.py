@@ -1,0 +1,152 @@
+"""The pod template of a trainer: the restricted security profile, the injected environment, the probes and the mounts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.environment import COMPLETION_INDEX, FROM_POD, JOB_INDEX, RESTART, PodEnvironment
+from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.mesh import resolve_mesh
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.hardware import MEGASCALE_PORT, Placement, from_pod, multislice_environment
+from halcyon_operator.views import Platform, RunView
+
+USER_ID = 65532
+CACHE_DIRECTORY = "/var/cache/halcyon"
+TERMINATION_LOG = "/dev/termination-log"
+
+_SOURCES = {
+    JOB_INDEX: names.JOBSET_JOB_INDEX,
+    COMPLETION_INDEX: names.JOB_COMPLETION_INDEX,
+    RESTART: names.JOBSET_RESTART,
+}
+"""Which annotation of the pod each variable comes from."""
+
+_STARTUP_PERIOD_SECONDS = 2
+_STARTUP_FAILURES = 150
+"""Five minutes for an image's first imports from a cold disk. The trainer answers before it compiles or restores."""
+
+
+def pod_template(
+    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, labels: dict[str, str], placement: Placement
+) -> dict[str, Any]:
+    """The template of all trainer pods of an attempt. See `jobset.build_jobset` for the arguments."""
+    volumes, mounts = _volumes(run, spec, attempt)
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(run, spec, platform, attempt, resume_step, placement, mounts)],
+        "volumes": volumes,
+    }
+    optional = {
+        "nodeSelector": placement.node_selector,
+        "tolerations": placement.tolerations,
+        "priorityClassName": spec.scheduling.priority_class_name,
+        "serviceAccountName": spec.scheduling.service_account_name,
+    }
+    return {"metadata": {"labels": labels}, "spec": pod | {name: value for name, value in optional.items() if value}}
+
+
+def _container(
+    run: RunView,
+    spec: TrainingRunSpec,
+    platform: Platform,
+    attempt: int,
+    resume_step: int,
+    placement: Placement,
+    mounts: list[dict[str, Any]],
+) -> dict[str, Any]:
+    ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
+    environment = _environment(run, spec, platform, attempt, resume_step)
+    if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
+        ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
+    probe = {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
+    container: dict[str, Any] = {
+        "name": names.TRAINER_CONTAINER,
+        "image": spec.image or platform.trainer_image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": ["halcyon", "train"],
+        "args": [_document_path()],
+        "env": environment,
+        "ports": [port | {"protocol": "TCP"} for port in ports],
+        "startupProbe": probe | {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": _STARTUP_FAILURES},
+        # A process that hangs cannot save, so it gets little time to end.
+        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": mounts,
+    }
+    return container | ({"resources": placement.resources} if placement.resources else {})
+
+
+def _environment(run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int) -> list[dict[str, Any]]:
+    topology = spec.accelerator.resolve()
+    subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{platform.cluster_domain}"
+    injected = PodEnvironment(
+        run_document=_document_path(),
+        run_uid=run.uid,
+        namespace=run.namespace,
+        attempt=attempt,
+        restart=0,
+        job_index=0,
+        completion_index=0,
+        slices=topology.slices,
+        hosts_per_slice=topology.hosts_per_slice,
+        devices_per_host=topology.devices_per_host,
+        coordinator=names.coordinator_address(run.name, run.uid, attempt, run.namespace, platform.cluster_domain),
+        mesh=resolve_mesh(spec.mesh, topology),
+        resume_step=resume_step,
+        termination_log=TERMINATION_LOG,
+    ).variables()
+    # First what comes from the pod: later values may refer to it.
+    variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]
+    variables += [{"name": name, "value": value} for name, value in injected.items() if name not in FROM_POD]
+    if (secret := spec.checkpoint.credentials_secret) is not None:
+        variables += [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": name}}}
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        ]
+    own_slice = names.jobset_name(run.name, attempt) + f"-{names.REPLICATED_JOB}-$({JOB_INDEX})"
+    hosts = [f"{own_slice}-{host}.{subdomain}" for host in range(topology.hosts_per_slice)]
+    coordinator = f"{names.hostname(run.name, attempt, 0, 0)}.{subdomain}"
+    return variables + multislice_environment(spec.accelerator, topology.hosts_per_slice, hosts, coordinator)
+
+
+def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts. The root file system is read-only, so everything that is written has a volume."""
+    volumes: list[dict[str, Any]] = [
+        {"name": "run", "configMap": {"name": names.jobset_name(run.name, attempt)}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "cache", "emptyDir": {}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 a mount point inside the pod
+        {"name": "cache", "mountPath": CACHE_DIRECTORY},
+    ]
+    if spec.checkpoint.volume_claim is not None:
+        volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": spec.checkpoint.volume_claim}})
+        mounts.append({"name": "checkpoints", "mountPath": parse_root(spec.checkpoint.root).path})
+    return volumes, mounts
+
+
+def _document_path() -> str:
+    return f"{names.RUN_DOCUMENT_DIRECTORY}/{names.RUN_DOCUMENT_KEY}"

@@ -1,0 +1,194 @@
+"""The centre of the operator: what is seen of a run, and the time, give what to do. Pure, and total over whatever is seen.
+
+Level-triggered: nothing is remembered between looks but what stands in the cluster, so the operator may be killed at any moment. A look
+first brings the status up to date (`checkpoint_status`, `follow`), then takes the one next step (`attempts`), and then says in conditions
+what that means (`outlooks`, `conditions`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api import names
+from halcyon_api.progress import Progress
+from halcyon_api.spec.mesh import resolve_mesh
+from halcyon_api.status import TopologyStatus, TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator import attempts, events
+from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
+from halcyon_operator.conditions import Outlook, stalled, with_outlook
+from halcyon_operator.decision import Decision, Deletion, Manifest
+from halcyon_operator.follow import count_restart, follow
+from halcyon_operator.goodput import measure
+from halcyon_operator.history import last_entry, with_end
+from halcyon_operator.jobset import build_config_map, build_jobset
+from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
+from halcyon_operator.plain import moment, stamp
+from halcyon_operator.settle import settle
+from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
+from halcyon_operator.views import Observed
+
+SOON_SECONDS = 2.0
+"""When to look again at something that is on its way, should the event about it not come."""
+LATER_SECONDS = 60.0
+"""When to look again at something outside the cluster that holds a run up."""
+
+
+def reconcile(observed: Observed, now: datetime) -> Decision:
+    """What to do about a run now."""
+    run = observed.run
+    if run.deleting:
+        # Owner references take everything along; there is nothing outside the cluster to clean up.
+        return Decision()
+    status = with_checkpoint(observed, now)
+    told = events.checkpoint_failing(observed.report)
+    jobset = attempts.current_jobset(observed)
+    if jobset is not None:
+        followed = follow(observed, status, jobset, now)
+        status, told = followed.status, told + followed.events
+    if run.spec is None:
+        decision = _invalid(observed, status, now)
+    else:
+        wanted = attempt_spec_hash(run.spec)
+        step = attempts.next_step(observed, status, run.spec, wanted)
+        decision = _carry_out(step, observed, status, run.spec, wanted, now)
+    if decision.status is None:
+        return decision
+    settled = settle(observed, decision.status.model_copy(update={"goodput": measure(decision.status, now)}), now)
+    changed = () if settled is None else events.state_changed(run.status, settled)
+    return Decision(settled, decision.delete, decision.create, told + decision.events + changed, decision.requeue_after)
+
+
+def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> Decision:
+    """Nothing is made from a document that is not valid. An attempt that is under way goes on."""
+    message = "; ".join(observed.run.problems)
+    if status.phase == "Succeeded":
+        return Decision(with_outlook(status, unchanged_outlook(status), observed.run.generation, now))
+    jobset = attempts.current_jobset(observed)
+    if jobset is None or jobset.outcome != "running":
+        outlook = stalled("InvalidSpec", message)
+    else:
+        alive = keep_outlook(observed, status, jobset)
+        outlook = Outlook(alive.phase, alive.reason, alive.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was")
+    return Decision(with_outlook(status, outlook, observed.run.generation, now), requeue_after=LATER_SECONDS)
+
+
+def _carry_out(
+    step: attempts.Step, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted: str, now: datetime
+) -> Decision:
+    """The decision that a step amounts to."""
+    run = observed.run
+
+    def say(status: TrainingRunStatus, outlook: Outlook) -> TrainingRunStatus:
+        return with_outlook(status, outlook, run.generation, now)
+
+    match step:
+        case attempts.Keep(jobset):
+            status = status.model_copy(update={"attempt_spec_hash": wanted, "topology": _topology(spec)})
+            outlook = keep_outlook(observed, status, jobset)
+            interval = float(spec.telemetry.status_interval_seconds)
+            return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else min(interval, SOON_SECONDS))
+        case attempts.Finish():
+            return _finish(observed, _vanished(status, now), spec, now)
+        case attempts.Finished():
+            return _finished(observed, say(status, unchanged_outlook(status)), spec, now)
+        case attempts.Stop(cause, message):
+            status = with_end(status, (status.attempt, status.job_set_restarts), cause, message, now, None)
+            update: dict[str, object] = {"attempt_spec_hash": RETIRED}
+            if cause in ("specChanged", "suspended"):
+                update["failures_without_checkpoint"] = 0
+            outlook = restart_outlook(status, spec, f"stopping attempt {status.attempt}: {message}")
+            return Decision(say(status.model_copy(update=update), outlook), delete=_all_jobsets(observed), requeue_after=SOON_SECONDS)
+        case attempts.Wait(message):
+            return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
+        case attempts.DiscardConfigMap(message):
+            return Decision(
+                say(_vanished(status, now), restart_outlook(status, spec, message)),
+                delete=_config_map(observed),
+                requeue_after=SOON_SECONDS,
+            )
+        case attempts.Mint(attempt):
+            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted)
+            return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), requeue_after=0.0)
+        case attempts.Create():
+            outlook = restart_outlook(status, spec, f"creating attempt {status.attempt}")
+            return Decision(say(status, outlook), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
+        case attempts.Rest():
+            at = f" at step {resume_step(status)}" if resume_step(status) else ""
+            outlook = Outlook("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
+            return Decision(say(_vanished(status, now), outlook))
+        case attempts.Stall(reason, message):
+            return Decision(say(_vanished(status, now), stalled(reason, message)), requeue_after=LATER_SECONDS)
+        case attempts.StayStalled():
+            return Decision(say(status, unchanged_outlook(status)))
+
+
+def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
+    """The status with an end for a world whose JobSet is gone without anyone having seen why."""
+    message = f"JobSet {status.job_set_name} was deleted"
+    return with_end(status, (status.attempt, status.job_set_restarts), "jobSetDeleted", message, now, None)
+
+
+def _minted(status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, attempt: int, wanted: str, pardon: bool) -> TrainingRunStatus:
+    update: dict[str, object] = {
+        "attempt": attempt,
+        "attempt_spec_hash": wanted,
+        "job_set_name": names.jobset_name(run_name, attempt),
+        "job_set_uid": None,
+        "job_set_restarts": 0,
+        "job_set_restarts_counted": 0,
+        "topology": _topology(spec),
+        "failures_without_checkpoint": 0 if pardon else status.failures_without_checkpoint,
+    }
+    before = last_entry(status, status.attempt)
+    if status.job_set_uid is not None and before is not None:
+        update["restarts"] = count_restart(status.restarts, before.cause or "unknown")
+    return status.model_copy(update=update)
+
+
+def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Manifest, ...]:
+    remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
+    jobset = build_jobset(observed.run, spec, observed.platform, status.attempt, resume_step(status), remaining)
+    return build_config_map(observed.run, status.attempt), jobset
+
+
+def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
+    jobset = attempts.current_jobset(observed)
+    end = (jobset.finished_at if jobset is not None else None) or now
+    update: dict[str, object] = {"finished_at": status.finished_at or stamp(end), "topology": status.topology or _topology(spec)}
+    steps, tokens = spec.trainer.steps, spec.trainer.steps * spec.trainer.batch_size * spec.trainer.sequence_length
+    final = {"step": steps, "steps": steps, "tokens": tokens, "eta_seconds": None}
+    update["progress"] = (status.progress or Progress()).model_copy(update=final)
+    status = with_outlook(status.model_copy(update=update), succeeded_outlook(status, spec), observed.run.generation, now)
+    return _finished(observed, status, spec, now)
+
+
+def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
+    """A finished run keeps its pods, for their logs, until its time to live is over."""
+    if spec.ttl_seconds_after_finished is None or (not observed.jobsets and observed.config_map is None):
+        return Decision(status)
+    finished = moment(status.finished_at) or now
+    left = spec.ttl_seconds_after_finished - (now - finished).total_seconds()
+    if left > 0:
+        return Decision(status, requeue_after=left)
+    delete = _all_jobsets(observed) or _config_map(observed)
+    return Decision(status, delete=delete, requeue_after=SOON_SECONDS if delete else None)
+
+
+def _all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
+    own = (jobset for jobset in observed.jobsets if jobset.owner_uid == observed.run.uid and not jobset.deleting)
+    return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in own)
+
+
+def _config_map(observed: Observed) -> tuple[Deletion, ...]:
+    found = observed.config_map
+    if found is None or found.deleting or found.owner_uid != observed.run.uid:
+        return ()
+    return (Deletion("ConfigMap", found.name, found.uid),)
+
+
+def _topology(spec: TrainingRunSpec) -> TopologyStatus:
+    topology = spec.accelerator.resolve()
+    return TopologyStatus(
+        slices=topology.slices, hosts=topology.processes, devices=topology.devices, mesh=resolve_mesh(spec.mesh, topology)
+    )

@@ -1,0 +1,61 @@
+"""From a TrainingRun as the API server holds it to a `RunView`.
+
+The status is read apart from the rest: a damaged status must not make a sound spec invalid, nor the other way round.
+"""
+
+from __future__ import annotations
+
+from halcyon_api.spec.accelerator import TPU_TABLE
+from halcyon_api.status import parse_status
+from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from halcyon_operator.plain import count, dig, mapping, text
+from halcyon_operator.views import RunView
+
+MAX_PROBLEM_TEXT = 2048
+
+
+def parse_run_view(document: object) -> RunView:
+    """A run as the operator sees it. Never raises: what is wrong with the document is in `problems`."""
+    metadata = mapping(dig(document, "metadata"))
+    raw_spec = mapping(dig(document, "spec"))
+    spec, problems = _parse_spec(metadata, raw_spec)
+    return RunView(
+        namespace=text(metadata.get("namespace")) or "default",
+        name=text(metadata.get("name")),
+        uid=text(metadata.get("uid")),
+        generation=count(metadata.get("generation")),
+        resource_version=text(metadata.get("resourceVersion")),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        spec=spec,
+        problems=problems,
+        status=parse_status(dig(document, "status")),
+        raw_spec=raw_spec,
+        raw_status=mapping(dig(document, "status")),
+    )
+
+
+def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tuple[TrainingRunSpec | None, tuple[str, ...]]:
+    try:
+        spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": raw_spec}).spec
+    except InvalidRun as error:
+        return None, (text(str(error), MAX_PROBLEM_TEXT),)
+    problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
+    return (spec, ()) if not problems else (None, problems)
+
+
+def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
+    """What is right on a laptop and wrong in a cluster."""
+    problems: list[str] = []
+    if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
+        problems.append(
+            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs the PersistentVolumeClaim it lies on, for what a pod writes "
+            "into itself ends with the pod; name one, or use an s3:// or gs:// root"
+        )
+    accelerator = spec.accelerator
+    if accelerator.type in TPU_TABLE and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
+        problems.append(
+            f"spec.accelerator.slices: GKE joins only slices of several hosts, and a {accelerator.topology} slice has one; "
+            "choose a topology of at least 8 chips, or one slice"
+        )
+    return tuple(problems)

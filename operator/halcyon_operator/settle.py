@@ -1,0 +1,44 @@
+"""When a status is worth a write.
+
+Tokens per second and the wall clock change at every look. A status that differs in nothing else is written at most every
+`telemetry.statusIntervalSeconds`, so that a look that a pod event caused does not cost a write.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from halcyon_api.status import TrainingRunStatus
+from halcyon_operator.views import Observed
+
+_VOLATILE = ("progress", "goodput")
+
+
+def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
+    """The status if it should be written now, else None."""
+    old, new = status_document(observed.run.status), status_document(status)
+    if old == new and observed.run.raw_status:
+        return None
+    if _steady(old) != _steady(new) or not observed.run.raw_status:
+        return status
+    spec, written = observed.run.spec, observed.progress_written_at
+    if spec is None or written is None:
+        return status
+    # A look comes a little early or late; half a second must not double the interval.
+    due = spec.telemetry.status_interval_seconds - 0.5
+    return status if (now - written).total_seconds() >= due and _has_moved(old, new) else None
+
+
+def status_document(status: TrainingRunStatus) -> dict[str, Any]:
+    """The status as it is written."""
+    return status.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _steady(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in _VOLATILE}
+
+
+def _has_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether more than the clock went on."""
+    return old.get("progress") != new.get("progress")

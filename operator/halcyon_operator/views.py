@@ -1,0 +1,151 @@
+"""What the operator looks at, as plain values: the parts of runs, JobSets and pods that decisions are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from halcyon_api.checkpoint_documents import Head
+from halcyon_api.progress import ProgressReport, TerminationReport
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+
+World = tuple[int, int]
+"""One world of processes, which lives and dies as one: (attempt, JobSet restart)."""
+
+Trouble = Literal["disrupted", "deleted", "exited"]
+"""How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by itself."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A TrainingRun. `spec` is None when the document is not valid; `problems` says why, one sentence each."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    deleting: bool
+    spec: TrainingRunSpec | None
+    problems: tuple[str, ...]
+    status: TrainingRunStatus
+    raw_spec: dict[str, object] = field(default_factory=dict[str, object])
+    raw_status: dict[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True)
+class JobSetView:
+    """A JobSet: whose it is, how often it restarted its world, and whether it is over."""
+
+    name: str
+    uid: str
+    attempt: int
+    owner_uid: str
+    deleting: bool
+    restarts: int
+    restarts_counted: int
+    outcome: Literal["running", "completed", "failed"]
+    failure_reason: str = ""
+    failure_message: str = ""
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PodEnding:
+    """Why and when a trainer pod ended, or began to."""
+
+    uid: str
+    name: str
+    world: World
+    process: World
+    """(slice, host in the slice)"""
+    trouble: Trouble
+    at: datetime
+    """When the trouble began: the disruption or deletion if there was one, else the end of the process."""
+    ended: bool
+    exit_code: int | None = None
+    report: TerminationReport | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A trainer pod."""
+
+    name: str
+    uid: str
+    world: World
+    process: World
+    phase: str
+    ip: str
+    node: str
+    deleting: bool
+    running: bool
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    ending: PodEnding | None = None
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """Any other object, by name: whose it is."""
+
+    kind: str
+    name: str
+    uid: str
+    owner_uid: str
+    deleting: bool
+
+
+@dataclass(frozen=True)
+class HeadFound:
+    """The root's HEAD was read."""
+
+    head: Head
+
+
+@dataclass(frozen=True)
+class HeadAbsent:
+    """The root was read and has no HEAD."""
+
+
+@dataclass(frozen=True)
+class HeadUnreachable:
+    """The root is out of the operator's reach. The reason is a clause for the user."""
+
+    reason: str
+
+
+HeadReading = HeadFound | HeadAbsent | HeadUnreachable
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What is the same for all runs of a cluster."""
+
+    trainer_image: str
+    cluster_domain: str = "cluster.local"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a decision about one run is made from."""
+
+    run: RunView
+    platform: Platform
+    jobsets: tuple[JobSetView, ...] = ()
+    """JobSets that bear the run's label, and whatever stands under the name of the present attempt's JobSet."""
+    pods: tuple[PodView, ...] = ()
+    endings: tuple[PodEnding, ...] = ()
+    """Endings of pods that are there, and of pods that were seen to end and are gone."""
+    head: HeadReading = field(default_factory=HeadAbsent)
+    report: ProgressReport | None = None
+    """What process 0 tells of itself."""
+    report_problem: str = ""
+    """Why there is no report although the process runs."""
+    config_map: ObjectView | None = None
+    """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
+    progress_written_at: datetime | None = None
+    """When this operator last wrote progress into the status."""
