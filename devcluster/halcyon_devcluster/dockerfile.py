@@ -45,6 +45,19 @@ def declared_arguments(text: str) -> set[str]:
     return {match[1] for match in found if match}
 
 
+def default_argument(text: str, name: str) -> str:
+    """Return the value that ARG `name` has where nobody gives another.
+
+    Raises:
+        DevclusterError: the Dockerfile gives it none.
+    """
+    found = (re.match(rf"ARG\s+{re.escape(name)}=(\S+)", line, re.IGNORECASE) for line in instructions(text))
+    values = [match[1] for match in found if match]
+    if not values:
+        raise DevclusterError(f"The Dockerfile gives ARG {name} no value: write `ARG {name}=...` before its first FROM.")
+    return values[0]
+
+
 def copied_paths(text: str) -> list[str]:
     """Return what COPY and ADD take from the context: sources without those of other stages."""
     paths: set[str] = set()

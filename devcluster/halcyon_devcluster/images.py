@@ -14,7 +14,7 @@ from halcyon_devcluster.base_image import base_image_name, import_into_buildah, 
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.debian import IMAGE_REQUIREMENTS, ensure_packages
-from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, declared_arguments, passed_arguments
+from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, declared_arguments, default_argument, passed_arguments
 from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import Progress
@@ -102,16 +102,31 @@ def base_image(cache: Path, progress: Progress) -> str:
     return name
 
 
+def published_base() -> str:
+    """Return the base image that our Dockerfiles name by themselves, from the registry that publishes it."""
+    return default_argument(_dockerfile(Buildable.TRAINER).read_text(), "BASE_IMAGE")
+
+
+def _pulled(name: str, progress: Progress) -> str:
+    if docker_image_id(name) is None:
+        with progress.step(f"Pulling {name}"):
+            run(["docker", "pull", name], timeout_seconds=_BUILD_SECONDS)
+    return name
+
+
+def _dockerfile(what: Buildable) -> Path:
+    return REPOSITORY / "images" / what / "Dockerfile"
+
+
 def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress) -> str:
     """Return the full name that building `what` would give, without building it."""
     match what:
         case Buildable.BASE:
-            return base_image_name()
+            return published_base() if docker else base_image_name()
         case Buildable.VERSITYGW:
             return own_images.image_name(own_images.VERSITYGW, Binaries(cache, progress).key(own_images.VERSITYGW.group))
         case _:
-            dockerfile = REPOSITORY / "images" / what / "Dockerfile"
-            return f"{REGISTRY}/{what}:{content_tag(dockerfile, REPOSITORY, _base_argument(docker=docker))}"
+            return f"{REGISTRY}/{what}:{content_tag(_dockerfile(what), REPOSITORY, _base_argument(docker=docker))}"
 
 
 def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
@@ -119,7 +134,7 @@ def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
     docker = docker_answers()
     match what:
         case Buildable.BASE:
-            return base_image(cache, progress)
+            return _pulled(published_base(), progress) if docker else base_image(cache, progress)
         case Buildable.VERSITYGW:
             name, archive = own_images.make(own_images.VERSITYGW, Binaries(cache, progress), cache / "images")
             if docker and not succeeds(["docker", "image", "inspect", name]):
@@ -129,8 +144,7 @@ def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
             tag = image_tag(what, cache=cache, docker=docker, progress=progress)
             if not docker:
                 base_image(cache, progress)
-            dockerfile = REPOSITORY / "images" / what / "Dockerfile"
-            return build_image(dockerfile, REPOSITORY, tag, _base_argument(docker=docker), cache=cache, progress=progress)
+            return build_image(_dockerfile(what), REPOSITORY, tag, _base_argument(docker=docker), cache=cache, progress=progress)
 
 
 def _base_argument(*, docker: bool) -> dict[str, str]:

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_cluster
-from halcyon_devcluster.progress import ConsoleProgress
 from rich.console import Console
+
+from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_cluster
+from halcyon_devcluster.images import Buildable, build
+from halcyon_devcluster.progress import ConsoleProgress
+
+PROGRESS = ConsoleProgress(Console(stderr=True))
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class DevCluster:
 def devcluster() -> Iterator[DevCluster]:
     """The cluster `halcyon`: up, with JobSet."""
     try:
-        cluster = open_cluster(progress=ConsoleProgress(Console(stderr=True)))
+        cluster = open_cluster(progress=PROGRESS)
     except DevclusterError as why:
         pytest.fail(str(why))
     ran_already = cluster.status().ready
@@ -48,6 +52,12 @@ def devcluster() -> Iterator[DevCluster]:
     yield DevCluster(cluster, Faults(cluster))
     if not ran_already:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def python_image(devcluster: DevCluster) -> str:
+    """An image with Python and nothing else, on the node."""
+    return devcluster.load(build(Buildable.BASE, cache=devcluster.cluster.paths.cache, progress=PROGRESS))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.containerd import Task, container_filter, parse_image_ids, parse_tasks
-from halcyon_devcluster.dockerfile import content_tag, copied_paths, declared_arguments, passed_arguments
+from halcyon_devcluster.dockerfile import content_tag, copied_paths, declared_arguments, default_argument, passed_arguments
 from halcyon_devcluster.images import build_command
 from halcyon_devcluster.loading import full_name, local_archive
 from halcyon_devcluster.scratch import ScratchImage, archive
@@ -136,6 +136,9 @@ def test_names_and_paths_are_told_apart(tmp_path: Path):
 def test_arguments_and_inputs_of_a_dockerfile():
     assert declared_arguments(DOCKERFILE) == {"BASE_IMAGE", "PIP_INDEX_URL", "SSL_CERT_FILE"}
     assert copied_paths(DOCKERFILE) == ["pyproject.toml", "src", "uv.lock"]
+    assert default_argument(DOCKERFILE, "BASE_IMAGE") == "python"
+    with pytest.raises(DevclusterError, match="gives ARG PIP_INDEX_URL no value"):
+        default_argument(DOCKERFILE, "PIP_INDEX_URL")
 
 
 def test_only_declared_settings_are_passed_on():

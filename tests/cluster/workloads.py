@@ -1,0 +1,59 @@
+"""Small workloads for tests of the cluster itself: restricted pods that run a few lines of Python."""
+
+import json
+from typing import Any
+
+from halcyon_devcluster import DevclusterError, Kubectl
+from halcyon_devcluster.waiting import until
+
+POD_SECURITY = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def pod_spec(image: str, program: str, **more: Any) -> dict[str, Any]:
+    """A pod's spec that passes the restricted profile and runs `program` with Python."""
+    container = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": ["python3", "-u", "-c", program],
+        "securityContext": CONTAINER_SECURITY,
+    }
+    return {"restartPolicy": "Never", "securityContext": POD_SECURITY, "containers": [container], **more}
+
+
+def pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A pod labelled with its own name."""
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}
+
+
+def phase(kubectl: Kubectl, namespace: str, name: str) -> str:
+    """A pod's phase."""
+    return kubectl("get", "pod", name, "--namespace", namespace, "--output=jsonpath={.status.phase}")
+
+
+def wait_for_phase(kubectl: Kubectl, namespace: str, name: str, *phases: str) -> None:
+    """Wait until a pod is in one of `phases`."""
+    until(
+        lambda: phase(kubectl, namespace, name) in phases,
+        timeout_seconds=90,
+        failure=lambda: f"pod {name} is {phase(kubectl, namespace, name)}: {kubectl('describe', 'pod', name, '--namespace', namespace)}",
+    )
+
+
+def wait_for_log(kubectl: Kubectl, namespace: str, name: str, text: str) -> None:
+    """Wait until a pod has logged `text`."""
+
+    def logged() -> bool:
+        try:
+            return text in kubectl("logs", name, "--namespace", namespace)
+        except DevclusterError:
+            return False
+
+    until(logged, timeout_seconds=90, failure=lambda: f"pod {name} never logged {text!r}")
+
+
+def ending(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
+    """How a pod's container ended: exitCode, reason, signal."""
+    document = json.loads(kubectl("get", "pod", name, "--namespace", namespace, "--output=json"))
+    return document["status"]["containerStatuses"][0]["state"]["terminated"]
