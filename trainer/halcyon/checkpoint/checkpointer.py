@@ -96,10 +96,12 @@ class Checkpointer:
             else Leader(store, keeper, keep=spec.keep, timeout_seconds=wait, sleep=self._pause)
         )
         self._last_save_at = clock()
-        self._fatal: TrainerExit | None = None
+        self._fatal: Exception | None = None
         self._failure: str | None = None
         self.last_error: str | None = None
         """Why the last save failed, or why what it made superfluous could not be deleted; None when all is well."""
+        self.head_loss: str | None = None
+        """Why HEAD had to be rebuilt from the checkpoints when the root was taken, if it had to."""
         self.last_save: SaveReport | None = None
         """The last save that was committed."""
         self.on_commit: Callable[[SaveReport], None] | None = None
@@ -148,10 +150,13 @@ class Checkpointer:
 
         def work() -> dict[str, Any]:
             nonlocal keeper
-            keeper = take_root(store, owner=owner, epoch=epoch, writer=token(), fingerprints=fingerprints, expected_step=expected_step)
-            return keeper.head.document()
+            keeper, loss = take_root(
+                store, owner=owner, epoch=epoch, writer=token(), fingerprints=fingerprints, expected_step=expected_step
+            )
+            return {"head": keeper.head.document(), "loss": loss}
 
-        head = Head.model_validate_json(_json(decide(world, store.root, work)))
+        verdict = decide(world, store.root, work)
+        head = Head.model_validate_json(json.dumps(verdict["head"]))
         views = gather_texts(world, "" if keeper else same_root_everywhere(store, head.writer))
         for process, view in enumerate(views):
             if view:
@@ -159,9 +164,11 @@ class Checkpointer:
                     f"process {process} of {world.process_count} does not see the checkpoint root {store.root} that process 0 wrote "
                     f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
                 )
-        return cls(
+        checkpointer = cls(
             store, stop, keeper, head, spec=spec, world=world, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock, limits=limits
         )
+        checkpointer.head_loss = verdict["loss"]
+        return checkpointer
 
     @property
     def epoch(self) -> Epoch:
@@ -246,7 +253,7 @@ class Checkpointer:
             except DamagedDocument as damage:
                 raise TrainerExit(f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt") from None
 
-        self._head = Head.model_validate_json(_json(decide(self._world, self._store.root, work)))
+        self._head = Head.model_validate_json(json.dumps(decide(self._world, self._store.root, work)))
 
     # Saving
 
@@ -272,10 +279,13 @@ class Checkpointer:
 
         Raises:
             Fenced: A newer epoch has the root.
+            ValueError: The root holds a checkpoint of a later step, so this state was not taken from there.
         """
         began = time.monotonic()
         self._join()
         self.poll()
+        if self.newest is not None and step < self.newest.step:
+            raise ValueError(f"step {step} comes before the committed step {self.newest.step} in {self._store.root}; restore it first")
         copying = time.monotonic()
         snapshot = self._snapshotter.take(state)
         ended = time.monotonic()
@@ -295,6 +305,7 @@ class Checkpointer:
 
         Raises:
             Fenced: A newer epoch has the root.
+            Exception: A callback raised it.
         """
         if self._fatal is not None:
             raise self._fatal
@@ -361,11 +372,14 @@ class Checkpointer:
         if error is None:
             entry = next(one for one in self._head.committed if one.path == prefix)
             self.last_save = SaveReport(entry, blocked_seconds, copy_seconds, time.monotonic() - began)
-            if self.on_commit is not None:
-                self.on_commit(self.last_save)
             self._tidy()
-        if self.last_error is not None and self.on_failure is not None:
-            self.on_failure(self.last_error)
+        try:
+            if error is None and self.on_commit is not None and self.last_save is not None:
+                self.on_commit(self.last_save)
+            if self.last_error is not None and self.on_failure is not None:
+                self.on_failure(self.last_error)
+        except Exception as failure:
+            self._fatal = failure
 
     def _tidy(self) -> None:
         try:
@@ -385,7 +399,3 @@ def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits) -> 
         return Store(spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds)
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document).encode()

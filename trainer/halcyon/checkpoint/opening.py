@@ -22,8 +22,11 @@ _TRIES = 20
 
 def take_root(
     store: Store, *, owner: Owner, epoch: Epoch | None, writer: str, fingerprints: Fingerprints, expected_step: int
-) -> HeadKeeper:
+) -> tuple[HeadKeeper, str | None]:
     """Make this process the only writer of a root.
+
+    Returns:
+        HEAD, and why it had to be rebuilt from the checkpoints, if it had to.
 
     Raises:
         RootTaken: The root belongs to another run.
@@ -36,7 +39,7 @@ def take_root(
     probed = False
     for _ in range(_TRIES):
         present = store.read(HEAD_KEY)
-        head = load_head(store, present.data)
+        head, loss = load_head(store, present.data)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
         _expect_checkpoint(head, expected_step, store.root)
         if head is not None:
@@ -44,7 +47,7 @@ def take_root(
         if not probed:
             probe(store, writer)
             probed = True
-        if present.data is not None and not _readable(present.data):
+        if loss is not None and present.data is not None:
             store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
         data = encode_head(wanted)
         generation = store.swap(HEAD_KEY, data, present.generation)
@@ -52,37 +55,36 @@ def take_root(
             again = store.read(HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
-            return HeadKeeper(store, wanted, generation)
-    raise TrainerExit(f"checkpoint root {store.root} is being taken by others without end; see that one run alone uses it")
+            return HeadKeeper(store, wanted, generation), loss
+    raise _contended(store.root)
 
 
-def load_head(store: Store, data: bytes | None) -> Head | None:
-    """HEAD from its bytes; from the checkpoints themselves where it is missing or damaged; None where the root is fresh.
+def _contended(root: str) -> TrainerExit:
+    return TrainerExit(f"checkpoint root {root} is being taken by other processes without end; see that one run alone uses it")
+
+
+def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None]:
+    """HEAD from its bytes, or from the checkpoints themselves where it is missing or damaged.
+
+    Returns:
+        HEAD, None where the root is fresh; and what was wrong with the stored one, if anything.
 
     Raises:
         NoValidCheckpoint: HEAD is damaged and no checkpoint tells what it was.
     """
-    reason = None
-    if data is not None:
-        try:
-            return decode_head(data)
-        except DamagedDocument as damage:
-            reason = str(damage)
-    head = rebuild_head(store)
-    if head is None and reason is not None:
-        raise NoValidCheckpoint(
-            f"{reason} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from a backup, or give "
-            "the run a new spec.checkpoint.root"
-        )
-    return head
-
-
-def _readable(data: bytes) -> bool:
+    if data is None:
+        head = rebuild_head(store)
+        return head, "HEAD was missing" if head else None
     try:
-        decode_head(data)
-    except DamagedDocument:
-        return False
-    return True
+        return decode_head(data), None
+    except DamagedDocument as damage:
+        head = rebuild_head(store)
+        if head is None:
+            raise NoValidCheckpoint(
+                f"{damage} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from a backup, or give "
+                "the run a new spec.checkpoint.root"
+            ) from None
+        return head, str(damage)
 
 
 def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:
@@ -91,7 +93,8 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
     if head is not None and head.bad:
         raise NoValidCheckpoint(
             f"no checkpoint in {root} is left that verifies ({len(head.bad)} are damaged, the newest at step "
-            f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new spec.checkpoint.root to begin again"
+            f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new spec.checkpoint.root to begin "
+            "again"
         )
     if expected_step > 0:
         raise NoValidCheckpoint(
@@ -116,6 +119,8 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
 def probe(store: Store, nonce: str) -> None:
     """See that the root can be written and that it tells two writers apart.
 
+    The key stays: were it deleted, "must not exist" could come true again under the feet of another process that is probing.
+
     Raises:
         RootUnusable: It cannot, or does not.
         StoreFailure: The store did not answer.
@@ -126,20 +131,17 @@ def probe(store: Store, nonce: str) -> None:
             first = store.swap(PROBE_KEY, _probe(nonce, 1), before.generation)
             if first is None:
                 continue  # another process is probing
-            stale = store.swap(PROBE_KEY, _probe(nonce, 2), before.generation)
-            fresh = store.swap(PROBE_KEY, _probe(nonce, 3), first)
-            if stale is not None:
-                raise RootUnusable(
-                    f"checkpoint root {store.root} does not honour conditional writes (a stale one went through), so two writers could "
-                    "overwrite each other there; choose a store that supports If-Match and If-None-Match"
-                )
-            if fresh is not None:
-                break
-        store.delete(PROBE_KEY)
+            if store.swap(PROBE_KEY, _probe(nonce, 2), before.generation) is None:
+                return
+            raise RootUnusable(
+                f"checkpoint root {store.root} does not honour conditional writes (a stale one went through), so two writers could "
+                "overwrite each other there; choose a store that supports If-Match and If-None-Match"
+            )
     except StoreFailure as failure:
         if failure.code == "RESOURCE_EXHAUSTED":
             raise RootUnusable(str(as_exit(failure, store.root))) from None
         raise
+    raise _contended(store.root)
 
 
 def _probe(nonce: str, number: int) -> bytes:

@@ -18,6 +18,8 @@ from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced
 from halcyon_api.checkpoint_documents import DamagedDocument, Epoch, Head
 
+_LONGEST_ERROR = 500
+
 
 class Saver(Protocol):
     """What the checkpointer asks of its process's role."""
@@ -129,11 +131,14 @@ class Leader:
             self._parts.pop()
 
 
-def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int) -> tuple[Part, StoreFailure | None]:
+def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int) -> tuple[Part, Exception | None]:
+    """Write this process's files. A failure is part of the answer, because the others must hear of it."""
     try:
         return Part(process=process, files=write_files(store, prefix, snapshot, metadata=process == 0)), None
-    except StoreFailure as failure:
-        return Part(process=process, error=str(failure)), failure
+    except Abandoned:
+        raise
+    except Exception as failure:
+        return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
 
 
 def _quietly(work: Callable[[], None]) -> None:

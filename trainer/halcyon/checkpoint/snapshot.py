@@ -66,27 +66,23 @@ class Snapshotter:
     def take(self, state: Any) -> Snapshot:
         """Copy a state. Its buffers may be donated once this returns."""
         leaves = flatten(state)
-        for leaf in leaves:
-            if isinstance(leaf.value, jax.Array):
-                leaf.value.copy_to_host_async()
-        shards = tuple(shard for index, leaf in enumerate(leaves) for shard in self._copies(index, leaf))
-        return Snapshot(leaves=tuple(describe(leaf) for leaf in leaves), shards=shards)
+        shards = [(index, leaf, shard) for index, leaf in enumerate(leaves) for shard in _first_replicas(leaf)]
+        for _, _, shard in shards:
+            if shard.device.platform != "cpu":
+                shard.data.copy_to_host_async()  # all transfers at once
+        copies = [Shard(index, normal(shard.index, leaf.shape), self._copy(leaf, shard)) for index, leaf, shard in shards]
+        if self._first:
+            plain = [(index, leaf) for index, leaf in enumerate(leaves) if not isinstance(leaf.value, jax.Array)]
+            copies += [Shard(index, whole(leaf.shape), np.array(leaf.value, dtype=leaf.dtype)) for index, leaf in plain]
+        return Snapshot(leaves=tuple(describe(leaf) for leaf in leaves), shards=tuple(copies))
 
-    def _copies(self, index: int, leaf: Leaf) -> Iterator[Shard]:
-        if not isinstance(leaf.value, jax.Array):
-            if self._first:
-                yield Shard(index, whole(leaf.shape), np.array(leaf.value, dtype=leaf.dtype))
-            return
-        for shard in leaf.value.addressable_shards:
-            if shard.replica_id != 0:
-                continue
-            region = normal(shard.index, leaf.shape)
-            data = np.asarray(shard.data)
-            if shard.device.platform == "cpu":
-                buffer = self._buffer(leaf, region)
-                np.copyto(buffer, data)
-                data = buffer
-            yield Shard(index, region, data)
+    def _copy(self, leaf: Leaf, shard: Any) -> np.ndarray:
+        data = np.asarray(shard.data)
+        if shard.device.platform != "cpu":
+            return data  # the transfer made it, and nothing else knows of it
+        buffer = self._buffer(leaf, normal(shard.index, leaf.shape))
+        np.copyto(buffer, data)
+        return buffer
 
     def _buffer(self, leaf: Leaf, region: Region) -> np.ndarray:
         key = (leaf.path, tuple((part.start, part.stop) for part in region))
@@ -95,6 +91,12 @@ class Snapshotter:
         if buffer is None or buffer.dtype != leaf.dtype:
             buffer = self._buffers[key] = np.empty(shape, leaf.dtype)
         return buffer
+
+
+def _first_replicas(leaf: Leaf) -> Iterator[Any]:
+    """This process's shards of a leaf that no other device writes."""
+    if isinstance(leaf.value, jax.Array):
+        yield from (shard for shard in leaf.value.addressable_shards if shard.replica_id == 0)
 
 
 def _regions(leaf: Leaf, sharding: jax.sharding.Sharding) -> Iterator[tuple[Any, Region]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,14 @@ _RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
 """About half a minute in all: a gateway that is being restarted comes back in that time."""
 
 
-def kvstore_spec(checkpoint: CheckpointSpec) -> dict[str, Any]:
-    """TensorStore's JSON description of the root. Holds no credentials: the drivers find those in the environment.
+def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict[str, Any]:
+    """TensorStore's JSON description of the root. It holds no credentials, only where the driver shall look for them.
 
     S3 with an endpoint is addressed by path (``ENDPOINT/BUCKET/KEY``), which every gateway understands.
+
+    Args:
+        checkpoint: The section of the run.
+        environ: The process's environment. Where it has a key pair that is used, else whatever identity the machine has.
     """
     root = parse_root(checkpoint.root)
     if root.scheme == "file":
@@ -41,6 +45,8 @@ def kvstore_spec(checkpoint: CheckpointSpec) -> dict[str, Any]:
     spec: dict[str, Any] = {"driver": "s3", "bucket": root.bucket, "path": f"{root.path}/", "s3_request_retries": _RETRIES}
     if checkpoint.endpoint:
         spec["endpoint"] = checkpoint.endpoint.rstrip("/")
+    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
+        spec["aws_credentials"] = {"type": "environment"}  # else the driver logs in vain for files in the home folder first
     region = checkpoint.region or ("us-east-1" if checkpoint.endpoint else None)
     if region:
         spec["aws_region"] = region
@@ -74,7 +80,7 @@ class Store:
         if self.root.startswith("s3://"):
             # Off by default for endpoints other than AWS's own: without it the driver compares by a read before the write.
             os.environ.setdefault("TENSORSTORE_S3_USE_CONDITIONAL_WRITE", "true")
-        self._kvstore: ts.KvStore = self._wait(lambda: ts.KvStore.open(kvstore_spec(checkpoint)))
+        self._kvstore: ts.KvStore = self._wait(lambda: ts.KvStore.open(kvstore_spec(checkpoint, os.environ)))
 
     def read(self, key: str) -> Value:
         """The value of a key and its generation."""
