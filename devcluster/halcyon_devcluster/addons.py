@@ -1,5 +1,6 @@
 """What runs in every cluster besides the workloads: CoreDNS (native clusters only, kind brings its own) and JobSet from its own chart."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -153,32 +154,29 @@ def probe_jobset() -> dict[str, Any]:
 
 
 def install_jobset(helm: Path, kubeconfig: Path, chart: Path, values: Mapping[str, Any], log: Path) -> None:
-    """Install JobSet's chart, or bring an installed one to these values. Helm's own files stay out of the home folder."""
+    """Install JobSet's chart, unless it is installed; an installation that was cut short is removed and made again.
+
+    Helm's own files go beside `log` instead of the home folder.
+    """
     private = log.parent / "helm"
     environ = {
         "HELM_CACHE_HOME": str(private / "cache"),
         "HELM_CONFIG_HOME": str(private / "config"),
         "HELM_DATA_HOME": str(private / "data"),
     }
-    run(
-        [
-            helm,
-            "upgrade",
-            "jobset",
-            chart,
-            "--install",
-            "--kubeconfig",
-            kubeconfig,
-            "--namespace",
-            JOBSET_NAMESPACE,
-            "--create-namespace",
-            "--values",
-            "-",
-        ],
-        stdin=yaml.safe_dump(dict(values)),
-        environ=environ,
-        log=log,
-    )
+    where = ["--kubeconfig", str(kubeconfig), "--namespace", JOBSET_NAMESPACE]
+    state = _release_state([helm, "list", "--output", "json", *where], environ)
+    if state == "deployed":
+        return
+    if state is not None:
+        run([helm, "uninstall", "jobset", *where], environ=environ, log=log)
+    install = [helm, "install", "jobset", chart, "--create-namespace", "--values", "-", *where]
+    run(install, stdin=yaml.safe_dump(dict(values)), environ=environ, log=log)
+
+
+def _release_state(command: list[str | Path], environ: Mapping[str, str]) -> str | None:
+    releases = json.loads(run(command, environ=environ) or "[]")
+    return next((release["status"] for release in releases if release["name"] == "jobset"), None)
 
 
 def jobset_available(kubectl: Kubectl) -> bool:

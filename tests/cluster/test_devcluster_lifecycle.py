@@ -1,0 +1,212 @@
+"""A cluster's whole life: made, hurt, healed, crashed, taken down without a trace. In a cluster of its own, beside whatever else runs.
+
+Only for clusters of our own: what a kind cluster leaves behind is kind's and Docker's to answer for. The tests follow one another.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from halcyon_devcluster import Cluster, DevclusterError, Faults, open_cluster
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.engine import Backend
+from halcyon_devcluster.images import Buildable, build
+from halcyon_devcluster.native import NativeCluster
+from halcyon_devcluster.processes import Processes
+from halcyon_devcluster.waiting import until
+from tests.cluster.conftest import PROGRESS
+from tests.cluster.workloads import phase, pod, pod_spec, wait_for_phase
+
+pytestmark = pytest.mark.cluster
+
+NAME = "lifecycle"
+KERNEL = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max")
+Footprint = dict[str, list[str]]
+
+
+def processes_of_the_cluster() -> list[str]:
+    """Command lines of running processes that belong to the cluster by their group, their arguments or their namespace."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            groups = (folder / "cgroup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ours = f"halcyon-{NAME}" in groups or f"devcluster/{NAME}/" in command
+        if ours and state != "Z" and int(folder.name) != os.getpid():
+            found.append(command)
+    return found
+
+
+def footprint() -> Footprint:
+    """Everything on the machine that a cluster could leave behind."""
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    settings = [Path("/proc/sys") / name for name in KERNEL]
+    cluster_folders = [Path("/run/netns"), Path("/run/containerd"), Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/pods")]
+    return {
+        "processes": processes_of_the_cluster(),
+        "mounts": [line for line in mounts if "/containers/storage" not in line],  # an image build of somebody else
+        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
+        "routes": run(["ip", "route", "show", "table", "all"]).splitlines(),
+        "rules": [rule for command in ("iptables-save", "iptables-legacy-save") for rule in run([command]).splitlines() if rule[:1] == "-"],
+        "control groups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/halcyon-{NAME}")],
+        "settings": [f"{path}={path.read_text().strip()}" for path in settings if path.exists()],
+        "folders": [str(path) for path in cluster_folders if path.exists()],
+    }
+
+
+@pytest.fixture(scope="module")
+def clean_machine() -> Iterator[Footprint]:
+    """The machine's footprint before; the cluster is gone after the last test, come what may."""
+    cluster = open_cluster(NAME)
+    if cluster.backend is not Backend.NATIVE:
+        pytest.skip("for clusters of our own")
+    cluster.down(purge=True)
+    before = footprint()
+    assert before["processes"] == []
+    yield before
+    cluster.down(purge=True)
+
+
+@pytest.fixture
+def cluster(clean_machine: Footprint) -> NativeCluster:
+    cluster = open_cluster(NAME, progress=PROGRESS)
+    assert isinstance(cluster, NativeCluster)
+    return cluster
+
+
+def pid_of(cluster: Cluster, component: str) -> int:
+    record = Processes(cluster.paths.records, cluster.paths.logs).running(component)
+    assert record is not None, f"{component} does not run"
+    return record.pid
+
+
+def node_uid(cluster: Cluster) -> str:
+    return cluster.kubectl("get", "node", NAME, "--output=jsonpath={.metadata.uid}")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    until(condition, timeout_seconds=90, failure=lambda: f"never: {what}")
+
+
+def test_up_gives_a_ready_node_and_jobsets(cluster: NativeCluster):
+    cluster.up()
+    status = cluster.status()
+    assert status.ready
+    assert {"node Ready", "JobSet Available", "CoreDNS Available"} <= {row.name for row in status.components}
+    assert cluster.kubectl("auth", "can-i", "*", "*").strip() == "yes"
+
+
+def test_another_cluster_is_not_disturbed(cluster: NativeCluster):
+    """Its rules are in namespaces of its own: this host has none of them."""
+    assert not [rule for rule in footprint()["rules"] if "KUBE" in rule or "CNI" in rule]
+
+
+def test_up_starts_again_what_died_and_keeps_the_rest(cluster: NativeCluster):
+    uid, apiserver = node_uid(cluster), pid_of(cluster, "kube-apiserver")
+    victims = {name: pid_of(cluster, name) for name in ("kube-scheduler", "kubelet", "etcd")}
+    for pid in victims.values():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not cluster.status().ready, "the loss of components is seen")
+    cluster.up()
+    assert cluster.status().ready
+    assert node_uid(cluster) == uid
+    assert pid_of(cluster, "kube-apiserver") == apiserver
+    assert all(pid_of(cluster, name) != pid for name, pid in victims.items())
+
+
+def test_pods_outlive_the_api_server_and_the_kubelet(cluster: NativeCluster):
+    image = cluster.load(build(Buildable.BASE, cache=cluster.paths.cache, progress=PROGRESS))
+    kubectl, faults = cluster.kubectl, Faults(cluster)
+    stubborn = pod_spec(image, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()")
+    stubborn["volumes"] = [{"name": "memory", "emptyDir": {"medium": "Memory"}}]
+    stubborn["containers"][0]["volumeMounts"] = [{"name": "memory", "mountPath": "/memory"}]
+    kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+    kubectl.apply([pod("stubborn", stubborn)])
+    wait_for_phase(kubectl, "default", "stubborn", "Running")
+    ids = cluster.ctr.containers("default", "stubborn")
+
+    with faults.apiserver_down():
+        assert not kubectl.succeeds("get", "nodes")
+        assert {task.container for task in cluster.ctr.tasks()} >= set(ids)
+    assert phase(kubectl, "default", "stubborn") == "Running"
+
+    with faults.kubelet_down():
+        wait_until(lambda: not faults.node_ready(), "the node is NotReady")
+    assert faults.node_ready()
+    assert cluster.ctr.containers("default", "stubborn") == ids
+
+
+def test_down_leaves_nothing_behind_and_keeps_images(cluster: NativeCluster, clean_machine: Footprint):
+    """The pod of the test before still runs, with a mount, deaf to SIGTERM."""
+    assert footprint() != clean_machine
+    cluster.down()
+    assert footprint() == clean_machine
+    assert not cluster.status().components
+    assert [path.name for path in cluster.paths.state.iterdir()] == ["containerd"]
+    cluster.down()
+
+
+def test_up_after_down_is_a_new_cluster_with_the_old_images(cluster: NativeCluster):
+    cluster.up()
+    assert cluster.kubectl("get", "pods", "--output=name") == ""
+    assert any("python-base" in name for name in cluster.ctr.image_ids())
+    assert cluster.ctr.containers("default", "stubborn") == []
+
+
+@pytest.mark.parametrize("component", ["anchor", "kube-apiserver", "kubelet"])
+def test_an_up_that_was_killed_half_way_is_recovered(cluster: NativeCluster, clean_machine: Footprint, component: str):
+    cluster.down()
+    record = cluster.paths.records / f"{component}.json"
+    with subprocess.Popen([sys.executable, "-m", "halcyon_devcluster", "up", "--name", NAME], stderr=subprocess.DEVNULL) as up:
+        wait_until(record.exists, f"{component} is started")
+        up.kill()
+    assert not cluster.status().ready
+    if component == "anchor":
+        cluster.down()
+        assert footprint() == clean_machine
+    cluster.up()
+    assert cluster.status().ready
+
+
+@pytest.mark.parametrize("component", ["containerd", "anchor"])
+def test_down_after_a_crash_leaves_nothing_behind(cluster: NativeCluster, clean_machine: Footprint, component: str):
+    cluster.up()
+    os.kill(pid_of(cluster, component), signal.SIGKILL)
+    cluster.down()
+    assert footprint() == clean_machine
+
+
+def test_lost_records_are_no_lost_processes(cluster: NativeCluster, clean_machine: Footprint):
+    """The control group knows its members even where every file about them is gone."""
+    cluster.up()
+    for path in cluster.paths.records.iterdir():
+        path.unlink()
+    cluster.down()
+    assert footprint() == clean_machine
+
+
+def test_purge_removes_the_images_too(cluster: NativeCluster):
+    cluster.down(purge=True)
+    assert not cluster.paths.state.exists()
+
+
+def test_two_ups_at_once_make_one_cluster(cluster: NativeCluster):
+    command = [sys.executable, "-m", "halcyon_devcluster", "up", "--name", NAME]
+    ups = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [up.communicate(timeout=300)[1] for up in ups]
+    assert [up.returncode for up in ups] == [0, 0], said
+    assert sum("is up already" in text for text in said) == 1
+    assert sum("waiting for process" in text for text in said) == 1
+
+
+def test_a_stopped_component_has_to_be_known(cluster: NativeCluster):
+    with pytest.raises(DevclusterError, match="no component 'dns'"):
+        cluster.stop_component("dns")
