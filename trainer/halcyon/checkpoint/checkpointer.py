@@ -88,7 +88,7 @@ class Checkpointer:
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(first=world.process_index == 0)
         self._thread: threading.Thread | None = None
-        self._saves = 0
+        self._step, self._try = -1, 0
         index, wait = world.process_index, limits.parts_seconds
         self._saver: Saver = (
             Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
@@ -275,7 +275,8 @@ class Checkpointer:
     def save(self, step: int, state: Any, data_position: DataPosition) -> None:
         """Begin a checkpoint: all processes together, on the main thread.
 
-        Returns once the state is copied into host memory, so its buffers may be donated. Waits first for a save that is still under way.
+        Returns once the state is copied into host memory, so its buffers may be donated. Waits first for a save that is still under way,
+        and does nothing if that one, or an earlier one, has committed this very step.
 
         Raises:
             Fenced: A newer epoch has the root.
@@ -286,13 +287,16 @@ class Checkpointer:
         self.poll()
         if self.newest is not None and step < self.newest.step:
             raise ValueError(f"step {step} comes before the committed step {self.newest.step} in {self._store.root}; restore it first")
+        if self.newest is not None and step == self.newest.step:
+            return
         copying = time.monotonic()
         snapshot = self._snapshotter.take(state)
         ended = time.monotonic()
         self._last_save_at = self._clock()
-        self._saves += 1
-        # The same on every process without a word between them: all count the same saves.
-        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{self._saves}")
+        self._try = self._try + 1 if step == self._step else 1
+        self._step = step
+        # The same on every process without a word between them.
+        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{self._try}")
         about = Description(
             step=step, epoch=self._epoch, owner=self._owner, process_count=self._world.process_count, fingerprints=self._fingerprints,
             data_position=data_position, seed=self._seed, mesh=self._mesh,

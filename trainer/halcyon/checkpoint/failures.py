@@ -56,6 +56,8 @@ def from_tensorstore(error: Exception) -> StoreFailure:
     text = str(error)
     match = _CODE.match(text)
     code = match[1] if match else "UNKNOWN"
+    if "access key" in text.lower():  # some gateways answer 404 for a key that they do not know
+        code = "UNAUTHENTICATED"
     if "[EROFS]" in text or "Read-only file system" in text:
         code = "PERMISSION_DENIED"
     if "[ENOTDIR]" in text or "Not a directory" in text:

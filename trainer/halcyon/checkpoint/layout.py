@@ -116,7 +116,7 @@ def chunk_shape(shard: tuple[int, ...], itemsize: int, limit_bytes: int) -> tupl
         A shape that divides `shard` in every dimension.
     """
     dims = [max(size, 1) for size in shard]
-    while math.prod(dims) * itemsize > limit_bytes:
+    while math.prod(dims) * itemsize > limit_bytes and math.prod(dims) > 1:
         factor, axis = min((_smallest_factor(size), axis) for axis, size in enumerate(dims) if size > 1)
         dims[axis] //= factor
     return tuple(dims)

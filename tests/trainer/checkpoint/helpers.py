@@ -1,0 +1,176 @@
+"""States that are a function of their step, and short ways to open and fill a root."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.checkpoint import Checkpointer, Limits
+from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+OWNER = Owner(namespace="tests", name="run", uid="one")
+SAME = Fingerprints(sections={"spec.model": "0" * 64}, documents={"spec.model": {"llama": {"layers": 4}}})
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """The world of a run of one process."""
+
+    process_index: int = 0
+    process_count: int = 1
+
+    def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
+        """There is nobody to disagree."""
+        return json.loads(json.dumps(document))
+
+    def barrier(self, name: str) -> None:
+        """Nobody to wait for."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A checkpoint root that a test may look into and damage."""
+
+    spec: CheckpointSpec
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """What a process of the test needs to reach it."""
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """HEAD as it lies there."""
+        return json.loads((self.folder / "HEAD").read_bytes())
+
+    def files(self) -> list[Path]:
+        """All files, in order."""
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+
+def with_keep(root: Root, keep: int) -> Root:
+    """The same root with another number of checkpoints to keep."""
+    return Root(root.spec.model_copy(update={"keep": keep}), root.folder, root.environment)
+
+
+def open_root(root: Root, **changes: Any) -> Checkpointer:
+    """Take a root as the one run of the tests."""
+    arguments: dict[str, Any] = {
+        "owner": OWNER,
+        "epoch": None,
+        "fingerprints": SAME,
+        "world": OneProcess(),
+        "seed": 1,
+        "mesh": {"fsdp": 2},
+        "expected_step": 0,
+        "limits": Limits(parts_seconds=60, request_seconds=30),
+    }
+    return Checkpointer.open(root.spec, **(arguments | changes))
+
+
+def epoch(attempt: int, restart: int = 0) -> Epoch:
+    """An epoch."""
+    return Epoch(attempt=attempt, restart=restart)
+
+
+def position(step: int) -> DataPosition:
+    """Where in the data a step is."""
+    return DataPosition(step=step, sequences=8 * step, tokens=512 * step)
+
+
+def mesh(rows: int, columns: int) -> Mesh:
+    """The first rows x columns devices as axes fsdp and tensor."""
+    return Mesh(np.array(jax.devices()[: rows * columns]).reshape(rows, columns), ("fsdp", "tensor"))
+
+
+SHARDINGS: dict[str, PartitionSpec] = {
+    "bias": PartitionSpec("tensor"),
+    "counts": PartitionSpec("fsdp", None),
+    "empty": PartitionSpec(),
+    "flags": PartitionSpec(None),
+    "half": PartitionSpec("tensor", "fsdp"),
+    "scale": PartitionSpec(),
+    "step": PartitionSpec(),
+    "weight": PartitionSpec("fsdp", "tensor"),
+}
+
+
+def numbers(step: int) -> dict[str, np.ndarray]:
+    """The state at a step, as plain arrays: many types, odd values, all decided by the step."""
+    random = np.random.default_rng(step)
+    bits = random.integers(0, 2**32, (16, 8), np.uint32)  # every pattern: NaNs with payloads, infinities, denormals, -0
+    return {
+        "bias": random.standard_normal(8).astype(np.float32),
+        "counts": random.integers(-(2**31), 2**31, (8, 3)).astype(np.int32),
+        "empty": np.zeros((0, 4), np.float32),
+        "flags": random.random(5) < 0.5,
+        "half": random.standard_normal((8, 16)).astype(ml_dtypes.bfloat16),
+        "scale": np.float32(random.standard_normal()),
+        "step": np.int32(step),
+        "weight": bits.view(np.float32),
+    }
+
+
+def on(device_mesh: Mesh, arrays: dict[str, Any], shardings: dict[str, PartitionSpec] = SHARDINGS) -> dict[str, jax.Array]:
+    """Arrays on a mesh; any number of processes."""
+    return {
+        name: jax.make_array_from_callback(
+            np.shape(array), NamedSharding(device_mesh, shardings[name]), lambda index, array=array: array[index]
+        )
+        for name, array in arrays.items()
+    }
+
+
+def template(device_mesh: Mesh, shardings: dict[str, PartitionSpec] = SHARDINGS) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of such a state."""
+    return {
+        name: jax.ShapeDtypeStruct(np.shape(array), array.dtype, sharding=NamedSharding(device_mesh, shardings[name]))
+        for name, array in numbers(0).items()
+    }
+
+
+def same_bits(state: dict[str, Any], arrays: dict[str, Any]) -> bool:
+    """Whether the shards that this process holds are bitwise those of plain arrays."""
+
+    def same(left: Any, right: Any) -> bool:
+        if isinstance(left, jax.Array):
+            return all(_bits(shard.data) == _bits(np.asarray(right)[shard.index]) for shard in left.addressable_shards)
+        return _bits(left) == _bits(right)
+
+    return state.keys() == arrays.keys() and all(
+        np.shape(state[name]) == np.shape(arrays[name]) and state[name].dtype == arrays[name].dtype and same(state[name], arrays[name])
+        for name in arrays
+    )
+
+
+def _bits(array: Any) -> bytes:
+    return np.ascontiguousarray(np.asarray(array)).tobytes()
+
+
+def fill(root: Root, *steps: int, make: Callable[[int], dict[str, Any]] | None = None, **changes: Any) -> None:
+    """Commit checkpoints of these steps."""
+    device_mesh = mesh(2, 2)
+    with open_root(root, **changes) as checkpointer:
+        for step in steps:
+            checkpointer.save(step, make(step) if make else on(device_mesh, numbers(step)), position(step))
+            checkpointer.finish()
+            assert checkpointer.last_error is None
+
+
+def snapshot_of(folder: Path) -> dict[str, bytes]:
+    """Content of every file of a folder, but for what a start may add or change."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def child_environment(root: Root, **more: str) -> dict[str, str]:
+    """Environment of a child process that uses a root."""
+    keep = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "AWS_"))}
+    return {**keep, "JAX_PLATFORMS": "cpu", **root.environment, **more}

@@ -1,0 +1,53 @@
+"""The sentence about a changed run names each field, what it is and what it was."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint.changes import differences, sentence
+from halcyon_api.checkpoint_documents import Fingerprints, canonical_json
+
+
+def prints(**sections: Any) -> Fingerprints:
+    documents = {f"spec.{name}": section for name, section in sections.items()}
+    hashes = {name: hashlib.sha256(canonical_json(one)).hexdigest() for name, one in documents.items()}
+    return Fingerprints(sections=hashes, documents=documents)
+
+
+def sources(*names: str) -> dict[str, Any]:
+    return {"data": {"sources": [{"name": name} for name in names]}}
+
+
+SAME: tuple[str, ...] = ()
+OTHER_KIND = ("spec.model.gpt2 is {} but was not set", "spec.model.llama is not set but was {}")
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "clauses"),
+    [
+        ({"model": {"llama": {"layers": 4}}}, {"model": {"llama": {"layers": 4}}}, SAME),
+        ({"model": {"llama": {"layers": 6}}}, {"model": {"llama": {"layers": 4}}}, ("spec.model.llama.layers is 6 but was 4",)),
+        ({"model": {"gpt2": {}}}, {"model": {"llama": {}}}, OTHER_KIND),
+        (sources("a", "b"), sources("a", "c"), ("spec.data.sources[1].name is b but was c",)),
+        ({"data": {"sources": [1]}}, {"data": {"sources": [1, 2]}}, ("spec.data.sources is [1] but was [1, 2]",)),
+        ({"model": {"tied": True}}, {"model": {"tied": 1}}, ("spec.model.tied is true but was 1",)),
+        ({"optimizer": {"rate": 0.1}}, {}, ('spec.optimizer is {"rate": 0.1} but was not set',)),
+    ],
+)
+def test_differences(now: dict[str, Any], then: dict[str, Any], clauses: tuple[str, ...]) -> None:
+    assert differences(prints(**now), prints(**then)) == clauses
+
+
+def test_a_section_whose_document_is_the_same_but_not_its_hash_is_named() -> None:
+    other = Fingerprints(sections={"spec.model": "f" * 64}, documents={"spec.model": {"layers": 4}})
+    assert differences(prints(model={"layers": 4}), other) == ("spec.model has another fingerprint",)
+
+
+def test_the_sentence_is_bounded() -> None:
+    clauses = differences(prints(model={f"f{n}": n for n in range(9)}), prints(model={f"f{n}": n + 1 for n in range(9)}))
+    text = sentence(clauses, 400, "file:///root")
+    assert text.startswith("the checkpoint at step 400 in file:///root was made with another configuration: spec.model.f0 is 0 but was 1; ")
+    assert "and 4 more fields differ; set it back to go on, or give the changed run a spec.checkpoint.root of its own" in text

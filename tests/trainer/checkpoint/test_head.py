@@ -1,0 +1,116 @@
+"""What may become of HEAD, as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint.collect import orphans
+from halcyon.checkpoint.head import see_ours, take, with_bad, with_commit, without_deleted
+from halcyon.checkpoint.verify import prefixes
+from halcyon.errors import Fenced, RootTaken
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head, Owner, decode_head, encode_head, step_prefix
+from tests.trainer.checkpoint.helpers import epoch
+
+ME = Owner(namespace="team", name="run", uid="a")
+ROOT = "s3://bucket/run"
+
+
+def entry(step: int, attempt: int = 1, nonce: str = "x") -> CommittedStep:
+    prefix = step_prefix(step, attempt, nonce)
+    return CommittedStep(step=step, epoch=epoch(attempt), path=prefix, manifest_sha256="0" * 64, size_bytes=1, time="2026-01-01T00:00:00Z")
+
+
+def head(*entries: CommittedStep, attempt: int = 2, **changes: Any) -> Head:
+    return Head(owner=ME, epoch=epoch(attempt), writer="w", committed=entries).model_copy(update=changes)
+
+
+def taken(present: Head | None, **changes: Any) -> Head:
+    return take(present, **({"owner": ME, "epoch": epoch(3), "writer": "me", "root": ROOT} | changes))
+
+
+def test_a_fresh_root_is_taken_as_is_and_by_nobody_in_particular_at_attempt_one() -> None:
+    assert (taken(None).epoch, taken(None, epoch=None).epoch) == (epoch(3), epoch(1))
+    assert taken(None).writer == "me"
+
+
+@pytest.mark.parametrize("mine", [epoch(2, 1), epoch(3), epoch(2, 0)])
+def test_a_newer_epoch_or_a_later_process_of_the_same_takes_the_root(mine: Any) -> None:
+    present = head(entry(5))
+    new = taken(present, epoch=mine)
+    assert (new.epoch, new.writer, new.committed) == (mine, "me", present.committed)
+
+
+def test_outside_a_cluster_the_next_attempt_is_minted() -> None:
+    assert taken(head(attempt=7), epoch=None).epoch == epoch(8)
+
+
+@pytest.mark.parametrize(("present", "mine"), [(epoch(4), epoch(3, 9)), (epoch(4, 2), epoch(4, 1))])
+def test_an_older_epoch_is_fenced(present: Any, mine: Any) -> None:
+    with pytest.raises(Fenced, match=f"taken by the newer epoch {present}, so this process of epoch {mine} may not") as caught:
+        taken(head(epoch=present), epoch=mine)
+    assert caught.value.owner_attempt == 4
+
+
+@pytest.mark.parametrize("other", [Owner(namespace="team", name="other"), Owner(namespace="rivals", name="run")])
+def test_another_runs_root_is_refused_and_another_life_of_the_same_is_not(other: Owner) -> None:
+    with pytest.raises(RootTaken, match=f"{ROOT} belongs to the run team/run, not to {other.namespace}/{other.name}; give each run"):
+        taken(head(), owner=other)
+    assert taken(head(), owner=Owner(namespace="team", name="run", uid="b")).owner.uid == "b"
+
+
+def test_a_commit_keeps_the_newest_by_step_then_epoch_and_lets_the_rest_go() -> None:
+    new = with_commit(head(entry(20), entry(10), deleting=("steps/old/",)), entry(30, 2), keep=2)
+    assert [one.step for one in new.committed] == [30, 20]
+    assert new.deleting == ("steps/old/", entry(10).path)
+
+
+def test_a_checkpoint_of_the_same_step_is_superseded() -> None:
+    new = with_commit(head(entry(20, 1), entry(10)), entry(20, 2), keep=2)
+    assert new.committed == (entry(20, 2), entry(10))
+    assert new.deleting == (entry(20, 1).path,)
+    assert with_commit(new, entry(20, 2), keep=2) == new
+
+
+def test_a_bad_checkpoint_is_no_candidate_and_not_deleted() -> None:
+    bad = BadStep(path=entry(20).path, step=20, reason="flipped")
+    new = with_bad(head(entry(20), entry(10)), [bad])
+    assert (new.committed, new.bad, new.deleting) == ((entry(10),), (bad,), ())
+    assert with_bad(new, [bad]) == new
+
+
+def test_finished_deletions_are_forgotten() -> None:
+    assert without_deleted(head(deleting=("a/", "b/")), ["a/"]).deleting == ("b/",)
+
+
+def test_orphans_are_what_head_does_not_name() -> None:
+    named = head(entry(2), bad=(BadStep(path="steps/bad/", step=1, reason="r"),), deleting=("steps/going/",))
+    assert orphans([entry(2).path, "steps/bad/", "steps/going/", entry(3).path], named) == (entry(3).path,)
+
+
+def test_what_looks_like_a_checkpoint() -> None:
+    keys = [
+        f"{step_prefix(5, 1, 'ab12-1')}data/x/c/0",
+        f"{step_prefix(5, 1, 'ab12-1')}COMMIT",
+        f"{step_prefix(10**13, 1, 'ff')}COMMIT",
+        "steps/notes.txt",
+        "steps/latest/COMMIT",
+        "steps/000000000005.000001/COMMIT",
+        "compiled/000000000005.000001.aa/COMMIT",
+    ]
+    assert prefixes(keys) == (step_prefix(5, 1, "ab12-1"), step_prefix(10**13, 1, "ff"))
+
+
+def test_only_the_process_that_head_names_has_the_root() -> None:
+    present = head(epoch=epoch(4), writer="new")
+    assert see_ours(present, epoch(4), "new", ROOT) == present
+    with pytest.raises(Fenced, match=r"taken by the newer process of epoch 4\.0"):
+        see_ours(present, epoch(4), "old", ROOT)
+    with pytest.raises(Fenced, match=r"taken by the newer epoch 4\.0, so this process of epoch 3\.0"):
+        see_ours(present, epoch(3), "new", ROOT)
+
+
+def test_head_survives_its_encoding() -> None:
+    full = head(entry(20), entry(10), bad=(BadStep(path="steps/bad/", step=1, reason="ümlaut"),), deleting=("a/",))
+    assert decode_head(encode_head(full)) == full

@@ -1,0 +1,166 @@
+"""Who may have a root, and the sentence for who may not. A refused process leaves the root as it was."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint import Limits
+from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon_api.checkpoint_documents import Fingerprints, Owner
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, snapshot_of
+
+
+def test_epochs_of_a_cluster_and_of_a_laptop(root: Root) -> None:
+    fill(root, 1, epoch=epoch(4, 2))
+    assert root.head["epoch"] == {"attempt": 4, "restart": 2}
+    with open_root(root) as checkpointer:
+        assert checkpointer.epoch == epoch(5)
+
+
+REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
+    ({"epoch": epoch(3, 9)}, Fenced, r"was taken by the newer epoch 4\.0, so this process of epoch 3\.9 may not write there"),
+    ({"owner": Owner(namespace="tests", name="another")}, RootTaken, "belongs to the run tests/run, not to tests/another; give each run"),
+    (
+        {
+            "epoch": epoch(5),
+            "fingerprints": Fingerprints(sections={"spec.model": "1" * 64}, documents={"spec.model": {"llama": {"layers": 6}}}),
+        },
+        RunChanged,
+        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.llama\.layers is 6 but was 4; set it back",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "kind", "text"), REFUSALS)
+def test_a_refused_process_changes_nothing(root: Root, changes: dict[str, Any], kind: type[TrainerExit], text: str) -> None:
+    fill(root, 1, epoch=epoch(4))
+    before = snapshot_of(root.folder)
+    with pytest.raises(kind, match=text) as caught:
+        open_root(root, **changes)
+    assert root.spec.root in str(caught.value)
+    assert snapshot_of(root.folder) == before
+
+
+def test_a_run_that_had_a_checkpoint_never_starts_silently_from_nothing(root: Root) -> None:
+    with pytest.raises(NoValidCheckpoint, match=r"the run had a checkpoint at step 40, but .* holds none; correct spec\.checkpoint\.root"):
+        open_root(root, expected_step=40)
+    assert not root.folder.exists()
+    fill(root)
+    with pytest.raises(NoValidCheckpoint, match="the run had a checkpoint at step 40"):
+        open_root(root, expected_step=40)
+
+
+def test_a_later_process_of_the_same_epoch_takes_over(root: Root) -> None:
+    state = on(mesh(2, 2), numbers(1))
+    with open_root(root, epoch=epoch(2)) as earlier, open_root(root, epoch=epoch(2)) as later:
+        earlier.save(1, state, position(1))
+        with pytest.raises(Fenced, match=r"taken by the newer process of epoch 2\.0"):
+            earlier.finish()
+        later.save(1, state, position(1))
+        later.finish()
+    assert [entry["step"] for entry in root.head["committed"]] == [1]
+
+
+def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    root = Root(CheckpointSpec(root=f"file://{tmp_path}/file/root"), tmp_path)
+    with pytest.raises(RootUnusable, match=r"^checkpoint root file://.*/file/root cannot be used; correct spec\.checkpoint\.root \("):
+        open_root(root)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    root = Root(CheckpointSpec(root=f"file://{tmp_path}/locked/root"), tmp_path)
+    with pytest.raises(RootUnusable, match="refuses access; give the run's credentials the right"):
+        open_root(root)
+
+
+def test_a_bucket_that_does_not_exist(s3_root: Root) -> None:
+    root = Root(s3_root.spec.model_copy(update={"root": "s3://no-such-bucket/run"}), s3_root.folder)
+    with pytest.raises(RootUnusable, match=r"^checkpoint root s3://no-such-bucket/run does not exist; create the bucket, or correct"):
+        open_root(root)
+
+
+@pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_wrong_credentials_are_refused_and_not_repeated(s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    wrong = "mistaken-and-secret"
+    monkeypatch.setenv(variable, wrong)
+    with pytest.raises(RootUnusable, match="refuses access; give the run's credentials the right to list") as caught:
+        open_root(s3_root)
+    secrets = [wrong, *s3_root.environment.values()]
+    assert not any(secret in str(caught.value) for secret in secrets)
+    assert caught.value.__cause__ is None
+
+
+def test_a_store_that_cannot_be_reached_may_be_tried_again(s3_root: Root) -> None:
+    root = Root(s3_root.spec.model_copy(update={"endpoint": "http://127.0.0.1:9"}), s3_root.folder)
+    with pytest.raises(TrainerExit, match=r"^checkpoint root s3://.* could not be reached; look at the store and the network") as caught:
+        open_root(root, limits=Limits(request_seconds=1))
+    assert type(caught.value) is TrainerExit
+
+
+class _Careless(http.server.BaseHTTPRequestHandler):
+    """An object store that answers every conditional write as if the condition held."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+
+    def do_HEAD(self) -> None:
+        self._answer(200, b"")
+
+    def do_GET(self) -> None:
+        if "list-type" in self.path:
+            self._answer(200, b'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>')
+        elif self.path in self.objects:
+            self._answer(200, self.objects[self.path])
+        else:
+            self._answer(404, b"")
+
+    def do_PUT(self) -> None:
+        self.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"")
+
+    def _answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("ETag", f'"{hash(body) & 0xFFFF:x}"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Not on the test's output."""
+
+
+@pytest.fixture
+def careless_store() -> Iterator[str]:
+    handler = type("Handler", (_Careless,), {"objects": {}})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_store_that_ignores_conditions_is_refused(s3_root: Root, careless_store: str) -> None:
+    root = Root(s3_root.spec.model_copy(update={"endpoint": careless_store}), s3_root.folder)
+    with pytest.raises(RootUnusable, match=r"does not honour conditional writes .* choose a store that supports If-Match"):
+        open_root(root)
+
+
+def test_saving_by_steps_and_by_time(file_root: Root) -> None:
+    spec = file_root.spec.model_validate(file_root.spec.document() | {"save": {"everySteps": 10, "everySeconds": 60}})
+    times = iter([1000.0])
+    with open_root(Root(spec, file_root.folder), clock=lambda: next(times)) as checkpointer:
+        assert [step for step in range(31) if checkpointer.should_save(step)] == [10, 20, 30]
+        assert [checkpointer.due(now) for now in (1000.0, 1059.0, 1060.0)] == [False, False, True]
+        assert checkpointer.should_save(7, 1060.0)
+        assert not checkpointer.should_save(7, 1059.0)
