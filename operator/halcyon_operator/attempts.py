@@ -175,11 +175,13 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
     return Mint(highest + 1, released or status.phase == "Suspended")
 
 
-def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | None:
-    """Whether objects of somebody else stand under the names that the attempt needs."""
+def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+    """Whether something stands under the names that the attempt needs and is not the attempt's own."""
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
     config_map = observed.config_map
+    if not foreign and config_map is not None and config_map.owner_uid == observed.run.uid and config_map.deleting:
+        return Wait(f"waiting for ConfigMap {name} to be gone")
     kind = "JobSet" if foreign else "ConfigMap" if config_map is not None and config_map.owner_uid != observed.run.uid else None
     if kind is None:
         return None

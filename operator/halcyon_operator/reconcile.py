@@ -7,6 +7,7 @@ what that means (`outlooks`, `conditions`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
@@ -107,11 +108,13 @@ def _carry_out(
                 delete=_config_map(observed),
                 requeue_after=SOON_SECONDS,
             )
-        case attempts.Mint(attempt):
-            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted)
+        case attempts.Mint(attempt, pardon):
+            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon)
             return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), requeue_after=0.0)
         case attempts.Create():
             outlook = restart_outlook(status, spec, f"creating attempt {status.attempt}")
+            if observed.create_refusal:
+                outlook = replace(outlook, reason="CreateRefused", message=observed.create_refusal)
             return Decision(say(status, outlook), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
         case attempts.Rest():
             at = f" at step {resume_step(status)}" if resume_step(status) else ""
@@ -149,7 +152,7 @@ def _minted(status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, att
 def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Manifest, ...]:
     remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
     jobset = build_jobset(observed.run, spec, observed.platform, status.attempt, resume_step(status), remaining)
-    return build_config_map(observed.run, status.attempt), jobset
+    return (jobset,) if observed.config_map is not None else (build_config_map(observed.run, status.attempt), jobset)
 
 
 def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:

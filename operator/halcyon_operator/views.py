@@ -147,5 +147,7 @@ class Observed:
     """Why there is no report although the process runs."""
     config_map: ObjectView | None = None
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
+    create_refusal: str = ""
+    """Why the API server refused the last object that was to be created for the run, if it did."""
     progress_written_at: datetime | None = None
     """When this operator last wrote progress into the status."""

@@ -1,0 +1,69 @@
+"""``python -m halcyon_operator``: the operator's process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Annotated
+
+import typer
+
+from halcyon_operator.api_client import NoCluster
+from halcyon_operator.app import run_operator
+from halcyon_operator.cluster import MissingApi
+from halcyon_operator.logs import set_up_logging
+from halcyon_operator.settings import Settings
+
+logger = logging.getLogger("halcyon_operator")
+
+
+def _many(values: list[str] | None) -> tuple[str, ...]:
+    """Values of a repeated flag, or of a variable that holds several, with commas."""
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def main(
+    trainer_image: Annotated[str, typer.Option(envvar="HALCYON_TRAINER_IMAGE", help="Image of runs that name none.")],
+    namespace: Annotated[
+        list[str] | None, typer.Option(envvar="HALCYON_NAMESPACES", help="Namespace to serve, may be repeated. Default: all.")
+    ] = None,
+    cluster_domain: Annotated[str, typer.Option(envvar="HALCYON_CLUSTER_DOMAIN", help="DNS domain of the cluster.")] = "cluster.local",
+    log_level: Annotated[str, typer.Option(envvar="HALCYON_LOG_LEVEL", help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[str, typer.Option(envvar="HALCYON_LOG_FORMAT", help="json or text.")] = "json",
+    metrics_port: Annotated[int, typer.Option(envvar="HALCYON_METRICS_PORT", help="Port of /metrics, /healthz and /readyz.")] = 9401,
+    workers: Annotated[int, typer.Option(envvar="HALCYON_WORKERS", min=1, help="Runs looked at at the same time.")] = 8,
+    s3_endpoint: Annotated[
+        list[str] | None,
+        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="The only S3 endpoints to contact, may be repeated. Default: any."),
+    ] = None,
+    s3_anonymous: Annotated[bool, typer.Option(envvar="HALCYON_S3_ANONYMOUS", help="Send unsigned S3 requests.")] = False,
+    file_root: Annotated[
+        list[str] | None,
+        typer.Option(envvar="HALCYON_FILE_ROOTS", help="Directory mounted here under which file:// roots are read, may be repeated."),
+    ] = None,
+) -> None:
+    """Look after the TrainingRuns of a cluster."""
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter("choose debug, info, warning or error", param_hint="--log-level")
+    if log_format not in ("json", "text"):
+        raise typer.BadParameter("choose json or text", param_hint="--log-format")
+    set_up_logging(log_level, log_format)
+    settings = Settings(
+        trainer_image=trainer_image,
+        namespaces=_many(namespace),
+        cluster_domain=cluster_domain,
+        metrics_port=metrics_port,
+        workers=workers,
+        s3_endpoints=_many(s3_endpoint),
+        s3_anonymous=s3_anonymous,
+        file_roots=_many(file_root),
+    )
+    try:
+        asyncio.run(run_operator(settings))
+    except (NoCluster, MissingApi) as error:
+        logger.error("%s", error)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

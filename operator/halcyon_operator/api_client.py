@@ -1,0 +1,144 @@
+"""Requests to the Kubernetes API in plain JSON, over the official client's connection and credentials.
+
+The client's generated classes are left aside: they would refuse fields they do not know, and their objects cost more than the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.plain import dig, text
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+_TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class NoCluster(Exception):
+    """There is no way to an API server. The message is one sentence for the user."""
+
+
+class ApiError(Exception):
+    """The API server refused a request, or could not be reached (code 0)."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(f"{reason or code}: {message}" if message else f"{reason or code}")
+        self.code = code
+        self.reason = reason
+
+
+class NotFound(ApiError):
+    """There is no such object."""
+
+
+class Conflict(ApiError):
+    """The object has changed meanwhile, or exists already."""
+
+
+def path_of(api_version: str, plural: str, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+    """The path of a resource in the API."""
+    base = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    parts = [base]
+    parts += ["namespaces", quote(namespace, safe="")] if namespace else []
+    parts += [plural, *(quote(part, safe="") for part in (name, subresource) if part)]
+    return "/".join(parts)
+
+
+class KubernetesApi:
+    """JSON in, JSON out, with errors by kind."""
+
+    def __init__(self, client: ApiClient, metrics: Metrics) -> None:
+        self._client: Any = client  # The client's methods have no types.
+        self._metrics = metrics
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        resource: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> dict[str, Any]:
+        """One request.
+
+        Args:
+            method: HTTP method.
+            path: Path below the server's address.
+            resource: Plural of what it is about, for the metrics.
+            query: Query parameters.
+            body: JSON body.
+            content_type: Kind of the body.
+            accept: Kind of the answer wanted.
+
+        Raises:
+            NotFound: There is no such object.
+            Conflict: The object has changed meanwhile, or exists already.
+            ApiError: Any other refusal, or no answer.
+        """
+        verb = method.lower()
+        try:
+            url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "halcyon-operator"}
+            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            response = await self._client.call_api(method, url, headers, body, None, _TIMEOUT)
+            content: bytes = await response.read()
+            code = int(response.status)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._metrics.api_requests.labels(verb, resource, "none").inc()
+            raise ApiError(0, "Unreachable", f"the API server did not answer: {type(error).__name__}: {error}") from error
+        self._metrics.api_requests.labels(verb, resource, str(code)).inc()
+        document = _parse(content)
+        if code < 400:
+            return document
+        kind = {404: NotFound, 409: Conflict}.get(code, ApiError)
+        raise kind(code, text(dig(document, "reason")), text(dig(document, "message")))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+
+async def connect(metrics: Metrics) -> KubernetesApi:
+    """A way to the API server: with the pod's service account inside a cluster, else with the kubeconfig.
+
+    Raises:
+        NoCluster: There is neither.
+    """
+    configuration = Configuration()
+    loader: Any = kubernetes_config  # Its functions have no types.
+    try:
+        if inside_cluster():
+            loader.load_incluster_config(client_configuration=configuration)
+        else:
+            await loader.load_kube_config(client_configuration=configuration)
+    except (kubernetes_config.ConfigException, OSError) as error:
+        raise NoCluster(f"no way to a Kubernetes API server ({error}); run inside a cluster, or set KUBECONFIG") from None
+    return KubernetesApi(ApiClient(configuration), metrics)
+
+
+def inside_cluster() -> bool:
+    """Whether this is a pod with a service account."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _TOKEN_FILE.exists()
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return {"message": content[:200].decode(errors="replace")}
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else {}

@@ -1,0 +1,175 @@
+"""What the operator reads from the cluster and writes to it, and nothing else: this module is the list of its rights.
+
+Lists are taken from the API server at every look, never from a cache of the watch. ConfigMaps and JobSets are only ever created and
+deleted: an attempt's objects never change, so a create that meets an object of the name fails, and nothing of anybody else is taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.training_run import API_VERSION, PLURAL
+from halcyon_operator.api_client import MERGE_PATCH, METADATA_ONLY, ApiError, Conflict, KubernetesApi, NotFound, path_of
+from halcyon_operator.decision import Deletion, Event, Manifest
+from halcyon_operator.jobset import JOBSET_API_VERSION
+from halcyon_operator.merge_patch import merge_patch
+from halcyon_operator.plain import dig, sequence, text
+from halcyon_operator.views import RunView
+
+COMPONENT = "halcyon-operator"
+PAGE = 500
+MAX_NOTE = 1000
+
+_RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
+
+
+class MissingApi(Exception):
+    """The cluster lacks something that must be installed first. The message is one sentence for the user."""
+
+
+class Cluster:
+    """The operator's view of the cluster."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+
+    async def check(self) -> None:
+        """Make sure that the resources which the operator works with are served.
+
+        Raises:
+            MissingApi: One is not.
+        """
+        for api_version, plural, install in (
+            (API_VERSION, PLURAL, "install the chart's custom resource definition"),
+            (JOBSET_API_VERSION, "jobsets", "install JobSet v0.12 or later (https://jobset.sigs.k8s.io)"),
+        ):
+            try:
+                found = await self._api.request("GET", f"/apis/{api_version}", "discovery")
+            except NotFound:
+                found = {}
+            if plural not in (dig(resource, "name") for resource in sequence(found.get("resources"))):
+                raise MissingApi(f"the cluster does not serve {plural} of {api_version}; {install}")
+
+    async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A TrainingRun, or None if there is none."""
+        return await self._get(API_VERSION, PLURAL, namespace, name)
+
+    async def run_keys(self, namespace: str | None) -> AsyncIterator[tuple[str, str]]:
+        """Namespace and name of every TrainingRun."""
+        query = {"limit": str(PAGE)}
+        while True:
+            page = await self._api.request("GET", path_of(API_VERSION, PLURAL, namespace), PLURAL, query=query, accept=METADATA_ONLY)
+            for item in sequence(page.get("items")):
+                yield text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
+            token = dig(page, "metadata", "continue")
+            if not isinstance(token, str) or not token:
+                return
+            query["continue"] = token
+
+    async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
+        """JobSets that bear a run's label."""
+        return await self._list(JOBSET_API_VERSION, "jobsets", namespace, run)
+
+    async def pods(self, namespace: str, run: str) -> tuple[object, ...]:
+        """Pods that bear a run's label."""
+        return await self._list("v1", "pods", namespace, run)
+
+    async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A JobSet by name."""
+        return await self._get(JOBSET_API_VERSION, "jobsets", namespace, name)
+
+    async def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A ConfigMap by name."""
+        return await self._get("v1", "configmaps", namespace, name)
+
+    async def create(self, manifest: Manifest) -> None:
+        """Create an object that must not exist yet.
+
+        Raises:
+            Conflict: It does.
+        """
+        api_version, plural = _RESOURCES[manifest["kind"]]
+        path = path_of(api_version, plural, manifest["metadata"]["namespace"])
+        await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
+
+    async def delete(self, namespace: str, deletion: Deletion) -> None:
+        """Delete an object and everything below it, the object last. One that is gone or was replaced is left alone."""
+        api_version, plural = _RESOURCES[deletion.kind]
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": deletion.uid}}
+        try:
+            await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
+        except (NotFound, Conflict):
+            return
+
+    async def write_status(self, run: RunView, status: dict[str, Any]) -> str:
+        """Write a run's status, if the run is still as it was seen.
+
+        Returns:
+            The run's new resource version.
+
+        Raises:
+            Conflict: The run has changed meanwhile.
+        """
+        body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
+        path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
+        query = {"fieldManager": names.FIELD_MANAGER}
+        written = await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
+        return text(dig(written, "metadata", "resourceVersion"))
+
+    async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
+        """Post an event about a run. One that was posted before is left alone; one that is refused is only an event."""
+        body = event_manifest(run, event, instance, now)
+        try:
+            await self._api.request("POST", path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body)
+        except ApiError:
+            return
+
+    async def _get(self, api_version: str, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._api.request("GET", path_of(api_version, plural, namespace, name), plural)
+        except NotFound:
+            return None
+
+    async def _list(self, api_version: str, plural: str, namespace: str, run: str) -> tuple[object, ...]:
+        query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(PAGE)}
+        items: tuple[object, ...] = ()
+        while True:
+            page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)
+            items += sequence(page.get("items"))
+            token = dig(page, "metadata", "continue")
+            if not isinstance(token, str) or not token:
+                return items
+            query["continue"] = token
+
+
+def event_name(run: RunView, event: Event) -> str:
+    """The name of an event: the same for the same key, so that it is posted once however often it is told."""
+    digest = hashlib.sha256(f"{run.uid}/{event.key}".encode()).hexdigest()[:16]
+    return f"{run.name}.{digest}"
+
+
+def event_manifest(run: RunView, event: Event, instance: str, now: datetime) -> Manifest:
+    """An event as the API takes it."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": event_name(run, event), "namespace": run.namespace},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": f"halcyon.dev/{COMPONENT}",
+        "reportingInstance": instance[:128],
+        "action": "Reconcile",
+        "reason": event.reason[:128],
+        "type": event.type,
+        "note": text(event.message, MAX_NOTE),
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": "TrainingRun",
+            "namespace": run.namespace,
+            "name": run.name,
+            "uid": run.uid,
+        },
+    }

@@ -1,0 +1,199 @@
+"""The loop around the centre: take a run from the queue, look at it, decide, carry the decision out.
+
+One look at a run at a time, many runs at once. A look that fails, for whatever reason, is told in the log, in the metrics and (unless
+the API server itself is the reason) in an Event of that run, and comes back with a growing delay; the other runs do not notice. A conflict
+is no failure: somebody else changed the run between look and write, so it is looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from halcyon_operator.api_client import ApiError, Conflict
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.decision import Decision, Event
+from halcyon_operator.health import WatchEcho
+from halcyon_operator.journal import Journal
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.plain import text
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.settle import status_document
+from halcyon_operator.views import Observed, RunView
+from halcyon_operator.work_queue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""Namespace and name of a run."""
+
+MAX_REMEMBERED_EVENTS = 8192
+CONFLICT_SECONDS = 0.05
+
+
+class Looks(Protocol):
+    """What collects the observations."""
+
+    async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run, or None if there is no such run."""
+        ...
+
+
+class Controller:
+    """Works the queue off.
+
+    Args:
+        queue: Runs to look at.
+        observer: What collects the observations.
+        cluster: Where decisions are carried out.
+        journal: Endings of pods, dropped with their run.
+        metrics: Where looks are counted.
+        echo: Waits for what was written to come back through the watch.
+        instance: Name of this operator process, for its events.
+        clock: The time, in UTC.
+        timer: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue[Key],
+        observer: Looks,
+        cluster: Cluster,
+        journal: Journal,
+        metrics: Metrics,
+        echo: WatchEcho,
+        instance: str,
+        clock: Callable[[], datetime],
+        timer: Callable[[], float],
+    ) -> None:
+        self._queue = queue
+        self._observer = observer
+        self._cluster = cluster
+        self._journal = journal
+        self._metrics = metrics
+        self._echo = echo
+        self._instance = instance
+        self._clock = clock
+        self._timer = timer
+        self._written_at: dict[Key, datetime] = {}
+        self._refusals: dict[Key, str] = {}
+        self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    async def work(self) -> None:
+        """Look at runs as they become due, for ever."""
+        while True:
+            key = await self._queue.get()
+            started = self._timer()
+            try:
+                await self._look(key)
+            finally:
+                self._metrics.reconcile_seconds.observe(self._timer() - started)
+                self._queue.done(key)
+
+    async def resync(self, namespaces: tuple[str, ...], interval_seconds: float) -> None:
+        """Queue all runs now and then, for whatever no event told of."""
+        while True:
+            try:
+                async for key in self._all_runs(namespaces):
+                    self._queue.add(key)
+            except ApiError as error:
+                logger.warning("cannot list the runs: %s", error)
+            except Exception:
+                logger.exception("cannot list the runs")
+            await asyncio.sleep(interval_seconds)
+
+    async def _all_runs(self, namespaces: tuple[str, ...]) -> AsyncIterator[Key]:
+        for namespace in namespaces or (None,):
+            async for key in self._cluster.run_keys(namespace):
+                yield key
+
+    async def _look(self, key: Key) -> None:
+        observed: Observed | None = None
+        try:
+            observed = await self._observer.look(*key, self._written_at.get(key))
+            if observed is None:
+                self._forget(key)
+                return
+            observed = replace(observed, create_refusal=self._refusals.get(key, ""))
+            decision = reconcile(observed, self._clock())
+            await self._carry_out(key, observed, decision)
+        except Conflict as error:
+            self._metrics.reconciles.labels("conflict").inc()
+            logger.debug("%s/%s changed meanwhile: %s", *key, error)
+            self._queue.add_after(key, CONFLICT_SECONDS)
+        except ApiError as error:
+            delay = self._failed(key)
+            logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
+        except Exception as error:
+            # Whatever is wrong with one run must not stop the others.
+            delay = self._failed(key)
+            logger.exception("%s/%s: looking at it failed; again in %.1f s", *key, delay)
+            if observed is not None:
+                await self._tell_of_error(observed.run, error)
+        else:
+            self._metrics.reconciles.labels("ok").inc()
+            self._queue.succeeded(key)
+            if decision.requeue_after is not None:
+                self._queue.add_after(key, decision.requeue_after)
+
+    async def _carry_out(self, key: Key, observed: Observed, decision: Decision) -> None:
+        run = observed.run
+        if decision.status is not None:
+            version = await self._cluster.write_status(run, status_document(decision.status))
+            self._echo.wrote(key, version)
+            self._written_at[key] = self._clock()
+        self._metrics.saw_run(key, run.status, decision.status or run.status)
+        for deletion in decision.delete:
+            logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
+            await self._cluster.delete(run.namespace, deletion)
+        for manifest in decision.create:
+            logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
+            await self._create(key, manifest)
+        for event in decision.events:
+            await self._post(run, event)
+
+    async def _create(self, key: Key, manifest: dict[str, object]) -> None:
+        """Create an object. Why it was refused is for the next look to tell the user."""
+        try:
+            await self._cluster.create(manifest)
+            self._refusals.pop(key, None)
+        except Conflict:
+            raise
+        except ApiError as error:
+            self._refusals[key] = f"{manifest['kind']} was refused: {error}"
+            raise
+
+    async def _post(self, run: RunView, event: Event) -> None:
+        known = (run.uid, event.key)
+        if known in self._posted:
+            return
+        self._posted[known] = None
+        while len(self._posted) > MAX_REMEMBERED_EVENTS:
+            self._posted.popitem(last=False)
+        logger.info("%s/%s: %s: %s", run.namespace, run.name, event.reason, text(event.message))
+        await self._cluster.post(run, event, self._instance, self._clock())
+
+    async def _tell_of_error(self, run: RunView, error: Exception) -> None:
+        message = f"The operator cannot look after this run: {type(error).__name__}: {text(str(error), 500)}"
+        try:
+            await self._post(run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}"))
+        except Exception:
+            logger.exception("%s/%s: cannot post an event", run.namespace, run.name)
+
+    def _failed(self, key: Key) -> float:
+        self._metrics.reconciles.labels("error").inc()
+        return self._queue.add_failed(key)
+
+    def _forget(self, key: Key) -> None:
+        """Drop everything known of a run that is gone."""
+        self._queue.forget(key)
+        self._journal.forget(key)
+        self._echo.gone(key)
+        self._metrics.lost_run(key)
+        self._written_at.pop(key, None)
+        self._refusals.pop(key, None)

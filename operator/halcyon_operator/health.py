@@ -1,0 +1,57 @@
+"""Whether the operator still sees and still moves.
+
+Its event loop is alive when it answers at all. Its watch streams are alive when they bring back what it wrote itself: every status write
+changes an object that it watches, so the new resource version must come back as an event. A stream that lies open and silent, as happens
+behind load balancers, shows by an echo that stays away. Resource versions grow within a collection, so a later one will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from halcyon_operator.plain import integer
+
+Key = tuple[str, str]
+
+STUCK_SECONDS = 180.0
+
+
+class WatchEcho:
+    """Waits for the operator's own writes to come back through the watch.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._awaited: dict[Key, tuple[int, float]] = {}
+
+    def wrote(self, key: Key, resource_version: object) -> None:
+        """The operator wrote an object, which has this resource version now."""
+        version = integer(resource_version)
+        if version is not None:
+            since = self._awaited[key][1] if key in self._awaited else self._clock()
+            self._awaited[key] = (version, since)
+
+    def saw(self, key: Key, resource_version: object) -> None:
+        """The watch showed an object at a resource version."""
+        version = integer(resource_version)
+        awaited = self._awaited.get(key)
+        if awaited is not None and version is not None and version >= awaited[0]:
+            del self._awaited[key]
+
+    def gone(self, key: Key) -> None:
+        """The object does not exist any more."""
+        self._awaited.pop(key, None)
+
+    @property
+    def lag_seconds(self) -> float:
+        """Age of the oldest write that has not come back."""
+        now = self._clock()
+        return max((now - since for _, since in self._awaited.values()), default=0.0)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a write has stayed away for so long that the watch must be dead."""
+        return self.lag_seconds > STUCK_SECONDS

@@ -1,0 +1,55 @@
+"""/metrics, /healthz and /readyz, from the operator's own event loop: a loop that hangs does not answer, and the kubelet restarts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from halcyon_operator.metrics import Metrics
+
+
+class HttpServer:
+    """Serves what Prometheus and the kubelet ask for.
+
+    Args:
+        metrics: What /metrics shows.
+        alive: Whether the operator does its work.
+        ready: Whether it has begun to.
+    """
+
+    def __init__(self, metrics: Metrics, alive: Callable[[], bool], ready: Callable[[], bool]) -> None:
+        self._metrics = metrics
+        self._alive = alive
+        self._ready = ready
+        app = web.Application()
+        app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_get("/healthz", self._show_health)
+        app.router.add_get("/readyz", self._show_readiness)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, port: int) -> None:
+        """Listen on all addresses."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, None, port).start()
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._runner.cleanup()
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _show_health(self, _: web.Request) -> web.Response:
+        if self._alive():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="the watch streams do not show what was written\n")
+
+    async def _show_readiness(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="not watching yet\n")

@@ -1,0 +1,105 @@
+"""Collects what a decision about one run is made from."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from halcyon_api import names
+from halcyon_operator.checkpoints import Checkpoints
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.endings import merge_endings
+from halcyon_operator.jobset_views import parse_jobset, parse_object
+from halcyon_operator.journal import Journal
+from halcyon_operator.plain import dig
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.trainers import Reading, Trainers, first_process
+from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, RunView
+
+HEAD_AGE_SECONDS = 10.0
+"""How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
+
+
+class Observer:
+    """Looks at runs."""
+
+    def __init__(self, cluster: Cluster, checkpoints: Checkpoints, trainers: Trainers, journal: Journal, platform: Platform) -> None:
+        self._cluster = cluster
+        self._checkpoints = checkpoints
+        self._trainers = trainers
+        self._journal = journal
+        self._platform = platform
+
+    async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run as it is now, or None if there is no such run.
+
+        Raises:
+            ApiError: The API server refused a read or did not answer.
+        """
+        document, jobset_documents, pod_documents = await asyncio.gather(
+            self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name)
+        )
+        if document is None:
+            return None
+        run = parse_run_view(document)
+        jobsets = tuple(map(parse_jobset, jobset_documents))
+        pods = tuple(parse_pod(pod) for pod in pod_documents if dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == run.uid)
+        for pod in pod_documents:
+            self._journal.record((namespace, name), pod)
+        alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
+        config_map: ObjectView | None = None
+        if alive is None and run.status.attempt > 0:
+            jobsets, config_map = await self._named(run, jobsets)
+        head, reading = await asyncio.gather(self._head(run, alive), self._report(run, pods, alive))
+        return Observed(
+            run=run,
+            platform=self._platform,
+            jobsets=jobsets,
+            pods=pods,
+            endings=merge_endings(
+                (ending for ending in self._journal.endings((namespace, name))),
+                (pod.ending for pod in pods if pod.ending is not None),
+            ),
+            head=head,
+            report=reading.report,
+            report_problem=reading.problem,
+            config_map=config_map,
+            progress_written_at=progress_written_at,
+        )
+
+    async def _named(self, run: RunView, jobsets: tuple[JobSetView, ...]) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
+        """Whatever stands under the names of the present attempt's objects, whosever it is."""
+        name = names.jobset_name(run.name, run.status.attempt)
+        known = any(jobset.name == name for jobset in jobsets)
+        jobset, config_map = await asyncio.gather(
+            _nothing() if known else self._cluster.jobset(run.namespace, name), self._cluster.config_map(run.namespace, name)
+        )
+        found = jobsets if jobset is None else (*jobsets, parse_jobset(jobset))
+        return found, None if config_map is None else parse_object("ConfigMap", config_map)
+
+    async def _head(self, run: RunView, alive: JobSetView | None) -> HeadReading:
+        if run.spec is None or run.deleting:
+            return HeadAbsent()
+        return await self._checkpoints.read(run.spec.checkpoint, HEAD_AGE_SECONDS if alive is not None else 0.0)
+
+    async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> Reading:
+        if run.spec is None or alive is None or run.deleting:
+            return Reading()
+        pod = first_process(pods, (run.status.attempt, alive.restarts))
+        return Reading() if pod is None else await self._trainers.read(pod, run.spec.telemetry.port, run.name)
+
+
+def _at_work(run: RunView, jobset: JobSetView) -> bool:
+    """Whether a JobSet is the present attempt's and not at its end."""
+    return (
+        jobset.owner_uid == run.uid
+        and jobset.name == names.jobset_name(run.name, run.status.attempt)
+        and jobset.outcome == "running"
+        and not jobset.deleting
+    )
+
+
+async def _nothing() -> dict[str, Any] | None:
+    return None

@@ -1,0 +1,29 @@
+"""The operator's own settings, from flags and environment variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one operator runs."""
+
+    trainer_image: str
+    """Image of runs that name none."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to serve; empty: all."""
+    cluster_domain: str = "cluster.local"
+    """DNS domain of the cluster."""
+    metrics_port: int = 9401
+    """Port of /metrics, /healthz and /readyz; 0: any free one."""
+    workers: int = 8
+    """Runs looked at at the same time."""
+    s3_endpoints: tuple[str, ...] = ()
+    """The only S3 endpoints that runs may have the operator contact; empty: any."""
+    s3_anonymous: bool = False
+    """Send unsigned S3 requests."""
+    file_roots: tuple[str, ...] = ()
+    """Directories mounted here under which file:// roots may be read."""
+    resync_seconds: float = 300.0
+    """How often all runs are looked at without a reason."""

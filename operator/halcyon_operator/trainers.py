@@ -1,0 +1,88 @@
+"""Reads the progress report of a run's first trainer process.
+
+The pod is the users' territory: what it answers is bounded in time and size, must be of this run, attempt and restart, and is shown,
+never obeyed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aiohttp
+from pydantic import ValidationError
+
+from halcyon_api.progress import ProgressReport
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.views import PodView, World
+
+TIMEOUT_SECONDS = 2.0
+MAX_REPORT_BYTES = 65_536
+_LARGEST = 2**53
+"""Largest whole number that every JSON reader keeps exactly."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The report, or why there is none."""
+
+    report: ProgressReport | None = None
+    problem: str = ""
+
+
+def first_process(pods: tuple[PodView, ...], world: World) -> PodView | None:
+    """The pod of process 0 of a world, if it can be asked."""
+    return next((pod for pod in pods if pod.world == world and pod.process == (0, 0) and pod.running and pod.ip), None)
+
+
+def parse_report(body: bytes, run: str, world: World) -> Reading:
+    """The report in an answer. Never raises."""
+    try:
+        report = ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        return Reading(problem=f"its report is not valid: {'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}")
+    if report.run != run or (report.attempt, report.restart) != world:
+        return Reading(problem=f"the address answers for {report.run!r}, attempt {report.attempt}, restart {report.restart}")
+    progress = report.progress
+    numbers = (progress.step, progress.steps, progress.tokens, report.resumed_step or 0)
+    return Reading(report) if max(numbers) <= _LARGEST else Reading(problem="its report has numbers beyond all measure")
+
+
+class Trainers:
+    """Asks trainers how far they are."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._http: aiohttp.ClientSession | None = None
+
+    async def read(self, pod: PodView, port: int, run: str) -> Reading:
+        """The report of a pod."""
+        if self._http is None:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            # A new connection each time: a trainer that restarts must not be asked over its predecessor's.
+            self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
+        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+        reading = await self._ask(self._http, f"http://{host}:{port}/status", run, pod.world)
+        self._metrics.trainer_polls.labels("ok" if reading.report is not None else "failed").inc()
+        return reading
+
+    async def _ask(self, http: aiohttp.ClientSession, url: str, run: str, world: World) -> Reading:
+        try:
+            async with http.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    return Reading(problem=f"it answered with HTTP status {response.status}")
+                body = await response.content.read(MAX_REPORT_BYTES + 1)
+                while len(body) <= MAX_REPORT_BYTES and (more := await response.content.read(MAX_REPORT_BYTES)):
+                    body += more
+        except TimeoutError:
+            return Reading(problem=f"no answer within {TIMEOUT_SECONDS:g} s")
+        except (aiohttp.ClientError, ValueError) as error:
+            return Reading(problem=f"{type(error).__name__}: {error}")
+        if len(body) > MAX_REPORT_BYTES:
+            return Reading(problem=f"its report is larger than {MAX_REPORT_BYTES} bytes")
+        return parse_report(body, run, world)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._http is not None:
+            await self._http.close()

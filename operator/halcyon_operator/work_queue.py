@@ -1,0 +1,111 @@
+"""A queue of things to look at, for level-triggered work in asyncio.
+
+Kopf hands out events one object at a time but has no queue that several kinds of objects share, so this is one, after the queues that
+controllers in Go use: a key that is waiting is not added twice, a key that is being worked on waits until that is done, a key can be added
+for later, and a key whose work failed comes back after a delay that doubles, with a random part so that many do not come back at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_DELAY_SECONDS = 0.2
+LONGEST_DELAY_SECONDS = 60.0
+_LARGEST_EXPONENT = 16
+
+
+class WorkQueue(Generic[K]):
+    """Keys that wait for work. Not safe for threads: all calls come from one event loop.
+
+    Args:
+        random: Numbers between 0 and 1.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._waiting: set[K] = set()
+        self._working: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def scheduled(self) -> int:
+        """Keys that are due later."""
+        return len(self._timers)
+
+    def add(self, key: K) -> None:
+        """Have a key worked on as soon as possible."""
+        self._cancel_timer(key)
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Have a key worked on after some seconds, unless it is due earlier anyway."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= due:
+            return
+        self._cancel_timer(key)
+        self._timers[key] = loop.call_at(due, self.add, key)
+
+    def add_failed(self, key: K) -> float:
+        """Have a key worked on again after its work failed.
+
+        Returns:
+            The seconds until then.
+        """
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(failures, _LARGEST_EXPONENT))
+        delay *= 0.5 + 0.5 * self._random()
+        self.add_after(key, delay)
+        return delay
+
+    def succeeded(self, key: K) -> None:
+        """Forget the failures of a key."""
+        self._failures.pop(key, None)
+
+    def forget(self, key: K) -> None:
+        """Forget a key altogether; work under way goes on to its end."""
+        self._cancel_timer(key)
+        self._again.discard(key)
+        self._failures.pop(key, None)
+
+    async def get(self) -> K:
+        """Wait for a key. `done` must follow."""
+        key = await self._ready.get()
+        self._waiting.discard(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: K) -> None:
+        """The work on a key has ended, well or not."""
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def close(self) -> None:
+        """Drop everything that waits."""
+        for key in list(self._timers):
+            self._cancel_timer(key)
+
+    def _cancel_timer(self, key: K) -> None:
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
