@@ -8,6 +8,7 @@ square (the idea of Rabe and Staats 2021; a block sees its whole row of scores, 
 from __future__ import annotations
 
 import haliax as hax
+import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
@@ -72,9 +73,13 @@ def _attend(
 ) -> NamedArray:
     """Attention of some queries, scaled already, to all keys."""
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
-    scores = hax.dot(query, key, axis=head_size, precision=precision, preferred_element_type=jnp.float32)
-    visible = query_numbers.broadcast_axis(key_position) >= hax.arange(key_position)
+    visible = hax.greater_equal(query_numbers.broadcast_axis(key_position), hax.arange(key_position))
     if query_segments is not None and key_segments is not None:
-        visible = visible & (query_segments.broadcast_axis(key_position) == key_segments)
-    weights = hax.nn.softmax(hax.where(visible, scores, _MASKED), axis=key_position)
+        visible = visible & hax.equal(query_segments.broadcast_axis(key_position), key_segments)
+    position = query_numbers.axes[0]
+    # Positions last: the largest array then has the order in which the products on both sides of it want it.
+    order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
+    scores = hax.dot(query, key, axis=head_size, precision=precision, preferred_element_type=jnp.float32, out_axes=order)
+    # A bias and not a selection: the backward pass then needs no mask, for a weight of zero has no gradient.
+    weights = hnn.softmax(scores + hax.where(visible, 0.0, _MASKED), axis=key_position)
     return hax.dot(weights.astype(query.dtype), value, axis=key_position, precision=precision, out_axes=query.axes)

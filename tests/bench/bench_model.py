@@ -1,0 +1,148 @@
+"""Forward and backward pass of Halcyon's Llama beside the same mathematics written by hand in plain ``jax.numpy``.
+
+Both are timed in turn in one process, so that a busy machine slows both alike; the ratio of the medians of the pairs is what counts.
+
+    python tests/bench/bench_model.py [--layers 4] [--hidden 256] [--length 256] [--batch 8] [--pairs 15] [--gpt2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+
+from halcyon.models import build_model, flops_per_token, next_token_losses
+from halcyon_api.spec.model import LlamaSpec, ModelSpec
+
+Arrays = dict[str, Any]
+
+
+def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, spec: LlamaSpec, dtype: Any) -> jax.Array:
+    """Mean next-token loss as one would write it in an afternoon: a scan over layers of plain einsums."""
+    length, head_size = tokens.shape[1], spec.hidden_size // spec.heads
+    kv, group = spec.key_value_heads, spec.heads // spec.key_value_heads
+    frequencies = spec.rope_theta ** (-jnp.arange(head_size // 2) / (head_size // 2))
+    angles = jnp.arange(length)[:, None] * frequencies
+    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    causal = jnp.tril(jnp.ones((length, length), bool))
+
+    def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + spec.norm_epsilon) * scale).astype(x.dtype)
+
+    def rotate(x: jax.Array) -> jax.Array:  # [batch, position, heads, head size]
+        first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+        c, s = cosine[:, None, :], sine[:, None, :]
+        return jnp.concatenate((first * c - second * s, second * c + first * s), axis=-1).astype(x.dtype)
+
+    def block(x: jax.Array, w: Arrays) -> tuple[jax.Array, None]:
+        batch = x.shape[0]
+        h = norm(x, w["attention_norm"])
+        q = rotate((h @ w["q"].astype(dtype)).reshape(batch, length, kv * group, head_size)).reshape(batch, length, kv, group, head_size)
+        k = rotate((h @ w["k"].astype(dtype)).reshape(batch, length, kv, head_size))
+        v = (h @ w["v"].astype(dtype)).reshape(batch, length, kv, head_size)
+        scores = jnp.einsum("bqkgh,bskh->bkgqs", q, k, preferred_element_type=jnp.float32) * head_size**-0.5
+        weights = jax.nn.softmax(jnp.where(causal, scores, -1e30), axis=-1).astype(dtype)
+        attended = jnp.einsum("bkgqs,bskh->bqkgh", weights, v).reshape(batch, length, -1)
+        x = x + attended @ w["o"].astype(dtype)
+        h = norm(x, w["mlp_norm"])
+        return x + (jax.nn.silu(h @ w["gate"].astype(dtype)) * (h @ w["up"].astype(dtype))) @ w["down"].astype(dtype), None
+
+    x = parameters["embedding"].astype(dtype)[tokens]
+    x, _ = jax.lax.scan(block, x, parameters["blocks"])
+    logits = jnp.matmul(norm(x, parameters["norm"]), parameters["head"].astype(dtype), preferred_element_type=jnp.float32)
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)
+    return -jnp.mean(picked)
+
+
+def handwritten_parameters(spec: LlamaSpec, vocab: int) -> Arrays:
+    """Random parameters of the same sizes."""
+    hidden, kv = spec.hidden_size, spec.hidden_size // spec.heads * spec.key_value_heads
+    shapes = {
+        "q": (hidden, hidden),
+        "k": (hidden, kv),
+        "v": (hidden, kv),
+        "o": (hidden, hidden),
+        "gate": (hidden, spec.intermediate_size),
+        "up": (hidden, spec.intermediate_size),
+        "down": (spec.intermediate_size, hidden),
+    }
+    keys = iter(jax.random.split(jax.random.key(0), len(shapes) + 2))
+    blocks = {name: jax.random.normal(next(keys), (spec.layers, *shape)) * 0.02 for name, shape in shapes.items()}
+    blocks |= {name: jnp.ones((spec.layers, hidden)) for name in ("attention_norm", "mlp_norm")}
+    return {
+        "embedding": jax.random.normal(next(keys), (vocab, hidden)) * 0.02,
+        "head": jax.random.normal(next(keys), (hidden, vocab)) * 0.02,
+        "norm": jnp.ones(hidden),
+        "blocks": blocks,
+    }
+
+
+def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """The compiled function, bound to its arguments; prints what tracing and compiling took."""
+    started = time.perf_counter()
+    lowered = jax.jit(function).lower(*arguments)
+    traced = time.perf_counter()
+    executable = lowered.compile()
+    print(f"{name}: traced in {traced - started:.2f} s, compiled in {time.perf_counter() - traced:.2f} s")
+    return lambda: jax.block_until_ready(executable(*arguments))
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, float]:
+    """Wall time and processor time of one run."""
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def main() -> None:
+    """Print both speeds and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("layers", 4), ("hidden", 256), ("length", 256), ("batch", 8), ("vocab", 264), ("pairs", 15)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32")
+    options = parser.parse_args()
+
+    spec = LlamaSpec(
+        layers=options.layers, hidden_size=options.hidden, intermediate_size=options.hidden * 8 // 3 // 8 * 8, heads=options.hidden // 32
+    )
+    batch, position, vocab = hax.Axis("batch", options.batch), hax.Axis("position", options.length), hax.Axis("vocab", options.vocab)
+    text = hax.random.randint(jax.random.key(1), (batch, position), 0, options.vocab)
+    targets = hax.roll(text, -1, position)
+    weights = hax.ones((batch, position))
+
+    def halcyon_loss(model: Any, tokens: Any, targets: Any, weights: Any) -> jax.Array:
+        total, weight = next_token_losses(model, tokens, targets, weights, compute_dtype=options.compute)
+        return total / weight
+
+    def plain_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array) -> jax.Array:
+        return handwritten_loss(parameters, tokens, targets, spec, jnp.dtype(options.compute))
+
+    model = build_model(ModelSpec(llama=spec), vocab, position, key=jax.random.key(0))
+    ours = compiled("halcyon", jax.value_and_grad(halcyon_loss), model, text, targets, weights)
+    plain = compiled("by hand", jax.value_and_grad(plain_loss), handwritten_parameters(spec, options.vocab), text.array, targets.array)
+
+    ours(), plain()
+    pairs = []
+    for number in range(options.pairs):
+        first, second = (ours, plain) if number % 2 else (plain, ours)
+        times = seconds(first), seconds(second)
+        pairs.append(times if number % 2 else times[::-1])
+    tokens = options.batch * options.length
+    for side, name in enumerate(("halcyon", "by hand")):
+        median = statistics.median(pair[side][0] for pair in pairs)
+        gigaflops = tokens / median * flops_per_token(ModelSpec(llama=spec), options.length, options.vocab) / 1e9
+        print(f"{name}: {median * 1e3:.1f} ms, {tokens / median:,.0f} tokens/s, {gigaflops:.1f} GFLOP/s")
+    for clock, name in enumerate(("wall time", "processor time")):
+        ratio = statistics.median(plain[clock] / ours[clock] for ours, plain in pairs)
+        print(f"ratio halcyon / by hand, tokens/s by {name}: {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main()
