@@ -24,6 +24,26 @@ _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8
 
 
+def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
+    """XLA's options for this platform, chosen for a fast start: on CPU a program's compilation costs more than its optimisation gains.
+
+    Args:
+        runs_once: The program is run a single time, so any time spent on optimising it is lost.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": 0} if runs_once else {"xla_cpu_use_fusion_emitters": False}
+
+
+def survives_storage() -> bool:
+    """Whether a program read back from a cache does what it did when it was compiled.
+
+    XLA's CPU programs of several processes do not: read back, they issue independent collectives in any order, and gloo ends the process
+    with "distributed collective mismatch" (seen with jaxlib 0.10.2).
+    """
+    return jax.default_backend() != "cpu" or jax.process_count() == 1
+
+
 def program_key(document: Mapping[str, Any]) -> str:
     """Name of a program: a hash of what it depends on, and of the versions and the platform that compile it."""
     depends = {**document, "jax": jax.__version__, "platform": jax.default_backend(), "processes": jax.process_count()}

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from halcyon.compilation import compiler_options
 from halcyon.data.loader import Batch
 from halcyon.models import build_model, next_token_losses
 from halcyon.optim import build_optimizer, learning_rate
@@ -52,7 +53,8 @@ class Program:
         ]
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
-            return jax.jit(self.train_step, donate_argnums=0).lower(self.template, Batch(*arrays), control).compile()
+            lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, Batch(*arrays), control)
+            return lowered.compile(compiler_options=compiler_options())
 
     def tracing(self) -> AbstractContextManager[None]:
         """The context in which any function of the model is traced: it ties the model's axes to the mesh."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from halcyon.compilation import compiler_options
 from halcyon.parallel.axes import with_shardings
 
 Model = Any
@@ -46,4 +47,5 @@ def state_template(build: BuildState, mesh: Mesh) -> TrainState:
 
 def initial_state(build: BuildState, template: TrainState) -> TrainState:
     """The state before the first step, each shard made where it stays. The numbers do not depend on the mesh."""
-    return jax.jit(build, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, template))()
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    return jax.jit(build, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))()

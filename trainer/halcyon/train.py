@@ -20,7 +20,7 @@ import numpy as np
 from halcyon.checkpoint import Checkpointer, Restored
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
-from halcyon.compilation import CompilationCache, program_key
+from halcyon.compilation import CompilationCache, compiler_options, program_key, survives_storage
 from halcyon.context import Context, adapt_to_devices, check_context
 from halcyon.data import Dataset, Loader, build_tokenizer, open_dataset
 from halcyon.errors import TrainerExit
@@ -135,7 +135,7 @@ class _Loop:
         self._reporter = reporter
         self._clock = clock
         self._controls = {value: self._control_array(value) for value in (0, SAVE_WANTED)}
-        self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, self._token_bytes()))
+        self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, self._token_bytes()), compiler_options=compiler_options())
         self._loader = Loader(
             dataset,
             batch_size=self._settings.batch_size,
@@ -252,25 +252,28 @@ def _tell_restored(reporter: RunReporter, restored: Restored | None) -> None:
     reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None)
 
 
-def _shared_programs(context: Context, directory: Path) -> CompilationCache:
-    """The compiled programs of this run, kept in the checkpoint root."""
+def _shared_programs(context: Context, directory: Path) -> CompilationCache | None:
+    """The compiled programs of this run, kept in the checkpoint root; None where they could not be trusted after that."""
+    if not survives_storage():
+        return None
     enable_compilation_cache(str(directory))
     document = context.run.spec.document()
     depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "trainer")}
     return CompilationCache(directory, Store(context.run.spec.checkpoint), program_key({**depends, "mesh": context.mesh.document()}))
 
 
-def _compile(program: Program, programs: CompilationCache, reporter: RunReporter) -> TrainStep:
+def _compile(program: Program, programs: CompilationCache | None, reporter: RunReporter) -> TrainStep:
     try:
-        programs.fetch()
+        if programs is not None:
+            programs.fetch()
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
     return program.compile_step()
 
 
-def _publish(world: World, programs: CompilationCache, reporter: RunReporter) -> None:
+def _publish(world: World, programs: CompilationCache | None, reporter: RunReporter) -> None:
     try:
-        if world.is_main:
+        if programs is not None and world.is_main:
             programs.publish()
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
