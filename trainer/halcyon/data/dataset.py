@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from halcyon_api.spec.data import DataSpec, TokenizerSpec
-from halcyon_api.spec.trainer import TrainerSpec
 
 from halcyon.data.order import Order
 from halcyon.data.sources import read_documents
@@ -24,6 +22,8 @@ from halcyon.data.stream import TokenStream, build_stream
 from halcyon.data.tokenizer import Tokenizer, build_tokenizer
 from halcyon.data.windows import MAX_WINDOWS, Split, split_windows, window_count
 from halcyon.errors import BadConfiguration
+from halcyon_api.spec.data import DataSpec, TokenizerSpec
+from halcyon_api.spec.trainer import TrainerSpec
 
 LAYOUT_VERSION = 1
 """Raised when the same text would give other sequences, or another order, than before."""

@@ -1,10 +1,11 @@
 """A keyed permutation of ``[0, n)`` that needs no memory: index in, element out, and back.
 
-An alternating Feistel network shuffles the smallest power of two that holds ``n``: the bits of a number are two halves, and each round
-adds (exclusive or) to one half a keyed hash of the other, which can be undone whatever the hash is. A result outside ``[0, n)`` is put
-through again until it falls inside (cycle walking; the power of two is under 2 n, so twice on average at most), which leaves a
-permutation of ``[0, n)``. The hash is two multiplications with a fold between them, so that the bits it is cut from depend on every bit of
-the input and of the round key. The round keys are SHAKE-256 of the key, so neighbouring seeds and epochs have nothing in common.
+An alternating Feistel network shuffles the smallest power of two that holds ``n``, at least 64: the bits of a number are two halves, and
+each round adds (exclusive or) to one half a keyed hash of the other, which can be undone whatever the hash is. A result outside ``[0, n)``
+is put through again until it falls inside (cycle walking; from 33 on the power of two is under 2 n, so twice on average at most), which
+leaves a permutation of ``[0, n)``. The hash is two multiplications with a fold between them, so that the bits it is cut from depend on
+every bit of the input and of the round key. The round keys are SHAKE-256 of the key, so neighbouring seeds and epochs have nothing in
+common.
 
 Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); Black and Rogaway, "Ciphers with arbitrary finite domains"
 (2002), for cycle walking; the multipliers are those of SplitMix64, Steele, Lea and Flood (2014).
@@ -17,7 +18,9 @@ import hashlib
 import numpy as np
 
 ROUNDS = 8
-"""Four make a strong pseudorandom permutation of large domains; twice as many make small ones uniform too."""
+"""Four make a strong pseudorandom permutation of a large domain; twice as many leave a margin."""
+MIN_BITS = 6
+"""With halves of fewer than three bits not all permutations would be equally likely."""
 MAX_SIZE = 2**62
 
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -36,7 +39,7 @@ class Permutation:
         if not 1 <= size <= MAX_SIZE:
             raise ValueError(f"a permutation has 1 to 2**62 elements, not {size}")
         self.size = size
-        bits = max(2, (size - 1).bit_length())
+        bits = max(MIN_BITS, (size - 1).bit_length())
         self._low_bits = np.uint64(bits // 2)
         self._cuts = (np.uint64(64 - bits // 2), np.uint64(64 - (bits - bits // 2)))
         self._low_mask = np.uint64((1 << (bits // 2)) - 1)

@@ -11,6 +11,7 @@ import json
 from typing import Protocol
 
 import numpy as np
+
 from halcyon_api.spec.data import TokenizerSpec
 
 

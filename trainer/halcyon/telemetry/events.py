@@ -106,6 +106,7 @@ EVENTS = (
         "preempted", "A notice came; the checkpoint is committed and the process leaves.", {"step": _STEP, "message": "One sentence."}, True
     ),
     Event("done", "All steps are done and the last checkpoint is committed.", {"step": _STEP, "message": "One sentence."}, True),
+    Event("warning", "Something failed that costs time and nothing else.", {"message": "One sentence."}, every_process=True),
     Event(
         "error",
         "The process ends early.",

@@ -11,15 +11,14 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, StartupSeconds, TerminationReport
-
 from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.pace import Pace
 from halcyon.telemetry.termination import clip
+from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, StartupSeconds, TerminationReport
 
 if TYPE_CHECKING:
     from halcyon.evaluate import Evaluation
@@ -186,6 +185,8 @@ class RunReporter:
             if first:
                 state.first_step_time = wall
                 self._close_startup_part(now)
+            if state.stage == "compiling":
+                state.stage, state.stage_began = "training", now
             state.last_step, state.last_step_time = report, wall
             self._pace.step_ended(now, report.step)
             speed, eta = self._tokens_per_second(), self._eta_seconds(report.step)
@@ -255,6 +256,10 @@ class RunReporter:
             self._state.tallies = replace(self._state.tallies, checkpoint_failures=self._state.tallies.checkpoint_failures + 1)
             step = self._state.last_step.step if self._state.last_step else (self._state.resumed_step or 0)
         self._event("checkpointFailed", step=step, reason=reason)
+
+    def warning(self, message: str) -> None:
+        """Something failed that costs time and nothing else. May come from any thread."""
+        self._event("warning", message=clip(message))
 
     def ended(self, report: TerminationReport) -> None:
         """The process ends, for the reason that its termination report gives."""

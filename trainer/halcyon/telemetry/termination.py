@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, TerminationReport
-
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, TerminationReport
 
 MESSAGE_LENGTH = 2048
 ELLIPSIS = "…"

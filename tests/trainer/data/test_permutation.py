@@ -1,0 +1,213 @@
+"""The keyed permutation is one, can be undone, never changes, and cannot be told from a true shuffle by the tests below.
+
+Each statistic of it is compared with the same statistic of numpy's Fisher-Yates shuffles. Keys and seeds are fixed, so the outcome is too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from halcyon.data.permutation import MAX_SIZE, Permutation
+
+SIZES = [
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    15,
+    16,
+    17,
+    31,
+    32,
+    33,
+    97,
+    127,
+    128,
+    129,
+    255,
+    256,
+    257,
+    1000,
+    4095,
+    4096,
+    4097,
+    65_535,
+    65_537,
+    99_991,
+]
+
+GOLDEN_10 = [6, 5, 7, 0, 2, 9, 1, 3, 8, 4]
+GOLDEN_LARGE = [997077736325, 689674746487, 624825191795, 116587659121]
+
+
+def key(number: int) -> bytes:
+    return f"test/{number}".encode()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_element_comes_once_and_goes_back(size: int) -> None:
+    for number in range(3):
+        permutation = Permutation(size, key(number))
+        elements = permutation(np.arange(size))
+        assert np.array_equal(np.sort(elements), np.arange(size))
+        assert np.array_equal(permutation.inverse(elements), np.arange(size))
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, 2**32, 2**33 + 1, 2**47 + 5, 2**48 - 1, 2**48, 2**48 + 1, MAX_SIZE - 1, MAX_SIZE])
+def test_large_domains_go_back_and_stay_inside(size: int) -> None:
+    permutation = Permutation(size, key(0))
+    ends = np.arange(1000)
+    middle = np.random.default_rng(1).integers(0, size, 10_000)
+    indices = np.unique(np.concatenate([ends, size - 1 - ends, middle]))
+    elements = permutation(indices)
+    assert elements.min() >= 0
+    assert elements.max() < size
+    assert np.unique(elements).size == indices.size
+    assert np.array_equal(permutation.inverse(elements), indices)
+
+
+def test_one_by_one_and_all_at_once_are_the_same() -> None:
+    permutation = Permutation(1000, key(0))
+    together = permutation(np.arange(1000))
+    assert [int(permutation(index)) for index in range(1000)] == together.tolist()
+    assert np.array_equal(permutation(np.arange(1000).reshape(10, 100)), together.reshape(10, 100))
+    assert permutation(np.empty(0, np.int64)).shape == (0,)
+
+
+def test_the_same_key_gives_the_same_order_for_ever() -> None:
+    assert Permutation(10, b"halcyon")(np.arange(10)).tolist() == GOLDEN_10
+    assert Permutation(2**40 + 1, b"halcyon")(np.arange(4)).tolist() == GOLDEN_LARGE
+
+
+@pytest.mark.parametrize(("size", "index"), [(10, 10), (10, -1), (1, 1)])
+def test_outside_is_an_error(size: int, index: int) -> None:
+    with pytest.raises(IndexError, match="outside"):
+        Permutation(size, b"")(index)
+    with pytest.raises(IndexError, match="outside"):
+        Permutation(size, b"").inverse(index)
+
+
+@pytest.mark.parametrize("size", [0, -1, MAX_SIZE + 1])
+def test_impossible_sizes_are_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=r"1 to 2\*\*62"):
+        Permutation(size, b"")
+
+
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_all_orders_of_a_small_set_are_equally_likely(size: int) -> None:
+    orders = list(permutations(range(size)))
+    draws = 10 * len(orders)
+    counts = Counter(tuple(Permutation(size, key(number))(np.arange(size)).tolist()) for number in range(draws))
+    chi_squared = sum((counts[order] - 10) ** 2 / 10 for order in orders)
+    freedom = len(orders) - 1
+    assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("size", [16, 27, 65])
+def test_every_element_is_equally_likely_everywhere(size: int) -> None:
+    draws = 60 * size
+    counts = np.zeros((size, size))
+    for number in range(draws):
+        counts[np.arange(size), Permutation(size, key(number))(np.arange(size))] += 1
+    chi_squared = ((counts - 60) ** 2 / 60).sum()
+    freedom = (size - 1) ** 2
+    assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def adjacent_distance(order: np.ndarray) -> float:
+    return float(np.abs(np.diff(order)).mean())
+
+
+def serial_correlation(lag: int) -> Callable[[np.ndarray], float]:
+    return lambda order: float(np.corrcoef(order[:-lag], order[lag:])[0, 1])
+
+
+def distinct_differences(lag: int) -> Callable[[np.ndarray], float]:
+    """Share of different values among the differences of elements ``lag`` apart: 2/e for a true shuffle, less where steps recur."""
+    return lambda order: np.unique(order[lag:] - order[:-lag]).size / order.size
+
+
+def correlation_with_place(order: np.ndarray) -> float:
+    return float(np.corrcoef(order, np.arange(order.size))[0, 1])
+
+
+def spread_of_batch_means(order: np.ndarray) -> float:
+    return float(order[: order.size // 32 * 32].reshape(-1, 32).mean(axis=1).std())
+
+
+def kept_neighbours(order: np.ndarray) -> float:
+    """How many pairs of neighbours are still neighbours."""
+    return float((np.abs(np.diff(order)) == 1).sum())
+
+
+def low_bit_runs(order: np.ndarray) -> float:
+    """How often the lowest bit changes from one element to the next."""
+    return float((np.diff(order % 2) != 0).mean())
+
+
+def cycles(order: np.ndarray) -> float:
+    seen = np.zeros(order.size, bool)
+    count = 0
+    for start in range(order.size):
+        if not seen[start]:
+            count += 1
+            place = start
+            while not seen[place]:
+                seen[place] = True
+                place = int(order[place])
+    return float(count)
+
+
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "adjacent distance": adjacent_distance,
+    **{f"serial correlation at lag {lag}": serial_correlation(lag) for lag in (1, 2, 3, 4, 8, 16, 64, 256)},
+    **{f"distinct differences at lag {lag}": distinct_differences(lag) for lag in (1, 2, 4, 8, 64, 128)},
+    "correlation with place": correlation_with_place,
+    "spread of batch means": spread_of_batch_means,
+    "kept neighbours": kept_neighbours,
+    "low bit runs": low_bit_runs,
+    "cycles": cycles,
+}
+
+DRAWS = 40
+
+
+@pytest.mark.parametrize("size", [1000, 4096, 5003])
+@pytest.mark.parametrize("statistic", STATISTICS.values(), ids=STATISTICS.keys())
+def test_statistics_are_those_of_a_true_shuffle(statistic: Callable[[np.ndarray], float], size: int) -> None:
+    ours = np.array([statistic(Permutation(size, key(number))(np.arange(size))) for number in range(DRAWS)])
+    rng = np.random.default_rng(12345)
+    theirs = np.array([statistic(rng.permutation(size)) for _ in range(DRAWS)])
+    error = np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / DRAWS)
+    assert abs(ours.mean() - theirs.mean()) < 4.5 * error
+    assert 0.5 < (ours.std(ddof=1) + 1e-12) / (theirs.std(ddof=1) + 1e-12) < 2.0
+
+
+def test_the_largest_sizes_are_shuffled_too() -> None:
+    """A million consecutive places of 2**40: uniform over the domain, and without a trace of their order."""
+    elements = Permutation(2**40, key(7))(np.arange(2**20)) / 2**40
+    counts = np.bincount((elements * 1024).astype(int), minlength=1024)
+    chi_squared = ((counts - 1024) ** 2 / 1024).sum()
+    assert abs(chi_squared - 1023) < 5 * np.sqrt(2 * 1023)
+    for lag in (1, 2, 1024):
+        assert abs(np.corrcoef(elements[:-lag], elements[lag:])[0, 1]) < 5 / np.sqrt(2**20)
+
+
+def test_neighbouring_keys_have_nothing_in_common() -> None:
+    size = 5000
+    orders = [Permutation(size, key(number))(np.arange(size)) for number in range(8)]
+    for first in range(8):
+        for second in range(first):
+            assert abs(np.corrcoef(orders[first], orders[second])[0, 1]) < 5 / np.sqrt(size)
+            assert (orders[first] == orders[second]).sum() < 10

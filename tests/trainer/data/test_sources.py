@@ -1,0 +1,135 @@
+"""Which documents a source has, in which order, and what a user is told who has none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from halcyon.data.sources import Document, read_documents, stdlib_modules
+from halcyon.errors import BadConfiguration
+from tests.trainer.data.corpus import stdlib_source, text_source
+
+
+def names(documents: object) -> list[str]:
+    return [document.name for document in documents]  # type: ignore[attr-defined]
+
+
+def put(root: Path, *paths: str) -> None:
+    for path in paths:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(path)
+
+
+def test_standard_library_is_its_modules_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "zipfile.py",
+        "abc.py",
+        "json/decoder.py",
+        "json/__init__.py",
+        # Build configuration, installed packages, customisation of the site, suites that slim images delete, other files:
+        "config-3.11-x86_64-linux-gnu/python-config.py",
+        "_sysconfigdata__linux_x86_64-linux-gnu.py",
+        "_sysconfigdata__darwin_darwin.py",
+        "site-packages/numpy/core.py",
+        "dist-packages/thing.py",
+        "sitecustomize.py",
+        "test/test_json.py",
+        "unittest/test/__main__.py",
+        "ctypes/test/test_int.py",
+        "lib2to3/tests/data/bom.py",
+        "idlelib/idle_test/mock_tk.py",
+        "__pycache__/abc.py",
+        "abc.pyi",
+        "LICENSE.txt",
+        # Taken as documentation, not as source:
+        "pydoc_data/topics.py",
+    )
+    assert stdlib_modules(tmp_path) == ["abc.py", "json/__init__.py", "json/decoder.py", "zipfile.py"]
+
+
+def test_standard_library_of_this_interpreter() -> None:
+    documents = list(read_documents(stdlib_source()))
+    found = names(documents)
+    assert {"source/json/decoder.py", "source/asyncio/base_events.py", "documentation/lambda", "documentation/assert"} <= set(found)
+    assert len(found) == len(set(found))
+    assert not any("/test/" in name or "site-packages" in name or name.endswith("pydoc_data/topics.py") for name in found)
+    assert sum(len(document.content) for document in documents) > 5_000_000
+    assert all(document.content for document in documents)
+    assert documents == list(read_documents(stdlib_source()))
+
+
+def test_parts_of_the_standard_library() -> None:
+    source, documentation = (names(read_documents(stdlib_source(part))) for part in ("source", "documentation"))
+    assert all(name.startswith("source/") for name in source)
+    assert all(name.startswith("documentation/") for name in documentation)
+    assert source + documentation == names(read_documents(stdlib_source("documentation", "source")))
+
+
+def test_an_interpreter_without_a_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[stdlib\]\.stdlib: no \.py files below .*; use an image"):
+        list(read_documents(stdlib_source("source")))
+
+
+def test_an_interpreter_without_documentation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(BadConfiguration, match=r"stdlib\.include: this Python has no pydoc_data\.topics; leave `documentation` out$"):
+        list(read_documents(stdlib_source("documentation")))
+
+
+def test_files_are_bytes_of_any_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "latin.txt"
+    file.write_bytes("Größe\r\n\0".encode("latin-1"))
+    assert list(read_documents(text_source(file))) == [Document(str(file), b"Gr\xf6\xdfe\r\n\0")]
+
+
+def test_directories_globs_and_files_in_order_each_file_once(tmp_path: Path) -> None:
+    put(tmp_path, "b/2.txt", "b/1.txt", "b/sub/0.md", "a.txt", "c.md", "b-side.txt")
+    found = names(read_documents(text_source(tmp_path / "b", tmp_path / "*.txt", tmp_path / "a.txt", tmp_path / "**/*.md")))
+    assert [Path(name).relative_to(tmp_path).as_posix() for name in found] == [
+        *("b/1.txt", "b/2.txt", "b/sub/0.md"),
+        *("a.txt", "b-side.txt"),
+        "c.md",
+    ]
+
+
+def test_a_name_that_exists_is_taken_literally(tmp_path: Path) -> None:
+    put(tmp_path, "notes[1].txt", "notes1.txt")
+    assert names(read_documents(text_source(tmp_path / "notes[1].txt"))) == [str(tmp_path / "notes[1].txt")]
+
+
+def test_empty_files_are_no_documents(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    put(tmp_path, "full")
+    assert names(read_documents(text_source(tmp_path))) == [str(tmp_path / "full")]
+
+
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "texts/1.txt")
+    monkeypatch.chdir(tmp_path)
+    assert names(read_documents(text_source("texts/*.txt"))) == ["texts/1.txt"]
+
+
+@pytest.mark.parametrize("missing", ["nothing", "*.none", "empty-directory"])
+def test_a_path_without_files_names_the_field(tmp_path: Path, missing: str) -> None:
+    put(tmp_path, "there.txt")
+    (tmp_path / "empty-directory").mkdir()
+    source = text_source(tmp_path / "there.txt", tmp_path / missing, name="mine")
+    with pytest.raises(BadConfiguration) as refused:
+        list(read_documents(source))
+    assert str(refused.value) == (
+        f"spec.data.sources[mine].text.paths[1]: no file matches {tmp_path / missing}; "
+        "give a file, a directory or a glob that the trainer can see"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that nobody can read, root included")
+def test_an_unreadable_file_names_the_field() -> None:
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.data\.sources\[mine\]\.text\.paths\[0\]: /proc/self/mem cannot be read: .*; make it readable"
+    ):
+        list(read_documents(text_source("/proc/self/mem", name="mine")))
