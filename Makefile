@@ -53,15 +53,15 @@ test: check test-unit test-cluster ## Everything: checks, unit and contract test
 
 .PHONY: test-fast
 test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
-	@$(BIN)/pytest -q -m "not cluster and not slow and not bench"
+	@$(BIN)/pytest -q -m "not cluster and not slow"
 
 .PHONY: test-unit
 test-unit: setup ## Tests without a cluster, the slow ones too
-	@$(BIN)/pytest -q -m "not cluster and not bench"
+	@$(BIN)/pytest -q -m "not cluster"
 
 .PHONY: test-cluster
 test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
-	@$(BIN)/pytest -q -m "cluster and not bench" tests
+	@$(BIN)/pytest -q -m "cluster" tests
 
 .PHONY: check
 check: setup ## Format, lint, types, layers, and that generated files are fresh
@@ -72,8 +72,8 @@ check: setup ## Format, lint, types, layers, and that generated files are fresh
 	@$(BIN)/python -m halcyon_api.generate --check
 
 .PHONY: bench
-bench: setup ## Print the figures of tests/bench
-	@$(BIN)/pytest -q -s -m bench tests/bench
+bench: setup ## Print the figures of tests/bench, measured as pairs in one run
+	@for bench in tests/bench/bench_*.py; do echo "==> $$bench"; $(BIN)/python $$bench; done
 
 ##@ Change
 

@@ -1,0 +1,98 @@
+"""Steps per second of the trainer's loop beside the same compiled step called in a bare loop.
+
+Both run in turn in one process on the same state and batches, so that a busy machine slows both alike. What the loop adds is data made
+ahead, metrics fetched one step late, log lines, the preemption check and the save decision.
+
+    python tests/bench/bench_loop.py [RUN.YAML] [--steps 60] [--pairs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.context import resolve_context
+from halcyon.data import Loader, build_tokenizer, open_dataset
+from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.world import World, join
+from halcyon.program import build_program
+from halcyon.state import initial_state
+from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter
+from halcyon.train import _Loop
+
+
+class NoSaves:
+    """Stands in for the checkpoints, which have a bench of their own."""
+
+    def __init__(self, steps: int) -> None:
+        self.newest = type("Committed", (), {"step": steps})()
+
+    def should_save(self, step: int) -> bool:
+        return False
+
+    def due(self, now: float) -> bool:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", nargs="?", type=Path, default=Path("examples/local-llama.yaml"))
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=5)
+    options = parser.parse_args()
+    context = resolve_context(options.run, {})
+    settings = context.run.spec.trainer.model_copy(update={"steps": options.steps})
+    spec = context.run.spec.model_copy(update={"trainer": settings})
+    context = type(context)(**{**context.__dict__, "run": context.run.model_copy(update={"spec": spec})})
+    join(None, 0, 1, context.topology.devices)
+    mesh = build_mesh(context.mesh)
+    dataset = open_dataset(spec.data, spec.tokenizer, settings)
+    program = build_program(spec, build_tokenizer(spec.tokenizer).vocab_size, mesh)
+    step = program.compile_step()
+    start = jax.block_until_ready(initial_state(program.build_state, program.template))
+    notice = PreemptionNotice(World(0, 1))
+    sharding = {"sharding": program.batch_sharding}
+    with Loader(dataset, batch_size=settings.batch_size, microbatches=settings.microbatches, **sharding) as loader:
+        batches = [loader.batch(number) for number in range(options.steps)]
+    control = jax.make_array_from_process_local_data(program.control_sharding, np.zeros(mesh.size, np.int32), (mesh.size,))
+
+    def bare() -> float:
+        state: Any = jax.tree.map(jnp.copy, start)
+        began = time.perf_counter()
+        for batch in batches:
+            state, metrics = step(state, batch, control)
+        jax.block_until_ready((state, metrics))
+        return options.steps / (time.perf_counter() - began)
+
+    def trainer() -> float:
+        identity = RunIdentity(run="bench")
+        plan = RunPlan(steps=options.steps, tokens_per_step=settings.batch_size * settings.sequence_length)
+        reporter = RunReporter(identity, plan, JsonLog(io.StringIO(), identity))
+        loop = _Loop(context, program, step, dataset, NoSaves(options.steps), notice, reporter, time.time)  # type: ignore[arg-type]
+        state: Any = jax.tree.map(jnp.copy, start)
+        began = time.perf_counter()
+        loop.run(state, 0, after_first_step=lambda: None)
+        ended = time.perf_counter()
+        loop._loader.close()
+        return options.steps / (ended - began)
+
+    bare(), trainer()
+    ratios = []
+    for pair in range(options.pairs):
+        first, second = bare(), trainer()
+        ratios.append(second / first)
+        print(f"pair {pair}: bare {first:8.2f} steps/s   halcyon {second:8.2f} steps/s   ratio {ratios[-1]:.3f}")
+    print(f"halcyon / bare, median of {options.pairs} pairs: {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
