@@ -1,8 +1,9 @@
 """Joining and leaving the world: all processes of a run, connected by JAX's coordination service.
 
 Process 0 runs the service. Every process knows its index and the count from the operator; nothing is detected. A dead process must take
-the others with it at once, for the JobSet restarts the world as a whole: whoever waits for it in a collective loses the connection
-(on CPU, gloo raises), and whoever does not is ended by the coordination service once the dead one has missed its heartbeats.
+the others with it at once, for the JobSet restarts the world as a whole: a lifeline tells them within milliseconds (see
+`halcyon.parallel.lifeline`), and the coordination service ends them in the cases that a lifeline cannot see, once the silent one has
+missed its heartbeats.
 
 After `join` a process must end through `leave`, whatever happened: the service waits at its shutdown for the processes that are
 still alive, and so an interpreter that simply exits may wait for a peer that is waiting for it.
@@ -10,9 +11,14 @@ still alive, and so an interpreter that simply exits may wait for a peer that is
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import math
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -20,11 +26,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 
 JOIN_TIMEOUT_SECONDS = 120
 HEARTBEAT_TIMEOUT_SECONDS = 15
 LEAVE_TIMEOUT_SECONDS = 10
+
+_GRACE_SECONDS = 60
+"""JAX's own limit comes so much later than ours, which ends in an exception."""
+
+_LEAVE_POLL_SECONDS = 0.02
 
 _FRAME_BYTES = 4096
 _HEADER_BYTES = 8
@@ -42,8 +54,13 @@ class World:
     """Index of this process."""
     process_count: int
     """Processes of the run."""
-    distributed: bool = False
-    """Whether the coordination service runs. It does not for a single process."""
+    lifeline: Lifeline | None = field(default=None, repr=False, compare=False)
+    """Connection to the other processes. None for a single process."""
+
+    @property
+    def distributed(self) -> bool:
+        """Whether there are other processes, and so a coordination service."""
+        return self.process_count > 1
 
     @property
     def is_main(self) -> bool:
@@ -56,9 +73,9 @@ class World:
         Args:
             document: On process 0, anything JSON can say. Ignored on the others.
         """
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode() if self.is_main else b""
         if self.is_main and document is None:
             raise ValueError("process 0 must bring the document on which all agree")
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode() if self.is_main else b""
         return json.loads(_broadcast(text) if self.distributed else text)
 
     def barrier(self, name: str) -> None:
@@ -83,6 +100,7 @@ def join(
     *,
     heartbeat_timeout_seconds: int = HEARTBEAT_TIMEOUT_SECONDS,
     leave_timeout_seconds: int = LEAVE_TIMEOUT_SECONDS,
+    on_loss: OnLoss = end_process,
 ) -> World:
     """Connect this process with all others, before anything else touches a device.
 
@@ -94,6 +112,8 @@ def join(
         timeout_seconds: How long to wait for the others, the coordinator's DNS record included.
         heartbeat_timeout_seconds: A process that is silent for so long is dead, and all others are ended.
         leave_timeout_seconds: How long `leave` waits for the others.
+        on_loss: Is told, in another thread, the index of a process that is gone without leaving. It should end the process, for the
+            main thread may wait for the lost one for ever. Default: say so and end with exit code 1.
 
     Raises:
         CouldNotJoin: The others did not come in time.
@@ -103,7 +123,7 @@ def join(
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices_per_host)
     if process_count == 1:
-        return World(0, 1)
+        return World(process_index, process_count)
     if coordinator is None:
         raise BadConfiguration(f"a run of {process_count} processes needs the coordinator's address; start it through the operator")
     if devices_per_host is not None:
@@ -115,33 +135,46 @@ def join(
     deadline = time.monotonic() + timeout_seconds
     try:
         address = resolve(host, port, deadline) if process_index == 0 else wait_until_listening(host, port, deadline)
-        jax.distributed.initialize(
+        connect = functools.partial(
+            jax.distributed.initialize,
             coordinator_address=address,
             num_processes=process_count,
             process_id=process_index,
             cluster_detection_method="deactivate",
-            initialization_timeout=max(1, round(deadline - time.monotonic())),
+            initialization_timeout=math.ceil(timeout_seconds) + _GRACE_SECONDS,
             heartbeat_timeout_seconds=heartbeat_timeout_seconds,
             shutdown_timeout_seconds=leave_timeout_seconds,
         )
+        _within(connect, deadline - time.monotonic())
+    except TimeoutError:
+        why = "some of them have not come; look at the pods that are not running or have failed"
     except (NoCoordinator, jax.errors.JaxRuntimeError) as error:
-        raise CouldNotJoin(
-            f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {error}"
-        ) from None
-    return World(process_index, process_count, distributed=True)
+        why = str(error)
+    else:
+        world = World(process_index, process_count)
+        return replace(world, lifeline=_tie(world, split_address(address)[0], on_loss))
+    raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
 
 
 def leave(world: World) -> None:
-    """Disconnect, so that the process can exit at once. Waits for the others, but no longer than was agreed when joining.
+    """Disconnect, so that the process can exit at once. Waits for the others, but no longer than was agreed when joining, and not at
+    all once one of them is gone without leaving: what made it go is reported by whoever saw it.
 
-    A peer that is already gone is no error here: what made it go is reported by whoever saw it.
+    Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others once more.
     """
-    if not world.distributed or not jax.distributed.is_initialized():
+    if world.lifeline is None:
         return
-    try:
-        jax.distributed.shutdown()
-    except jax.errors.JaxRuntimeError:
-        return
+    world.lifeline.part()
+    disconnected = threading.Event()
+
+    def disconnect() -> None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.distributed.shutdown()
+        disconnected.set()
+
+    threading.Thread(target=disconnect, name="halcyon-leave", daemon=True).start()
+    while not disconnected.wait(_LEAVE_POLL_SECONDS) and not world.lifeline.lost.is_set():
+        pass
 
 
 def enable_compilation_cache(directory: str) -> None:
@@ -152,6 +185,45 @@ def enable_compilation_cache(directory: str) -> None:
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _tie(world: World, host: str, on_loss: OnLoss) -> Lifeline:
+    """Connect this process to process 0."""
+    if world.is_main:
+        lifeline, invitation = Lifeline.serve(on_loss)
+        world.agree(invitation)
+        return lifeline
+    invitation = world.agree(None)
+    try:
+        return Lifeline.connect(host, invitation, world.process_index, on_loss)
+    except OSError as error:
+        raise CouldNotJoin(
+            f"process {world.process_index} reached process 0 at {host} but not its port {invitation['port']} ({error}); let the pods of a "
+            "run talk to each other on all ports"
+        ) from None
+
+
+def _within(function: Callable[[], None], seconds: float) -> None:
+    """Run `function` for at most so long, in a thread that is left behind when it takes longer.
+
+    JAX ends the whole process, without an exception, when its own time is over; and while the main thread waits inside of JAX it
+    handles no signal, so that a notice of preemption would be missed.
+    """
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as error:  # handed to the caller below
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="halcyon-join", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError
+    if failures:
+        raise failures[0]
 
 
 def _broadcast(text: bytes) -> bytes:

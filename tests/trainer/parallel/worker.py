@@ -1,0 +1,101 @@
+"""One process of a real world, for the tests: joins, does what it is told, and writes JSON lines about it.
+
+Usage: ``worker.py COORDINATOR INDEX COUNT TASK``.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from halcyon.parallel.axes import BATCH, named_sharding
+from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.world import World, join, leave
+from halcyon_api.spec.mesh import ResolvedMesh
+
+DEVICES = 2
+HEARTBEAT_TIMEOUT_SECONDS = 10
+
+
+def tell(**event: Any) -> None:
+    print(json.dumps(event), file=events, flush=True)
+
+
+def summing(world: World) -> Any:
+    """A compiled all-reduce over all devices: the sum of what the devices hold."""
+    mesh = build_mesh(ResolvedMesh(replica=world.process_count, data=1, fsdp=DEVICES, tensor=1))
+    sharding = named_sharding(mesh, (BATCH,))
+    count = world.process_count * DEVICES
+    values = jax.make_array_from_callback((count,), sharding, lambda index: jnp.arange(count, dtype=jnp.float32)[index])
+    total = jax.jit(lambda x, scale: jnp.sum(x * scale))
+    return lambda step: float(total(values, jnp.float32(step)))
+
+
+def talk(world: World) -> None:
+    """Everything collective, once."""
+    mine = {"process": world.process_index, "name": "Zoë"}
+    tell(
+        event="talked",
+        agreed=world.agree(mine if world.is_main else None),
+        long=len(world.agree({"text": "x" * 100_000} if world.is_main else None)["text"]),
+        sum=summing(world)(1),
+        devices=jax.device_count(),
+        local=jax.local_device_count(),
+        processes=jax.process_count(),
+    )
+    world.barrier("end")
+
+
+def disagree(world: World) -> None:
+    """Meet at barriers of different names."""
+    try:
+        world.barrier("here" if world.is_main else "there")
+    except RuntimeError as error:
+        tell(event="refused", message=str(error))
+
+
+def steps(world: World) -> int:
+    """Step together until a notice or for ever; returns the exit code."""
+    step_sum = summing(world)
+    with PreemptionNotice(world) as notice:
+        step = 0
+        while not notice.arrived(step):
+            step += 1
+            step_sum(step)
+            tell(event="step", step=step)
+            time.sleep(0.005)
+    tell(event="left", step=step)
+    return 42
+
+
+def idle(world: World) -> None:
+    """Be there and take part in nothing."""
+    tell(event="idle")
+    time.sleep(600)
+
+
+def main() -> None:
+    coordinator, index, count, task = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    started = time.monotonic()
+    world = join(coordinator, index, count, DEVICES, timeout_seconds=120, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS)
+    tell(event="joined", seconds=time.monotonic() - started)
+    try:
+        code = {"talk": talk, "disagree": disagree, "steps": steps, "idle": idle}[task](world) or 0
+    except jax.errors.JaxRuntimeError as error:  # as the trainer does: report, and wait for nobody
+        tell(event="failed", message=str(error))
+        os._exit(1)
+    started = time.monotonic()
+    leave(world)
+    tell(event="gone", seconds=time.monotonic() - started)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the communication libraries print to standard output
+    main()
