@@ -10,7 +10,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
-from halcyon_api.progress import CheckpointProgress
 from halcyon_api.status import RunCheckpoint, TrainingRunStatus
 from halcyon_operator.plain import moment, stamp, text
 from halcyon_operator.views import HeadFound, HeadUnreachable, Observed
@@ -31,10 +30,11 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
         if newest is not None:
             update["checkpoint"] = _from_root(newest, now)
         return status.model_copy(update=update)
-    if isinstance(head, HeadUnreachable) and observed.report is not None and observed.report.checkpoint is not None:
-        told = _from_trainer(observed.report.checkpoint, now)
-        if status.checkpoint is None or told.step >= status.checkpoint.step:
-            return status.model_copy(update={"checkpoint": told})
+    if isinstance(head, HeadUnreachable):
+        known = [] if status.checkpoint is None else [status.checkpoint]
+        # The last one of the newest step: what is known, what ended processes said, what the living one says with more detail.
+        newest = sorted([*known, *_from_endings(observed, now), *_from_report(observed, now)], key=lambda checkpoint: checkpoint.step)
+        return status.model_copy(update={"checkpoint": newest[-1]}) if newest else status
     return status
 
 
@@ -63,14 +63,27 @@ def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
     )
 
 
-def _from_trainer(told: CheckpointProgress, now: datetime) -> RunCheckpoint:
+def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
+    told = observed.report.checkpoint if observed.report is not None else None
+    if told is None:
+        return []
+    size = None if told.size_bytes is None else min(told.size_bytes, _LARGEST)
+    return [_from_trainer(told.step, told.attempt, text(told.path), _time(told.time, now), size)]
+
+
+def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
+    """Ended processes tell the step, but not the place."""
+    known = observed.run.status.checkpoint.step if observed.run.status.checkpoint is not None else 0
+    return [
+        _from_trainer(report.checkpoint_step, ending.world[0], "", _time(report.time, now), None)
+        for ending in observed.endings
+        if (report := ending.report) is not None and report.checkpoint_step is not None and report.checkpoint_step > known
+    ]
+
+
+def _from_trainer(step: int, attempt: int, path: str, time: str, size_bytes: int | None) -> RunCheckpoint:
     return RunCheckpoint(
-        step=min(told.step, _LARGEST),
-        attempt=min(told.attempt, _LARGEST),
-        path=text(told.path),
-        time=_time(told.time, now),
-        size_bytes=None if told.size_bytes is None else min(told.size_bytes, _LARGEST),
-        source="trainer",
+        step=min(step, _LARGEST), attempt=min(attempt, _LARGEST), path=path, time=time, size_bytes=size_bytes, source="trainer"
     )
 
 

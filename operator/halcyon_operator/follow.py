@@ -15,7 +15,7 @@ from halcyon_api.status import Restarts, TrainingRunStatus
 from halcyon_operator import events
 from halcyon_operator.decision import Event
 from halcyon_operator.endings import EndCause, WorldEnd, conclude
-from halcyon_operator.history import entry_of, resumed_step, with_end, with_report, with_world
+from halcyon_operator.history import entry_of, resumed_step, shown, with_end, with_report, with_world
 from halcyon_operator.plain import stamp
 from halcyon_operator.views import JobSetView, Observed
 
@@ -65,7 +65,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     report = observed.report
     if report is not None and (report.attempt, report.restart) == world and (step := resumed_step(report)) is not None:
         told += events.resumed(status, world, report, step)
-        status = with_report(status, world, report).model_copy(update={"progress": report.progress})
+        status = with_report(status, world, report).model_copy(update={"progress": shown(report.progress)})
     if jobset.outcome == "failed" and _is_open(status, world):
         end = conclude(observed.endings, world, refused=jobset.failure_reason == JOBSET_REFUSED)
         end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)

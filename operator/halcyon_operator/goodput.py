@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise, zip_longest
 
 from halcyon_api.status import CarriedGoodput, Goodput, HistoryEntry, TrainingRunStatus
 from halcyon_operator.plain import seconds_between
@@ -30,9 +31,8 @@ def measure(status: TrainingRunStatus, now: datetime) -> Goodput | None:
         return None
     end = status.finished_at or now
     carried = status.goodput.carried if status.goodput is not None else CarriedGoodput()
-    following: list[HistoryEntry | None] = [*status.history[1:], None]
     step = status.progress.step if status.progress is not None else None
-    shares = [_share(entry, after, end, step) for entry, after in zip(status.history, following, strict=True)]
+    shares = [_share(entry, after, end, step) for entry, after in zip_longest(status.history, status.history[1:]) if entry is not None]
     suspended = carried.suspended_seconds + sum(share.suspended_seconds for share in shares)
     wall = max(0.0, seconds_between(status.started_at, end) - suspended)
     productive = min(wall, carried.productive_seconds + sum(share.productive_seconds for share in shares))
@@ -46,12 +46,12 @@ def measure(status: TrainingRunStatus, now: datetime) -> Goodput | None:
 
 
 def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequence[HistoryEntry]) -> Goodput | None:
-    """The goodput with the contributions of entries that leave the history."""
+    """The goodput with the contributions of entries that leave the history, in front of those that stay (at least one)."""
     if not dropped:
         return goodput
     goodput = goodput or Goodput(ratio=0.0, wall_seconds=0.0, productive_seconds=0.0)
     carried = goodput.carried
-    for entry, after in zip(dropped, [*dropped[1:], kept[0] if kept else None], strict=True):
+    for entry, after in pairwise([*dropped, kept[0]]):
         share = _share(entry, after, entry.ended_at or entry.started_at, None)
         carried = CarriedGoodput(
             productive_seconds=carried.productive_seconds + share.productive_seconds,

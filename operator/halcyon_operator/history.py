@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from halcyon_api.progress import ProgressReport
+from halcyon_api.progress import Progress, ProgressReport
 from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
 from halcyon_operator.endings import EndCause
 from halcyon_operator.goodput import carry
@@ -67,6 +67,24 @@ def resumed_step(report: ProgressReport) -> int | None:
     if report.resumed_step is not None:
         return report.resumed_step
     return 0 if report.first_step_at is not None else None
+
+
+def shown(progress: Progress) -> Progress:
+    """Progress with as many digits as a person reads. The full ones are in the trainer's log."""
+
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(value, digits)
+
+    return progress.model_copy(
+        update={
+            "loss": rounded(progress.loss, 4),
+            "evaluation_loss": rounded(progress.evaluation_loss, 4),
+            "bits_per_byte": rounded(progress.bits_per_byte, 4),
+            "mfu": rounded(progress.mfu, 4),
+            "tokens_per_second": rounded(progress.tokens_per_second, 1),
+            "eta_seconds": rounded(progress.eta_seconds, 0),
+        }
+    )
 
 
 def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:

@@ -53,7 +53,7 @@ def restart_outlook(status: TrainingRunStatus, spec: TrainingRunSpec, message: s
 
 def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlook:
     """The outlook of a run that is done."""
-    where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None else ""
+    where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
     return Outlook("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
 
 

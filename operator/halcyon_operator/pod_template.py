@@ -71,7 +71,6 @@ def _container(
     environment = _environment(run, spec, platform, attempt, resume_step)
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
-    probe = {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
         "image": spec.image or platform.trainer_image,
@@ -80,9 +79,9 @@ def _container(
         "args": [_document_path()],
         "env": environment,
         "ports": [port | {"protocol": "TCP"} for port in ports],
-        "startupProbe": probe | {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": _STARTUP_FAILURES},
+        "startupProbe": _probe() | {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": _STARTUP_FAILURES},
         # A process that hangs cannot save, so it gets little time to end.
-        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
+        "livenessProbe": _probe() | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
@@ -95,6 +94,10 @@ def _container(
         "volumeMounts": mounts,
     }
     return container | ({"resources": placement.resources} if placement.resources else {})
+
+
+def _probe() -> dict[str, Any]:
+    return {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
 
 
 def _environment(run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int) -> list[dict[str, Any]]:

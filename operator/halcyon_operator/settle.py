@@ -22,12 +22,13 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
         return None
     if _steady(old) != _steady(new) or not observed.run.raw_status:
         return status
+    if old.get("progress") == new.get("progress"):
+        return None  # Only the clock went on.
     spec, written = observed.run.spec, observed.progress_written_at
     if spec is None or written is None:
         return status
     # A look comes a little early or late; half a second must not double the interval.
-    due = spec.telemetry.status_interval_seconds - 0.5
-    return status if (now - written).total_seconds() >= due and _has_moved(old, new) else None
+    return status if (now - written).total_seconds() >= spec.telemetry.status_interval_seconds - 0.5 else None
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:
@@ -37,8 +38,3 @@ def status_document(status: TrainingRunStatus) -> dict[str, Any]:
 
 def _steady(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
-
-
-def _has_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether more than the clock went on."""
-    return old.get("progress") != new.get("progress")

@@ -1,0 +1,184 @@
+"""Objects as an API server would hold them, for tests of the operator's centre."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner
+from halcyon_api.progress import ProgressReport
+from halcyon_operator.endings import merge_endings
+from halcyon_operator.jobset_views import parse_jobset
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.views import HeadFound, Observed, Platform
+
+START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+UID = "11111111-1111-1111-1111-111111111111"
+PLATFORM = Platform("registry.example/halcyon/trainer:1.0")
+
+SPEC: dict[str, Any] = {
+    "accelerator": {"type": "cpu", "topology": "1x1", "slices": 2},
+    "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+    "data": {"sources": [{"name": "python", "stdlib": {}}]},
+    "trainer": {"steps": 300, "batchSize": 8, "sequenceLength": 32},
+    "checkpoint": {"root": "s3://bucket/demo"},
+    "recovery": {"maxRestarts": 3},
+}
+
+
+def at(seconds: float) -> datetime:
+    """A time so many seconds after the start of the test's world."""
+    return START + timedelta(seconds=seconds)
+
+
+def rfc(seconds: float) -> str:
+    return at(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy with changes by path, such as ``trainer.steps``; ``...`` removes the member."""
+    result = copy.deepcopy(document)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = result
+        for part in parents:
+            node = node.setdefault(part, {})
+        if value is ...:
+            node.pop(last, None)
+        else:
+            node[last] = value
+    return result
+
+
+def run(status: dict[str, Any] | None = None, *, generation: int = 1, name: str = "demo", **spec: Any) -> dict[str, Any]:
+    """A TrainingRun; spec changes by path with ``__`` for the dots."""
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": name, "namespace": "default", "uid": UID, "generation": generation, "resourceVersion": "1"},
+        "spec": changed(SPEC, {path.replace("__", "."): value for path, value in spec.items()}),
+        **({"status": status} if status is not None else {}),
+    }
+
+
+def jobset(
+    attempt: int = 1, *, restarts: int = 0, counted: int = 0, outcome: str = "", reason: str = "", uid: str = "", deleting: bool = False
+) -> dict[str, Any]:
+    """A JobSet of the run. Outcome: ``Completed`` or ``Failed``."""
+    metadata: dict[str, Any] = {
+        "name": f"demo-{attempt}",
+        "namespace": "default",
+        "uid": uid or f"jobset-{attempt}",
+        "labels": {names.LABEL_RUN: "demo", names.LABEL_RUN_UID: UID, names.LABEL_ATTEMPT: str(attempt)},
+        "ownerReferences": [{"kind": "TrainingRun", "name": "demo", "uid": UID, "controller": True}],
+    }
+    if deleting:
+        metadata["deletionTimestamp"] = rfc(0)
+    status: dict[str, Any] = {"restarts": restarts, "restartsCountTowardsMax": counted}
+    if outcome:
+        status["conditions"] = [{"type": outcome, "status": "True", "reason": reason, "message": "said so", "lastTransitionTime": rfc(100)}]
+    return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "status": status}
+
+
+REFUSED = "FailJobSetFailurePolicyAction"
+EXHAUSTED = "ReachedMaxRestarts"
+
+
+def pod(attempt: int = 1, restart: int = 0, slice_index: int = 0, host: int = 0, **status: Any) -> dict[str, Any]:
+    """A trainer pod, running unless its status is given."""
+    return {
+        "metadata": {
+            "name": f"demo-{attempt}-s-{slice_index}-{host}-abcde",
+            "namespace": "default",
+            "uid": f"pod-{attempt}-{restart}-{slice_index}-{host}",
+            "labels": {
+                names.LABEL_RUN: "demo",
+                names.LABEL_RUN_UID: UID,
+                names.LABEL_ATTEMPT: str(attempt),
+                names.JOBSET_RESTART: str(restart),
+                names.JOBSET_JOB_INDEX: str(slice_index),
+                names.JOB_COMPLETION_INDEX: str(host),
+            },
+        },
+        "spec": {"nodeName": "node-a"},
+        "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [running()], **status},
+    }
+
+
+def running() -> dict[str, Any]:
+    return {"name": "trainer", "state": {"running": {"startedAt": rfc(0)}}}
+
+
+def ended(code: int, seconds: float, message: str = "") -> dict[str, Any]:
+    """Pod status of an ended trainer."""
+    terminated = {"exitCode": code, "finishedAt": rfc(seconds), "reason": "Error" if code else "Completed", "message": message}
+    return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": "trainer", "state": {"terminated": terminated}}]}
+
+
+def disrupted(seconds: float, reason: str = "EvictionByEvictionAPI") -> dict[str, Any]:
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "Eviction API: evicting"}
+    return {"conditions": [{**condition, "lastTransitionTime": rfc(seconds)}]}
+
+
+def deleted(pod: dict[str, Any], seconds: float, grace: int = 30) -> dict[str, Any]:
+    """The pod after its deletion was asked for."""
+    result = copy.deepcopy(pod)
+    result["metadata"] |= {"deletionTimestamp": rfc(seconds + grace), "deletionGracePeriodSeconds": grace}
+    return result
+
+
+def termination(cause: str, code: int, *, step: int = 0, said: str = "because", attempt: int = 1, **more: Any) -> str:
+    """A termination message."""
+    document = {"cause": cause, "exitCode": code, "message": said, "run": "demo", "attempt": attempt, "step": step, "time": rfc(50), **more}
+    return json.dumps(document)
+
+
+def report(
+    attempt: int = 1, restart: int = 0, step: int = 10, resumed: int | None = 0, *, first: float | None = 5, **more: Any
+) -> ProgressReport:
+    """What process 0 tells while it trains."""
+    return ProgressReport.model_validate(
+        {
+            "run": "demo",
+            "attempt": attempt,
+            "restart": restart,
+            "processIndex": 0,
+            "stage": "training",
+            "startedAt": rfc(0),
+            "resumedStep": resumed,
+            "firstStepAt": None if first is None else rfc(first),
+            "progress": {"step": step, "steps": 300, "tokens": step * 256, "loss": 2.5},
+            **more,
+        },
+        by_alias=True,
+    )
+
+
+def head(step: int | None = None, *, epoch: tuple[int, int] = (1, 0), owner: tuple[str, str] = ("default", "demo")) -> HeadFound:
+    """A root's HEAD with one committed step, or none."""
+    committed = ()
+    at_epoch = Epoch(attempt=epoch[0], restart=epoch[1])
+    if step is not None:
+        path = f"steps/{step:012d}.{epoch[0]:06d}.n/"
+        committed = (CommittedStep(step=step, epoch=at_epoch, path=path, manifest_sha256="0" * 64, size_bytes=9, time=rfc(40)),)
+    return HeadFound(Head(owner=Owner(namespace=owner[0], name=owner[1]), epoch=at_epoch, committed=committed))
+
+
+def observed(document: dict[str, Any], *, jobsets: list[dict[str, Any]] = [], pods: list[dict[str, Any]] = [], **more: Any) -> Observed:  # noqa: B006
+    """What the operator would see."""
+    views = tuple(map(parse_pod, pods))
+    return replace(
+        Observed(
+            run=parse_run_view(document),
+            platform=PLATFORM,
+            jobsets=tuple(map(parse_jobset, jobsets)),
+            pods=views,
+            endings=merge_endings(view.ending for view in views if view.ending is not None),
+        ),
+        **more,
+    )

@@ -1,0 +1,341 @@
+"""The one next step, for every state that a run and its objects can be in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
+from halcyon_operator.views import HeadUnreachable, ObjectView
+from tests.operator.builders import (
+    EXHAUSTED,
+    REFUSED,
+    UID,
+    at,
+    disrupted,
+    ended,
+    head,
+    jobset,
+    observed,
+    pod,
+    report,
+    rfc,
+    run,
+    termination,
+)
+
+HASH = attempt_spec_hash(parse_run_view(run()).spec)
+NOW = at(60)
+OWN_CONFIG_MAP = ObjectView("ConfigMap", "demo-1", "cm-1", UID, deleting=False)
+
+
+def status(attempt: int = 1, **more: Any) -> dict[str, Any]:
+    """A status in mid-run."""
+    return {
+        "phase": "Running",
+        "attempt": attempt,
+        "attemptSpecHash": HASH,
+        "jobSetName": f"demo-{attempt}",
+        "jobSetUid": f"jobset-{attempt}",
+        "startedAt": rfc(0),
+        "history": [{"attempt": attempt, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}],
+        **more,
+    }
+
+
+def stalled(reason: str, generation: int = 1, **more: Any) -> dict[str, Any]:
+    condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "m", "observedGeneration": generation}
+    return status(phase="Failed", conditions=[condition | {"lastTransitionTime": rfc(50)}], **more)
+
+
+def deletions(decision: Any) -> list[tuple[str, str]]:
+    return [(deletion.kind, deletion.name) for deletion in decision.delete]
+
+
+def kinds(decision: Any) -> list[tuple[str, str]]:
+    return [(manifest["kind"], manifest["metadata"]["name"]) for manifest in decision.create]
+
+
+def condition(decision: Any, kind: str) -> tuple[str, str]:
+    found = decision.status.condition(kind)
+    return found.status, found.reason
+
+
+def test_a_new_run_gets_a_number_first_and_objects_after() -> None:
+    first = reconcile(observed(run()), NOW)
+    assert (first.status.attempt, first.status.job_set_uid, first.create) == (1, None, ())
+    assert first.requeue_after == 0
+    second = reconcile(observed(run(first.status.document())), NOW)
+    assert kinds(second) == [("ConfigMap", "demo-1"), ("JobSet", "demo-1")]
+    third = reconcile(observed(run(first.status.document()), jobsets=[jobset()]), NOW)
+    assert (third.status.job_set_uid, third.create) == ("jobset-1", ())
+    assert {entry.type for entry in third.status.conditions} >= {"Ready", "Reconciling", "Stalled", "Succeeded", "Suspended", "Queued"}
+
+
+def test_a_number_whose_jobset_existed_is_never_used_again() -> None:
+    decision = reconcile(observed(run(status())), NOW)
+    assert (decision.status.attempt, decision.create) == (2, ())
+    assert decision.status.restarts.job_set_deleted == 1
+    assert decision.status.history[-1].cause == "jobSetDeleted"
+
+
+def test_a_number_that_an_epoch_in_the_root_bears_is_passed_over() -> None:
+    decision = reconcile(observed(run(status(jobSetUid=None)), head=head(40, epoch=(1, 0))), NOW)
+    assert (decision.status.attempt, decision.create) == (2, ())
+
+
+def test_a_run_made_anew_goes_on_above_the_epoch_in_its_root() -> None:
+    decision = reconcile(observed(run(), head=head(100, epoch=(7, 2))), NOW)
+    assert decision.status.attempt == 8
+    created = reconcile(observed(run(decision.status.document()), head=head(100, epoch=(7, 2))), NOW)
+    environment = created.create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "HALCYON_RESUME_STEP", "value": "100"} in environment
+
+
+@pytest.mark.parametrize(
+    ("left", "step"),
+    [
+        ({"jobsets": [jobset(1)]}, "delete"),
+        ({"jobsets": [jobset(1, deleting=True)]}, "wait"),
+        ({"pods": [pod()]}, "wait"),
+        ({"config_map": OWN_CONFIG_MAP}, "discard"),
+        ({}, "mint"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("cause", "count"),
+    [("specChanged", "spec_changed"), ("suspended", "resumed"), ("failed", "failed"), ("fenced", "fenced"), ("runChanged", "spec_changed")],
+)
+def test_what_is_left_of_an_attempt_goes_before_the_next(left: dict[str, Any], step: str, cause: str, count: str) -> None:
+    closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause}]
+    decision = reconcile(observed(run(status(attemptSpecHash=RETIRED, history=closed)), **left), NOW)
+    assert decision.create == ()
+    assert deletions(decision) == {"delete": [("JobSet", "demo-1")], "discard": [("ConfigMap", "demo-1")]}.get(step, [])
+    if step == "mint":
+        assert decision.status.attempt == 2
+        assert getattr(decision.status.restarts, count) == decision.status.restarts.total == 1
+    else:
+        assert (decision.status.attempt, decision.status.restarts.total) == (1, 0)
+        assert condition(decision, "Reconciling")[0] == "True"
+
+
+def test_an_edit_stops_the_attempt_on_record_before_deleting_it() -> None:
+    decision = reconcile(observed(run(status(), image="other:2", generation=2), jobsets=[jobset()]), NOW)
+    assert deletions(decision) == [("JobSet", "demo-1")]
+    assert decision.status.attempt_spec_hash == RETIRED
+    assert decision.status.history[-1].cause == "specChanged"
+    # The edit is taken back before the deletion is carried out: the attempt is over all the same.
+    again = reconcile(observed(run(decision.status.document(), generation=3), jobsets=[jobset()]), NOW)
+    assert deletions(again) == [("JobSet", "demo-1")]
+
+
+def test_suspension_and_back() -> None:
+    stop = reconcile(observed(run(status(), suspend=True), jobsets=[jobset()], pods=[pod()]), NOW)
+    assert (stop.status.phase, deletions(stop)) == ("Suspending", [("JobSet", "demo-1")])
+    waiting = reconcile(observed(run(stop.status.document(), suspend=True), pods=[pod()]), NOW)
+    assert (waiting.status or stop.status).phase == "Suspending"
+    rest = reconcile(observed(run(stop.status.document(), suspend=True), head=head(42)), NOW)
+    assert (rest.status.phase, rest.requeue_after) == ("Suspended", None)
+    assert "step 42" in rest.status.condition("Suspended").message
+    back = reconcile(observed(run(rest.status.document())), NOW)
+    assert (back.status.attempt, back.status.restarts.resumed) == (2, 1)
+
+
+def test_a_completed_run_is_done_for_good() -> None:
+    done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW)
+    assert (done.status.phase, done.status.progress.step, done.status.checkpoint.step) == ("Succeeded", 300, 300)
+    assert condition(done, "Ready") == ("True", "Succeeded")
+    document = done.status.document()
+    for later in (run(document), run(document, suspend=True), run(document, image="other:2", generation=5)):
+        assert reconcile(observed(later, head=head(300)), at(9999)).create == ()
+    vanished = reconcile(observed(run(status()), head=head(300)), NOW)
+    assert vanished.status.phase == "Succeeded", "the JobSet is gone, but the last step is committed"
+
+
+def test_time_to_live_takes_the_objects_and_leaves_the_run() -> None:
+    document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")]), NOW).status.document()
+    finished = run(document, ttlSecondsAfterFinished=100)
+    early = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(150))
+    assert (deletions(early), early.requeue_after) == ([], 50)
+    late = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")], config_map=None), at(201))
+    assert deletions(late) == [("JobSet", "demo-1")]
+    assert deletions(reconcile(observed(finished, config_map=OWN_CONFIG_MAP), at(202))) == [("ConfigMap", "demo-1")]
+    assert reconcile(observed(finished), at(203)).requeue_after is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "reason"),
+    [
+        ("badConfiguration", 80, "BadConfiguration"),
+        ("noValidCheckpoint", 82, "NoValidCheckpoint"),
+        ("runChanged", 83, "RunChanged"),
+        ("rootTaken", 84, "CheckpointRootTaken"),
+        ("rootUnusable", 85, "CheckpointRootUnusable"),
+    ],
+)
+def test_a_reserved_exit_code_stops_the_run_with_the_trainers_sentence(cause: str, code: int, reason: str) -> None:
+    left = pod(**ended(code, 55, termination(cause, code, said="data.sources differs")))
+    failed = jobset(outcome="Failed", reason=REFUSED)
+    decision = reconcile(observed(run(status()), jobsets=[failed], pods=[left]), NOW)
+    assert (decision.status.phase, deletions(decision), kinds(decision)) == ("Failed", [], [])
+    assert condition(decision, "Stalled") == condition(decision, "Failed") == ("True", reason)
+    assert "data.sources differs" in decision.status.condition("Ready").message
+    assert [event.reason for event in decision.events if event.reason == reason] == [reason]
+    # It holds when the evidence is gone, and when the operator looks for the first time.
+    document = decision.status.document()
+    for later in ([failed], []):
+        again = reconcile(observed(run(document), jobsets=later), at(500))
+        assert (again.status, again.create, again.delete) == (None, (), ())
+    # An edit, any edit, leads out of it.
+    edited = reconcile(observed(run(document, generation=2), jobsets=[failed], pods=[left]), at(500))
+    assert (edited.status.phase, deletions(edited)) == ("Restarting", [("JobSet", "demo-1")])
+    # Also when the deletion is not carried out at once.
+    again = reconcile(observed(run(edited.status.document(), generation=2), jobsets=[failed], pods=[left]), at(501))
+    assert deletions(again) == [("JobSet", "demo-1")]
+
+
+def test_a_refusal_that_nobody_explains_stops_the_run_too() -> None:
+    decision = reconcile(observed(run(status()), jobsets=[jobset(outcome="Failed", reason=REFUSED)]), NOW)
+    assert condition(decision, "Stalled") == ("True", "TrainerStopped")
+
+
+def test_exhausted_restarts_without_progress_stop_the_run() -> None:
+    crash = pod(1, 3, **ended(1, 55, "boom"))
+    before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=3)
+    decision = reconcile(
+        observed(run(before), jobsets=[jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)], pods=[crash]), NOW
+    )
+    assert condition(decision, "Stalled") == ("True", "RestartsExhausted")
+    assert decision.status.failures_without_checkpoint == 4
+    assert "boom" in decision.status.condition("Stalled").message
+
+
+def test_exhausted_restarts_with_progress_get_a_new_attempt_with_the_rest_of_the_budget() -> None:
+    crash = pod(1, 3, **ended(1, 55, "boom"))
+    before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=1)
+    failed = jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)
+    decision = reconcile(observed(run(before), jobsets=[failed], pods=[crash]), NOW)
+    assert (decision.status.phase, deletions(decision)) == ("Restarting", [("JobSet", "demo-1")])
+    minted = reconcile(observed(run(decision.status.document())), NOW)
+    assert (minted.status.attempt, minted.status.restarts.failed) == (2, 1)
+    created = reconcile(observed(run(minted.status.document())), NOW)
+    assert created.create[1]["spec"]["failurePolicy"]["maxRestarts"] == 1
+
+
+def test_a_preemption_that_the_jobset_took_for_a_failure_is_not_held_against_the_run() -> None:
+    pods = [pod(1, 3, 0, **ended(1, 56)), pod(1, 3, 1, **(ended(42, 57) | disrupted(55)))]
+    before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=3)
+    failed = jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)
+    decision = reconcile(observed(run(before), jobsets=[failed], pods=pods), NOW)
+    assert (decision.status.phase, decision.status.failures_without_checkpoint) == ("Restarting", 3)
+
+
+def test_a_fenced_attempt_is_followed_by_one_above_the_epoch_even_if_the_root_cannot_be_read() -> None:
+    fenced = pod(**ended(81, 55, termination("fenced", 81, epochAttempt=6)))
+    out = HeadUnreachable("it lies on a volume")
+    failed = jobset(outcome="Failed", reason=REFUSED)
+    stop = reconcile(observed(run(status()), jobsets=[failed], pods=[fenced], head=out), NOW)
+    assert (deletions(stop), stop.status.root_attempt) == ([("JobSet", "demo-1")], 6)
+    minted = reconcile(observed(run(stop.status.document()), head=out), NOW)
+    assert (minted.status.attempt, minted.status.restarts.fenced) == (7, 1)
+
+
+def test_fenced_three_times_in_a_row_is_enough() -> None:
+    entry = {"startedAt": rfc(0), "endedAt": rfc(1), "cause": "fenced"}
+    history = [entry | {"attempt": n, "restart": 0} for n in (1, 2)] + [{"attempt": 3, "restart": 0, "startedAt": rfc(2)}]
+    fenced = pod(3, **ended(81, 55, termination("fenced", 81, attempt=3)))
+    seen = observed(run(status(3, history=history)), jobsets=[jobset(3, outcome="Failed", reason=REFUSED)], pods=[fenced])
+    assert condition(reconcile(seen, NOW), "Stalled") == ("True", "Fenced")
+
+
+def test_a_foreign_root_is_refused_before_any_pod_is_made() -> None:
+    decision = reconcile(observed(run(), head=head(5, epoch=(9, 0), owner=("other", "run"))), NOW)
+    assert (decision.status.attempt, decision.create, decision.status.checkpoint) == (0, (), None)
+    assert condition(decision, "Stalled") == ("True", "CheckpointRootTaken")
+    assert "other/run" in decision.status.condition("Stalled").message
+
+
+def test_taken_names_are_told_and_left_alone() -> None:
+    foreign = jobset()
+    foreign["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
+    minted = run(status(jobSetUid=None, history=[]))
+    taken = reconcile(observed(minted, jobsets=[foreign]), NOW)
+    assert condition(taken, "Stalled") == ("True", "NameTaken")
+    assert (taken.delete, taken.create) == ((), ())
+    other = ObjectView("ConfigMap", "demo-1", "x", "somebody-else", deleting=False)
+    assert condition(reconcile(observed(minted, config_map=other), NOW), "Stalled") == ("True", "NameTaken")
+    freed = reconcile(observed(run(taken.status.document())), NOW)
+    assert kinds(freed) == [("ConfigMap", "demo-1"), ("JobSet", "demo-1")], "it goes on by itself when the name is free"
+
+
+def test_an_invalid_document_makes_nothing_and_says_what_is_wrong() -> None:
+    decision = reconcile(observed(run(trainer__batchSize=7)), NOW)
+    assert decision.create == ()
+    assert condition(decision, "Stalled") == ("True", "InvalidSpec")
+    assert "spec.trainer.batchSize: 7 must be a multiple" in decision.status.condition("Stalled").message
+    misspelt = reconcile(observed(run(trainer__batchsize=8)), NOW)
+    assert "trainer.batchsize: unknown field" in misspelt.status.condition("Ready").message
+
+
+def test_an_invalid_edit_does_not_stop_what_trains() -> None:
+    decision = reconcile(observed(run(status(), trainer__batchSize=7, generation=2), jobsets=[jobset()], pods=[pod()]), NOW)
+    assert (decision.delete, decision.status.phase) == ((), "Running")
+    assert condition(decision, "Stalled") == ("True", "InvalidSpec")
+
+
+def test_a_volume_without_a_claim_and_slices_of_one_host_are_told() -> None:
+    on_disk = reconcile(observed(run(checkpoint={"root": "file:///data/demo"})), NOW)
+    assert "spec.checkpoint.volumeClaim" in on_disk.status.condition("Stalled").message
+    alone = reconcile(observed(run(accelerator={"type": "v5e", "topology": "2x2", "slices": 2})), NOW)
+    assert "spec.accelerator.slices" in alone.status.condition("Stalled").message
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason"),
+    [
+        ({"reason": "ImagePullBackOff", "message": "no such image"}, "ImagePullFailed"),
+        ({"reason": "ErrImageNeverPull", "message": "not present"}, "ImagePullFailed"),
+        ({"reason": "CreateContainerConfigError", "message": "secret not found"}, "ContainerConfigInvalid"),
+    ],
+)
+def test_a_pod_that_cannot_start_is_told_and_waited_for(waiting: dict[str, str], reason: str) -> None:
+    stuck = pod(phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": waiting}}])
+    fresh = status(history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}])
+    decision = reconcile(observed(run(fresh), jobsets=[jobset()], pods=[stuck]), NOW)
+    assert condition(decision, "Ready") == ("False", reason)
+    assert condition(decision, "Stalled")[0] == "False"
+    assert waiting["message"] in decision.status.condition("Ready").message
+    assert decision.delete == ()
+
+
+def test_an_unschedulable_pod_is_told() -> None:
+    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
+    fresh = status(history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}])
+    stuck = pod(phase="Pending", conditions=[waiting], containerStatuses=[])
+    assert condition(reconcile(observed(run(fresh), jobsets=[jobset()], pods=[stuck]), NOW), "Ready") == ("False", "Unschedulable")
+
+
+def test_what_the_api_server_refuses_is_told() -> None:
+    refused = observed(run(status(jobSetUid=None, history=[])), create_refusal="JobSet was refused: Forbidden: exceeded quota")
+    decision = reconcile(refused, NOW)
+    assert condition(decision, "Ready") == ("False", "CreateRefused")
+    assert kinds(decision), "and tried again"
+
+
+def test_a_run_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
+    document = run(status())
+    document["metadata"]["deletionTimestamp"] = rfc(10)
+    assert reconcile(observed(document, jobsets=[jobset()]), NOW).status is None
+
+
+def test_nothing_is_written_when_nothing_has_changed() -> None:
+    seen = {"jobsets": [jobset()], "pods": [pod()], "report": report(step=10)}
+    first = reconcile(observed(run(status()), **seen), NOW)
+    assert reconcile(observed(run(first.status.document()), **seen, progress_written_at=NOW), at(61)).status is None
+    seen["report"] = report(step=11)
+    moved = observed(run(first.status.document()), **seen, progress_written_at=NOW)
+    assert reconcile(moved, at(61)).status is None, "progress alone waits for its interval"
+    assert reconcile(moved, at(65)).status.progress.step == 11

@@ -1,0 +1,87 @@
+"""Why a world ended: cause by what befell its pods, whatever order and however many they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from halcyon_operator.endings import conclude, merge_endings
+from halcyon_operator.pods import parse_pod
+from tests.operator.builders import deleted, disrupted, ended, pod, termination
+
+EVICTED = pod(1, 0, 1, **(ended(42, 12) | disrupted(10)))
+EVICTED_RUNNING = pod(1, 0, 1, **disrupted(10))
+SAVED = pod(1, 0, 0, **ended(42, 12))
+CRASHED = pod(1, 0, 0, **ended(1, 11, "Traceback: boom"))
+ECHO = pod(1, 0, 1, **ended(134, 11))
+KILLED = pod(1, 0, 1, **ended(137, 11))
+DELETED = deleted(pod(1, 0, 1, **ended(42, 12)), 10)
+CLEANED_UP = deleted(pod(1, 0, 1, **ended(134, 12)), 12)
+DONE = pod(1, 0, 0, **ended(0, 9))
+CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, said="data differ", step=7)))
+
+
+@pytest.mark.parametrize(
+    ("pods", "cause", "said"),
+    [
+        ([EVICTED, SAVED], "preempted", "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting"),
+        ([EVICTED_RUNNING, CRASHED], "preempted", "was disrupted"),
+        ([SAVED], "preempted", "exit code 42"),
+        ([CRASHED, CLEANED_UP], "failed", "ended with exit code 1: Error: Traceback: boom"),
+        ([KILLED, pod(1, 0, 0, **ended(1, 12))], "failed", "pod demo-1-s-1-0-abcde ended with exit code 137"),
+        ([DELETED, SAVED], "podDeleted", "pod demo-1-s-1-0-abcde was deleted"),
+        ([CHANGED, ECHO], "runChanged", "data differ (pod demo-1-s-0-0-abcde, exit code 83)"),
+        ([DONE, KILLED], "failed", "exit code 137"),
+        ([pod(1, 0, 0, phase="Failed", reason="OutOfcpu", message="no room", containerStatuses=[])], "failed", "OutOfcpu: no room"),
+    ],
+)
+def test_the_earliest_trouble_is_the_cause(pods: list[dict], cause: str, said: str) -> None:
+    for order in (pods, pods[::-1]):
+        end = conclude([parse_pod(item).ending for item in order], (1, 0))
+        assert end is not None
+        assert end.cause == cause
+        assert said in end.message
+
+
+def test_same_second_is_decided_by_what_explains_the_other() -> None:
+    evicted, deleted_too = pod(1, 0, 1, **(ended(42, 10) | disrupted(10))), deleted(pod(1, 0, 0, **ended(1, 10)), 10)
+    assert conclude(endings(deleted_too, evicted), (1, 0)).cause == "preempted"
+    crash, fatal = pod(1, 0, 1, **ended(134, 10)), pod(1, 0, 0, **ended(83, 10))
+    assert conclude(endings(crash, fatal), (1, 0)).cause == "runChanged"
+    assert conclude(endings(crash, pod(1, 0, 0, **ended(42, 10))), (1, 0)).cause == "preempted"
+
+
+def test_nothing_is_concluded_from_good_ends_or_other_worlds() -> None:
+    assert conclude(endings(DONE, pod(1, 0, 1)), (1, 0)) is None
+    assert conclude(endings(CRASHED), (1, 1)) is None
+
+
+def test_a_refusal_is_found_behind_an_earlier_echo() -> None:
+    late = pod(1, 0, 0, **ended(83, 15))
+    assert conclude(endings(ECHO, late), (1, 0)).cause == "failed"
+    assert conclude(endings(ECHO, late), (1, 0), refused=True).cause == "runChanged"
+    assert conclude(endings(ECHO), (1, 0), refused=True).cause == "failed"
+
+
+def test_a_disruption_after_the_process_ended_is_not_the_cause() -> None:
+    assert conclude(endings(pod(1, 0, 0, **(ended(1, 5) | disrupted(10)))), (1, 0)).cause == "failed"
+
+
+def test_step_and_epoch_come_from_any_report_of_the_world() -> None:
+    fenced = pod(1, 0, 0, **ended(81, 11, termination("fenced", 81, step=40, epochAttempt=7)))
+    end = conclude(endings(fenced, pod(1, 0, 1, **ended(1, 12, termination("failed", 1, step=41)))), (1, 0))
+    assert (end.cause, end.step, end.epoch_attempt) == ("fenced", 41, 7)
+
+
+def test_a_report_of_another_attempt_is_not_believed() -> None:
+    end = conclude(endings(pod(1, 0, 0, **ended(1, 11, termination("failed", 1, step=40, attempt=9)))), (1, 0))
+    assert end.step is None
+
+
+def test_merging_keeps_the_sight_that_tells_more() -> None:
+    early, late = parse_pod(EVICTED_RUNNING).ending, parse_pod(EVICTED).ending
+    assert merge_endings([early], [late]) == (late,)
+    assert merge_endings([late], [early]) == (late,)
+
+
+def endings(*pods: dict) -> list:
+    return [ending for item in pods if (ending := parse_pod(item).ending) is not None]

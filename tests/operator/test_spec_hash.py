@@ -1,0 +1,64 @@
+"""Which edits make a new attempt: every field of the spec is on one of the two lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash, fits
+from tests.operator.builders import run
+
+
+def spec(**changes: Any) -> TrainingRunSpec:
+    return parse_run(run(**changes)).spec
+
+
+BASE = attempt_spec_hash(spec())
+
+STAYS: list[dict[str, Any]] = [
+    {"suspend": True},
+    {"ttlSecondsAfterFinished": 10},
+    {"telemetry__statusIntervalSeconds": 30},
+    {"recovery__maxRestarts": 7},
+    {"imagePullPolicy": "Always"},
+    {"trainer__logEverySteps": 1},  # its default, written out
+    {"mesh": {}},
+]
+
+RESTARTS: list[dict[str, Any]] = [
+    {"image": "other:1"},
+    {"accelerator__slices": 1},
+    {"accelerator__topology": "2x1"},
+    {"accelerator__hostResources": {"cpu": "1"}},
+    {"mesh": {"ici": {"fsdp": 1, "data": -1}}},
+    {"model__llama__layers": 3},
+    {"data__shuffle": False},
+    {"optimizer": {"adamw": {"learningRate": 0.1}}},
+    {"trainer__microbatches": 2},
+    {"trainer__evaluation": {"everySteps": 5}},
+    {"checkpoint__save": {"everySteps": 5}},
+    {"checkpoint__keep": 5},
+    {"recovery__gracePeriodSeconds": 5},
+    {"scheduling": {"priorityClassName": "high"}},
+    {"telemetry__port": 9500},
+]
+
+
+@pytest.mark.parametrize("change", STAYS, ids=str)
+def test_the_attempt_goes_on(change: dict[str, Any]) -> None:
+    assert attempt_spec_hash(spec(**change)) == BASE
+
+
+@pytest.mark.parametrize("change", RESTARTS, ids=str)
+def test_a_new_attempt_is_needed(change: dict[str, Any]) -> None:
+    assert attempt_spec_hash(spec(**change)) != BASE
+
+
+def test_unknown_schemes_fit_and_a_retired_attempt_never_does() -> None:
+    assert fits(BASE, BASE)
+    assert fits(None, BASE)
+    assert fits("0-older", BASE)
+    assert not fits(attempt_spec_hash(spec(image="other:1")), BASE)
+    assert not fits(RETIRED, BASE)
