@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from halcyon_devcluster.cluster import Cluster
@@ -30,7 +31,7 @@ class Faults:
         """Start the API server again and return when it is ready."""
         self.cluster.start_component("kube-apiserver")
         until(
-            lambda: self.cluster.kubectl.succeeds("get", "--raw=/readyz"),
+            self.cluster.kubectl.api_ready,
             timeout_seconds=_BACK_SECONDS,
             failure=lambda: f"The API server is not ready {_BACK_SECONDS} s after its restart.",
         )
@@ -49,10 +50,12 @@ class Faults:
         self.cluster.stop_component("kubelet")
 
     def start_kubelet(self) -> None:
-        """Start the kubelet again and return when its node is Ready."""
+        """Start the kubelet again and return when its node is Ready by a new report."""
+        since = datetime.now(UTC)
         self.cluster.start_component("kubelet")
+        node = self.cluster.kubectl("get", "nodes", "--output=jsonpath={.items[0].metadata.name}")
         until(
-            self.node_ready,
+            lambda: self.cluster.kubectl.node_ready(node, since),
             timeout_seconds=_BACK_SECONDS,
             failure=lambda: f"The node is not Ready {_BACK_SECONDS} s after the kubelet's restart.",
         )

@@ -115,7 +115,7 @@ class KindCluster:
         if not self.kubeconfig.is_file() or not (self.paths.tools / "kubectl").exists():
             return ClusterStatus(self.backend, ())
         kubectl = self.kubectl
-        answers = kubectl.succeeds("get", "--raw=/readyz")
+        answers = kubectl.api_ready()
         rows = (
             ComponentStatus("node container", self._running(), self._node),
             ComponentStatus("API", answers),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
+
+_SOON = "--request-timeout=3s"  # an API server whose etcd is gone accepts requests and does not answer them
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,29 @@ class Kubectl:
             return False
         return True
 
+    def api_ready(self) -> bool:
+        """Whether the API server is ready; one that hangs, because its etcd is gone, is not."""
+        return self.succeeds("get", "--raw=/readyz", _SOON)
+
     def condition(self, kind: str, name: str, condition: str, namespace: str = "default") -> bool:
         """Whether the object exists and its condition is True."""
         path = f'{{.status.conditions[?(@.type=="{condition}")].status}}'
         try:
-            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", timeout_seconds=10)
+            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _SOON)
         except DevclusterError:
             return False
         return said == "True"
+
+    def node_ready(self, node: str, since: datetime) -> bool:
+        """Whether a node is Ready by a report of its own that is not older than `since` (time-zone aware).
+
+        The condition alone outlives a dead kubelet by the monitor's grace period; the node's lease says when it last spoke.
+        """
+        if not self.condition("node", node, "Ready"):
+            return False
+        where = ("--namespace", "kube-node-lease", "--ignore-not-found")
+        lease = self("get", "lease", node, *where, "--output=jsonpath={.spec.renewTime}")
+        return bool(lease) and datetime.fromisoformat(lease) >= since
 
     def pod_http(self, namespace: str, pod: str, port: int, path: str = "/") -> str:
         """GET a path from a pod's port through the API server, which works from any machine and in any kind of cluster."""

@@ -113,7 +113,7 @@ class NativeCluster:
             version = "" if name in ("etcd", "containerd") else kubernetes
             rows.append(ComponentStatus(name, record is not None, f"pid {record.pid}" if record else "not running", version))
         kubectl = self.kubectl
-        answers = kubectl.succeeds("get", "--raw=/readyz")
+        answers = kubectl.api_ready()
         rows += [
             ComponentStatus("API", answers, Addresses(self.paths.name, IPv4Network(facts.block)).api_url, kubernetes),
             ComponentStatus("node Ready", answers and kubectl.condition("node", self.paths.name, "Ready"), self.paths.name),
@@ -195,15 +195,16 @@ class NativeCluster:
                 self._ensure(name, anchor.pid, addresses)
             self._await("containerd", self.ctr.answers)
             self._load_own_images()
-            self._await("kube-apiserver", lambda: kubectl.succeeds("get", "--raw=/readyz"))
+            self._await("kube-apiserver", kubectl.api_ready)
         with self._progress.step("Starting controllers, scheduler, kubelet and kube-proxy"):
+            since = datetime.now(UTC) if "kubelet" in stopped else datetime.min.replace(tzinfo=UTC)
             for name in components.COMPONENTS:
                 self._ensure(name, anchor.pid, addresses)
             kubectl.apply(addons.coredns(addresses, facts.coredns_image))
             values = addons.jobset_values(facts.jobset_image)
             chart = self._binaries.folder(programs.JOBSET) / "charts" / "jobset"
             addons.install_jobset(self.paths.tools / "helm", self.kubeconfig, chart, values, self.paths.logs / "helm.log")
-            self._await("kubelet", lambda: kubectl.condition("node", self.paths.name, "Ready"))
+            self._await("kubelet", lambda: kubectl.node_ready(self.paths.name, since))
         with self._progress.step("Waiting for CoreDNS and JobSet"):
             addons.wait_for_dns(kubectl)
             addons.wait_for_jobset(kubectl)

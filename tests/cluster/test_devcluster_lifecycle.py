@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -112,11 +113,13 @@ def test_another_cluster_is_not_disturbed(cluster: NativeCluster):
 def test_up_starts_again_what_died_and_keeps_the_rest(cluster: NativeCluster):
     uid, apiserver = node_uid(cluster), pid_of(cluster, "kube-apiserver")
     victims = {name: pid_of(cluster, name) for name in ("kube-scheduler", "kubelet", "etcd")}
+    killed = datetime.now(UTC)
     for pid in victims.values():
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not cluster.status().ready, "the loss of components is seen")
     cluster.up()
     assert cluster.status().ready
+    assert cluster.kubectl.node_ready(NAME, since=killed)
     assert node_uid(cluster) == uid
     assert pid_of(cluster, "kube-apiserver") == apiserver
     assert all(pid_of(cluster, name) != pid for name, pid in victims.items())
