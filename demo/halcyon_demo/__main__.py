@@ -1,0 +1,5 @@
+"""The command line."""
+
+from halcyon_demo.cli import main
+
+main()

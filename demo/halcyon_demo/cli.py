@@ -1,0 +1,94 @@
+"""`python -m halcyon_demo`, which is `make demo`: the story, with a clean end whatever happens."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from halcyon_demo.install import RUN_NAMESPACE, uninstall_operator
+from halcyon_demo.journal import Failed
+from halcyon_demo.story import Told, tell
+from halcyon_devcluster import Cluster, DevclusterError, open_cluster
+from halcyon_devcluster.paths import DEFAULT_NAME
+from halcyon_devcluster.progress import ConsoleProgress
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_CONSOLE = Console(highlight=False)
+
+_MIN_STEPS = 20
+
+
+@app.command()
+def demo(
+    cluster_name: Annotated[str, typer.Option("--cluster", help="Name of the development cluster to use.")] = DEFAULT_NAME,
+    keep_cluster: Annotated[bool, typer.Option("--keep-cluster", help="Leave the cluster running, with everything in it.")] = False,
+    steps: Annotated[int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: the example's own.")] = None,
+) -> None:
+    """Train on a real Kubernetes, lose pods to an eviction and a SIGKILL, and compare with a run that nobody disturbed."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    began = time.monotonic()
+    progress = ConsoleProgress(_CONSOLE)
+    cluster = open_cluster(cluster_name, progress=progress)
+    try:
+        with _left_as_found(cluster, progress, keep=keep_cluster):
+            told = tell(cluster, _CONSOLE, progress, steps=steps)
+    except KeyboardInterrupt:
+        _CONSOLE.print("Interrupted, and cleaned up.")
+        raise typer.Exit(130) from None
+    _conclude(told, time.monotonic() - began)
+
+
+def _conclude(told: Told, seconds: float) -> None:
+    comparison = told.comparison
+    if not comparison.identical:
+        _CONSOLE.print(f"\n[red]The runs differ[/red], in {len(comparison.differences)} places; the first ones:")
+        for difference in comparison.differences[:5]:
+            _CONSOLE.print(f"  {escape(difference)}", soft_wrap=True)
+        raise typer.Exit(1)
+    _CONSOLE.print(
+        f"\n[green]All {comparison.steps} losses are bitwise the same[/green], those of the {comparison.repeated} steps done again too. "
+        f"{seconds:.0f} s in all.\n"
+        "\nWhere to look next:\n"
+        "  make demo ARGS=--keep-cluster           keeps the cluster, to look around in with kubectl\n"
+        "  examples/                               documents to start from, smallest first\n"
+        "  .venv/bin/halcyon train examples/local-llama.yaml    the same kind of document, on this machine alone\n"
+        "  docs/reference/trainingrun.md           everything that a document can say",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _left_as_found(cluster: Cluster, progress: ConsoleProgress, *, keep: bool) -> Iterator[None]:
+    """Take the cluster down at the end; one that was running before stays, without what the demo put into it."""
+    ran_before = cluster.status().ready
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # cleaning up is not to be interrupted half-way
+        if keep:
+            progress.say(f"The cluster stays: export KUBECONFIG={cluster.kubeconfig}; end it with `make down`.")
+        elif ran_before:
+            with progress.step("Removing the demo from the cluster, which was running before"):
+                cluster.kubectl("delete", "namespace", RUN_NAMESPACE, "--ignore-not-found")
+                uninstall_operator(cluster)
+        else:
+            cluster.down()
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is one sentence and status 1."""
+    try:
+        app()
+    except (DevclusterError, Failed) as mistake:
+        _CONSOLE.print(f"[red]error:[/red] {escape(str(mistake))}", soft_wrap=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,34 @@
+"""The run documents of the demo, made from an example as a user would make them: by editing the file. Pure but for reading it."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLES = REPOSITORY / "examples"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Read all documents of a YAML file."""
+    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+
+
+def example(name: str) -> dict[str, Any]:
+    """Read the one document of `examples/NAME.yaml`."""
+    (document,) = load(EXAMPLES / f"{name}.yaml")
+    return document
+
+
+def variant(document: dict[str, Any], *, name: str | None = None, steps: int | None = None) -> dict[str, Any]:
+    """Return the document with another name, and so another place for its checkpoints, or with another number of steps."""
+    changed = copy.deepcopy(document)
+    if name is not None:
+        old = changed["metadata"]["name"]
+        root: str = changed["spec"]["checkpoint"]["root"]
+        changed["metadata"]["name"] = name
+        changed["spec"]["checkpoint"]["root"] = f"{root.removesuffix('/').removesuffix(old)}{name}"
+    if steps is not None:
+        changed["spec"]["trainer"]["steps"] = steps
+    return changed

@@ -1,0 +1,150 @@
+"""The demo, top to bottom."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from halcyon_demo.comparison import Comparison, compare, losses
+from halcyon_demo.documents import example, variant
+from halcyon_demo.install import (
+    OPERATOR_NAMESPACE,
+    RELEASE,
+    RUN_NAMESPACE,
+    chart_values,
+    install_object_store,
+    install_operator,
+    provide_images,
+)
+from halcyon_demo.journal import Failed
+from halcyon_demo.recovery import Recovery
+from halcyon_demo.tables import equality_table, recovery_table, summary_table
+from halcyon_demo.training import Training
+from halcyon_demo.view import View
+from halcyon_demo.watch import Watch
+from halcyon_devcluster import Cluster, Faults
+from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.waiting import until
+
+EXAMPLE = "stdlib-llama"
+EVICT_AT, KILL_AT, RESTART_OPERATOR_AT = 0.3, 0.55, 0.8
+"""Shares of the steps at which the run is disturbed."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of it."""
+
+    comparison: Comparison
+    recoveries: tuple[Recovery, ...]
+
+
+def tell(cluster: Cluster, console: Console, progress: Progress, *, steps: int | None = None) -> Told:
+    """Run the demo on a cluster that may or may not be up, and print what came of it.
+
+    Args:
+        cluster: Where.
+        console: Where to show it.
+        progress: Where to report the preparations.
+        steps: Steps of both runs; default: the example's own.
+
+    Raises:
+        Failed: A run did not go on or did not end.
+        DevclusterError: The cluster could not be made, or a command on it failed.
+    """
+    cluster.up()
+    images = provide_images(cluster, progress)
+    clear(cluster, progress)
+    with progress.step("Installing the object store"):
+        install_object_store(cluster, images.store)
+    with progress.step("Installing the operator with its chart"):
+        install_operator(cluster, chart_values(images))
+
+    document = variant(example(EXAMPLE), steps=steps)
+    kubectl, faults = cluster.kubectl, Faults(cluster)
+    with Watch(kubectl, RUN_NAMESPACE) as watch:
+        view = View(console, watch.journal)
+        disturbed = Training(kubectl, faults, watch.journal, RUN_NAMESPACE, document, view.draw)
+        undisturbed = Training(kubectl, faults, watch.journal, RUN_NAMESPACE, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
+        recoveries = disturb(cluster, view, disturbed)
+        finish(view, watch, disturbed)
+        disturbed.delete()  # its pods have ended; only their logs, which have been read, go with it
+
+        view.say(f"\nThe same document again, as {undisturbed.name}, with nobody disturbing it", "bold")
+        undisturbed.apply()
+        finish(view, watch, undisturbed)
+    return conclude(console, disturbed, undisturbed, recoveries)
+
+
+def clear(cluster: Cluster, progress: Progress) -> None:
+    """Delete what an earlier demo left in a cluster that was kept; checkpoints too, for a run under an old one would go on from it."""
+    found = cluster.kubectl("get", "namespaces", RUN_NAMESPACE, "--ignore-not-found", "--output=name")
+    if found.strip():
+        with progress.step(f"Deleting the namespace {RUN_NAMESPACE} of an earlier demo"):
+            cluster.kubectl("delete", "namespace", RUN_NAMESPACE)
+
+
+def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery, ...]:
+    """Start the run, and do to it what clusters do to runs."""
+    view.say(f"\nkubectl apply --filename examples/{EXAMPLE}.yaml", "bold")
+    training.apply()
+    with view.of(training.name, training.steps):
+        training.wait_for_step(round(EVICT_AT * training.steps))
+        view.say(f"→ step {training.step()}: evicting the pod of slice 1 through the Eviction API", "yellow")
+        eviction = training.wait_for_recovery(training.evict(1))
+        view.say(_went_on(eviction))
+
+        training.wait_for_step(round(KILL_AT * training.steps))
+        view.say(f"→ step {training.step()}: killing the trainer of slice 0 with SIGKILL", "yellow")
+        crash = training.wait_for_recovery(training.kill(0))
+        view.say(_went_on(crash))
+
+        training.wait_for_step(round(RESTART_OPERATOR_AT * training.steps))
+        view.say(f"→ step {training.step()}: deleting the operator's pod", "yellow")
+        before = training.step()
+        restart_operator(cluster)
+        view.say(f"  the operator is back; the run went on meanwhile, from step {before} to step {training.step()}")
+    return eviction, crash
+
+
+def restart_operator(cluster: Cluster) -> None:
+    """Delete the operator's pod and return when another one is ready."""
+    kubectl = cluster.kubectl
+    where = ["--namespace", OPERATOR_NAMESPACE]
+    pods = ["pod", *where, f"--selector=app.kubernetes.io/instance={RELEASE}"]
+    kubectl("delete", *pods, "--wait")
+    until(
+        lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", "--timeout=5s"),
+        timeout_seconds=120,
+        failure=lambda: f"The operator is not back after 120 s: see `kubectl --namespace {OPERATOR_NAMESPACE} get pods`.",
+    )
+
+
+def finish(view: View, watch: Watch, training: Training) -> None:
+    """Watch the run until it has succeeded and its logs are read."""
+    with view.of(training.name, training.steps):
+        training.wait_for_phase("Succeeded")
+    watch.finish_logs(training.name)
+    view.say(f"  {training.name} succeeded: {training.step()} steps")
+
+
+def conclude(console: Console, disturbed: Training, undisturbed: Training, recoveries: tuple[Recovery, ...]) -> Told:
+    """Compare both runs and print the tables."""
+    runs = disturbed.run, undisturbed.run
+    if runs[0] is None or runs[1] is None:
+        raise Failed("A run was never seen in the cluster.")
+    comparison = compare(losses(disturbed.lines(), disturbed.name), losses(undisturbed.lines(), undisturbed.name), disturbed.steps)
+    for table in (
+        recovery_table(recoveries),
+        summary_table(runs[0].status, runs[1].status, comparison.repeated),
+        equality_table(comparison, disturbed.steps),
+    ):
+        console.print()
+        console.print(table)
+    return Told(comparison, recoveries)
+
+
+def _went_on(found: Recovery) -> str:
+    return (
+        f"  stepping again {found.total_seconds:.1f} s after the fault, from step {found.resumed_step}; "
+        f"{found.lost_steps} steps are done again"
+    )

@@ -1,0 +1,88 @@
+"""Commands that go on: kubectl watching objects or following a log, read by a thread and begun again when it ends too early.
+
+A watch ends now and then by itself (the API server closes it, or is restarted); what comes after the new beginning repeats what is known,
+so consumers must take a repetition for what it is.
+"""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_PAUSE_SECONDS = 0.5
+
+
+class Stream:
+    """A command whose lines are consumed by a thread.
+
+    Args:
+        command: Program and arguments.
+        consume: Called with the lines of one run of the command; returns when there are no more.
+        again: Asked when the command has ended: whether to run it again.
+    """
+
+    def __init__(self, command: Sequence[str | Path], consume: Callable[[Iterator[str]], None], again: Callable[[], bool]) -> None:
+        self._command = [str(word) for word in command]
+        self._consume = consume
+        self._again = again
+        self._process: subprocess.Popen[str] | None = None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"stream {self._command[-1]}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the command and its thread."""
+        self._closed.set()
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+        self.join()
+
+    def join(self, timeout_seconds: float = 10) -> None:
+        """Wait until the command has ended for good."""
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            with self._start() as process:
+                if process.stdout is not None:
+                    with suppress(ValueError):  # the pipe was closed
+                        self._consume(iter(process.stdout))
+                process.kill()
+            if not self._again():
+                return
+            self._closed.wait(_PAUSE_SECONDS)
+
+    def _start(self) -> subprocess.Popen[str]:
+        # A session of its own: an interrupt from the keyboard is for the demo, which then ends its streams itself.
+        with self._lock:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._process = process
+            if self._closed.is_set():
+                process.kill()
+        return process
+
+
+def documents(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Split what `kubectl get --watch --output=json` prints, indented objects one after the other. Pure.
+
+    An object ends with the only line that is a closing brace without indentation.
+    """
+    kept: list[str] = []
+    for line in lines:
+        kept.append(line)
+        if line.rstrip() == "}":
+            yield json.loads("".join(kept))
+            kept = []

@@ -1,0 +1,90 @@
+"""The live view of a run: one line that moves on a terminal, a plain line now and then elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from halcyon_demo.journal import Journal
+
+_PLAIN_SECONDS = 15.0
+
+
+class View:
+    """Shows a run while somebody else waits for it.
+
+    Args:
+        console: Where.
+        journal: What is known.
+        clock: Seconds; decides when a plain line is due.
+    """
+
+    def __init__(self, console: Console, journal: Journal, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._journal = journal
+        self._clock = clock
+        self._live: Live | None = None
+        self._run = ""
+        self._steps = 0
+        self._shown = ("", 0.0)
+
+    @contextmanager
+    def of(self, run: str, steps: int) -> Iterator[None]:
+        """Show one run inside the block."""
+        self._run, self._steps, self._shown = run, steps, ("", self._clock())
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self._row(), console=self._console, auto_refresh=False, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def say(self, text: str, style: str = "") -> None:
+        """Show a line that stays, above the live one."""
+        self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+    def draw(self) -> None:
+        """Show what is known now."""
+        if self._live is not None:
+            self._live.update(self._row(), refresh=True)
+            return
+        phase, since = self._shown
+        seen = self._seen()
+        if seen["phase"] != phase or self._clock() - since >= _PLAIN_SECONDS:
+            self._shown = (seen["phase"], self._clock())
+            self.say(
+                f"  {self._run}  {seen['phase']}  step {seen['step']}/{self._steps}  loss {seen['loss']}  tokens/s {seen['speed']}  "
+                f"restarts {seen['restarts']}"
+            )
+
+    def _seen(self) -> dict[str, Any]:
+        run = self._journal.run(self._run)
+        last = next((line for line in reversed(self._journal.lines(self._run)) if line.event == "step"), None)
+        speed = last.fields.get("tokensPerSecond") if last else None
+        return {
+            "phase": run.status.phase if run else "-",
+            "restarts": run.status.restarts.total if run else 0,
+            "step": last.step if last else 0,
+            "loss": f"{last.fields['loss']:.4f}" if last else "-",
+            "speed": f"{speed:,.0f}" if speed else "-",
+        }
+
+    def _row(self) -> Table:
+        seen = self._seen()
+        row = Table.grid(padding=(0, 2))
+        row.add_row(
+            f"[bold]{escape(self._run)}[/bold]",
+            f"[cyan]{seen['phase']}[/cyan]",
+            ProgressBar(total=self._steps or 1, completed=seen["step"], width=30),
+            f"step {seen['step']}/{self._steps}",
+            f"loss {seen['loss']}",
+            f"{seen['speed']} tokens/s",
+            f"restarts {seen['restarts']}",
+        )
+        return row

@@ -1,0 +1,108 @@
+"""Follows what happens in a namespace: its TrainingRuns, the trainers' pods, and the log of every trainer from its first line."""
+
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from halcyon_api import names
+from halcyon_api.training_run import GROUP, PLURAL
+from halcyon_demo.journal import Journal
+from halcyon_demo.records import Pod, parse_line, parse_pod
+from halcyon_demo.streams import Stream, documents
+from halcyon_devcluster import Kubectl
+
+
+class Watch:
+    """Fills a journal as long as it is open. Use it as a context manager.
+
+    Args:
+        kubectl: The cluster.
+        namespace: Where the runs are.
+        journal: Where to write what is seen.
+    """
+
+    def __init__(self, kubectl: Kubectl, namespace: str, journal: Journal | None = None) -> None:
+        self.journal = journal or Journal()
+        self._kubectl = kubectl
+        self._namespace = namespace
+        self._logs: dict[str, Stream] = {}
+        self._lock = threading.Lock()
+        self._open = True
+        self._watches = [
+            Stream(self._watch(f"{PLURAL}.{GROUP}"), self._read_runs, self._is_open),
+            Stream(self._watch("pods", f"--selector={names.LABEL_RUN}"), self._read_pods, self._is_open),
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all threads. What was seen stays in the journal."""
+        self._open = False
+        for stream in self._watches:
+            stream.close()
+        with self._lock:
+            logs = list(self._logs.values())
+        for stream in logs:
+            stream.close()
+
+    def finish_logs(self, run: str) -> None:
+        """Return when the logs of a run whose processes have all ended are read to their ends."""
+        for pod in self.journal.pods(run):
+            with self._lock:
+                stream = self._logs.get(pod.uid)
+            if stream is not None:
+                stream.join()
+
+    def _is_open(self) -> bool:
+        return self._open
+
+    def _watch(self, *what: str) -> list[str]:
+        return self._command("get", *what, "--watch", "--output=json")
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [str(self._kubectl.program), "--kubeconfig", str(self._kubectl.kubeconfig), "--namespace", self._namespace, *arguments]
+
+    def _read_runs(self, lines: Iterator[str]) -> None:
+        for document in documents(lines):
+            self.journal.saw_run(document)
+
+    def _read_pods(self, lines: Iterator[str]) -> None:
+        for document in documents(lines):
+            pod = self.journal.saw_pod(parse_pod(document, self.journal.clock()))
+            if pod.started:
+                self._follow(pod)
+
+    def _follow(self, pod: Pod) -> None:
+        with self._lock:
+            if pod.uid in self._logs or not self._open:
+                return
+            log = _Log(self.journal, pod)
+            command = self._command("logs", "--follow", f"--container={names.TRAINER_CONTAINER}", pod.name)
+            self._logs[pod.uid] = Stream(command, log.read, lambda: self._open and log.unfinished())
+
+
+class _Log:
+    """The log of one pod. It is read anew from its first line when the connection breaks, so lines that are known are passed over."""
+
+    def __init__(self, journal: Journal, pod: Pod) -> None:
+        self._journal = journal
+        self._pod = pod
+        self._known = 0
+
+    def read(self, lines: Iterator[str]) -> None:
+        for number, text in enumerate(lines, start=1):
+            if number <= self._known or not text.endswith("\n"):
+                continue
+            self._known = number
+            line = parse_line(text)
+            if line is not None and line.world == self._pod.world:  # not the log of a later pod of the same name
+                self._journal.saw_line(line)
+
+    def unfinished(self) -> bool:
+        """Whether the container still runs, as far as is known, so that there will be more."""
+        return any(pod.uid == self._pod.uid and not (pod.ended or pod.leaving) for pod in self._journal.pods(self._pod.run))
