@@ -1,0 +1,66 @@
+"""One process of a world that only reads data: ``python -m tests.trainer.data.read_batches INDEX COUNT DEVICES COORDINATOR CORPUS OUTPUT``.
+
+It writes the rows of its own devices for a few steps, and the evaluation of a fixed model, to OUTPUT.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.data import Loader
+from halcyon.evaluate import evaluate, make_evaluation_step
+from halcyon.parallel.world import join, leave
+from tests.trainer.data.corpus import open_text
+
+STEPS = (0, 1, 2, 100)
+BATCH_SIZE = 16
+MICROBATCHES = 2
+MESH = (2, 1, 2, 1)
+
+
+def table_loss(table: jax.Array, tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.sum(weights * table[tokens % 64, targets % 64]), jnp.sum(weights)
+
+
+def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, output: Path) -> None:
+    world = join(coordinator, index, count, devices)
+    dataset = open_text(corpus, sequence_length=16, fraction=0.2, seed=3)
+    mesh = Mesh(np.array(jax.devices()).reshape(MESH), ("replica", "data", "fsdp", "tensor"))
+    sharding = NamedSharding(mesh, PartitionSpec(None, ("replica", "data", "fsdp")))
+    found: dict[str, np.ndarray] = {}
+    with Loader(dataset, batch_size=BATCH_SIZE, microbatches=MICROBATCHES, sharding=sharding) as loader:
+        for step in STEPS:
+            batch = loader.batch(step)
+            for name in ("tokens", "targets", "weights"):
+                array = getattr(batch, name)
+                rows = np.arange(BATCH_SIZE).reshape(array.shape[:2])
+                for shard in array.addressable_shards:
+                    for row, values in zip(rows[shard.index[:2]].ravel(), np.asarray(shard.data).reshape(-1, array.shape[2]), strict=True):
+                        found[f"{step}/{name}/{row}"] = values
+    table = np.random.default_rng(0).uniform(0.1, 9.0, (64, 64)).astype(np.float32)
+    step_sums = jax.jit(make_evaluation_step(table_loss, dataset.tokenizer.token_bytes))
+    evaluation = evaluate(
+        dataset,
+        lambda batch: step_sums(table, batch),
+        batches=100,
+        batch_size=BATCH_SIZE,
+        microbatches=MICROBATCHES,
+        sharding=sharding,
+    )
+    assert evaluation.bits_per_byte is not None
+    found["evaluation"] = np.array(
+        [evaluation.loss, evaluation.bits_per_byte, evaluation.tokens, evaluation.size_bytes, evaluation.sequences]
+    )
+    found["fingerprint"] = np.array(dataset.fingerprint)
+    np.savez(output, **found)
+    leave(world)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]), Path(sys.argv[6]))

@@ -1,0 +1,73 @@
+"""Real worlds of one, two and four processes see bitwise the same batches, each process only its own rows of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.data.read_batches import BATCH_SIZE, STEPS
+from tests.trainer.worlds import free_port
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def read_batches(corpus: Path, directory: Path, *, processes: int) -> list[dict[str, np.ndarray]]:
+    """What each process of a world of four devices read."""
+    directory.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    coordinator = f"127.0.0.1:{free_port()}"
+    outputs = [directory / f"{index}.npz" for index in range(processes)]
+    started = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.trainer.data.read_batches"),
+                *(str(index), str(processes), str(4 // processes), coordinator, str(corpus), str(output)),
+            ],
+            env=environment,
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, output in enumerate(outputs)
+    ]
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+    return [dict(np.load(output)) for output in outputs]
+
+
+def test_one_two_and_four_processes_see_the_same_batches(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number in range(30):
+        (corpus / f"{number:02d}.txt").write_text("".join(f"{number} times {factor} is {number * factor}.\n" for factor in range(30)))
+    worlds = {processes: read_batches(corpus, tmp_path / str(processes), processes=processes) for processes in (1, 2, 4)}
+    alone = worlds[1][0]
+    batches = {name for name in alone if "/" in name}
+    assert len(batches) == len(STEPS) * 3 * BATCH_SIZE
+    for processes in (2, 4):
+        seen: dict[str, np.ndarray] = {}
+        for process in worlds[processes]:
+            rows = {name: value for name, value in process.items() if "/" in name}
+            assert len(rows) == len(batches) // processes
+            assert not seen.keys() & rows.keys()
+            seen |= rows
+            assert str(process["fingerprint"]) == str(alone["fingerprint"])
+            assert process["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)
+        assert seen.keys() == batches
+        for name, value in seen.items():
+            assert value.tobytes() == alone[name].tobytes(), name
