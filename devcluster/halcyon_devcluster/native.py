@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
@@ -80,9 +81,7 @@ class NativeCluster:
 
     def up(self) -> None:
         """Make the cluster, or complete it."""
-        if os.geteuid() != 0:
-            raise DevclusterError("A cluster without Docker needs root: run as root, or start Docker.")
-        with exclusive(self.paths.lock, self._progress):
+        with self._as_only_writer():
             ensure_packages(NODE_REQUIREMENTS, self.paths.cache / "apt.log", self._progress)
             for group in programs.NATIVE_GROUPS:
                 self._binaries.folder(group)
@@ -96,7 +95,7 @@ class NativeCluster:
 
     def down(self, *, purge: bool = False) -> None:
         """Take the cluster down."""
-        with exclusive(self.paths.lock, self._progress), self._progress.step(f"Taking cluster {self.paths.name} down"):
+        with self._as_only_writer(), self._progress.step(f"Taking cluster {self.paths.name} down"):
             self._clean()
             if purge:
                 shutil.rmtree(self.paths.state, ignore_errors=True)
@@ -131,8 +130,8 @@ class NativeCluster:
         return load_from_buildah(self.ctr, image, self.paths.images, self._progress)
 
     def stop_component(self, name: str) -> None:
-        """Stop one component and return when it has stopped."""
-        self._processes.stop(_known(name))
+        """Kill one component, as a crash would, and return when it has ended."""
+        self._processes.stop(_known(name), force=True)
 
     def start_component(self, name: str) -> None:
         """Start one component again."""
@@ -143,6 +142,11 @@ class NativeCluster:
 
     # Making
 
+    def _as_only_writer(self) -> AbstractContextManager[None]:
+        if os.geteuid() != 0:
+            raise DevclusterError("A cluster without Docker needs root: run as root, or start Docker.")
+        return exclusive(self.paths.lock, self._progress)
+
     def _prepare(self) -> _Facts:
         """Make namespaces, addresses, keys and configuration of a new cluster."""
         paths = self.paths
@@ -151,12 +155,7 @@ class NativeCluster:
             self._group.create()
             write_kernel_settings(paths.config / "sysctl")
             anchor = self._processes.start(_ANCHOR, anchor_command(paths.config / "sysctl"), self._group.members_file)
-            until(
-                lambda: Path(f"/proc/{anchor.pid}/root/run/prepared").exists(),
-                timeout_seconds=10,
-                interval_seconds=0.01,
-                failure=lambda: f"The node's namespaces cannot be made on this machine: see {paths.logs / 'anchor.log'}.",
-            )
+            self._await(_ANCHOR, Path(f"/proc/{anchor.pid}/root/run/prepared").exists)
             for command in cable_commands(anchor.pid, addresses):
                 run(command)
             pki.create(paths.pki, addresses, datetime.now(UTC))

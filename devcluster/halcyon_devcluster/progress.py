@@ -1,4 +1,4 @@
-"""Telling the person what happens: a spinner on a terminal, one plain line for each step elsewhere.
+"""Telling the person what happens: a spinner on a terminal, plain lines for the beginning and the end of each step elsewhere.
 
 Functions of this package take a `Progress` and never print by themselves, so that tests and the demo decide what is shown.
 """
@@ -67,6 +67,7 @@ class ConsoleProgress:
         """Open a step; its end shows the seconds it took."""
         began = time.monotonic()
         if not self._console.is_terminal:
+            self.say(f"  {title} ...")
             yield _PlainStep(self, title)
         elif self._spinner is not None:
             outer = self._spinner.status
