@@ -32,7 +32,8 @@ def open_cluster(
         DevclusterError: this machine allows no cluster, or a setting in the environment is wrong.
     """
     paths = cluster_paths(name, environ, home or Path.home())
-    requested = environ.get("HALCYON_BACKEND")
+    # A cluster that was made without Docker stays one, also when an engine is started later.
+    requested = environ.get("HALCYON_BACKEND") or (Backend.NATIVE if NativeCluster.exists(paths) else None)
     backend = choose(
         docker=not requested and docker_answers(),
         is_linux=sys.platform == "linux",

@@ -37,6 +37,7 @@ from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.waiting import until
 
 _ANCHOR = "anchor"
+_MARKER = "cluster.json"
 _SYSTEM_PROGRAMS = {"containerd": "/usr/bin/containerd"}
 
 
@@ -61,8 +62,13 @@ class NativeCluster:
         self._binaries = Binaries(paths.cache, progress)
         self._processes = Processes(paths.records, paths.logs)
         self._group = ControlGroup(paths.name)
-        self._marker = paths.state / "cluster.json"
+        self._marker = paths.state / _MARKER
         self._containerd_dirty = paths.containerd / "in-use"
+
+    @staticmethod
+    def exists(paths: Paths) -> bool:
+        """Whether a cluster of this kind was made in these folders and not taken down."""
+        return (paths.state / _MARKER).is_file()
 
     @property
     def kubeconfig(self) -> Path:
