@@ -129,7 +129,7 @@ class NativeCluster:
 
     def load(self, image: str) -> str:
         """Make an image usable by pods."""
-        if not self.ctr.answers():
+        if not self._processes.running("containerd"):
             raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
         if archive := local_archive(image, self.paths.images):
             return load_archive(self.ctr, archive, self._progress)
