@@ -18,6 +18,7 @@ from halcyon.checkpoint import Checkpointer, Limits
 from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
+REPOSITORY = Path(__file__).parents[3]
 OWNER = Owner(namespace="tests", name="run", uid="one")
 SAME = Fingerprints(sections={"spec.model": "0" * 64}, documents={"spec.model": {"llama": {"layers": 4}}})
 

@@ -376,10 +376,11 @@ class Checkpointer:
         if error is None:
             entry = next(one for one in self._head.committed if one.path == prefix)
             self.last_save = SaveReport(entry, blocked_seconds, copy_seconds, time.monotonic() - began)
-            self._tidy()
         try:
-            if error is None and self.on_commit is not None and self.last_save is not None:
-                self.on_commit(self.last_save)
+            if error is None and self.last_save is not None:
+                if self.on_commit is not None:
+                    self.on_commit(self.last_save)
+                self._tidy()
             if self.last_error is not None and self.on_failure is not None:
                 self.on_failure(self.last_error)
         except Exception as failure:

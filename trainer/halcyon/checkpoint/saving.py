@@ -100,6 +100,8 @@ class Leader:
         except (Fenced, Abandoned):
             raise  # what lies there is garbage, and the next epoch's to delete
         except Exception:
+            # A newer epoch deletes what it finds of ours, so a file that is gone often means that the root is lost.
+            _quietly(self._keeper.refresh)
             self._failed.append(prefix)
             _quietly(self._delete_failed)
             raise
@@ -141,7 +143,7 @@ def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int) -> tu
         return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
 
 
-def _quietly(work: Callable[[], None]) -> None:
+def _quietly(work: Callable[[], object]) -> None:
     """Tidy up after a failure, which is what will be reported. What is left the next save deletes."""
     try:
         work()

@@ -1,0 +1,159 @@
+"""Child processes of the fault tests: ``python -m tests.trainer.checkpoint.child ROLE JSON``.
+
+A child prints one JSON line for each thing that the test waits for, and ends with the exit code of the error that ended it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from halcyon.checkpoint import Limits
+from halcyon.errors import TrainerExit
+from halcyon_api.checkpoint_documents import Epoch
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, template
+
+
+def say(**event: Any) -> None:
+    """Tell the test."""
+    print(json.dumps(event), flush=True)
+
+
+def given_epoch(options: dict[str, Any]) -> Epoch | None:
+    """The epoch among the options."""
+    return epoch(*options["epoch"]) if "epoch" in options else None
+
+
+def race(root: Root, options: dict[str, Any]) -> None:
+    """Compare-and-swap one key many times against the other children; print how often this one won."""
+    from halcyon.checkpoint.store import Store
+
+    store = Store(root.spec)
+    won = 0
+    say(event="ready")
+    sys.stdin.readline()
+    while True:
+        value = store.read("race")
+        count = int(value.data or b"0")
+        if count >= options["total"]:
+            break
+        won += store.swap("race", str(count + 1).encode(), value.generation) is not None
+    say(event="won", times=won)
+
+
+def train(root: Root, options: dict[str, Any]) -> None:
+    """Restore, check the bits, then save as many steps as told, one after the other as fast as it goes."""
+    devices = mesh(2, 2)
+    with open_root(root, epoch=given_epoch(options)) as checkpointer:
+        restored = checkpointer.restore(template(devices))
+        step = restored.step if restored else 0
+        right = restored is None or same_bits(restored.state, numbers(step))
+        say(event="restored", step=step, right=right, skipped=len(restored.skipped) if restored else 0)
+        checkpointer.on_commit = lambda save: say(event="committed", step=save.checkpoint.step)
+        checkpointer.on_failure = lambda text: say(event="failed", text=text)
+        for _ in range(options["steps"]):
+            step += 1
+            checkpointer.save(step, on(devices, numbers(step)), position(step))
+        checkpointer.finish()
+    say(event="finished", step=step)
+
+
+def spawner(root: Root, options: dict[str, Any]) -> None:
+    """For each line read, fork a child that plays `train`, all imports done: a kill then costs no start of an interpreter."""
+    for _ in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            jax.config.update("jax_num_cpu_devices", 4)
+            train(root, options)
+            os._exit(0)
+        say(event="started", pid=pid)
+        _, status = os.waitpid(pid, 0)
+        say(event="over", code=os.waitstatus_to_exitcode(status))
+
+
+def zombie(root: Root, options: dict[str, Any]) -> None:
+    """Commit step 1, then stop itself (SIGSTOP) before the n-th write of the save of step 2; once woken, go on as if nothing was."""
+    from halcyon.checkpoint import store
+
+    writes = itertools.count()
+    devices = mesh(2, 2)
+    checkpointer = open_root(root, epoch=given_epoch(options))
+    checkpointer.save(1, on(devices, numbers(1)), position(1))
+    checkpointer.finish()
+
+    def stopping(method: Any) -> Any:
+        def run(*args: Any) -> Any:
+            if next(writes) == options["writes"]:
+                signal.raise_signal(signal.SIGSTOP)
+            return method(*args)
+
+        return run
+
+    store.Store.write = stopping(store.Store.write)
+    store.Store.swap = stopping(store.Store.swap)
+    say(event="saving")
+    checkpointer.save(2, on(devices, numbers(2)), position(2))
+    checkpointer.finish()
+    say(event="committed", step=2)
+    checkpointer.close()
+
+
+def member(root: Root, options: dict[str, Any]) -> None:
+    """One process of a world: restore what is there and check its bits, then save `steps` more."""
+    from jax.sharding import PartitionSpec
+
+    from halcyon.parallel.world import join, leave
+    from tests.trainer.checkpoint.helpers import SHARDINGS
+
+    world = join(options["coordinator"], options["index"], options["count"], options["devices"], 60)
+    rows, columns = options["mesh"]
+    devices = mesh(rows, columns)
+    shardings = SHARDINGS | {name: PartitionSpec(*spec) for name, spec in options.get("shardings", {}).items()}
+    try:
+        limits = Limits(parts_seconds=options.get("seconds", 60), request_seconds=30)
+        with open_root(root, epoch=given_epoch(options), world=world, limits=limits) as checkpointer:
+            restored = checkpointer.restore(template(devices, shardings))
+            step = restored.step if restored else 0
+            right = restored is None or same_bits(restored.state, numbers(step))
+            skipped = [bad.reason for bad in restored.skipped] if restored else []
+            say(event="restored", step=step, right=right, skipped=skipped)
+            for number in range(options["steps"]):
+                step += 1
+                if options.get("absent") == [options["index"], number]:
+                    say(event="absent")
+                    continue
+                checkpointer.save(step, on(devices, numbers(step), shardings), position(step))
+                checkpointer.finish()
+                say(event="committed", step=step, newest=checkpointer.newest.step if checkpointer.newest else None)
+    finally:
+        leave(world)
+
+
+ROLES = {"race": race, "train": train, "spawner": spawner, "zombie": zombie, "member": member}
+
+
+def main() -> int:
+    """Play a role."""
+    role, text = sys.argv[1:]
+    options = json.loads(text)
+    if role not in ("member", "spawner"):
+        jax.config.update("jax_num_cpu_devices", 4)
+    spec = CheckpointSpec.model_validate(options["spec"])
+    try:
+        ROLES[role](Root(spec, Path()), options)
+    except TrainerExit as error:
+        say(event="ended", kind=type(error).__name__, text=str(error))
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

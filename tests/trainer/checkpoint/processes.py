@@ -1,0 +1,65 @@
+"""Starting the children of `child` and hearing what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment
+
+
+class Child:
+    """One child process."""
+
+    def __init__(self, role: str, root: Root, **options: Any) -> None:
+        command = [sys.executable, "-m", "tests.trainer.checkpoint.child", role, json.dumps({"spec": root.spec.document(), **options})]
+        self.popen = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=child_environment(root),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.events: list[dict[str, Any]] = []
+
+    def hear(self, event: str | None = None) -> dict[str, Any]:
+        """The next event, of this kind; an empty one when the child has ended."""
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            if line.startswith("{"):
+                self.events.append(json.loads(line))
+                if event in (None, self.events[-1]["event"]):
+                    return self.events[-1]
+        return {}
+
+    def all(self, event: str) -> list[dict[str, Any]]:
+        """All events of a kind, when the child has ended."""
+        self.end()
+        return [one for one in self.events if one["event"] == event]
+
+    def end(self, *, kill: bool = False) -> int:
+        """The exit code, after everything was heard."""
+        if kill:
+            self.popen.kill()
+        while self.hear():
+            continue
+        return self.popen.wait(120)
+
+    def noise(self) -> str:
+        """What an ended child wrote to stderr."""
+        return self.popen.stderr.read() if self.popen.stderr else ""
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if stream is not None:
+                stream.close()

@@ -1,0 +1,53 @@
+"""A process that lost the root can never change it, wherever it was stopped and whenever it wakes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, template
+from tests.trainer.checkpoint.processes import Child
+
+
+def wait_until_stopped(child: Child) -> None:
+    _, status = os.waitpid(child.popen.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), "it ended instead"
+
+
+# 26 files and documents are written by the save; the last three are MANIFEST, COMMIT and HEAD.
+@pytest.mark.parametrize("writes", [25, *(pytest.param(writes, marks=pytest.mark.slow) for writes in (0, 11, 23, 24))])
+def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(root: Root, writes: int) -> None:
+    with Child("zombie", root, epoch=[1, 0], writes=writes) as old:
+        assert old.hear("saving") == {"event": "saving"}
+        wait_until_stopped(old)
+        assert [entry["step"] for entry in root.head["committed"]] == [1]
+        there = {path.name for path in root.folder.glob("steps/*02.*/*") if path.is_file()}
+        assert there == ({"MANIFEST.json"} if writes > 23 else set()) | ({"COMMIT"} if writes > 24 else set())
+        with open_root(root, epoch=epoch(1, 1)) as new:
+            restored = new.restore(template(mesh(2, 2)))
+            assert restored is not None
+            assert (restored.step, restored.skipped) == (1, ())
+            new.save(3, on(mesh(2, 2), numbers(3)), position(3))
+            new.finish()
+            assert new.last_error is None
+            head = root.head
+            old.popen.send_signal(signal.SIGCONT)
+            assert old.end() == ExitCode.FENCED, old.noise()
+            assert "was taken by the newer epoch 1.1, so this process of epoch 1.0 may not" in old.events[-1]["text"]
+            assert root.head == head
+            new.save(4, on(mesh(2, 2), numbers(4)), position(4))
+            new.finish()
+    assert [(entry.step, entry.epoch) for entry in list_checkpoints(root.spec).committed] == [(4, epoch(1, 1)), (3, epoch(1, 1))]
+    for entry in list_checkpoints(root.spec).committed:
+        assert verify_checkpoint(root.spec, entry) == ()
+    with open_root(root) as later:
+        restored = later.restore(template(mesh(2, 2)))
+        assert restored is not None
+        assert same_bits(restored.state, numbers(4))
+        later.save(5, on(mesh(2, 2), numbers(5)), position(5))
+        later.finish()
+    assert list_checkpoints(root.spec).unfinished == (), "what the woken one had left is gone"
