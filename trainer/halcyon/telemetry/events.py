@@ -102,10 +102,8 @@ EVENTS = (
         },
     ),
     Event("checkpointFailed", "A save failed. It is tried again at the next one.", {"step": _STEP, "reason": "Why."}),
-    Event(
-        "preempted", "A notice came; the checkpoint is committed and the process leaves.", {"step": _STEP, "message": "One sentence."}, True
-    ),
-    Event("done", "All steps are done and the last checkpoint is committed.", {"step": _STEP, "message": "One sentence."}, True),
+    Event("preempted", "A notice came; the checkpoint is committed and the process leaves.", _STEP_AND_MESSAGE, every_process=True),
+    Event("done", "All steps are done and the last checkpoint is committed.", _STEP_AND_MESSAGE, every_process=True),
     Event("warning", "Something failed that costs time and nothing else.", {"message": "One sentence."}, every_process=True),
     Event(
         "error",

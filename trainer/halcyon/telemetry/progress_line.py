@@ -95,10 +95,15 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "fallback":
         return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":
-        return f"{fields['processes']} process(es), {fields['devices']} device(s) in {fields['seconds']:.1f} s"
+        world = f"{_count(fields['processes'], 'process', 'processes')}, {_count(fields['devices'], 'device', 'devices')}"
+        return f"{world} in {fields['seconds']:.1f} s"
     if name == "compiled":
         return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
     if "message" in fields:
         return str(fields["message"])
     details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
     return f"{name}: {details}" if details else name
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

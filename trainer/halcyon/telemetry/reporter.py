@@ -209,7 +209,7 @@ class RunReporter:
                 tokens=report.tokens,
                 tokens_per_second=speed,
                 eta_seconds=eta,
-                data_wait_seconds=report.data_wait_seconds,
+                data_wait_seconds=_rounded(report.data_wait_seconds),
             )
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
@@ -225,7 +225,7 @@ class RunReporter:
             bits_per_byte=evaluation.bits_per_byte,
             tokens=evaluation.tokens,
             sequences=evaluation.sequences,
-            seconds=evaluation.seconds,
+            seconds=_rounded(evaluation.seconds),
         )
 
     def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None) -> None:
@@ -240,7 +240,7 @@ class RunReporter:
             step=committed.step,
             path=committed.path,
             size_bytes=committed.size_bytes,
-            blocked_seconds=blocked_seconds,
+            blocked_seconds=None if blocked_seconds is None else _rounded(blocked_seconds),
         )
 
     def found_checkpoint(self, committed: CommittedStep) -> None:
@@ -338,15 +338,15 @@ class RunReporter:
     def _close_startup_part(self, now: float) -> None:
         part = _STARTUP_PART.get(self._state.stage)
         if part is not None:
-            self._state.startup[part] = self._state.startup.get(part, 0.0) + max(0.0, now - self._state.stage_began)
+            self._state.startup[part] = _rounded(self._state.startup.get(part, 0.0) + max(0.0, now - self._state.stage_began))
 
     def _tokens_per_second(self) -> float | None:
         speed = self._pace.steps_per_second
-        return None if speed is None else speed * self._plan.tokens_per_step
+        return None if speed is None else _rounded(speed * self._plan.tokens_per_step)
 
     def _eta_seconds(self, step: int) -> float | None:
         speed = self._pace.steps_per_second
-        return max(0, self._plan.steps - step) / speed if speed else None
+        return _rounded(max(0, self._plan.steps - step) / speed) if speed else None
 
     def _mfu(self, tokens_per_second: float | None) -> float | None:
         if tokens_per_second is None or self._plan.flops_per_token is None or not self._plan.peak_flops_per_second:
@@ -365,7 +365,7 @@ class RunReporter:
 
     def _seconds_in_stage(self) -> float:
         with self._lock:
-            return max(0.0, self._clock.monotonic() - self._state.stage_began)
+            return _rounded(max(0.0, self._clock.monotonic() - self._state.stage_began))
 
 
 def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
@@ -381,3 +381,8 @@ def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
 def _finite(value: float | None) -> float | None:
     """The report has no number for a loss that is none; the log says which it was."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _rounded(value: float) -> float:
+    """Clocks tell no more than microseconds, and a reader wants no more."""
+    return round(value, 6)

@@ -1,0 +1,86 @@
+"""A clock that goes when it is told to, and a log that keeps its events."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
+from halcyon_api.checkpoint_documents import CommittedStep, Epoch
+
+IDENTITY = RunIdentity("demo", attempt=3, restart=1, process_index=0)
+NOON = 1_772_366_400.0
+"""2026-03-01T12:00:00Z."""
+
+
+class FakeTime:
+    """Both clocks of telemetry, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.now, wall=lambda: NOON + self.now - 1000.0)
+
+
+class Scene:
+    """A reporter at noon, whose process started two seconds before, with its log."""
+
+    def __init__(self, *, process_index: int = 0, **plan: Any) -> None:
+        self.time = FakeTime()
+        self.stream = io.StringIO()
+        identity = RunIdentity("demo", attempt=3, restart=1, process_index=process_index)
+        self.reporter = RunReporter(
+            identity,
+            RunPlan(**{"steps": 100, "tokens_per_step": 4096, **plan}),
+            JsonLog(self.stream, identity, self.time.clock),
+            clock=self.time.clock,
+            age_seconds=2.0,
+        )
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == name]
+
+    def start(self, *, resumed_step: int = 0) -> None:
+        """Come to the first step in 1 + 2 + 3 seconds, imports aside."""
+        reporter, time = self.reporter, self.time
+        reporter.started(version="0.1.0")
+        reporter.stage("joining")
+        time.pass_(1)
+        reporter.joined(processes=2, devices=2)
+        reporter.stage("restoring")
+        time.pass_(2)
+        reporter.resumed(resumed_step, path="steps/x/" if resumed_step else None)
+        reporter.stage("compiling")
+        time.pass_(3)
+
+    def steps(self, first: int, last: int, *, seconds: float = 0.5) -> None:
+        """Report the steps ``first`` to ``last``, one every so many seconds; the first of a process ends at once."""
+        for step in range(first, last + 1):
+            if self.reporter.observe().last_step is not None:
+                self.time.pass_(seconds)
+            self.reporter.step_done(step_report(step))
+
+
+def step_report(step: int, loss: float = 2.5) -> StepReport:
+    return StepReport(step=step, loss=loss, gradient_norm=1.25, learning_rate=0.001, tokens=4000.0, data_wait_seconds=0.125)
+
+
+def committed(step: int, *, attempt: int = 3) -> CommittedStep:
+    return CommittedStep(
+        step=step,
+        epoch=Epoch(attempt=attempt, restart=1),
+        path=f"steps/{step:012d}.000003.abcd/",
+        manifest_sha256="a" * 64,
+        size_bytes=123_456,
+        time="2026-03-01T12:00:07.000Z",
+    )

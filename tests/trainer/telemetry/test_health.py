@@ -1,0 +1,92 @@
+"""When a trainer counts as alive: a table, since the verdict is a pure function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+
+from halcyon.telemetry.health import HealthLimits, Vitals, judge, step_limit_seconds
+from halcyon_api.progress import Stage
+
+LIMITS = HealthLimits()
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "limit"),
+    [
+        ([], 60),  # nothing learned yet
+        ([0.1] * 100, 60),  # fast steps: the floor
+        ([6.0], 60),
+        ([6.1], 61),  # ten times the only one
+        ([10.0] * 100, 100),
+        ([10.0] * 99 + [300.0], 100),  # one in a hundred is above the 99th percentile
+        ([10.0] * 98 + [300.0] * 2, 3000),  # two are not
+        ([10.0] * 9 + [20.0], 200),  # of few steps the slowest counts
+        ([20.0, 10.0, 10.0], 200),  # in any order
+        ([1000.0] * 10, 3600),  # the ceiling
+        ([0.0], 60),
+    ],
+)
+def test_the_limit_is_learned_from_the_steps(step_seconds: Sequence[float], limit: float) -> None:
+    assert step_limit_seconds(step_seconds, LIMITS) == pytest.approx(limit)
+
+
+def test_a_floor_above_the_ceiling_wins() -> None:
+    assert step_limit_seconds([100.0], HealthLimits(floor_seconds=7200)) == 7200
+
+
+@pytest.mark.parametrize(
+    ("stage", "stage_began", "last_step", "step_seconds", "now", "healthy", "limit"),
+    [
+        # A stage has its own limit, whatever the steps were.
+        ("starting", 0, None, (), 900, True, 900),
+        ("starting", 0, None, (), 900.1, False, 900),
+        ("joining", 10, None, (), 3610, True, 3600),
+        ("joining", 10, None, (), 3610.1, False, 3600),
+        ("restoring", 0, None, (), 7200, True, 7200),
+        ("restoring", 0, None, (), 7201, False, 7200),
+        ("compiling", 0, None, (), 7200, True, 7200),
+        ("compiling", 0, None, (), 7201, False, 7200),
+        ("evaluating", 100, 50, (0.1,), 7300, True, 7200),
+        ("evaluating", 100, 50, (0.1,), 7301, False, 7200),
+        ("saving", 100, 50, (0.1,), 7300, True, 7200),
+        ("saving", 100, 50, (0.1,), 7301, False, 7200),
+        ("leaving", 100, 50, (0.1,), 1000, True, 900),
+        ("leaving", 100, 50, (0.1,), 1001, False, 900),
+        ("done", 0, 50, (0.1,), 1e9, True, math.inf),
+        # Training: before the first step it may still compile, whatever it is called.
+        ("training", 0, None, (), 7200, True, 7200),
+        ("training", 0, None, (), 7201, False, 7200),
+        # One step done, none to learn from: the second may compile something more.
+        ("training", 0, 100, (), 3700, True, 3600),
+        ("training", 0, 100, (), 3701, False, 3600),
+        # From the last step on, within what the steps so far allow.
+        ("training", 0, 100, (0.5, 0.5), 160, True, 60),
+        ("training", 0, 100, (0.5, 0.5), 160.1, False, 60),
+        ("training", 0, 100, (20.0,), 300, True, 200),
+        ("training", 0, 100, (20.0,), 300.1, False, 200),
+        # After an evaluation the time counts from its end, not from the step before it.
+        ("training", 500, 100, (0.5,), 560, True, 60),
+        ("training", 500, 100, (0.5,), 560.1, False, 60),
+    ],
+)
+def test_verdicts(
+    stage: Stage, stage_began: float, last_step: float | None, step_seconds: tuple[float, ...], now: float, healthy: bool, limit: float
+) -> None:
+    health = judge(Vitals(stage, stage_began, last_step, step_seconds), now, LIMITS)
+    assert (health.healthy, health.limit_seconds) == (healthy, limit)
+
+
+def test_every_stage_has_a_verdict() -> None:
+    for stage in get_args(Stage):
+        assert judge(Vitals(stage, 0.0, None, ()), 1.0, LIMITS).healthy
+
+
+def test_the_verdict_is_a_sentence() -> None:
+    assert judge(Vitals("training", 0.0, 10.0, (1.0,)), 100.0, LIMITS).message == "stalled: no step ended for 90.0 s, limit 60.0 s"
+    assert judge(Vitals("compiling", 0.0, None, ()), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
+    assert judge(Vitals("training", 0.0, None, ()), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
+    assert judge(Vitals("done", 0.0, None, ()), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"

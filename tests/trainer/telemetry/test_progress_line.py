@@ -1,0 +1,147 @@
+"""The live line, seen by a real pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from halcyon.telemetry.progress_line import duration, sentence
+
+SCRIPT = """
+import sys
+from halcyon.telemetry import RunIdentity, open_log
+
+log = open_log(sys.stdout, RunIdentity("demo"), steps=30)
+log.event("joined", processes=2, devices=4, seconds=0.5)
+log.event("restored", step=10, path="steps/x/", seconds=1.0)
+for step in range(11, 31):
+    log.event("step", step=step, loss=5 - step / 10, gradient_norm=1.0, learning_rate=0.1, tokens=9.0,
+              tokens_per_second=12345.6 if step > 11 else None, eta_seconds=float(30 - step) if step > 11 else None, data_wait_seconds=0.0)
+    if step == 20:
+        log.event("checkpoint", step=20, path="steps/y/", size_bytes=2_500_000, blocked_seconds=None)
+        print("a library says something")
+        print("and complains", file=sys.stderr)
+log.event("done", step=30, message="all 30 steps are done [really]")
+log.close()
+print("after the end")
+"""
+
+CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
+
+
+def shown(written: str) -> list[str]:
+    """What a person sees in the end, line by line: a terminal that knows as much as the progress line makes use of."""
+    lines, row, column = [""], 0, 0
+    for piece in CONTROL.finditer(written):
+        argument, command, text = piece[1], piece[2], piece[0]
+        if command == "A":
+            row -= int(argument or 1)
+        elif command == "K":
+            assert argument == "2"
+            lines[row] = ""
+        elif command:
+            assert command in "mhl", f"unknown control {text!r}"
+        elif text == "\r":
+            column = 0
+        elif text == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        else:
+            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + len(text) :]
+            column += len(text)
+    return [line.rstrip() for line in lines]
+
+
+def on_terminal(script: str, columns: int = 100) -> str:
+    """Everything that a program writes to a terminal."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "24"}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script], stdin=follower, stdout=follower, stderr=follower, env=environment
+    )
+    os.close(follower)
+    seen = b""
+    try:
+        while select.select([leader], [], [], 60)[0]:
+            try:
+                piece = os.read(leader, 65536)
+            except OSError:  # Linux says so when the last writer is gone
+                break
+            if not piece:
+                break
+            seen += piece
+        assert process.wait(60) == 0, seen.decode()
+    finally:
+        os.close(leader)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return seen.decode()
+
+
+@pytest.fixture(scope="module")
+def screen() -> str:
+    return on_terminal(SCRIPT)
+
+
+def test_the_line_ends_with_the_last_step(screen: str) -> None:
+    *_, line, last = [line for line in shown(screen) if line]
+    assert re.fullmatch(r"demo 30/30 ━+ loss 2\.0000  12,346 tok/s  eta 0:00", line)
+    assert last == "after the end"
+    assert len(line) == 100
+
+
+def test_events_are_printed_above_in_words_with_what_others_write(screen: str) -> None:
+    told = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown(screen) if line]
+    assert told[:-2] == [
+        "2 processes, 4 devices in 0.5 s",
+        "resumed at step 10 from steps/x/",
+        "step 20: checkpoint committed, 2.5 MB",
+        "a library says something",
+        "and complains",
+        "all 30 steps are done [really]",
+    ]
+
+
+def test_the_cursor_is_given_back(screen: str) -> None:
+    assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") > 0
+
+
+def test_json_lines_on_a_terminal_where_asked_for() -> None:
+    written = on_terminal(SCRIPT.replace("steps=30)", "steps=30, json_lines=True)"))
+    assert "\x1b" not in written
+    assert written.startswith('{"event":"joined"')
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (42.4, "0:42"), (59.6, "1:00"), (725, "12:05"), (12_000, "3:20:00"), (172_799, "47:59:59"), (187_200, "2d 4h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "text"),
+    [
+        ("restored", {"step": 0, "path": None, "seconds": 1.25}, "new state in 1.2 s"),
+        ("joined", {"processes": 1, "devices": 1, "seconds": 0.0}, "1 process, 1 device in 0.0 s"),
+        ("fallback", {"step": 20, "reason": "bits flipped"}, "fell back to step 20: bits flipped"),
+        ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404}, "step 5: held-out loss 1.5000, 2.1640 bits per byte"),
+        ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
+        ("checkpointFailed", {"step": 5, "reason": "disk full"}, "step 5: checkpoint failed: disk full"),
+        ("compiled", {"step": 1, "imports_seconds": 1.0, "compile_seconds": 2.5}, "first step after 3.5 s"),
+        ("error", {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"}, "attempt 4 owns the root"),
+        ("start", {"version": "0.1.0", "none": None}, "start: version 0.1.0"),
+        ("start", {}, "start"),
+    ],
+)
+def test_events_in_words(name: str, fields: dict[str, Any], text: str) -> None:
+    assert sentence(name, fields) == text

@@ -1,0 +1,316 @@
+"""What the loop says once is in the report, in the log and in the verdict."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from halcyon.telemetry import termination_report
+from halcyon.telemetry.clock import process_age_seconds
+from halcyon.telemetry.events import BY_NAME, COMMON
+from halcyon_api.progress import ProgressReport, StartupSeconds
+from tests.trainer.telemetry.fakes import IDENTITY, Scene, committed, step_report
+
+
+class Found:
+    """An evaluation's result."""
+
+    loss = 1.5
+    bits_per_byte = 2.25
+    tokens = 1000
+    size_bytes = 900
+    sequences = 8
+    seconds = 0.5
+
+
+def test_a_new_process() -> None:
+    scene = Scene()
+    report = scene.reporter.report()
+    assert report.document() == {
+        "run": "demo",
+        "attempt": 3,
+        "restart": 1,
+        "processIndex": 0,
+        "stage": "starting",
+        "startedAt": "2026-03-01T11:59:58.000Z",
+        "startupSeconds": {"imports": 0.0, "join": 0.0, "restore": 0.0, "compile": 0.0},
+        "progress": {"step": 0, "steps": 100, "tokens": 0},
+    }
+
+
+def test_the_start_is_told_in_its_parts() -> None:
+    scene = Scene()
+    scene.start()
+    assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=0)
+    scene.steps(1, 3)
+    report = scene.reporter.report()
+    assert report.stage == "training"
+    assert report.startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=3)
+    assert report.first_step_at == "2026-03-01T12:00:06.000Z"
+    assert report.last_step_at == "2026-03-01T12:00:07.000Z"
+    (compiled,) = scene.named("compiled")
+    assert {name: compiled[name] for name in ("step", "importsSeconds", "joinSeconds", "restoreSeconds", "compileSeconds")} == {
+        "step": 1,
+        "importsSeconds": 2,
+        "joinSeconds": 1,
+        "restoreSeconds": 2,
+        "compileSeconds": 3,
+    }
+
+
+def test_stages_after_the_first_step_are_no_part_of_the_start() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 2)
+    for stage in ("evaluating", "training", "saving", "joining"):
+        scene.reporter.stage(stage)
+        scene.time.pass_(100)
+    assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=3)
+
+
+def test_a_stage_that_comes_twice_adds_up() -> None:
+    scene = Scene()
+    scene.reporter.stage("restoring")
+    scene.time.pass_(1)
+    scene.reporter.stage("compiling")
+    scene.time.pass_(10)
+    scene.reporter.stage("restoring")
+    scene.time.pass_(2)
+    scene.reporter.stage("training")
+    scene.time.pass_(5)
+    scene.reporter.step_done(step_report(1))
+    assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, restore=3, compile=15)
+
+
+def test_progress_and_speed() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 5, seconds=0.5)
+    progress = scene.reporter.report().progress
+    assert (progress.step, progress.steps, progress.tokens, progress.loss) == (5, 100, 5 * 4096, 2.5)
+    assert progress.tokens_per_second == pytest.approx(2 * 4096)
+    assert progress.eta_seconds == pytest.approx(95 / 2)
+    assert progress.mfu is None
+
+
+def test_a_resumed_run_counts_from_its_beginning() -> None:
+    scene = Scene()
+    scene.start(resumed_step=40)
+    report = scene.reporter.report()
+    assert (report.resumed_step, report.progress.step, report.progress.tokens) == (40, 40, 40 * 4096)
+    scene.steps(41, 50)
+    seen = scene.reporter.observe()
+    assert (seen.report.progress.step, seen.report.progress.tokens) == (50, 50 * 4096)
+    assert (seen.tallies.steps, seen.tallies.tokens) == (10, 10 * 4096)
+    (restored,) = scene.named("restored")
+    assert (restored["step"], restored["path"], restored["seconds"]) == (40, "steps/x/", 2)
+
+
+def test_utilisation_where_the_peak_is_known() -> None:
+    scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
+    scene.start()
+    scene.steps(1, 5, seconds=0.5)
+    assert scene.reporter.report().progress.mfu == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("process_index", "logged"), [(0, True), (1, False)])
+def test_process_0_alone_logs_steps(process_index: int, logged: bool) -> None:
+    scene = Scene(process_index=process_index)
+    scene.start()
+    scene.steps(1, 2)
+    scene.reporter.checkpoint(committed(2))
+    names = {event["event"] for event in scene.events}
+    assert {"start", "joined"} <= names
+    assert ({"restored", "compiled", "step", "checkpoint"} <= names) is logged
+    assert scene.reporter.report().progress.step == 2
+
+
+def test_steps_are_logged_as_often_as_asked_and_at_the_end() -> None:
+    scene = Scene(log_every_steps=7, steps=24)
+    scene.start()
+    scene.steps(1, 24)
+    assert [event["step"] for event in scene.named("step")] == [7, 14, 21, 24]
+
+
+def test_a_step_in_the_log() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 3)
+    first, _, third = scene.named("step")
+    assert "tokensPerSecond" not in first
+    assert {name: value for name, value in third.items() if name not in COMMON} == {
+        "step": 3,
+        "loss": 2.5,
+        "gradientNorm": 1.25,
+        "learningRate": 0.001,
+        "tokens": 4000.0,
+        "tokensPerSecond": 8192.0,
+        "etaSeconds": 48.5,
+        "dataWaitSeconds": 0.125,
+    }
+
+
+@pytest.mark.parametrize(("loss", "written"), [(math.nan, "NaN"), (math.inf, "Infinity")])
+def test_a_diverged_run_still_reports(loss: float, written: str) -> None:
+    scene = Scene()
+    scene.start()
+    scene.reporter.step_done(step_report(1, loss=loss))
+    assert scene.reporter.report().progress.loss is None
+    assert scene.named("step")[0]["loss"] == written
+
+
+def test_evaluations() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 10)
+    scene.reporter.evaluation(10, Found())  # type: ignore[arg-type]
+    progress = scene.reporter.report().progress
+    assert (progress.evaluation_loss, progress.bits_per_byte) == (1.5, 2.25)
+    (event,) = scene.named("evaluation")
+    assert {name: value for name, value in event.items() if name not in COMMON} == {
+        "step": 10,
+        "loss": 1.5,
+        "bitsPerByte": 2.25,
+        "tokens": 1000,
+        "sequences": 8,
+        "seconds": 0.5,
+    }
+
+
+def test_checkpoints_and_failed_saves() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 20)
+    scene.reporter.checkpoint_failed("x" * 5000)
+    report = scene.reporter.report()
+    assert report.checkpoint is None
+    assert report.checkpoint_error is not None
+    assert len(report.checkpoint_error) == 2048
+    assert scene.named("checkpointFailed")[0]["step"] == 20
+    scene.reporter.checkpoint(committed(20), blocked_seconds=0.25)
+    report = scene.reporter.report()
+    assert report.checkpoint_error is None
+    assert report.checkpoint is not None
+    assert report.checkpoint.document() == {
+        "step": 20,
+        "attempt": 3,
+        "path": "steps/000000000020.000003.abcd/",
+        "time": "2026-03-01T12:00:07.000Z",
+        "sizeBytes": 123_456,
+    }
+    assert scene.named("checkpoint")[0]["blockedSeconds"] == 0.25
+
+
+def test_a_checkpoint_found_at_the_start_is_shown_and_not_counted() -> None:
+    scene = Scene()
+    scene.reporter.found_checkpoint(committed(40, attempt=2))
+    seen = scene.reporter.observe()
+    assert seen.report.checkpoint is not None
+    assert (seen.report.checkpoint.step, seen.report.checkpoint.attempt) == (40, 2)
+    assert seen.tallies.checkpoints == 0
+    assert scene.events == []
+
+
+def test_a_fallback_is_told() -> None:
+    scene = Scene()
+    scene.reporter.resumed(20, path="steps/y/", fallback_reason="step 30: a chunk's checksum is wrong")
+    assert scene.reporter.report().fallback_reason == "step 30: a chunk's checksum is wrong"
+    assert [(event["step"], event["reason"]) for event in scene.named("fallback")] == [(20, "step 30: a chunk's checksum is wrong")]
+
+
+@pytest.mark.parametrize(
+    ("cause", "exit_code", "event", "fields", "stage"),
+    [
+        ("completed", 0, "done", {"step": 9, "message": "why"}, "done"),
+        ("preempted", 42, "preempted", {"step": 9, "message": "why"}, "starting"),
+        ("fenced", 81, "error", {"step": 9, "cause": "fenced", "exitCode": 81, "message": "why"}, "starting"),
+        ("failed", 1, "error", {"step": 9, "cause": "failed", "exitCode": 1, "message": "why"}, "starting"),
+    ],
+)
+def test_how_it_ended(cause: str, exit_code: int, event: str, fields: dict[str, object], stage: str) -> None:
+    scene = Scene(process_index=1)
+    scene.reporter.ended(termination_report(IDENTITY, cause=cause, exit_code=exit_code, message="why", step=9))  # type: ignore[arg-type]
+    (written,) = scene.events
+    assert written["event"] == event
+    assert {name: value for name, value in written.items() if name not in COMMON} == fields
+    assert scene.reporter.report().stage == stage
+
+
+def test_health_follows_the_steps() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 10, seconds=0.5)
+    assert scene.reporter.health().healthy
+    scene.time.pass_(61)
+    assert not scene.reporter.health().healthy
+    scene.reporter.stage("evaluating")
+    assert scene.reporter.health().healthy
+    scene.time.pass_(1000)
+    assert scene.reporter.health().healthy
+    scene.reporter.stage("training")
+    scene.time.pass_(59)
+    assert scene.reporter.health().healthy
+    scene.time.pass_(2)
+    assert not scene.reporter.health().healthy
+    scene.reporter.step_done(step_report(11))
+    assert scene.reporter.health().healthy
+
+
+def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
+    scene = Scene(steps=3)
+    scene.start(resumed_step=1)
+    scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")
+    scene.steps(2, 3)
+    scene.reporter.evaluation(3, Found())  # type: ignore[arg-type]
+    scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
+    scene.reporter.checkpoint_failed("disk full")
+    scene.reporter.warning("the compiled programs could not be published")
+    for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
+        scene.reporter.ended(termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3))  # type: ignore[arg-type]
+    seen: dict[str, set[str]] = {}
+    for event in scene.events:
+        assert COMMON.keys() <= event.keys()
+        seen.setdefault(event["event"], set()).update(event.keys() - COMMON.keys())
+    assert seen.keys() == BY_NAME.keys()
+    for name, fields in seen.items():
+        if not BY_NAME[name].open_fields:
+            assert fields == set(BY_NAME[name].fields), name
+
+
+def test_reports_are_consistent_while_the_loop_goes_on() -> None:
+    """A reader in another thread never sees a step without its tokens, nor a report that does not validate."""
+    scene = Scene(steps=100_000)
+    scene.start()
+    stop = threading.Event()
+    faults: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            report = ProgressReport.model_validate_json(scene.reporter.report().model_dump_json(by_alias=True))
+            if report.progress.tokens != report.progress.step * 4096:
+                faults.append(report)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    scene.steps(1, 500)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+
+
+def test_the_age_of_a_process_counts_from_its_start_not_from_its_imports() -> None:
+    script = "import time; time.sleep(0.3); from halcyon.telemetry.clock import process_age_seconds; print(process_age_seconds())"
+    age = float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+    assert age >= (0.29 if sys.platform == "linux" else 0.0)
+    assert process_age_seconds() > 0
+
+
+def test_telemetry_imports_neither_jax_nor_what_only_some_runs_need() -> None:
+    script = "import sys, halcyon.telemetry; print({'jax', 'numpy', 'prometheus_client', 'rich'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,140 @@
+"""A real server over HTTP: what the kubelet, Prometheus and the operator get."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from halcyon.errors import BadConfiguration
+from halcyon.telemetry import TelemetryServer
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.progress import ProgressReport
+from tests.trainer.telemetry.fakes import Scene
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def server(scene: Scene) -> Iterator[TelemetryServer]:
+    with TelemetryServer(scene.reporter, 0) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: TelemetryServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
+        yield client
+
+
+def test_status_is_the_progress_report(scene: Scene, client: httpx.Client) -> None:
+    scene.start(resumed_step=40)
+    scene.steps(41, 45)
+    answer = client.get("/status")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert ProgressReport.model_validate_json(answer.content) == scene.reporter.report()
+    assert answer.json()["progress"]["tokensPerSecond"] == 8192
+
+
+def test_it_answers_before_anything_is_known(client: httpx.Client) -> None:
+    assert client.get("/status").json()["stage"] == "starting"
+    assert client.get("/healthz").text == "ok: starting for 2.0 s, limit 900.0 s\n"
+    assert client.get("/metrics").status_code == 200
+
+
+def test_health_fails_when_no_step_ends(scene: Scene, client: httpx.Client) -> None:
+    scene.start()
+    scene.steps(1, 10)
+    assert client.get("/healthz").status_code == 200
+    scene.time.pass_(60.5)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.text) == (503, "stalled: no step ended for 60.5 s, limit 60.0 s\n")
+
+
+def test_metrics_are_what_prometheus_reads(scene: Scene, client: httpx.Client) -> None:
+    scene.start()
+    scene.steps(1, 10)
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    assert families["halcyon_trainer_step"].samples[0].value == 10
+    assert families["halcyon_trainer_info"].samples[0].labels == {"run": "demo", "attempt": "3", "restart": "1", "process": "0"}
+
+
+def test_other_paths_say_what_there_is(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.text) == (404, "there are /status, /metrics, /healthz\n")
+    assert client.post("/status").status_code == 501
+    assert client.get("/healthz?verbose").status_code == 200
+    head = client.head("/status")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_many_readers_at_once_on_connections_that_stay(scene: Scene, server: TelemetryServer) -> None:
+    scene.start()
+    scene.steps(1, 5)
+    codes: list[int] = []
+
+    def read() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        for _ in range(20):
+            connection.request("GET", "/status")
+            response = connection.getresponse()
+            response.read()
+            codes.append(response.status)
+        connection.close()
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert codes == [200] * 160
+
+
+def test_a_reader_that_hangs_keeps_nobody_else_waiting(client: httpx.Client, server: TelemetryServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as hung:
+        hung.sendall(b"GET /status HTTP/1.1\r\n")
+        assert client.get("/status").status_code == 200
+
+
+def test_a_reader_that_leaves_early_makes_no_noise(
+    client: httpx.Client, server: TelemetryServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as rude:
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        rude.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert client.get("/status").status_code == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_both_address_families_are_served(server: TelemetryServer) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    assert httpx.get(f"http://[::1]:{server.port}/healthz", trust_env=False).status_code == 200
+
+
+def test_a_taken_port_names_the_field(scene: Scene, server: TelemetryServer) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        TelemetryServer(scene.reporter, server.port)
+    assert str(refused.value) == (
+        f"spec.telemetry.port: port {server.port} is already in use on this machine; set another one, or end the process that has it"
+    )
+    assert refused.value.exit_code == ExitCode.BAD_CONFIGURATION
+
+
+def test_a_closed_server_frees_its_port_and_its_thread(scene: Scene) -> None:
+    server = TelemetryServer(scene.reporter, 0)
+    server.close()
+    server.close()
+    again = TelemetryServer(scene.reporter, server.port)
+    again.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "halcyon-telemetry"]

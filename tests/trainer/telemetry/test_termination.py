@@ -1,0 +1,72 @@
+"""The last word fits into what Kubernetes keeps, and is always JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halcyon.telemetry import RunIdentity, termination_report, write_termination_report
+from halcyon.telemetry.termination import clip, encode_report
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, TerminationReport
+from tests.trainer.telemetry.fakes import IDENTITY, FakeTime
+
+
+def test_the_report_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "termination-log"
+    file.write_text("what was there before, and longer than what comes now" * 100)
+    report = termination_report(
+        IDENTITY,
+        cause="fenced",
+        exit_code=81,
+        message="attempt 4 owns the root",
+        step=12,
+        checkpoint_step=10,
+        epoch_attempt=4,
+        clock=FakeTime().clock,
+    )
+    assert write_termination_report(file, report) is None
+    assert file.read_text() == (
+        '{"cause":"fenced","exitCode":81,"message":"attempt 4 owns the root","run":"demo","attempt":3,"restart":1,"processIndex":0,'
+        '"step":12,"checkpointStep":10,"epochAttempt":4,"time":"2026-03-01T12:00:00.000Z"}'
+    )
+
+
+@given(st.text(alphabet=st.characters(), max_size=5000))
+def test_any_message_gives_valid_json_that_fits(message: str) -> None:
+    report = termination_report(IDENTITY, cause="failed", exit_code=1, message=message)
+    written = encode_report(report)
+    assert len(written) <= TERMINATION_MESSAGE_LIMIT
+    read = TerminationReport.model_validate_json(written)
+    kept = read.message.removesuffix("…")
+    assert message.encode("utf-8", "replace").decode().startswith(kept)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "😀", '"', "\\", "\n", "\x00", "\x1f", "\ud800"])
+def test_as_much_of_a_long_message_is_kept_as_fits(character: str) -> None:
+    written = encode_report(termination_report(IDENTITY, cause="failed", exit_code=1, message=character * 10_000))
+    message = TerminationReport.model_validate_json(written).message
+    assert message.endswith("…")
+    assert len(message) == 2048 or len(written) > TERMINATION_MESSAGE_LIMIT - 10
+
+
+def test_a_report_without_a_message_still_fits_in_little() -> None:
+    report = termination_report(RunIdentity("r" * 40), cause="noValidCheckpoint", exit_code=82, message="m" * 2048)
+    assert TerminationReport.model_validate_json(encode_report(report, limit=300)).cause == "noValidCheckpoint"
+    assert len(encode_report(report, limit=300)) <= 300
+
+
+def test_a_log_that_cannot_be_written_is_told_not_raised(tmp_path: Path) -> None:
+    report = termination_report(IDENTITY, cause="completed", exit_code=0, message="done")
+    problem = write_termination_report(tmp_path / "none" / "log", report)
+    assert problem == f"the termination report could not be written to {tmp_path / 'none' / 'log'}: No such file or directory"
+    assert write_termination_report(None, report) is None
+
+
+def test_clipping() -> None:
+    assert clip("short", 10) == "short"
+    assert clip("0123456789", 10) == "0123456789"
+    assert clip("0123456789x", 10) == "012345678…"
+    assert clip("a\udc80b", 10) == "a?b"
