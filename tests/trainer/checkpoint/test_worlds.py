@@ -1,0 +1,118 @@
+"""Several processes on one root, which meet through nothing but the root, and restore what any other number of them wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon_api.checkpoint_documents import Manifest
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
+from tests.trainer.checkpoint.processes import Child
+
+pytestmark = pytest.mark.slow
+
+BY_ROWS = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
+BY_COLUMNS = {"weight": [None, "tensor"], "half": ["tensor"], "bias": ["tensor"], "counts": []}
+
+
+class World:
+    """Real processes that joined one JAX world, each with its share of the devices."""
+
+    def __init__(self, root: Root, count: int, **options: Any) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        roots = options.pop("roots", {})
+        common = {"coordinator": f"127.0.0.1:{port}", "count": count, "devices": 4 // count, "mesh": [4, 1], "steps": 0} | options
+        self._stack = contextlib.ExitStack()
+        self.children = [
+            self._stack.enter_context(Child("member", roots.get(index, root), **common, index=index)) for index in range(count)
+        ]
+
+    def run(self) -> list[int]:
+        """All exit codes."""
+        return [child.end() for child in self.children]
+
+    def told(self, event: str) -> list[list[dict[str, Any]]]:
+        """What each process told of a kind."""
+        return [[one for one in child.events if one["event"] == event] for child in self.children]
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+
+def test_what_four_processes_save_one_restores_and_back(root: Root) -> None:
+    with World(root, 4, steps=2, shardings=BY_ROWS) as world:
+        assert world.run() == [0] * 4, world.children[0].noise()
+        assert world.told("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
+    newest = list_checkpoints(root.spec).committed[0]
+    manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
+    assert manifest.process_count == 4
+    assert verify_checkpoint(root.spec, newest) == ()
+    names = {name.removeprefix(newest.path) for name in snapshot_of(root.folder) if name.startswith(newest.path)}
+    assert names == {"COMMIT", "MANIFEST.json"} | {f"data/{file.path}" for file in manifest.files}
+    assert {name for name in names if "weight/c" in name} == {f"data/weight/c/{row}/0" for row in range(4)}
+    assert {name for name in names if "scale/c" in name} == {"data/scale/c"}, "what is replicated is written once"
+
+    with open_root(root) as checkpointer:
+        restored = checkpointer.restore(template(mesh(2, 2)))
+    assert restored is not None
+    assert same_bits(restored.state, numbers(2))
+
+    fill(root, 3)  # by one process with a 2 x 2 mesh
+    with World(root, 4, mesh=[1, 4], shardings=BY_COLUMNS) as world:
+        assert world.run() == [0] * 4, world.children[0].noise()
+        assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 4
+    with World(root, 2, mesh=[2, 2], steps=1) as world:
+        assert world.run() == [0] * 2, world.children[0].noise()
+        assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
+
+
+def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root) -> None:
+    with World(file_root, 4, steps=2, shardings=BY_ROWS) as world:
+        assert world.run() == [0] * 4
+    newest = list_checkpoints(file_root.spec).committed[0]
+    chunk = file_root.folder / newest.path / "data/weight/c/3/0"  # needed by process 3 alone
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    with World(file_root, 4, shardings=BY_ROWS) as world:
+        assert world.run() == [0] * 4
+        reason = "data/weight/c/3/0 does not have the hash that the manifest names"
+        assert world.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+    assert [bad["reason"] for bad in file_root.head["bad"]] == [reason]
+
+
+def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
+    with World(file_root, 4, steps=1, seconds=3, absent=[2, 0]) as world:
+        codes = world.run()
+        assert [codes[index] for index in (0, 1, 3)] == [ExitCode.FAILURE] * 3
+        ends = [child.events[-1]["text"] for child in (world.children[0], world.children[1])]
+    assert "step 1 was not saved: checkpoint root" in ends[0]
+    assert "no part came from process 2 of 4 within 3 s" in ends[0]
+    assert "process 0 gave the checkpoint up" in ends[1] or "process 0 did not commit within 3 s" in ends[1]
+    assert list_checkpoints(file_root.spec).committed == ()
+    assert not [name for name in snapshot_of(file_root.folder) if name.endswith("COMMIT")]
+
+
+def test_a_refusal_is_the_same_on_every_process(file_root: Root) -> None:
+    fill(file_root, 1)
+    with World(file_root, 4, epoch=[0, 0]) as world:
+        assert world.run() == [ExitCode.FENCED] * 4
+        assert len({json.dumps(ended) for ended in world.told("ended")}) == 1
+
+
+def test_a_folder_that_the_hosts_do_not_share_is_refused(file_root: Root) -> None:
+    apart = Root(file_root.spec.model_copy(update={"root": f"{file_root.spec.root}-of-another-host"}), file_root.folder)
+    with World(file_root, 2, mesh=[2, 2], roots={1: apart}) as world:
+        assert world.run() == [ExitCode.ROOT_UNUSABLE] * 2
+        text = world.children[0].events[-1]["text"]
+    assert "process 1 of 2 does not see the checkpoint root" in text
+    assert "mount one shared volume on all hosts with spec.checkpoint.volumeClaim" in text
