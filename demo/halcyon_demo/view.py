@@ -38,12 +38,14 @@ class View:
     def of(self, run: str, steps: int) -> Iterator[None]:
         """Show one run inside the block."""
         self._run, self._steps, self._shown = run, steps, ("", self._clock())
-        if not self._console.is_terminal:
-            yield
-            return
-        with Live(self._row(), console=self._console, auto_refresh=False, transient=True) as self._live:
-            yield
-        self._live = None
+        try:
+            if self._console.is_terminal:
+                with Live(self._row(), console=self._console, auto_refresh=False, transient=True) as self._live:
+                    yield
+            else:
+                yield
+        finally:
+            self._live, self._run = None, ""
 
     def say(self, text: str, style: str = "") -> None:
         """Show a line that stays, above the live one."""
@@ -53,6 +55,8 @@ class View:
         """Show what is known now."""
         if self._live is not None:
             self._live.update(self._row(), refresh=True)
+            return
+        if not self._run:
             return
         phase, since = self._shown
         seen = self._seen()

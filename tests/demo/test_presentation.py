@@ -1,0 +1,117 @@
+"""What the person who watches gets to see, and what the demo makes of the examples."""
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.training_run import parse_run
+from halcyon_demo.comparison import compare, losses
+from halcyon_demo.documents import example, variant
+from halcyon_demo.install import Images, chart_values, with_image
+from halcyon_demo.journal import Journal
+from halcyon_demo.records import Fault
+from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
+from halcyon_demo.tables import equality_table, recovery_table, summary_table
+from halcyon_demo.view import View
+from tests.demo.samples import RUN, line, steps
+
+
+def text_of(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def status(**fields: object) -> TrainingRunStatus:
+    return parse_status(fields)
+
+
+def test_equality_table_gives_the_verdict() -> None:
+    disturbed = losses([*steps(1, 12), *steps(11, 20, (1, 1))], RUN)
+    equal = text_of(equality_table(compare(disturbed, losses(steps(1, 20), RUN), 20), 20))
+    assert "20 of 20" in equal
+    assert equal.count("identical") == 3
+    different = text_of(equality_table(compare(disturbed, losses(steps(1, 19), RUN), 20), 20))
+    assert "19 of 20" in different
+    assert "different" in different
+
+
+def test_recovery_table_adds_up() -> None:
+    seconds = dict.fromkeys(PARTS, 1.0)
+    text = text_of(recovery_table([Recovery(Fault("eviction of slice 1", 0), (1, 1), 75, 12, seconds)]))
+    assert "eviction of slice 1" in text
+    assert "7.0" in text
+    assert all(part in text and part in MEANINGS for part in PARTS)
+
+
+def test_summary_table_says_what_it_cost() -> None:
+    disturbed = status(
+        restarts={"total": 2, "preempted": 1, "failed": 1},
+        goodput={"ratio": 0.8123, "wallSeconds": 160.4, "productiveSeconds": 130.0},
+        progress={"step": 20, "steps": 20, "loss": 1.2345678, "bitsPerByte": 2.5},
+    )
+    text = text_of(summary_table(disturbed, status(), 2))
+    for expected in ("81.2%", "160", "1.234568", "2.5000"):
+        assert expected in text
+
+
+def test_plain_view_speaks_when_the_phase_changes() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    journal, now = Journal(), 0.0
+    view = View(console, journal, clock=lambda: now)
+    journal.saw_run({"metadata": {"name": RUN, "uid": "u"}, "status": {"phase": "Running", "restarts": {"total": 1, "preempted": 1}}})
+    journal.saw_line(line("step", 1.0, step=7, loss=2.5, tokensPerSecond=1234.5))
+    view.draw()
+    with view.of(RUN, 20):
+        view.draw()
+        view.draw()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text == f"  {RUN}  Running  step 7/20  loss 2.5000  tokens/s 1,234  restarts 1\n"
+
+
+def test_live_view_on_a_terminal() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    journal = Journal()
+    view = View(console, journal)
+    with view.of(RUN, 20):
+        journal.saw_line(line("step", 1.0, step=7, loss=2.5))
+        view.draw()
+        view.say("something happened")
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "step 7/20" in text
+    assert "something happened" in text
+
+
+def test_a_variant_is_the_same_training_elsewhere() -> None:
+    document = example("stdlib-llama")
+    twin = variant(document, name="stdlib-llama-undisturbed", steps=40)
+    assert twin["metadata"]["name"] == "stdlib-llama-undisturbed"
+    assert twin["spec"]["checkpoint"]["root"] == "s3://checkpoints/stdlib-llama-undisturbed"
+    assert twin["spec"]["trainer"]["steps"] == 40
+    assert document == example("stdlib-llama")
+    mine, theirs = parse_run(document).spec, parse_run(twin).spec
+    for section in ("accelerator", "mesh", "model", "tokenizer", "data", "optimizer"):
+        assert getattr(mine, section) == getattr(theirs, section)
+
+
+def test_chart_values_split_names_and_tags() -> None:
+    values = chart_values(Images("localhost:5000/halcyon/operator:abc", "localhost/halcyon/trainer:def", "s"), log={"level": "debug"})
+    assert values["image"] == {"repository": "localhost:5000/halcyon/operator", "tag": "abc"}
+    assert values["trainerImage"] == {"repository": "localhost/halcyon/trainer", "tag": "def"}
+    assert values["log"] == {"level": "debug"}
+
+
+def test_only_deployments_get_the_local_image() -> None:
+    manifests = [{"kind": "Secret"}, {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"image": "remote"}]}}}}]
+    changed = with_image(manifests, "local")
+    assert changed[0] == {"kind": "Secret"}
+    assert changed[1]["spec"]["template"]["spec"]["containers"] == [{"image": "local", "imagePullPolicy": "IfNotPresent"}]
+    assert manifests[1]["spec"]["template"]["spec"]["containers"] == [{"image": "remote"}]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["stdlib-llama", "stdlib-llama-undisturbed"])
+def test_demo_names_fit(name: str) -> None:
+    parse_run(variant(example("stdlib-llama"), name=name))

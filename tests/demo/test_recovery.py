@@ -1,0 +1,51 @@
+"""The seconds after a fault are all accounted for, part by part."""
+
+import pytest
+
+from halcyon_demo.records import Fault
+from halcyon_demo.recovery import PARTS, recovery
+from tests.demo.samples import line, pod, steps
+
+STARTUP = {"importsSeconds": 1.0, "joinSeconds": 0.5, "restoreSeconds": 0.25, "compileSeconds": 0.75}
+
+
+def test_an_eviction_in_its_parts() -> None:
+    fault = Fault("eviction", 100.0)
+    lines = [
+        *steps(80, 99, begin=80.0),  # step 99 is done at 99.0
+        line("step", 100.2, step=100, loss=0.05),
+        line("preempted", 100.5, step=100, message="saved"),
+        line("preempted", 101.0, process=1, step=100, message="saved"),
+        line("compiled", 107.0, (1, 1), step=101, **STARTUP),
+    ]
+    found = recovery(fault, lines, [pod((1, 0), 0.0), pod((1, 1), 103.0), pod((1, 1), 103.5, (1, 0))])
+    assert found is not None
+    assert (found.world, found.resumed_step, found.lost_steps) == ((1, 1), 100, 0)
+    expected = {"detect": 1.0, "recreate": 2.0, "start": 1.5, "imports": 1.0, "join": 0.5, "restore": 0.25, "compile": 0.75}
+    assert found.seconds == pytest.approx(expected)
+    assert tuple(found.seconds) == PARTS
+    assert found.total_seconds == pytest.approx(107.0 - 100.0)
+
+
+def test_a_crash_loses_the_steps_since_the_checkpoint() -> None:
+    lines = [*steps(80, 99, begin=80.0), line("compiled", 110.0, (1, 1), step=76, **STARTUP)]
+    found = recovery(Fault("SIGKILL", 99.5), lines, [pod((1, 1), 105.0)])
+    assert found is not None
+    assert (found.resumed_step, found.lost_steps) == (75, 24)
+    assert found.seconds["detect"] == 0.0  # nobody had a last word
+    assert found.total_seconds == pytest.approx(110.0 - 99.5)
+
+
+def test_a_new_attempt_counts_as_the_next_world() -> None:
+    lines = [*steps(1, 9, (1, 4)), line("compiled", 50.0, (2, 0), step=10, **STARTUP)]
+    found = recovery(Fault("eviction", 9.5), lines, [pod((2, 0), 40.0)])
+    assert found is not None
+    assert found.world == (2, 0)
+
+
+def test_no_answer_before_there_is_one() -> None:
+    fault = Fault("eviction", 100.0)
+    assert recovery(fault, steps(80, 99, begin=80.0), [pod((1, 0), 0.0)]) is None
+    assert recovery(fault, [], []) is None
+    first_start = [line("compiled", 79.0, step=1, **STARTUP), *steps(1, 20, begin=80.0)]
+    assert recovery(fault, first_start, [pod((1, 0), 0.0)]) is None

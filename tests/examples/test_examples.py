@@ -1,0 +1,67 @@
+"""Every document shown to a reader is valid, and the examples say how to use them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.training_run import parse_run
+from halcyon_api.validation import find_problems
+from tests.examples.documents import REPOSITORY, shown_documents, training_runs
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+@pytest.mark.parametrize(("where", "document"), training_runs().items(), ids=list(training_runs()))
+def test_every_run_that_is_shown_is_sound(where: str, document: dict[str, Any]) -> None:
+    run = parse_run(document)
+    assert not find_problems(run.spec)
+
+
+def test_the_examples_are_there() -> None:
+    found = {where.split("#")[0] for where in training_runs()}
+    assert {f"examples/{name}.yaml" for name in ("local-llama", "stdlib-llama", "gpt2")} <= found
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/*.yaml")), ids=lambda path: path.name)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+
+
+def test_runs_have_roots_of_their_own() -> None:
+    roots = [document["spec"]["checkpoint"]["root"] for document in training_runs().values()]
+    names = [document["metadata"]["name"] for where, document in training_runs().items() if where.startswith("examples/")]
+    assert len(set(names)) == len(names)
+    assert all(roots)
+
+
+def objects(kind: str) -> list[dict[str, Any]]:
+    files = sorted((EXAMPLES / "object-store").glob("*.yaml"))
+    return [found for path in files for found in yaml.safe_load_all(path.read_text()) if found["kind"] == kind]
+
+
+def test_the_store_is_the_one_that_the_example_uses() -> None:
+    example = parse_run(training_runs()["examples/stdlib-llama.yaml#0"])
+    (service,) = objects("Service")
+    where = service["metadata"]
+    port = service["spec"]["ports"][0]["port"]
+    assert example.spec.checkpoint.endpoint == f"http://{where['name']}.{where['namespace']}.svc.cluster.local:{port}"
+    assert example.metadata.namespace == where["namespace"]
+    secrets = {secret["metadata"]["namespace"]: secret for secret in objects("Secret")}
+    assert example.spec.checkpoint.credentials_secret is not None
+    assert secrets[where["namespace"]]["metadata"]["name"] == example.spec.checkpoint.credentials_secret.name
+    (deployment,) = objects("Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    bucket = example.spec.checkpoint.root.removeprefix("s3://").split("/")[0]
+    assert f"/data/{bucket}" in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_operator_and_pods_have_the_same_credentials() -> None:
+    first, second = objects("Secret")
+    assert first["stringData"] == second["stringData"]
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} == set(first["stringData"])
+
+
+def test_no_document_is_empty() -> None:
+    assert all(document for _, document in shown_documents())
