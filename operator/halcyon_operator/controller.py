@@ -90,7 +90,7 @@ class Controller:
             key = await self._queue.get()
             started = self._timer()
             try:
-                await self._look(key)
+                await self.look(key)
             finally:
                 self._metrics.reconcile_seconds.observe(self._timer() - started)
                 self._queue.done(key)
@@ -112,7 +112,8 @@ class Controller:
             async for key in self._cluster.run_keys(namespace):
                 yield key
 
-    async def _look(self, key: Key) -> None:
+    async def look(self, key: Key) -> None:
+        """Look at a run once, and queue it for the next time. Never raises."""
         observed: Observed | None = None
         try:
             observed = await self._observer.look(*key, self._written_at.get(key))

@@ -34,11 +34,6 @@ class HttpServer:
         await self._runner.setup()
         await web.TCPSite(self._runner, None, port).start()
 
-    @property
-    def port(self) -> int:
-        """The port listened on."""
-        return int(self._runner.addresses[0][1])
-
     async def stop(self) -> None:
         """Close all connections."""
         await self._runner.cleanup()

@@ -16,7 +16,7 @@ class Settings:
     cluster_domain: str = "cluster.local"
     """DNS domain of the cluster."""
     metrics_port: int = 9401
-    """Port of /metrics, /healthz and /readyz; 0: any free one."""
+    """Port of /metrics, /healthz and /readyz."""
     workers: int = 8
     """Runs looked at at the same time."""
     s3_endpoints: tuple[str, ...] = ()

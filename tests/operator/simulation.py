@@ -1,0 +1,234 @@
+"""A cluster in memory whose every write can fail, for tests that kill the operator at each of them.
+
+`FakeApi` stands in for the connection to the API server: objects by path, resource versions, preconditions, foreground deletion. `World`
+plays the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a JobSet, its restarts, its end, its deletion with its
+pods first. The operator's own modules above the connection are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from halcyon_api import names
+from halcyon_operator.api_client import ApiError, Conflict, NotFound
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.controller import Controller
+from halcyon_operator.health import WatchEcho
+from halcyon_operator.journal import Journal
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.observe import Observer
+from halcyon_operator.trainers import Reading
+from halcyon_operator.views import HeadAbsent, HeadReading, PodView
+from halcyon_operator.work_queue import WorkQueue
+from tests.operator.builders import PLATFORM, at, pod, report, rfc
+
+KEY = ("default", "demo")
+
+
+class Crash(BaseException):
+    """The operator's process dies."""
+
+
+@dataclass
+class FakeApi:
+    """Objects by path. The write numbered in `faults` goes wrong in the way that stands there."""
+
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
+    writes: int = 0
+    version: int = 1
+    created: list[tuple[str, str]] = field(default_factory=list)
+    recorded_attempt_at_create: list[tuple[str, int]] = field(default_factory=list)
+
+    async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
+        if method == "GET":
+            return self._read(path, query or {})
+        if resource == "events":
+            return {}  # Nothing depends on them.
+        self.writes += 1
+        fault = self.faults.get(self.writes, "")
+        if fault == "crash before":
+            raise Crash
+        if fault == "refuse":
+            raise ApiError(500, "InternalError", "a fault")
+        if fault == "conflict":
+            raise Conflict(409, "Conflict", "a fault")
+        answer = self._write(method, path, body)
+        if fault == "crash after":
+            raise Crash
+        if fault == "lose the answer":
+            raise ApiError(0, "Unreachable", "a fault")
+        return answer
+
+    def _read(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        if path in self.objects:
+            return _copy(self.objects[path])
+        if path.rsplit("/", 1)[-1] in ("jobsets", "pods"):
+            key, _, value = query.get("labelSelector", "").partition("=")
+            found = [thing for place, thing in self.objects.items() if place.rpartition("/")[0] == path]
+            return {"items": [_copy(thing) for thing in found if thing["metadata"].get("labels", {}).get(key) == value]}
+        raise NotFound(404, "NotFound", path)
+
+    def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self.version += 1
+        if method == "POST":
+            return self._create(path, body)
+        if method == "DELETE":
+            return self._delete(path, body)
+        run = self.objects[path.removesuffix("/status")]
+        if body["metadata"]["resourceVersion"] != run["metadata"]["resourceVersion"]:
+            raise Conflict(409, "Conflict", "the object has been modified")
+        run["status"] = _merged(run.get("status", {}), body["status"])
+        run["metadata"]["resourceVersion"] = str(self.version)
+        return _copy(run)
+
+    def _create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        place = f"{path}/{body['metadata']['name']}"
+        if place in self.objects:
+            raise Conflict(409, "AlreadyExists", place)
+        made = _copy(body)
+        made["metadata"] |= {"uid": f"uid-{self.version}", "resourceVersion": str(self.version)}
+        self.objects[place] = made
+        self.created.append((made["kind"], made["metadata"]["name"]))
+        if made["kind"] == "JobSet":
+            recorded = self.objects[RUN].get("status", {}).get("attempt", 0)
+            self.recorded_attempt_at_create.append((made["metadata"]["name"], recorded))
+        return made
+
+    def _delete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        found = self.objects.get(path)
+        if found is None:
+            raise NotFound(404, "NotFound", path)
+        if body["preconditions"]["uid"] != found["metadata"]["uid"]:
+            raise Conflict(409, "Conflict", "the uid differs")
+        if found["kind"] == "JobSet":
+            found["metadata"]["deletionTimestamp"] = rfc(0)
+        else:
+            del self.objects[path]
+        return {}
+
+
+RUN = "/apis/halcyon.dev/v1alpha1/namespaces/default/trainingruns/demo"
+JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets"
+PODS = "/api/v1/namespaces/default/pods"
+
+
+class World:
+    """The rest of the cluster, and the operator in it."""
+
+    def __init__(self, document: dict[str, Any], faults: dict[int, str] | None = None) -> None:
+        self.api = FakeApi(faults=faults or {})
+        self.api.objects[RUN] = _copy(document)
+        self.now = 0.0
+        self.head: HeadReading = HeadAbsent()
+        self.reports: dict[tuple[int, int], Any] = {}
+        self.crashes = 0
+        self._start_operator()
+
+    def _start_operator(self) -> None:
+        """A new process: it remembers nothing."""
+        metrics, journal = Metrics(), Journal()
+        cluster = Cluster(self.api)  # type: ignore[arg-type]
+        observer = Observer(cluster, self, self, journal, PLATFORM)  # type: ignore[arg-type]
+        self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
+        echo = WatchEcho(lambda: self.now)
+        self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now)
+
+    def clock(self) -> datetime:
+        return at(self.now)
+
+    async def read(self, first: Any, *_: Any) -> Any:
+        """HEAD for the observer that asks with a spec, the report for the one that asks with a pod."""
+        if not isinstance(first, PodView):
+            return self.head
+        told = self.reports.get(first.world)
+        return Reading(told) if told is not None else Reading(problem="not yet")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.api.objects[RUN].get("status", {})
+
+    @property
+    def jobset(self) -> dict[str, Any] | None:
+        return next((thing for place, thing in self.api.objects.items() if place.startswith(JOBSETS)), None)
+
+    def edit(self, **spec: Any) -> None:
+        """An edit by the user."""
+        run = self.api.objects[RUN]
+        run["spec"] |= spec
+        self.api.version += 1
+        run["metadata"] |= {"generation": run["metadata"]["generation"] + 1, "resourceVersion": str(self.api.version)}
+
+    def train(self, step: int, resumed: int = 0) -> None:
+        """The present world trains."""
+        jobset = self.jobset
+        assert jobset is not None
+        world = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
+        self.reports[world] = report(*world, step=step, resumed=resumed, first=self.now)
+
+    def end_jobset(self, outcome: str, reason: str = "", restarts: int = 0) -> None:
+        jobset = self.jobset
+        assert jobset is not None
+        condition = {"type": outcome, "status": "True", "reason": reason, "message": "m", "lastTransitionTime": rfc(self.now)}
+        jobset["status"] = {"restarts": restarts, "restartsCountTowardsMax": restarts, "conditions": [condition]}
+
+    def delete_jobset(self) -> None:
+        """Somebody deletes the JobSet."""
+        assert self.jobset is not None
+        self.jobset["metadata"]["deletionTimestamp"] = rfc(self.now)
+
+    def tick(self) -> None:
+        """The controllers of the cluster do one thing each."""
+        self.now += 1
+        jobset = self.jobset
+        pods = [place for place in self.api.objects if place.startswith(PODS)]
+        if jobset is None or "deletionTimestamp" in jobset["metadata"]:
+            for place in pods:
+                del self.api.objects[place]
+            if jobset is not None and not pods:
+                del self.api.objects[f"{JOBSETS}/{jobset['metadata']['name']}"]
+        elif not pods and not jobset.get("status", {}).get("conditions"):
+            made = pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), 0)
+            self.api.objects[f"{PODS}/{made['metadata']['name']}"] = made
+
+    async def look(self) -> None:
+        """The operator looks once; if it dies of it, a new one starts."""
+        try:
+            await self.controller.look(KEY)
+        except Crash:
+            self.crashes += 1
+            self._start_operator()
+
+    def settle(self) -> None:
+        """Looks and ticks until nothing moves any more."""
+
+        async def run() -> None:
+            quiet = 0
+            while quiet < 2:
+                before = self.api.writes, sorted(self.api.objects)
+                await self.look()
+                self.tick()
+                quiet = quiet + 1 if before == (self.api.writes, sorted(self.api.objects)) else 0
+
+        asyncio.run(run())
+
+
+def _copy(thing: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(thing))
+
+
+def _merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7396."""
+    result = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = _merged(result[key], value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,144 @@
+"""The operator dies, or is refused, at every single write of every story, and every story ends the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
+from tests.operator.simulation import PODS, World
+
+FAULTS = [
+    "crash after",
+    "lose the answer",
+    *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("crash before", "refuse", "conflict")),
+]
+
+
+def finish(world: World) -> None:
+    world.train(200)
+    world.settle()
+    world.head = head(300, epoch=(world.status["attempt"], 0))
+    world.end_jobset("Completed")
+    world.settle()
+
+
+def plain(world: World) -> None:
+    world.settle()
+    finish(world)
+
+
+def edited(world: World) -> None:
+    world.settle()
+    world.train(50)
+    world.settle()
+    world.edit(image="other:2")
+    world.settle()
+    finish(world)
+
+
+def suspended(world: World) -> None:
+    world.settle()
+    world.train(50)
+    world.settle()
+    world.edit(suspend=True)
+    world.settle()
+    world.edit(suspend=False)
+    world.settle()
+    finish(world)
+
+
+def deleted(world: World) -> None:
+    world.settle()
+    world.train(50)
+    world.settle()
+    world.delete_jobset()
+    world.settle()
+    finish(world)
+
+
+def exhausted_with_progress(world: World) -> None:
+    world.settle()
+    world.train(50)
+    world.head = head(40)
+    world.settle()
+    world.head = head(60)
+    world.end_jobset("Failed", EXHAUSTED, restarts=3)
+    world.settle()
+    finish(world)
+
+
+def refused_and_mended(world: World) -> None:
+    world.settle()
+    said = ended(83, world.now, termination("runChanged", 83, attempt=world.status["attempt"]))
+    for place in world.api.objects:
+        if place.startswith(PODS):
+            world.api.objects[place]["status"] = said
+    world.end_jobset("Failed", REFUSED)
+    world.settle()
+    assert world.status["phase"] == "Failed"
+    world.edit(image="mended:2")
+    world.settle()
+    finish(world)
+
+
+def cleaned_up(world: World) -> None:
+    plain(world)
+    world.edit(ttlSecondsAfterFinished=1)
+    world.settle()
+
+
+STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
+    "plain": (plain, 1, {}),
+    "edited": (edited, 2, {"specChanged": 1}),
+    "suspended": (suspended, 2, {"resumed": 1}),
+    "deleted": (deleted, 2, {"jobSetDeleted": 1}),
+    "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
+    "refused and mended": (refused_and_mended, 2, {"specChanged": 1}),
+    "cleaned up": (cleaned_up, 1, {}),
+}
+
+
+def check(world: World, attempts: int, restarts: dict[str, int]) -> None:
+    """What must be true of every ending."""
+    status = world.status
+    assert status["phase"] == "Succeeded"
+    assert status["attempt"] == attempts
+    jobsets = [name for kind, name in world.api.created if kind == "JobSet"]
+    assert jobsets == [f"demo-{number}" for number in range(1, attempts + 1)], "one JobSet an attempt, in order"
+    assert all(name == f"demo-{recorded}" for name, recorded in world.api.recorded_attempt_at_create), "each number on record first"
+    counts: dict[str, Any] = {cause: count for cause, count in status["restarts"].items() if count}
+    assert counts.pop("total", 0) == sum(restarts.values())
+    assert counts == restarts
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_ends_as_it_should(name: str) -> None:
+    story, attempts, restarts = STORIES[name]
+    world = World(run())
+    story(world)
+    check(world, attempts, restarts)
+    if name == "cleaned up":
+        assert [place for place in world.api.objects if "jobsets" in place or "configmaps" in place] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", STORIES)
+def test_a_fault_at_any_write_changes_nothing_in_the_end(name: str, fault: str) -> None:
+    story, attempts, restarts = STORIES[name]
+    undisturbed = World(run())
+    story(undisturbed)
+    for write in range(1, undisturbed.api.writes + 1):
+        world = World(run(), {write: fault})
+        story(world)
+        check(world, attempts, restarts)
+        assert world.crashes == fault.startswith("crash")
+
+
+def test_two_faults_in_a_row() -> None:
+    for first in range(1, 12):
+        world = World(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
+        deleted(world)
+        check(world, 2, {"jobSetDeleted": 1})

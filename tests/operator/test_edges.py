@@ -1,0 +1,251 @@
+"""The parts at the edge, each against the real thing it talks to: an HTTP server, a folder, an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_operator.checkpoints import UNREACHABLE_SECONDS, Checkpoints
+from halcyon_operator.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.http_server import HttpServer
+from halcyon_operator.journal import MAX_ENDINGS_A_RUN, Journal
+from halcyon_operator.merge_patch import merge_patch
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.trainers import MAX_REPORT_BYTES, Reading, Trainers
+from halcyon_operator.views import HeadAbsent, HeadFound, HeadUnreachable
+from tests.operator.builders import deleted, ended, head, pod, report
+from tests.operator.simulation import _merged
+
+GOOD = json.dumps(report().document()).encode()
+
+
+def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]) -> Reading:
+    """What the operator makes of a trainer that answers so."""
+
+    async def run() -> Reading:
+        app = web.Application()
+        app.router.add_get("/status", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        trainers = Trainers(Metrics())
+        try:
+            return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), runner.addresses[0][1], "demo")
+        finally:
+            await trainers.close()
+            await runner.cleanup()
+
+    return asyncio.run(run())
+
+
+async def fine(_: web.Request) -> web.Response:
+    return web.Response(body=GOOD)
+
+
+async def broken(_: web.Request) -> web.Response:
+    return web.Response(body=b"{")
+
+
+async def away(_: web.Request) -> web.Response:
+    return web.Response(status=503)
+
+
+async def elsewhere(_: web.Request) -> web.Response:
+    return web.Response(status=302, headers={"Location": "http://169.254.169.254/latest"})
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(4):
+        await response.write(b" " * MAX_REPORT_BYTES)
+    return response
+
+
+async def other(_: web.Request) -> web.Response:
+    return web.Response(body=json.dumps(report(attempt=9).document()).encode())
+
+
+async def absurd(_: web.Request) -> web.Response:
+    return web.Response(body=json.dumps(report().document() | {"progress": {"step": 10**30}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (broken, "not valid"),
+        (away, "status 503"),
+        (elsewhere, "status 302"),
+        (endless, "larger than"),
+        (other, "attempt 9"),
+        (absurd, ""),
+    ],
+)
+def test_a_trainer_may_answer_anything(answer: Any, problem: str) -> None:
+    reading = asked(answer)
+    assert reading.report is None
+    assert problem in reading.problem
+
+
+def test_a_sound_report_is_taken() -> None:
+    assert asked(fine).report == report()
+
+
+def test_a_trainer_that_is_not_there_is_told() -> None:
+    async def run() -> Reading:
+        trainers = Trainers(Metrics())
+        try:
+            return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), closed_port(), "demo")
+        finally:
+            await trainers.close()
+
+    assert "Connect" in asyncio.run(run()).problem
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read(checkpoints: Checkpoints, spec: CheckpointSpec, max_age_seconds: float = 0) -> Any:
+    return asyncio.run(checkpoints.read(spec, max_age_seconds))
+
+
+def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) -> None:
+    root = CheckpointSpec(root=f"file://{tmp_path}/run")
+    allowed = Checkpoints(Metrics(), lambda: 0.0, file_roots=(str(tmp_path),))
+    assert read(allowed, root) == HeadAbsent()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "HEAD").write_text(head(12).head.model_dump_json(by_alias=True))
+    assert read(allowed, root) == head(12)
+    (tmp_path / "run" / "HEAD").write_text('{"formatVersion": 9}')
+    damaged = read(allowed, root)
+    assert isinstance(damaged, HeadUnreachable)
+    assert "damaged" in damaged.reason
+    assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0, file_roots=("/elsewhere",)), root), HeadUnreachable)
+
+
+def test_a_store_that_is_not_there_is_out_of_reach_and_not_asked_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    now = [0.0]
+    metrics = Metrics()
+    checkpoints = Checkpoints(metrics, lambda: now[0])
+    spec = CheckpointSpec(root="s3://bucket/run", endpoint=f"http://127.0.0.1:{closed_port()}")
+
+    async def three_times() -> list[Any]:
+        first = await checkpoints.read(spec)
+        second = await checkpoints.read(spec)
+        now[0] = UNREACHABLE_SECONDS + 1
+        return [first, second, await checkpoints.read(spec)]
+
+    assert all(isinstance(reading, HeadUnreachable) for reading in asyncio.run(three_times()))
+    assert metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"}) == 2
+
+
+def test_only_allowed_endpoints_are_contacted() -> None:
+    spec = CheckpointSpec(root="s3://bucket/run", endpoint="http://evil:1")
+    reading = read(Checkpoints(Metrics(), lambda: 0.0, s3_endpoints=("http://store:7070",)), spec)
+    assert isinstance(reading, HeadUnreachable)
+    assert "not among those" in reading.reason
+
+
+def test_a_reading_may_be_a_little_old_only_where_that_is_allowed(tmp_path: Path) -> None:
+    now = [0.0]
+    checkpoints = Checkpoints(Metrics(), lambda: now[0], file_roots=(str(tmp_path),))
+    spec = CheckpointSpec(root=f"file://{tmp_path}")
+    (tmp_path / "HEAD").write_text(head(1).head.model_dump_json(by_alias=True))
+    assert read(checkpoints, spec, 10) == head(1)
+    (tmp_path / "HEAD").write_text(head(2).head.model_dump_json(by_alias=True))
+    now[0] = 5
+    assert read(checkpoints, spec, 10) == head(1)
+    found = read(checkpoints, spec, 0)
+    assert isinstance(found, HeadFound)
+    assert found == head(2)
+
+
+def test_health_follows_the_echo_of_the_operators_writes() -> None:
+    now = [0.0]
+    echo = WatchEcho(lambda: now[0])
+    echo.wrote(("ns", "a"), "10")
+    now[0] = STUCK_SECONDS + 1
+    assert echo.stuck
+    echo.saw(("ns", "a"), "9")
+    assert echo.stuck, "an older version is not the echo"
+    echo.saw(("ns", "a"), "11")
+    assert not echo.stuck
+    echo.wrote(("ns", "b"), "12")
+    now[0] += STUCK_SECONDS + 1
+    echo.gone(("ns", "b"))
+    assert not echo.stuck
+
+
+def test_the_http_server_tells_metrics_health_and_readiness() -> None:
+    async def run() -> list[tuple[int, str]]:
+        alive, ready = [True], [False]
+        server = HttpServer(Metrics("1.2"), lambda: alive[0], lambda: ready[0])
+        port = closed_port()
+        await server.start(port)
+        answers = []
+        async with aiohttp.ClientSession() as http:
+            for path in ("/metrics", "/healthz", "/readyz"):
+                async with http.get(f"http://127.0.0.1:{port}{path}") as response:
+                    answers.append((response.status, await response.text()))
+            alive[0], ready[0] = False, True
+            for path in ("/healthz", "/readyz"):
+                async with http.get(f"http://127.0.0.1:{port}{path}") as response:
+                    answers.append((response.status, await response.text()))
+        await server.stop()
+        return answers
+
+    metrics, *probes = asyncio.run(run())
+    assert 'halcyon_operator_build_info{version="1.2"} 1.0' in metrics[1]
+    assert [status for status, _ in probes] == [200, 503, 503, 200]
+
+
+def test_the_journal_is_bounded_and_forgets() -> None:
+    journal = Journal()
+    key = ("default", "demo")
+    assert not journal.record(key, pod())
+    assert journal.record(key, deleted(pod(), 5))
+    assert not journal.record(key, deleted(pod(), 5)), "nothing new"
+    assert journal.record(key, deleted(pod(**ended(42, 9)), 5))
+    assert [ending.exit_code for ending in journal.endings(key)] == [42]
+    for number in range(MAX_ENDINGS_A_RUN + 10):
+        dead = pod(1, 1, **ended(1, 5))
+        dead["metadata"]["uid"] = f"pod-{number}"
+        journal.record(key, dead)
+    assert len(journal.endings(key)) == MAX_ENDINGS_A_RUN
+    journal.prune(key, 1, 2)
+    assert journal.endings(key) == ()
+    journal.record(key, pod(1, 2, **ended(1, 5)))
+    journal.forget(key)
+    assert journal.endings(key) == ()
+
+
+JSON = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+DOCUMENTS = st.dictionaries(st.text(max_size=3), JSON, max_size=4)
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_a_merge_patch_leads_from_one_document_to_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert _merged(old, merge_patch(old, new)) == new
+    assert merge_patch(new, new) == {}

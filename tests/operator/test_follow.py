@@ -1,0 +1,142 @@
+"""What is put to account when the JobSet restarts, with the operator there and with the operator away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_operator.follow import follow
+from halcyon_operator.jobset_views import parse_jobset
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.views import HeadUnreachable
+from tests.operator.builders import at, deleted, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
+
+ENTRY = {"attempt": 1, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}
+BASE: dict[str, Any] = {
+    "phase": "Running",
+    "attempt": 1,
+    "jobSetUid": "jobset-1",
+    "jobSetName": "demo-1",
+    "startedAt": rfc(0),
+    "history": [ENTRY],
+    "progress": {"step": 40, "steps": 300},
+}
+
+EVICTED = [pod(1, 0, 0, **ended(42, 12)), pod(1, 0, 1, **(ended(42, 12) | disrupted(10)))]
+CRASHED = [pod(1, 0, 0, **ended(1, 11, "boom"))]
+KILLED = [pod(1, 0, 0, **ended(137, 11))]
+DELETED = [deleted(pod(1, 0, 0, **ended(42, 12)), 10)]
+
+
+def after(status: dict[str, Any], *, pods: list[Any] = [], **seen: Any) -> Any:  # noqa: B006
+    """The status after a look at the JobSet."""
+    restarts, counted = seen.pop("restarts", 0), seen.pop("counted", 0)
+    found = jobset(restarts=restarts, counted=counted)
+    everything = observed(run(status), jobsets=[found], pods=pods, **seen)
+    return follow(everything, everything.run.status, parse_jobset(found), at(60))
+
+
+@pytest.mark.parametrize(
+    ("pods", "counted", "cause", "failures"),
+    [
+        (EVICTED, 0, "preempted", 0),
+        (EVICTED, 1, "preempted", 0),  # the JobSet saw a peer's crash first; the eviction came before it
+        (CRASHED, 1, "failed", 1),
+        (KILLED, 1, "failed", 1),
+        (DELETED, 0, "podDeleted", 0),
+        ([], 0, "preempted", 0),  # nobody saw it, the JobSet did not count it
+        ([], 1, "failed", 1),
+    ],
+)
+def test_one_restart(pods: list[Any], counted: int, cause: str, failures: int) -> None:
+    told = after(BASE, pods=pods, restarts=1, counted=counted)
+    first, second = told.status.history
+    assert (first.cause, first.to_step, first.ended_at is not None) == (cause, 40, True)
+    assert (second.attempt, second.restart, second.ended_at) == (1, 1, None)
+    assert told.status.restarts.total == 1
+    assert told.status.restarts.model_dump(by_alias=True)[cause] == 1
+    assert told.status.failures_without_checkpoint == failures
+    assert told.status.job_set_restarts == 1
+
+
+def test_a_restart_is_put_to_account_once() -> None:
+    first = after(BASE, pods=EVICTED, restarts=1).status
+    again = after(first.document(), pods=EVICTED, restarts=1)
+    assert (again.status.restarts.total, len(again.status.history), again.events) == (1, 2, ())
+
+
+def test_many_restarts_while_the_operator_was_away() -> None:
+    told = after(BASE, pods=[pod(1, 4, 0, **ended(1, 50))], restarts=6, counted=3)
+    restarts = told.status.restarts
+    assert (restarts.total, restarts.failed, restarts.preempted) == (6, 3, 3)
+    assert told.status.history[-1].restart == 6
+    assert told.status.history[0].message == "the JobSet restarted it while the operator was away"
+
+
+def test_absurd_counters_do_no_harm() -> None:
+    told = after(BASE, restarts=2**31 - 1, counted=2**31 - 1)
+    assert told.status.restarts.total == 2**31 - 1
+    back = after(told.status.document(), restarts=0)
+    assert back.status.restarts.total == 2**31 - 1
+
+
+def test_the_report_tells_start_and_progress_of_its_own_world_only() -> None:
+    fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}], "progress": None}
+    told = after(fresh, report=report(step=33, resumed=20))
+    entry = told.status.history[-1]
+    assert (entry.from_step, entry.first_step_at, told.status.progress.step) == (20, rfc(5), 33)
+    assert after(fresh, report=report(restart=1, step=33)).status.progress is None
+    unaware = report(step=0, resumed=None, first=None)
+    assert after(BASE, report=unaware).status.progress.step == 40, "a trainer that does not know its step yet changes nothing"
+
+
+def test_damaged_times_of_a_trainer_do_not_reach_the_status() -> None:
+    fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]}
+    told = after(fresh, report=report(first=None).model_copy(update={"first_step_at": "yesterday"}))
+    assert told.status.history[-1].first_step_at is None
+
+
+def test_a_fallback_and_a_resume_are_told_once() -> None:
+    fresh = BASE | {"history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]}
+    seen = report(step=21, resumed=20, fallbackReason="step 30 is damaged")
+    told = after(fresh, report=seen)
+    assert [event.reason for event in told.events] == ["CheckpointFallback", "Resumed"]
+    assert "step 30 is damaged" in told.events[0].message
+    assert after(told.status.document(), report=seen).events == ()
+
+
+def test_the_last_steps_come_from_the_termination_message() -> None:
+    pods = [pod(1, 0, 0, **(ended(42, 12, termination("preempted", 42, step=47)) | disrupted(10)))]
+    assert after(BASE, pods=pods, restarts=1).status.history[0].to_step == 47
+
+
+@pytest.mark.parametrize(
+    ("before", "checkpoint", "failures", "count"),
+    [(2, None, 1, 3), (2, 10, 1, 3), (2, 11, 0, 0), (2, 11, 1, 1), (0, 11, 5, 1), (0, 10, 5, 5)],
+)
+def test_failures_in_a_row_end_with_a_checkpoint(before: int, checkpoint: int | None, failures: int, count: int) -> None:
+    known = {"step": 10, "attempt": 1, "path": "steps/10/", "time": rfc(3)}
+    status = BASE | {"failuresWithoutCheckpoint": before} | ({"checkpoint": known} if checkpoint is not None else {})
+    seen = {} if checkpoint is None else {"head": head(checkpoint)}
+    decision = reconcile(observed(run(status), jobsets=[jobset(restarts=failures, counted=failures)], **seen), at(60))
+    assert decision.status.failures_without_checkpoint == count
+
+
+def test_where_the_root_is_out_of_reach_the_trainers_word_counts_and_is_marked() -> None:
+    told = report(checkpoint={"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9), "sizeBytes": 5})
+    out = HeadUnreachable("it lies on a volume of the pods")
+    decision = reconcile(observed(run(BASE), jobsets=[jobset()], report=told, head=out), at(60))
+    assert (decision.status.checkpoint.step, decision.status.checkpoint.source) == (30, "trainer")
+    assert "out of the operator's reach" in decision.status.condition("Running").message
+    left = pod(1, 0, 0, **ended(42, 12, termination("preempted", 42, step=47, checkpointStep=47)))
+    later = reconcile(observed(run(decision.status.document()), jobsets=[jobset()], pods=[left], head=out), at(61))
+    assert later.status.checkpoint.step == 47
+
+
+def test_a_checkpoint_once_known_is_not_forgotten_when_head_is_gone() -> None:
+    known = {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)}
+    gone = run(BASE | {"checkpoint": known, "jobSetUid": None, "attempt": 2, "history": []})
+    decision = reconcile(observed(gone), at(60))
+    environment = decision.create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "HALCYON_RESUME_STEP", "value": "30"} in environment
