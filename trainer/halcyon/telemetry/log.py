@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TextIO
 
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel as _to_camel
 
 from halcyon.telemetry.clock import Clock
+
+to_camel = lru_cache(maxsize=1024)(_to_camel)
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,24 @@ def open_log(
     return ProgressLine(stream, identity, steps=steps, start_step=start_step, clock=clock)
 
 
-def encode_line(fields: Mapping[str, Any]) -> str:
+def encode_line(fields: dict[str, Any]) -> str:
     """One event as one line of strict JSON with a line feed at its end."""
-    return json.dumps(_plain(fields), separators=(",", ":"), allow_nan=False) + "\n"
+    return _encode(_plain(fields)) + "\n"
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {to_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    if value is None or isinstance(value, str | bool | int):
+    """The same in JSON's own types."""
+    if value is None or isinstance(value, str | int):
         return value
     if not isinstance(value, float) and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {to_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
     return value if isinstance(value, int) else str(value)
