@@ -88,6 +88,8 @@ class Binaries:
         environ = os.environ | build_environment(group, *host_platform())
         log = self._cache / "bin" / f"{folder.name}.log"
         title = f"Building {', '.join(group.packages)} {self.version(group)}"
+        for stale in folder.parent.glob(f".{folder.name}.*"):  # of a build that was killed: this one holds the lock
+            shutil.rmtree(stale)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             with self._progress.step(title) as step:

@@ -32,6 +32,13 @@ def mounted_below(folder: Path, mounts: str) -> list[str]:
     return [point for point in points if Path(point).is_relative_to(folder)]
 
 
+def filesystem_type(path: Path, mounts: str) -> str:
+    """Return the type of the file system that holds an absolute path, by the text of /proc/self/mounts. Pure."""
+    rows = [line.split()[1:3] for line in mounts.splitlines() if line.strip()]
+    holding = [(point, kind) for point, kind in rows if path.is_relative_to(point)]
+    return max(holding, key=lambda row: len(row[0]))[1] if holding else ""
+
+
 def delete(path: Path) -> None:
     """Delete a file or folder, if it is there.
 

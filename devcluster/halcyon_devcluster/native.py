@@ -26,7 +26,7 @@ from halcyon_devcluster.containerd import Ctr
 from halcyon_devcluster.debian import NODE_REQUIREMENTS, ensure_packages
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.files import delete, last_line, link_tools, write_document
+from halcyon_devcluster.files import delete, filesystem_type, last_line, link_tools, write_document
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.loading import load_archive, load_from_buildah, local_archive
 from halcyon_devcluster.lock import exclusive
@@ -156,6 +156,11 @@ class NativeCluster:
     def _prepare(self) -> _Facts:
         """Make namespaces, addresses, keys and configuration of a new cluster."""
         paths = self.paths
+        if filesystem_type(paths.state.resolve(), Path("/proc/self/mounts").read_text()) == "overlay":
+            raise DevclusterError(
+                f"{paths.state} lies on an overlay file system, which cannot hold the layers of containers: set HALCYON_STATE to a folder "
+                "on a disk or a volume."
+            )
         with self._progress.step("Preparing the node's namespaces, keys and configuration"):
             addresses = Addresses(paths.name, pick_block(paths.name, routed_networks()))
             self._group.create()

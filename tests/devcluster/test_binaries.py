@@ -33,6 +33,14 @@ def test_a_program_is_built_once_and_found_afterwards(tmp_path: Path):
         assert process.wait(timeout=10) == 0
 
 
+def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path):
+    binaries = Binaries(tmp_path, QUIET)
+    stale = tmp_path / "bin" / f".{binaries.key(PAUSE)}.abc"
+    stale.mkdir(parents=True)
+    binaries.folder(PAUSE)
+    assert not stale.exists()
+
+
 def test_a_failed_build_leaves_nothing_that_looks_finished(tmp_path: Path):
     broken = Group("pause", {"pause": "./nothing"})
     with pytest.raises(DevclusterError, match="`go build` in devcluster/go/pause failed"):

@@ -10,7 +10,7 @@ import yaml
 
 from halcyon_devcluster import DevclusterError, addons, components, node_config
 from halcyon_devcluster.addresses import Addresses
-from halcyon_devcluster.files import mounted_below, write_document
+from halcyon_devcluster.files import filesystem_type, mounted_below, write_document
 from halcyon_devcluster.kind import component_command, kind_config, node_container
 from halcyon_devcluster.namespaces import KERNEL_SETTINGS, anchor_command, cable_commands, enter
 from halcyon_devcluster.paths import Paths
@@ -99,6 +99,14 @@ def test_commands_enter_both_namespaces_and_keep_their_process():
 def test_mounts_are_found_at_and_below_a_folder():
     mounts = "a /state ext4 rw 0 0\nb /state/x tmpfs rw 0 0\nc /statement tmpfs rw 0 0\n"
     assert mounted_below(Path("/state"), mounts) == ["/state", "/state/x"]
+
+
+def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount():
+    mounts = "overlay / overlay rw 0 0\n/dev/sda /data ext4 rw 0 0\ntmpfs /data/x tmpfs rw 0 0\n"
+    assert filesystem_type(Path("/root/.cache"), mounts) == "overlay"
+    assert filesystem_type(Path("/data/halcyon"), mounts) == "ext4"
+    assert filesystem_type(Path("/data/x/y"), mounts) == "tmpfs"
+    assert filesystem_type(Path("/database"), mounts) == "overlay"
 
 
 def test_kind_gets_one_node_and_components_are_stopped_the_way_it_runs_them():
