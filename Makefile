@@ -36,7 +36,7 @@ $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
 
 .PHONY: demo
 demo: setup ## Train on a real Kubernetes, lose pods, and compare with an undisturbed run
-	@$(BIN)/python -m halcyon_demo
+	@$(BIN)/python -m halcyon_demo $(ARGS)
 
 .PHONY: up
 up: setup ## Start the development cluster

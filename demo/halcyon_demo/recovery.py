@@ -11,13 +11,13 @@ from halcyon_demo.records import Fault, LogLine, Pod, World
 
 PARTS = ("detect", "recreate", "start", "imports", "join", "restore", "compile")
 MEANINGS = {
-    "detect": "fault to the last word of the old processes: they notice, save if they can, and leave",
-    "recreate": "to the first new pod: JobSet takes the old Jobs away and makes new ones",
-    "start": "to the new process: scheduler, kubelet, container",
+    "detect": "the old processes notice, save, and leave",
+    "recreate": "JobSet replaces all Jobs and pods",
+    "start": "scheduler, kubelet, container",
     "imports": "interpreter, imports, opening the data",
-    "join": "waiting for the other processes, and for their names in DNS",
-    "restore": "reading and verifying the checkpoint",
-    "compile": "tracing, compiling, and the first step",
+    "join": "processes find one another",
+    "restore": "checkpoint read and verified",
+    "compile": "step compiled (or fetched) and run once",
 }
 
 

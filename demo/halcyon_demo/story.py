@@ -17,7 +17,7 @@ from halcyon_demo.install import (
 )
 from halcyon_demo.journal import Failed
 from halcyon_demo.recovery import Recovery
-from halcyon_demo.tables import equality_table, recovery_table, summary_table
+from halcyon_demo.tables import cost, equality_table, recovery_table, summary_table
 from halcyon_demo.training import Training
 from halcyon_demo.view import View
 from halcyon_demo.watch import Watch
@@ -135,7 +135,7 @@ def conclude(console: Console, disturbed: Training, undisturbed: Training, recov
     comparison = compare(losses(disturbed.lines(), disturbed.name), losses(undisturbed.lines(), undisturbed.name), disturbed.steps)
     for table in (
         recovery_table(recoveries),
-        summary_table(runs[0].status, runs[1].status, comparison.repeated),
+        summary_table(cost(runs[0].status, disturbed.lines()), cost(runs[1].status, undisturbed.lines())),
         equality_table(comparison, disturbed.steps),
     ):
         console.print()

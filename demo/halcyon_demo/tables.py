@@ -1,12 +1,14 @@
 """The tables at the end. Pure: values in, rich tables out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 
 from halcyon_api.status import TrainingRunStatus
 from halcyon_demo.comparison import Comparison, name
-from halcyon_demo.recovery import PARTS, Recovery
+from halcyon_demo.records import LogLine
+from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
 
 
 def equality_table(comparison: Comparison, steps: int) -> Table:
@@ -30,36 +32,68 @@ def equality_table(comparison: Comparison, steps: int) -> Table:
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> Table:
-    """Return where the seconds from each fault to the next step went."""
+    """Return where the seconds from each fault to the next step went: a row for each part, a column for each fault."""
     table = _table("Seconds from fault to next step")
-    table.add_column("fault")
-    for part in (*PARTS, "total"):
-        table.add_column(part, justify="right", style="bold" if part == "total" else "")
-    table.add_column("resumed at", justify="right")
-    table.add_column("steps lost", justify="right")
+    table.add_column("")
     for found in recoveries:
-        seconds = [f"{found.seconds[part]:.1f}" for part in PARTS]
-        table.add_row(found.fault.title, *seconds, f"{found.total_seconds:.1f}", str(found.resumed_step), str(found.lost_steps))
+        table.add_column(found.fault.title, justify="right")
+    table.add_column("what it is", style="dim")
+    for part in PARTS:
+        table.add_row(part, *(f"{found.seconds[part]:.1f}" for found in recoveries), MEANINGS[part])
+    table.add_section()
+    table.add_row("total", *(f"{found.total_seconds:.1f}" for found in recoveries), "", style="bold")
+    table.add_row("resumed at step", *(str(found.resumed_step) for found in recoveries), "")
+    table.add_row("steps lost", *(str(found.lost_steps) for found in recoveries), "done again by the next processes")
     return table
 
 
-def summary_table(disturbed: TrainingRunStatus, undisturbed: TrainingRunStatus, repeated: int) -> Table:
-    """Return what both runs cost, as their status says."""
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost and came to, by its status and its log.
+
+    Attributes:
+        status: As the run ended.
+        repeated: Steps done more than once.
+        loss: Training loss of the last step, nats per token.
+        bits_per_byte: On the held-out part, by the last evaluation; None if there was none.
+    """
+
+    status: TrainingRunStatus
+    repeated: int
+    loss: float
+    bits_per_byte: float | None
+
+
+def cost(status: TrainingRunStatus, lines: Sequence[LogLine]) -> Cost:
+    """Gather what the summary shows of a run from its status and its log."""
+    steps = [line for line in lines if line.event == "step"]
+    evaluations = [line.fields.get("bitsPerByte") for line in lines if line.event == "evaluation"]
+    return Cost(
+        status=status,
+        repeated=len(steps) - len({line.step for line in steps}),
+        loss=steps[-1].fields["loss"],
+        bits_per_byte=evaluations[-1] if evaluations else None,
+    )
+
+
+def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
+    """Return what both runs cost and came to."""
     table = _table("What it cost")
     table.add_column("")
     table.add_column("disturbed", justify="right")
     table.add_column("undisturbed", justify="right")
     both = (disturbed, undisturbed)
-    table.add_row("preemptions", *(str(status.restarts.preempted) for status in both))
-    table.add_row("crashes", *(str(status.restarts.failed) for status in both))
-    table.add_row("restarts in all", *(str(status.restarts.total) for status in both))
-    table.add_row("steps done again", str(repeated), "0")
-    table.add_row("wall seconds", *(f"{status.goodput.wall_seconds:.0f}" if status.goodput else "-" for status in both))
-    table.add_row("goodput", *(f"{status.goodput.ratio:.1%}" if status.goodput else "-" for status in both))
-    table.add_row("last loss", *(f"{status.progress.loss:.6f}" if status.progress and status.progress.loss else "-" for status in both))
-    bits = [status.progress.bits_per_byte if status.progress else None for status in both]
-    if any(bits):
-        table.add_row("bits per byte, held out", *(f"{value:.4f}" if value else "-" for value in bits))
+    restarts = [found.status.restarts for found in both]
+    goodput = [found.status.goodput for found in both]
+    table.add_row("preemptions", *(str(found.preempted) for found in restarts))
+    table.add_row("crashes", *(str(found.failed) for found in restarts))
+    table.add_row("other restarts", *(str(found.total - found.preempted - found.failed) for found in restarts))
+    table.add_row("steps lost", *(str(found.repeated) for found in both))
+    table.add_row("wall seconds", *(f"{found.wall_seconds:.0f}" if found else "-" for found in goodput))
+    table.add_row("goodput", *(f"{found.ratio:.1%}" if found else "-" for found in goodput))
+    table.add_row("last loss", *(f"{found.loss:.9f}" for found in both))
+    if any(found.bits_per_byte for found in both):
+        table.add_row("bits per byte, held out", *(f"{found.bits_per_byte:.6f}" if found.bits_per_byte else "-" for found in both))
     return table
 
 

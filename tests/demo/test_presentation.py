@@ -14,7 +14,7 @@ from halcyon_demo.install import Images, chart_values, with_image
 from halcyon_demo.journal import Journal
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
-from halcyon_demo.tables import equality_table, recovery_table, summary_table
+from halcyon_demo.tables import cost, equality_table, recovery_table, summary_table
 from halcyon_demo.view import View
 from tests.demo.samples import RUN, line, steps
 
@@ -48,13 +48,15 @@ def test_recovery_table_adds_up() -> None:
 
 
 def test_summary_table_says_what_it_cost() -> None:
-    disturbed = status(
-        restarts={"total": 2, "preempted": 1, "failed": 1},
+    ended = status(
+        restarts={"total": 3, "preempted": 1, "failed": 1},
         goodput={"ratio": 0.8123, "wallSeconds": 160.4, "productiveSeconds": 130.0},
-        progress={"step": 20, "steps": 20, "loss": 1.2345678, "bitsPerByte": 2.5},
     )
-    text = text_of(summary_table(disturbed, status(), 2))
-    for expected in ("81.2%", "160", "1.234568", "2.5000"):
+    lines = [*steps(1, 12), *steps(11, 20, (1, 1)), line("evaluation", 99.0, step=20, loss=1.0, bitsPerByte=2.5)]
+    disturbed = cost(ended, lines)
+    assert (disturbed.repeated, disturbed.loss, disturbed.bits_per_byte) == (2, 0.25, 2.5)
+    text = text_of(summary_table(disturbed, cost(status(), steps(1, 20))))
+    for expected in ("81.2%", "160", "0.250000000", "2.500000"):
         assert expected in text
 
 
