@@ -144,10 +144,11 @@ class _Loop:
             last_step=self._settings.steps,
         )
         self._pending: tuple[int, StepMetrics] | None = None
+        self._saved_step = 0
 
     def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], object]) -> Ended:
         """Step until the end or a notice. ``step`` counts the steps done."""
-        first = step
+        first = self._saved_step = step
         while step < self._settings.steps:
             state, metrics = self._train_step(state, self._loader.batch(step), self._control())
             step += 1
@@ -194,9 +195,10 @@ class _Loop:
         return int(numbers.control) >= SAVE_WANTED
 
     def _save(self, state: TrainState, step: int) -> None:
-        newest = self._checkpointer.newest
-        if newest is not None and newest.step == step:
+        # By the step that was last *begun*: every process knows it alike, while each learns of a commit at a time of its own.
+        if step == self._saved_step:
             return
+        self._saved_step = step
         sequences = step * self._settings.batch_size
         position = DataPosition(step=step, sequences=sequences, tokens=sequences * self._settings.sequence_length)
         self._reporter.stage("saving")
