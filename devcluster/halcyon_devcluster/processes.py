@@ -77,7 +77,7 @@ class Processes:
         self._logs = logs
 
     def start(self, name: str, argv: Sequence[str | Path], members_file: Path, environ: Mapping[str, str] | None = None) -> Record:
-        """Start `argv` in a session of its own, in the control group, with output appended to logs/NAME.log.
+        """Start `argv` detached from this program, in the control group, with output appended to logs/NAME.log.
 
         Args:
             name: The component; an earlier record of that name is replaced.

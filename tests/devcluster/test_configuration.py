@@ -103,7 +103,7 @@ def test_mounts_are_found_at_and_below_a_folder():
 
 def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount():
     mounts = "overlay / overlay rw 0 0\n/dev/sda /data ext4 rw 0 0\ntmpfs /data/x tmpfs rw 0 0\n"
-    assert filesystem_type(Path("/root/.cache"), mounts) == "overlay"
+    assert filesystem_type(Path("/home/a/.cache"), mounts) == "overlay"
     assert filesystem_type(Path("/data/halcyon"), mounts) == "ext4"
     assert filesystem_type(Path("/data/x/y"), mounts) == "tmpfs"
     assert filesystem_type(Path("/database"), mounts) == "overlay"
