@@ -8,6 +8,7 @@ does not hold up every look at the run.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ UNREACHABLE_SECONDS = 30.0
 """How long a root counts as out of reach before it is tried again."""
 MAX_HEAD_BYTES = 4 * 2**20
 MAX_ROOTS = 1024
+
+_ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -101,8 +104,10 @@ class Checkpoints:
                 if result.meta["size"] > MAX_HEAD_BYTES:
                     return _too_large(result.meta["size"])
                 return parse_head(bytes(await result.bytes_async()))
-        except FileNotFoundError:
-            return HeadAbsent()
+        except FileNotFoundError as error:
+            # Stores also answer 404 when there is no such bucket or no such user; only the code in the body tells.
+            code = _ERROR_CODE.search(str(error))
+            return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(f"the store answered {code[1]}")
         except (PermissionDeniedError, UnauthenticatedError):
             return HeadUnreachable("the operator's own credentials do not open it")
         except TimeoutError:

@@ -42,9 +42,14 @@ class FakeApi:
     writes: int = 0
     version: int = 1
     created: list[tuple[str, str]] = field(default_factory=list)
+    used: set[tuple[str, str]] = field(default_factory=set)
+    """Verbs and resources that were asked for, as RBAC names them."""
     recorded_attempt_at_create: list[tuple[str, int]] = field(default_factory=list)
 
     async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
+        listing = method == "GET" and path.endswith(f"/{resource}")
+        verb = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}[method]
+        self.used.add(("list" if listing else verb, resource))
         if method == "GET":
             return self._read(path, query or {})
         if resource == "events":

@@ -1,0 +1,49 @@
+"""The rights that the chart gives are the rights that the operator uses: none is missing, none is idle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from halcyon_operator.app import handlers, kopf_settings
+from halcyon_operator.health import WatchEcho
+from halcyon_operator.journal import Journal
+from halcyon_operator.work_queue import WorkQueue
+from tests.operator.builders import run
+from tests.operator.simulation import World
+from tests.operator.test_crashes import cleaned_up, edited
+
+HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
+
+WATCHED = {(verb, resource) for verb in ("list", "watch") for resource in ("trainingruns", "jobsets", "pods")}
+"""What kopf does for the handlers, and the resync."""
+
+NOT_CALLED = {("update", "trainingruns/finalizers")}
+"""Where the API server enforces it, a reference that blocks the owner's deletion needs this right; no request is made with it."""
+
+
+def granted() -> set[tuple[str, str]]:
+    block = re.search(r'define "halcyon.rules" -?}}\n(.*?){{-? end', HELPERS.read_text(), re.DOTALL)
+    assert block is not None
+    return {(verb, resource) for rule in yaml.safe_load(block[1]) for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_granted_is_used() -> None:
+    used: set[tuple[str, str]] = set()
+    for story in (edited, cleaned_up):
+        world = World(run())
+        story(world)
+        used |= world.api.used
+    assert used | WATCHED | NOT_CALLED == granted()
+
+
+def test_kopf_writes_nothing_and_watches_labelled_objects_only() -> None:
+    registry = handlers(WorkQueue(lambda: 0.0), Journal(), WatchEcho(lambda: 0.0))
+    settings = kopf_settings()
+    assert not registry._changing._handlers, "handlers of changes write annotations"
+    assert not registry._spawning._handlers, "daemons and timers add finalizers"
+    assert len(registry._watching._handlers) == 3
+    assert sorted(settings.watching.label_selectors.values()) == ["halcyon.dev/run"] * 2
+    assert (settings.posting.enabled, settings.scanning.disabled, settings.peering.standalone) == (False, True, True)
