@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from halcyon_demo.install import RUN_NAMESPACE, uninstall_operator
+from halcyon_demo.install import uninstall_operator
 from halcyon_demo.journal import Failed
-from halcyon_demo.story import Told, tell
+from halcyon_demo.story import PLACE, Told, tell
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.paths import DEFAULT_NAME
 from halcyon_devcluster.progress import ConsoleProgress
@@ -75,8 +75,8 @@ def _left_as_found(cluster: Cluster, progress: ConsoleProgress, *, keep: bool) -
             progress.say(f"The cluster stays: export KUBECONFIG={cluster.kubeconfig}; end it with `make down`.")
         elif ran_before:
             with progress.step("Removing the demo from the cluster, which was running before"):
-                cluster.kubectl("delete", "namespace", RUN_NAMESPACE, "--ignore-not-found")
-                uninstall_operator(cluster)
+                cluster.kubectl("delete", "namespace", PLACE.runs, "--ignore-not-found")
+                uninstall_operator(cluster, PLACE)
         else:
             cluster.down()
 

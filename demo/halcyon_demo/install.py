@@ -1,6 +1,6 @@
 """What must be in a cluster before a TrainingRun can be: images, an object store, the operator with its chart.
 
-Each function leaves alone what is there already, so calling one again is quick.
+Each function leaves alone what is there already, so calling one again is quick. The namespaces are those of `examples/`, or others.
 """
 
 import copy
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -18,10 +19,26 @@ from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.progress import Progress
 
 RELEASE = "halcyon"
-OPERATOR_NAMESPACE = "halcyon-system"
-RUN_NAMESPACE = "training"
-STORE_ENDPOINT = f"http://object-store.{RUN_NAMESPACE}.svc.cluster.local:7070"
+STORE = "object-store"
 _READY = "120s"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things go in a cluster; by default where the examples say.
+
+    Attributes:
+        runs: Namespace of the runs and of the object store.
+        operator: Namespace of the operator.
+    """
+
+    runs: str = "training"
+    operator: str = "halcyon-system"
+
+    @property
+    def store_endpoint(self) -> str:
+        """Address of the object store."""
+        return f"http://{STORE}.{self.runs}.svc.cluster.local:7070"
 
 
 @dataclass(frozen=True)
@@ -41,21 +58,28 @@ class Images:
 
 def provide_images(cluster: Cluster, progress: Progress) -> Images:
     """Build the images of this checkout where their sources have changed, and load them onto the node where it lacks them."""
-    built = [
-        build(what, cache=cluster.paths.cache, progress=progress) for what in (Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
-    ]
+    wanted = (Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
+    built = [build(what, cache=cluster.paths.cache, progress=progress) for what in wanted]
     return Images(*(cluster.load(name) for name in built))
 
 
-def install_object_store(cluster: Cluster, image: str) -> None:
-    """Apply `examples/object-store/` with the local gateway image, and return when the store answers."""
-    for path in sorted((EXAMPLES / "object-store").glob("*.yaml")):
-        cluster.kubectl.apply(with_image(load(path), image))
-    cluster.kubectl("rollout", "status", "deployment/object-store", "--namespace", RUN_NAMESPACE, f"--timeout={_READY}")
+def moved(documents: Sequence[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
+    """Return documents of the examples as they must be in other namespaces, with the store's address there. Pure."""
+    names = {Place().runs: place.runs, Place().operator: place.operator}
+    changed = copy.deepcopy(list(documents))
+    for document in changed:
+        metadata = document["metadata"]
+        key = "name" if document["kind"] == "Namespace" else "namespace"
+        if key in metadata:
+            metadata[key] = names.get(metadata[key], metadata[key])
+        checkpoint = document["spec"]["checkpoint"] if document["kind"] == "TrainingRun" else {}
+        if urlsplit(checkpoint.get("endpoint")).netloc == urlsplit(Place().store_endpoint).netloc:
+            checkpoint["endpoint"] = place.store_endpoint
+    return changed
 
 
 def with_image(documents: Sequence[dict[str, Any]], image: str) -> list[dict[str, Any]]:
-    """Return the manifests with another image in their Deployments, never pulled. Pure."""
+    """Return manifests with another image in their Deployments, never pulled where it is there. Pure."""
     changed = copy.deepcopy(list(documents))
     for document in changed:
         if document["kind"] == "Deployment":
@@ -64,27 +88,40 @@ def with_image(documents: Sequence[dict[str, Any]], image: str) -> list[dict[str
     return changed
 
 
-def chart_values(images: Images, *, namespaces: Sequence[str] = (RUN_NAMESPACE,), **more: Any) -> dict[str, Any]:
+def install_object_store(cluster: Cluster, image: str, place: Place = Place()) -> None:
+    """Apply `examples/object-store/` with the local gateway image, and return when the store answers."""
+    for path in sorted((EXAMPLES / STORE).glob("*.yaml")):
+        cluster.kubectl.apply(moved(with_image(load(path), image), place))
+    cluster.kubectl("rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={_READY}")
+
+
+def chart_values(images: Images, place: Place = Place(), **more: Any) -> dict[str, Any]:
     """Return the values with which the demo installs the chart; more of them by keyword. Pure."""
     operator, trainer = (image.rpartition(":") for image in (images.operator, images.trainer))
     return {
         "image": {"repository": operator[0], "tag": operator[2]},
         "trainerImage": {"repository": trainer[0], "tag": trainer[2]},
-        "watchNamespaces": list(namespaces),
-        "objectStore": {"s3": {"credentialsSecret": "object-store", "endpoints": [STORE_ENDPOINT]}},
+        "watchNamespaces": [place.runs],
+        "objectStore": {"s3": {"credentialsSecret": STORE, "endpoints": [place.store_endpoint]}},
         **more,
     }
 
 
-def install_operator(cluster: Cluster, values: dict[str, Any], *, namespace: str = OPERATOR_NAMESPACE) -> None:
-    """Install the chart, or upgrade an installed one to these values, and return when the operator is ready."""
-    arguments = ["upgrade", RELEASE, REPOSITORY / "charts" / "halcyon", "--install", "--namespace", namespace, "--create-namespace"]
-    helm(cluster, *arguments, "--wait", "--timeout", _READY, "--values", "-", stdin=yaml.safe_dump(values))
+def install_operator(cluster: Cluster, values: dict[str, Any], place: Place = Place()) -> None:
+    """Install the chart, or upgrade an installed one to these values, and return when the operator is ready.
+
+    A definition of the resource that somebody applied by hand is taken over.
+    """
+    where = ["--namespace", place.operator, "--create-namespace"]
+    chart = REPOSITORY / "charts" / "halcyon"
+    taking = ["--take-ownership", "--server-side=true", "--force-conflicts"]
+    waiting = ["--wait", "--timeout", _READY]
+    helm(cluster, "upgrade", RELEASE, chart, "--install", *where, *taking, *waiting, "--values", "-", stdin=yaml.safe_dump(values))
 
 
-def uninstall_operator(cluster: Cluster, *, namespace: str = OPERATOR_NAMESPACE) -> None:
+def uninstall_operator(cluster: Cluster, place: Place = Place()) -> None:
     """Uninstall the chart; the resource's definition, and every TrainingRun with it, stays."""
-    helm(cluster, "uninstall", RELEASE, "--namespace", namespace, "--ignore-not-found", "--wait")
+    helm(cluster, "uninstall", RELEASE, "--namespace", place.operator, "--ignore-not-found", "--wait")
 
 
 def helm(cluster: Cluster, *arguments: str | Path, stdin: str | None = None) -> str:

@@ -6,15 +6,7 @@ from rich.console import Console
 
 from halcyon_demo.comparison import Comparison, compare, losses
 from halcyon_demo.documents import example, variant
-from halcyon_demo.install import (
-    OPERATOR_NAMESPACE,
-    RELEASE,
-    RUN_NAMESPACE,
-    chart_values,
-    install_object_store,
-    install_operator,
-    provide_images,
-)
+from halcyon_demo.install import RELEASE, Place, chart_values, install_object_store, install_operator, provide_images
 from halcyon_demo.journal import Failed
 from halcyon_demo.recovery import Recovery
 from halcyon_demo.tables import cost, equality_table, recovery_table, summary_table
@@ -26,6 +18,7 @@ from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.waiting import until
 
 EXAMPLE = "stdlib-llama"
+PLACE = Place()
 EVICT_AT, KILL_AT, RESTART_OPERATOR_AT = 0.3, 0.55, 0.8
 """Shares of the steps at which the run is disturbed."""
 
@@ -61,10 +54,10 @@ def tell(cluster: Cluster, console: Console, progress: Progress, *, steps: int |
 
     document = variant(example(EXAMPLE), steps=steps)
     kubectl, faults = cluster.kubectl, Faults(cluster)
-    with Watch(kubectl, RUN_NAMESPACE) as watch:
+    with Watch(kubectl, PLACE.runs) as watch:
         view = View(console, watch.journal)
-        disturbed = Training(kubectl, faults, watch.journal, RUN_NAMESPACE, document, view.draw)
-        undisturbed = Training(kubectl, faults, watch.journal, RUN_NAMESPACE, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
+        disturbed = Training(kubectl, faults, watch.journal, PLACE.runs, document, view.draw)
+        undisturbed = Training(kubectl, faults, watch.journal, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
         recoveries = disturb(cluster, view, disturbed)
         finish(view, watch, disturbed)
         disturbed.delete()  # its pods have ended; only their logs, which have been read, go with it
@@ -77,10 +70,10 @@ def tell(cluster: Cluster, console: Console, progress: Progress, *, steps: int |
 
 def clear(cluster: Cluster, progress: Progress) -> None:
     """Delete what an earlier demo left in a cluster that was kept; checkpoints too, for a run under an old one would go on from it."""
-    found = cluster.kubectl("get", "namespaces", RUN_NAMESPACE, "--ignore-not-found", "--output=name")
+    found = cluster.kubectl("get", "namespaces", PLACE.runs, "--ignore-not-found", "--output=name")
     if found.strip():
-        with progress.step(f"Deleting the namespace {RUN_NAMESPACE} of an earlier demo"):
-            cluster.kubectl("delete", "namespace", RUN_NAMESPACE)
+        with progress.step(f"Deleting the namespace {PLACE.runs} of an earlier demo"):
+            cluster.kubectl("delete", "namespace", PLACE.runs)
 
 
 def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery, ...]:
@@ -109,13 +102,13 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery,
 def restart_operator(cluster: Cluster) -> None:
     """Delete the operator's pod and return when another one is ready."""
     kubectl = cluster.kubectl
-    where = ["--namespace", OPERATOR_NAMESPACE]
+    where = ["--namespace", PLACE.operator]
     pods = ["pod", *where, f"--selector=app.kubernetes.io/instance={RELEASE}"]
     kubectl("delete", *pods, "--wait")
     until(
         lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", "--timeout=5s"),
         timeout_seconds=120,
-        failure=lambda: f"The operator is not back after 120 s: see `kubectl --namespace {OPERATOR_NAMESPACE} get pods`.",
+        failure=lambda: f"The operator is not back after 120 s: see `kubectl --namespace {PLACE.operator} get pods`.",
     )
 
 
