@@ -61,13 +61,19 @@ class Dataset:
     """
 
     def __init__(self, stream: TokenStream, tokenizer: Tokenizer, *, sequence_length: int, split: Split, order: Order) -> None:
-        self._stream = stream
-        self._split = split
-        self._order = order
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
+        self.tokens = len(stream.tokens)
+        """Tokens of the text, special ones included."""
+        self.documents = stream.documents
+        """Documents of the text."""
+        self.size_bytes = stream.size_bytes
+        """Bytes of the text."""
+        self._content_sha256 = stream.sha256
+        self._split = split
+        self._order = order
         ids = split.total * (sequence_length + 1)
-        padding = np.full(max(0, ids - len(stream.tokens)), tokenizer.pad_id, stream.tokens.dtype)
+        padding = np.full(max(0, ids - self.tokens), tokenizer.pad_id, stream.tokens.dtype)
         self._windows = np.concatenate([stream.tokens[:ids], padding]).reshape(split.total, sequence_length + 1)
 
     @property
@@ -81,21 +87,6 @@ class Dataset:
         return self._split.held_out
 
     @property
-    def documents(self) -> int:
-        """Documents of the text."""
-        return self._stream.documents
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the text."""
-        return self._stream.size_bytes
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the text, special ones included."""
-        return len(self._stream.tokens)
-
-    @property
     def bytes_per_token(self) -> float:
         """Bytes of text for each token, special ones included."""
         return self.size_bytes / self.tokens
@@ -105,7 +96,7 @@ class Dataset:
         """What the fingerprint is taken over, for a sentence that says what differs."""
         return {
             "layoutVersion": LAYOUT_VERSION,
-            "contentSha256": self._stream.sha256,
+            "contentSha256": self._content_sha256,
             "documents": self.documents,
             "sizeBytes": self.size_bytes,
             "tokenizerSha256": self.tokenizer.fingerprint,
