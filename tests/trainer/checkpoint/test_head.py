@@ -89,6 +89,12 @@ def test_orphans_are_what_head_does_not_name() -> None:
     assert orphans([entry(2).path, "steps/bad/", "steps/going/", entry(3).path], named) == (entry(3).path,)
 
 
+def test_what_another_process_of_our_own_writes_already_is_no_orphan() -> None:
+    """It may have learned of a commit, and begun its part of the next checkpoint, while process 0 is still tidying up after that commit."""
+    ours, older = step_prefix(20, 1, "ab12-1"), step_prefix(15, 1, "9f9f-1")
+    assert orphans([older, ours], head(writer="ab12")) == (older,)
+
+
 def test_what_looks_like_a_checkpoint() -> None:
     keys = [
         f"{step_prefix(5, 1, 'ab12-1')}data/x/c/0",

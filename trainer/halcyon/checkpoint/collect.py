@@ -5,9 +5,11 @@ Three kinds of prefixes may go, and nothing else ever:
 * those in ``HEAD.deleting``, which a commit put there. The COMMIT mark goes first, so a half-deleted checkpoint is never mistaken for
   one, not even when HEAD is lost; then the data; then HEAD forgets the prefix. Killed anywhere in between, the next writer takes it up.
 * this process's own failed ones.
-* those that HEAD does not name at all and that were listed *before* HEAD was read and found to be still ours. Whoever wrote them had an
-  older epoch or an older process of the same: a newer one writes only after it has changed HEAD, so it had not begun when the listing was
-  made. To be committed a prefix needs a compare-and-swap from a HEAD that names its writer, and HEAD names us, so none of them ever can be.
+* those that HEAD does not name at all, that do not bear our own nonce, and that were listed *before* HEAD was read and found to be still
+  ours. Whoever wrote them had an older epoch or an older process of the same: a newer one writes only after it has changed HEAD, so it had
+  not begun when the listing was made. To be committed a prefix needs a compare-and-swap from a HEAD that names its writer, and HEAD names
+  us, so none of them ever can be. Our own nonce is on the prefixes of all our processes, and another of them may already be writing its
+  part of the next checkpoint while this one is still tidying up.
 
 A checkpoint in ``HEAD.bad`` keeps its files for whoever looks into it. Keys that are no checkpoint prefix are left alone.
 """
@@ -36,10 +38,15 @@ def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
     keeper.update(lambda head: without_deleted(head, paths))
 
 
-def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
+def unnamed(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     """Of listed prefixes, those that HEAD does not name."""
     named = {one.path for one in (*head.committed, *head.bad)} | set(head.deleting)
     return tuple(prefix for prefix in listed if prefix not in named)
+
+
+def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
+    """Of listed prefixes, those that HEAD does not name and that do not bear its writer's nonce."""
+    return tuple(prefix for prefix in unnamed(listed, head) if not (head.writer and f".{head.writer}-" in prefix))
 
 
 def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = frozenset()) -> tuple[str, ...]:

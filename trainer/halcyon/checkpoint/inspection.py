@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from halcyon.checkpoint.collect import orphans
+from halcyon.checkpoint.collect import unnamed
 from halcyon.checkpoint.failures import StoreFailure, as_exit
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import find_damage, prefixes, rebuild_head
@@ -49,7 +49,7 @@ def list_checkpoints(spec: CheckpointSpec) -> Listing:
         raise as_exit(failure, spec.root) from None
     if head is None:
         return Listing(None, damage, (), (), found)
-    return Listing(head, damage, head.committed, head.bad, (*head.deleting, *orphans(found, head)))
+    return Listing(head, damage, head.committed, head.bad, (*head.deleting, *unnamed(found, head)))
 
 
 def verify_checkpoint(spec: CheckpointSpec, entry: CommittedStep) -> tuple[str, ...]:
