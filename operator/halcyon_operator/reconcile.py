@@ -31,7 +31,7 @@ from halcyon_operator.views import Observed
 
 SOON_SECONDS = 2.0
 """When to look again at something that is on its way, should the event about it not come."""
-LATER_SECONDS = 60.0
+LATER_SECONDS = 20.0
 """When to look again at something outside the cluster that holds a run up."""
 
 

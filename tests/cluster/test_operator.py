@@ -118,7 +118,7 @@ def test_an_eviction_is_a_preemption_and_free(runs: Runs, name: str) -> None:
 
 
 def test_a_killed_process_is_a_failure(runs: Runs, name: str) -> None:
-    runs.apply(name, "rate=10", "save=100000")
+    runs.apply(name, "rate=10", "save=0")
     runs.training(name)
     runs.devcluster.faults.kill_container(runs.namespace, runs.pods(name)[0])
     status = runs.training(name, restart=1)
@@ -146,7 +146,7 @@ def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, name: 
 
 
 def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, operator: Operator, name: str) -> None:
-    runs.apply(name, "rate=10", "save=100000")
+    runs.apply(name, "rate=10", "save=0")
     runs.training(name)
     operator.scale(0)
     faults = runs.devcluster.faults
@@ -224,7 +224,7 @@ def test_a_reserved_exit_code_stops_the_run_until_its_spec_is_edited(runs: Runs,
 
 
 def test_a_crash_loop_without_checkpoints_stops(runs: Runs, name: str) -> None:
-    runs.apply(name, "exit=1,step=3,process=1,say=boom", "save=100000", "rate=20")
+    runs.apply(name, "exit=1,step=3,process=1,say=boom", "save=0", "rate=20")
     status = runs.stalled(name, "RestartsExhausted")
     assert (status["attempt"], counts(status), status["failuresWithoutCheckpoint"]) == (1, {"failed": 2}, 3)
     assert "boom" in runs.condition(name, "Stalled")["message"]

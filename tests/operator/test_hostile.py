@@ -90,7 +90,8 @@ def test_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
     if decision.status is not None:
         written = json.loads(json.dumps(status_document(decision.status)))
         assert all(abs(number) < 2**63 for number in numbers(written))
-        VALIDATOR.validate(written)
+        if VALIDATOR.is_valid(seen.run.raw_status):  # The API server holds no other.
+            VALIDATOR.validate(written)
 
 
 def numbers(document: Any) -> list[float]:
