@@ -57,7 +57,12 @@ def run_training(
         reporter.started(process_id=os.getpid())
         from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
-        ended = train(context, reporter, compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE)
+        ended = train(
+            context,
+            reporter,
+            compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
+            on_lost_process=ending.lost,
+        )
         server.close()
     except TrainerExit as error:
         ending.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
@@ -96,6 +101,10 @@ class _Ending:
         self._reporter.ended(report)
         self._reporter.log.close()
         _exit(code)
+
+    def lost(self, process: int) -> NoReturn:
+        """Another process is gone without a word: its own report, or its absence, says why."""
+        self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
 
     def before_joining(self, signal_number: int, frame: FrameType | None) -> NoReturn:
         """A notice before there is anything to save: leave at once, and for free."""

@@ -49,13 +49,21 @@ class Ended:
     """Whether it left before the last step because of a notice."""
 
 
-def train(context: Context, reporter: RunReporter, *, compilation_cache: Path, clock: Callable[[], float] = time.time) -> Ended:
+def train(
+    context: Context,
+    reporter: RunReporter,
+    *,
+    compilation_cache: Path,
+    on_lost_process: Callable[[int], object],
+    clock: Callable[[], float] = time.time,
+) -> Ended:
     """Train until the last step or a notice of preemption; either way the last step done is committed when this returns.
 
     Args:
         context: The run and this process's place in it.
         reporter: Is told everything that happens.
         compilation_cache: Local directory of compiled programs.
+        on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
         clock: Seconds since the epoch.
 
     Raises:
@@ -67,7 +75,7 @@ def train(context: Context, reporter: RunReporter, *, compilation_cache: Path, c
         reading = background.submit(open_dataset, spec.data, spec.tokenizer, spec.trainer)
 
         reporter.stage("joining")
-        world = _join(context)
+        world = _join(context, on_lost_process)
         reporter.joined(processes=world.process_count, devices=jax.device_count())
         try:
             context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
@@ -239,10 +247,10 @@ class _Loop:
         return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
 
 
-def _join(context: Context) -> World:
+def _join(context: Context, on_lost_process: Callable[[int], object]) -> World:
     is_cpu = context.run.spec.accelerator.type == "cpu"
     devices = context.topology.devices // context.process_count if is_cpu else None
-    return join(context.coordinator, context.process_index, context.process_count, devices)
+    return join(context.coordinator, context.process_index, context.process_count, devices, on_loss=on_lost_process)
 
 
 def _tell_restored(reporter: RunReporter, restored: Restored | None) -> None:
