@@ -11,13 +11,13 @@ from halcyon_demo.records import Fault, LogLine, Pod, World
 
 PARTS = ("detect", "recreate", "start", "imports", "join", "restore", "compile")
 MEANINGS = {
-    "detect": "the old processes notice, save, and leave",
+    "detect": "old processes save and leave",
     "recreate": "JobSet replaces all Jobs and pods",
     "start": "scheduler, kubelet, container",
-    "imports": "interpreter, imports, opening the data",
+    "imports": "imports, opening the data",
     "join": "processes find one another",
     "restore": "checkpoint read and verified",
-    "compile": "step compiled (or fetched) and run once",
+    "compile": "compilation, first step",
 }
 
 

@@ -108,14 +108,14 @@ class Training:
     def evict(self, slice_index: int) -> Fault:
         """Evict the pod of a slice through the Eviction API, as a drain or a reclaimed node does."""
         pod = self.running_pod(slice_index)
-        fault = Fault(f"eviction of slice {slice_index}", self.journal.clock())
+        fault = Fault("eviction", self.journal.clock())
         self._faults.evict(self._namespace, pod.name)
         return fault
 
     def kill(self, slice_index: int) -> Fault:
         """SIGKILL the trainer of a slice, as the kernel does when memory runs out."""
         pod = self.running_pod(slice_index)
-        fault = Fault(f"SIGKILL in slice {slice_index}", self.journal.clock())
+        fault = Fault("SIGKILL", self.journal.clock())
         self._faults.kill_container(self._namespace, pod.name)
         return fault
 
