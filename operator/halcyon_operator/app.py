@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import Any
 
 import kopf
+from prometheus_client import disable_created_metrics
 
 from halcyon_api import names
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
@@ -50,6 +51,7 @@ async def run_operator(settings: Settings) -> None:
         NoCluster: There is no way to an API server.
         MissingApi: The cluster lacks a resource that must be installed first.
     """
+    disable_created_metrics()  # One more series for each counter, which nobody asks for.
     metrics = Metrics(version("halcyon"))
     api = await connect(metrics)
     trainers = Trainers(metrics)
@@ -69,6 +71,7 @@ async def run_operator(settings: Settings) -> None:
             queue, observer, cluster, journal, metrics, echo, socket.gethostname(), lambda: datetime.now(UTC), time.monotonic
         )
         loops = [controller.work() for _ in range(settings.workers)] + [controller.resync(settings.namespaces, settings.resync_seconds)]
+        logger.info("looking after the TrainingRuns in %s", ", ".join(settings.namespaces) or "all namespaces")
         await _run_together(loops, handlers(queue, journal, echo), settings, ready)
     finally:
         queue.close()
@@ -91,8 +94,8 @@ def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho) -> kopf.O
         key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
         if event["type"] == "DELETED":
             echo.gone(key)
-        else:
-            echo.saw(key, dig(metadata, "resourceVersion"))
+        elif echo.saw(key, dig(metadata, "resourceVersion")):
+            return
         queue.add(key)
 
     @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
@@ -153,7 +156,6 @@ async def _run_together(
 ) -> None:
     """Run kopf and the operator's own loops until kopf is told to stop, or until any of them fails."""
     own = [asyncio.create_task(loop) for loop in loops]
-    stop = asyncio.Event()
     watching = asyncio.create_task(
         kopf.operator(
             registry=registry,
@@ -161,15 +163,13 @@ async def _run_together(
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            stop_flag=stop,
             ready_flag=ready,
         )
     )
     try:
         await asyncio.wait([watching, *own], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stop.set()
-        for task in own:
+        for task in (watching, *own):
             task.cancel()
         results = await asyncio.gather(watching, *own, return_exceptions=True)
     for result in results:

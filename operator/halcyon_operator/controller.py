@@ -130,6 +130,8 @@ class Controller:
         except ApiError as error:
             delay = self._failed(key)
             logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
+            if observed is not None and error.code in (400, 422) and key not in self._refusals:
+                await self._tell_of_error(observed.run, error)
         except Exception as error:
             # Whatever is wrong with one run must not stop the others.
             delay = self._failed(key)
@@ -148,6 +150,8 @@ class Controller:
             version = await self._cluster.write_status(run, status_document(decision.status))
             self._echo.wrote(key, version)
             self._written_at[key] = self._clock()
+            # What is on record needs no evidence any more.
+            self._journal.prune(key, decision.status.attempt, decision.status.job_set_restarts)
         self._metrics.saw_run(key, run.status, decision.status or run.status)
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)

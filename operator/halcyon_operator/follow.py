@@ -65,7 +65,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     report = observed.report
     if report is not None and (report.attempt, report.restart) == world and (step := resumed_step(report)) is not None:
         told += events.resumed(status, world, report, step)
-        status = with_report(status, world, report).model_copy(update={"progress": shown(report.progress)})
+        status = with_report(status, world, report).model_copy(update={"progress": shown(report.progress, status.progress)})
     if jobset.outcome == "failed" and _is_open(status, world):
         end = conclude(observed.endings, world, refused=jobset.failure_reason == JOBSET_REFUSED)
         end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)

@@ -34,12 +34,18 @@ class WatchEcho:
             since = self._awaited[key][1] if key in self._awaited else self._clock()
             self._awaited[key] = (version, since)
 
-    def saw(self, key: Key, resource_version: object) -> None:
-        """The watch showed an object at a resource version."""
+    def saw(self, key: Key, resource_version: object) -> bool:
+        """The watch showed an object at a resource version.
+
+        Returns:
+            Whether it is just what the operator wrote, so that there is nothing new in it.
+        """
         version = integer(resource_version)
         awaited = self._awaited.get(key)
-        if awaited is not None and version is not None and version >= awaited[0]:
-            del self._awaited[key]
+        if awaited is None or version is None or version < awaited[0]:
+            return False
+        del self._awaited[key]
+        return version == awaited[0]
 
     def gone(self, key: Key) -> None:
         """The object does not exist any more."""

@@ -69,8 +69,12 @@ def resumed_step(report: ProgressReport) -> int | None:
     return 0 if report.first_step_at is not None else None
 
 
-def shown(progress: Progress) -> Progress:
-    """Progress with as many digits as a person reads. The full ones are in the trainer's log."""
+def shown(progress: Progress, before: Progress | None) -> Progress:
+    """Progress with as many digits as a person reads (the full ones are in the trainer's log), and with the last losses until there are new
+    ones."""
+    if before is not None:
+        losses = {name: getattr(before, name) for name in ("loss", "evaluation_loss", "bits_per_byte") if getattr(progress, name) is None}
+        progress = progress.model_copy(update=losses)
 
     def rounded(value: float | None, digits: int) -> float | None:
         return None if value is None else round(value, digits)

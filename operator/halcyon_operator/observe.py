@@ -59,7 +59,7 @@ class Observer:
             jobsets=jobsets,
             pods=pods,
             endings=merge_endings(
-                (ending for ending in self._journal.endings((namespace, name))),
+                (ending for ending in self._journal.endings((namespace, name)) if ending.run_uid == run.uid),
                 (pod.ending for pod in pods if pod.ending is not None),
             ),
             head=head,

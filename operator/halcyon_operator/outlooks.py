@@ -70,6 +70,9 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
     wanted = status.topology.hosts if status.topology is not None else len(pods)
     running = sum(pod.running for pod in pods)
     if not pods:
+        if observed.pods:
+            old = observed.pods[0]
+            return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (f" from node {old.node}" if old.node else "")
         return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods"
     if running < wanted:
         return f"attempt {status.attempt}: {running} of {wanted} pods run"

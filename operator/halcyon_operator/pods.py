@@ -84,6 +84,7 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
     return PodEnding(
         uid=text(metadata.get("uid")),
         name=text(metadata.get("name")),
+        run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
         world=world,
         process=_process(metadata),
         trouble=trouble,

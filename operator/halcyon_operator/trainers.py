@@ -76,6 +76,8 @@ class Trainers:
                     body += more
         except TimeoutError:
             return Reading(problem=f"no answer within {TIMEOUT_SECONDS:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return Reading(problem=f"no connection to {error.host}:{error.port}")
         except (aiohttp.ClientError, ValueError) as error:
             return Reading(problem=f"{type(error).__name__}: {error}")
         if len(body) > MAX_REPORT_BYTES:

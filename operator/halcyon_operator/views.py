@@ -58,6 +58,8 @@ class PodEnding:
 
     uid: str
     name: str
+    run_uid: str
+    """The run of the pod, which may be an earlier one of the same name."""
     world: World
     process: World
     """(slice, host in the slice)"""

@@ -137,6 +137,7 @@ class World:
     def _start_operator(self) -> None:
         """A new process: it remembers nothing."""
         metrics, journal = Metrics(), Journal()
+        self.journal = journal
         cluster = Cluster(self.api)  # type: ignore[arg-type]
         observer = Observer(cluster, self, self, journal, PLATFORM)  # type: ignore[arg-type]
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)

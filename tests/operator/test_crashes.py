@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from halcyon_api import names
 from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
-from tests.operator.simulation import PODS, World
+from tests.operator.builders import deleted as deleted_pod
+from tests.operator.simulation import KEY, PODS, World
 
 FAULTS = [
     "crash after",
@@ -142,3 +144,16 @@ def test_two_faults_in_a_row() -> None:
         world = World(run(), {first: "crash after", first + 1: "conflict", first + 2: "lose the answer"})
         deleted(world)
         check(world, 2, {"jobSetDeleted": 1})
+
+
+def test_pods_of_an_earlier_run_of_the_same_name_say_nothing_of_this_one() -> None:
+    world = World(run())
+    world.settle()
+    world.train(10)
+    world.settle()
+    old = next(thing for place, thing in world.api.objects.items() if place.startswith(PODS))
+    gone = deleted_pod(old, 5)
+    gone["metadata"] |= {"uid": "older", "labels": gone["metadata"]["labels"] | {names.LABEL_RUN_UID: "an-earlier-run"}}
+    assert world.journal.record(KEY, gone)
+    world.settle()
+    assert world.status["phase"] == "Running"

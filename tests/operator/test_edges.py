@@ -112,7 +112,7 @@ def test_a_trainer_that_is_not_there_is_told() -> None:
         finally:
             await trainers.close()
 
-    assert "Connect" in asyncio.run(run()).problem
+    assert "no connection" in asyncio.run(run()).problem
 
 
 def closed_port() -> int:
@@ -185,10 +185,12 @@ def test_health_follows_the_echo_of_the_operators_writes() -> None:
     echo.wrote(("ns", "a"), "10")
     now[0] = STUCK_SECONDS + 1
     assert echo.stuck
-    echo.saw(("ns", "a"), "9")
+    assert not echo.saw(("ns", "a"), "9")
     assert echo.stuck, "an older version is not the echo"
-    echo.saw(("ns", "a"), "11")
+    assert not echo.saw(("ns", "a"), "11"), "somebody else wrote after the operator"
     assert not echo.stuck
+    echo.wrote(("ns", "a"), "20")
+    assert echo.saw(("ns", "a"), "20"), "nothing but the operator's own write"
     echo.wrote(("ns", "b"), "12")
     now[0] += STUCK_SECONDS + 1
     echo.gone(("ns", "b"))
