@@ -85,6 +85,7 @@ format: setup ## Format the code
 .PHONY: generate
 generate: setup ## Write the CRD and the reference from the types
 	@$(BIN)/python -m halcyon_api.generate
+	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

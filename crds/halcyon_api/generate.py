@@ -16,6 +16,7 @@ def generated_files() -> dict[Path, str]:
     return {
         REPOSITORY / "crds" / crd.CRD_FILE.name: crd.render(),
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),
+        REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only what lies in the chart
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
     }
 

@@ -95,6 +95,9 @@ class Process:
         code = self.popen.wait(timeout)
         for reader in self._readers:
             reader.join(timeout)
+        for stream in (self.popen.stdout, self.popen.stderr):
+            if stream is not None:
+                stream.close()
         return code
 
     def losses(self) -> dict[int, float]:

@@ -1,0 +1,157 @@
+"""What a trainer is given wrong, or finds damaged, ends in one sentence, the right exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.checkpoint_documents import decode_head
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.worlds import run_document, start_world
+
+pytestmark = pytest.mark.slow
+
+Document = dict[str, Any]
+
+
+def train(document: Document, directory: Path, **options: Any) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    """Run one process to its end: exit code, termination report, events."""
+    world = start_world(document, directory, **options)
+    try:
+        (code,) = world.wait()
+        return code, world.leader.report(), world.leader.events
+    finally:
+        world.reap()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Document:
+    """A short run of one process."""
+    return run_document(tmp_path / "root", slices=1, steps=10)
+
+
+@pytest.fixture
+def trained(run: Document, tmp_path: Path) -> Document:
+    """The same, with checkpoints at steps 5 and 10 of a run that was to have more steps."""
+    code, _, _ = train(run, tmp_path / "first")
+    assert code == ExitCode.DONE
+    return run
+
+
+def changed(document: Document, section: str, **values: Any) -> Document:
+    spec = document["spec"]
+    return {**document, "spec": {**spec, section: {**spec[section], **values}}}
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def data_files(root: Path, step: int) -> list[Path]:
+    return sorted(path for path in root.glob(f"steps/{step:012d}.*/data/**/*") if path.is_file())
+
+
+def test_a_data_path_with_no_files(run: Document, tmp_path: Path) -> None:
+    nowhere = changed(run, "data", sources=[{"name": "corpus", "text": {"paths": [str(tmp_path / "nowhere")]}}])
+    code, report, _ = train(nowhere, tmp_path / "world")
+    assert code == ExitCode.BAD_CONFIGURATION
+    assert report["cause"] == "badConfiguration"
+    assert "nowhere" in report["message"]
+    assert "spec.data.sources" in report["message"]
+
+
+def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    blocked = changed(run, "checkpoint", root=f"file://{tmp_path}/file/root")
+    code, report, _ = train(blocked, tmp_path / "world")
+    assert code == ExitCode.ROOT_UNUSABLE
+    assert report["cause"] == "rootUnusable"
+    assert f"{tmp_path}/file/root" in report["message"]
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        ("trainer", {"seed": 7}, "seed"),
+        ("model", {"llama": {"layers": 3, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}, "layers"),
+    ],
+)
+def test_a_changed_run_is_refused_with_what_differs(
+    trained: Document, tmp_path: Path, section: str, values: dict[str, Any], sentence: str
+) -> None:
+    before = (tmp_path / "root/HEAD").read_bytes()
+    code, report, _ = train(changed(trained, section, **values), tmp_path / "world", attempt=2)
+    assert code == ExitCode.RUN_CHANGED
+    assert sentence in report["message"]
+    assert decode_head((tmp_path / "root/HEAD").read_bytes()).committed == decode_head(before).committed
+
+
+def test_a_changed_data_set_is_refused(trained: Document, tmp_path: Path) -> None:
+    (tmp_path / "corpus/0.txt").write_text("something else altogether\n" * 50)
+    code, report, _ = train(trained, tmp_path / "world", attempt=2)
+    assert code == ExitCode.RUN_CHANGED
+    assert "data" in report["message"]
+
+
+def test_two_runs_on_one_root(trained: Document, tmp_path: Path) -> None:
+    other = {**trained, "metadata": {**trained["metadata"], "name": "other"}}
+    code, report, _ = train(other, tmp_path / "world")
+    assert code == ExitCode.ROOT_TAKEN
+    assert "tests/tiny" in report["message"].replace("tests.tiny", "tests/tiny")
+
+
+def test_an_older_epoch_is_fenced(trained: Document, tmp_path: Path) -> None:
+    assert train(trained, tmp_path / "world", attempt=5)[0] == ExitCode.DONE
+    code, report, _ = train(trained, tmp_path / "world", attempt=4)
+    assert code == ExitCode.FENCED
+    assert report["epochAttempt"] == 5
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_says_so(trained: Document, tmp_path: Path) -> None:
+    flip_a_bit(data_files(tmp_path / "root", 10)[-1])
+    code, _, events = train(trained, tmp_path / "world", attempt=2, resume_step=10)
+    assert code == ExitCode.DONE
+    fallback = next(event for event in events if event["event"] == "fallback")
+    assert fallback["step"] == 5
+    assert "step 10" in fallback["reason"]
+    assert [event["step"] for event in events if event["event"] == "step"] == [6, 7, 8, 9, 10]
+
+
+def damage_all(root: Path) -> None:
+    for step in (5, 10):
+        flip_a_bit(data_files(root, step)[-1])
+
+
+def remove_all(root: Path) -> None:
+    for path in sorted(root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("fault", [damage_all, remove_all])
+def test_without_a_valid_checkpoint_it_never_starts_again_from_step_0(
+    trained: Document, tmp_path: Path, fault: Callable[[Path], None]
+) -> None:
+    fault(tmp_path / "root")
+    code, report, events = train(trained, tmp_path / "world", attempt=2, resume_step=10)
+    assert code == ExitCode.NO_VALID_CHECKPOINT
+    assert report["cause"] == "noValidCheckpoint"
+    assert not any(event["event"] == "step" for event in events)
+
+
+def test_a_document_that_is_none_ends_with_its_sentence(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root", slices=1)
+    document["spec"]["modle"] = document["spec"].pop("model")
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    ended = subprocess.run([sys.executable, "-m", "halcyon.cli", "train", str(path)], capture_output=True, text=True, check=False)
+    assert ended.returncode == ExitCode.BAD_CONFIGURATION
+    assert "spec.modle: unknown field" in ended.stderr
+    assert "Traceback" not in ended.stderr
