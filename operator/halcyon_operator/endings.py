@@ -9,13 +9,13 @@ explains a deletion and an exit; a reserved exit code and a saved leave are deli
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.progress import TerminationReport
-from halcyon_operator.pods import UNKNOWN_TIME
+from halcyon_operator.pods import TROUBLE_RANKS, UNKNOWN_TIME
 from halcyon_operator.views import PodEnding, World
 
 EndCause = Literal[
@@ -64,12 +64,20 @@ class WorldEnd:
 
 
 def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
-    """One ending for each pod. An ending seen to its end says more than one still going on, and a later sight more than an earlier."""
+    """One ending for each pod, from several sights of it.
+
+    How it ended is in the latest sight that saw its end. How it began is in whichever sight has the earliest trouble: when the kubelet is
+    done with a deleted pod, the API server sets the deletion's time anew, and then the exit seems to have come first.
+    """
     merged: dict[str, PodEnding] = {}
     for ending in (ending for group in groups for ending in group):
         known = merged.get(ending.uid)
-        if known is None or ending.ended >= known.ended:
+        if known is None:
             merged[ending.uid] = ending
+            continue
+        last = ending if ending.ended >= known.ended else known
+        first = min(known, ending, key=lambda sight: (sight.at, TROUBLE_RANKS[sight.trouble]))
+        merged[ending.uid] = replace(last, trouble=first.trouble, at=first.at, message=first.message)
     return tuple(merged.values())
 
 
@@ -128,7 +136,7 @@ def _fatal_cause(ending: PodEnding) -> EndCause | None:
 def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, World, str]:
     if refused:
         return ending.at, 0, ending.process, ending.uid
-    rank = {"disrupted": 0, "deleted": 1, "exited": 2}[ending.trouble]
+    rank = TROUBLE_RANKS[ending.trouble]
     return ending.at, _RANKS.get(cause_of(ending), rank) if ending.trouble == "exited" else rank, ending.process, ending.uid
 
 

@@ -20,7 +20,7 @@ UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 
 _MAX_GRACE_SECONDS = 31_536_000
 
-_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
+TROUBLE_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
 """Which trouble explains the others, when the clock (whole seconds) cannot tell."""
 
 
@@ -104,7 +104,7 @@ def _troubles(
 
     def add(trouble: Trouble, at: datetime | None, *said: object) -> None:
         words = ": ".join(word for word in map(text, said) if word)
-        found.append((at or UNKNOWN_TIME, _RANKS[trouble], trouble, words))
+        found.append((at or UNKNOWN_TIME, TROUBLE_RANKS[trouble], trouble, words))
 
     for condition in map(mapping, sequence(status.get("conditions"))):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":

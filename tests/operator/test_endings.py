@@ -77,6 +77,15 @@ def test_a_report_of_another_attempt_is_not_believed() -> None:
     assert end.step is None
 
 
+def test_a_deletion_seen_before_the_exit_stays_the_cause_when_its_time_is_set_anew() -> None:
+    asked = parse_pod(deleted(pod(1, 0, 1), 10, grace=30)).ending
+    done = parse_pod(deleted(pod(1, 0, 1, **ended(42, 10)), 11, grace=0)).ending
+    assert conclude([done], (1, 0)).cause == "preempted", "the last sight alone is not enough"
+    (merged,) = merge_endings([asked], [done])
+    assert (merged.trouble, merged.ended, merged.exit_code) == ("deleted", True, 42)
+    assert conclude([merged], (1, 0)).cause == "podDeleted"
+
+
 def test_merging_keeps_the_sight_that_tells_more() -> None:
     early, late = parse_pod(EVICTED_RUNNING).ending, parse_pod(EVICTED).ending
     assert merge_endings([early], [late]) == (late,)
