@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.blocked import cut, joined
+from halcyon.models.layers import contract
 
 QUERY_BLOCK = 512
 """Queries of a block. Sequences up to twice as long are not split."""
@@ -72,14 +73,13 @@ def _attend(
     head_size: Axis,
 ) -> NamedArray:
     """Attention of some queries, scaled already, to all keys."""
-    precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
     visible = hax.greater_equal(query_numbers.broadcast_axis(key_position), hax.arange(key_position))
     if query_segments is not None and key_segments is not None:
-        visible = visible & hax.equal(query_segments.broadcast_axis(key_position), key_segments)
+        visible = hax.logical_and(visible, hax.equal(query_segments.broadcast_axis(key_position), key_segments))
     position = query_numbers.axes[0]
     # Positions last: the largest array then has the order in which the products on both sides of it want it.
     order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
-    scores = hax.dot(query, key, axis=head_size, precision=precision, preferred_element_type=jnp.float32, out_axes=order)
+    scores = contract(query, key, head_size, into=jnp.float32, order=order)
     # A bias and not a selection: the backward pass then needs no mask, for a weight of zero has no gradient.
     weights = hnn.softmax(scores + hax.where(visible, 0.0, _MASKED), axis=key_position)
-    return hax.dot(weights.astype(query.dtype), value, axis=key_position, precision=precision, out_axes=query.axes)
+    return contract(weights.astype(query.dtype), value, key_position, order=query.axes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -15,7 +17,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.attention import causal_attention
 from halcyon.models.causal_lm import CausalLM
-from halcyon.models.layers import Embedding, LayerNorm, Linear, stack
+from halcyon.models.layers import Embedding, LayerNorm, Linear, add_wide, scanned
 from halcyon.parallel import axes
 from halcyon_api.spec.model import Gpt2Spec
 
@@ -47,6 +49,10 @@ def _residual_std(spec: Gpt2Spec) -> float:
     return spec.initializer_std / math.sqrt(2 * spec.layers)
 
 
+InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
+"""Makes a linear map from its inputs and outputs."""
+
+
 class Gpt2Attention(eqx.Module):
     """Multi-head attention."""
 
@@ -57,16 +63,14 @@ class Gpt2Attention(eqx.Module):
     head_size: Axis = eqx.field(static=True)
 
     @staticmethod
-    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2Attention:
-        """Normal weights, zero biases."""
-        at = Gpt2Axes.of(spec)
-        q, k, v, o = jax.random.split(key, 4)
-        heads, std = (at.heads, at.head_size), spec.initializer_std
+    def init(at: Gpt2Axes, linear: InitLinear, into_stream: InitLinear) -> Gpt2Attention:
+        """Biases everywhere."""
+        heads = (at.heads, at.head_size)
         return Gpt2Attention(
-            query=Linear.init((at.embed,), heads, std=std, dtype=dtype, bias=True, key=q),
-            key=Linear.init((at.embed,), heads, std=std, dtype=dtype, bias=True, key=k),
-            value=Linear.init((at.embed,), heads, std=std, dtype=dtype, bias=True, key=v),
-            output=Linear.init(heads, (at.embed,), std=_residual_std(spec), dtype=dtype, bias=True, key=o),
+            query=linear((at.embed,), heads),
+            key=linear((at.embed,), heads),
+            value=linear((at.embed,), heads),
+            output=into_stream(heads, (at.embed,)),
             head_size=at.head_size,
         )
 
@@ -96,16 +100,21 @@ class Gpt2Block(eqx.Module):
     mlp_down: Linear
 
     @staticmethod
-    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2Block:
-        """One block."""
+    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
+        """All blocks: every parameter has the axis ``layers`` in front."""
         at = Gpt2Axes.of(spec)
-        attention, up, down = jax.random.split(key, 3)
+        norm = functools.partial(LayerNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
+
+        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
+            return Linear.init(inputs, outputs, stacked=(at.layers,), std=std, dtype=dtype, bias=True, key=next(keys))
+
+        into_stream = functools.partial(linear, std=_residual_std(spec))
         return Gpt2Block(
-            attention_norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
-            attention=Gpt2Attention.init(spec, dtype, key=attention),
-            mlp_norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
-            mlp_up=Linear.init((at.embed,), (at.mlp,), std=spec.initializer_std, dtype=dtype, bias=True, key=up),
-            mlp_down=Linear.init((at.mlp,), (at.embed,), std=_residual_std(spec), dtype=dtype, bias=True, key=down),
+            attention_norm=norm(),
+            attention=Gpt2Attention.init(at, linear, into_stream),
+            mlp_norm=norm(),
+            mlp_up=linear((at.embed,), (at.mlp,)),
+            mlp_down=into_stream((at.mlp,), (at.embed,)),
         )
 
     def __call__(self, x: NamedArray, segment_ids: NamedArray | None) -> NamedArray:
@@ -131,11 +140,11 @@ class Gpt2(CausalLM):
         """Random parameters: normal with `initializer_std`, smaller where a block writes to the residual stream; biases 0, norms 1."""
         at = Gpt2Axes.of(spec)
         std = spec.initializer_std
-        embedding, positions, blocks = jax.random.split(key, 3)
+        keys = iter(jax.random.split(key, 8))
         return Gpt2(
-            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=embedding),
-            positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=positions),
-            blocks=stack(lambda key: Gpt2Block.init(spec, dtype, key=key), at.layers, remat=spec.remat, key=blocks),
+            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
+            positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
+            blocks=scanned(Gpt2Block.init(spec, dtype, keys=keys), at.layers, spec.remat),
             norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
             vocab=vocab,
             max_position=max_position,
@@ -145,8 +154,8 @@ class Gpt2(CausalLM):
     def features(self, tokens: NamedArray, *, segment_ids: NamedArray | None = None, compute_dtype: jnp.dtype) -> NamedArray:
         """(..., position) tokens to (..., position, embed)."""
         position = self._position_axis(tokens)
-        learned = self.positions.weight.slice(self.max_position, position).astype(compute_dtype)
-        x = hax.auto_sharded(self.embedding(tokens, compute_dtype) + learned)
+        learned = self.positions.weight.slice(self.max_position, position)
+        x = hax.auto_sharded(add_wide(self.embedding(tokens, compute_dtype), learned))
         x = self.blocks.fold_via(lambda block, carry: block(carry, segment_ids))(x)
         return self.norm(x)
 

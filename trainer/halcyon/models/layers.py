@@ -11,7 +11,7 @@ refuse.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import TypeVar
 
 import equinox as eqx
@@ -20,7 +20,7 @@ import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from haliax.axis import AxisSpec
+from haliax.axis import AxisSelection
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.roles import Role, parameter
@@ -29,33 +29,47 @@ from halcyon_api.spec.model import Remat
 Block = TypeVar("Block", bound=eqx.Module)
 
 
-def stack(init: Callable[[PRNGKeyArray], Block], layers: Axis, *, remat: Remat, key: PRNGKeyArray) -> hnn.Stacked[Block]:
-    """As many blocks as `layers` says, each from its own key, as one module whose parameters have that axis in front.
-
-    Folding over it is one scan, so compilation takes as long for 80 blocks as for one.
-    """
-    blocks = hax.vmap(init, layers)(jax.random.split(key, layers.size))
+def scanned(blocks: Block, layers: Axis, remat: Remat) -> hnn.Stacked[Block]:
+    """Blocks whose parameters have the axis `layers` in front, as a module to fold over: one scan, compiled once for all of them."""
     return hnn.Stacked(blocks, layers, hnn.ScanCheckpointPolicy.from_bool_or_str(remat == "full"))
 
 
-def normal(key: PRNGKeyArray, axes: AxisSpec, std: float, dtype: jnp.dtype) -> NamedArray:
-    """Normally distributed values with mean 0. Drawn in float32, so that every type starts from the same numbers."""
-    return (hax.random.normal(key, axes, dtype=jnp.float32) * std).astype(dtype)
+def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
+    """Normally distributed values with mean 0. Drawn in float32, so that every type starts from the same numbers.
+
+    The axes of a group are drawn as one dimension. Parameters of the same three sizes then share one compiled generator, and generators,
+    the more so those of many dimensions, are what the compilation of an initialisation spends its time on.
+    """
+    shape = [math.prod(axis.size for axis in group) for group in groups]
+    axes = [axis for group in groups for axis in group]
+    drawn = jax.random.normal(key, shape, jnp.float32) * std
+    return hax.named(drawn.astype(dtype).reshape([axis.size for axis in axes]), axes)
 
 
-def contract(x: NamedArray, weight: NamedArray, axis: AxisSpec, *, into: jnp.dtype | None = None) -> NamedArray:
-    """``x . weight`` over `axis`, the weight cast to the type of `x`.
+def contract(
+    x: NamedArray, y: NamedArray, axis: AxisSelection, *, into: jnp.dtype | None = None, order: tuple[Axis, ...] | None = None
+) -> NamedArray:
+    """``x . y``, with `y` cast to the type of `x`.
 
     Products of float32 are float32 products on every platform: left alone, TPUs and GPUs would round the factors.
 
     Args:
         x: Activations.
-        weight: A parameter.
+        y: A parameter, or activations.
         axis: What is summed over.
-        into: Type of the result. Default: that of `x`.
+        into: Type of the result. Default: that of `x`. Sums are float32 at least.
+        order: Axes of the result. Default: those of `x`, then those of `y`.
     """
+    y = y.astype(x.dtype)
+    if into is not None and jax.default_backend() == "cpu":  # XLA has no product of narrow types into wide ones there
+        x, y = x.astype(into), y.astype(into)
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    return hax.dot(x, weight.astype(x.dtype), axis=axis, precision=precision, preferred_element_type=into)
+    return hax.dot(x, y, axis=axis, precision=precision, preferred_element_type=into, out_axes=order)
+
+
+def add_wide(x: NamedArray, y: NamedArray) -> NamedArray:
+    """``x + y`` in float32, given back in the type of `x`: the gradient of what is broadcast is then a float32 sum."""
+    return (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
 
 
 class Linear(eqx.Module):
@@ -67,17 +81,24 @@ class Linear(eqx.Module):
 
     @staticmethod
     def init(
-        inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, std: float, dtype: jnp.dtype, bias: bool = False, key: PRNGKeyArray
+        inputs: tuple[Axis, ...],
+        outputs: tuple[Axis, ...],
+        *,
+        stacked: tuple[Axis, ...] = (),
+        std: float,
+        dtype: jnp.dtype,
+        bias: bool = False,
+        key: PRNGKeyArray,
     ) -> Linear:
-        """Normal weights, shape (*inputs, *outputs); a zero bias, shape (*outputs,), if wanted."""
-        weight = normal(key, (*inputs, *outputs), std, dtype)
-        return Linear(inputs, weight, hax.zeros(outputs, dtype=dtype) if bias else None)
+        """Normal weights, shape (*stacked, *inputs, *outputs); a zero bias, shape (*stacked, *outputs), if wanted."""
+        weight = normal(key, stacked, inputs, outputs, std=std, dtype=dtype)
+        return Linear(inputs, weight, hax.zeros((*stacked, *outputs), dtype=dtype) if bias else None)
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
         y = contract(x, self.weight, self.inputs)
         if self.bias is not None:
-            y = y + self.bias.astype(y.dtype)
+            y = add_wide(y, self.bias)
         return hax.auto_sharded(y)
 
 
@@ -90,10 +111,10 @@ class Embedding(eqx.Module):
     @staticmethod
     def init(indexed: Axis, embed: Axis, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> Embedding:
         """A normal table, shape (indexed, embed)."""
-        return Embedding(indexed, normal(key, (indexed, embed), std, dtype))
+        return Embedding(indexed, normal(key, (indexed,), (embed,), std=std, dtype=dtype))
 
     def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
-        """The vectors of `indices`, in `dtype`. An index outside of the table gives NaN, so that it cannot go unseen."""
+        """The vectors of `indices`, in `dtype`."""
         # Gathered before the look-up: XLA would otherwise try to shard the vectors by feature, and copy the whole batch to every device.
         table = hax.auto_sharded(self.weight.astype(dtype))
         return hax.auto_sharded(table.take(self.indexed, indices))
@@ -107,9 +128,9 @@ class RmsNorm(eqx.Module):
     weight: NamedArray = parameter(Role.NORM)
 
     @staticmethod
-    def init(axis: Axis, *, epsilon: float, dtype: jnp.dtype) -> RmsNorm:
-        """Scale 1."""
-        return RmsNorm(axis, epsilon, hax.ones(axis, dtype=dtype))
+    def init(axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype) -> RmsNorm:
+        """Scale 1, shape (*stacked, axis)."""
+        return RmsNorm(axis, epsilon, hax.ones((*stacked, axis), dtype=dtype))
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""
@@ -127,9 +148,10 @@ class LayerNorm(eqx.Module):
     bias: NamedArray = parameter(Role.NORM)
 
     @staticmethod
-    def init(axis: Axis, *, epsilon: float, dtype: jnp.dtype) -> LayerNorm:
-        """Scale 1, shift 0."""
-        return LayerNorm(axis, epsilon, hax.ones(axis, dtype=dtype), hax.zeros(axis, dtype=dtype))
+    def init(axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype) -> LayerNorm:
+        """Scale 1, shift 0, shapes (*stacked, axis)."""
+        axes = (*stacked, axis)
+        return LayerNorm(axis, epsilon, hax.ones(axes, dtype=dtype), hax.zeros(axes, dtype=dtype))
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""

@@ -6,6 +6,8 @@ Ainslie et al. 2023, the gated MLP that of Shazeer 2020.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -18,7 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models.attention import causal_attention
 from halcyon.models.causal_lm import CausalLM
-from halcyon.models.layers import Embedding, Linear, RmsNorm, stack
+from halcyon.models.layers import Embedding, Linear, RmsNorm, scanned
 from halcyon.models.rotary import RotaryTable, rotary_table, rotate
 from halcyon.parallel import axes
 from halcyon_api.spec.model import LlamaSpec
@@ -49,6 +51,10 @@ class LlamaAxes:
         )
 
 
+InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
+"""Makes a linear map from its inputs and outputs."""
+
+
 class LlamaAttention(eqx.Module):
     """Grouped-query attention with rotary positions."""
 
@@ -59,15 +65,14 @@ class LlamaAttention(eqx.Module):
     head_size: Axis = eqx.field(static=True)
 
     @staticmethod
-    def init(at: LlamaAxes, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> LlamaAttention:
-        """Normal weights, no biases."""
-        q, k, v, o = jax.random.split(key, 4)
-        heads, kv = (at.kv_heads, at.queries, at.head_size), (at.kv_heads, at.head_size)
+    def init(at: LlamaAxes, linear: InitLinear) -> LlamaAttention:
+        """No biases."""
+        heads, shared = (at.kv_heads, at.queries, at.head_size), (at.kv_heads, at.head_size)
         return LlamaAttention(
-            query=Linear.init((at.embed,), heads, std=std, dtype=dtype, key=q),
-            key=Linear.init((at.embed,), kv, std=std, dtype=dtype, key=k),
-            value=Linear.init((at.embed,), kv, std=std, dtype=dtype, key=v),
-            output=Linear.init(heads, (at.embed,), std=std, dtype=dtype, key=o),
+            query=linear((at.embed,), heads),
+            key=linear((at.embed,), shared),
+            value=linear((at.embed,), shared),
+            output=linear(heads, (at.embed,)),
             head_size=at.head_size,
         )
 
@@ -92,13 +97,12 @@ class SwiGlu(eqx.Module):
     down: Linear
 
     @staticmethod
-    def init(embed: Axis, mlp: Axis, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> SwiGlu:
-        """Normal weights, no biases."""
-        g, u, d = jax.random.split(key, 3)
+    def init(at: LlamaAxes, linear: InitLinear) -> SwiGlu:
+        """No biases."""
         return SwiGlu(
-            gate=Linear.init((embed,), (mlp,), std=std, dtype=dtype, key=g),
-            up=Linear.init((embed,), (mlp,), std=std, dtype=dtype, key=u),
-            down=Linear.init((mlp,), (embed,), std=std, dtype=dtype, key=d),
+            gate=linear((at.embed,), (at.mlp,)),
+            up=linear((at.embed,), (at.mlp,)),
+            down=linear((at.mlp,), (at.embed,)),
         )
 
     def __call__(self, x: NamedArray) -> NamedArray:
@@ -115,16 +119,15 @@ class LlamaBlock(eqx.Module):
     mlp: SwiGlu
 
     @staticmethod
-    def init(spec: LlamaSpec, dtype: jnp.dtype, *, key: PRNGKeyArray) -> LlamaBlock:
-        """One block."""
+    def init(spec: LlamaSpec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> LlamaBlock:
+        """All blocks: every parameter has the axis ``layers`` in front."""
         at = LlamaAxes.of(spec)
-        attention, mlp = jax.random.split(key)
-        return LlamaBlock(
-            attention_norm=RmsNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
-            attention=LlamaAttention.init(at, std=spec.initializer_std, dtype=dtype, key=attention),
-            mlp_norm=RmsNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
-            mlp=SwiGlu.init(at.embed, at.mlp, std=spec.initializer_std, dtype=dtype, key=mlp),
-        )
+        norm = functools.partial(RmsNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
+
+        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
+            return Linear.init(inputs, outputs, stacked=(at.layers,), std=spec.initializer_std, dtype=dtype, key=next(keys))
+
+        return LlamaBlock(attention_norm=norm(), attention=LlamaAttention.init(at, linear), mlp_norm=norm(), mlp=SwiGlu.init(at, linear))
 
     def __call__(self, x: NamedArray, rotary: RotaryTable, segment_ids: NamedArray | None) -> NamedArray:
         """(..., position, embed) to the same."""
@@ -150,12 +153,12 @@ class Llama(CausalLM):
         """Random parameters: normal with `initializer_std`; norms 1."""
         at = LlamaAxes.of(spec)
         std = spec.initializer_std
-        embedding, blocks, head = jax.random.split(key, 3)
+        keys = iter(jax.random.split(key, 9))
         return Llama(
-            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=embedding),
-            blocks=stack(lambda key: LlamaBlock.init(spec, dtype, key=key), at.layers, remat=spec.remat, key=blocks),
+            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
+            blocks=scanned(LlamaBlock.init(spec, dtype, keys=keys), at.layers, spec.remat),
             norm=RmsNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
-            untied_head=None if spec.tie_embeddings else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, key=head),
+            untied_head=None if spec.tie_embeddings else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, key=next(keys)),
             vocab=vocab,
             max_position=max_position,
             embed=at.embed,

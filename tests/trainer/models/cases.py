@@ -1,0 +1,84 @@
+"""Small models and batches for the tests."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from haliax import NamedArray
+
+from halcyon.models import CausalLM, build_model, next_token_losses
+from halcyon.models.roles import Role, roles
+from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
+
+VOCAB = hax.Axis("vocab", 23)
+LENGTH = 12
+
+LLAMA = ModelSpec(llama=LlamaSpec(layers=3, hidden_size=24, intermediate_size=40, heads=6, kv_heads=2))
+TIED_LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0))
+GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=3, hidden_size=24, heads=3))
+
+ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=["llama", "tied-llama", "gpt2"])
+
+
+def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
+    """`spec` with some fields of its member replaced."""
+    member = spec.value.model_copy(update=fields)
+    return ModelSpec.model_validate({spec.kind: member})
+
+
+def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
+    """The model without its numbers."""
+    build = functools.partial(build_model, spec, vocab, hax.Axis("position", length), dtype=dtype, key=jax.random.key(0))
+    return jax.eval_shape(build)
+
+
+@functools.cache
+def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
+    """A model whose parameters all matter, norms and biases too, and that costs no compilation."""
+    noise = np.random.default_rng(1)
+    with_numbers = {
+        Role.MATRIX: lambda shape: 0.3 * noise.standard_normal(shape),
+        Role.EMBEDDING: lambda shape: 0.3 * noise.standard_normal(shape),
+        Role.NORM: lambda shape: 1.0 + 0.1 * noise.standard_normal(shape),
+        Role.BIAS: lambda shape: 0.1 * noise.standard_normal(shape),
+    }
+    model = shapes(spec, length=length, dtype=dtype)
+    return jax.tree.map(
+        lambda role, leaf: hax.named(jnp.asarray(with_numbers[role](leaf.array.shape), leaf.dtype), leaf.axis_names), roles(model), model
+    )
+
+
+def batch(rows: int = 4, length: int = LENGTH) -> tuple[NamedArray, NamedArray, NamedArray, NamedArray]:
+    """Random tokens, targets, weights (some 0) and two segments a row; [batch, position] each."""
+    noise = np.random.default_rng(2)
+    tokens, targets = noise.integers(0, VOCAB.size, (2, rows, length), np.int32)
+    weights = (noise.random((rows, length)) * (noise.random((rows, length)) > 0.2)).astype(np.float32)
+    segments = (np.arange(length) >= noise.integers(1, length, (rows, 1))).astype(np.int32)
+    return named(tokens), named(targets), named(weights), named(segments)
+
+
+def named(array: np.ndarray) -> NamedArray:
+    """[batch, position] with its names."""
+    return hax.named(array, ("batch", "position"))
+
+
+@jax.jit
+def logits(model: CausalLM, tokens: NamedArray, segments: NamedArray | None = None) -> jax.Array:
+    """[batch, position, vocab]."""
+    return model(tokens, segment_ids=segments).array
+
+
+# Not optimised, for it compiles in half the time.
+@functools.partial(jax.jit, static_argnames="dtype", compiler_options={"xla_backend_optimization_level": "0"})
+@functools.partial(jax.value_and_grad, has_aux=True)
+def losses(
+    model: CausalLM, tokens: NamedArray, targets: NamedArray, weights: NamedArray, segments: NamedArray, *, dtype: str = "float32"
+) -> tuple[jax.Array, jax.Array]:
+    """((sum of weighted losses, sum of weights), gradient)."""
+    return next_token_losses(model, tokens, targets, weights, segment_ids=segments, compute_dtype=dtype)

@@ -1,0 +1,111 @@
+"""Both architectures again, in plain numpy and float64, written from the papers and sharing no code with the trainer.
+
+Parameters are a dictionary of arrays by path, such as ``blocks/attention/query/weight``, with the shapes of the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from haliax import NamedArray
+
+from halcyon_api.spec.model import Gpt2Spec, LlamaSpec
+
+Parameters = Mapping[str, np.ndarray]
+
+
+def named_leaves(tree: Any) -> dict[str, NamedArray]:
+    """The arrays of a model, or of a gradient, by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
+    return {"/".join(key.name for key in path if key.name != "stacked"): leaf for path, leaf in leaves}
+
+
+def parameters_of(model: Any) -> dict[str, np.ndarray]:
+    """The parameters of a model in float64."""
+    return {path: np.asarray(leaf.array, np.float64) for path, leaf in named_leaves(model).items()}
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def rms_norm(x: np.ndarray, scale: np.ndarray, epsilon: float) -> np.ndarray:
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * scale
+
+
+def layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, epsilon: float) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * scale + shift
+
+
+def rotate(x: np.ndarray, theta: float) -> np.ndarray:
+    """[length, heads, head size], each pair as a complex number that is multiplied by e^(i position frequency)."""
+    length, _, size = x.shape
+    turns = np.arange(length)[:, None] * theta ** (-np.arange(0, size, 2) / size)
+    z = (x[..., : size // 2] + 1j * x[..., size // 2 :]) * np.exp(1j * turns)[:, None, :]
+    return np.concatenate((z.real, z.imag), axis=-1)
+
+
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """One head, [length, size] each."""
+    scores = q @ k.T / np.sqrt(q.shape[-1])
+    position = np.arange(len(q))
+    hidden = (position[None, :] > position[:, None]) | (segments[None, :] != segments[:, None])
+    return softmax(np.where(hidden, -np.inf, scores)) @ v
+
+
+def llama_logits(p: Parameters, spec: LlamaSpec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Logits of one sequence: [length] tokens to [length, vocab]."""
+    x = p["embedding/weight"][tokens]
+    for layer in range(spec.layers):
+        w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
+        h = rms_norm(x, w["attention_norm/weight"], spec.norm_epsilon)
+        q = np.einsum("le,ekgh->lkgh", h, w["attention/query/weight"]).reshape(len(x), spec.heads, -1)
+        k = np.einsum("le,ekh->lkh", h, w["attention/key/weight"])
+        v = np.einsum("le,ekh->lkh", h, w["attention/value/weight"])
+        q, k = rotate(q, spec.rope_theta), rotate(k, spec.rope_theta)
+        group = spec.heads // spec.key_value_heads
+        heads = [attention(q[:, head], k[:, head // group], v[:, head // group], segments) for head in range(spec.heads)]
+        output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
+        x = x + np.concatenate(heads, axis=-1) @ output
+        h = rms_norm(x, w["mlp_norm/weight"], spec.norm_epsilon)
+        gate = h @ w["mlp/gate/weight"]
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ w["mlp/up/weight"])) @ w["mlp/down/weight"]
+    head = p["embedding/weight"].T if spec.tie_embeddings else p["untied_head/weight"]
+    return rms_norm(x, p["norm/weight"], spec.norm_epsilon) @ head
+
+
+def gpt2_logits(p: Parameters, spec: Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Logits of one sequence: [length] tokens to [length, vocab]."""
+    x = p["embedding/weight"][tokens] + p["positions/weight"][: len(tokens)]
+    for layer in range(spec.layers):
+        w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
+        h = layer_norm(x, w["attention_norm/weight"], w["attention_norm/bias"], spec.norm_epsilon)
+        q, k, v = (
+            np.einsum("le,ehs->lhs", h, w[f"attention/{part}/weight"]) + w[f"attention/{part}/bias"] for part in ("query", "key", "value")
+        )
+        heads = [attention(q[:, head], k[:, head], v[:, head], segments) for head in range(spec.heads)]
+        output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
+        x = x + np.concatenate(heads, axis=-1) @ output + w["attention/output/bias"]
+        h = layer_norm(x, w["mlp_norm/weight"], w["mlp_norm/bias"], spec.norm_epsilon)
+        u = h @ w["mlp_up/weight"] + w["mlp_up/bias"]
+        u = 0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))
+        x = x + u @ w["mlp_down/weight"] + w["mlp_down/bias"]
+    return layer_norm(x, p["norm/weight"], p["norm/bias"], spec.norm_epsilon) @ p["embedding/weight"].T
+
+
+def logits(p: Parameters, spec: LlamaSpec | Gpt2Spec, tokens: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Logits of a batch: [batch, length] to [batch, length, vocab]."""
+    one = llama_logits if isinstance(spec, LlamaSpec) else gpt2_logits
+    return np.stack([one(p, spec, *row) for row in zip(tokens, segments, strict=True)])
+
+
+def loss_sum(
+    p: Parameters, spec: LlamaSpec | Gpt2Spec, tokens: np.ndarray, targets: np.ndarray, weights: np.ndarray, segments: np.ndarray
+) -> float:
+    """Sum of weight x cross entropy over the batch, in nats."""
+    of_target = np.take_along_axis(softmax(logits(p, spec, tokens, segments)), targets[..., None], axis=-1)[..., 0]
+    return float(-(np.log(of_target) * weights).sum())

@@ -1,0 +1,112 @@
+"""The models compute what the papers say, beside an independent float64 implementation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from halcyon_api.spec.model import ModelSpec
+from tests.trainer.models import reference
+from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, logits, losses, make, named
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("packed", [False, True], ids=["one-segment", "two-segments"])
+def test_logits_are_those_of_the_reference(spec: ModelSpec, packed: bool) -> None:
+    model = make(spec)
+    tokens, _, _, segments = batch()
+    ours = logits(model, tokens, segments if packed else None)
+    one_segment = np.zeros_like(segments.array)
+    expected = reference.logits(reference.parameters_of(model), spec.value, tokens.array, segments.array if packed else one_segment)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+
+
+@ARCHITECTURES
+def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSpec) -> None:
+    """The gradient of each parameter, along a random direction, against a central difference of the reference's loss."""
+    model, arrays = make(spec), batch()
+    (total, weight), gradient = losses(model, *arrays)
+    parameters = reference.parameters_of(model)
+    noise = np.random.default_rng(3)
+
+    def shifted(path: str, by: np.ndarray) -> float:
+        return reference.loss_sum({**parameters, path: parameters[path] + by}, spec.value, *(np.asarray(each.array) for each in arrays))
+
+    assert float(weight) == pytest.approx(float(np.sum(arrays[2].array)), rel=1e-6)
+    assert float(total) == pytest.approx(shifted("embedding/weight", np.zeros(1)), rel=1e-5)
+    gradients = {path: np.asarray(leaf.array, np.float64) for path, leaf in reference.named_leaves(gradient).items()}
+    assert gradients.keys() == parameters.keys()
+    for path, leaf in gradients.items():
+        direction = noise.standard_normal(leaf.shape)
+        difference = (shifted(path, 1e-5 * direction) - shifted(path, -1e-5 * direction)) / 2e-5
+        size = np.linalg.norm(leaf)
+        assert float((leaf * direction).sum()) == pytest.approx(difference, abs=1e-3 * size + 1e-5), path
+        assert size > 1e-3 or path == "blocks/attention/key/bias", path  # softmax does not see what all its scores have in common
+
+
+@ARCHITECTURES
+def test_a_later_token_changes_nothing_before_it(spec: ModelSpec) -> None:
+    model, (tokens, *_) = make(spec), batch()
+    other = np.array(tokens.array)
+    other[:, 7] = (other[:, 7] + 1) % VOCAB.size
+    before, after = (np.asarray(logits(model, each)) for each in (tokens, named(other)))
+    np.testing.assert_array_equal(before[:, :7], after[:, :7])
+    assert (before[:, 7:] != after[:, 7:]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
+    kept, recomputed = (losses(make(changed(spec, remat=remat)), *batch()) for remat in ("none", "full"))
+    for left, right in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6 + 1e-5 * float(jnp.abs(left).max()))
+
+
+def test_rematerialisation_keeps_one_carry_a_block() -> None:
+    def scratch_bytes(remat: str) -> int:
+        model = make(changed(LLAMA, remat=remat, layers=8))
+        return losses.lower(model, *batch(rows=64)).compile().memory_analysis().temp_size_in_bytes
+
+    assert scratch_bytes("full") < 0.5 * scratch_bytes("none")
+
+
+@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_bfloat16_stays_near_and_keeps_wide_what_must_be(spec: ModelSpec) -> None:
+    model, arrays = make(spec), batch()
+    (wide, _), _ = losses(model, *arrays)
+    (narrow, _), gradient = losses(model, *arrays, dtype="bfloat16")
+    assert float(narrow) == pytest.approx(float(wide), rel=0.03)
+    assert float(narrow) != float(wide)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+
+    types = _operand_types(losses.trace(model, *arrays, dtype="bfloat16").jaxpr.jaxpr)
+    assert jnp.dtype("bfloat16") in types["dot_general"]
+    for name in ("exp", "log", "rsqrt", "reduce_max", "reduce_sum"):
+        assert types[name] == {jnp.dtype("float32")}, name
+
+
+def _operand_types(jaxpr: jax.extend.core.Jaxpr) -> dict[str, set[jnp.dtype]]:
+    """Types of the floating-point operands of each primitive, inner programs included."""
+    found: dict[str, set[jnp.dtype]] = {}
+    for equation in jaxpr.eqns:
+        types = {variable.aval.dtype for variable in equation.invars if hasattr(variable.aval, "dtype")}
+        found.setdefault(equation.primitive.name, set()).update(each for each in types if jnp.issubdtype(each, jnp.floating))
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")):
+            program = getattr(inner, "jaxpr", inner)
+            if hasattr(program, "eqns"):
+                for name, types in _operand_types(program).items():
+                    found.setdefault(name, set()).update(types)
+    return found
+
+
+@ARCHITECTURES
+def test_a_sequence_longer_than_the_model_is_refused(spec: ModelSpec) -> None:
+    with pytest.raises(ValueError, match="a sequence of 13 tokens is longer than the model's 12 positions"):
+        logits(make(spec), named(np.zeros((1, LENGTH + 1), np.int32)))
+
+
+@ARCHITECTURES
+def test_a_shorter_sequence_gets_the_same_logits(spec: ModelSpec) -> None:
+    model, (tokens, *_) = make(spec), batch()
+    whole, part = logits(model, tokens), logits(model, named(tokens.array[:, :5]))
+    np.testing.assert_allclose(whole[:, :5], part, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,114 @@
+"""What a model is made of: its parameters, their roles, their number, their work."""
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from halcyon.models import build_model, flops_per_token, parameter_count
+from halcyon.models.roles import Role, roles
+from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
+from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
+from tests.trainer.models.reference import named_leaves
+
+
+def test_parameter_count_is_the_closed_form():
+    h, m, layers, kv = 24, 40, 3, 8
+    block = 2 * h * h + 2 * h * kv + 3 * h * m + 2 * h
+    assert parameter_count(make(LLAMA)) == layers * block + 2 * VOCAB.size * h + h
+    assert parameter_count(make(changed(LLAMA, tie_embeddings=True))) == layers * block + VOCAB.size * h + h
+    block = 4 * (h * h + h) + 2 * 4 * h * h + 4 * h + h + 4 * h
+    assert parameter_count(make(GPT2)) == layers * block + VOCAB.size * h + LENGTH * h + 2 * h
+
+
+def test_parameter_count_of_published_models():
+    """Llama 2 7B has 6,738,415,616 parameters; GPT-2 small 124,439,808."""
+    llama = ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32))
+    gpt2 = ModelSpec(gpt2=Gpt2Spec())
+    for spec, vocab, length, expected in ((llama, 32_000, 4096, 6_738_415_616), (gpt2, 50_257, 1024, 124_439_808)):
+        assert parameter_count(shapes(spec, hax.Axis("vocab", vocab), length)) == expected
+
+
+@ARCHITECTURES
+def test_flops_per_token_agree_with_the_compiler(spec):
+    """XLA's own count of one block's gradient, which sees softmax, norms and masks too, is a little more and never less."""
+    wide = changed(spec, layers=1, hidden_size=96, heads=6, intermediate_size=256)
+    rows, length = 4, 64
+    model = shapes(wide, length=length)
+    compiled = losses.lower(model, *batch(rows, length)).cost_analysis()["flops"]
+    counted = flops_per_token(wide, length, VOCAB.size) * rows * length
+    assert 1.0 <= compiled / counted < 1.15
+
+
+def test_flops_per_token_by_hand():
+    """GPT-2 small at length 1024: 6 x 123.5 M weights of matrix products + 12 x 12 x 768 x 1024 for attention (PaLM, appendix B)."""
+    weights = 12 * 12 * 768**2 + 768 * 50_257
+    assert flops_per_token(ModelSpec(gpt2=Gpt2Spec()), 1024, 50_257) == 6 * weights + 12 * 12 * 768 * 1024
+
+
+@ARCHITECTURES
+def test_every_leaf_is_an_array(spec):
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(make(spec)))
+
+
+@ARCHITECTURES
+def test_roles_say_what_a_parameter_is_for(spec):
+    model = make(spec)
+    by_path = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
+    expected = {
+        path: Role.EMBEDDING
+        if path in ("embedding/weight", "positions/weight")
+        else Role.NORM
+        if "norm" in path
+        else Role.BIAS
+        if path.endswith("bias")
+        else Role.MATRIX
+        for path in by_path
+    }
+    assert by_path == expected
+    assert {Role.MATRIX, Role.EMBEDDING, Role.NORM} <= set(by_path.values())
+
+
+def test_a_parameter_without_a_role_is_refused():
+    class Bare(eqx.Module):
+        weight: hax.NamedArray
+
+    with pytest.raises(TypeError, match=r"the parameter Bare\.weight has no role"):
+        roles(Bare(hax.zeros(VOCAB)))
+
+
+@ARCHITECTURES
+def test_the_initial_distribution_is_the_spec_s(spec):
+    wide = changed(spec, hidden_size=96, heads=6, intermediate_size=512, initializer_std=0.05)
+    leaves = named_leaves(jax.jit(lambda: build_model(wide, hax.Axis("vocab", 512), hax.Axis("position", 256), key=jax.random.key(0)))())
+    for path, leaf in leaves.items():
+        values = np.asarray(leaf.array)
+        if "norm" in path and path.endswith("weight"):
+            assert (values == 1).all(), path
+        elif path.endswith("bias"):
+            assert (values == 0).all(), path
+        else:
+            into_stream = spec.gpt2 is not None and ("output" in path or "mlp_down" in path)
+            std = 0.05 / np.sqrt(2 * wide.value.layers) if into_stream else 0.05
+            assert values.std() == pytest.approx(std, rel=0.03), path
+            assert abs(values.mean()) < 0.03 * std + 3 * std / np.sqrt(values.size), path
+    drawn = [np.asarray(leaf.array).ravel()[:50] for path, leaf in leaves.items() if "norm" not in path and not path.endswith("bias")]
+    assert len({array.tobytes() for array in drawn}) == len(drawn)
+    for path, leaf in leaves.items():
+        if path.startswith("blocks/mlp") and "norm" not in path and path.endswith("weight"):
+            assert len({layer.tobytes() for layer in np.asarray(leaf.array)}) == wide.value.layers, path
+
+
+@ARCHITECTURES
+def test_parameters_have_the_wanted_type(spec):
+    assert {leaf.dtype for leaf in jax.tree.leaves(make(spec, dtype="bfloat16"))} == {jnp.dtype("bfloat16")}
+
+
+@ARCHITECTURES
+def test_compilation_does_not_grow_with_depth(spec):
+    def operations(layers: int) -> int:
+        return losses.lower(shapes(changed(spec, layers=layers)), *batch()).as_text().count("stablehlo.")
+
+    assert operations(2) == operations(9)
