@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,18 +31,35 @@ def train(document: Document, directory: Path, **options: Any) -> tuple[int, dic
         world.reap()
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus and a root with checkpoints at steps 5 and 10, and a copy of both."""
+    folder = tmp_path_factory.mktemp("pristine")
+    place = folder / "place"
+    code, _, _ = train(run_document(place / "root", slices=1, steps=10), place / "first")
+    assert code == ExitCode.DONE
+    shutil.copytree(place, folder / "copy")
+    return folder
+
+
+@pytest.fixture
+def place(pristine: Path) -> Path:
+    """The folder as it was after the training, at the place that the document names."""
+    shutil.rmtree(pristine / "place")
+    shutil.copytree(pristine / "copy", pristine / "place")
+    return pristine / "place"
+
+
+@pytest.fixture
+def trained(place: Path) -> Document:
+    """The document of the run whose checkpoints are in ``place``."""
+    return run_document(place / "root", slices=1, steps=10)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Document:
-    """A short run of one process."""
+    """A short run of one process that nobody has trained yet."""
     return run_document(tmp_path / "root", slices=1, steps=10)
-
-
-@pytest.fixture
-def trained(run: Document, tmp_path: Path) -> Document:
-    """The same, with checkpoints at steps 5 and 10 of a run that was to have more steps."""
-    code, _, _ = train(run, tmp_path / "first")
-    assert code == ExitCode.DONE
-    return run
 
 
 def changed(document: Document, section: str, **values: Any) -> Document:
@@ -55,8 +73,10 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def data_files(root: Path, step: int) -> list[Path]:
-    return sorted(path for path in root.glob(f"steps/{step:012d}.*/data/**/*") if path.is_file())
+def some_numbers(root: Path, step: int) -> Path:
+    """The largest file of a checkpoint: a chunk of an array."""
+    files = (path for path in root.glob(f"steps/{step:012d}.*/data/**/*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size)
 
 
 def test_a_data_path_with_no_files(run: Document, tmp_path: Path) -> None:
@@ -85,39 +105,39 @@ def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
     ],
 )
 def test_a_changed_run_is_refused_with_what_differs(
-    trained: Document, tmp_path: Path, section: str, values: dict[str, Any], sentence: str
+    trained: Document, place: Path, section: str, values: dict[str, Any], sentence: str
 ) -> None:
-    before = (tmp_path / "root/HEAD").read_bytes()
-    code, report, _ = train(changed(trained, section, **values), tmp_path / "world", attempt=2)
+    before = (place / "root/HEAD").read_bytes()
+    code, report, _ = train(changed(trained, section, **values), place / "world", attempt=2)
     assert code == ExitCode.RUN_CHANGED
     assert sentence in report["message"]
-    assert decode_head((tmp_path / "root/HEAD").read_bytes()).committed == decode_head(before).committed
+    assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
 
 
-def test_a_changed_data_set_is_refused(trained: Document, tmp_path: Path) -> None:
-    (tmp_path / "corpus/0.txt").write_text("something else altogether\n" * 50)
-    code, report, _ = train(trained, tmp_path / "world", attempt=2)
+def test_a_changed_data_set_is_refused(trained: Document, place: Path) -> None:
+    (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
+    code, report, _ = train(trained, place / "world", attempt=2)
     assert code == ExitCode.RUN_CHANGED
     assert "data" in report["message"]
 
 
-def test_two_runs_on_one_root(trained: Document, tmp_path: Path) -> None:
+def test_two_runs_on_one_root(trained: Document, place: Path) -> None:
     other = {**trained, "metadata": {**trained["metadata"], "name": "other"}}
-    code, report, _ = train(other, tmp_path / "world")
+    code, report, _ = train(other, place / "world")
     assert code == ExitCode.ROOT_TAKEN
     assert "tests/tiny" in report["message"].replace("tests.tiny", "tests/tiny")
 
 
-def test_an_older_epoch_is_fenced(trained: Document, tmp_path: Path) -> None:
-    assert train(trained, tmp_path / "world", attempt=5)[0] == ExitCode.DONE
-    code, report, _ = train(trained, tmp_path / "world", attempt=4)
+def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
+    assert train(trained, place / "world", attempt=5)[0] == ExitCode.DONE
+    code, report, _ = train(trained, place / "world", attempt=4)
     assert code == ExitCode.FENCED
     assert report["epochAttempt"] == 5
 
 
-def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_says_so(trained: Document, tmp_path: Path) -> None:
-    flip_a_bit(data_files(tmp_path / "root", 10)[-1])
-    code, _, events = train(trained, tmp_path / "world", attempt=2, resume_step=10)
+def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_says_so(trained: Document, place: Path) -> None:
+    flip_a_bit(some_numbers(place / "root", 10))
+    code, _, events = train(trained, place / "world", attempt=2, resume_step=10)
     assert code == ExitCode.DONE
     fallback = next(event for event in events if event["event"] == "fallback")
     assert fallback["step"] == 5
@@ -127,7 +147,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_falls_back_and_says_so(trained: 
 
 def damage_all(root: Path) -> None:
     for step in (5, 10):
-        flip_a_bit(data_files(root, step)[-1])
+        flip_a_bit(some_numbers(root, step))
 
 
 def remove_all(root: Path) -> None:
@@ -137,10 +157,10 @@ def remove_all(root: Path) -> None:
 
 @pytest.mark.parametrize("fault", [damage_all, remove_all])
 def test_without_a_valid_checkpoint_it_never_starts_again_from_step_0(
-    trained: Document, tmp_path: Path, fault: Callable[[Path], None]
+    trained: Document, place: Path, fault: Callable[[Path], None]
 ) -> None:
-    fault(tmp_path / "root")
-    code, report, events = train(trained, tmp_path / "world", attempt=2, resume_step=10)
+    fault(place / "root")
+    code, report, events = train(trained, place / "world", attempt=2, resume_step=10)
     assert code == ExitCode.NO_VALID_CHECKPOINT
     assert report["cause"] == "noValidCheckpoint"
     assert not any(event["event"] == "step" for event in events)
