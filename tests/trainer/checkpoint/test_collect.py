@@ -5,7 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.store import Store
 from halcyon_api.checkpoint_documents import Head, decode_head, encode_head, step_prefix
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, with_keep
 
@@ -38,6 +42,24 @@ def test_a_deletion_that_was_cut_short_is_taken_up_again(file_root: Root) -> Non
     assert [entry["step"] for entry in file_root.head["committed"]] == [5, 4]
     assert file_root.head["deleting"] == []
     assert len(steps(file_root)) == 2
+
+
+def test_the_mark_goes_first(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle of the data, the checkpoint has no mark any more."""
+    fill(file_root, 1, 2)
+
+    def stop(store: Store, prefix: str) -> None:
+        raise StoreFailure("UNAVAILABLE", "stopped here")
+
+    monkeypatch.setattr(Store, "delete_prefix", stop)
+    with open_root(file_root) as checkpointer:
+        checkpointer.save(3, on(mesh(2, 2), numbers(3)), position(3))
+        checkpointer.finish()
+        assert checkpointer.last_error is not None
+        assert "old checkpoints could not be deleted (UNAVAILABLE: stopped here)" in checkpointer.last_error
+    going = file_root.folder / file_root.head["deleting"][0]
+    assert (going / "MANIFEST.json").exists()
+    assert not (going / "COMMIT").exists()
 
 
 def test_a_half_deleted_checkpoint_is_no_candidate_even_when_head_is_lost(file_root: Root) -> None:

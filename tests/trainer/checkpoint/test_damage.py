@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from halcyon.checkpoint import Restored, list_checkpoints, verify_checkpoint
+from halcyon.checkpoint.verify import encode_commit
 from halcyon.errors import NoValidCheckpoint
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
@@ -130,6 +131,17 @@ def test_exchanged_files_are_never_silent(file_root: Root) -> None:
         (newest.parent / name).write_bytes((older.parent / name).read_bytes())
         assert restore(file_root).step == 1
         put_back(file_root, files)
+
+
+def test_a_manifest_that_was_rewritten_together_with_its_mark_is_seen(file_root: Root) -> None:
+    fill(file_root, 1, 2)
+    entry = list_checkpoints(file_root.spec).committed[0]
+    manifest = file_root.folder / entry.path / "MANIFEST.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"seed":1', b'"seed":2'))
+    (manifest.parent / "COMMIT").write_bytes(encode_commit(manifest.read_bytes(), entry.epoch))
+    restored = restore(file_root)
+    assert restored.step == 1
+    assert restored.skipped[0].reason == "MANIFEST.json does not have the hash that HEAD names"
 
 
 def test_the_fallback_is_recorded_and_nothing_is_deleted(root: Root) -> None:

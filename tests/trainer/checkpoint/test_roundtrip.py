@@ -126,6 +126,18 @@ def test_a_replicated_array_is_written_once_and_a_large_shard_in_parts(file_root
     assert same_bits(restored.state, arrays)
 
 
+def test_zeros_have_a_file_too(file_root: Root) -> None:
+    """Zarr leaves out a chunk that equals its fill value, and then a lost chunk could not be told from one of zeros."""
+    arrays = {"zeros": np.zeros((8, 4), np.float32)}
+    fill(file_root, 1, make=lambda step: on(mesh(4, 2), arrays, {"zeros": PartitionSpec("fsdp")}))
+    names = [path.name for path in file_root.files() if "/zeros/c/" in str(path)]
+    assert len(names) == 4
+    with open_root(file_root) as checkpointer:
+        restored = checkpointer.restore({"zeros": np.zeros((8, 4), np.float32)})
+    assert restored is not None
+    assert same_bits(restored.state, arrays)
+
+
 def test_the_files_are_plain_zarr_for_others_to_read(file_root: Root) -> None:
     import tensorstore as ts
 

@@ -359,7 +359,7 @@ class Checkpointer:
         try:
             self._head = self._saver.save(prefix, snapshot, about)
         except Abandoned:
-            return
+            error = "the process gave it up"
         except Fenced as fenced:
             self._fatal = fenced
             error = str(fenced)

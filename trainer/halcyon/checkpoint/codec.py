@@ -1,11 +1,13 @@
-"""Arrays to the bytes of Zarr v3 files and back, by TensorStore, with ``crc32c`` as the last codec of every chunk.
+"""Arrays to the bytes of Zarr v3 files, by TensorStore, with ``crc32c`` as the last codec of every chunk; and back.
 
-The encoding happens against a key-value store in memory, so that the bytes are known (and hashed for the manifest) before any store sees
-them, and are checked against that hash before anything decodes them.
+The encoding happens against a key-value store in memory, so that the bytes are known, and hashed for the manifest, before any store sees
+them. On the way back that hash has been checked before anything is decoded, so decoding is no more than a view: three copies into fresh
+memory, through TensorStore, would cost more than all the rest. Readers of other making have the ``crc32c``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ import tensorstore as ts
 
 from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region
 from halcyon_api.checkpoint_documents import ManifestLeaf
+
+_CRC_BYTES = 4
 
 
 def zarr_metadata(leaf: ManifestLeaf) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def zarr_metadata(leaf: ManifestLeaf) -> dict[str, Any]:
 
 
 class LeafCodec:
-    """Encodes and decodes the chunks of one leaf. Threads may share it as long as they work on different chunks.
+    """Encodes the chunks of one leaf. Threads may share it as long as they work on different chunks.
 
     Raises:
         ValueError: Zarr has no such type of elements.
@@ -56,19 +60,19 @@ class LeafCodec:
     def encode(self, indices: Sequence[int], chunk: np.ndarray) -> bytes:
         """The file of a chunk."""
         key = chunk_key(indices)
-        self._array[chunk_region(self._leaf, indices)].write(chunk).result()
+        self._array[chunk_region(self._leaf, indices)].write(chunk, can_reference_source_data_indefinitely=True).result()
         data = self._files.read(key).result().value
         self._files.write(key, None).result()
         return data
 
-    def decode(self, indices: Sequence[int], data: bytes) -> np.ndarray:
-        """The chunk of a file.
 
-        Raises:
-            ValueError: The bytes do not fit the leaf or their checksum.
-        """
-        key = chunk_key(indices)
-        self._files.write(key, data).result()
-        chunk = self._array[chunk_region(self._leaf, indices)].read().result()
-        self._files.write(key, None).result()
-        return chunk
+def decode(leaf: ManifestLeaf, indices: Sequence[int], data: bytes, dtype: np.dtype) -> np.ndarray:
+    """The chunk of a file whose bytes have been checked against the manifest: a view of them, without the checksum at their end.
+
+    Raises:
+        ValueError: The file has another size than the chunk.
+    """
+    shape = [part.stop - part.start for part in chunk_region(leaf, indices)]
+    if len(data) != math.prod(shape) * dtype.itemsize + _CRC_BYTES:
+        raise ValueError(f"{len(data)} bytes are no {dtype.name}{shape} with a checksum")
+    return np.frombuffer(data, dtype.newbyteorder("<"), math.prod(shape)).reshape(shape)

@@ -18,6 +18,7 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, Epoch, F
 PROBE_KEY = "PROBE"
 QUARANTINE_PREFIX = "quarantine/"
 _TRIES = 20
+_CONTENDERS = 6
 
 
 def take_root(
@@ -117,9 +118,10 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
 
 
 def probe(store: Store, nonce: str) -> None:
-    """See that the root can be written and that it tells two writers apart.
+    """See that the root can be written and that it tells writers apart: of several that come at the same time, one wins.
 
-    The key stays: were it deleted, "must not exist" could come true again under the feet of another process that is probing.
+    At the same time, because a comparison by a read before the write would pass any test that tries one after the other. The key stays:
+    were it deleted, "must not exist" could come true again under the feet of another process that is probing.
 
     Raises:
         RootUnusable: It cannot, or does not.
@@ -128,15 +130,17 @@ def probe(store: Store, nonce: str) -> None:
     try:
         for _ in range(_TRIES):
             before = store.read(PROBE_KEY)
-            first = store.swap(PROBE_KEY, _probe(nonce, 1), before.generation)
-            if first is None:
-                continue  # another process is probing
-            if store.swap(PROBE_KEY, _probe(nonce, 2), before.generation) is None:
+            winners = store.contend(PROBE_KEY, [_probe(nonce, number) for number in range(_CONTENDERS)], before.generation)
+            late = store.swap(PROBE_KEY, _probe(nonce, _CONTENDERS), before.generation)
+            if winners > 1 or late is not None:
+                raise RootUnusable(
+                    f"checkpoint root {store.root} does not honour conditional writes ({winners + (late is not None)} of "
+                    f"{_CONTENDERS + 1} went through where one may), so two writers could overwrite each other there; choose a store that "
+                    "supports If-Match and If-None-Match"
+                )
+            if winners == 1:
                 return
-            raise RootUnusable(
-                f"checkpoint root {store.root} does not honour conditional writes (a stale one went through), so two writers could "
-                "overwrite each other there; choose a store that supports If-Match and If-None-Match"
-            )
+            # None won: another process is probing.
     except StoreFailure as failure:
         if failure.code == "RESOURCE_EXHAUSTED":
             raise RootUnusable(str(as_exit(failure, store.root))) from None

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.checkpoint.codec import LeafCodec
+from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.layout import Leaf, Region, chunk_key, chunk_region, chunks_of, flatten, folder, normal, unflatten, whole
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.store import Store
@@ -94,7 +94,6 @@ class _LeafReader:
 
     def jobs(self) -> list[Callable[[], None]]:
         """One job for each chunk that is needed. They may run side by side: no two write the same elements."""
-        codec = LeafCodec(self._there)
         needed: dict[tuple[int, ...], list[_Key]] = {}
         for key, region in self._regions.items():
             chunks = list(chunks_of(self._there, region))
@@ -102,13 +101,13 @@ class _LeafReader:
                 needed.setdefault(indices, []).append(key)
             if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
                 self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
-        return [lambda indices=indices, keys=keys: self._fill(codec, indices, keys) for indices, keys in needed.items()]
+        return [lambda indices=indices, keys=keys: self._fill(indices, keys) for indices, keys in needed.items()]
 
-    def _fill(self, codec: LeafCodec, indices: tuple[int, ...], keys: list[_Key]) -> None:
+    def _fill(self, indices: tuple[int, ...], keys: list[_Key]) -> None:
         path = f"{folder(self._there.path)}/{chunk_key(indices)}"
         data = read_file(self._store, self._prefix, self._files[path])
         try:
-            chunk = codec.decode(indices, data)
+            chunk = decode(self._there, indices, data, self._leaf.dtype)
         except ValueError as error:
             raise Damaged(f"data/{path} cannot be decoded: {str(error)[:200]}") from None
         held = chunk_region(self._there, indices)
@@ -125,6 +124,6 @@ class _LeafReader:
     def array(self) -> Any:
         """The leaf, on its devices."""
         if self._sharding is None:
-            return self._filled[self._devices[0][1]]
+            return np.array(self._filled[self._devices[0][1]])  # the user's own, and writable
         shards = [jax.device_put(self._filled[key], device) for device, key in self._devices]
         return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,13 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
         return {"driver": "file", "path": f"{root.path}/"}
     if root.scheme == "gs":
         return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
-    spec: dict[str, Any] = {"driver": "s3", "bucket": root.bucket, "path": f"{root.path}/", "s3_request_retries": _RETRIES}
+    spec: dict[str, Any] = {
+        "driver": "s3",
+        "bucket": root.bucket,
+        "path": f"{root.path}/",
+        "s3_request_retries": _RETRIES,
+        "use_conditional_write": True,  # left to itself, the driver compares by a read before the write for some kinds of servers
+    }
     if checkpoint.endpoint:
         spec["endpoint"] = checkpoint.endpoint.rstrip("/")
     if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
@@ -77,9 +83,6 @@ class Store:
         self._abandoned = abandoned
         self._timeout_seconds = timeout_seconds
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
-        if self.root.startswith("s3://"):
-            # Off by default for endpoints other than AWS's own: without it the driver compares by a read before the write.
-            os.environ.setdefault("TENSORSTORE_S3_USE_CONDITIONAL_WRITE", "true")
         self._kvstore: ts.KvStore = self._wait(lambda: ts.KvStore.open(kvstore_spec(checkpoint, os.environ)))
 
     def read(self, key: str) -> Value:
@@ -111,6 +114,11 @@ class Store:
             raise ValueError("an empty generation would be no condition at all")
         return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
 
+    def contend(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
+        """Issue several compare-and-swaps of the same generation at once, and tell how many went through."""
+        futures = [self._start(lambda value=value: self._kvstore.write(key, value, if_equal=generation)) for value in values]
+        return sum(bool(self._wait(lambda future=future: future).generation) for future in futures)
+
     def create(self, key: str, data: bytes) -> bool:
         """Write a key that does not exist yet; False where it does, with other content."""
         present = self.read(key)
@@ -135,11 +143,17 @@ class Store:
         if self._folder is not None:
             _remove_empty_folder(self._folder / prefix)
 
+    def _start(self, start: Callable[[], Any]) -> Any:
+        try:
+            return start()
+        except Exception as error:
+            raise from_tensorstore(error) from None
+
     def _wait(self, start: Callable[[], Any]) -> Any:
         """Wait for the future that `start` returns, in slices, so that abandoned work ends soon."""
         deadline = time.monotonic() + self._timeout_seconds
+        future = self._start(start)
         try:
-            future = start()
             while True:
                 if self._abandoned():
                     raise Abandoned

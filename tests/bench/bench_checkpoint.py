@@ -1,0 +1,139 @@
+"""What a checkpoint costs: how long the loop is held up beside a bare copy to the host, and megabytes a second of save and restore.
+
+Every figure is measured in pairs in one process: a save and a bare copy in turn; a save and the same bytes written to as many plain files
+and synced; a restore and those files read back. The median of the pairs' ratios is what counts on a busy machine.
+
+    python tests/bench/bench_checkpoint.py [--megabytes 256] [--devices 4] [--pairs 7] [--root s3://BUCKET/PATH --endpoint http://HOST:PORT]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.checkpoint import Checkpointer
+from halcyon.parallel.world import World
+from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, Owner
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def make_state(megabytes: int) -> dict[str, jax.Array]:
+    """Twelve matrices sharded by rows over all devices, and a few small arrays, as a model's state has them."""
+    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+    rows = megabytes * (1 << 20) // 4 // 12 // 1024
+    rows -= rows % len(jax.devices())
+    by_rows, everywhere = NamedSharding(mesh, PartitionSpec("fsdp")), NamedSharding(mesh, PartitionSpec())
+    large = jax.jit(lambda number: jnp.full((rows, 1024), number, jnp.float32), out_shardings=by_rows)
+    small = jax.jit(lambda number: jnp.full((1024,), number, jnp.float32), out_shardings=everywhere)
+    return {f"matrix{n}": large(float(n)) for n in range(12)} | {f"norm{n}": small(float(n)) for n in range(6)}
+
+
+def shards(state: dict[str, jax.Array]) -> list[Any]:
+    """What one process has to save."""
+    return [shard.data for array in state.values() for shard in array.addressable_shards if shard.replica_id == 0]
+
+
+def write_plain(folder: Path, arrays: list[np.ndarray]) -> None:
+    """The same bytes to as many files, each synced, side by side as the checkpoint writes them."""
+
+    def write(number: int) -> None:
+        with (folder / str(number)).open("wb") as file:
+            file.write(arrays[number].data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(len(arrays))))
+
+
+def read_plain(folder: Path, arrays: list[np.ndarray]) -> None:
+    """Those files into fresh memory."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: np.fromfile(folder / str(number), np.float32), range(len(arrays))))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--megabytes", type=int, default=256)
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--root", default=None)
+    parser.add_argument("--endpoint", default=None)
+    options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", options.devices)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spec = CheckpointSpec(root=options.root or f"file://{folder}/root", endpoint=options.endpoint)
+        state = jax.block_until_ready(make_state(options.megabytes))
+        template = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), state)
+        arrays = [np.array(shard) for shard in shards(state)]
+        size = sum(array.nbytes for array in arrays) / 1e6
+        blocked, bare, fresh, commits, plain_writes, restores, plain_reads = [[] for _ in range(7)]
+
+        def opened() -> Checkpointer:
+            nothing = Fingerprints(sections={}, documents={})
+            owner = Owner(namespace="bench", name="bench")
+            return Checkpointer.open(
+                spec, owner=owner, epoch=None, fingerprints=nothing, world=World(0, 1), seed=0, mesh={}, expected_step=0
+            )
+
+        with opened() as checkpointer:
+            restored = checkpointer.restore(template)
+            step = restored.step if restored else 0
+            for _ in range(options.pairs):
+                step += 1
+                bare.append(timed(lambda: [np.copyto(to, shard) for to, shard in zip(arrays, shards(state), strict=True)]))
+                fresh.append(timed(lambda: [np.array(shard) for shard in shards(state)]))
+                position = DataPosition(step=step, sequences=0, tokens=0)
+                blocked.append(timed(lambda step=step, position=position: checkpointer.save(step, state, position)))
+                checkpointer.finish()
+                assert checkpointer.last_save is not None
+                commits.append(checkpointer.last_save.commit_seconds)
+                plain_writes.append(timed(lambda: write_plain(folder, arrays)))
+        for _ in range(options.pairs):
+            with opened() as checkpointer:
+                restores.append(timed(lambda checkpointer=checkpointer: checkpointer.restore(template)))
+            plain_reads.append(timed(lambda: read_plain(folder, arrays)))
+
+    def ratio(left: list[float], right: list[float]) -> float:
+        return statistics.median(one / other for one, other in zip(left, right, strict=True))
+
+    def milliseconds(values: list[float]) -> str:
+        return f"{1e3 * statistics.median(values):8.1f} ms"
+
+    def rate(values: list[float]) -> str:
+        return f"{size / statistics.median(values):8.0f} MB/s"
+
+    print(f"{size:.0f} MB in {len(arrays)} shards on {options.devices} devices, {spec.root.split(':')[0]} root, {options.pairs} pairs")
+    print(
+        f"save holds the loop up  {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio {ratio(blocked, bare):.2f}"
+    )
+    print(f"                        {' ' * 11}   bare copy, fresh memory{milliseconds(fresh)}   ratio {ratio(blocked, fresh):.2f}")
+    print(f"save to commit          {rate(commits)}   plain synced files   {rate(plain_writes)}   ratio {ratio(commits, plain_writes):.2f}")
+    print(f"restore, verified       {rate(restores)}   plain files          {rate(plain_reads)}   ratio {ratio(restores, plain_reads):.2f}")
+
+
+if __name__ == "__main__":
+    main()
