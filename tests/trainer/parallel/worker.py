@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.parallel.axes import BATCH, named_sharding
+from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.world import World, join, leave
 from halcyon_api.spec.mesh import ResolvedMesh
 
 DEVICES = 2
-HEARTBEAT_TIMEOUT_SECONDS = 10
+HEARTBEAT_TIMEOUT_SECONDS = 20
 
 
 def tell(**event: Any) -> None:
@@ -79,13 +80,31 @@ def idle(world: World) -> None:
     time.sleep(600)
 
 
+def linger(world: World) -> int:
+    """Leave only once another process is gone: an ordinary end in spite of the loss."""
+    tell(event="idle")
+    assert world.lifeline is not None
+    world.lifeline.lost.wait(600)
+    return 7
+
+
+TASKS = {"talk": talk, "disagree": disagree, "steps": steps, "idle": idle, "linger": linger}
+
+
 def main() -> None:
     coordinator, index, count, task = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     started = time.monotonic()
-    world = join(coordinator, index, count, DEVICES, timeout_seconds=120, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS)
+    world = join(
+        coordinator,
+        index,
+        count,
+        DEVICES,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
+        on_loss=(lambda lost: None) if task == "linger" else end_process,
+    )
     tell(event="joined", seconds=time.monotonic() - started)
     try:
-        code = {"talk": talk, "disagree": disagree, "steps": steps, "idle": idle}[task](world) or 0
+        code = TASKS[task](world) or 0
     except jax.errors.JaxRuntimeError as error:  # as the trainer does: report, and wait for nobody
         tell(event="failed", message=str(error))
         os._exit(1)

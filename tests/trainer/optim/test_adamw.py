@@ -1,0 +1,105 @@
+"""AdamW beside its own definition in numpy; what decays, what is clipped, what the state is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from halcyon.models.roles import Role, roles
+from halcyon.optim import build_optimizer
+from halcyon.optim.adamw import decays
+from halcyon.parallel.axes import shardings
+from halcyon.parallel.mesh import build_mesh
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.optimizer import AdamWSpec, CosineScheduleSpec, OptimizerSpec, ScheduleSpec
+from tests.trainer.models.cases import GPT2, LLAMA, make, shapes
+from tests.trainer.models.reference import named_leaves
+
+STEPS = 20
+SCHEDULE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=5, min_ratio=0.1))
+ADAMW = AdamWSpec(learning_rate=0.02, beta1=0.8, beta2=0.9, weight_decay=0.3, max_gradient_norm=1.0, schedule=SCHEDULE)
+
+
+def rate(number: int) -> float:
+    if number <= 5:
+        return 0.02 * number / 5
+    return 0.02 * (0.1 + 0.9 * (1 + np.cos(np.pi * (number - 5) / (STEPS - 5))) / 2)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 10.0], ids=["unclipped", "clipped"])
+def test_twenty_steps_are_those_of_the_definition(scale):
+    model = make(GPT2)
+    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), STEPS, model)
+    noise = np.random.default_rng(0)
+    paths = list(named_leaves(model))
+    gradients = [[scale * noise.standard_normal(leaf.shape).astype(np.float32) for leaf in jax.tree.leaves(model)] for _ in range(STEPS)]
+
+    @jax.jit
+    def update(model, state, gradient):
+        updates, state = optimizer.update(gradient, state, model)
+        return optax.apply_updates(model, updates), state
+
+    ours, state = model, jax.jit(optimizer.init)(model)
+    expected = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(model)]
+    first, second = [np.zeros_like(each) for each in expected], [np.zeros_like(each) for each in expected]
+    for number in range(1, STEPS + 1):
+        ours, state = update(ours, state, jax.tree.unflatten(jax.tree.structure(model), gradients[number - 1]))
+        norm = np.sqrt(sum((each.astype(np.float64) ** 2).sum() for each in gradients[number - 1]))
+        for index, gradient in enumerate(gradients[number - 1]):
+            g = gradient * min(1.0, 1.0 / norm)
+            first[index] = 0.8 * first[index] + 0.2 * g
+            second[index] = 0.9 * second[index] + 0.1 * g**2
+            direction = first[index] / (1 - 0.8**number) / (np.sqrt(second[index] / (1 - 0.9**number)) + 1e-8)
+            is_matrix = "norm" not in paths[index] and "weight" in paths[index] and paths[index].startswith("blocks/")
+            expected[index] -= rate(number) * (direction + (0.3 * expected[index] if is_matrix else 0))
+    for path, left, right in zip(paths, jax.tree.leaves(ours), expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_decay_touches_matrices_only(spec):
+    model = make(spec)
+    adamw = AdamWSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}))
+    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), STEPS, model)
+    updates = jax.jit(lambda model: optimizer.update(jax.tree.map(jnp.zeros_like, model), optimizer.init(model), model)[0])(model)
+    role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
+    parameters = named_leaves(model)
+    for path, leaf in named_leaves(updates).items():
+        expected = -0.1 * 0.5 * parameters[path].array if role_of[path] is Role.MATRIX else jnp.zeros_like(leaf.array)
+        np.testing.assert_allclose(leaf.array, expected, rtol=1e-6, err_msg=path)
+    touched = {path for path, does in zip(parameters, jax.tree.leaves(decays(model)), strict=True) if does}
+    assert {path.rsplit("/", 1)[-1] for path in touched} == {"weight"}
+    assert not any("norm" in path or path.startswith(("embedding", "positions")) for path in touched)
+
+
+def test_no_clipping_where_none_is_wanted():
+    model = make(LLAMA)
+    unclipped = ADAMW.model_copy(update={"max_gradient_norm": 0.0, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0})
+    optimizer = build_optimizer(OptimizerSpec(adamw=unclipped), STEPS, model)
+    huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e3), model)
+    state = jax.jit(lambda gradient, model: optimizer.update(gradient, optimizer.init(model), model)[1])(huge, model)
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert {float(leaf.max()) for leaf in moments} == {1e3, 1e6}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_state_has_the_type_and_the_sharding_of_the_parameters(dtype):
+    model = shapes(LLAMA, dtype=dtype)
+    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), STEPS, model)
+    state = jax.eval_shape(optimizer.init, model)
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert {leaf.dtype for leaf in moments} == {jnp.dtype(dtype)}
+    assert len(moments) == 2 * len(jax.tree.leaves(model))
+    mesh = build_mesh(ResolvedMesh(replica=1, data=2, fsdp=2, tensor=2))
+    of_parameters = [sharding.spec for sharding in jax.tree.leaves(shardings(model, mesh))]
+    of_moments = [
+        sharding.spec for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings(state, mesh)), strict=True) if leaf.ndim
+    ]
+    assert of_moments == of_parameters * 2
+
+
+def test_the_first_state_is_zero():
+    model = make(LLAMA)
+    state = build_optimizer(OptimizerSpec(adamw=ADAMW), STEPS, model).init(model)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(state))

@@ -1,0 +1,98 @@
+"""The lifeline tells of every end without a farewell, and of no other."""
+
+import queue
+import socket
+
+import pytest
+
+from halcyon.parallel.lifeline import Lifeline
+
+PATIENCE = 30
+
+
+class Losses:
+    """Collects what a lifeline reports."""
+
+    def __init__(self):
+        self._lost = queue.Queue()
+
+    def __call__(self, index: int) -> None:
+        self._lost.put(index)
+
+    def next(self) -> int:
+        return self._lost.get(timeout=PATIENCE)
+
+    def none(self) -> bool:
+        return self._lost.empty()
+
+
+@pytest.fixture
+def centre():
+    """Process 0's end, its invitation and its losses; and how a raw peer connects to it."""
+    losses = Losses()
+    lifeline, invitation = Lifeline.serve(losses)
+    return lifeline, invitation, losses
+
+
+def peer(invitation, index: int, token: str | None = None) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", invitation["port"]))
+    connection.sendall(bytes.fromhex(token or invitation["token"]) + index.to_bytes(4, "big"))
+    return connection
+
+
+def test_process_0_learns_who_is_gone(centre):
+    _, invitation, losses = centre
+    connections = [peer(invitation, index) for index in (1, 2, 3)]
+    connections[1].close()
+    assert losses.next() == 2
+    connections[0].close()
+    assert losses.next() == 1
+    connections[2].close()
+    assert losses.next() == 3
+
+
+def test_a_farewell_is_no_loss(centre):
+    lifeline, invitation, losses = centre
+    polite, rude = peer(invitation, 1), peer(invitation, 2)
+    polite.sendall(b"!")
+    polite.close()
+    rude.close()
+    assert losses.next() == 2
+    assert losses.none()
+    assert lifeline.lost.is_set()
+
+
+def test_others_learn_that_process_0_is_gone():
+    losses = Losses()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Lifeline.connect("127.0.0.1", {"port": server.getsockname()[1], "token": "ab" * 16}, 5, losses)
+        connection, _ = server.accept()
+        assert connection.recv(64) == bytes.fromhex("ab" * 16) + b"\0\0\0\5"
+        connection.close()
+    assert losses.next() == 0
+
+
+def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
+    lifeline, invitation, losses = centre
+    connection = peer(invitation, 1)
+    follower_losses = Losses()
+    follower = Lifeline.connect("127.0.0.1", invitation, 2, follower_losses)
+    lifeline.part()
+    assert connection.recv(1) == b"!"
+    connection.close()
+    assert lifeline.lost.wait(PATIENCE)
+    assert losses.none()
+    assert not follower.lost.is_set()
+    assert follower_losses.none()
+
+
+def test_a_stranger_is_turned_away_and_missed_by_nobody(centre):
+    _, invitation, losses = centre
+    with peer(invitation, 1, token="00" * 16) as stranger:
+        stranger.settimeout(PATIENCE)
+        assert stranger.recv(1) == b""
+    with socket.create_connection(("127.0.0.1", invitation["port"])) as probe:
+        probe.sendall(b"GET /")
+    peer(invitation, 3).close()
+    assert losses.next() == 3
+    assert losses.none()
