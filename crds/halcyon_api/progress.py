@@ -103,5 +103,8 @@ class TerminationReport(ReportModel):
     process_index: int = Field(default=0, ge=0, description="Index of the process among all.")
     step: StepNumber = Field(default=0, description="Steps done.")
     checkpoint_step: StepNumber | None = Field(default=None, description="Step of the newest committed checkpoint.")
+    progress: Progress | None = Field(
+        default=None, description="How far the run was, by process 0: the last numbers, which nobody may have asked for in time."
+    )
     epoch_attempt: int | None = Field(default=None, ge=0, description="Attempt of the epoch that owns the root, when fenced by it.")
     time: Timestamp = Field(description="When the process ended.")

@@ -21,7 +21,7 @@ from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Manifest
 from halcyon_operator.follow import count_restart, follow
 from halcyon_operator.goodput import measure
-from halcyon_operator.history import last_entry, with_end
+from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
 from halcyon_operator.plain import moment, stamp
@@ -161,9 +161,17 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
     update: dict[str, object] = {"finished_at": status.finished_at or stamp(end), "topology": status.topology or _topology(spec)}
     steps, tokens = spec.trainer.steps, spec.trainer.steps * spec.trainer.batch_size * spec.trainer.sequence_length
     final = {"step": steps, "steps": steps, "tokens": tokens, "eta_seconds": None}
-    update["progress"] = (status.progress or Progress()).model_copy(update=final)
+    update["progress"] = _last_progress(observed, status).model_copy(update=final)
     status = with_outlook(status.model_copy(update=update), succeeded_outlook(status, spec), observed.run.generation, now)
     return _finished(observed, status, spec, now)
+
+
+def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
+    """The last numbers of the run: as process 0 left them behind, else as they were last read."""
+    known = status.progress or Progress()
+    world = (status.attempt, status.job_set_restarts)
+    left = (ending.report.progress for ending in observed.endings if ending.world == world and ending.report is not None)
+    return next((shown(progress, known) for progress in left if progress is not None), known)
 
 
 def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:

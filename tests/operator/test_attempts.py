@@ -144,6 +144,13 @@ def test_suspension_and_back() -> None:
     assert (back.status.attempt, back.status.restarts.resumed) == (2, 1)
 
 
+def test_the_last_numbers_are_those_that_the_trainer_left_behind() -> None:
+    left = termination("completed", 0, step=300, progress={"step": 300, "steps": 300, "loss": 1.25, "bitsPerByte": 2.5})
+    pods = [pod(**ended(0, 90, left)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=300)))]
+    done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], pods=pods, head=head(300)), NOW)
+    assert (done.status.progress.step, done.status.progress.loss, done.status.progress.bits_per_byte) == (300, 1.25, 2.5)
+
+
 def test_a_completed_run_is_done_for_good() -> None:
     done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW)
     assert (done.status.phase, done.status.progress.step, done.status.checkpoint.step) == ("Succeeded", 300, 300)

@@ -94,6 +94,7 @@ class _Ending:
             step=known.progress.step,
             checkpoint_step=known.checkpoint.step if known.checkpoint else None,
             epoch_attempt=epoch_attempt,
+            progress=known.progress if self._context.process_index == 0 else None,
         )
         problem = write_termination_report(self._context.termination_log, report)
         if problem:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, TerminationReport
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, TerminationReport
 
 MESSAGE_LENGTH = 2048
 ELLIPSIS = "…"
@@ -31,6 +31,7 @@ def termination_report(
     step: int = 0,
     checkpoint_step: int | None = None,
     epoch_attempt: int | None = None,
+    progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> TerminationReport:
     """The report of a process that ends now. A message of any length is taken; it is cut to what fits."""
@@ -45,6 +46,7 @@ def termination_report(
         step=step,
         checkpoint_step=checkpoint_step,
         epoch_attempt=epoch_attempt,
+        progress=progress,
         time=(clock or Clock()).timestamp(),
     )
 
