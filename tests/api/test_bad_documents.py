@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from halcyon_api.training_run import InvalidRun, load_run, parse_run
 from halcyon_api.validation import find_problems
-
 from tests.api.documents import document
 
 SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from halcyon_api import names
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
@@ -14,7 +15,6 @@ from halcyon_api.spec.accelerator import MAX_CPU_HOSTS, MAX_SLICES, TPU_TABLE
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
-
 from tests.api.documents import document
 
 

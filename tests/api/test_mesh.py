@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from halcyon_api.spec.accelerator import TPU_TABLE, AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, resolve_mesh
 

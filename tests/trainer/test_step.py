@@ -53,7 +53,9 @@ def test_narrow_parameters_are_summed_wide_and_stay_narrow() -> None:
     whole, _ = one_step(1, "bfloat16")
     state, _ = one_step(8, "bfloat16")
     assert state.model["table"].dtype == whole.model["table"].dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(state.model["table"], np.float32), np.asarray(whole.model["table"], np.float32), rtol=0.02, atol=0.01)
+    np.testing.assert_allclose(
+        np.asarray(state.model["table"], np.float32), np.asarray(whole.model["table"], np.float32), rtol=0.02, atol=0.01
+    )
 
 
 def test_a_step_counts_itself_and_hands_the_control_value_on() -> None:
