@@ -11,11 +11,8 @@ from datetime import datetime
 
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.status import RunCheckpoint, TrainingRunStatus
-from halcyon_operator.plain import moment, stamp, text
+from halcyon_operator.plain import LARGEST_EXACT, moment, stamp, text
 from halcyon_operator.views import HeadFound, HeadUnreachable, Observed
-
-_LARGEST = 2**53
-"""Largest whole number that every JSON reader keeps exactly."""
 
 
 def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
@@ -26,7 +23,7 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
         if foreign_owner(observed) is not None:
             return status
         newest = head.head.newest
-        update: dict[str, object] = {"root_attempt": max(status.root_attempt, min(head.head.epoch.attempt, _LARGEST))}
+        update: dict[str, object] = {"root_attempt": max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT))}
         if newest is not None:
             update["checkpoint"] = _from_root(newest, now)
         return status.model_copy(update=update)
@@ -54,11 +51,11 @@ def resume_step(status: TrainingRunStatus) -> int:
 
 def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
     return RunCheckpoint(
-        step=min(step.step, _LARGEST),
-        attempt=min(step.epoch.attempt, _LARGEST),
+        step=min(step.step, LARGEST_EXACT),
+        attempt=min(step.epoch.attempt, LARGEST_EXACT),
         path=text(step.path),
         time=_time(step.time, now),
-        size_bytes=min(step.size_bytes, _LARGEST),
+        size_bytes=min(step.size_bytes, LARGEST_EXACT),
         source="root",
     )
 
@@ -67,7 +64,7 @@ def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
     told = observed.report.checkpoint if observed.report is not None else None
     if told is None:
         return []
-    size = None if told.size_bytes is None else min(told.size_bytes, _LARGEST)
+    size = None if told.size_bytes is None else min(told.size_bytes, LARGEST_EXACT)
     return [_from_trainer(told.step, told.attempt, text(told.path), _time(told.time, now), size)]
 
 
@@ -83,7 +80,7 @@ def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
 
 def _from_trainer(step: int, attempt: int, path: str, time: str, size_bytes: int | None) -> RunCheckpoint:
     return RunCheckpoint(
-        step=min(step, _LARGEST), attempt=min(attempt, _LARGEST), path=path, time=time, size_bytes=size_bytes, source="trainer"
+        step=min(step, LARGEST_EXACT), attempt=min(attempt, LARGEST_EXACT), path=path, time=time, size_bytes=size_bytes, source="trainer"
     )
 
 

@@ -14,6 +14,8 @@ from typing import cast
 MAX_TEXT = 1024
 _MAX_INTEGER = 2**63
 _MAX_COUNT = 2**31 - 1
+LARGEST_EXACT = 2**53
+"""Largest whole number that every JSON reader keeps exactly. Claims beyond it are not believed: no status could hold them."""
 
 
 def dig(value: object, *path: str | int) -> object:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from halcyon_api import names
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, TerminationReport
-from halcyon_operator.plain import count, dig, integer, mapping, moment, sequence, text
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
+from halcyon_operator.plain import LARGEST_EXACT, count, dig, integer, mapping, moment, sequence, text
 from halcyon_operator.views import PodEnding, PodView, Trouble, World
 
 UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
@@ -127,4 +127,6 @@ def _report(message: object, world: World) -> TerminationReport | None:
         report = TerminationReport.model_validate_json(message, by_alias=True, by_name=False)
     except ValidationError:
         return None
-    return report if report.attempt in (0, world[0]) else None
+    progress = report.progress or Progress()
+    claims = (report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, progress.step, progress.steps, progress.tokens)
+    return report if report.attempt in (0, world[0]) and max(claims) <= LARGEST_EXACT else None

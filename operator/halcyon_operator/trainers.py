@@ -13,12 +13,11 @@ from pydantic import ValidationError
 
 from halcyon_api.progress import ProgressReport
 from halcyon_operator.metrics import Metrics
+from halcyon_operator.plain import LARGEST_EXACT
 from halcyon_operator.views import PodView, World
 
 TIMEOUT_SECONDS = 2.0
 MAX_REPORT_BYTES = 65_536
-_LARGEST = 2**53
-"""Largest whole number that every JSON reader keeps exactly."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def parse_report(body: bytes, run: str, world: World) -> Reading:
         return Reading(problem=f"the address answers for {report.run!r}, attempt {report.attempt}, restart {report.restart}")
     progress = report.progress
     numbers = (progress.step, progress.steps, progress.tokens, report.resumed_step or 0)
-    return Reading(report) if max(numbers) <= _LARGEST else Reading(problem="its report has numbers beyond all measure")
+    return Reading(report) if max(numbers) <= LARGEST_EXACT else Reading(problem="its report has numbers beyond all measure")
 
 
 class Trainers:

@@ -29,6 +29,10 @@ from tests.operator.builders import PLATFORM, at, pod, report, rfc
 KEY = ("default", "demo")
 
 
+MAX_ROUNDS = 100
+"""More than any story needs."""
+
+
 class Crash(BaseException):
     """The operator's process dies."""
 
@@ -213,8 +217,10 @@ class World:
         """Looks and ticks until nothing moves any more."""
 
         async def run() -> None:
-            quiet = 0
+            quiet, rounds = 0, 0
             while quiet < 2:
+                rounds += 1
+                assert rounds < MAX_ROUNDS, f"it never comes to rest: {self.status}"
                 before = self.api.writes, sorted(self.api.objects)
                 await self.look()
                 self.tick()

@@ -72,6 +72,12 @@ def test_step_and_epoch_come_from_any_report_of_the_world() -> None:
     assert (end.cause, end.step, end.epoch_attempt) == ("fenced", 41, 7)
 
 
+@pytest.mark.parametrize("claim", ["step", "checkpointStep", "epochAttempt"])
+def test_a_report_of_absurd_numbers_is_not_believed(claim: str) -> None:
+    end = conclude(endings(pod(1, 0, 0, **ended(81, 11, termination("fenced", 81, **{claim: 10**30})))), (1, 0))
+    assert (end.cause, end.step, end.epoch_attempt) == ("fenced", None, None), "the exit code still is"
+
+
 def test_a_report_of_another_attempt_is_not_believed() -> None:
     end = conclude(endings(pod(1, 0, 0, **ended(1, 11, termination("failed", 1, step=40, attempt=9)))), (1, 0))
     assert end.step is None
