@@ -99,16 +99,15 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery,
     return eviction, crash
 
 
-def restart_operator(cluster: Cluster) -> None:
+def restart_operator(cluster: Cluster, place: Place = PLACE) -> None:
     """Delete the operator's pod and return when another one is ready."""
     kubectl = cluster.kubectl
-    where = ["--namespace", PLACE.operator]
-    pods = ["pod", *where, f"--selector=app.kubernetes.io/instance={RELEASE}"]
+    pods = ["pod", "--namespace", place.operator, f"--selector=app.kubernetes.io/instance={RELEASE}"]
     kubectl("delete", *pods, "--wait")
     until(
         lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", "--timeout=5s"),
         timeout_seconds=120,
-        failure=lambda: f"The operator is not back after 120 s: see `kubectl --namespace {PLACE.operator} get pods`.",
+        failure=lambda: f"The operator is not back after 120 s: see `kubectl --namespace {place.operator} get pods`.",
     )
 
 
