@@ -1,5 +1,8 @@
 """The models compute what the papers say, beside an independent float64 implementation."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +73,16 @@ def test_rematerialisation_keeps_one_carry_a_block() -> None:
     assert scratch_bytes("full") < 0.5 * scratch_bytes("none")
 
 
+@ARCHITECTURES
+def test_the_backward_pass_keeps_no_second_copy_of_the_weights(spec: ModelSpec) -> None:
+    model = make(spec)
+    forward = next(each for each in _equations(losses.trace(model, *batch()).jaxpr.jaxpr) if each.primitive.name == "scan")
+    kept = [variable.aval.shape for variable in forward.outvars[forward.params["num_carry"] :]]
+    matrices = {leaf.array.shape for path, leaf in reference.named_leaves(model).items() if path.startswith("blocks/") and leaf.ndim > 2}
+    assert kept
+    assert not matrices & set(kept)
+
+
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_bfloat16_stays_near_and_keeps_wide_what_must_be(spec: ModelSpec) -> None:
     model, arrays = make(spec), batch()
@@ -85,17 +98,22 @@ def test_bfloat16_stays_near_and_keeps_wide_what_must_be(spec: ModelSpec) -> Non
         assert types[name] == {jnp.dtype("float32")}, name
 
 
-def _operand_types(jaxpr: jax.extend.core.Jaxpr) -> dict[str, set[jnp.dtype]]:
-    """Types of the floating-point operands of each primitive, inner programs included."""
+def _equations(program: Any) -> Iterator[Any]:
+    """Every equation of a jaxpr, those of inner programs included."""
+    for equation in program.eqns:
+        yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def _operand_types(program: Any) -> dict[str, set[jnp.dtype]]:
+    """Types of the floating-point operands of each primitive."""
     found: dict[str, set[jnp.dtype]] = {}
-    for equation in jaxpr.eqns:
+    for equation in _equations(program):
         types = {variable.aval.dtype for variable in equation.invars if hasattr(variable.aval, "dtype")}
         found.setdefault(equation.primitive.name, set()).update(each for each in types if jnp.issubdtype(each, jnp.floating))
-        for inner in jax.tree.leaves(equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")):
-            program = getattr(inner, "jaxpr", inner)
-            if hasattr(program, "eqns"):
-                for name, types in _operand_types(program).items():
-                    found.setdefault(name, set()).update(types)
     return found
 
 

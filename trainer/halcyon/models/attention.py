@@ -1,23 +1,26 @@
 """Causal attention in plain XLA.
 
-Scores and softmax are float32 in every precision. Short sequences take one product over all pairs of positions. Longer ones are computed
-a block of queries at a time, each block recomputed in the backward pass, so that memory grows with the sequence length and not with its
-square (the idea of Rabe and Staats 2021; a block sees its whole row of scores, so no running maximum is needed).
+Scores and softmax are float32 in every precision. The backward pass computes them again from queries and keys, because to keep them takes
+memory, and the time to write it, that grow with the square of the sequence length. Short sequences take one product over all pairs of
+positions. Longer ones are computed a block of queries at a time, so that not even the scores of one block of the model are ever all there
+(the idea of Rabe and Staats 2021; a block of queries sees its whole row of scores, so no running maximum is needed).
 """
 
 from __future__ import annotations
 
+import functools
+
 import haliax as hax
-import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
+from halcyon.models.aligned import elementwise, recomputed
 from halcyon.models.blocked import cut, joined
 from halcyon.models.layers import contract
 
 QUERY_BLOCK = 512
-"""Queries of a block. Sequences up to twice as long are not split."""
+"""Queries of a block. Sequences up to twice as long are not cut, and longer ones only where they are a multiple."""
 
 _MASKED = -1e30
 
@@ -43,32 +46,32 @@ def causal_attention(
         key_position: The keys' positions, as many.
         head_size: What a score is summed over.
         segment_ids: (..., position) integers. A query sees only keys of its own segment. None: one segment.
-        block: Queries computed together when the sequence is longer than twice this number.
+        block: Queries computed together when the sequence is a multiple of this number and more than twice as long.
 
     Returns:
         The axes of `query`, in its type.
     """
     query = query * head_size.size**-0.5
     key_segments = None if segment_ids is None else segment_ids.rename({position: key_position})
-    numbers = hax.arange(position)
+    attend = recomputed(functools.partial(_attend, key_position=key_position, head_size=head_size))
+
+    def one(queries: tuple[NamedArray, NamedArray, NamedArray | None]) -> NamedArray:
+        return attend(*queries, key, value, key_segments)
+
+    queries = (query, hax.arange(position), segment_ids)
     if position.size <= 2 * block or position.size % block:
-        return _attend(query, key, value, numbers, segment_ids, key_segments, key_position, head_size)
-
-    @jax.checkpoint
-    def one(part: tuple[NamedArray, NamedArray, NamedArray | None]) -> NamedArray:
-        some, their_numbers, their_segments = part
-        return _attend(some, key, value, their_numbers, their_segments, key_segments, key_position, head_size)
-
-    return joined(jax.lax.map(one, cut((query, numbers, segment_ids), position.size // block)))
+        return one(queries)
+    return joined(jax.lax.map(one, cut(queries, position.size // block)))
 
 
 def _attend(
     query: NamedArray,
-    key: NamedArray,
-    value: NamedArray,
     query_numbers: NamedArray,
     query_segments: NamedArray | None,
+    key: NamedArray,
+    value: NamedArray,
     key_segments: NamedArray | None,
+    *,
     key_position: Axis,
     head_size: Axis,
 ) -> NamedArray:
@@ -81,5 +84,6 @@ def _attend(
     order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
     scores = contract(query, key, head_size, into=jnp.float32, order=order)
     # A bias and not a selection: the backward pass then needs no mask, for a weight of zero has no gradient.
-    weights = hnn.softmax(scores + hax.where(visible, 0.0, _MASKED), axis=key_position)
+    bias = hax.where(visible, 0.0, _MASKED)
+    weights = elementwise(lambda scores, bias: jax.nn.softmax(scores + bias), scores, bias)
     return contract(weights.astype(query.dtype), value, key_position, order=query.axes)

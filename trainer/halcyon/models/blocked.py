@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from haliax import NamedArray
 
+from halcyon.models.aligned import with_array
 from halcyon.parallel.axes import POSITION, is_named
 
 Tree = TypeVar("Tree")
@@ -24,7 +25,7 @@ def cut(tree: Tree, blocks: int) -> Tree:
         at = x.axis_names.index(POSITION)
         shape = x.array.shape
         runs = x.array.reshape(*shape[:at], blocks, shape[at] // blocks, *shape[at + 1 :])
-        return _with_array(x, jnp.moveaxis(runs, at, 0))
+        return with_array(x, jnp.moveaxis(runs, at, 0))
 
     return jax.tree.map(one, tree, is_leaf=is_named)
 
@@ -33,8 +34,4 @@ def joined(x: NamedArray) -> NamedArray:
     """What `cut` took apart, together again."""
     at = x.axis_names.index(POSITION)
     runs = jnp.moveaxis(x.array, 0, at)
-    return _with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))
-
-
-def _with_array(x: NamedArray, array: jax.Array) -> NamedArray:
-    return jax.tree.unflatten(jax.tree.structure(x), [array])
+    return with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))

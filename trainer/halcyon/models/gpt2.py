@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import equinox as eqx
 import haliax as hax
-import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.aligned import elementwise, recomputed
 from halcyon.models.attention import causal_attention
 from halcyon.models.causal_lm import CausalLM
-from halcyon.models.layers import Embedding, LayerNorm, Linear, add_wide, scanned
+from halcyon.models.layers import Embedding, LayerNorm, Linear, add_wide
+from halcyon.models.stack import Stack
 from halcyon.parallel import axes
 from halcyon_api.spec.model import Gpt2Spec
 
@@ -120,7 +121,7 @@ class Gpt2Block(eqx.Module):
     def __call__(self, x: NamedArray, segment_ids: NamedArray | None) -> NamedArray:
         """(..., position, embed) to the same."""
         x = x + self.attention(self.attention_norm(x), segment_ids)
-        hidden = hnn.gelu(self.mlp_up(self.mlp_norm(x)), approximate=True)  # the tanh form, as in the published model
+        hidden = elementwise(recomputed(jax.nn.gelu), self.mlp_up(self.mlp_norm(x)))  # the tanh form, as in the published model
         return hax.auto_sharded(x + self.mlp_down(hidden))
 
 
@@ -129,7 +130,7 @@ class Gpt2(CausalLM):
 
     embedding: Embedding
     positions: Embedding
-    blocks: hnn.Stacked[Gpt2Block]
+    blocks: Stack[Gpt2Block]
     norm: LayerNorm
     vocab: Axis = eqx.field(static=True)
     max_position: Axis = eqx.field(static=True)
@@ -144,7 +145,7 @@ class Gpt2(CausalLM):
         return Gpt2(
             embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
             positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=scanned(Gpt2Block.init(spec, dtype, keys=keys), at.layers, spec.remat),
+            blocks=Stack(at.layers, spec.remat, Gpt2Block.init(spec, dtype, keys=keys)),
             norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
             vocab=vocab,
             max_position=max_position,
@@ -156,7 +157,7 @@ class Gpt2(CausalLM):
         position = self._position_axis(tokens)
         learned = self.positions.weight.slice(self.max_position, position)
         x = hax.auto_sharded(add_wide(self.embedding(tokens, compute_dtype), learned))
-        x = self.blocks.fold_via(lambda block, carry: block(carry, segment_ids))(x)
+        x = self.blocks.fold(lambda block, x: block(x, segment_ids), x)
         return self.norm(x)
 
     @property

@@ -12,26 +12,17 @@ refuse.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
 
 import equinox as eqx
 import haliax as hax
-import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from haliax.axis import AxisSelection
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.aligned import elementwise, recomputed
 from halcyon.models.roles import Role, parameter
-from halcyon_api.spec.model import Remat
-
-Block = TypeVar("Block", bound=eqx.Module)
-
-
-def scanned(blocks: Block, layers: Axis, remat: Remat) -> hnn.Stacked[Block]:
-    """Blocks whose parameters have the axis `layers` in front, as a module to fold over: one scan, compiled once for all of them."""
-    return hnn.Stacked(blocks, layers, hnn.ScanCheckpointPolicy.from_bool_or_str(remat == "full"))
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
@@ -69,7 +60,7 @@ def contract(
 
 def add_wide(x: NamedArray, y: NamedArray) -> NamedArray:
     """``x + y`` in float32, given back in the type of `x`: the gradient of what is broadcast is then a float32 sum."""
-    return (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
+    return elementwise(lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype), x, y)
 
 
 class Linear(eqx.Module):
@@ -134,9 +125,14 @@ class RmsNorm(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""
-        wide = x.astype(jnp.float32)
-        inverse = hax.rsqrt(hax.mean(wide * wide, self.axis) + self.epsilon)
-        return (wide * inverse * self.weight.astype(jnp.float32)).astype(x.dtype)
+        feature = x.axis_names.index(self.axis.name)
+
+        def normalise(x: jax.Array, weight: jax.Array) -> jax.Array:
+            wide = x.astype(jnp.float32)
+            inverse = jax.lax.rsqrt(jnp.mean(wide * wide, feature, keepdims=True) + self.epsilon)
+            return (wide * inverse * weight.astype(jnp.float32)).astype(x.dtype)
+
+        return elementwise(recomputed(normalise), x, self.weight)
 
 
 class LayerNorm(eqx.Module):
@@ -155,7 +151,12 @@ class LayerNorm(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """The axes and the type of `x`."""
-        wide = x.astype(jnp.float32)
-        centred = wide - hax.mean(wide, self.axis)
-        inverse = hax.rsqrt(hax.mean(centred * centred, self.axis) + self.epsilon)
-        return (centred * inverse * self.weight.astype(jnp.float32) + self.bias.astype(jnp.float32)).astype(x.dtype)
+        feature = x.axis_names.index(self.axis.name)
+
+        def normalise(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+            wide = x.astype(jnp.float32)
+            centred = wide - jnp.mean(wide, feature, keepdims=True)
+            inverse = jax.lax.rsqrt(jnp.mean(centred * centred, feature, keepdims=True) + self.epsilon)
+            return (centred * inverse * weight.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+
+        return elementwise(recomputed(normalise), x, self.weight, self.bias)

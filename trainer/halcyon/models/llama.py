@@ -12,16 +12,17 @@ from dataclasses import dataclass
 
 import equinox as eqx
 import haliax as hax
-import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.aligned import elementwise, recomputed
 from halcyon.models.attention import causal_attention
 from halcyon.models.causal_lm import CausalLM
-from halcyon.models.layers import Embedding, Linear, RmsNorm, scanned
+from halcyon.models.layers import Embedding, Linear, RmsNorm
 from halcyon.models.rotary import RotaryTable, rotary_table, rotate
+from halcyon.models.stack import Stack
 from halcyon.parallel import axes
 from halcyon_api.spec.model import LlamaSpec
 
@@ -107,7 +108,7 @@ class SwiGlu(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., embed) to the same."""
-        return self.down(hnn.silu(self.gate(x)) * self.up(x))
+        return self.down(elementwise(recomputed(lambda gate, up: jax.nn.silu(gate) * up), self.gate(x), self.up(x)))
 
 
 class LlamaBlock(eqx.Module):
@@ -139,7 +140,7 @@ class Llama(CausalLM):
     """A Llama decoder."""
 
     embedding: Embedding
-    blocks: hnn.Stacked[LlamaBlock]
+    blocks: Stack[LlamaBlock]
     norm: RmsNorm
     untied_head: Linear | None
     vocab: Axis = eqx.field(static=True)
@@ -156,7 +157,7 @@ class Llama(CausalLM):
         keys = iter(jax.random.split(key, 9))
         return Llama(
             embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
-            blocks=scanned(LlamaBlock.init(spec, dtype, keys=keys), at.layers, spec.remat),
+            blocks=Stack(at.layers, spec.remat, LlamaBlock.init(spec, dtype, keys=keys)),
             norm=RmsNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
             untied_head=None if spec.tie_embeddings else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, key=next(keys)),
             vocab=vocab,
@@ -170,7 +171,7 @@ class Llama(CausalLM):
         """(..., position) tokens to (..., position, embed)."""
         rotary = rotary_table(self._position_axis(tokens), self.head_size, self.rope_theta)
         x = self.embedding(tokens, compute_dtype)
-        x = self.blocks.fold_via(lambda block, carry: block(carry, rotary, segment_ids))(x)
+        x = self.blocks.fold(lambda block, x: block(x, rotary, segment_ids), x)
         return self.norm(x)
 
     @property

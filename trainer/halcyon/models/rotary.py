@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import haliax as hax
+import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+
+from halcyon.models.aligned import elementwise
 
 
 class RotaryTable(NamedTuple):
@@ -35,6 +38,10 @@ def rotary_table(position: Axis, head_size: Axis, theta: float) -> RotaryTable:
 
 def rotate(x: NamedArray, table: RotaryTable, head_size: Axis) -> NamedArray:
     """`x` turned by its positions; the type is kept, the arithmetic is float32."""
-    wide = x.astype(jnp.float32)
-    swapped = hax.roll(wide, head_size.size // 2, head_size)
-    return (wide * table.cosine + swapped * table.sine).astype(x.dtype)
+    feature = x.axis_names.index(head_size.name)
+
+    def turn(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        return (wide * cosine + jnp.roll(wide, head_size.size // 2, feature) * sine).astype(x.dtype)
+
+    return elementwise(turn, x, *table)
