@@ -53,7 +53,7 @@ test: check test-unit test-cluster ## Everything: checks, unit and contract test
 
 .PHONY: test-fast
 test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
-	@$(BIN)/pytest -q -m "not cluster and not slow"
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not cluster and not slow"
 
 .PHONY: test-unit
 test-unit: setup ## Tests without a cluster, the slow ones too
