@@ -5,11 +5,14 @@ A child prints one JSON line for each thing that the test waits for, and ends wi
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
+import secrets
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, ope
 
 
 def say(**event: Any) -> None:
-    """Tell the test."""
-    print(json.dumps(event), flush=True)
+    """Tell the test, in one write, because forked processes share the pipe."""
+    os.write(1, f"{json.dumps(event)}\n".encode())
 
 
 def given_epoch(options: dict[str, Any]) -> Epoch | None:
@@ -66,14 +69,31 @@ def train(root: Root, options: dict[str, Any]) -> None:
     say(event="finished", step=step)
 
 
+def swap(root: Root, options: dict[str, Any]) -> None:
+    """Swap values of many lengths into one key, without end. Each value is its own hash and some bytes."""
+    from halcyon.checkpoint.store import Store
+
+    store = Store(root.spec)
+    generation = store.read("value").generation
+    say(event="swapping", pid=os.getpid())
+    while True:
+        data = os.urandom(secrets.choice([200, 700, 1200, 1500]))
+        generation = store.swap("value", hashlib.sha256(data).digest() + data, generation)
+        assert generation, "nobody else writes"
+
+
 def spawner(root: Root, options: dict[str, Any]) -> None:
-    """For each line read, fork a child that plays `train`, all imports done: a kill then costs no start of an interpreter."""
+    """For each line read, fork a child that plays the role named, all imports done: a kill then costs no start of an interpreter."""
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            jax.config.update("jax_num_cpu_devices", 4)
-            train(root, options)
-            os._exit(0)
+            try:
+                jax.config.update("jax_num_cpu_devices", 4)
+                {"train": train, "swap": swap}[options["play"]](root, options)
+            finally:
+                if sys.exception():
+                    say(event="crashed", text=traceback.format_exc())
+                os._exit(1)
         say(event="started", pid=pid)
         _, status = os.waitpid(pid, 0)
         say(event="over", code=os.waitstatus_to_exitcode(status))

@@ -26,13 +26,13 @@ class Child:
         )
         self.events: list[dict[str, Any]] = []
 
-    def hear(self, event: str | None = None) -> dict[str, Any]:
-        """The next event, of this kind; an empty one when the child has ended."""
+    def hear(self, *kinds: str) -> dict[str, Any]:
+        """The next event, of one of these kinds; an empty one when the child has ended."""
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
             if line.startswith("{"):
                 self.events.append(json.loads(line))
-                if event in (None, self.events[-1]["event"]):
+                if not kinds or self.events[-1]["event"] in kinds:
                     return self.events[-1]
         return {}
 

@@ -84,6 +84,26 @@ def test_what_older_epochs_left_is_deleted_and_what_is_foreign_is_not(root: Root
     assert not any((root.folder / prefix).exists() for prefix in dead)
 
 
+def test_what_a_kill_in_the_first_write_left_is_deleted(file_root: Root) -> None:
+    """A lock file and nothing that is a key."""
+    fill(file_root, 1)
+    left = file_root.folder / step_prefix(2, 1, "killed-1") / "data/x/c"
+    left.mkdir(parents=True)
+    (left / "0.__lock").write_bytes(b"half a chunk")
+    fill(file_root, 2)
+    assert len(steps(file_root)) == 2
+
+
+@pytest.mark.parametrize("leftover", ["HEAD.__lock", "HEAD_0123456789abcdef.__lock", "PROBE.__lock"])
+def test_what_a_killed_writer_left_beside_head_never_gets_into_it(file_root: Root, leftover: str) -> None:
+    """TensorStore's own lock file is what it writes to, and a longer one's end would stay in the next value."""
+    fill(file_root, 1)
+    (file_root.folder / leftover).write_bytes(b"J" * 100_000)
+    fill(file_root, 2)
+    assert list_checkpoints(file_root.spec).head_damage is None
+    assert sorted(path.name for path in file_root.folder.iterdir()) == ["HEAD", "LOCK", "PROBE", "steps"]
+
+
 def test_nothing_is_deleted_by_a_process_that_has_lost_the_root(file_root: Root) -> None:
     """It listed a prefix of the newer epoch: only its look at HEAD after the listing keeps it from deleting that."""
     state = on(mesh(2, 2), numbers(1))

@@ -81,7 +81,7 @@ def test_four_processes_that_swap_one_key_never_lose_a_count(root: Root) -> None
 @pytest.mark.parametrize(
     ("document", "environment", "spec"),
     [
-        ({"root": "file:///data/run/"}, {}, {"driver": "file", "path": "/data/run/"}),
+        ({"root": "file:///data/run/"}, {}, {"driver": "file", "path": "/data/run/", "file_io_locking": {"mode": "none"}}),
         ({"root": "gs://bucket/team/run"}, KEYS, {"driver": "gcs", "bucket": "bucket", "path": "team/run/"}),
         ({"root": "s3://bucket/run"}, {}, S3),
         (
@@ -130,6 +130,16 @@ def test_credentials_are_cleaned_out_of_what_a_store_says(monkeypatch: pytest.Mo
     assert not any(secret in text for secret in (*KEYS.values(), "abc", "deadbeef"))
     assert "\n" not in text
     assert len(text) < 310
+
+
+def test_what_a_killed_writer_left_does_not_get_into_a_value(file_root: Root) -> None:
+    store = Store(file_root.spec)
+    file_root.folder.mkdir()
+    for key in ("written", "swapped"):
+        (file_root.folder / f"{key}.__lock").write_bytes(b"J" * 5000)
+    store.write("written", b"short")
+    assert store.swap("swapped", b"short", store.read("swapped").generation)
+    assert (store.read("written").data, store.read("swapped").data) == (b"short", b"short")
 
 
 def test_a_wait_that_is_abandoned_or_too_long_ends(s3_root: Root) -> None:

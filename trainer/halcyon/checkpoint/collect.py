@@ -57,7 +57,7 @@ def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = 
         keeper: HEAD, of the process that has the root.
         spare: Prefixes of this process that are still in use.
     """
-    listed = prefixes(store.list(STEPS_PREFIX))
+    listed = prefixes(store.list(STEPS_PREFIX) + store.folders(STEPS_PREFIX))
     head = keeper.refresh()  # after the listing: see above
     dead = tuple(prefix for prefix in orphans(listed, head) if prefix not in spare)
     for prefix in dead:

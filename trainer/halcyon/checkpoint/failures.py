@@ -6,6 +6,7 @@ quote the request's credentials. Only the code and a cleaned head of the text ar
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -23,6 +24,19 @@ _MEND = {
     "FAILED_PRECONDITION": "cannot be used; correct spec.checkpoint.root",
     "INVALID_ARGUMENT": "cannot be used; correct spec.checkpoint.root, endpoint and region",
     "UNIMPLEMENTED": "cannot be used; choose another kind of store in spec.checkpoint.root",
+}
+_ERRNO = {
+    errno.EACCES: "PERMISSION_DENIED",
+    errno.EPERM: "PERMISSION_DENIED",
+    errno.EROFS: "PERMISSION_DENIED",
+    errno.ENOSPC: "RESOURCE_EXHAUSTED",
+    errno.EDQUOT: "RESOURCE_EXHAUSTED",
+    errno.ENOTDIR: "FAILED_PRECONDITION",
+    errno.EEXIST: "FAILED_PRECONDITION",
+    errno.ENOENT: "NOT_FOUND",
+    errno.ENOSYS: "UNIMPLEMENTED",
+    errno.ENOLCK: "UNIMPLEMENTED",
+    errno.ENOTSUP: "UNIMPLEMENTED",
 }
 _LASTING = frozenset(_MEND) - {"RESOURCE_EXHAUSTED"}
 
@@ -63,6 +77,13 @@ def from_tensorstore(error: Exception) -> StoreFailure:
     if "[ENOTDIR]" in text or "Not a directory" in text:
         code = "FAILED_PRECONDITION"
     return StoreFailure(code, clean(text[match.end() :] if match else text))
+
+
+def from_os(error: OSError) -> StoreFailure:
+    """Take code and text from an error of the operating system."""
+    return StoreFailure(
+        _ERRNO.get(error.errno or 0, "UNKNOWN"), f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    )
 
 
 def clean(text: str) -> str:

@@ -44,7 +44,7 @@ def list_checkpoints(spec: CheckpointSpec) -> Listing:
         if head is None:
             head = rebuild_head(store)
             damage = damage or ("HEAD is missing" if head else None)
-        found = prefixes(store.list(STEPS_PREFIX))
+        found = prefixes(store.list(STEPS_PREFIX) + store.folders(STEPS_PREFIX))
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
     if head is None:

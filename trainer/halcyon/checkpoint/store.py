@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from typing import Any
 import tensorstore as ts
 
 from halcyon.checkpoint.failures import Abandoned, StoreFailure, from_tensorstore
+from halcyon.checkpoint.locking import exclusive, remove_leftovers
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
+LOCK_KEY = "LOCK"
+"""File of a `file://` root whose lock is held during a compare-and-swap."""
 _WAIT_SLICE_SECONDS = 0.2
 _RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
 """About half a minute in all: a gateway that is being restarted comes back in that time."""
@@ -39,7 +43,8 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
     """
     root = parse_root(checkpoint.root)
     if root.scheme == "file":
-        return {"driver": "file", "path": f"{root.path}/"}
+        # Not locked by the driver, which would mix values after a kill; see `locking`.
+        return {"driver": "file", "path": f"{root.path}/", "file_io_locking": {"mode": "none"}}
     if root.scheme == "gs":
         return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
     spec: dict[str, Any] = {
@@ -112,12 +117,19 @@ class Store:
         """
         if not generation:
             raise ValueError("an empty generation would be no condition at all")
+        if self._folder is None:
+            return self._swap(key, data, generation)
+        with exclusive(self._folder / LOCK_KEY, timeout_seconds=self._timeout_seconds, abandoned=self._abandoned):
+            remove_leftovers(self._folder / key)
+            return self._swap(key, data, generation)
+
+    def _swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
         return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
 
     def contend(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
         """Issue several compare-and-swaps of the same generation at once, and tell how many went through."""
-        futures = [self._start(lambda value=value: self._kvstore.write(key, value, if_equal=generation)) for value in values]
-        return sum(bool(self._wait(lambda future=future: future).generation) for future in futures)
+        with ThreadPoolExecutor(len(values)) as pool:
+            return sum(won is not None for won in pool.map(lambda value: self.swap(key, value, generation), values))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a key that does not exist yet; False where it does, with other content."""
@@ -131,6 +143,15 @@ class Store:
         keys = self._wait(lambda: self._kvstore.list(_range(prefix)))
         return sorted(os.fsdecode(key) for key in keys)
 
+    def folders(self, prefix: str) -> list[str]:
+        """Folders directly below a prefix, with a slash at their end, where the root is one of files; else none.
+
+        A process that was killed while it wrote the first file below a prefix leaves a folder with nothing in it that is a key.
+        """
+        if self._folder is None or not (self._folder / prefix).is_dir():
+            return []
+        return sorted(f"{prefix}{path.name}/" for path in (self._folder / prefix).iterdir() if path.is_dir())
+
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
         self._wait(lambda: self._kvstore.write(key, None))
@@ -143,17 +164,11 @@ class Store:
         if self._folder is not None:
             _remove_empty_folder(self._folder / prefix)
 
-    def _start(self, start: Callable[[], Any]) -> Any:
-        try:
-            return start()
-        except Exception as error:
-            raise from_tensorstore(error) from None
-
     def _wait(self, start: Callable[[], Any]) -> Any:
         """Wait for the future that `start` returns, in slices, so that abandoned work ends soon."""
         deadline = time.monotonic() + self._timeout_seconds
-        future = self._start(start)
         try:
+            future = start()
             while True:
                 if self._abandoned():
                     raise Abandoned
