@@ -30,7 +30,7 @@ class Gateway:
     environment: dict[str, str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """versitygw on a free port; each top folder is a bucket."""
     program = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(VERSITYGW, "versitygw")
