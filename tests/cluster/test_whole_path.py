@@ -157,3 +157,9 @@ def test_the_store_holds_what_the_status_says(path: Path, undisturbed: list[Loss
     assert run.status.progress is not None
     assert run.status.progress.step == STEPS
     assert run.status.checkpoint.path.startswith(f"steps/{STEPS:012d}.000001.")
+
+
+def test_the_operator_never_wanted_a_right_that_it_lacks(path: Path, undisturbed: list[Loss]) -> None:
+    said = path.devcluster.kubectl("logs", f"deployment/{RELEASE}", "--namespace", path.place.operator)
+    assert said
+    assert "forbidden" not in said.lower()
