@@ -56,8 +56,8 @@ test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not cluster and not slow"
 
 .PHONY: test-unit
-test-unit: setup ## Tests without a cluster, the slow ones too
-	@$(BIN)/pytest -q -m "not cluster"
+test-unit: test-fast ## Tests without a cluster, the slow ones too
+	@$(BIN)/pytest -q -m "slow and not cluster"
 
 .PHONY: test-cluster
 test-cluster: setup ## Tests on the development cluster (root where there is no Docker)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from halcyon.context import Context, resolve_context
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
@@ -48,7 +48,7 @@ def run_training(
         restart=context.epoch.restart if context.epoch else 0,
         process_index=context.process_index,
     )
-    log = open_log(sys.stdout, identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
+    log = open_log(_own_stdout(), identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
     reporter = RunReporter(identity, _plan(context), log)
     ending = _Ending(context, reporter)
     signal.signal(signal.SIGTERM, ending.before_joining)
@@ -128,6 +128,14 @@ def _plan(context: Context) -> RunPlan:
 
     flops = flops_per_token(spec.model, spec.trainer.sequence_length, build_tokenizer(spec.tokenizer).vocab_size)
     return replace(plan, flops_per_token=flops, peak_flops_per_second=generation.peak_flops_per_second * context.topology.devices)
+
+
+def _own_stdout() -> TextIO:
+    """Standard output for the log alone: libraries that print to file descriptor 1 (gloo does) are sent to standard error."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
 
 
 def _leave_unstarted(error: BadConfiguration, environ: Mapping[str, str]) -> NoReturn:

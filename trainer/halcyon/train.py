@@ -112,6 +112,7 @@ def train(
                 checkpointer.finish()
             finally:
                 loop.close()
+                checkpointer.close()
         except TrainerExit:
             leave(world)  # all processes came to the same end; whoever goes first must not look like a crash to the others
             raise
