@@ -6,7 +6,7 @@ import os
 # faster. It must be said before JAX starts its backend.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
