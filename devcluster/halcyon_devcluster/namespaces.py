@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon_devcluster.addresses import Addresses
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.paths import HIDDEN_IN_NODE
+from halcyon_devcluster.waiting import holds_within
 
 # What the kubelet wants (k8s.io/kubernetes pkg/kubelet/cm, setupKernelTunables): path below /proc/sys → value.
 KERNEL_SETTINGS = {
@@ -75,3 +78,22 @@ def cable_commands(anchor: int, addresses: Addresses) -> list[list[str]]:
         *(enter(anchor, command) for command in inside),
         ["ip", "route", "add", str(addresses.block), "via", str(addresses.node), "dev", link],
     ]
+
+
+def unplug(link: str) -> None:
+    """Remove the host's end of the cable; no error if it is not there.
+
+    The kernel removes it too, some time after the last process of the node's network namespace has ended: either may come first, and
+    the kernel may come between our look and our command.
+
+    Raises:
+        DevclusterError: the link is still there and cannot be removed.
+    """
+    path = Path("/sys/class/net") / link
+    if not path.exists():
+        return
+    try:
+        run(["ip", "link", "delete", link])
+    except DevclusterError:
+        if not holds_within(lambda: not path.exists(), timeout_seconds=5):
+            raise

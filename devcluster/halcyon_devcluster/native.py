@@ -30,7 +30,7 @@ from halcyon_devcluster.files import delete, filesystem_type, last_line, link_to
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.loading import load_archive, load_from_buildah, local_archive
 from halcyon_devcluster.lock import exclusive
-from halcyon_devcluster.namespaces import anchor_command, cable_commands, enter, write_kernel_settings
+from halcyon_devcluster.namespaces import anchor_command, cable_commands, enter, unplug, write_kernel_settings
 from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.processes import Processes
 from halcyon_devcluster.progress import Progress
@@ -260,9 +260,7 @@ class NativeCluster:
             self._processes.stop("containerd")
             self._containerd_dirty.unlink(missing_ok=True)
         self._group.kill()
-        link = Addresses(self.paths.name, IPv4Network("10.0.0.0/16")).host_link
-        if Path(f"/sys/class/net/{link}").exists():
-            run(["ip", "link", "delete", link])
+        unplug(Addresses(self.paths.name, IPv4Network("10.0.0.0/16")).host_link)
         self._group.remove()
         if self.paths.state.is_dir():
             for path in self.paths.state.iterdir():
