@@ -50,7 +50,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     context = resolve_context(options.run, {})
-    settings = context.run.spec.trainer.model_copy(update={"steps": options.steps})
+    no_evaluation = context.run.spec.trainer.evaluation.model_copy(update={"every_steps": 0})  # work of its own, not the loop's cost
+    settings = context.run.spec.trainer.model_copy(update={"steps": options.steps, "evaluation": no_evaluation})
     spec = context.run.spec.model_copy(update={"trainer": settings})
     context = type(context)(**{**context.__dict__, "run": context.run.model_copy(update={"spec": spec})})
     join(None, 0, 1, context.topology.devices)

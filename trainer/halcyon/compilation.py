@@ -22,6 +22,9 @@ from halcyon.checkpoint.store import Store
 PREFIX = "compilation/"
 _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8
+# Of a small Llama's step on two processors: 2.2 s of compilation in place of 5.3 s, and the step takes as long as before, because its
+# time goes into matrix products, which are library calls either way. Level 0 costs 0.6 s, but its steps take half as long again.
+_CPU_OPTIONS: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 
 
 def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    return {"xla_backend_optimization_level": 0} if runs_once else {"xla_cpu_use_fusion_emitters": False}
+    return {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
 
 
 def survives_storage() -> bool:
