@@ -57,7 +57,7 @@ test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
 
 .PHONY: test-unit
 test-unit: test-fast ## Tests without a cluster, the slow ones too
-	@$(BIN)/pytest -q -m "slow and not cluster"
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "slow and not cluster"
 
 .PHONY: test-cluster
 test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
