@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import GCSStore, S3Store
-from pydantic import ValidationError
 
-from halcyon_api.checkpoint_documents import HEAD_KEY, Head
+from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.plain import text
@@ -163,7 +162,6 @@ def _too_large(size_bytes: int) -> HeadUnreachable:
 def parse_head(body: bytes) -> HeadReading:
     """The document in a HEAD. A damaged one is the trainer's to judge."""
     try:
-        return HeadFound(Head.model_validate_json(body, by_alias=True, by_name=False))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        return HeadUnreachable(f"its HEAD is damaged: {'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}")
+        return HeadFound(decode_head(body))
+    except DamagedDocument as damage:
+        return HeadUnreachable(f"its HEAD is damaged: {damage}")

@@ -16,7 +16,9 @@ from rich.console import Console
 from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_cluster
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.progress import ConsoleProgress
+from tests.cluster.whole_path import path, undisturbed
 
+__all__ = ["path", "undisturbed"]
 PROGRESS = ConsoleProgress(Console(stderr=True))
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.checkpoints import UNREACHABLE_SECONDS, Checkpoints
 from halcyon_operator.health import STUCK_SECONDS, WatchEcho
@@ -130,12 +131,16 @@ def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) ->
     allowed = Checkpoints(Metrics(), lambda: 0.0, file_roots=(str(tmp_path),))
     assert read(allowed, root) == HeadAbsent()
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "HEAD").write_text(head(12).head.model_dump_json(by_alias=True))
+    (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head))
     assert read(allowed, root) == head(12)
     (tmp_path / "run" / "HEAD").write_text('{"formatVersion": 9}')
     damaged = read(allowed, root)
     assert isinstance(damaged, HeadUnreachable)
     assert "damaged" in damaged.reason
+    (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head).replace(b'"step":12', b'"step":13'))
+    damaged = read(allowed, root)
+    assert isinstance(damaged, HeadUnreachable)
+    assert "does not have the hash" in damaged.reason
     assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0), root), HeadUnreachable)
     assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0, file_roots=("/elsewhere",)), root), HeadUnreachable)
 
@@ -169,9 +174,9 @@ def test_a_reading_may_be_a_little_old_only_where_that_is_allowed(tmp_path: Path
     now = [0.0]
     checkpoints = Checkpoints(Metrics(), lambda: now[0], file_roots=(str(tmp_path),))
     spec = CheckpointSpec(root=f"file://{tmp_path}")
-    (tmp_path / "HEAD").write_text(head(1).head.model_dump_json(by_alias=True))
+    (tmp_path / "HEAD").write_bytes(encode_head(head(1).head))
     assert read(checkpoints, spec, 10) == head(1)
-    (tmp_path / "HEAD").write_text(head(2).head.model_dump_json(by_alias=True))
+    (tmp_path / "HEAD").write_bytes(encode_head(head(2).head))
     now[0] = 5
     assert read(checkpoints, spec, 10) == head(1)
     found = read(checkpoints, spec, 0)

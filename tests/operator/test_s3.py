@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.metrics import Metrics
@@ -29,7 +30,7 @@ def test_head_is_read_where_it_is(gateway: Gateway, monkeypatch: pytest.MonkeyPa
     assert read(gateway.endpoint) == HeadAbsent()
     place = gateway.folder / "bucket" / "runs" / "demo"
     place.mkdir(parents=True)
-    (place / "HEAD").write_text(head(120, epoch=(3, 1)).head.model_dump_json(by_alias=True))
+    (place / "HEAD").write_bytes(encode_head(head(120, epoch=(3, 1)).head))
     assert read(gateway.endpoint) == head(120, epoch=(3, 1))
 
 

@@ -1,0 +1,127 @@
+"""The whole path in namespaces of its own: object store, operator from its chart, trainers from their image, and a run nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from obstore.store import S3Store
+from rich.console import Console
+
+from halcyon_api.status import TrainingRunStatus
+from halcyon_demo.comparison import Loss, losses
+from halcyon_demo.documents import EXAMPLES, example, load, variant
+from halcyon_demo.install import (
+    RELEASE,
+    STORE,
+    Place,
+    chart_values,
+    install_object_store,
+    install_operator,
+    moved,
+    provide_images,
+    uninstall_operator,
+)
+from halcyon_demo.records import LogLine
+from halcyon_demo.training import RESOURCE, Training
+from halcyon_demo.watch import Watch
+from halcyon_devcluster.forwarding import forwarded
+from halcyon_devcluster.progress import ConsoleProgress
+
+if TYPE_CHECKING:
+    from tests.cluster.conftest import DevCluster
+
+STEPS = 200
+SAVE_EVERY = 20
+
+
+@dataclass(frozen=True)
+class WholePath:
+    """The whole path, installed in namespaces of its own, and the losses of a run that nobody disturbed."""
+
+    devcluster: DevCluster
+    place: Place
+    watch: Watch
+    document: dict[str, Any]
+
+    def training(self, name: str, **checkpoint: Any) -> Training:
+        """A run of a name and a checkpoint root of its own; more members of `spec.checkpoint` by keyword."""
+        document = variant(self.document, name=name)
+        document["spec"]["checkpoint"] |= checkpoint
+        return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.journal, self.place.runs, document)
+
+    def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
+        """The status and the log of a run when it has succeeded."""
+        run = training.wait_for_phase("Succeeded")
+        self.watch.finish_logs(training.name)
+        return run.status, training.lines()
+
+    def suspend(self, training: Training, suspend: bool) -> None:
+        patch = json.dumps({"spec": {"suspend": suspend}})
+        self.devcluster.kubectl("patch", RESOURCE, training.name, "--namespace", self.place.runs, "--type=merge", f"--patch={patch}")
+        if suspend:
+            training.wait_for_phase("Suspended")
+
+    @contextmanager
+    def root(self, name: str) -> Iterator[S3Store]:
+        """The checkpoint root of a run, for reading and for damaging."""
+        (secret,) = (document for path in (EXAMPLES / STORE).glob("*.yaml") for document in load(path) if document["kind"] == "Secret")
+        keys = secret["stringData"]
+        with forwarded(self.devcluster.kubectl, self.place.runs, f"service/{STORE}", 7070) as url:
+            yield S3Store(
+                "checkpoints",
+                prefix=name,
+                endpoint=url,
+                access_key_id=keys["AWS_ACCESS_KEY_ID"],
+                secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+                region="us-east-1",
+                client_options={"allow_http": True},
+            )
+
+    def scale_operator(self, replicas: int) -> None:
+        kubectl, where = self.devcluster.kubectl, ("--namespace", self.place.operator)
+        kubectl("scale", f"deployment/{RELEASE}", f"--replicas={replicas}", *where)
+        kubectl("rollout", "status", f"deployment/{RELEASE}", "--timeout=120s", *where)
+
+
+def small_document(place: Place) -> dict[str, Any]:
+    """The demo's example with a model and steps of some milliseconds."""
+    (document,) = moved([example("stdlib-llama")], place)
+    spec = document["spec"]
+    spec["model"] = {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}
+    spec["trainer"] = {"steps": STEPS, "batchSize": 8, "sequenceLength": 32, "evaluation": {"everySteps": 100, "batches": 1}}
+    spec["checkpoint"]["save"] = {"everySteps": SAVE_EVERY}
+    return document
+
+
+@pytest.fixture(scope="session")
+def path(devcluster: DevCluster) -> Iterator[WholePath]:
+    mark = secrets.token_hex(3)
+    place = Place(runs=f"test-runs-{mark}", operator=f"test-operator-{mark}")
+    cluster = devcluster.cluster
+    images = provide_images(cluster, ConsoleProgress(Console(stderr=True)))
+    try:
+        install_object_store(cluster, images.store, place)
+        install_operator(cluster, chart_values(images, place), place)
+        with Watch(devcluster.kubectl, place.runs) as watch:
+            yield WholePath(devcluster, place, watch, small_document(place))
+    finally:
+        devcluster.kubectl("delete", "namespace", place.runs, "--ignore-not-found")
+        uninstall_operator(cluster, place)
+        devcluster.kubectl("delete", "namespace", place.operator, "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(path: WholePath) -> list[Loss]:
+    training = path.training("undisturbed")
+    training.apply()
+    status, lines = path.finish(training)
+    assert status.restarts.total == 0
+    assert status.checkpoint is not None
+    assert (status.checkpoint.step, status.checkpoint.source) == (STEPS, "root")
+    return losses(lines, training.name)
