@@ -81,7 +81,7 @@ def test_a_run_deleted_in_mid_save_goes_on_from_a_whole_checkpoint(path: WholePa
 
 def test_a_flipped_bit_falls_back_and_says_so(path: WholePath, undisturbed: list[Loss]) -> None:
     training = path.training("flipped")
-    suspended_at(path, training, 90)
+    suspended_at(path, training, 45)
     with path.root(training.name) as root:
         newest, older, *_ = head(root).committed
         flip_a_bit(root, newest)
@@ -96,7 +96,7 @@ def test_a_flipped_bit_falls_back_and_says_so(path: WholePath, undisturbed: list
 
 def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(path: WholePath) -> None:
     training = path.training("ruined")
-    suspended_at(path, training, 50)
+    suspended_at(path, training, 25)
     with path.root(training.name) as root:
         for checkpoint in head(root).committed:
             flip_a_bit(root, checkpoint)

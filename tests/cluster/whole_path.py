@@ -70,8 +70,8 @@ class WholePath:
     @contextmanager
     def root(self, name: str) -> Iterator[S3Store]:
         """The checkpoint root of a run, for reading and for damaging."""
-        (secret,) = (document for path in (EXAMPLES / STORE).glob("*.yaml") for document in load(path) if document["kind"] == "Secret")
-        keys = secret["stringData"]
+        documents = [document for path in (EXAMPLES / STORE).glob("*.yaml") for document in load(path)]
+        keys = next(document["stringData"] for document in documents if document["kind"] == "Secret")
         with forwarded(self.devcluster.kubectl, self.place.runs, f"service/{STORE}", 7070) as url:
             yield S3Store(
                 "checkpoints",
