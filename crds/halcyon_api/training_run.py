@@ -17,11 +17,12 @@ from halcyon_api.base import ApiModel, Seconds, cel
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.data import ByteTokenizerSpec, DataSpec, TokenizerSpec
+from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.status import TrainingRunStatus
 
@@ -34,8 +35,9 @@ SINGULAR = "trainingrun"
 SHORT_NAME = "trun"
 CATEGORY = "training"
 
-FROZEN_SECTIONS = ("model", "tokenizer", "data", "optimizer")
-FROZEN_TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "seed", "precision")
+FROZEN_SECTIONS = ("stage", "model", "tokenizer", "optimizer")
+FROZEN_DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
+FROZEN_TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "stages", "seed", "precision")
 FROZEN_CHECKPOINT_FIELDS = ("root",)
 
 _NAME_RULE = cel(
@@ -75,6 +77,10 @@ class TrainingRunSpec(ApiModel):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When the kubelet pulls the image."
     )
+    stage: Literal["train", "data"] = Field(
+        default="train",
+        description="`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end.",
+    )
     accelerator: AcceleratorSpec = Field(description="The hardware: so many slices of one topology of one type.")
     mesh: MeshSpec = Field(default_factory=MeshSpec, description="How the devices are arranged into named axes.")
     model: ModelSpec = Field(description="The architecture: exactly one member.")
@@ -100,6 +106,7 @@ class TrainingRunSpec(ApiModel):
 
     cel_rules: ClassVar = (
         *(_frozen(section) for section in FROZEN_SECTIONS),
+        *(_frozen(f"data.{field}") for field in FROZEN_DATA_FIELDS),
         *(_frozen(f"trainer.{field}") for field in FROZEN_TRAINER_FIELDS),
         *(_frozen(f"checkpoint.{field}") for field in FROZEN_CHECKPOINT_FIELDS),
         cel(

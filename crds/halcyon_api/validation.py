@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.data import VOCABULARY_MULTIPLE
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec
 
 

@@ -17,7 +17,9 @@ from halcyon.data import Loader, open_dataset
 from halcyon.data.permutation import Permutation
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, StepReport, TelemetryServer
 from halcyon.telemetry.metrics import exposition
-from halcyon_api.spec.data import ByteTokenizerSpec, DataSourceSpec, DataSpec, StdlibSourceSpec, TokenizerSpec
+from halcyon_api.spec.data import DataSpec
+from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec
+from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
 
 STDLIB = DataSpec(sources=[DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec())])

@@ -74,7 +74,7 @@ def test_a_sound_document_is_taken_and_shows_its_defaults(devcluster: DevCluster
     "change",
     [
         {"spec__model__llama__layers": 3},
-        {"spec__data__shuffle": False},
+        {"spec__data__order": {"sequential": {}}},
         {"spec__optimizer": {"adamw": {"learningRate": 0.1}}},
         {"spec__trainer__steps": 20},
         {"spec__trainer__seed": 1},

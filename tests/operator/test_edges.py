@@ -138,7 +138,7 @@ def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) ->
     assert isinstance(damaged, HeadUnreachable)
     assert "damaged" in damaged.reason
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head).replace(b'"step":12', b'"step":13'))
-    damaged = read(allowed, root)
+    damaged = read(Checkpoints(Metrics(), lambda: 0.0, file_roots=(str(tmp_path),)), root)
     assert isinstance(damaged, HeadUnreachable)
     assert "does not have the hash" in damaged.reason
     assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0), root), HeadUnreachable)

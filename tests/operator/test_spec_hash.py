@@ -34,7 +34,7 @@ RESTARTS: list[dict[str, Any]] = [
     {"accelerator__hostResources": {"cpu": "1"}},
     {"mesh": {"ici": {"fsdp": 1, "data": -1}}},
     {"model__llama__layers": 3},
-    {"data__shuffle": False},
+    {"data__order": {"sequential": {}}},
     {"optimizer": {"adamw": {"learningRate": 0.1}}},
     {"trainer__microbatches": 2},
     {"trainer__evaluation": {"everySteps": 5}},

@@ -94,6 +94,6 @@ def test_what_decides_the_numbers_is_fingerprinted_and_nothing_else() -> None:
         ({"spec__trainer__seed": 1}, "spec.trainer"),
         ({"spec__model__llama__layers": 3}, "spec.model"),
         ({"spec__optimizer": {"adamw": {"beta2": 0.9}}}, "spec.optimizer"),
-        ({"spec__data__shuffle": False}, "spec.data"),
+        ({"spec__data__order": {"sequential": {}}}, "spec.data"),
     ):
         assert {name for name, value in sections(**changed).items() if value != reference[name]} == {section}

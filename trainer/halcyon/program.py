@@ -23,7 +23,7 @@ from halcyon.parallel.axes import BATCH, COMPUTE_AXES, POSITION, VOCAB, computin
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.state import BuildState, Model, TrainState, state_builder, state_template
 from halcyon.step import LossSums, StepMetrics, make_train_step
-from halcyon_api.spec.data import VOCABULARY_MULTIPLE
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]

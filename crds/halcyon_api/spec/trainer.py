@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from halcyon_api.base import ApiModel
 
@@ -31,14 +31,31 @@ class EvaluationSpec(ApiModel):
     batches: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=8, description="At most so many batches of the held-out part.")
 
 
+BatchSize = Annotated[int, Field(ge=1, le=16_777_216)]
+SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
+
+
+class TrainerStageSpec(ApiModel):
+    """Other sizes from a step on. What is not given stays as it was."""
+
+    from_step: PositiveStep = Field(description="First step (counted from 0) with these sizes.")
+    batch_size: BatchSize | None = Field(default=None, description="Sequences of one step.")
+    sequence_length: SequenceLength | None = Field(
+        default=None, description="Tokens of a sequence. All lengths of a run must divide the longest one."
+    )
+
+
 class TrainerSpec(ApiModel):
     """The training loop."""
 
     steps: PositiveStep = Field(description="Optimizer steps of the whole run.")
-    batch_size: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
+    batch_size: BatchSize = Field(
         description="Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."
     )
-    sequence_length: Annotated[int, Field(ge=2, le=16_777_216)] = Field(default=1024, description="Tokens of a sequence.")
+    sequence_length: SequenceLength = Field(default=1024, description="Tokens of a sequence.")
+    stages: Annotated[list[TrainerStageSpec], Field(max_length=32)] = Field(
+        default=[], description="Other batch sizes and sequence lengths from certain steps on, in rising order of steps."
+    )
     microbatches: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=1,
         description="Parts in which a step's batch is computed, one after the other, to save memory. The result is the same.",
@@ -49,3 +66,12 @@ class TrainerSpec(ApiModel):
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
     log_every_steps: PositiveStep = Field(default=1, description="Write a line of metrics after every so many steps.")
+
+    @model_validator(mode="after")
+    def _stages_rise(self) -> Self:
+        first = 0
+        for stage in self.stages:
+            if stage.from_step <= first:
+                raise ValueError("stages must be in rising order of fromStep")
+            first = stage.from_step
+        return self

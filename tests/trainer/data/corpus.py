@@ -12,15 +12,9 @@ from halcyon.data.order import Order
 from halcyon.data.stream import TokenStream
 from halcyon.data.tokenizer import Tokenizer
 from halcyon.data.windows import split_windows, window_count
-from halcyon_api.spec.data import (
-    ByteTokenizerSpec,
-    DataSourceSpec,
-    DataSpec,
-    StdlibSourceSpec,
-    TextSourceSpec,
-    TokenizerSpec,
-    ValidationSpec,
-)
+from halcyon_api.spec.data import DataSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, ValidationSpec
+from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
+from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import EvaluationSpec, TrainerSpec
 
 TOKENIZER = TokenizerSpec(byte=ByteTokenizerSpec())
@@ -43,7 +37,8 @@ def open_text(
     shuffle: bool = True,
     every_steps: int = 0,
 ) -> Dataset:
-    data = DataSpec(sources=[text_source(*paths, name=name)], shuffle=shuffle, validation=ValidationSpec(fraction=fraction))
+    order = OrderSpec(random=RandomOrderSpec()) if shuffle else OrderSpec(sequential=SequentialOrderSpec())
+    data = DataSpec(sources=[text_source(*paths, name=name)], order=order, validation=ValidationSpec(fraction=fraction))
     trainer = TrainerSpec(
         steps=1, batch_size=1, sequence_length=sequence_length, seed=seed, evaluation=EvaluationSpec(every_steps=every_steps)
     )

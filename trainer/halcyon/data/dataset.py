@@ -22,7 +22,8 @@ from halcyon.data.stream import TokenStream, build_stream
 from halcyon.data.tokenizer import Tokenizer, build_tokenizer
 from halcyon.data.windows import MAX_WINDOWS, Split, split_windows, window_count
 from halcyon.errors import BadConfiguration
-from halcyon_api.spec.data import DataSpec, TokenizerSpec
+from halcyon_api.spec.data import DataSpec
+from halcyon_api.spec.tokenizer import TokenizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
 
 LAYOUT_VERSION = 1
@@ -159,5 +160,5 @@ def open_dataset(data: DataSpec, tokenizer: TokenizerSpec, trainer: TrainerSpec)
             f"spec.data.validation.fraction: {fraction:g} of {total} sequences holds none out, but spec.trainer.evaluation.everySteps asks "
             "for evaluations; raise the fraction, give more text, or set everySteps to 0"
         )
-    order = Order(sequences=split.training, seed=trainer.seed, source=source.name, shuffle=data.shuffle)
+    order = Order(sequences=split.training, seed=trainer.seed, source=source.name, shuffle=data.order.sequential is None)
     return Dataset(stream, built, sequence_length=trainer.sequence_length, split=split, order=order)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
-from halcyon_api.spec.data import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
+from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
 
 _TEST_SUITES = frozenset({"test", "tests", "idle_test"})
 _MACHINE_SPECIFIC = re.compile(r"_sysconfigdata|(site|user)customize\.py$")

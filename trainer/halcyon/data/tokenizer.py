@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from halcyon_api.spec.data import TokenizerSpec
+from halcyon_api.spec.tokenizer import TokenizerSpec
 
 
 class Tokenizer(Protocol):

@@ -1,0 +1,178 @@
+"""``spec.data.sources``: where the text is, how a row of it reads, and how it is laid out into sequences."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from halcyon_api.base import ApiModel, OneOf, cel
+from halcyon_api.spec.tokenizer import Uri
+
+SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
+Row = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
+
+_PATHS = "Files, directories (all files below, of the kind's endings) or globs: paths, file://, s3://, gs://, https:// or hf://datasets/…"
+
+
+class StdlibSourceSpec(ApiModel):
+    """The Python standard library of the trainer's interpreter: real text that is on every machine."""
+
+    include: Annotated[
+        list[Literal["source", "documentation"]],
+        Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = Field(
+        default=["source", "documentation"],
+        description="`source`: the library's modules. `documentation`: the language reference that `help()` shows.",
+    )
+
+
+class TextSourceSpec(ApiModel):
+    """Plain text files; one file is one document."""
+
+    paths: Paths = Field(description=_PATHS)
+
+
+class JsonlSourceSpec(ApiModel):
+    """JSON Lines, plain, `.gz` or `.zst`; one line is one row."""
+
+    paths: Paths = Field(description=_PATHS)
+
+
+class ParquetSourceSpec(ApiModel):
+    """Parquet files; one row is one row."""
+
+    paths: Paths = Field(description=_PATHS)
+
+
+class HuggingFaceSourceSpec(ApiModel):
+    """A data set by name, through Hugging Face's `datasets` where the image has it."""
+
+    dataset: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] = Field(
+        description="Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load."
+    )
+    config: FieldName | None = Field(default=None, description="Configuration of the data set.")
+    split: FieldName = Field(default="train", description="Split of the data set.")
+    revision: FieldName | None = Field(default=None, description="Commit or tag. Give one: what is newest may change under a run.")
+
+
+class TextFormatSpec(ApiModel):
+    """Each row is a text."""
+
+    field: FieldName = Field(default="text", description="Field of a row that holds the text. Plain text files have no fields.")
+
+
+class ChatFormatSpec(ApiModel):
+    """Each row is a conversation."""
+
+    messages_field: FieldName = Field(default="messages", description="Field with the list of messages: role, content, tool calls.")
+    tools_field: FieldName | None = Field(default=None, description="Field with the tools that the template shows.")
+    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
+        default=None,
+        description=(
+            "Jinja template with `{% generation %}` around what the assistant says. Default: Halcyon's own, of <|user_start|> and its like."
+        ),
+    )
+    system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
+        default=None, description="System message of conversations that have none."
+    )
+    loss_on: Literal["assistant", "all"] = Field(default="assistant", description="Which tokens count in the loss.")
+
+
+class PreferenceFormatSpec(ApiModel):
+    """Each row is a pair of conversations, one preferred to the other."""
+
+    chosen_field: FieldName = Field(default="chosen", description="Field with the preferred messages.")
+    rejected_field: FieldName = Field(default="rejected", description="Field with the other messages.")
+    template: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(default=None, description="As in `chat`.")
+
+
+class PrebuiltFormatSpec(ApiModel):
+    """Each row is a list of token ids."""
+
+    tokens_field: FieldName = Field(default="tokens", description="Field with the token ids.")
+    weights_field: FieldName | None = Field(default=None, description="Field with a loss weight, 0 to 1, for each token id.")
+
+
+class FormatSpec(OneOf):
+    """How a row reads: exactly one member."""
+
+    text: TextFormatSpec | None = Field(default=None, description="A text.")
+    chat: ChatFormatSpec | None = Field(default=None, description="A conversation.")
+    preference: PreferenceFormatSpec | None = Field(default=None, description="A preferred and a rejected conversation.")
+    prebuilt: PrebuiltFormatSpec | None = Field(default=None, description="Token ids.")
+
+
+class ConcatenateSpec(ApiModel):
+    """All documents one after the other, cut every `sequenceLength` tokens. Nothing is dropped or padded but the end."""
+
+
+class PackSpec(ApiModel):
+    """Whole documents, neighbours together, as many as fit."""
+
+    max_segments: Annotated[int, Field(ge=1, le=65_536)] = Field(default=64, description="At most so many documents in a sequence.")
+    too_long: Literal["left", "right", "drop", "raise"] = Field(
+        default="left",
+        description="Of a document longer than a sequence keep the left end, keep the right end, drop it, or stop with an error.",
+    )
+
+
+class BestFitSpec(ApiModel):
+    """Every sequence begins with a document and is full: the longest that fits is taken, and the last one is cropped."""
+
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1000, description="Documents among which the best fit is sought.")
+
+
+class LayoutSpec(OneOf):
+    """How documents become sequences: exactly one member."""
+
+    concatenate: ConcatenateSpec | None = Field(default=None, description="Concatenate and cut.")
+    pack: PackSpec | None = Field(default=None, description="Whole documents, neighbours together.")
+    best_fit: BestFitSpec | None = Field(default=None, description="Full sequences that begin with a document.")
+
+
+class RowsSpec(ApiModel):
+    """A part of a source by row numbers, counted over all its files."""
+
+    start: Row = Field(default=0, description="First row.")
+    end: Row | None = Field(default=None, description="Row after the last one. Default: to the end.")
+
+    cel_rules: ClassVar = (cel("!has(self.end) || self.start < self.end", "rows.start must be below rows.end", field_path=".start"),)
+
+
+class HeldOutSpec(ApiModel):
+    """The part of a source that is never trained on."""
+
+    fraction: float = Field(ge=0, le=1, description="Share of the source's sequences; 1: the source is for evaluation alone.")
+
+
+class DataSourceSpec(OneOf):
+    """One source of text: a name and exactly one kind."""
+
+    name: SourceName = Field(description="Name of the source. It keys the source's order, so renaming a source reorders it and no other.")
+    stdlib: StdlibSourceSpec | None = Field(default=None, description="The Python standard library's own text.")
+    text: TextSourceSpec | None = Field(default=None, description="Plain text files.")
+    jsonl: JsonlSourceSpec | None = Field(default=None, description="JSON Lines.")
+    parquet: ParquetSourceSpec | None = Field(default=None, description="Parquet files.")
+    hugging_face: HuggingFaceSourceSpec | None = Field(default=None, description="A data set of the Hugging Face hub.")
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """The kinds; other optional members are common to all."""
+        return ("stdlib", "text", "jsonl", "parquet", "hugging_face")
+
+    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = Field(
+        default=None,
+        description="Share of the training sequences, relative to the other sources' weights. Default, for all or none: the source's size.",
+    )
+    format: FormatSpec = Field(
+        default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="How a row reads: exactly one member."
+    )
+    rows: RowsSpec = Field(default_factory=RowsSpec, description="Take a part of the rows.")
+    layout: LayoutSpec = Field(
+        default_factory=lambda: LayoutSpec(concatenate=ConcatenateSpec()),
+        description="How documents become sequences: exactly one member.",
+    )
+    validation: HeldOutSpec | None = Field(default=None, description="The part held out. Default: `data.validation`.")

@@ -1,0 +1,68 @@
+"""``spec.tokenizer``: how text becomes token ids."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from halcyon_api.base import ApiModel, OneOf
+
+VOCABULARY_MULTIPLE = 64
+"""The model's vocabulary is the tokenizer's, rounded up to this, so that it can be split over a tensor axis of any usual size."""
+
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^(/|[A-Za-z0-9._]|(file|s3|gs|https|hf)://).*$")]
+"""Address of a file: a path as the trainer's pods see it, or file://, s3://, gs://, https:// or hf://."""
+
+TokenText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class ByteTokenizerSpec(ApiModel):
+    """Every byte is a token; three more mark the beginning, the end and padding. Nothing to train, nothing to download."""
+
+
+class BpeTokenizerSpec(ApiModel):
+    """Byte-level BPE that is trained once on the run's own sources and kept with its token cache."""
+
+    vocab_size: Annotated[int, Field(ge=512, le=1_000_000)] = Field(
+        default=32_768, description="Tokens, the special ones and the 256 bytes included."
+    )
+    sample_bytes: Annotated[int, Field(ge=1, le=1_000_000_000_000)] = Field(
+        default=2_000_000_000, description="Train on at most so many bytes of text, taken from the sources by their weights, in order."
+    )
+    special_tokens: Annotated[list[TokenText], Field(max_length=256)] = Field(
+        default=[], description="More special tokens, after the merges, beside those of documents and chats."
+    )
+
+
+class TokenizerJsonSpec(ApiModel):
+    """A ``tokenizer.json`` as the Hugging Face libraries write it."""
+
+    path: Uri = Field(description="The file, or a directory with it: a path, s3://, gs://, https://, or hf://OWNER/NAME.")
+    beginning: TokenText | None = Field(default=None, description="Token that begins a document. Default: found by its usual names.")
+    end: TokenText | None = Field(default=None, description="Token that ends a document. Default: found by its usual names.")
+
+
+class TiktokenSpec(ApiModel):
+    """An encoding of OpenAI's tiktoken."""
+
+    encoding: Literal["gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"] = Field(
+        description="Name of the encoding: it fixes the split pattern and the special tokens."
+    )
+    path: Uri | None = Field(default=None, description="The file of mergeable ranks. Default: where tiktoken downloads or keeps it.")
+
+
+class SentencePieceSpec(ApiModel):
+    """A SentencePiece model."""
+
+    path: Uri = Field(description="The `.model` file.")
+
+
+class TokenizerSpec(OneOf):
+    """The tokenizer: exactly one member."""
+
+    byte: ByteTokenizerSpec | None = Field(default=None, description="One token for each byte of UTF-8, and three special ones.")
+    bpe: BpeTokenizerSpec | None = Field(default=None, description="Byte-level BPE trained on the run's own sources.")
+    tokenizer_json: TokenizerJsonSpec | None = Field(default=None, description="A `tokenizer.json` file.")
+    tiktoken: TiktokenSpec | None = Field(default=None, description="An encoding of tiktoken.")
+    sentence_piece: SentencePieceSpec | None = Field(default=None, description="A SentencePiece model.")
