@@ -1,0 +1,85 @@
+"""The held-out sequences and the training sequences share nothing, leave nothing out, and lie evenly, whatever their number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halcyon.data.split import MAX_SEQUENCES, Split, split_sequences
+
+
+@given(st.integers(0, 3000), st.data())
+def test_every_sequence_is_on_exactly_one_side(total: int, data: st.DataObject) -> None:
+    split = Split(total, data.draw(st.integers(0, total)))
+    training = split.training_sequences(np.arange(split.training))
+    validation = split.validation_sequences(np.arange(split.held_out))
+    assert np.array_equal(np.sort(np.concatenate([training, validation])), np.arange(total))
+    assert np.all(np.diff(training) > 0)
+    assert np.all(np.diff(validation) > 0)
+    assert np.array_equal(np.flatnonzero(split.is_held_out(np.arange(total))), validation)
+
+
+@given(st.integers(2, 5000), st.floats(0.001, 0.999))
+def test_held_out_sequences_lie_evenly(total: int, fraction: float) -> None:
+    split = split_sequences(total, fraction)
+    gaps = np.diff(split.validation_sequences(np.arange(split.held_out)))
+    assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
+
+
+@given(st.integers(2**31, MAX_SEQUENCES), st.data())
+def test_large_numbers_are_exact_and_disjoint(total: int, data: st.DataObject) -> None:
+    """As Python's integers have it, which know no overflow."""
+    held_out = data.draw(st.integers(1, total - 1))
+    split = Split(total, held_out)
+    ranks = data.draw(st.lists(st.integers(0, split.training - 1), min_size=1, max_size=20))
+    training = split.training_sequences(np.array(ranks))
+    assert training.tolist() == [rank + rank * held_out // split.training for rank in ranks]
+    assert not split.is_held_out(training).any()
+    ranks = data.draw(st.lists(st.integers(0, held_out - 1), min_size=1, max_size=20))
+    validation = split.validation_sequences(np.array(ranks))
+    assert validation.tolist() == [((rank + 1) * total - 1) // held_out for rank in ranks]
+    assert split.is_held_out(validation).all()
+
+
+@pytest.mark.parametrize("held_out", [1, 2, 1000, MAX_SEQUENCES // 2, MAX_SEQUENCES - 1, MAX_SEQUENCES])
+def test_the_ends_of_the_largest_source(held_out: int) -> None:
+    split = Split(MAX_SEQUENCES, held_out)
+    assert split.validation_sequences(np.array([held_out - 1])).tolist() == [MAX_SEQUENCES - 1]
+    if split.training:
+        assert split.training_sequences(np.array([0])).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("total", "fraction", "held_out"),
+    [
+        (100, 0.1, 10),
+        (100, 0.0, 0),
+        (100, 0.001, 1),
+        (100, 0.5, 50),
+        (2, 0.01, 1),
+        (1, 0.5, 0),
+        (0, 0.5, 0),
+        (3, 0.5, 2),
+        (1001, 0.01, 10),
+        (1, 1.0, 1),
+        (100, 1.0, 100),
+        (100, 0.9999, 99),
+        (MAX_SEQUENCES, 1.0, MAX_SEQUENCES),
+        (MAX_SEQUENCES, 0.25, MAX_SEQUENCES // 4),
+    ],
+)
+def test_how_many_are_held_out(total: int, fraction: float, held_out: int) -> None:
+    assert split_sequences(total, fraction) == Split(total, held_out)
+
+
+def test_impossible_splits_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most"):
+        Split(MAX_SEQUENCES + 1, 0)
+    with pytest.raises(ValueError, match="cannot hold out 3 of 2"):
+        Split(2, 3)
+    with pytest.raises(IndexError, match=r"outside \[0, 8\)"):
+        Split(10, 2).training_sequences(np.array([8]))
+    with pytest.raises(IndexError, match=r"outside \[0, 0\)"):
+        Split(10, 0).validation_sequences(np.array([0]))

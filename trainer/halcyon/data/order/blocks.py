@@ -1,0 +1,72 @@
+"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of so many blocks.
+
+A block is one read. ``window_blocks`` blocks, neighbours in the order of blocks, make a window, and the sequences of a window are shuffled
+together, so a reader that holds one window in memory reads every block once in an epoch. Blocks meet others in every epoch.
+
+The last block of a source may be short. It takes part like any other: its place ``q`` among the blocks is known from the inverse of the
+permutation, everything behind it is shifted by what it lacks, and so every step has a closed form and needs no memory.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from halcyon.data.order.permutation import Permutation
+
+
+class BlockPermutation:
+    """A permutation of ``[0, size)`` that keeps neighbours together, drawn by ``key``.
+
+    Args:
+        size: Number of elements.
+        key: Any bytes. Equal keys give equal permutations.
+        block_size: Elements of a block; the last block may have fewer.
+        window_blocks: Blocks of a window; the last window may have fewer.
+    """
+
+    def __init__(self, size: int, key: bytes, *, block_size: int, window_blocks: int) -> None:
+        self.size = size
+        self.block_size = block_size
+        self.window_size = block_size * window_blocks
+        """Elements of a full window."""
+        self._key = key
+        blocks = -(-size // block_size)
+        self._blocks = Permutation(blocks, key + b"/blocks")
+        # As if all blocks were full: where the short block ends, and where its window ends.
+        self._missing = blocks * block_size - size
+        short = int(self._blocks.inverse(blocks - 1))
+        self._short_end = (short + 1) * block_size
+        self._short_window_end = min(blocks, (short // window_blocks + 1) * window_blocks) * block_size
+        # A batch lies in one window, or across a border.
+        self._window = lru_cache(maxsize=4)(self._draw)
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """The elements at places: int64, same shape.
+
+        Raises:
+            IndexError: A place is outside ``[0, size)``.
+        """
+        places = np.asarray(places, np.int64)
+        if places.size and (places.min() < 0 or places.max() >= self.size):
+            raise IndexError(f"an index is outside [0, {self.size})")
+        windows = self._as_if_full(places, self._short_window_end) // self.window_size
+        shuffled = np.empty_like(places)
+        for window in np.unique(windows):
+            inside = windows == window
+            first, permutation = self._window(int(window))
+            shuffled[inside] = first + permutation(places[inside] - first)
+        blocks, inner = np.divmod(self._as_if_full(shuffled, self._short_end), self.block_size)
+        return self._blocks(blocks) * self.block_size + inner
+
+    def _as_if_full(self, places: np.ndarray, short_end: int) -> np.ndarray:
+        """Where places would be if the short block, or window, that ends at ``short_end`` lacked nothing."""
+        return places + np.where(places >= short_end - self._missing, self._missing, 0)
+
+    def _draw(self, window: int) -> tuple[int, Permutation]:
+        """Where a window begins, and its own permutation."""
+        first, end = window * self.window_size, (window + 1) * self.window_size
+        first -= self._missing if first >= self._short_window_end else 0
+        end -= self._missing if end >= self._short_window_end else 0
+        return first, Permutation(min(end, self.size) - first, self._key + f"/windows/{window}".encode())

@@ -1,0 +1,66 @@
+"""Which sequence stands where in training: positions of an endless run to ranks of an epoch.
+
+Position ``p`` is in epoch ``p // n`` at place ``p % n``. Each epoch has its own order, keyed by the seed, the source's *name* and the
+epoch's number, so every sequence is seen once before any is seen twice, no two epochs have the same order, and another source that comes,
+goes or is renamed disturbs this one's order in no way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from halcyon.data.order.blocks import BlockPermutation
+from halcyon.data.order.permutation import Permutation
+from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
+
+
+class Order:
+    """The order of training.
+
+    Args:
+        sequences: Sequences of an epoch, n.
+        seed: Seed of the run.
+        source: Name of the source.
+        shuffle: False: every epoch in the order of the text.
+        blocks: Shuffle blocks of neighbours, and inside windows of blocks, rather than everything at once.
+    """
+
+    def __init__(self, *, sequences: int, seed: int, source: str, shuffle: bool = True, blocks: BlockOrderSpec | None = None) -> None:
+        self.sequences = sequences
+        self._seed = seed
+        self._source = source
+        self._shuffle = shuffle
+        self._blocks = blocks
+        # Two epochs are in use at once where a batch lies across their border.
+        self._epoch_order = lru_cache(maxsize=2)(self._draw)
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The ranks, 0 to n - 1, at positions of the run: int64, same shape."""
+        positions = np.asarray(positions, np.int64)
+        if positions.size and positions.min() < 0:
+            raise IndexError("a position is below 0")
+        epochs, places = np.divmod(positions, max(1, self.sequences))
+        if not self._shuffle or not positions.size:
+            return places
+        first = epochs.flat[0]
+        if (epochs == first).all():
+            return self._epoch_order(int(first))(places)
+        by_epoch = np.argsort(epochs, axis=None, kind="stable")
+        ranks = np.empty_like(places)
+        for inside in np.split(by_epoch, np.flatnonzero(np.diff(epochs.flat[by_epoch])) + 1):
+            ranks.flat[inside] = self._epoch_order(int(epochs.flat[inside[0]]))(places.flat[inside])
+        return ranks
+
+    def _draw(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+        key = f"halcyon/order/1/{self._seed}/{self._source}/{epoch}".encode()
+        if self._blocks is None:
+            return Permutation(self.sequences, key)
+        return BlockPermutation(self.sequences, key, block_size=self._blocks.block_sequences, window_blocks=self._blocks.window_blocks)
+
+
+def build_order(spec: OrderSpec, *, sequences: int, seed: int, source: str) -> Order:
+    """The order that ``spec.data.order`` asks for, of ``sequences`` training sequences of the source of that name."""
+    return Order(sequences=sequences, seed=seed, source=source, shuffle=spec.sequential is None, blocks=spec.blocks)

@@ -1,0 +1,100 @@
+"""A keyed permutation of ``[0, n)`` that needs no memory: index in, element out, and back.
+
+An alternating Feistel network shuffles the smallest power of two that holds ``n``, at least 64: the bits of a number are two halves, and
+each round adds (exclusive or) to one half a keyed hash of the other, which can be undone whatever the hash is. A result outside ``[0, n)``
+is put through again until it falls inside (cycle walking; from 33 on the power of two is under 2 n, so twice on average at most), which
+leaves a permutation of ``[0, n)``. The hash is two multiplications with a fold between them, so that the bits it is cut from depend on
+every bit of the input and of the round key. The round keys are SHAKE-256 of the key, so neighbouring seeds and epochs have nothing in
+common.
+
+Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); Black and Rogaway, "Ciphers with arbitrary finite domains"
+(2002), for cycle walking; the multipliers are those of SplitMix64, Steele, Lea and Flood (2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+ROUNDS = 8
+"""Four make a strong pseudorandom permutation of a large domain; twice as many leave a margin."""
+MIN_BITS = 6
+"""With halves of fewer than three bits not all permutations would be equally likely."""
+MAX_SIZE = 2**62
+
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_FOLD = np.uint64(32)
+_CHUNK = 16384
+"""So many numbers go through all rounds at a time: the four arrays that a round works on stay in a core's second-level cache."""
+
+
+class Permutation:
+    """A permutation of ``[0, size)``, drawn by ``key``.
+
+    Args:
+        size: Number of elements, 1 to 2**62.
+        key: Any bytes. Equal keys give equal permutations, on every machine and in every version.
+    """
+
+    def __init__(self, size: int, key: bytes) -> None:
+        if not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"a permutation has 1 to 2**62 elements, not {size}")
+        self.size = size
+        bits = max(MIN_BITS, (size - 1).bit_length())
+        self._low_bits = np.uint64(bits // 2)
+        self._cuts = (np.uint64(64 - bits // 2), np.uint64(64 - (bits - bits // 2)))
+        self._low_mask = np.uint64((1 << (bits // 2)) - 1)
+        self._round_keys = np.frombuffer(hashlib.shake_256(key).digest(8 * ROUNDS), "<u8").astype(np.uint64)
+
+    def __call__(self, indices: np.ndarray | int) -> np.ndarray:
+        """The elements at ``indices``: int64, same shape.
+
+        Raises:
+            IndexError: An index is outside ``[0, size)``.
+        """
+        return self._walk(indices, range(ROUNDS))
+
+    def inverse(self, elements: np.ndarray | int) -> np.ndarray:
+        """The indices at which ``elements`` are: int64, same shape.
+
+        Raises:
+            IndexError: An element is outside ``[0, size)``.
+        """
+        return self._walk(elements, range(ROUNDS - 1, -1, -1))
+
+    def _walk(self, numbers: np.ndarray | int, rounds: range) -> np.ndarray:
+        numbers = np.asarray(numbers, np.int64)
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= self.size):
+            raise IndexError(f"an index is outside [0, {self.size})")
+        walked = numbers.astype(np.uint64, order="C").reshape(-1)  # a copy
+        self._network(walked, rounds)
+        size = np.uint64(self.size)
+        outside = np.flatnonzero(walked >= size)
+        again = walked[outside]
+        while again.size:
+            self._network(again, rounds)
+            inside = again < size
+            walked[outside[inside]] = again[inside]
+            outside, again = outside[~inside], again[~inside]
+        return walked.view(np.int64).reshape(numbers.shape)
+
+    def _network(self, numbers: np.ndarray, rounds: range) -> None:
+        """One pass of all rounds, in place."""
+        buffers = np.empty((3, min(_CHUNK, numbers.size)), np.uint64)
+        for first in range(0, numbers.size, _CHUNK):
+            high = numbers[first : first + _CHUNK]
+            low, digest, folded = buffers[:, : high.size]
+            np.bitwise_and(high, self._low_mask, out=low)
+            high >>= self._low_bits
+            for turn in rounds:
+                changed, other = (low, high) if turn % 2 == 0 else (high, low)
+                np.add(other, self._round_keys[turn], out=digest)
+                digest *= _MULTIPLIERS[0]
+                np.right_shift(digest, _FOLD, out=folded)
+                digest ^= folded
+                digest *= _MULTIPLIERS[1]
+                digest >>= self._cuts[turn % 2]
+                changed ^= digest
+            high <<= self._low_bits
+            high |= low
