@@ -1,0 +1,25 @@
+"""Small sets of documents for the tests of layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from halcyon.data.layout import Layout
+
+
+def ends_of(lengths: list[int]) -> np.ndarray:
+    """End of each document in the stream."""
+    return np.cumsum(lengths, dtype=np.int64)
+
+
+def contents(layout: Layout) -> list[list[range]]:
+    """The stretches of the stream that each sequence holds, one after the other."""
+    spans = layout.spans(np.arange(layout.sequences))
+    held: list[list[range]] = [[] for _ in range(layout.sequences)]
+    for sequence, start, length in zip(spans.sequence.tolist(), spans.start.tolist(), spans.length.tolist(), strict=True):
+        held[sequence].append(range(start, start + length))
+    return held
+
+
+some_lengths = st.lists(st.integers(0, 40), max_size=60)

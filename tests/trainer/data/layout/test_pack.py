@@ -1,0 +1,79 @@
+"""Packing keeps documents whole and neighbours together, in as few sequences as that order allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halcyon.data.layout import Pack, build_layout, load_layout, pack
+from halcyon.errors import BadConfiguration
+from halcyon_api.spec.sources import LayoutSpec, PackSpec
+from tests.trainer.data.layout.documents import contents, ends_of, some_lengths
+
+
+def packed_one_by_one(lengths: list[int], capacity: int, max_segments: int, too_long: str) -> list[list[range]]:
+    """What the words say, without any cleverness."""
+    sequences: list[list[range]] = []
+    room = segments = 0
+    begin = 0
+    for length in lengths:
+        kept = range(begin, begin + length)
+        begin += length
+        if length > capacity:
+            kept = {"left": kept[:capacity], "right": kept[-capacity:], "drop": range(0)}[too_long]
+        if not kept:
+            continue
+        if not sequences or len(kept) > room or segments == max_segments:
+            sequences.append([])
+            room, segments = capacity, 0
+        sequences[-1].append(kept)
+        room -= len(kept)
+        segments += 1
+    return sequences
+
+
+@given(some_lengths, st.integers(1, 24), st.integers(1, 5), st.sampled_from(["left", "right", "drop"]), st.sampled_from([1, 3, 7, 1000]))
+def test_it_is_what_the_words_say(lengths: list[int], length: int, max_segments: int, too_long: Any, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "_CHUNK_DOCUMENTS", chunk)
+        layout = Pack.build(ends_of(lengths), length, max_segments=max_segments, too_long=too_long)
+        expected = packed_one_by_one(lengths, length + 1, max_segments, too_long)
+        assert contents(layout) == expected
+        used = sum(len(span) for sequence in expected for span in sequence)
+        report = layout.report
+        assert (report.sequences, report.used) == (len(expected), used)
+        assert report.used + report.cropped + report.dropped == sum(lengths)
+        assert report.used + report.padding == len(expected) * (length + 1)
+        if too_long == "drop":
+            assert report.cropped == 0
+        else:
+            assert report.dropped == 0
+
+
+def test_a_document_too_long_is_cut_dropped_or_refused_as_asked() -> None:
+    ends = ends_of([3, 9, 2])
+    held = {way: contents(Pack.build(ends, 5, max_segments=9, too_long=way)) for way in ("left", "right", "drop")}
+    assert held["left"] == [[range(3)], [range(3, 9)], [range(12, 14)]]
+    assert held["right"] == [[range(3)], [range(6, 12)], [range(12, 14)]]
+    assert held["drop"] == [[range(3), range(12, 14)]]
+    spec = LayoutSpec(pack=PackSpec(too_long="raise"))
+    with pytest.raises(BadConfiguration) as refused:
+        build_layout(spec, ends, sequence_length=5, source="mail")
+    assert str(refused.value) == (
+        "spec.data.sources[mail].layout.pack.tooLong: document 1 has 9 tokens and a sequence holds 6; "
+        "raise spec.trainer.sequenceLength, or say left, right or drop"
+    )
+
+
+def test_it_opens_again_from_its_arrays() -> None:
+    ends = ends_of(np.random.default_rng(0).integers(1, 50, 500).tolist())
+    spec = LayoutSpec(pack=PackSpec(max_segments=4, too_long="right"))
+    layout = build_layout(spec, ends, sequence_length=32, source="any")
+    again = load_layout(spec, ends, sequence_length=32, arrays=layout.to_arrays())
+    assert contents(again) == contents(layout)
+    assert (again.sequences, again.report) == (layout.sequences, layout.report)
+    assert sum(array.nbytes for array in layout.to_arrays().values()) == 8 * (layout.sequences + 1)

@@ -1,0 +1,48 @@
+"""All documents one after the other, cut every ``sequence_length + 1`` tokens. The last sequence is padded, so no text is dropped.
+
+Sequences do not overlap, not even by the one token that ends one and could begin the next. A rest of one token has nothing to predict and
+makes no sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from halcyon.data.layout.report import LayoutReport
+from halcyon.data.layout.spans import Spans, checked_indices
+
+
+class Concatenate:
+    """Concatenate and cut.
+
+    Args:
+        tokens: Tokens of the stream.
+        sequence_length: Positions of a sequence.
+    """
+
+    def __init__(self, tokens: int, sequence_length: int) -> None:
+        self.sequence_length = sequence_length
+        self._tokens = tokens
+        full, rest = divmod(tokens, sequence_length + 1)
+        self.sequences = full + (rest >= 2)
+
+    @property
+    def report(self) -> LayoutReport:
+        """What became of the tokens."""
+        places = self.sequences * (self.sequence_length + 1)
+        used = min(self._tokens, places)
+        return LayoutReport(self.sequences, used, cropped=0, dropped=self._tokens - used, padding=places - used)
+
+    def spans(self, indices: np.ndarray) -> Spans:
+        """The one span of each sequence."""
+        indices = checked_indices(indices, self.sequences)
+        stride = self.sequence_length + 1
+        start = indices * stride
+        length = np.minimum(stride, self._tokens - start).astype(np.int32)
+        return Spans(np.arange(len(indices), dtype=np.int32), start, length)
+
+    def to_arrays(self) -> Mapping[str, np.ndarray]:
+        """Nothing to keep: the layout is a formula."""
+        return {}

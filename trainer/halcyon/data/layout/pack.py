@@ -1,0 +1,127 @@
+"""Whole documents, neighbours together, as many as fit: greedy packing.
+
+A sequence takes documents in their order until the next one does not fit or ``max_segments`` are in, so it is known by its first document
+alone, and one number a sequence is all that is kept. For every document the one at which a sequence that began there would stop is found by
+a search in the running sums, for all at once; then the chain from the first document is followed. This is done a million documents at a
+time; what is open at the end of a chunk begins the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from halcyon.data.layout.report import LayoutReport
+from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
+
+TooLong = Literal["left", "right", "drop", "raise"]
+
+_CHUNK_DOCUMENTS = 2**20
+
+
+class Pack:
+    """Greedy packing of whole documents.
+
+    Args:
+        first_documents: First document of each sequence, and at last the end of the last one: int64 [sequences + 1].
+        document_ends: End of each document in the token stream: int64 [documents], a memory map where it is large.
+        sequence_length: Positions of a sequence; it holds one token more.
+        too_long: Of a document longer than a sequence keep the left end, the right end, or nothing.
+    """
+
+    def __init__(self, first_documents: np.ndarray, document_ends: np.ndarray, sequence_length: int, too_long: TooLong) -> None:
+        self.sequence_length = sequence_length
+        self.sequences = len(first_documents) - 1
+        self._first = first_documents
+        self._ends = document_ends
+        self._too_long = too_long
+
+    @classmethod
+    def build(cls, document_ends: np.ndarray, sequence_length: int, *, max_segments: int, too_long: TooLong) -> Pack:
+        """Pack documents.
+
+        Raises:
+            ValueError: ``too_long`` is "raise" and a document is longer than a sequence.
+        """
+        documents = len(document_ends)
+        chosen: list[np.ndarray] = []
+        first, chunk = 0, _CHUNK_DOCUMENTS
+        while first < documents:
+            end = min(documents, first + chunk)
+            tokens = _kept(_lengths(document_ends, first, end), first, sequence_length + 1, too_long)
+            starts = _chain(tokens, sequence_length + 1, max_segments, closed=end == documents)
+            chosen.append(first + starts[:-1])
+            # No sequence was closed: it holds more documents (without tokens, or dropped) than the chunk.
+            chunk = _CHUNK_DOCUMENTS if len(starts) > 1 else 2 * chunk
+            first += int(starts[-1])
+        chosen.append(np.array([documents], np.int64))
+        return cls(np.concatenate(chosen), document_ends, sequence_length, too_long)
+
+    @property
+    def report(self) -> LayoutReport:
+        """What became of the tokens; one pass over the documents."""
+        capacity = self.sequence_length + 1
+        tokens = used = cropped = 0
+        for first in range(0, len(self._ends), _CHUNK_DOCUMENTS):
+            lengths = _lengths(self._ends, first, min(len(self._ends), first + _CHUNK_DOCUMENTS))
+            kept = _kept(lengths, first, capacity, self._too_long)
+            tokens += int(lengths.sum())
+            used += int(kept.sum())
+            cropped += int((lengths - kept)[kept > 0].sum())
+        return LayoutReport(self.sequences, used, cropped, tokens - used - cropped, self.sequences * capacity - used)
+
+    def spans(self, indices: np.ndarray) -> Spans:
+        """One span for each document that has tokens in its sequence."""
+        indices = checked_indices(indices, self.sequences)
+        sequence, documents = ragged_ranges(self._first[indices], self._first[indices + 1])
+        starts, lengths = document_spans(self._ends, documents)
+        kept = _kept(lengths, 0, self.sequence_length + 1, self._too_long)
+        if self._too_long == "right":
+            starts += lengths - kept
+        some = kept > 0
+        return Spans(sequence[some].astype(np.int32), starts[some], kept[some].astype(np.int32))
+
+    def to_arrays(self) -> Mapping[str, np.ndarray]:
+        """What a cache keeps, as the constructor takes it."""
+        return {"first_documents": self._first}
+
+
+def _lengths(document_ends: np.ndarray, first: int, end: int) -> np.ndarray:
+    before = document_ends[first - 1] if first else 0
+    return np.diff(np.asarray(document_ends[first:end], np.int64), prepend=before)
+
+
+def _kept(lengths: np.ndarray, first: int, capacity: int, too_long: TooLong) -> np.ndarray:
+    """How many tokens of each document are kept."""
+    if too_long == "raise" and (longer := np.flatnonzero(lengths > capacity)).size:
+        raise ValueError(f"document {first + longer[0]} has {lengths[longer[0]]} tokens and a sequence holds {capacity}")
+    return np.where(lengths <= capacity, lengths, 0) if too_long == "drop" else np.minimum(lengths, capacity)
+
+
+def _chain(tokens: np.ndarray, capacity: int, max_segments: int, *, closed: bool) -> np.ndarray:
+    """First documents of the sequences, and at last where the next one begins.
+
+    Args:
+        tokens: Kept tokens of each document.
+        capacity: Tokens of a sequence.
+        max_segments: Documents of a sequence at most, those without tokens not counted.
+        closed: No documents follow; otherwise the last sequence is still open, and begins the next chunk.
+    """
+    sums = np.concatenate([[0], np.cumsum(tokens)])
+    some = np.concatenate([[0], np.cumsum(tokens > 0)])
+    stops = np.minimum(
+        np.searchsorted(sums, sums[:-1] + capacity, side="right"), np.searchsorted(some, some[:-1] + max_segments, side="right")
+    )
+    following = (stops - 1).tolist()
+    starts: list[int] = []
+    document, end = 0, len(tokens)
+    while document < end:
+        starts.append(document)
+        document = following[document]
+    if not closed:
+        return np.array(starts, np.int64)
+    if sums[starts[-1]] == sums[-1]:  # nothing but documents without tokens
+        starts.pop()
+    return np.array([*starts, end], np.int64)
