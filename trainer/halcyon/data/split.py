@@ -71,6 +71,14 @@ def split_sequences(total: int, fraction: float) -> Split:
     return Split(total, min(held_out, max(0, total - 1)))
 
 
+def spread(ranks: np.ndarray, *, chosen: int, total: int) -> np.ndarray:
+    """The sequences at ranks, 0 to ``chosen - 1``, among ``chosen`` that lie evenly over ``total``: int64, same shape.
+
+    For a rehearsal, which uses a part of a source.
+    """
+    return Split(total, chosen).validation_sequences(ranks)
+
+
 def _checked(numbers: np.ndarray, size: int) -> np.ndarray:
     numbers = np.asarray(numbers, np.int64)
     if numbers.size and (numbers.min() < 0 or numbers.max() >= size):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +35,8 @@ def test_parts_train_on_exactly_the_targets_of_the_whole(lengths: list[int], par
             cut = spans.cut(np.full(n, part), length // parts)
             for held, tokens in zip(pairs, tokens_of(cut, n), strict=True):
                 assert len(tokens) <= length // parts + 1
-                held.extend(zip(tokens, tokens[1:], strict=False))
-        assert pairs == [list(zip(whole, whole[1:], strict=False)) for whole in wholes]
+                held.extend(pairwise(tokens))
+        assert pairs == [list(pairwise(whole)) for whole in wholes]
 
 
 def test_each_sequence_can_have_a_part_of_its_own() -> None:

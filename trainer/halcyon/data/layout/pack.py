@@ -36,7 +36,7 @@ class Pack:
         self.sequences = len(first_documents) - 1
         self._first = first_documents
         self._ends = document_ends
-        self._too_long = too_long
+        self._too_long: TooLong = too_long
 
     @classmethod
     def build(cls, document_ends: np.ndarray, sequence_length: int, *, max_segments: int, too_long: TooLong) -> Pack:
