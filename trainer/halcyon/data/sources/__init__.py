@@ -1,0 +1,16 @@
+"""Where the text is: from the files that a run document names to rows, cut for many worker processes.
+
+The way is ``list_files`` (which files, in which order, of which version) -> ``pieces`` (units of work, in order, cut cheaply by one
+process) -> ``read_piece`` (the rows of one, in a worker). The same files give the same pieces and rows on every machine.
+"""
+
+from halcyon.data.sources.access import Access
+from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.cutting import pieces
+from halcyon.data.sources.documents import Document, read_documents
+from halcyon.data.sources.listing import list_files
+from halcyon.data.sources.piece import Piece, Row
+from halcyon.data.sources.rows import read_piece
+from halcyon.data.sources.stdlib import stdlib_modules
+
+__all__ = ["Access", "Document", "Piece", "Row", "SourceFile", "list_files", "pieces", "read_documents", "read_piece", "stdlib_modules"]

@@ -1,0 +1,122 @@
+"""A source's files, cut into pieces in a fixed order: the serial part of building a cache, so the cheap part.
+
+The order and the bounds of the pieces depend on the files alone. `start_row` and ``spec.rows`` leave pieces out and trim those at their
+ends; they move no bound. The parent never parses a row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from halcyon.data.sources import hub, parquet
+from halcyon.data.sources.access import Access
+from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.decompress import decompressed
+from halcyon.data.sources.failures import Unreadable, blamed_on
+from halcyon.data.sources.fields import needed_fields
+from halcyon.data.sources.files import read_chunks
+from halcyon.data.sources.lines import cut_lines, trim
+from halcyon.data.sources.listing import where_of
+from halcyon.data.sources.piece import TARGET_BYTES, Files, Lines, Piece, Wanted
+from halcyon_api.spec.sources import DataSourceSpec
+
+_MAX_FILES = 1024
+_Cut = Callable[[SourceFile, int, Wanted], Generator[Piece, None, int]]
+"""Yields the wanted pieces of a file, given the number of its first row, and returns how many rows it has (or had up to the end wanted)."""
+
+
+def pieces(
+    source: DataSourceSpec,
+    files: Sequence[SourceFile],
+    access: Access,
+    *,
+    start_row: int = 0,
+    known_rows: Mapping[str, int] | None = None,
+    target_bytes: int = TARGET_BYTES,
+) -> Iterator[Piece]:
+    """The pieces of a source, in order.
+
+    Args:
+        source: The source; its ``rows`` apply.
+        files: What `list_files` returned.
+        access: How stores are reached.
+        start_row: Begin with this row, counted over all files.
+        known_rows: Rows of files (by address) that are known from an earlier reading: files before `start_row` are then not opened.
+        target_bytes: Text of a piece, about. It decides where pieces end.
+
+    Raises:
+        BadConfiguration: A file is gone, changed, truncated or of another schema, or there are no rows at all.
+    """
+    where = where_of(source)
+    with blamed_on(where):
+        wanted = Wanted(max(source.rows.start, start_row), sys.maxsize if source.rows.end is None else source.rows.end)
+        if source.text is not None or source.stdlib is not None:
+            total = yield from _whole_files(where, files, wanted, target_bytes)
+        else:
+            total = yield from _by_file(_cutter(source, where, access, target_bytes), files, wanted, known_rows or {})
+        if total == 0:
+            raise Unreadable("its files have no rows; give files that are not empty, or leave the source out")
+        if source.rows.start >= total:
+            raise Unreadable(f"rows.start is {source.rows.start}, but there are only {total} rows; lower it, or leave the source out")
+
+
+def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: int) -> _Cut:
+    fields = needed_fields(source.format)
+    if source.jsonl is not None:
+        return lambda file, first, wanted: _line_pieces(where, file, first, wanted, access, target_bytes)
+    if source.parquet is not None:
+        return lambda file, first, wanted: parquet.cut(where, file, first, wanted, fields, access, target_bytes)
+    if source.hugging_face is not None:
+        spec = source.hugging_face
+        return lambda file, first, wanted: hub.cut(where, spec, file, first, wanted, fields, target_bytes)
+    raise TypeError(f"no reader for a data source of kind {source.kind}")
+
+
+def _by_file(cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, known_rows: Mapping[str, int]) -> Generator[Piece, None, int]:
+    first = 0
+    for file in files:
+        if first >= wanted.end:
+            break
+        known = known_rows.get(file.uri)
+        first += known if known is not None and first + known <= wanted.start else (yield from cut(file, first, wanted))
+    return first
+
+
+def _line_pieces(
+    where: str, file: SourceFile, first: int, wanted: Wanted, access: Access, target_bytes: int
+) -> Generator[Piece, None, int]:
+    number = 0
+    text = decompressed(file.uri, read_chunks(file, access))
+    for block in cut_lines(text, target_bytes):
+        start, end = wanted.within(first + number, block.rows)
+        if start < end:
+            kept = trim(block, start, end)
+            yield Piece(where, file.uri, first + number + start, kept.rows, number + start, Lines(kept.data))
+        number += block.rows
+        if first + number >= wanted.end:
+            break
+    return number
+
+
+def _whole_files(where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int) -> Generator[Piece, None, int]:
+    batch_of = _batch_numbers(files, target_bytes)
+    for _, numbers in groupby(range(len(files)), key=batch_of.__getitem__):
+        batch = list(numbers)
+        start, end = wanted.within(batch[0], len(batch))
+        if start < end:
+            kept = tuple(files[number] for number in batch[start:end])
+            yield Piece(where, kept[0].uri, batch[start], len(kept), 0, Files(kept))
+    return len(files)
+
+
+def _batch_numbers(files: Sequence[SourceFile], target_bytes: int) -> list[int]:
+    numbers: list[int] = []
+    batch, size_bytes, count = 0, 0, 0
+    for file in files:
+        if count and (size_bytes + file.size_bytes > target_bytes or count == _MAX_FILES):
+            batch, size_bytes, count = batch + 1, 0, 0
+        size_bytes, count = size_bytes + file.size_bytes, count + 1
+        numbers.append(batch)
+    return numbers

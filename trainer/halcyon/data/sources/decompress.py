@@ -1,0 +1,80 @@
+"""Compressed files as a stream of chunks, with every way to be broken told apart.
+
+A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such); all are read. A file that ends
+inside one is truncated, and that is an error: the rows that are missing would otherwise be dropped in silence. ISA-L (`isal`) takes
+about half the time of zlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, cast
+
+import zstandard
+from isal import isal_zlib
+
+from halcyon.data.sources.failures import Unreadable, reason
+
+_GZIP_WINDOW = 31
+_GZIP_ERROR = cast(type[Exception], isal_zlib.error)  # its stub calls it an instance
+_MAX_ZSTD_WINDOW = 2**31
+_SLICE_BYTES = 2**17
+"""Taken in at a time: the most repetitive text grows a thousandfold."""
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def decompressed(uri: str, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The content of a file, decompressed if its name ends with ``.gz`` or ``.zst``.
+
+    Raises:
+        Unreadable: It is truncated, damaged, or not what its name says.
+    """
+    if uri.endswith(".gz"):
+        return _stream(uri, "gzip", chunks, lambda: isal_zlib.decompressobj(_GZIP_WINDOW), _GZIP_ERROR)
+    if uri.endswith(".zst"):
+        return _stream(uri, "zstd", chunks, _zstd, zstandard.ZstdError)
+    return iter(chunks)
+
+
+def _zstd() -> _Decompressor:
+    return zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).decompressobj()
+
+
+def _stream(
+    uri: str, kind: str, chunks: Iterable[bytes | memoryview], make: Callable[[], _Decompressor], failure: type[Exception]
+) -> Iterator[bytes]:
+    member: _Decompressor | None = None
+    members = 0
+    for data in _slices(chunks):
+        while data:
+            if member is None:
+                if members and not data.strip(b"\0"):
+                    break  # gzip allows a file to be filled up with zeros
+                member = make()
+            try:
+                out = member.decompress(data)
+            except failure as error:
+                raise Unreadable(f"{uri} is damaged or no {kind} file: {reason(error)}; copy it again or leave it out") from None
+            if out:
+                yield out
+            data = b""
+            if member.eof:
+                data, member, members = member.unused_data, None, members + 1
+    if member is not None or members == 0:
+        raise Unreadable(f"{uri} is truncated: it ends inside a {kind} stream; copy it again or leave it out")
+
+
+def _slices(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for start in range(0, len(view), _SLICE_BYTES):
+            yield bytes(view[start : start + _SLICE_BYTES])

@@ -1,0 +1,112 @@
+"""A file of a source, and how its bytes are read: in ranges, checked against what the listing saw.
+
+Every range is read by a request of its own. So a connection that breaks costs one range; several ranges of a file in a store are fetched
+at a time; and each answer tells the version of what it came from, so that a file replaced half-way is noticed, not mixed. A range that
+cannot be read gets one more round after a pause (the file may be replaced at this moment, a mount may come back); then it is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from obstore.exceptions import BaseError
+
+from halcyon.data.sources import remote
+from halcyon.data.sources.access import Access
+from halcyon.data.sources.address import SourceFile, parse_address
+from halcyon.data.sources.failures import Unreadable, reason
+
+_LOCAL_RANGE_BYTES = 2**20
+_REMOTE_RANGE_BYTES = 8 * 2**20
+
+
+def stat_file(path: str) -> SourceFile:
+    """A file of this machine as it is now."""
+    return _as_listed(path, Path(path).stat())
+
+
+def read_range(
+    file: SourceFile, start: int, end: int, access: Access, *, pause: Callable[[float], None] = time.sleep
+) -> bytes | memoryview:
+    """The bytes [start, end) of a file.
+
+    Raises:
+        Unreadable: It is gone, cannot be read, or is not what was listed.
+    """
+    address = parse_address(file.uri)
+    for last_round in (False, True):
+        try:
+            if address.scheme == "file":
+                return _read_local(file, start, end)
+            return remote.read_range(file, address, start, end, access)
+        except (OSError, BaseError) as error:
+            if last_round:
+                raise Unreadable(_sentence(file, error)) from None
+        pause(access.pause_seconds)
+    raise AssertionError("the last round returns or raises")
+
+
+def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview]:
+    """All bytes of a file, in order, in chunks of a size that depends on the kind of store.
+
+    Raises:
+        Unreadable: As `read_range`.
+    """
+    address = parse_address(file.uri)
+    if address.scheme == "file":
+        for start in range(0, file.size_bytes, _LOCAL_RANGE_BYTES):
+            yield read_range(file, start, min(start + _LOCAL_RANGE_BYTES, file.size_bytes), access)
+        if file.size_bytes == 0:
+            read_range(file, 0, 0, access)
+        return
+    if not remote.serves_ranges(file, address, access):
+        yield from remote.read_stream(file, address, access)
+        return
+    starts = iter(range(0, file.size_bytes, _REMOTE_RANGE_BYTES))
+    with ThreadPoolExecutor(access.parallel_reads, thread_name_prefix="source") as pool:
+        under_way: deque[Future[bytes | memoryview]] = deque()
+        try:
+            while True:
+                while len(under_way) < access.parallel_reads and (start := next(starts, None)) is not None:
+                    under_way.append(pool.submit(read_range, file, start, min(start + _REMOTE_RANGE_BYTES, file.size_bytes), access))
+                if not under_way:
+                    return
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def read_file(file: SourceFile, access: Access) -> bytes:
+    """The whole content of a file."""
+    chunks = list(read_chunks(file, access))
+    return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+
+
+def _read_local(file: SourceFile, start: int, end: int) -> bytes:
+    with Path(file.uri).open("rb", buffering=0) as stream:
+        parts: list[bytes] = []
+        stream.seek(start)
+        while start < end and (part := stream.read(end - start)):
+            parts.append(part)
+            start += len(part)
+        # Looked at after the reading: what was written meanwhile shows.
+        grown = not file.size_bytes and stream.read(1)
+        if grown or start < end or _as_listed(file.uri, os.fstat(stream.fileno())) != file:
+            raise Unreadable(f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _as_listed(path: str, status: os.stat_result) -> SourceFile:
+    return SourceFile(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _sentence(file: SourceFile, error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{file.uri} was listed and is gone; put it back, or start again without it"
+    return f"{file.uri} cannot be read: {reason(error)}; make it readable or leave it out"

@@ -1,0 +1,127 @@
+"""The Hugging Face hub: files of data sets (``hf://datasets/…``), and data sets by name where `datasets` is installed.
+
+A data set by name is prepared by `datasets` in its own cache on the host that builds the token cache; from there the parent hands out
+Arrow tables, so the workers need neither the library nor the prepared files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from halcyon.data.sources.access import hub_endpoint
+from halcyon.data.sources.address import Address, SourceFile
+from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.piece import Piece, Wanted
+from halcyon_api.spec.sources import HuggingFaceSourceSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
+
+
+def list_repository(folder: Address) -> Iterator[SourceFile]:
+    """All files below a folder of a data set's repository; their version is the hub's hash of the content.
+
+    Raises:
+        Unreadable: There is no such data set, it is not open to this token, or `huggingface_hub` is not installed.
+    """
+    with _asking(folder) as (api, repository, revision):
+        entries = api.list_repo_tree(repository, folder.path or None, recursive=True, revision=revision, repo_type="dataset")
+        yield from _files(folder, entries)
+
+
+def look_up_file(address: Address) -> SourceFile | None:
+    """One file of a data set's repository, or None where there is none of that name.
+
+    Raises:
+        Unreadable: As `list_repository`.
+    """
+    with _asking(address) as (api, repository, revision):
+        return next(_files(address, api.get_paths_info(repository, address.path, revision=revision, repo_type="dataset")), None)
+
+
+@contextmanager
+def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
+    """The hub's client, and the repository and revision of an address."""
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    except ImportError:
+        raise Unreadable(f"{address.uri} needs the package huggingface_hub; install it, or copy the files to a store") from None
+    _, owner, name, _, revision = address.root.split("/", 4)
+    try:
+        yield HfApi(endpoint=hub_endpoint(os.environ), token=os.environ.get("HF_TOKEN", False)), f"{owner}/{name}", revision
+    except EntryNotFoundError:
+        return  # a folder that does not exist holds no files
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise Unreadable(f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN") from None
+
+
+def _files(address: Address, entries: Iterable[RepoFile | RepoFolder]) -> Iterator[SourceFile]:
+    from huggingface_hub.hf_api import RepoFile
+
+    for entry in entries:
+        if isinstance(entry, RepoFile):
+            yield SourceFile(address.at(entry.path).uri, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+
+
+def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
+    """A data set by name, prepared by `datasets`, as one file.
+
+    Raises:
+        Unreadable: `datasets` is not installed, or cannot load it.
+    """
+    dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
+    parts = (spec.dataset, spec.config, spec.split)
+    uri = f"hugging-face:{'/'.join(part for part in parts if part)}{f'@{spec.revision}' if spec.revision else ''}"
+    return (SourceFile(uri, dataset.data.nbytes, _version(dataset)),)
+
+
+def cut(
+    where: str, spec: HuggingFaceSourceSpec, file: SourceFile, first: int, wanted: Wanted, fields: Sequence[str], target_bytes: int
+) -> Generator[Piece, None, int]:
+    """The wanted pieces of a data set by name; returns how many rows it has.
+
+    Raises:
+        Unreadable: It lacks a column, or is another one than was listed.
+    """
+    from halcyon.data.sources.parquet import table_pieces
+
+    dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
+    if _version(dataset) != file.version:
+        raise Unreadable(f"{file.uri} changed after it was listed; give its revision")
+    for field in fields:
+        if field not in dataset.column_names:
+            raise Unreadable(f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in format")
+    rows = len(dataset)
+    kept = dataset.select_columns(list(fields)).with_format("arrow")
+    batch_rows = max(1, int(target_bytes / max(kept.data.nbytes / max(rows, 1), 1)))
+    begin = wanted.within(first, rows)[0] // batch_rows * batch_rows
+    tables: Iterator[pa.Table] = (kept[start : start + batch_rows] for start in range(begin, rows, batch_rows))
+    shifted = Wanted(*(max(bound - first - begin, 0) for bound in wanted))
+    yield from table_pieces(where, file.uri, tables, shifted, (first, begin))
+    return rows
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, config: str | None, split: str, revision: str | None) -> Any:
+    try:
+        import datasets  # pyright: ignore[reportMissingImports] - optional
+    except ImportError:
+        raise Unreadable(
+            "the package datasets is not installed; install it in the image, or name the data set's files in a parquet or jsonl source, "
+            f"such as hf://datasets/{name}/"
+        ) from None
+    try:
+        return datasets.load_dataset(name, config, split=split, revision=revision)
+    except Exception as error:  # whatever a loader of any format raises
+        raise Unreadable(f"datasets cannot load {name}: {reason(error)}; check dataset, config, split and revision") from None
+
+
+def _version(dataset: Any) -> str:
+    return str(dataset._fingerprint)

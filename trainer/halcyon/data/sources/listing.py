@@ -1,0 +1,105 @@
+"""Which files a source has: the same on every machine, in the same order, each once, with what tells whether it changed.
+
+Paths are taken in the order in which they are written, and the files of each in the order of their paths' parts, whatever order a store or
+a file system lists them in. A name that exists is taken literally, whatever its signs; else it is a glob; a directory is all files below
+it of the kind's endings. Web servers list nothing, so an ``https://`` address is one file.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from halcyon.data.sources import hub, stdlib
+from halcyon.data.sources.access import Access
+from halcyon.data.sources.address import Address, SourceFile, parse_address
+from halcyon.data.sources.failures import Unreadable, blamed_on, reason
+from halcyon.data.sources.files import stat_file
+from halcyon.data.sources.globs import glob_to_regex, literal_prefix
+from halcyon.data.sources.remote import list_prefix, look_up
+from halcyon_api.spec.sources import DataSourceSpec
+
+_COMPRESSED = ("", ".gz", ".zst")
+_ENDINGS = {
+    "jsonl": tuple(kind + packed for kind in (".jsonl", ".ndjson") for packed in _COMPRESSED),
+    "parquet": (".parquet",),
+    "text": ("",),
+}
+"""Of a directory, files with these endings are taken. A file or a glob may name any."""
+
+
+def where_of(source: DataSourceSpec) -> str:
+    """The field that a sentence about a source begins with."""
+    return f"spec.data.sources[{source.name}].{source.kind}"
+
+
+def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]:
+    """The files of a source, in the order of its rows.
+
+    Raises:
+        BadConfiguration: There is none, or it cannot be listed. The sentence names the field.
+    """
+    where = where_of(source)
+    with blamed_on(where):
+        if source.stdlib is not None:
+            return stdlib.list_modules(source.stdlib)
+        if source.hugging_face is not None:
+            return hub.list_dataset(source.hugging_face)
+    spec = source.text or source.jsonl or source.parquet
+    if spec is None:
+        raise TypeError(f"no reader for a data source of kind {source.kind}")
+    found: dict[str, SourceFile] = {}
+    for index, path in enumerate(spec.paths):
+        with blamed_on(f"{where}.paths[{index}]"):
+            files = sorted(_matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/"))
+            if not files:
+                raise Unreadable(f"no file matches {path}; give a file, a directory or a glob that the trainer can see")
+        for file in files:
+            found.setdefault(file.uri, file)
+    return tuple(found.values())
+
+
+def _matching(address: Address, endings: tuple[str, ...], access: Access) -> Iterator[SourceFile]:
+    if address.scheme == "file":
+        yield from _matching_local(address.path, endings)
+    elif address.scheme == "https":
+        if address.is_pattern:
+            raise Unreadable(f"{address.uri} is a glob, and web servers list nothing; name each file")
+        if (file := look_up(address, access)) is not None:
+            yield file
+    else:
+        yield from _matching_remote(address, endings, access)
+
+
+def _matching_remote(address: Address, endings: tuple[str, ...], access: Access) -> Iterator[SourceFile]:
+    if address.path and (file := look_up(address, access)) is not None:
+        yield file
+    elif address.is_pattern:
+        expression = glob_to_regex(address.path)
+        folder = address.at(literal_prefix(address.path))
+        yield from (file for file in list_prefix(folder, access) if expression.fullmatch(file.uri.removeprefix(address.prefix)))
+    else:
+        yield from (file for file in list_prefix(address, access) if file.uri.endswith(endings))
+
+
+def _matching_local(pattern: str, endings: tuple[str, ...]) -> Iterator[SourceFile]:
+    literal = Path(pattern)
+    try:
+        matches = [literal] if literal.exists() else [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - absolute patterns too
+        for match in matches:
+            if match.is_dir():
+                yield from (stat_file(str(file)) for file in _files_below(match) if file.name.endswith(endings))
+            elif match.is_file():
+                yield stat_file(str(match))
+    except OSError as error:
+        raise Unreadable(f"{error.filename} cannot be listed: {reason(error)}; make it readable") from None
+
+
+def _files_below(directory: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(directory, onerror=refuse):
+        yield from (path for name in names if (path := Path(parent, name)).is_file())

@@ -1,0 +1,241 @@
+"""Parquet files: small row groups are read by the workers, large ones are cut by the parent.
+
+A row group is the smallest part that can be read by itself: from a large one a few rows cannot be had without decoding all before them.
+So row groups of up to a few pieces' size are handed over by number, and what is larger is decoded once, as a stream, by the parent, which
+hands over Arrow's interprocess format. Only the columns that the format needs are fetched.
+
+A column of lists of numbers (token ids) becomes one array for each row, without a Python object for each number.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from halcyon.data.sources.access import Access
+from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.files import read_range
+from halcyon.data.sources.piece import Piece, Row, RowGroups, Table, Wanted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+_LARGE_GROUP = 8
+"""A row group of more than so many pieces' size is cut by the parent."""
+_BUFFER_BYTES = 8 * 2**20
+
+
+def cut(
+    where: str, file: SourceFile, first: int, wanted: Wanted, fields: Sequence[str], access: Access, target_bytes: int
+) -> Generator[Piece, None, int]:
+    """The wanted pieces of a file; returns how many rows it has.
+
+    Raises:
+        Unreadable: It is no parquet file, or lacks a column.
+    """
+    opened = _open(file, access)
+    columns = _check_columns(file, opened, fields)
+    number = 0
+    for groups, rows, size_bytes in _batches(opened, columns, target_bytes):
+        start, end = wanted.within(first + number, rows)
+        if start < end and size_bytes <= _LARGE_GROUP * target_bytes:
+            yield Piece(where, file.uri, first + number + start, end - start, number + start, RowGroups(file, groups, columns, start))
+        elif start < end:
+            batch_rows = max(1, rows * target_bytes // size_bytes)
+            yield from _cut_large(where, file, opened, groups[0], columns, Wanted(start, end), (first, number), batch_rows)
+        number += rows
+        if first + number >= wanted.end:
+            break
+    return opened.metadata.num_rows
+
+
+def table_pieces(
+    where: str, file: str, tables: Iterator[pa.Table | pa.RecordBatch], wanted: Wanted, before: tuple[int, int]
+) -> Iterator[Piece]:
+    """Pieces that carry tables.
+
+    Args:
+        where: As in `Piece`.
+        file: As in `Piece`.
+        tables: Tables that follow one another.
+        wanted: Which of their rows.
+        before: Rows of the source before the file, and rows of the file before the first table.
+    """
+    import pyarrow as pa
+
+    first, number = before
+    passed = 0
+    for table in tables:
+        start, end = wanted.within(passed, table.num_rows)
+        if start < end:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write(table.slice(start, end - start))
+            at = number + passed + start
+            yield Piece(where, file, first + at, end - start, at, Table(sink.getvalue().to_pybytes()))
+        passed += table.num_rows
+        if passed >= wanted.end:
+            return
+
+
+def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Row]:
+    """The rows of row groups.
+
+    Raises:
+        Unreadable: They are damaged, or a text in them is not UTF-8.
+    """
+    import pyarrow as pa
+
+    opened = _open(content.file, access)
+    try:
+        table = opened.read_row_groups(list(content.groups), columns=list(content.columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(content.file.uri, error) from None
+    return _rows(piece, table.slice(content.skip, piece.rows))
+
+
+def read_table(piece: Piece, content: Table) -> list[Row]:
+    """The rows of a table that was handed over."""
+    import pyarrow as pa
+
+    return _rows(piece, pa.ipc.open_stream(content.data).read_all())
+
+
+class _RangeStream(io.RawIOBase):
+    """A file of a source as a stream that can seek."""
+
+    def __init__(self, file: SourceFile, access: Access) -> None:
+        self._file = file
+        self._access = access
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size_bytes}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = self._file.size_bytes if size is None or size < 0 else min(self._position + size, self._file.size_bytes)
+        data = read_range(self._file, self._position, end, self._access) if end > self._position else b""
+        self._position = max(self._position, end)
+        return bytes(data)
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@lru_cache(maxsize=8)
+def _open(file: SourceFile, access: Access) -> ParquetFile:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        # Columns are fetched whole where they are small (pre_buffer), and through a buffer of bounded size where they are large.
+        return ParquetFile(pa.PythonFile(_RangeStream(file, access), mode="r"), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file.uri, error) from None
+
+
+def _damaged(uri: str, error: Exception) -> Unreadable:
+    return Unreadable(f"{uri} is truncated, damaged or no parquet file: {reason(error)}; write it again or leave it out")
+
+
+def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str]) -> tuple[str, ...]:
+    names = opened.schema_arrow.names
+    for field in fields:
+        if field not in names:
+            raise Unreadable(
+                f"{file.uri} has no column {field!r}, only {', '.join(names[:20])}; name it in format, or leave files of another schema out"
+            )
+    return tuple(fields)
+
+
+def _batches(opened: ParquetFile, columns: Sequence[str], target_bytes: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """Row groups that follow one another, together about a piece: their numbers, rows and bytes."""
+    metadata = opened.metadata
+    wanted = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns]
+    groups: list[int] = []
+    rows = size_bytes = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        group_bytes = sum(group.column(column).total_uncompressed_size for column in wanted)
+        if groups and size_bytes + group_bytes > target_bytes:
+            yield tuple(groups), rows, size_bytes
+            groups, rows, size_bytes = [], 0, 0
+        groups.append(index)
+        rows, size_bytes = rows + group.num_rows, size_bytes + group_bytes
+    if groups:
+        yield tuple(groups), rows, size_bytes
+
+
+def _cut_large(
+    where: str,
+    file: SourceFile,
+    opened: ParquetFile,
+    group: int,
+    columns: Sequence[str],
+    wanted: Wanted,
+    before: tuple[int, int],
+    batch_rows: int,
+) -> Iterator[Piece]:
+    import pyarrow as pa
+
+    batches = opened.iter_batches(batch_rows, row_groups=[group], columns=list(columns), use_threads=False)
+    try:
+        yield from table_pieces(where, file.uri, batches, wanted, before)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file.uri, error) from None
+
+
+def _rows(piece: Piece, table: pa.Table) -> list[Row]:
+    columns = [_values(piece, name, table.column(name)) for name in table.column_names]
+    names = table.column_names
+    return [
+        Row(piece.file, number, dict(zip(names, values, strict=True)))
+        for number, values in enumerate(zip(*columns, strict=True), piece.number)
+    ]
+
+
+def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column as Python objects; lists of numbers as arrays."""
+    import pyarrow as pa
+
+    kind = column.type
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_primitive(kind.value_type) and column.null_count == 0:
+        out: list[Any] = []
+        for chunk in column.chunks:
+            flat = chunk.flatten()
+            if flat.null_count:
+                return column.to_pylist()
+            numbers, lengths = flat.to_numpy(zero_copy_only=False), chunk.value_lengths().to_numpy(zero_copy_only=False)
+            ends = lengths.cumsum()
+            out.extend(numbers[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True))
+        return out
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError as error:
+        for row, value in enumerate(column):
+            try:
+                value.as_py()
+            except UnicodeDecodeError:
+                raise Unreadable(
+                    f"row {piece.number + row} (counted from 0) of {piece.file} is not UTF-8 in column {name!r}; mend the row"
+                ) from error
+        raise

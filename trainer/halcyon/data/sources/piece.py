@@ -1,0 +1,91 @@
+"""A piece: the unit of work that is handed to a worker process, and what it may hold.
+
+What is cheap to cut only in order (a compressed stream of lines) is cut by the parent, and the piece carries the text itself. What can be
+read at any place (whole files, row groups) the worker reads by itself, and the piece carries no more than where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from halcyon.data.sources.address import SourceFile
+
+TARGET_BYTES = 4 * 2**20
+"""Text of a piece, about: enough that handing it over costs little, little enough that many workers are busy to the end."""
+
+
+class Row(NamedTuple):
+    """One row of a source."""
+
+    file: str
+    """Address of its file."""
+    number: int
+    """Its number in the file, counted from 0; blank lines count."""
+    value: bytes | dict[str, Any]
+    """The content of a text file, or the fields of a row."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of JSON."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Files:
+    """Whole files, each a row."""
+
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Row groups of a parquet file, and which of their rows."""
+
+    file: SourceFile
+    groups: tuple[int, ...]
+    columns: tuple[str, ...]
+    skip: int
+    """Rows left out at the beginning of the first row group."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as a stream of Arrow's interprocess format."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a source that follow one another.
+
+    Args:
+        where: The field of the run document that a sentence about them begins with.
+        file: Address of the (first) file.
+        first_row: Number of the first row, over all files of the source.
+        rows: How many rows. Blank lines and empty documents count; they are told apart only later.
+        number: Number of the first row in its file.
+        content: The rows, or where they are.
+    """
+
+    where: str
+    file: str
+    first_row: int
+    rows: int
+    number: int
+    content: Lines | Files | RowGroups | Table
+
+
+class Wanted(NamedTuple):
+    """The rows [start, end) that are wanted, numbered over all files of a source."""
+
+    start: int
+    end: int
+
+    def within(self, first: int, rows: int) -> tuple[int, int]:
+        """Which of `rows` rows from `first` on: [from, to), counted from `first`; empty where none."""
+        start = min(max(self.start - first, 0), rows)
+        return start, max(start, min(self.end - first, rows))

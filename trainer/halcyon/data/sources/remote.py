@@ -1,0 +1,110 @@
+"""Objects of S3, Google Cloud Storage, web servers and the Hugging Face hub: looked up, listed, read by range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, NotSupportedError
+
+from halcyon.data.sources import hub
+from halcyon.data.sources.access import Access, client
+from halcyon.data.sources.address import Address, SourceFile
+from halcyon.data.sources.failures import Unreadable, reason
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+_CHUNK_BYTES = 2**20
+
+
+def look_up(address: Address, access: Access) -> SourceFile | None:
+    """The object at an address, or None where there is none.
+
+    Raises:
+        Unreadable: The store does not answer, or refuses.
+    """
+    if address.scheme == "hf":
+        return hub.look_up_file(address)
+    try:
+        return _as_listed(address, obstore.head(client(address, access), address.path))
+    except FileNotFoundError:
+        return None
+    except (BaseError, OSError, ValueError) as error:
+        raise Unreadable(f"{address.uri} cannot be looked up: {reason(error)}; check the address and the credentials") from None
+
+
+def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
+    """All objects below a folder, or below the root, in no certain order.
+
+    Raises:
+        Unreadable: The store does not answer, or refuses.
+    """
+    if folder.scheme == "hf":
+        yield from hub.list_repository(folder)
+        return
+    try:
+        for batch in obstore.list(client(folder, access), prefix=folder.path or None):
+            # A key that ends with a slash is how some tools write an empty folder.
+            yield from (_as_listed(folder.at(meta["path"]), meta) for meta in batch if meta["size"] or not meta["path"].endswith("/"))
+    except (BaseError, OSError, ValueError) as error:
+        raise Unreadable(f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials") from None
+
+
+def read_range(file: SourceFile, address: Address, start: int, end: int, access: Access) -> memoryview:
+    """The bytes [start, end) of an object, without a copy.
+
+    Raises:
+        Unreadable: The object is not what was listed.
+        BaseError, OSError: The store does not give it.
+    """
+    if start == end:
+        return memoryview(b"")
+    result = obstore.get(client(address, access), address.path, options={"range": (start, end)})
+    _check(file, address, result.meta)
+    return memoryview(result.bytes())
+
+
+def read_stream(file: SourceFile, address: Address, access: Access) -> Iterator[memoryview]:
+    """The whole object in one request: for web servers that cannot serve a part.
+
+    Raises:
+        Unreadable: The object is not what was listed, or the connection broke.
+    """
+    read = 0
+    try:
+        result = obstore.get(client(address, access), address.path)
+        _check(file, address, result.meta)
+        for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
+            read += len(chunk)
+            yield memoryview(chunk)
+    except (BaseError, OSError) as error:
+        raise Unreadable(
+            f"{file.uri} broke off after {read} of {file.size_bytes} bytes: {reason(error)}; "
+            "its server cannot serve parts of files, so copy it to a store or a volume"
+        ) from None
+
+
+def serves_ranges(file: SourceFile, address: Address, access: Access) -> bool:
+    """Whether parts of an object can be asked for. Stores always can; of a web server it is tried."""
+    if address.scheme != "https" or file.size_bytes == 0:
+        return True
+    try:
+        obstore.get(client(address, access), address.path, options={"range": (0, 1)}).bytes()
+    except NotSupportedError:
+        return False
+    except (BaseError, OSError):
+        return True  # the reading itself shall try again and tell
+    return True
+
+
+def _as_listed(address: Address, meta: ObjectMeta) -> SourceFile:
+    return SourceFile(address.uri, meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
+
+
+def _check(file: SourceFile, address: Address, meta: ObjectMeta) -> None:
+    now = _as_listed(address, meta)
+    same = now.size_bytes == file.size_bytes if address.scheme == "hf" else now == file  # the hub's versions are of git, not of HTTP
+    if not same:
+        raise Unreadable(f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again")

@@ -1,0 +1,82 @@
+"""The Python standard library of the running interpreter, as files.
+
+Its modules are the files whose path below the library consists of identifiers, so that neither installed packages nor build configuration
+count, and its own test suites are left out: slim images delete them, and a run should find the same text there. The language reference is
+what ``help()`` shows, from ``pydoc_data.topics``; that module is not taken a second time as source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.failures import Unreadable
+from halcyon_api.spec.sources import StdlibSourceSpec
+
+PREFIX = "stdlib:"
+"""What the addresses of these files begin with."""
+
+_TEST_SUITES = frozenset({"test", "tests", "idle_test"})
+_MACHINE_SPECIFIC = re.compile(r"_sysconfigdata|(site|user)customize\.py$")
+
+
+def list_modules(spec: StdlibSourceSpec) -> tuple[SourceFile, ...]:
+    """The files of the standard library; their version is their SHA-256, for the library is where the interpreter is.
+
+    Raises:
+        Unreadable: The interpreter comes without what is asked for.
+    """
+    return tuple(SourceFile(uri, len(content), hashlib.sha256(content).hexdigest()) for uri, content in _contents(spec))
+
+
+def read_module(file: SourceFile) -> bytes:
+    """The content of one of these files.
+
+    Raises:
+        Unreadable: It is not what was listed.
+    """
+    part, _, name = file.uri.removeprefix(PREFIX).partition("/")
+    content = _topics()[name].encode() if part == "documentation" else (_root() / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.version:
+        raise Unreadable(f"{file.uri} is another one here than where it was listed; give all processes the same image")
+    return content
+
+
+def stdlib_modules(root: Path) -> list[str]:
+    """Paths of the standard library's modules below ``root``, sorted, with slashes."""
+    found: list[str] = []
+    for directory, directories, files in os.walk(root):
+        directories[:] = [name for name in directories if name.isidentifier() and name not in _TEST_SUITES and name != "__pycache__"]
+        below = Path(directory).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found.extend(
+            prefix + name for name in files if name.endswith(".py") and name[:-3].isidentifier() and not _MACHINE_SPECIFIC.match(name)
+        )
+    return sorted(module for module in found if module != "pydoc_data/topics.py")
+
+
+def _contents(spec: StdlibSourceSpec) -> Iterator[tuple[str, bytes]]:
+    if "source" in spec.include:
+        modules = stdlib_modules(_root())
+        if not modules:
+            raise Unreadable(f"no .py files below {_root()}; use an image with a full Python, or take a text source")
+        yield from ((f"{PREFIX}source/{module}", (_root() / module).read_bytes()) for module in modules)
+    if "documentation" in spec.include:
+        yield from ((f"{PREFIX}documentation/{topic}", text.encode()) for topic, text in sorted(_topics().items()))
+
+
+def _root() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _topics() -> dict[str, str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise Unreadable("this Python has no pydoc_data.topics; leave `documentation` out of include") from None
+    return topics
