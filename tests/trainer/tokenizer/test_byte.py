@@ -1,0 +1,41 @@
+"""Any bytes survive the byte tokenizer, its ids never change, and special tokens come only when asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halcyon.tokenizer import BYTE, load
+
+TOKENIZER = load(BYTE)
+
+
+@given(st.text())
+def test_text_comes_back(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@given(st.lists(st.binary()))
+def test_every_byte_is_one_token(texts: list[bytes]) -> None:
+    for data, tokens in zip(texts, TOKENIZER.encode_batch(texts), strict=True):
+        assert tokens.dtype == np.int32
+        assert tokens.tolist() == list(data)
+        assert int(TOKENIZER.token_bytes[tokens].sum()) == len(data)
+
+
+def test_the_ids_of_the_special_tokens_stay() -> None:
+    assert (TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.pad_id, TOKENIZER.vocab_size) == (256, 257, 258, 259)
+    assert dict(TOKENIZER.special_tokens) == {"<|bos|>": 256, "<|eos|>": 257, "<|pad|>": 258}
+    assert TOKENIZER.token_bytes.tolist() == [1] * 256 + [0] * 3
+
+
+def test_special_tokens_come_only_when_asked_for() -> None:
+    assert TOKENIZER.encode("<|bos|>").tolist() == list(b"<|bos|>")
+    assert TOKENIZER.encode_marked("<|bos|>a<|pad|><|eos|>b").tolist() == [256, 97, 258, 257, 98]
+    assert TOKENIZER.encode_marked("").tolist() == []
+    assert TOKENIZER.decode(np.array([256, 72, 105, 257, 258])) == "Hi"
+
+
+def test_the_fingerprint_never_changes() -> None:
+    assert TOKENIZER.fingerprint == BYTE.fingerprint == "47d09e3d5ede6f30dc086b2c71a098f1204dc9f442c74d00bc85359c23ce7532"

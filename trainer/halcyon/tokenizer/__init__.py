@@ -1,0 +1,7 @@
+"""Text to token ids and back: bytes, ``tokenizer.json``, tiktoken, SentencePiece, and BPE trained here."""
+
+from halcyon.tokenizer.definition import BYTE as BYTE
+from halcyon.tokenizer.definition import TokenizerDefinition as TokenizerDefinition
+from halcyon.tokenizer.definition import load as load
+from halcyon.tokenizer.protocol import Tokenizer as Tokenizer
+from halcyon.tokenizer.resolve import resolve as resolve

@@ -1,0 +1,63 @@
+"""The byte tokenizer: nothing to train, nothing to download, and any file is text to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+SPECIAL_TOKENS = MappingProxyType({"<|bos|>": 256, "<|eos|>": 257, "<|pad|>": 258})
+_MARKS = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
+
+
+class ByteTokenizer:
+    """Ids 0 to 255 are the bytes themselves; 256 begins a document, 257 ends it, 258 pads.
+
+    Any file is text to it, of whatever encoding, so nothing has to be guessed, replaced or left out.
+    """
+
+    vocab_size = 259
+    bos_id = SPECIAL_TOKENS["<|bos|>"]
+    eos_id = SPECIAL_TOKENS["<|eos|>"]
+    pad_id = SPECIAL_TOKENS["<|pad|>"]
+    special_tokens: Mapping[str, int] = SPECIAL_TOKENS
+
+    def __init__(self, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the definition."""
+        return self._fingerprint
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """One byte for each of the first 256 ids, none for the special ones: int32, shape [259]."""
+        sizes = np.zeros(self.vocab_size, np.int32)
+        sizes[:256] = 1
+        return sizes
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """The bytes of a text (of its UTF-8 form, if it is a string): int32, shape [bytes]."""
+        data = text.encode() if isinstance(text, str) else text
+        return np.frombuffer(data, np.uint8).astype(np.int32)
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        """``encode`` of each text."""
+        return [self.encode(text) for text in texts]
+
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Like ``encode``, but ``<|bos|>``, ``<|eos|>`` and ``<|pad|>`` in the text are the special tokens."""
+        pieces: list[np.ndarray] = []
+        position = 0
+        for mark in _MARKS.finditer(text):
+            pieces += [self.encode(text[position : mark.start()]), np.array([SPECIAL_TOKENS[mark.group()]], np.int32)]
+            position = mark.end()
+        return np.concatenate([*pieces, self.encode(text[position:])])
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of the byte tokens; what is not valid UTF-8 is shown as U+FFFD."""
+        ids = np.asarray(tokens)
+        return ids[ids < 256].astype(np.uint8).tobytes().decode(errors="replace")

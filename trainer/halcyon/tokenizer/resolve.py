@@ -1,0 +1,79 @@
+"""From the run document's ``spec.tokenizer`` to a definition: the one place that fetches a tokenizer's file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from halcyon.errors import BadConfiguration
+from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
+from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
+
+Fetch = Callable[[str], bytes]
+"""Reads a whole file by its address; raises ``OSError`` if it cannot."""
+
+
+def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
+    """The definition of the tokenizer that a run document names.
+
+    Args:
+        spec: Any kind but ``bpe``, whose definition is the outcome of its training.
+        fetch: Reads a file.
+
+    Raises:
+        BadConfiguration: The file cannot be read, or is not the one that it should be.
+    """
+    if spec.byte is not None:
+        return BYTE
+    if spec.tokenizer_json is not None:
+        return _tokenizer_json(spec.tokenizer_json, fetch)
+    if spec.tiktoken is not None:
+        return _tiktoken(spec.tiktoken, fetch)
+    if spec.sentence_piece is not None:
+        return _sentence_piece(spec.sentence_piece, fetch)
+    raise TypeError(f"a tokenizer of kind {spec.kind} has to be trained, it cannot be read")
+
+
+def _tokenizer_json(spec: TokenizerJsonSpec, fetch: Fetch) -> TokenizerDefinition:
+    uri = spec.path if spec.path.endswith(".json") else f"{spec.path.rstrip('/')}/tokenizer.json"
+    options = {"beginning": spec.beginning, "end": spec.end}
+    content = _read(uri, "spec.tokenizer.tokenizerJson", fetch)
+    return TokenizerDefinition("tokenizerJson", content, {name: text for name, text in options.items() if text is not None})
+
+
+def _sentence_piece(spec: SentencePieceSpec, fetch: Fetch) -> TokenizerDefinition:
+    return TokenizerDefinition("sentencePiece", _read(spec.path, "spec.tokenizer.sentencePiece", fetch))
+
+
+def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
+    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
+
+    encoding = ENCODINGS[spec.encoding]
+    where = "spec.tokenizer.tiktoken"
+    kept = _tiktoken_cache() / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
+    if spec.path is not None:
+        content = _read(spec.path, where, fetch)
+    elif kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == encoding.sha256:
+        content = kept.read_bytes()
+    else:
+        content = _read(encoding.url, where, fetch)
+        if hashlib.sha256(content).hexdigest() != encoding.sha256:
+            raise BadConfiguration(f"{where}.path: what came from {encoding.url} is not the known file; name a copy of it")
+    return TokenizerDefinition("tiktoken", content, {"encoding": "r50k_base" if spec.encoding == "gpt2" else spec.encoding})
+
+
+def _tiktoken_cache() -> Path:
+    """Where tiktoken keeps what it has downloaded."""
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"
+
+
+def _read(uri: str, where: str, fetch: Fetch) -> bytes:
+    try:
+        return fetch(uri)
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise BadConfiguration(f"{where}.path: {uri} cannot be read ({reason}); give a file that this run can read") from None

@@ -1,0 +1,86 @@
+"""SentencePiece models (``.model``), unigram or BPE, encoded by SentencePiece itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+import sentencepiece
+
+from halcyon.errors import BadConfiguration
+from halcyon.tokenizer.byte_level import sentence_piece_sizes
+from halcyon.tokenizer.cut import find_joint
+from halcyon.tokenizer.definition import TokenizerDefinition
+from halcyon.tokenizer.marks import Marks
+from halcyon.tokenizer.probe import PROSE
+from halcyon.tokenizer.special import find_document_tokens
+from halcyon.tokenizer.text import DocumentEncoder
+
+WHERE = "spec.tokenizer.sentencePiece"
+
+
+class SentencePieceEncoder:
+    """Encodes with ``sentencepiece``, on all cores."""
+
+    name = "sentencepiece"
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        self._processor = processor
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, int32, without special tokens."""
+        return [np.array(ids, np.int32) for ids in self._processor.encode(list(texts), out_type=int)]
+
+
+class SentencePieceTokenizer:
+    """A tokenizer made of a SentencePiece model. Its control symbols are the special tokens; text never becomes one of them."""
+
+    encoder = "sentencepiece"
+
+    def __init__(self, definition: TokenizerDefinition) -> None:
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(definition.content)
+            self.vocab_size = int(self._processor.vocab_size())
+        except RuntimeError as error:
+            raise BadConfiguration(f"{WHERE}.path: this is not a SentencePiece model ({error}); give the .model file") from None
+        if not self.vocab_size:
+            raise BadConfiguration(f"{WHERE}.path: this is not a SentencePiece model (it has no pieces); give the .model file")
+        self.fingerprint = definition.fingerprint
+        control = [index for index in range(self.vocab_size) if self._processor.is_control(index)]
+        self.special_tokens: Mapping[str, int] = MappingProxyType({self._processor.id_to_piece(index): index for index in control})
+        chosen = find_document_tokens(self.special_tokens, WHERE)
+        self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
+        encode_pieces = SentencePieceEncoder(self._processor)
+        self._documents = DocumentEncoder(encode_pieces, find_joint(lambda text: encode_pieces([text])[0], PROSE))
+        self._marks = Marks(self.special_tokens)
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """Bytes of text that each id stands for, after SentencePiece's normalisation: int32, shape [vocab_size]."""
+        return self._token_bytes
+
+    @cached_property
+    def _token_bytes(self) -> np.ndarray:
+        ids = range(self.vocab_size)
+        sizes = np.array(sentence_piece_sizes(self._processor.id_to_piece(index) for index in ids), np.int32)
+        sizes[[index for index in ids if self._processor.is_control(index) or self._processor.is_unknown(index)]] = 0
+        return sizes
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Token ids of a text, without special tokens: int32, shape [tokens]."""
+        return self._documents.encode(text)
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        """Token ids of each text: int32, shape [tokens]."""
+        return self._documents.encode_batch(texts)
+
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Token ids of a text whose special tokens count: int32, shape [tokens]."""
+        return self._marks.encode(text, self.encode_batch)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of token ids; special tokens are left out."""
+        return self._processor.decode(np.asarray(tokens).tolist())

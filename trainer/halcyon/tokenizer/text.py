@@ -1,0 +1,62 @@
+"""From documents to ids through pieces of bounded length, whichever library encodes the pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from halcyon.tokenizer.cut import PIECE_CHARACTERS, Joint, pieces
+
+GROUP_CHARACTERS = 2**24
+"""Pieces are handed to the library in groups of about so many characters, so that its buffers stay small whatever the documents."""
+
+
+class PieceEncoder(Protocol):
+    """Encodes texts of bounded length."""
+
+    @property
+    def name(self) -> str:
+        """The library that does it."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, int32, without special tokens."""
+        ...
+
+
+class DocumentEncoder:
+    """Cuts documents that are too long, encodes the pieces in groups and joins their ids."""
+
+    def __init__(self, encode_pieces: PieceEncoder, joint: Joint) -> None:
+        self._encode_pieces = encode_pieces
+        self._joint = joint
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Ids of one document: int32, shape [tokens]."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        """Ids of each document: int32, shape [tokens]."""
+        encoded: list[list[np.ndarray]] = [[] for _ in texts]
+        group: list[str] = []
+        owners: list[int] = []
+        characters = 0
+
+        def flush() -> None:
+            for owner, ids in zip(owners, self._encode_pieces(group), strict=True):
+                encoded[owner].append(ids)
+            group.clear()
+            owners.clear()
+
+        for index, text in enumerate(texts):
+            for piece in pieces(text, self._joint, PIECE_CHARACTERS):
+                group.append(piece)
+                owners.append(index)
+                characters += len(piece)
+                if characters >= GROUP_CHARACTERS:
+                    flush()
+                    characters = 0
+        flush()
+        return [ids[0] if len(ids) == 1 else np.concatenate(ids) for ids in encoded]

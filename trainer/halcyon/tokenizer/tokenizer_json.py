@@ -1,0 +1,118 @@
+"""Tokenizers in a ``tokenizer.json``, the format of the Hugging Face libraries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from halcyon.errors import BadConfiguration
+from halcyon.tokenizer.byte_level import byte_level_sizes, sentence_piece_sizes
+from halcyon.tokenizer.cut import find_joint
+from halcyon.tokenizer.definition import TokenizerDefinition
+from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder, choose_encoder
+from halcyon.tokenizer.probe import PROSE
+from halcyon.tokenizer.special import find_document_tokens
+from halcyon.tokenizer.text import DocumentEncoder
+
+WHERE = "spec.tokenizer.tokenizerJson"
+
+
+class JsonTokenizer:
+    """A tokenizer made of a ``tokenizer.json``.
+
+    Truncation, padding and what the file would put around a text are left out, and so is BPE dropout: a text always has the same ids.
+    """
+
+    def __init__(self, definition: TokenizerDefinition) -> None:
+        document, content = _read(definition.content)
+        self.fingerprint = definition.fingerprint
+        self._reference = tokenizers.Tokenizer.from_str(content)
+        self._reference.encode_special_tokens = True
+        self._marked_reference: tokenizers.Tokenizer | None = None
+        self._content = content
+        self._document = document
+        vocabulary = self._reference.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        spellings = [token["content"] for token in document.get("added_tokens") or [] if token.get("special")]
+        self.special_tokens: Mapping[str, int] = MappingProxyType({name: vocabulary[name] for name in spellings if name in vocabulary})
+        chosen = find_document_tokens(
+            self.special_tokens, WHERE, beginning=definition.options.get("beginning"), end=definition.options.get("end")
+        )
+        self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
+        reference = ReferenceEncoder(self._reference)
+        self._encode_pieces, self._fast = choose_encoder(content, reference, self.special_tokens)
+        self._documents = DocumentEncoder(self._encode_pieces, find_joint(lambda text: reference([text])[0], PROSE))
+
+    @property
+    def encoder(self) -> str:
+        """The library that encodes: ``fastokens`` or ``tokenizers``."""
+        return self._encode_pieces.name
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """Bytes of text that each id stands for: int32, shape [vocab_size]."""
+        return self._token_bytes
+
+    @cached_property
+    def _token_bytes(self) -> np.ndarray:
+        vocabulary = self._reference.get_vocab(with_added_tokens=False)
+        sizes = np.zeros(self.vocab_size, np.int32)
+        measure = byte_level_sizes if _is_byte_level(self._document) else sentence_piece_sizes
+        sizes[list(vocabulary.values())] = measure(vocabulary)
+        for token in self._document.get("added_tokens") or []:
+            sizes[vocabulary.get(token["content"], token["id"])] = 0 if token.get("special") else len(token["content"].encode())
+        return sizes
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Token ids of a text, without special tokens: int32, shape [tokens]."""
+        return self._documents.encode(text)
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        """Token ids of each text: int32, shape [tokens]."""
+        return self._documents.encode_batch(texts)
+
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Token ids of a text whose special tokens count: int32, shape [tokens]."""
+        if self._fast is not None:
+            return FastEncoder(self._fast, marked=True)([text])[0]
+        if self._marked_reference is None:
+            self._marked_reference = tokenizers.Tokenizer.from_str(self._content)
+        return ReferenceEncoder(self._marked_reference)([text])[0]
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of token ids; special tokens are left out."""
+        return self._reference.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+
+
+def _read(content: bytes) -> tuple[dict[str, Any], str]:
+    """The document, and its text without the settings that would make ids depend on more than the text."""
+    try:
+        document = json.loads(content)
+        if not isinstance(document, dict) or not isinstance(document.get("model"), dict):
+            raise ValueError("there is no model in it")
+        document |= {"truncation": None, "padding": None, "post_processor": None}
+        if document["model"].get("dropout"):
+            document["model"]["dropout"] = None
+        text = json.dumps(document, ensure_ascii=False)
+        tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise BadConfiguration(f"{WHERE}.path: this is not a tokenizer.json that the tokenizers library reads ({error})") from None
+    return document, text
+
+
+def _is_byte_level(document: Mapping[str, Any]) -> bool:
+    """Whether the vocabulary is spelt in the alphabet of byte-level BPE."""
+    parts = [document.get("pre_tokenizer"), document.get("decoder")]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if part.get("type") == "ByteLevel":
+                return True
+            parts += [*part.get("pretokenizers", []), *part.get("decoders", [])]
+    return False
