@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.split import MAX_SEQUENCES, Split, split_sequences
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.data())
 def test_every_sequence_is_on_exactly_one_side(total: int, data: st.DataObject) -> None:
     split = Split(total, data.draw(st.integers(0, total)))
@@ -21,6 +22,7 @@ def test_every_sequence_is_on_exactly_one_side(total: int, data: st.DataObject) 
     assert np.array_equal(np.flatnonzero(split.is_held_out(np.arange(total))), validation)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5000), st.floats(0.001, 0.999))
 def test_held_out_sequences_lie_evenly(total: int, fraction: float) -> None:
     split = split_sequences(total, fraction)
@@ -28,6 +30,7 @@ def test_held_out_sequences_lie_evenly(total: int, fraction: float) -> None:
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(2**31, MAX_SEQUENCES), st.data())
 def test_large_numbers_are_exact_and_disjoint(total: int, data: st.DataObject) -> None:
     """As Python's integers have it, which know no overflow."""

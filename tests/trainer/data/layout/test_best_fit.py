@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.layout import BestFit, build_layout, load_layout
@@ -33,6 +33,7 @@ def fitted_one_by_one(lengths: list[int], capacity: int, buffer: int) -> list[li
         sequences.append(sequence)
 
 
+@settings(deadline=None)
 @given(some_lengths, st.integers(1, 24), st.integers(1, 20))
 def test_it_is_what_the_words_say(lengths: list[int], length: int, buffer: int) -> None:
     layout = BestFit.build(ends_of(lengths), length, buffer=buffer)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.layout import Concatenate
 from tests.trainer.data.layout.documents import contents
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.integers(1, 20))
 def test_every_token_comes_once_and_in_order(tokens: int, length: int) -> None:
     layout = Concatenate(tokens, length)

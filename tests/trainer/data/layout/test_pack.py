@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.layout import Pack, build_layout, load_layout, pack
@@ -36,6 +36,7 @@ def packed_one_by_one(lengths: list[int], capacity: int, max_segments: int, too_
     return sequences
 
 
+@settings(deadline=None)
 @given(some_lengths, st.integers(1, 24), st.integers(1, 5), st.sampled_from(["left", "right", "drop"]), st.sampled_from([1, 3, 7, 1000]))
 def test_it_is_what_the_words_say(lengths: list[int], length: int, max_segments: int, too_long: Any, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.layout import BestFit, Concatenate, Pack, Spans, split_at_documents
@@ -19,6 +19,7 @@ def tokens_of(spans: Spans, sequences: int) -> list[list[int]]:
     return held
 
 
+@settings(deadline=None)
 @given(some_lengths, st.sampled_from([1, 2, 3, 4, 6, 12]))
 def test_parts_train_on_exactly_the_targets_of_the_whole(lengths: list[int], parts: int) -> None:
     length, ends = 12, ends_of(lengths)
@@ -45,6 +46,7 @@ def test_each_sequence_can_have_a_part_of_its_own() -> None:
     assert tokens_of(cut, 3) == [[36, 37, 38], [24, 25, 26], [20, 21, 22]]
 
 
+@settings(deadline=None)
 @given(some_lengths, st.integers(1, 20), st.integers(0, 2**32 - 1))
 def test_split_at_documents_each_piece_lies_in_its_document(lengths: list[int], length: int, seed: int) -> None:
     ends = ends_of(lengths)

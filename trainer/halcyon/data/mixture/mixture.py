@@ -84,16 +84,15 @@ class Mixture:
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:
             raise IndexError("a position is below 0")
-        numbers = np.searchsorted(self._first_positions, positions, side="right") - 1
-        blocks, slots = np.divmod(positions - np.array(self._first_positions)[numbers], self._block_sequences)
+        rising = np.argsort(positions, kind="stable")
+        numbers = np.searchsorted(self._first_positions, positions[rising], side="right") - 1
+        blocks, slots = np.divmod(positions[rising] - np.array(self._first_positions)[numbers], self._block_sequences)
         sources, ranks = np.empty(positions.shape, np.int32), np.empty(positions.shape, np.int64)
-        # Positions of a batch follow one another, so those of a block are mostly neighbours.
         borders = np.flatnonzero((np.diff(blocks) != 0) | (np.diff(numbers) != 0)) + 1
-        for begin, end in zip([0, *borders], [*borders, positions.size], strict=True):
-            if begin < end:
-                owners, places = self._slots(int(numbers[begin]), int(blocks[begin]))
-                sources[begin:end] = owners[slots[begin:end]]
-                ranks[begin:end] = places[slots[begin:end]]
+        for begin, end in pairwise([0, *borders, positions.size] if positions.size else []):
+            owners, places = self._slots(int(numbers[begin]), int(blocks[begin]))
+            inside = slots[begin:end]
+            sources[rising[begin:end]], ranks[rising[begin:end]] = owners[inside], places[inside]
         return sources, ranks
 
     def ranks(self, position: int) -> np.ndarray:
