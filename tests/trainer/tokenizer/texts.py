@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 - ambiguous signs are what this is about
+# ruff: noqa: RUF001, SIM905 - ambiguous signs are what this is about
 """Texts to train small tokenizers on, and texts that are hard to encode."""
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ TRAINING = [
     "    \t  \r\n  \n\n\n   aaaa    bbbb ---- ==== !!!! ,.;: THEY'LL I'M we've 2026-11-20 3.14159 ½ ٣٤ 😀 👍🏽\n",
 ] * 3
 
-_PARTS = ["'s", "'LL", "'ſ", "’t", " ", "  ", "\t", "\n", "\r\n", "\r", "\xa0", "\u3000", "\u2028", "\x85", "a", "the", " the", "Ab", "naïve", "é", "́", "\u200d", "1", "12", "123456", "٣", "½", "Ⅻ", "𝟘", "!", "...", "--", "_", "/", "<|bos|>", "<|", "|>", "한국", "字", "。", "😀", "👍🏽", "🇰🇷", "🫩", "\x00", "\x7f", "\ufeff", "\uffff", "\U0010ffff", "İ", "ß", "K", "ǅ", "ʼn", "नि", "ไทย", "שלום", "ـ"]
+_PARTS = (
+    "'s¦'LL¦'ſ¦’t¦ ¦  ¦\t¦\n¦\r\n¦\r¦\u00a0¦\u3000¦\u2028¦\u0085¦a¦the¦ the¦Ab¦naïve¦e\u0301¦\u0301¦\u200d¦1¦12¦123456¦٣¦½¦Ⅻ¦𝟘¦!¦...¦--¦_¦"
+    "/¦<|bos|>¦<|¦|>¦한국¦字¦。¦😀¦👍🏽¦🇰🇷¦\U0001fae9¦\x00¦\x7f¦\ufeff¦\uffff¦\U0010ffff¦İ¦ß¦K¦ǅ¦ʼn¦नि¦ไทย¦שלום¦ـ"
+).split("¦")
 HARD_TEXT = st.lists(st.one_of(st.sampled_from(_PARTS), st.text(max_size=3)), max_size=40).map("".join)
 """Text made of what split patterns, merges and special tokens are about, and of any other characters."""
 

@@ -19,9 +19,10 @@ import numpy as np
 import tiktoken
 
 from halcyon.errors import BadConfiguration
+from halcyon.tokenizer.choose import agree
 from halcyon.tokenizer.cut import BETWEEN
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import FastEncoder, agree
+from halcyon.tokenizer.encoders import FastEncoder
 from halcyon.tokenizer.marks import Marks
 from halcyon.tokenizer.probe import probe_texts
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder

@@ -13,9 +13,10 @@ import tokenizers
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import byte_level_sizes, sentence_piece_sizes
+from halcyon.tokenizer.choose import choose_encoder
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder, choose_encoder
+from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.special import find_document_tokens
 from halcyon.tokenizer.text import DocumentEncoder
