@@ -1,0 +1,54 @@
+"""A tokenizer small enough to see through: bytes, and the special tokens it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from halcyon.data.sources import Row
+from halcyon.tokenizer.special import TRAINED_HERE
+
+
+class MarkedBytes:
+    """Ids 0 to 255 are the bytes of UTF-8; special tokens follow."""
+
+    def __init__(self, special: Sequence[str] = TRAINED_HERE, bos: int = 256, eos: int = 257) -> None:
+        self.special_tokens = {spelling: 256 + index for index, spelling in enumerate(special)}
+        self.vocab_size = 256 + len(special)
+        self.bos_id, self.eos_id, self.pad_id = bos, eos, eos
+        self.fingerprint = "0" * 64
+        self.token_bytes = np.repeat(np.array([1, 0], np.int32), [256, len(special)])
+        self._spellings = {token: spelling for spelling, token in self.special_tokens.items()}
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        data = text.encode() if isinstance(text, str) else text.decode().encode()
+        return np.frombuffer(data, np.uint8).astype(np.int32)
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        return [self.encode(text) for text in texts]
+
+    def encode_marked(self, text: str) -> np.ndarray:
+        raise AssertionError("formats find the marks themselves")
+
+    def decode(self, tokens: np.ndarray) -> str:
+        return self.show(tokens)
+
+    def show(self, tokens: np.ndarray) -> str:
+        """The text, special tokens spelt in brackets: ``[user_start]``."""
+        out = b"".join(
+            bytes([token]) if token < 256 else f"[{self._spellings[token].strip('<|>')}]".encode() for token in np.asarray(tokens).tolist()
+        )
+        return out.decode()
+
+
+def row(value: Any, number: int = 17) -> Row:
+    return Row("s3://bucket/a.jsonl", number, value)
+
+
+def counted(tokenizer: MarkedBytes, tokens: np.ndarray, weights: np.ndarray) -> list[str]:
+    """The runs of tokens that count in the loss."""
+    assert tokens.shape == weights.shape
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], weights, [0]])))
+    return [tokenizer.show(tokens[start:end]) for start, end in edges.reshape(-1, 2)]

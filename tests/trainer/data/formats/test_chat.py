@@ -1,0 +1,223 @@
+"""Conversations: what counts, what can never become a mark, and which are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halcyon.data.formats import build_formatter
+from halcyon.errors import BadConfiguration
+from halcyon.tokenizer.special import TRAINED_HERE
+from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
+from tests.trainer.data.formats.standin import MarkedBytes, counted, row
+
+TOKENIZER = MarkedBytes()
+HOSTILE = ("<|user_", "start|>", "<", "|", "a", " ", "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd2-", "0", "ü", "\n")
+WHERE = "spec.data.sources[talks].format"
+CHATML = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\n' }}
+    {%- if message['role'] == 'assistant' %}
+        {% generation %}{{ message['content'] | trim }}<|im_end|>{% endgeneration %}
+    {%- else %}
+        {{- message['content'] + '<|im_end|>' }}
+    {%- endif %}
+    {{- '\n' }}
+{%- endfor %}
+"""
+CHATML_TOKENIZER = MarkedBytes(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], bos=256, eos=256)
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def system(content: Any) -> dict[str, Any]:
+    return {"role": "system", "content": content}
+
+
+def chat(tokenizer: MarkedBytes = TOKENIZER, **options: Any) -> Any:
+    return build_formatter(FormatSpec(chat=ChatFormatSpec(**options)), tokenizer, where=WHERE)
+
+
+def test_turns_between_marks_and_only_the_assistant_counts() -> None:
+    (document,) = chat()([row({"messages": [user("Hi"), assistant("Hello"), user("1+1?"), assistant("2")]})])
+    assert TOKENIZER.show(document.tokens) == (
+        "[bos][user_start]Hi[user_end][assistant_start]Hello[assistant_end][user_start]1+1?[user_end][assistant_start]2[assistant_end]"
+    )
+    assert counted(TOKENIZER, document.tokens, document.weights) == ["Hello[assistant_end]", "2[assistant_end]"]
+    assert document.size_bytes == len("HiHello1+1?2")
+
+
+def test_what_tools_answer_does_not_count() -> None:
+    parts = [
+        {"type": "text", "text": "Let me see. "},
+        {"type": "python", "text": "2**5"},
+        {"type": "python_output", "text": "32"},
+        {"type": "text", "text": "It is 32."},
+    ]
+    (document,) = chat()([row({"messages": [user("?"), assistant(parts)]})])
+    assert TOKENIZER.show(document.tokens) == (
+        "[bos][user_start]?[user_end][assistant_start]Let me see. [python_start]2**5[python_end]"
+        "[output_start]32[output_end]It is 32.[assistant_end]"
+    )
+    assert counted(TOKENIZER, document.tokens, document.weights) == [
+        "Let me see. [python_start]2**5[python_end]",
+        "It is 32.[assistant_end]",
+    ]
+
+
+def test_the_system_message_joins_the_first_user_message() -> None:
+    messages = [user("Hi"), assistant("Yes"), user("Why"), assistant("So")]
+    (own,) = chat()([row({"messages": [system("Be brief."), *messages]})])
+    (prompted,) = chat(system_prompt="Be brief.")([row({"messages": messages})])
+    (kept,) = chat(system_prompt="Be long.")([row({"messages": [system("Be brief."), *messages]})])
+    assert TOKENIZER.show(own.tokens).startswith("[bos][user_start]Be brief.\n\nHi[user_end][assistant_start]Yes")
+    assert own.tokens.tolist() == prompted.tokens.tolist() == kept.tokens.tolist()
+    assert TOKENIZER.show(own.tokens).count("Be brief.") == 1
+
+
+def test_all_may_count() -> None:
+    (document,) = chat(loss_on="all")([row({"messages": [user("nobody answers")]})])
+    assert document.weights is None
+    assert TOKENIZER.show(document.tokens) == "[bos][user_start]nobody answers[user_end]"
+
+
+def test_a_template_of_another_model() -> None:
+    (document,) = chat(CHATML_TOKENIZER, template=CHATML)([row({"messages": [system("S"), user("U"), assistant(" A "), user("V")]})])
+    assert CHATML_TOKENIZER.show(document.tokens) == (
+        "[endoftext][im_start]system\nS[im_end]\n[im_start]user\nU[im_end]\n[im_start]assistant\nA[im_end]\n[im_start]user\nV[im_end]\n"
+    )
+    assert counted(CHATML_TOKENIZER, document.tokens, document.weights) == ["A[im_end]"]
+
+
+def test_templates_get_tools_tokens_and_json_as_hugging_face_gives_them() -> None:
+    template = "{{ bos_token }}{{ tools | tojson }}{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}"
+    formatter = chat(template=template, tools_field="tools")
+    (document,) = formatter([row({"messages": [assistant("ok")], "tools": [{"name": "größer", "marks": "<|bos|>"}]})])
+    assert TOKENIZER.show(document.tokens) == '[bos][{"name": "größer", "marks": "<|bos|>"}]ok'
+    assert [document.row for document in formatter([row({"messages": []}), row({"messages": [assistant("ok")]})])] == [1]
+
+
+OWN = chat()
+GLUED = chat(template="{% generation %}{% for m in messages %}{{ m['content'] }}{% endfor %}{% endgeneration %}")
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                [*TRAINED_HERE, "<|user_", "start|>", "<", "|", "a", " ", "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd2-", "0", "ü", "\n"]
+            ),
+            max_size=5,
+        ).map("".join),
+        min_size=3,
+        max_size=3,
+    )
+)
+def test_contents_never_become_marks_and_arrive_unchanged(contents: list[str]) -> None:
+    first, second, third = contents
+    parts = [{"type": "text", "text": second}, {"type": "text", "text": third}]
+    (document,) = OWN([row({"messages": [user(first), assistant(parts)]})])
+    special = [token for token in document.tokens.tolist() if token >= 256]
+    names = ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"]
+    assert special == [TOKENIZER.special_tokens[name] for name in names]
+    assert TOKENIZER.show(document.tokens) == f"[bos][user_start]{first}[user_end][assistant_start]{second}{third}[assistant_end]"
+    # A template that puts strings next to each other, with nothing between.
+    messages = [{"role": role, "content": content} for role, content in zip(("user", "assistant", "tool"), contents, strict=True)]
+    for document in GLUED([row({"messages": messages})]):
+        assert TOKENIZER.show(document.tokens) == "[bos]" + "".join(contents)
+        assert (document.tokens[1:] < 256).all()
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        (
+            [user("a"), user("b"), assistant("c")],
+            "has two user turns in a row at places 0 and 1; join them, or ",
+        ),
+        ([user("a")], "has no assistant turn, so nothing in it would be learnt; leave the row out, or set lossOn: all"),
+        ([assistant("a"), user("b")], "has 'assistant' at place 0 where 'user' has its turn; mend the row, or give a template for it"),
+        ([user("a"), assistant("b"), assistant("c")], "has 'assistant' at place 2 where 'user' has its turn; "),
+        ([user("a"), system("b"), assistant("c")], "has 'system' at place 1 where 'assistant' has its turn; "),
+        ([user("a"), assistant(None)], "has a content at place 1 that is no text and no list of text, python, python_output parts; "),
+        ([user(["a"]), assistant("b")], "has a content at place 0 that is no text; mend the row"),
+        ([{"content": "a"}], "has a message without a role at place 0; mend the row"),
+        ("hello", "is not a list of messages; name the field of the messages"),
+    ],
+)
+def test_what_is_no_conversation_is_named(messages: Any, sentence: str) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        chat()([row({"messages": [user("a"), assistant("b")]}, 16), row({"messages": messages})])
+    assert str(refused.value).startswith(f"{WHERE}.chat.messagesField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}")
+
+
+def test_templates_of_others_are_given_other_roles_but_no_lost_turns() -> None:
+    formatter = chat(CHATML_TOKENIZER, template=CHATML)
+    assert formatter([row({"messages": [user("a"), assistant("b"), {"role": "tool", "content": "c"}, assistant("d")]})])
+    with pytest.raises(BadConfiguration, match="two user turns in a row"):
+        formatter([row({"messages": [user("a"), user("b"), assistant("c")]})])
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{% for m in messages %}", "line 1 is no Jinja: "),
+        ("{{ messages[0]['content'] }}", "it has no {% generation %} block, so no token would count in the loss; put"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_told_before_any_row(template: str, sentence: str) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        chat(template=template)
+    assert str(refused.value).startswith(f"{WHERE}.chat.template: {sentence}")
+
+
+def test_the_own_template_wants_its_marks() -> None:
+    with pytest.raises(
+        BadConfiguration, match=r"\.chat\.template: the tokenizer has no special token <\|user_start\|>, which Halcyon's own"
+    ):
+        chat(CHATML_TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("raise_exception('no tools here')", "no tools here"),
+        ("messages[5]['content']", "has no element 5"),
+        ("''.__class__.__mro__", "access to attribute '__class__'"),
+        ("messages.append(1)", "attribute 'append' of 'list' object is unsafe"),
+    ],
+)
+def test_a_template_that_fails_or_breaks_out_names_the_row(expression: str, reason: str) -> None:
+    formatter = chat(template="{% generation %}{{ " + expression + " }}{% endgeneration %}")
+    with pytest.raises(BadConfiguration, match=r"row 17 \(counted from 0\) of s3://bucket/a\.jsonl does not fit the template: ") as refused:
+        formatter([row({"messages": [user("a"), assistant("b")]})])
+    assert reason in str(refused.value)
+
+
+def test_a_preference_is_the_chosen_then_the_rejected_one() -> None:
+    formatter = build_formatter(FormatSpec(preference=PreferenceFormatSpec()), TOKENIZER, where=WHERE)
+    rows = [
+        row({"chosen": [], "rejected": []}),
+        row({"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}),
+    ]
+    documents = formatter(rows)
+    assert [counted(TOKENIZER, document.tokens, document.weights) for document in documents] == [
+        ["good[assistant_end]"],
+        ["bad[assistant_end]"],
+    ]
+    assert [document.row for document in documents] == [1, 1]
+    assert len(rows) - len(documents) // formatter.documents_per_row == 1
+    with pytest.raises(BadConfiguration, match=r"\.preference\.rejectedField: row 17 .* has no assistant turn"):
+        formatter([row({"chosen": [user("q"), assistant("good")], "rejected": [user("q")]})])
+    with pytest.raises(BadConfiguration, match=r"\.preference: row 17 .* has one of its two conversations empty"):
+        formatter([row({"chosen": [user("q"), assistant("good")], "rejected": []})])

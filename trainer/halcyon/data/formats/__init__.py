@@ -1,0 +1,38 @@
+"""How rows read: as texts, conversations, pairs of conversations, or token ids; each becomes documents of token ids.
+
+Special tokens come from here and from templates alone, never from what a row says: text that spells one is text.
+"""
+
+from __future__ import annotations
+
+from halcyon.data.formats.document import Formatter, TokenizedDocument
+from halcyon.data.formats.prebuilt import PrebuiltFormatter
+from halcyon.data.formats.text import TextFormatter
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.sources import FormatSpec
+
+__all__ = ["Formatter", "TokenizedDocument", "build_formatter"]
+
+
+def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Formatter:
+    """The formatter that a run document names.
+
+    Args:
+        spec: The format.
+        tokenizer: Makes the ids.
+        where: The format's field of the run document, such as ``spec.data.sources[web].format``; sentences begin with it.
+
+    Raises:
+        BadConfiguration: The template cannot be used, with this tokenizer or at all.
+    """
+    if spec.text is not None:
+        return TextFormatter(spec.text, tokenizer, where)
+    if spec.prebuilt is not None:
+        return PrebuiltFormatter(spec.prebuilt, tokenizer, where)
+    from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter  # Jinja takes a tenth of a second to import
+
+    if spec.chat is not None:
+        return ChatFormatter(spec.chat, tokenizer, where)
+    if spec.preference is not None:
+        return PreferenceFormatter(spec.preference, tokenizer, where)
+    raise TypeError(f"no format of kind {spec.kind}")

@@ -1,0 +1,37 @@
+"""The fields of rows, and the sentences about rows that lack them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon.data.sources import Row
+from halcyon.errors import BadConfiguration
+
+_KINDS = {str: "a text", bytes: "bytes", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def field_value(row: Row, name: str, where: str) -> Any:
+    """A field of a row.
+
+    Raises:
+        BadConfiguration: The row has no such field, or has no fields at all.
+    """
+    if isinstance(row.value, bytes):
+        raise bad_row(row, where, "has no fields: it is a plain text", "take a jsonl or parquet source, or the format text")
+    try:
+        return row.value[name]
+    except KeyError:
+        names = ", ".join(list(row.value)[:20])
+        raise bad_row(
+            row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or mend the row"
+        ) from None
+
+
+def bad_row(row: Row, where: str, what: str, mend: str) -> BadConfiguration:
+    """The error about one row."""
+    return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {mend}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words."""
+    return "null" if value is None else _KINDS.get(type(value), f"of type {type(value).__name__}")

@@ -1,0 +1,182 @@
+"""Chat templates: Jinja in a sandbox, from messages to a text with marks, and from that to segments.
+
+Three things must be told apart in what a template renders: special tokens that the *template* spells, the same letters in what somebody
+*wrote* in a message, and what the assistant says (``{% generation %}``, as in Hugging Face's templates), which counts in the loss. Text
+positions cannot do it, for templates trim, join and repeat. So all is carried in the text itself, by three code points that Unicode keeps
+for a program's inner use (noncharacters): generation blocks put START and END around what they render, and in every string of a message,
+before rendering, a spelt special token is broken by ESCAPE after its first sign (the beginning of one at the string's end too: the next
+string may hold the rest) and the code points themselves are escaped. After rendering, what still spells a special token was spelt by the
+template. So no content can end a turn or speak for another role.
+
+The text is cut at special tokens and at the ends of generation blocks, and each segment is tokenized by itself. At inference too the
+prompt and what the model says are tokenized apart, so this is how the model will see them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from halcyon.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from jinja2.parser import Parser
+
+_START, _END, _ESCAPE = "\ufdd0", "\ufdd1", "\ufdd2"
+_ESCAPED = re.compile(f"{_ESCAPE}(.)", re.DOTALL)
+_CODES = {_START: "0", _END: "1", _ESCAPE: "2"}
+_MEANINGS = {code: sign for sign, code in _CODES.items()} | {"-": ""}
+
+DEFAULT_TEMPLATE = """\
+{%- set pending = namespace(system='') -%}
+{%- for message in messages -%}
+  {%- if message['role'] == 'system' -%}
+    {%- set pending.system = message['content'] + '\n\n' -%}
+  {%- elif message['role'] == 'user' -%}
+    {{- '<|user_start|>' + pending.system + message['content'] + '<|user_end|>' -}}
+    {%- set pending.system = '' -%}
+  {%- else -%}
+    {{- '<|assistant_start|>' -}}
+    {%- if message['content'] is string -%}
+      {%- generation -%}{{- message['content'] -}}{%- endgeneration -%}
+    {%- else -%}
+      {%- for part in message['content'] -%}
+        {%- if part['type'] == 'text' -%}
+          {%- generation -%}{{- part['text'] -}}{%- endgeneration -%}
+        {%- elif part['type'] == 'python' -%}
+          {%- generation -%}{{- '<|python_start|>' + part['text'] + '<|python_end|>' -}}{%- endgeneration -%}
+        {%- else -%}
+          {{- '<|output_start|>' + part['text'] + '<|output_end|>' -}}
+        {%- endif -%}
+      {%- endfor -%}
+    {%- endif -%}
+    {%- generation -%}{{- '<|assistant_end|>' -}}{%- endgeneration -%}
+  {%- endif -%}
+{%- endfor -%}
+"""
+"""Halcyon's own template: nanochat's conversation. The system message joins the first user message; the output of tools does not count."""
+
+_OWN_MARKS = re.compile(r"<\|[a-z_]+\|>")
+
+
+class Segment(NamedTuple):
+    """A part of a rendered conversation."""
+
+    content: str | int
+    """Text, or the id of a special token."""
+    counts: bool
+    """Whether the assistant said it."""
+
+
+class ChatTemplate:
+    """A compiled template.
+
+    Args:
+        source: Jinja; None: `DEFAULT_TEMPLATE`.
+        special_tokens: Id of each special token by its spelling.
+        names: More variables for the template, such as ``bos_token``.
+        where: The field of the run document that holds the template.
+
+    Raises:
+        BadConfiguration: It is no template, or Halcyon's own wants special tokens that are not there.
+    """
+
+    def __init__(self, source: str | None, special_tokens: Mapping[str, int], names: Mapping[str, str], where: str) -> None:
+        self.is_own = source is None
+        self._special = dict(special_tokens)
+        spellings = "|".join(re.escape(spelling) for spelling in sorted(self._special, key=len, reverse=True) if spelling)
+        self._to_escape = re.compile(f"[{_START}{_END}{_ESCAPE}]" + (f"|{spellings}" if spellings else ""))
+        self._beginnings = {spelling[:length] for spelling in self._special for length in range(1, len(spelling))}
+        self._longest = max((len(beginning) for beginning in self._beginnings), default=0)
+        self._cuts = re.compile(f"([{_START}{_END}]" + (f"|{spellings}" if spellings else "") + ")")
+        if source is None:
+            missing = [mark for mark in dict.fromkeys(_OWN_MARKS.findall(DEFAULT_TEMPLATE)) if mark not in self._special]
+            if missing:
+                raise BadConfiguration(
+                    f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template writes; "
+                    "give the template that belongs to the tokenizer, or use spec.tokenizer.bpe"
+                )
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        environment.filters["tojson"] = _to_json
+        environment.globals.update(names, raise_exception=_refuse)
+        text = DEFAULT_TEMPLATE if source is None else source
+        try:
+            self._template = environment.from_string(text)
+            self.has_generation = _has_generation(environment, text)
+        except TemplateSyntaxError as error:
+            raise BadConfiguration(f"{where}: line {error.lineno} is no Jinja: {error.message}; mend the template") from None
+
+    def render(self, messages: list[dict[str, Any]], tools: Any = None) -> list[Segment]:
+        """The segments of a conversation, in order, none empty.
+
+        Raises:
+            TemplateError, TypeError, ValueError, ...: Whatever the template raises for messages that it was not made for.
+        """
+        text = self._template.render(messages=self._escape(messages), tools=self._escape(tools), add_generation_prompt=False)
+        return list(self._segments(text))
+
+    def _segments(self, text: str) -> Iterator[Segment]:
+        counts = False
+        for part in self._cuts.split(text):
+            if part == _START:
+                counts = True
+            elif part == _END:
+                counts = False
+            elif part in self._special:
+                yield Segment(self._special[part], counts)
+            elif part:
+                yield Segment(_ESCAPED.sub(lambda match: _MEANINGS[match[1]], part), counts)
+
+    def _escape(self, value: Any) -> Any:
+        if isinstance(value, str):
+            head, tail = self._split_off_beginning(value)
+            return self._to_escape.sub(_broken, head) + (f"{tail[0]}{_ESCAPE}-{tail[1:]}" if tail else "")
+        if isinstance(value, Mapping):
+            return {self._escape(key): self._escape(item) for key, item in value.items()}
+        return [self._escape(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def _split_off_beginning(self, text: str) -> tuple[str, str]:
+        """A text without the longest beginning of a special token at its end, and that beginning."""
+        for length in range(min(self._longest, len(text)), 0, -1):
+            if text[-length:] in self._beginnings:
+                return text[:-length], text[-length:]
+        return text, ""
+
+
+class _Generation(Extension):
+    """``{% generation %}``: its body between two marks."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return [_mark(_START, line), *body, _mark(_END, line)]
+
+
+def _mark(sign: str, line: int) -> nodes.Output:
+    return nodes.Output([nodes.TemplateData(sign)], lineno=line)
+
+
+def _has_generation(environment: ImmutableSandboxedEnvironment, text: str) -> bool:
+    return any(data.data == _START for data in environment.parse(text).find_all(nodes.TemplateData))
+
+
+def _broken(match: re.Match[str]) -> str:
+    found = match[0]
+    return _ESCAPE + _CODES[found] if found in _CODES else f"{found[0]}{_ESCAPE}-{found[1:]}"
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """As Hugging Face's templates expect it: nothing is escaped for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)

@@ -1,0 +1,76 @@
+"""Rows that are texts: the token that begins a document, the text, the token that ends one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from halcyon.data.formats.document import TokenizedDocument
+from halcyon.data.formats.fields import bad_row, field_value, kind_of
+from halcyon.data.sources import Row
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.sources import TextFormatSpec
+
+
+class TextFormatter:
+    """Makes a document of each text that is not empty.
+
+    Args:
+        spec: Which field holds the text. Rows of plain text files are texts themselves.
+        tokenizer: Makes the ids.
+        where: The field of the run document that sentences begin with.
+    """
+
+    documents_per_row = 1
+
+    def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+        self._field = spec.field
+        self._tokenizer = tokenizer
+        self._where = f"{where}.text.field"
+
+    def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
+        """The documents of some rows; see `Formatter`."""
+        texts = [self._text(row) for row in rows]
+        kept = [index for index, text in enumerate(texts) if text]
+        wanted = [texts[index] for index in kept]
+        try:
+            encoded = self._tokenizer.encode_batch(wanted)
+        except UnicodeError:
+            for index in kept:
+                self._check_unicode(rows[index], texts[index])
+            raise
+        bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
+        return [
+            TokenizedDocument(_enclosed(bos, ids, eos), None, size_in_bytes(text), index)
+            for index, text, ids in zip(kept, wanted, encoded, strict=True)
+        ]
+
+    def _text(self, row: Row) -> str | bytes:
+        if isinstance(row.value, bytes):
+            return row.value
+        text = field_value(row, self._field, self._where)
+        if not isinstance(text, str | bytes):
+            raise bad_row(
+                row, self._where, f"has a field {self._field!r} that is {kind_of(text)}, not a text", "name the field of the text"
+            )
+        return text
+
+    def _check_unicode(self, row: Row, text: str | bytes) -> None:
+        try:
+            text.decode() if isinstance(text, bytes) else text.encode()
+        except UnicodeDecodeError as error:
+            raise bad_row(row, self._where, f"is not UTF-8 at byte {error.start}", "convert the text, or use the byte tokenizer") from None
+        except UnicodeEncodeError as error:
+            raise bad_row(row, self._where, f"has half a surrogate pair at sign {error.start}", "mend the text") from None
+
+
+def size_in_bytes(text: str | bytes) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
+
+
+def _enclosed(bos: int, ids: np.ndarray, eos: int) -> np.ndarray:
+    tokens = np.empty(len(ids) + 2, np.int32)
+    tokens[0], tokens[1:-1], tokens[-1] = bos, ids, eos
+    return tokens
