@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Timestamp
 
-Stage = Literal["starting", "joining", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
+Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
 
 Cause = Literal[
     "completed",
@@ -68,6 +68,7 @@ class StartupSeconds(ReportModel):
 
     imports: float = Field(default=0.0, ge=0, description="Interpreter start and imports.")
     join: float = Field(default=0.0, ge=0, description="Waiting for the other processes.")
+    data: float = Field(default=0.0, ge=0, description="Tokenizing text that no cache held yet.")
     restore: float = Field(default=0.0, ge=0, description="Building or restoring the state.")
     compile: float = Field(default=0.0, ge=0, description="Tracing, compiling and the first step.")
 

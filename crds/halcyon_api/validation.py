@@ -32,19 +32,37 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     except InvalidMesh as error:
         field, _, message = str(error).partition(": ")
         return (Problem(field, message),)
-    return (*_batch_problems(spec, mesh), *_tensor_problems(spec, mesh))
+    return (*_batch_problems(spec, mesh), *_length_problems(spec), *_tensor_problems(spec, mesh), *_data_problems(spec))
 
 
 def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
-    unit = mesh.data_parallelism * spec.trainer.microbatches
-    if spec.trainer.batch_size % unit == 0:
-        return ()
-    return (
+    trainer = spec.trainer
+    unit = mesh.data_parallelism * trainer.microbatches
+    sizes = {"spec.trainer.batchSize": trainer.batch_size}
+    sizes |= {f"spec.trainer.stages[{n}].batchSize": stage.batch_size for n, stage in enumerate(trainer.stages) if stage.batch_size}
+    return tuple(
         Problem(
-            "spec.trainer.batchSize",
-            f"{spec.trainer.batch_size} must be a multiple of the data parallelism times microbatches, {mesh.data_parallelism} x "
-            f"{spec.trainer.microbatches}; the next one is {-(-spec.trainer.batch_size // unit) * unit}",
-        ),
+            field,
+            f"{size} must be a multiple of the data parallelism times microbatches, {mesh.data_parallelism} x "
+            f"{trainer.microbatches}; the next one is {-(-size // unit) * unit}",
+        )
+        for field, size in sizes.items()
+        if size % unit
+    )
+
+
+def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """All sequence lengths of a run must divide the longest, in which its data is laid out."""
+    trainer = spec.trainer
+    lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
+    lengths |= {
+        f"spec.trainer.stages[{n}].sequenceLength": stage.sequence_length for n, stage in enumerate(trainer.stages) if stage.sequence_length
+    }
+    longest = max(lengths.values())
+    return tuple(
+        Problem(field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does")
+        for field, length in lengths.items()
+        if longest % length
     )
 
 
@@ -81,3 +99,15 @@ def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
             )
         )
     return tuple(problems)
+
+
+def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            f"spec.data.sources[{source.name}].format.preference",
+            "pairs of conversations need an objective that compares them, which this version lacks; take format chat with the preferred "
+            "messages",
+        )
+        for source in spec.data.sources
+        if source.format.preference is not None and spec.stage == "train"
+    )

@@ -22,6 +22,10 @@ class BadConfiguration(TrainerExit):
     cause = "badConfiguration"
 
 
+class DamagedData(BadConfiguration):
+    """The token cache is not what was written."""
+
+
 class Fenced(TrainerExit):
     """A newer epoch owns the checkpoint root."""
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from halcyon_api.checkpoint_documents import Fingerprints
-from halcyon_api.training_run import FROZEN_TRAINER_FIELDS, TrainingRunSpec
+from halcyon_api.training_run import FROZEN_DATA_FIELDS, FROZEN_TRAINER_FIELDS, TrainingRunSpec
 
 
 def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerprints:
@@ -29,7 +29,7 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
     sections: dict[str, Any] = {
         "spec.model": document["model"],
         "spec.tokenizer": document["tokenizer"],
-        "spec.data": document["data"],
+        "spec.data": {name: value for name, value in document["data"].items() if name in FROZEN_DATA_FIELDS},
         "spec.optimizer": document["optimizer"],
         "spec.trainer": trainer,
         "data": dict(data),

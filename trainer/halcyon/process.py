@@ -10,18 +10,19 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
 from halcyon.context import Context, resolve_context
+from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.telemetry import RunIdentity, RunPlan, RunReporter, TelemetryServer, open_log, termination_report, write_termination_report
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause
 from halcyon_api.spec.accelerator import TPU_TABLE
+from halcyon_api.spec.trainer import TrainerSpec
 
 DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
 
@@ -115,19 +116,20 @@ class _Ending:
 
 def _plan(context: Context) -> RunPlan:
     spec = context.run.spec
-    plan = RunPlan(
-        steps=spec.trainer.steps,
-        tokens_per_step=spec.trainer.batch_size * spec.trainer.sequence_length,
-        log_every_steps=spec.trainer.log_every_steps,
-    )
     generation = TPU_TABLE.get(spec.accelerator.type)
-    if generation is None:
-        return plan
-    from halcyon.data.tokenizer import build_tokenizer
-    from halcyon.models.flops import flops_per_token
+    return RunPlan(
+        steps=spec.trainer.steps,
+        tokens_before=_tokens_before(spec.trainer),
+        log_every_steps=spec.trainer.log_every_steps,
+        peak_flops_per_second=None if generation is None else generation.peak_flops_per_second * context.topology.devices,
+    )
 
-    flops = flops_per_token(spec.model, spec.trainer.sequence_length, build_tokenizer(spec.tokenizer).vocab_size)
-    return replace(plan, flops_per_token=flops, peak_flops_per_second=generation.peak_flops_per_second * context.topology.devices)
+
+def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
+    try:
+        return build_schedule(spec).tokens_before
+    except ValueError:  # the document is judged in `train`, which needs somebody to report to
+        return lambda step: step * spec.batch_size * spec.sequence_length
 
 
 def _own_stdout() -> TextIO:

@@ -24,6 +24,7 @@ from halcyon.parallel.mesh import MESH_AXES
 from halcyon.state import BuildState, Model, TrainState, state_builder, state_template
 from halcyon.step import LossSums, StepMetrics, make_train_step
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
@@ -43,14 +44,15 @@ class Program:
     """Of arrays [microbatches, batch, position]."""
     control_sharding: NamedSharding
     """Of one control value for each device."""
-    batch_shape: tuple[int, int, int]
+    microbatches: int
+    segments: bool
+    """Whether a batch tells documents apart, so that attention does not cross them."""
 
-    def compile_step(self) -> TrainStep:
-        """The compiled step; it takes the state's memory over."""
-        arrays = [
-            cast("jax.Array", jax.ShapeDtypeStruct(self.batch_shape, dtype, sharding=self.batch_sharding))
-            for dtype in (jnp.int32, jnp.int32, jnp.float32)
-        ]
+    def compile_step(self, batch_size: int, sequence_length: int) -> TrainStep:
+        """The compiled step for batches of a size; it takes the state's memory over."""
+        shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
+        dtypes = (jnp.int32, jnp.int32, jnp.float32, *((jnp.int32,) if self.segments else ()))
+        arrays = [cast("jax.Array", jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding)) for dtype in dtypes]
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
             lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, Batch(*arrays), control)
@@ -59,6 +61,11 @@ class Program:
     def tracing(self) -> AbstractContextManager[None]:
         """The context in which any function of the model is traced: it ties the model's axes to the mesh."""
         return computing(self.mesh)
+
+
+def longest_sequence(settings: TrainerSpec) -> int:
+    """Positions of the run's longest sequence."""
+    return max(settings.sequence_length, *(stage.sequence_length or 0 for stage in settings.stages), 0)
 
 
 def padded_vocabulary(tokens: int) -> hax.Axis:
@@ -76,17 +83,18 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
     """
     settings = spec.trainer
     vocab = padded_vocabulary(vocab_size)
-    max_position = hax.Axis(POSITION, settings.sequence_length)
+    max_position = hax.Axis(POSITION, longest_sequence(settings))
     compute_dtype = jnp.dtype(settings.precision.compute)
 
     def build() -> Model:
         key = jax.random.key(settings.seed)
         return build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
 
-    def loss_sums(model: Model, tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        axes = (hax.Axis(BATCH, tokens.shape[0]), hax.Axis(POSITION, tokens.shape[1]))
-        named: list[Any] = [hax.named(array, axes) for array in (tokens, targets, weights)]
-        return next_token_losses(model, *named, compute_dtype=compute_dtype)
+    def loss_sums(model: Model, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        axes = (hax.Axis(BATCH, batch.tokens.shape[0]), hax.Axis(POSITION, batch.tokens.shape[1]))
+        named: list[Any] = [hax.named(array, axes) for array in (batch.tokens, batch.targets, batch.weights)]
+        segment_ids: Any = None if batch.segments is None else hax.named(batch.segments, axes)
+        return next_token_losses(model, *named, segment_ids=segment_ids, compute_dtype=compute_dtype)
 
     optimizer = build_optimizer(spec.optimizer, settings.steps, jax.eval_shape(build))
     build_state = state_builder(build, optimizer)
@@ -98,5 +106,6 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
-        batch_shape=(settings.microbatches, settings.batch_size // settings.microbatches, settings.sequence_length),
+        microbatches=settings.microbatches,
+        segments=not spec.data.attend_across_documents,
     )

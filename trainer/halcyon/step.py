@@ -19,8 +19,8 @@ from halcyon.data.loader import Batch
 from halcyon.parallel.axes import constrain
 from halcyon.state import Model, TrainState
 
-LossSums = Callable[[Model, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(model, tokens, targets, weights) of one microbatch, each [batch, position] -> (weighted sum of nats, sum of weights)."""
+LossSums = Callable[[Model, Batch], tuple[jax.Array, jax.Array]]
+"""(model, one microbatch, whose arrays are [batch, position]) -> (weighted sum of nats, sum of weights)."""
 
 
 class StepMetrics(eqx.Module):
@@ -46,11 +46,11 @@ def make_train_step(
 
     def batch_sums(model: Model, batch: Batch) -> tuple[jax.Array, jax.Array, Model]:
         if batch.tokens.shape[0] == 1:
-            (nats, weight), gradient = gradient_sums(model, batch.tokens[0], batch.targets[0], batch.weights[0])
+            (nats, weight), gradient = gradient_sums(model, jax.tree.map(lambda rows: rows[0], batch))
             return nats, weight, gradient
 
         def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
-            (nats, weight), gradient = gradient_sums(model, microbatch.tokens, microbatch.targets, microbatch.weights)
+            (nats, weight), gradient = gradient_sums(model, microbatch)
             return jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (nats, weight, gradient)), None
 
         zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (0.0, 0.0, model))

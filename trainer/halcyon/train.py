@@ -8,6 +8,7 @@ through the step itself.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,17 +23,23 @@ from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
 from halcyon.compilation import CompilationCache, compiler_options, program_key, survives_storage
 from halcyon.context import Context, adapt_to_devices, check_context
-from halcyon.data import Dataset, Loader, build_tokenizer, open_dataset
+from halcyon.data.dataset import Dataset
+from halcyon.data.loader import Loader
+from halcyon.data.open import dataset_of, ensure_caches
+from halcyon.data.schedule import build_schedule
 from halcyon.errors import TrainerExit
 from halcyon.evaluate import evaluate, make_evaluation_step
 from halcyon.fingerprints import fingerprints
+from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.world import World, enable_compilation_cache, join, leave
-from halcyon.program import Program, TrainStep, build_program, padded_vocabulary
+from halcyon.program import Program, build_program, padded_vocabulary
 from halcyon.state import TrainState, initial_state
 from halcyon.step import StepMetrics
+from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import RunReporter, StepReport
+from halcyon.tokenizer import load as load_tokenizer
 from halcyon_api.checkpoint_documents import DataPosition
 
 SAVE_WANTED = 1
@@ -72,7 +79,9 @@ def train(
     check_context(context)
     spec = context.run.spec
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="halcyon-start") as background:
-        reading = background.submit(open_dataset, spec.data, spec.tokenizer, spec.trainer)
+        finding = background.submit(
+            ensure_caches, spec, process=f"{context.owner.name}/{context.process_index}/{secrets.token_hex(4)}", report=reporter.tokenized
+        )
 
         reporter.stage("joining")
         world = _join(context, on_lost_process)
@@ -83,10 +92,16 @@ def train(
 
             reporter.stage("restoring")
             notice = PreemptionNotice(world)
-            program = build_program(spec, build_tokenizer(spec.tokenizer).vocab_size, mesh)
+            store, caches = finding.result()
+            reporter.stage("restoring")
+            opening = background.submit(dataset_of, spec, store, caches)
+            vocabulary = load_tokenizer(caches.tokenizer).vocab_size
+            reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
+            program = build_program(spec, vocabulary, mesh)
             programs = _shared_programs(context, compilation_cache)
-            compiling = background.submit(_compile, program, programs, reporter)
-            dataset = reading.result()
+            steps = StepPrograms(program, background, lambda: _fetch(programs, reporter))
+            steps.start_for(build_schedule(spec.trainer), context.resume_step)
+            dataset = opening.result()
             checkpointer = Checkpointer.open(
                 spec.checkpoint,
                 owner=context.owner,
@@ -105,8 +120,7 @@ def train(
             _tell_restored(reporter, restored)
 
             reporter.stage("compiling")
-            train_step = compiling.result()
-            loop = _Loop(context, program, train_step, dataset, checkpointer, notice, reporter, clock)
+            loop = _Loop(context, program, steps, dataset, checkpointer, notice, reporter, clock)
             try:
                 ended = loop.run(state, step, after_first_step=lambda: background.submit(_publish, world, programs, reporter))
                 checkpointer.finish()
@@ -127,7 +141,7 @@ class _Loop:
         self,
         context: Context,
         program: Program,
-        train_step: TrainStep,
+        steps: StepPrograms,
         dataset: Dataset,
         checkpointer: Checkpointer,
         notice: PreemptionNotice,
@@ -137,7 +151,7 @@ class _Loop:
         self._settings = context.run.spec.trainer
         self._timed_saves = context.run.spec.checkpoint.save.every_seconds > 0
         self._program = program
-        self._train_step = train_step
+        self._steps = steps
         self._dataset = dataset
         self._checkpointer = checkpointer
         self._notice = notice
@@ -147,9 +161,9 @@ class _Loop:
         self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, self._token_bytes()), compiler_options=compiler_options())
         self._loader = Loader(
             dataset,
-            batch_size=self._settings.batch_size,
             microbatches=self._settings.microbatches,
             sharding=program.batch_sharding,
+            segments=program.segments,
             last_step=self._settings.steps,
         )
         self._pending: tuple[int, StepMetrics] | None = None
@@ -159,13 +173,15 @@ class _Loop:
         """Step until the end or a notice. ``step`` counts the steps done."""
         first = self._saved_step = step
         while step < self._settings.steps:
-            state, metrics = self._train_step(state, self._loader.batch(step), self._control())
+            batch = self._loader.batch(step)
+            state, metrics = self._steps.of(batch)(state, batch, self._control())
             step += 1
             save_wanted = self._report_pending()
             self._pending = (step, metrics)
             if step == first + 1:
                 self._report_pending()
                 after_first_step()
+            self._steps.prepare(self._dataset.schedule, step)
             if self._notice.arrived(step):
                 self._report_pending()
                 self._reporter.stage("leaving")
@@ -208,8 +224,8 @@ class _Loop:
         if step == self._saved_step:
             return
         self._saved_step = step
-        sequences = step * self._settings.batch_size
-        position = DataPosition(step=step, sequences=sequences, tokens=sequences * self._settings.sequence_length)
+        schedule = self._dataset.schedule
+        position = DataPosition(step=step, sequences=schedule.positions_before(step), tokens=schedule.tokens_before(step))
         self._reporter.stage("saving")
         self._checkpointer.save(step, state, position)
         self._reporter.stage("training")
@@ -229,6 +245,7 @@ class _Loop:
                 batch_size=self._settings.batch_size,
                 microbatches=self._settings.microbatches,
                 sharding=self._program.batch_sharding,
+                segments=self._program.segments,
             )
         self._reporter.evaluation(step, evaluation)
         self._reporter.stage("training")
@@ -273,13 +290,12 @@ def _shared_programs(context: Context, directory: Path) -> CompilationCache | No
     return CompilationCache(directory, Store(context.run.spec.checkpoint), program_key({**depends, "mesh": context.mesh.document()}))
 
 
-def _compile(program: Program, programs: CompilationCache | None, reporter: RunReporter) -> TrainStep:
+def _fetch(programs: CompilationCache | None, reporter: RunReporter) -> None:
     try:
         if programs is not None:
             programs.fetch()
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
-    return program.compile_step()
 
 
 def _publish(world: World, programs: CompilationCache | None, reporter: RunReporter) -> None:

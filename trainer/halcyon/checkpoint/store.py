@@ -90,6 +90,11 @@ class Store:
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
         self._kvstore: ts.KvStore = self._wait(lambda: ts.KvStore.open(kvstore_spec(checkpoint, os.environ)))
 
+    @property
+    def folder(self) -> Path | None:
+        """The root's folder where it is one of files."""
+        return self._folder
+
     def read(self, key: str) -> Value:
         """The value of a key and its generation."""
         result = self._wait(lambda: self._kvstore.read(key))
@@ -104,6 +109,21 @@ class Store:
                 return None
             raise
         return result.value if result.state == "value" else None
+
+    def read_ranges(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """The bytes [start, end) of keys, all requests under way at once.
+
+        Raises:
+            StoreFailure: A key is missing or shorter than asked for, or the root does not answer.
+        """
+        futures = [self._kvstore.read(key, byte_range=slice(start, end)) for key, start, end in requests]
+        contents: list[bytes] = []
+        for (key, start, end), future in zip(requests, futures, strict=True):
+            result = self._wait(lambda future=future: future)
+            if result.state != "value" or len(result.value) != end - start:
+                raise StoreFailure("NOT_FOUND", f"{self.root}/{key} is missing or too short")
+            contents.append(result.value)
+        return contents
 
     def write(self, key: str, data: bytes) -> None:
         """Write a key that nobody else writes."""

@@ -1,164 +1,208 @@
-"""The data of a run: examples by index, and the indices of a step.
+"""The data of a run: which examples a step takes, and the examples themselves. Both are pure functions of the run document.
 
-``train_batch(step, batch_size)`` and ``examples(indices)`` are pure functions of the run document. Step ``s`` (counted from 0) takes
-positions ``s B`` to ``(s + 1) B - 1`` of the training order, so changing hosts, mesh or microbatches moves nothing.
-
-A target that begins a document has weight 0: what the next document is cannot be told from the last one. Padding has weight 0 too, and
-every sequence keeps at least one target that counts.
+A step's rows come from the schedule (which positions of the training order), the mixture (which source, and which of its turns), the
+source's own order (which of its training sequences), the split (which of all its sequences) and its layout (which tokens). No stage knows
+how many hosts or devices there are, and nothing is carried from step to step.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from halcyon.data.examples import Examples, examples_of
+from halcyon.data.layout import Layout
+from halcyon.data.mixture import Mixture
 from halcyon.data.order import Order
-from halcyon.data.sources import read_documents
-from halcyon.data.stream import TokenStream, build_stream
-from halcyon.data.tokenizer import Tokenizer, build_tokenizer
-from halcyon.data.windows import MAX_WINDOWS, Split, split_windows, window_count
-from halcyon.errors import BadConfiguration
-from halcyon_api.spec.data import DataSpec
-from halcyon_api.spec.tokenizer import TokenizerSpec
-from halcyon_api.spec.trainer import TrainerSpec
+from halcyon.data.schedule import Schedule
+from halcyon.data.split import Split, spread
+from halcyon.tokenizer import Tokenizer
 
-LAYOUT_VERSION = 1
-"""Raised when the same text would give other sequences, or another order, than before."""
+LAYOUT_VERSION = 2
+"""Raised when the same tokens would give other sequences, or another order, than before."""
+NO_SOURCE = -1
+"""Source of a row past the end of the data: a sequence of weight 0."""
+
+
+class Tokens(Protocol):
+    """The token stream of a source."""
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The tokens of spans, one after the other."""
+        ...
+
+    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+        """The loss weights of the same tokens; None where all count."""
+        ...
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Sequences in host memory: n sequences of L positions."""
+class SourceData:
+    """A source, opened."""
 
-    tokens: np.ndarray
-    """Inputs: int32 [n, L]."""
-    targets: np.ndarray
-    """What follows each input: int32 [n, L]."""
-    weights: np.ndarray
-    """How much each target counts in the loss: float32 [n, L], 0 or 1."""
+    name: str
+    tokens: Tokens
+    layout: Layout
+    split: Split
+    order: Order
+    """Of the training sequences that are used."""
+    used: int
+    """Training sequences that are used: all, but where a longer run is rehearsed."""
+    description: Mapping[str, Any]
+    """Counts and hashes of its contents."""
+
+    def training_sequences(self, turns: np.ndarray) -> np.ndarray:
+        """The sequences at turns of the endless training order: int64, same shape."""
+        return self.split.training_sequences(spread(self.order(turns), chosen=self.used, total=self.split.training))
+
+    def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Token windows [n, length + 1] of (parts of) sequences, their lengths [n], and the tokens' loss weights."""
+        spans = self.layout.spans(sequences)
+        if parts is not None:
+            spans = spans.cut(parts, length)
+        lengths = np.bincount(spans.sequence, spans.length, len(sequences)).astype(np.int64)
+        flat = self.tokens.gather(spans.start, spans.length)
+        flat_weights = self.tokens.gather_weights(spans.start, spans.length)
+        return _rows(flat, lengths, length + 1), lengths, None if flat_weights is None else _rows(flat_weights, lengths, length + 1)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Addresses of examples: n of them."""
+
+    source: np.ndarray
+    """Index of the source, or `NO_SOURCE`: int32 [n]."""
+    sequence: np.ndarray
+    """Number of the sequence among all of its source: int64 [n]."""
+    part: np.ndarray
+    """Which part of that sequence, where the step's sequences are shorter than the longest: int32 [n]."""
+    length: int
+    """Positions of a sequence of this step."""
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.source)
 
-    def padded_to(self, sequences: int) -> Examples:
-        """The same with sequences of weight 0 at the end, ``sequences`` in all."""
-        missing = ((0, sequences - len(self)), (0, 0))
-        return Examples(np.pad(self.tokens, missing), np.pad(self.targets, missing), np.pad(self.weights, missing))
+    def __getitem__(self, rows: np.ndarray | slice) -> Rows:
+        return Rows(self.source[rows], self.sequence[rows], self.part[rows], self.length)
 
 
 class Dataset:
-    """A tokenized source, cut into sequences, one part of it held out.
+    """Several sources, mixed.
 
     Args:
-        stream: The text as token ids.
-        tokenizer: The tokenizer that made them.
-        sequence_length: Positions of a sequence, L.
-        split: Which windows of the stream are held out.
-        order: The order of the training sequences.
+        sources: The sources, in any order; their names key everything.
+        tokenizer: The tokenizer of all of them.
+        schedule: Batch size and sequence length by step.
+        mixture: Which source is at which position. Its names are those of the sources.
     """
 
-    def __init__(self, stream: TokenStream, tokenizer: Tokenizer, *, sequence_length: int, split: Split, order: Order) -> None:
+    def __init__(self, sources: Sequence[SourceData], tokenizer: Tokenizer, schedule: Schedule, mixture: Mixture) -> None:
+        self.sources = tuple(sources)
         self.tokenizer = tokenizer
-        self.sequence_length = sequence_length
-        self.tokens = len(stream.tokens)
-        """Tokens of the text, special ones included."""
-        self.documents = stream.documents
-        """Documents of the text."""
-        self.size_bytes = stream.size_bytes
-        """Bytes of the text."""
-        self._content_sha256 = stream.sha256
-        self._split = split
-        self._order = order
-        ids = split.total * (sequence_length + 1)
-        padding = np.full(max(0, ids - self.tokens), tokenizer.pad_id, stream.tokens.dtype)
-        self._windows = np.concatenate([stream.tokens[:ids], padding]).reshape(split.total, sequence_length + 1)
+        self.schedule = schedule
+        self.mixture = mixture
+        self._validation_ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
+
+    @property
+    def sequence_length(self) -> int:
+        """Positions of the run's longest sequences, and of those that are held out."""
+        return self.schedule.longest
 
     @property
     def train_sequences(self) -> int:
-        """Training sequences of one epoch."""
-        return self._split.training
+        """Training sequences of one epoch of each source, of the longest length."""
+        return sum(source.used for source in self.sources)
 
     @property
     def validation_sequences(self) -> int:
-        """Held-out sequences."""
-        return self._split.held_out
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of text for each token, special ones included."""
-        return self.size_bytes / self.tokens
+        """Held-out sequences of all sources."""
+        return int(self._validation_ends[-1])
 
     @property
     def description(self) -> dict[str, Any]:
         """What the fingerprint is taken over, for a sentence that says what differs."""
         return {
             "layoutVersion": LAYOUT_VERSION,
-            "contentSha256": self._content_sha256,
-            "documents": self.documents,
-            "sizeBytes": self.size_bytes,
             "tokenizerSha256": self.tokenizer.fingerprint,
             "sequenceLength": self.sequence_length,
-            "trainSequences": self.train_sequences,
-            "validationSequences": self.validation_sequences,
+            "sources": {
+                source.name: {
+                    **source.description,
+                    "trainSequences": source.split.training,
+                    "validationSequences": source.split.held_out,
+                    "usedSequences": source.used,
+                }
+                for source in self.sources
+            },
         }
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over contents, tokenizer and layout: equal fingerprints give equal examples for equal indices."""
+        """SHA-256 (hex) over contents, tokenizer and layout: equal fingerprints give equal examples for equal rows."""
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
 
-    def train_batch(self, step: int, batch_size: int) -> np.ndarray:
-        """Indices of the examples of the ``(step + 1)``-th optimizer step: int64 [batch_size]."""
-        first = step * batch_size
-        return self._split.training_windows(self._order(np.arange(first, first + batch_size)))
+    def train_rows(self, step: int) -> Rows:
+        """The examples of the ``(step + 1)``-th optimizer step."""
+        positions, parts = self.schedule.positions(step)
+        limit = self.mixture.limit()
+        inside = np.full(len(positions), True) if limit is None else positions < limit
+        source = np.full(len(positions), NO_SOURCE, np.int32)
+        sequence = np.zeros(len(positions), np.int64)
+        source[inside], turns = self.mixture.locate(positions[inside])
+        for index, data in enumerate(self.sources):
+            here = source == index
+            if here.any():
+                sequence[here] = data.training_sequences(turns[here[inside]])
+        return Rows(source, sequence, parts, self.schedule.sequence_length(step))
 
-    def validation_batches(self, batches: int, batch_size: int) -> list[np.ndarray]:
-        """Indices of the held-out examples of one evaluation, the same every time: each int64 [at most batch_size].
+    def validation_batches(self, batches: int, batch_size: int) -> list[Rows]:
+        """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``.
 
-        Where ``batches`` do not hold all of them, those taken lie evenly over the text.
+        Where ``batches`` do not hold all of them, those taken lie evenly over all sources.
         """
         taken = min(batches * batch_size, self.validation_sequences)
         ranks = np.arange(taken, dtype=np.int64) * self.validation_sequences // max(1, taken)
-        windows = self._split.validation_windows(ranks) if taken else ranks
-        return [windows[first : first + batch_size] for first in range(0, taken, batch_size)]
+        source = np.searchsorted(self._validation_ends, ranks, side="right").astype(np.int32)
+        sequence = np.empty_like(ranks)
+        for index, data in enumerate(self.sources):
+            here = source == index
+            first = int(self._validation_ends[index]) - data.split.held_out
+            sequence[here] = data.split.validation_sequences(ranks[here] - first)
+        rows = Rows(source, sequence, np.zeros(taken, np.int32), self.sequence_length)
+        return [rows[first : first + batch_size] for first in range(0, taken, batch_size)]
 
-    def examples(self, indices: np.ndarray) -> Examples:
-        """The examples at indices of `train_batch` or `validation_batches`."""
-        indices = np.asarray(indices, np.int64)
-        if indices.size and (indices.min() < 0 or indices.max() >= self._split.total):
-            raise IndexError(f"an index is outside [0, {self._split.total})")
-        windows = self._windows[indices].astype(np.int32)
-        targets = np.ascontiguousarray(windows[:, 1:])
-        counted = (targets != self.tokenizer.bos_id) & (targets != self.tokenizer.pad_id)
-        return Examples(np.ascontiguousarray(windows[:, :-1]), targets, counted.astype(np.float32))
+    def examples(self, rows: Rows) -> Examples:
+        """The examples at `train_rows` or `validation_batches`."""
+        width = rows.length + 1
+        whole = rows.length == self.sequence_length
+        token_type = np.min_scalar_type(self.tokenizer.vocab_size - 1)
+        windows = np.zeros((len(rows), width), token_type)
+        lengths = np.zeros(len(rows), np.int64)
+        weights: np.ndarray | None = None
+        for index, data in enumerate(self.sources):
+            here = np.flatnonzero(rows.source == index)
+            if not len(here):
+                continue
+            part = None if whole else rows.part[here]
+            found, found_lengths, found_weights = data.windows(rows.sequence[here], part, rows.length)
+            if len(here) == len(rows):
+                return examples_of(found, found_lengths, found_weights, self.tokenizer)
+            windows[here], lengths[here] = found, found_lengths
+            if found_weights is not None:
+                weights = np.ones(windows.shape, np.float32) if weights is None else weights
+                weights[here] = found_weights
+        return examples_of(windows, lengths, weights, self.tokenizer)
 
 
-def open_dataset(data: DataSpec, tokenizer: TokenizerSpec, trainer: TrainerSpec) -> Dataset:
-    """Read, tokenize and lay out the data of a run.
-
-    Raises:
-        BadConfiguration: There is no text, it cannot be read, or it is too little for what is asked. The sentence names the field.
-    """
-    source = data.sources[0]
-    built = build_tokenizer(tokenizer)
-    stream = build_stream(read_documents(source), built)
-    total = window_count(len(stream.tokens), trainer.sequence_length)
-    if total == 0:
-        raise BadConfiguration(f"spec.data.sources[{source.name}].{source.kind}: all its files are empty; give it some text")
-    if total > MAX_WINDOWS:
-        raise BadConfiguration(
-            f"spec.trainer.sequenceLength: {trainer.sequence_length} makes {total} sequences of the text, more than {MAX_WINDOWS}; raise it"
-        )
-    fraction = data.validation.fraction
-    split = split_windows(total, fraction)
-    if split.held_out == 0 and trainer.evaluation.every_steps > 0:
-        raise BadConfiguration(
-            f"spec.data.validation.fraction: {fraction:g} of {total} sequences holds none out, but spec.trainer.evaluation.everySteps asks "
-            "for evaluations; raise the fraction, give more text, or set everySteps to 0"
-        )
-    order = Order(sequences=split.training, seed=trainer.seed, source=source.name, shuffle=data.order.sequential is None)
-    return Dataset(stream, built, sequence_length=trainer.sequence_length, split=split, order=order)
+def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    """Rows [n, width] of values that follow one another, the shorter ones padded with 0."""
+    if len(flat) == len(lengths) * width:
+        return flat.reshape(len(lengths), width)
+    rows = np.zeros((len(lengths), width), flat.dtype)
+    rows[np.arange(width) < lengths[:, None]] = flat
+    return rows

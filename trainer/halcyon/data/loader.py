@@ -1,12 +1,14 @@
-"""Batches on the devices, made ahead of the loop by one thread.
+"""Batches on the devices, made ahead of the loop by a few threads.
 
-A batch is three global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices.
+A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices.
 Row ``r`` of the step's batch is row ``r % (batch / microbatches)`` of microbatch ``r // (batch / microbatches)``, on any mesh and with any
 number of processes. Each process reads and builds only the rows of its own devices, and no device ever holds another one's, so cutting a
 batch into microbatches moves nothing between devices.
 
-The thread stays ``depth`` batches ahead. Asking for another step than the next one is allowed and costs one batch: what was made ahead is
-dropped, because a batch is a function of the step and not of what came before.
+Making ahead begins with one batch and doubles with every batch that is taken, up to a depth that a bound on memory allows: the first step
+waits for its own batch and no other, and a store that is slow to answer is soon asked for many at once. Asking for another step than the
+next one is allowed and costs one batch: what was made ahead is dropped, because a batch is a function of the step and not of what came
+before.
 """
 
 from __future__ import annotations
@@ -36,20 +38,26 @@ class Batch:
     """What follows each input: int32 [m, b, L]."""
     weights: jax.Array
     """How much each target counts in the loss: float32 [m, b, L]."""
+    segments: jax.Array | None = None
+    """Number of each input's document in its sequence: int32 [m, b, L]; None where documents see one another."""
 
 
-def global_batch(rows: Callable[[np.ndarray], Examples], shape: tuple[int, int, int], sharding: Sharding) -> Batch:
+def global_batch(
+    rows: Callable[[np.ndarray], Examples], shape: tuple[int, int, int], sharding: Sharding, *, segments: bool = False
+) -> Batch:
     """Build a batch of which this process makes only its own devices' rows.
 
     Args:
         rows: Gives the examples of the named rows, 0 to ``m b - 1``, of the batch.
+        segments: Whether the batch tells documents apart.
         shape: ``(m, b, L)``.
         sharding: How ``[m, b, L]`` lies on the devices. The last axis must not be split.
     """
     numbers = np.arange(shape[0] * shape[1]).reshape(shape[:2])
     placements = sharding.addressable_devices_indices_map(shape)
     made: dict[bytes, Examples] = {}
-    pieces: dict[str, list[jax.Array]] = {"tokens": [], "targets": [], "weights": []}
+    names = ("tokens", "targets", "weights", "segments") if segments else ("tokens", "targets", "weights")
+    pieces: dict[str, list[jax.Array]] = {name: [] for name in names}
     for device, index in placements.items():
         mine = numbers[index[:2]] if index is not None else numbers
         examples = made.get(key := mine.tobytes())
@@ -65,11 +73,13 @@ class Loader:
 
     Args:
         dataset: Where the examples come from.
-        batch_size: Sequences of a step, over all devices.
-        microbatches: Parts of a step's batch; divides ``batch_size``.
-        sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
+        microbatches: Parts of a step's batch; divides every batch size of the run.
+        sharding: How an array ``[microbatches, batch / microbatches, length]`` lies on the devices.
+        segments: Whether batches tell documents apart.
         last_step: Batches from this step on are not made ahead. Default: there is no last step.
-        depth: How many batches are made ahead.
+        depth: How many batches are made ahead at most.
+        memory_bytes: Batches made ahead take no more than this on the host, but one is always made.
+        threads: How many batches are in the making at a time.
         clock: Seconds, of any origin.
     """
 
@@ -77,24 +87,26 @@ class Loader:
         self,
         dataset: Dataset,
         *,
-        batch_size: int,
         microbatches: int,
         sharding: NamedSharding,
+        segments: bool = False,
         last_step: int | None = None,
-        depth: int = 2,
+        depth: int = 8,
+        memory_bytes: int = 1 << 30,
+        threads: int = 2,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if batch_size % microbatches:
-            raise ValueError(f"a batch of {batch_size} cannot be cut into {microbatches} equal microbatches")
         self._dataset = dataset
-        self._batch_size = batch_size
-        self._shape = (microbatches, batch_size // microbatches, dataset.sequence_length)
+        self._microbatches = microbatches
         self._sharding = sharding
+        self._segments = segments
         self._last_step = last_step
         self._depth = depth
+        self._memory_bytes = memory_bytes
         self._clock = clock
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="halcyon-loader")
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="halcyon-loader")
         self._ahead: dict[int, Future[Batch]] = {}
+        self._reach = 0
         self.last_wait_seconds = 0.0
         """How long the last call of `batch` waited for data, in seconds."""
         self.wait_seconds = 0.0
@@ -105,13 +117,15 @@ class Loader:
         begin = self._clock()
         self._make_ahead(step)
         batch = self._ahead.pop(step).result()
+        self._reach = min(max(1, 2 * self._reach), self._depth_at(step))
+        self._make_ahead(step + 1, first_wanted=False)
         self.last_wait_seconds = self._clock() - begin
         self.wait_seconds += self.last_wait_seconds
         return batch
 
     def close(self) -> None:
-        """End the thread. Batches handed out stay valid."""
-        self._thread.shutdown(cancel_futures=True)
+        """End the threads. Batches handed out stay valid."""
+        self._threads.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -119,18 +133,29 @@ class Loader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _make_ahead(self, step: int) -> None:
-        """Have the batches from ``step`` to ``step + depth`` in the making, and no others."""
-        end = step + 1 + self._depth
+    def _make_ahead(self, step: int, *, first_wanted: bool = True) -> None:
+        """Have the batch of ``step`` (if it is wanted) and those in reach after it in the making, and no others."""
+        end = step + self._reach + first_wanted
         if self._last_step is not None:
-            end = max(step + 1, min(end, self._last_step))
+            end = max(step + first_wanted, min(end, self._last_step))
         wanted = range(step, end)
         for stale in [made for made in self._ahead if made not in wanted]:
             self._ahead.pop(stale).cancel()
         for coming in wanted:
             if coming not in self._ahead:
-                self._ahead[coming] = self._thread.submit(self._build, coming)
+                self._ahead[coming] = self._threads.submit(self._build, coming)
+
+    def _depth_at(self, step: int) -> int:
+        """How many batches of this step's size may be made ahead."""
+        schedule = self._dataset.schedule
+        of_this_host = len(self._sharding.addressable_devices) / self._sharding.mesh.size
+        arrays = 4 if self._segments else 3
+        size_bytes = schedule.batch_size(step) * schedule.sequence_length(step) * 4 * arrays * of_this_host
+        return max(1, min(self._depth, int(self._memory_bytes / size_bytes)))
 
     def _build(self, step: int) -> Batch:
-        indices = self._dataset.train_batch(step, self._batch_size)
-        return global_batch(lambda rows: self._dataset.examples(indices[rows]), self._shape, self._sharding)
+        rows = self._dataset.train_rows(step)
+        if len(rows) % self._microbatches:
+            raise ValueError(f"a batch of {len(rows)} cannot be cut into {self._microbatches} equal microbatches")
+        shape = (self._microbatches, len(rows) // self._microbatches, rows.length)
+        return global_batch(lambda mine: self._dataset.examples(rows[mine]), shape, self._sharding, segments=self._segments)

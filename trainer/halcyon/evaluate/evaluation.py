@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from halcyon.data.dataset import Dataset
+from halcyon.data.dataset import Dataset, Rows
+from halcyon.data.examples import Examples
 from halcyon.data.loader import Batch, global_batch
 
-LossSums = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(model, tokens, targets, weights) of one microbatch, each [b, L] -> (weighted sum of nats, sum of weights)."""
+LossSums = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
+"""(model, one microbatch, whose arrays are [b, L]) -> (weighted sum of nats, sum of weights)."""
 
 _IN_FLIGHT = 2
 """Batches whose sums are not waited for yet: enough to keep the devices busy, few enough to hold little memory."""
@@ -61,7 +62,7 @@ def make_evaluation_step(loss_sums: LossSums, token_bytes: np.ndarray) -> Callab
     """
 
     def batch_sums(model: Any, batch: Batch) -> EvaluationSums:
-        nats, weight = loss_sums(model, batch.tokens, batch.targets, batch.weights)
+        nats, weight = loss_sums(model, batch)
         sizes = jnp.asarray(token_bytes, jnp.int32)[batch.targets]
         return EvaluationSums(nats, weight, jnp.sum(jnp.where(batch.weights > 0, sizes, 0)))
 
@@ -82,6 +83,7 @@ def evaluate(
     batch_size: int,
     microbatches: int,
     sharding: Sharding,
+    segments: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Evaluate on the held-out part, the same sequences every time.
@@ -96,6 +98,7 @@ def evaluate(
         batch_size: Sequences of a batch, over all devices.
         microbatches: Parts in which a batch is computed; divides ``batch_size``.
         sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
+        segments: Whether batches tell documents apart, the same as in training.
         clock: Seconds, of any origin.
 
     Raises:
@@ -108,10 +111,10 @@ def evaluate(
     in_flight: deque[EvaluationSums] = deque()
     fetched: list[EvaluationSums] = []
     sequences = 0
-    for indices in dataset.validation_batches(batches, batch_size):
-        batch = global_batch(lambda rows, indices=indices: _padded_rows(dataset, indices, rows), shape, sharding)
+    for held_out in dataset.validation_batches(batches, batch_size):
+        batch = global_batch(lambda mine, rows=held_out: _padded_rows(dataset, rows, mine), shape, sharding, segments=segments)
         in_flight.append(sums(batch))
-        sequences += len(indices)
+        sequences += len(held_out)
         if len(in_flight) > _IN_FLIGHT:
             fetched.append(jax.device_get(in_flight.popleft()))
     fetched.extend(jax.device_get(list(in_flight)))
@@ -128,7 +131,7 @@ def evaluate(
     )
 
 
-def _padded_rows(dataset: Dataset, indices: np.ndarray, rows: np.ndarray) -> Any:
-    """Examples of the named rows of a batch; rows past the end of ``indices`` have weight 0."""
-    there = rows[rows < len(indices)]
-    return dataset.examples(indices[there]).padded_to(len(rows))
+def _padded_rows(dataset: Dataset, rows: Rows, mine: np.ndarray) -> Examples:
+    """Examples of some rows of a batch; those past the end of ``rows`` have weight 0."""
+    there = mine[mine < len(rows)]
+    return dataset.examples(rows[there]).padded_to(len(mine))

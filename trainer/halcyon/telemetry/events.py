@@ -41,6 +41,20 @@ EVENTS = (
         every_process=True,
     ),
     Event(
+        "tokenized",
+        "A part of a source's text is tokenized and, once it is finished, in the token cache.",
+        {
+            "source": "Name of the source.",
+            "rows": "Rows read.",
+            "documents": "Documents made of them.",
+            "tokens": "Their tokens.",
+            "sizeBytes": "Their bytes of text.",
+            "shards": "Shards committed.",
+            "finished": "Whether the cache is whole.",
+        },
+        every_process=True,
+    ),
+    Event(
         "restored",
         "The state is there, built anew or read from a checkpoint.",
         {

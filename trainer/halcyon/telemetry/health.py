@@ -18,6 +18,7 @@ def _stage_limits() -> dict[Stage, float]:
     return {
         "starting": 900.0,
         "joining": 3600.0,
+        "tokenizing": 3600.0,  # from the last piece of text that was done
         "restoring": 7200.0,
         "compiling": 7200.0,
         "evaluating": 7200.0,

@@ -46,6 +46,11 @@ def _one(read: Callable[[Observation], float | int | None]) -> Callable[[Observa
     return samples
 
 
+def _tokenized(field: str) -> Callable[[Observation], Iterable[Sample]]:
+    """What this process has tokenized, by source."""
+    return lambda seen: [((source.source,), float(getattr(source, field))) for source in seen.sources]
+
+
 METRICS = (
     Metric(
         "halcyon_trainer_info",
@@ -175,6 +180,27 @@ METRICS = (
         "counter",
         "How long the steps of this process waited for their batches.",
         _one(lambda seen: seen.tallies.data_wait_seconds),
+    ),
+    Metric(
+        "halcyon_trainer_data_wait_ratio",
+        "gauge",
+        "Share of the last steps' time in which they waited for their batches.",
+        _one(lambda seen: seen.tallies.data_wait_seconds / seen.tallies.step_seconds if seen.tallies.step_seconds else None),
+    ),
+    *(
+        Metric(
+            f"halcyon_trainer_tokenized_{what}_total",
+            "counter",
+            f"{meaning} that this process has tokenized.",
+            _tokenized(field),
+            ("source",),
+        )
+        for what, field, meaning in (
+            ("documents", "documents", "Documents"),
+            ("tokens", "tokens", "Tokens"),
+            ("bytes", "size_bytes", "Bytes of text"),
+            ("shards", "shards", "Shards of the token cache"),
+        )
     ),
     Metric(
         "halcyon_trainer_checkpoint_step",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
 from halcyon.telemetry.events import BY_NAME
@@ -30,8 +31,8 @@ class RunPlan:
 
     steps: int
     """Steps of the whole run."""
-    tokens_per_step: int
-    """Tokens trained on in one step, over all devices: batch size x sequence length."""
+    tokens_before: Callable[[int], int]
+    """Tokens of so many steps, over all devices: the sum of batch size x sequence length."""
     log_every_steps: int = 1
     flops_per_token: float | None = None
     """Floating-point operations of training on one token, forward and backward."""
@@ -69,6 +70,45 @@ class Tallies:
     step_seconds: float = 0.0
 
 
+class TokenizedSource(Protocol):
+    """How far the token cache of a source is, as its builder says."""
+
+    @property
+    def source(self) -> str:
+        """Name of the source."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        ...
+
+    @property
+    def documents(self) -> int:
+        """Documents made of them."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Their tokens."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Their bytes of text."""
+        ...
+
+    @property
+    def shards(self) -> int:
+        """Shards committed."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether the cache is whole."""
+        ...
+
+
 @dataclass(frozen=True)
 class Observation:
     """One consistent look at a process."""
@@ -80,6 +120,8 @@ class Observation:
     checkpoint_time: float | None
     """Wall time in seconds since 1970 at which this process learned of the newest checkpoint."""
     tallies: Tallies
+    sources: tuple[TokenizedSource, ...]
+    """Sources that this process has tokenized, or is tokenizing."""
     health: Health
 
 
@@ -98,12 +140,18 @@ class _State:
     checkpoint_time: float | None = None
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
+    sources: dict[str, TokenizedSource] = field(default_factory=dict)
+    source_told: dict[str, float] = field(default_factory=dict)
     tallies: Tallies = field(default_factory=Tallies)
 
+
+_TOKENIZED_EVENT_SECONDS = 10.0
+"""While a source is tokenized, one line in so many seconds."""
 
 _STARTUP_PART: dict[Stage, str] = {
     "starting": "imports",
     "joining": "join",
+    "tokenizing": "data",
     "restoring": "restore",
     "compiling": "compile",
     # The first step compiles even where nobody said so.
@@ -155,9 +203,36 @@ class RunReporter:
         with self._lock:
             self._enter(stage, self._clock.monotonic())
 
+    def knows_flops(self, flops_per_token: float) -> None:
+        """How many floating-point operations training on a token takes, forward and backward."""
+        with self._lock:
+            self._plan = replace(self._plan, flops_per_token=flops_per_token)
+
     def joined(self, *, processes: int, devices: int) -> None:
         """All processes know each other. Said at the end of the stage ``joining``."""
         self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
+
+    def tokenized(self, built: TokenizedSource) -> None:
+        """More of a source's text is tokenized. Enters the stage ``tokenizing``, which ends with another one."""
+        with self._lock:
+            now = self._clock.monotonic()
+            self._enter("tokenizing", now)
+            self._state.sources[built.source] = built
+            told = self._state.source_told.get(built.source, -math.inf)
+            due = built.finished or now - told >= _TOKENIZED_EVENT_SECONDS
+            if due:
+                self._state.source_told[built.source] = now
+        if due:
+            self._event(
+                "tokenized",
+                source=built.source,
+                rows=built.rows,
+                documents=built.documents,
+                tokens=built.tokens,
+                size_bytes=built.size_bytes,
+                shards=built.shards,
+                finished=built.finished,
+            )
 
     def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None) -> None:
         """The state is there. Said at the end of the stage ``restoring``.
@@ -193,7 +268,7 @@ class RunReporter:
             state.tallies = replace(
                 state.tallies,
                 steps=state.tallies.steps + steps,
-                tokens=state.tallies.tokens + steps * self._plan.tokens_per_step,
+                tokens=state.tallies.tokens + self._plan.tokens_before(report.step) - self._plan.tokens_before(report.step - steps),
                 data_wait_seconds=state.tallies.data_wait_seconds + report.data_wait_seconds,
             )
             startup = dict(state.startup)
@@ -286,6 +361,7 @@ class RunReporter:
         """Everything at one moment."""
         with self._lock:
             state = replace(self._state)
+            sources = tuple(self._state.sources.values())
             step = state.last_step.step if state.last_step else (state.resumed_step or 0)
             tokens_per_second, eta = self._tokens_per_second(), self._eta_seconds(step)
             tallies = replace(state.tallies, step_buckets=self._pace.buckets, step_seconds=self._pace.sum_seconds)
@@ -294,7 +370,7 @@ class RunReporter:
         progress = Progress(
             step=step,
             steps=self._plan.steps,
-            tokens=step * self._plan.tokens_per_step,
+            tokens=self._plan.tokens_before(step),
             loss=_finite(state.last_step.loss if state.last_step else None),
             tokens_per_second=_finite(tokens_per_second),
             mfu=_finite(self._mfu(tokens_per_second)),
@@ -325,6 +401,7 @@ class RunReporter:
             last_step_time=state.last_step_time,
             checkpoint_time=state.checkpoint_time,
             tallies=tallies,
+            sources=sources,
             health=health,
         )
 
@@ -342,7 +419,12 @@ class RunReporter:
 
     def _tokens_per_second(self) -> float | None:
         speed = self._pace.steps_per_second
-        return None if speed is None else _rounded(speed * self._plan.tokens_per_step)
+        return None if speed is None else _rounded(speed * self._tokens_per_step())
+
+    def _tokens_per_step(self) -> int:
+        """Tokens of the step that is under way, or of the last one."""
+        step = max(1, self._state.last_step.step if self._state.last_step else 1)
+        return self._plan.tokens_before(step) - self._plan.tokens_before(step - 1)
 
     def _eta_seconds(self, step: int) -> float | None:
         speed = self._pace.steps_per_second

@@ -1,0 +1,164 @@
+"""Builds the cache of one source: pieces are tokenized in parallel, joined in order, cut into shards, committed one by one.
+
+Pieces and shards are cut by the text alone, never by the number of workers or by time, so a build that was killed anywhere and went on
+writes the same bytes as one that was not. A shard's files are written first and the ledger after them, by compare-and-swap: what is not in
+the ledger does not exist, and a builder that another one has replaced finds out at its next commit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from halcyon.checkpoint.store import Store
+from halcyon.data.cache import work
+from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, encode
+from halcyon.data.cache.shards import ShardBuilder, Tokenized, digest_of, files_of
+from halcyon.data.sources import Piece
+from halcyon.errors import BadConfiguration
+
+SMALL_BYTES = 32 * 2**20
+"""A source below this is tokenized before a pool of processes would have started."""
+
+
+class Replaced(Exception):
+    """Another builder has written the ledger."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """How far the build of a source is."""
+
+    source: str
+    rows: int
+    documents: int
+    tokens: int
+    size_bytes: int
+    """Bytes of text."""
+    shards: int
+    finished: bool
+
+
+@dataclass
+class SourceBuild:
+    """The build of one source.
+
+    Args:
+        name: The source's name.
+        store: The cache's root.
+        job: What all its pieces have in common.
+        shard_tokens: A shard is closed after the piece with which it has so many tokens.
+        workers: Processes; 0: one for each processor.
+        report: Is told after every piece.
+    """
+
+    name: str
+    store: Store
+    job: work.Job
+    shard_tokens: int
+    workers: int
+    report: Callable[[Built], object]
+
+    def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Ledger:
+        """Go on from the ledger to the end of the pieces. Returns the finished ledger.
+
+        Args:
+            ledger: What is there; `pieces` begin after its last row.
+            pieces: The rest of the source.
+            text_bytes: About how large the source is.
+
+        Raises:
+            BadConfiguration: The source cannot be read.
+            Replaced: Another builder has taken over.
+        """
+        shard = ShardBuilder()
+        count = self.workers or os.cpu_count() or 1
+        with _tokenizer_pool(self.job, 1 if text_bytes < SMALL_BYTES else count) as tokenized:
+            for part in tokenized(pieces):
+                shard.add(part)
+                if shard.tokens >= self.shard_tokens:
+                    ledger = self._commit(ledger, shard.take())
+                self._report(ledger, shard)
+        if shard.parts:
+            ledger = self._commit(ledger, shard.take())
+        if ledger.tokens == 0:
+            raise BadConfiguration(f"{self.job.where}: all its documents are empty; give it some text")
+        ledger = self._swap(ledger, ledger.model_copy(update={"finished": True}))
+        self._report(ledger, shard)
+        return ledger
+
+    def _commit(self, ledger: Ledger, shard: Tokenized) -> Ledger:
+        files = files_of(shard)
+        digest = digest_of(files)
+        path = f"{self.name}/shards/{len(ledger.shards):06d}.{digest[:16]}/"
+        for name, content in files.items():
+            self.store.write(f"{path}{name}", bytes(content))
+        entry = ShardEntry(
+            path=path,
+            tokens=len(shard.tokens),
+            documents=len(shard.lengths),
+            rows=shard.rows,
+            empty_rows=shard.empty_rows,
+            size_bytes=shard.size_bytes,
+            sha256=digest,
+        )
+        return self._swap(ledger, ledger.model_copy(update={"shards": (*ledger.shards, entry)}))
+
+    def _swap(self, before: Ledger, after: Ledger) -> Ledger:
+        key = f"{self.name}/{LEDGER_KEY}"
+        value = self.store.read(key)
+        if value.data is not None and value.data != encode(before):
+            raise Replaced(key)
+        if self.store.swap(key, encode(after), value.generation) is None and self.store.read(key).data != encode(after):
+            raise Replaced(key)
+        return after
+
+    def _report(self, ledger: Ledger, shard: ShardBuilder) -> None:
+        self.report(
+            Built(
+                source=self.name,
+                rows=ledger.rows + sum(part.rows for part in shard.parts),
+                documents=ledger.documents + sum(len(part.lengths) for part in shard.parts),
+                tokens=ledger.tokens + shard.tokens,
+                size_bytes=ledger.size_bytes + sum(part.size_bytes for part in shard.parts),
+                shards=len(ledger.shards),
+                finished=ledger.finished,
+            )
+        )
+
+
+@contextmanager
+def _tokenizer_pool(job: work.Job, workers: int) -> Iterator[Callable[[Iterator[Piece]], Iterator[Tokenized]]]:
+    """A function from pieces to tokens in the same order; with one worker in this process, else in processes of their own."""
+    if workers == 1:
+        worker = work.Worker(job)
+        yield lambda pieces: map(worker, pieces)
+        return
+    # Not forked from this process: it has threads, and soon a device.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=work.begin, initargs=(job,)) as pool:
+        try:
+            yield lambda pieces: _in_order(pool, pieces, in_flight=workers + 2)
+        except BrokenProcessPool:
+            raise BadConfiguration(
+                f"{job.where}: a tokenizing process was killed, most likely for memory; give the pod more, or set data.cache.workers lower"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, pieces: Iterator[Piece], *, in_flight: int) -> Iterator[Tokenized]:
+    """Results in the order of the pieces, with a bounded number of pieces and results held in memory."""
+    waiting: deque[Future[Tokenized]] = deque()
+    for piece in pieces:
+        waiting.append(pool.submit(work.tokenize, piece))
+        if len(waiting) >= in_flight:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

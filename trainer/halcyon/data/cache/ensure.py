@@ -1,0 +1,248 @@
+"""Has the token caches of a run ready: finds them, waits for whoever builds them, or builds them.
+
+All hosts of a run come here at the same time, each on its own. The first that writes the lock builds, the others wait for the ledgers. What
+is found must be what the run asks for: another tokenizer, another format or a changed file is refused with what differs, for to go on would
+move data under the run, and to rebuild would do so in silence.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.store import Store
+from halcyon.data.cache import work
+from halcyon.data.cache.build import Built, Replaced, SourceBuild
+from halcyon.data.cache.election import Builder
+from halcyon.data.cache.ledger import LEDGER_KEY, FileEntry, Ledger, changed_file, decode, differences, identity
+from halcyon.data.formats.texts import texts_of
+from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
+from halcyon.errors import BadConfiguration, DamagedData, RootUnusable
+from halcyon.tokenizer import TokenizerDefinition, load
+from halcyon.tokenizer.bpe import train_bpe
+from halcyon.tokenizer.resolve import resolve
+from halcyon_api.checkpoint_documents import canonical_json
+from halcyon_api.spec.data import DataSpec
+from halcyon_api.spec.sources import DataSourceSpec
+from halcyon_api.spec.tokenizer import TokenizerSpec
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Finished caches, and the tokenizer that made them."""
+
+    tokenizer: TokenizerDefinition
+    ledgers: Mapping[str, Ledger]
+    """By the source's name."""
+
+
+@dataclass
+class CacheKeeper:
+    """The caches of a run below one root.
+
+    Args:
+        data: The run's data.
+        tokenizer: The run's tokenizer.
+        store: The caches' root.
+        access: How sources are reached.
+        fetch: Reads a whole file, for tokenizers.
+        name: A name that no other process has.
+        report: Is told how far a build is.
+        clock: Seconds, monotonic.
+        pause: Waits for so many seconds.
+    """
+
+    data: DataSpec
+    tokenizer: TokenizerSpec
+    store: Store
+    access: Access
+    fetch: Callable[[str], bytes]
+    name: str
+    report: Callable[[Built], object] = lambda built: None
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    _definition: TokenizerDefinition | None = None
+    _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
+
+    def ensure(self) -> Caches:
+        """The caches, built if they are not there.
+
+        Raises:
+            BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
+            RootUnusable: The caches' root does not answer.
+        """
+        try:
+            builder = Builder(self.store, self.name, clock=self.clock)
+            while (caches := self._find()) is None:
+                if builder.elected():
+                    with builder:
+                        self._build()
+                else:
+                    self.pause(_POLL_SECONDS)
+            return caches
+        except StoreFailure as failure:
+            raise RootUnusable(f"spec.data.cache.root: {self.store.root}: {failure}") from failure
+
+    def _find(self) -> Caches | None:
+        definition = self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
+        if definition is None:
+            return None
+        ledgers = {source.name: self._ledger(source, definition) for source in self.data.sources}
+        found = {name: ledger for name, ledger in ledgers.items() if ledger is not None and ledger.finished}
+        return Caches(definition, found) if len(found) == len(ledgers) else None
+
+    def _build(self) -> None:
+        definition = self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
+        if definition is None:
+            definition = self._keep_tokenizer(self._train_tokenizer())
+        for source in self.data.sources:
+            ledger = self._ledger(source, definition) or self._begin(source, definition)
+            if not ledger.finished:
+                try:
+                    self._build_source(source, definition, ledger)
+                except Replaced:
+                    return  # whoever it was goes on; look again
+
+    def _build_source(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> None:
+        files = self._listed(source)
+        job = work.Job(
+            tokenizer=definition,
+            format=source.format,
+            where=_where(source),
+            access=self.access,
+            token_type=ledger.token_type,
+            weight_type=ledger.weight_type,
+        )
+        cache = self.data.cache
+        build = SourceBuild(source.name, self.store, job, cache.shard_tokens, cache.workers, self.report)
+        rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows)
+        build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
+
+    def _begin(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger:
+        largest = load(definition).vocab_size - 1
+        return Ledger(
+            identity=identity(source, definition.fingerprint, work.FORMAT_VERSION),
+            token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
+            weight_type=_weight_type(source),
+            files=_hashed(self._listed(source)),
+        )
+
+    def _ledger(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger | None:
+        """The ledger of a source, if there is one and it is of what the run asks for."""
+        content = self.store.read(f"{source.name}/{LEDGER_KEY}").data
+        if content is None:
+            return None
+        ledger = decode(content)
+        differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
+        mend = f"give another data.cache.root, or delete {self.store.root}/{source.name} to build it anew"
+        if differing:
+            raise BadConfiguration(f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {mend}")
+        changed = changed_file(_entries(self._listed(source)), ledger.files)
+        if changed is not None and (changed := changed_file(_hashed(self._listed(source)), ledger.files)):
+            raise BadConfiguration(f"{_where(source)}: {changed}, since its token cache was built; {mend}")
+        return ledger
+
+    def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
+        if source.name not in self._files:
+            self._files[source.name] = list_files(source, self.access)
+        return self._files[source.name]
+
+    # Tokenizers
+
+    def _resolved_tokenizer(self) -> TokenizerDefinition:
+        if self._definition is None:
+            self._definition = resolve(self.tokenizer, self.fetch)
+        return self._definition
+
+    @property
+    def _tokenizer_key(self) -> str:
+        sources = [
+            {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION) for source in self.data.sources
+        ]
+        document: dict[str, Any] = {"tokenizer": self.tokenizer.document(), "sources": sources}
+        return f"tokenizers/{hashlib.sha256(canonical_json(document)).hexdigest()[:32]}.json"
+
+    def _kept_tokenizer(self) -> TokenizerDefinition | None:
+        content = self.store.read(self._tokenizer_key).data
+        if content is None:
+            return None
+        damaged = f"spec.tokenizer.bpe: {self.store.root}/{self._tokenizer_key} is damaged; delete the cache to train it anew"
+        try:
+            document = json.loads(content)
+            definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"])
+            recorded = document["fingerprint"]
+        except (ValueError, KeyError, TypeError):
+            raise DamagedData(damaged) from None
+        if definition.fingerprint != recorded:
+            raise DamagedData(damaged)
+        return definition
+
+    def _keep_tokenizer(self, definition: TokenizerDefinition) -> TokenizerDefinition:
+        document = {
+            "kind": definition.kind,
+            "content": base64.b64encode(definition.content).decode(),
+            "options": dict(definition.options),
+            "fingerprint": definition.fingerprint,
+        }
+        self.store.create(self._tokenizer_key, json.dumps(document).encode())
+        return definition
+
+    def _train_tokenizer(self) -> TokenizerDefinition:
+        spec = self.tokenizer.bpe
+        assert spec is not None  # noqa: S101 - asked for by the caller
+        return train_bpe(self._sample(spec.sample_bytes), spec.vocab_size, tuple(spec.special_tokens))
+
+    def _sample(self, size_bytes: int) -> Iterator[str]:
+        """Texts of all sources, each source up to its share of the sample."""
+        weights = [1.0 if source.weight is None else source.weight for source in self.data.sources]
+        if all(source.weight is None for source in self.data.sources):
+            weights = [float(sum(file.size_bytes for file in self._listed(source))) for source in self.data.sources]
+        total = sum(weights) or 1.0
+        for source, weight in zip(self.data.sources, weights, strict=True):
+            left = int(size_bytes * weight / total)
+            for piece in pieces(source, self._listed(source), self.access):
+                for text in texts_of(source.format, read_piece(piece, self.access), where=_where(source)):
+                    if left <= 0:
+                        break
+                    left -= len(text.encode(errors="replace"))
+                    yield text
+                if left <= 0:
+                    break
+
+
+def _where(source: DataSourceSpec) -> str:
+    return f"spec.data.sources[{source.name}]"
+
+
+def _weight_type(source: DataSourceSpec) -> Any:
+    if source.format.chat is not None or source.format.preference is not None:
+        return "uint8"
+    return "float32" if source.format.prebuilt is not None and source.format.prebuilt.weights_field else None
+
+
+def _entries(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
+    return tuple(FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version) for file in files)
+
+
+def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
+    """The files with a hash of their content where they are this machine's own: times differ between copies of the same file."""
+
+    def entry(file: SourceFile) -> FileEntry:
+        if "://" in file.uri.removeprefix("file://") or not Path(file.uri.removeprefix("file://")).is_file():
+            return FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version)
+        with Path(file.uri.removeprefix("file://")).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version, sha256=digest)
+
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(entry, files))

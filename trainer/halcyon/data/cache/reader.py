@@ -1,0 +1,283 @@
+"""Tokens at any offset of a finished cache, verified block by block.
+
+On a file system a shard is mapped into memory, and every block is checked when it is touched for the first time. From an object store the
+blocks that a batch needs and that are not at hand are fetched by one round of parallel requests, neighbours together, checked, and kept
+while there is room: the memory is bounded whatever the size of the cache. A cache that fits is fetched in larger parts, so that it is all
+here soon.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from isal import isal_zlib
+
+from halcyon.checkpoint.store import Store
+from halcyon.data.cache.ledger import Ledger, ShardEntry
+from halcyon.data.cache.shards import BLOCK_BYTES, CHECKS, END_TYPE, ENDS, TOKENS, WEIGHTS, check_offsets
+from halcyon.errors import DamagedData
+
+_LARGE_FETCH_BLOCKS = 32
+
+
+class Blocks(Protocol):
+    """The bytes of one file of a shard."""
+
+    def require(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Have the bytes of these ranges [start, end) at hand, verified."""
+        ...
+
+    def copy(self, start: int, out: np.ndarray) -> None:
+        """Copy bytes from ``start`` on into ``out`` (uint8); they have been required."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """Address of a file of a shard and the checksums of its blocks."""
+
+    key: str
+    size_bytes: int
+    checks: np.ndarray
+
+    def verify(self, block: int, content: memoryview | bytes) -> None:
+        """Compare a block with its checksum.
+
+        Raises:
+            DamagedData: It is not what was written.
+        """
+        if isal_zlib.crc32(content) != int(self.checks[block]):
+            raise DamagedData(f"{self.key} of the token cache is damaged in block {block}; delete the cache and build it again")
+
+
+class MappedBlocks:
+    """A file in a folder, mapped into memory."""
+
+    def __init__(self, file: ShardFile, path: Path) -> None:
+        self._file = file
+        try:
+            self._bytes = np.memmap(path, np.uint8, mode="r") if file.size_bytes else np.empty(0, np.uint8)
+        except (OSError, ValueError):
+            raise DamagedData(f"{path} of the token cache is missing or cannot be read; delete the cache and build it again") from None
+        if len(self._bytes) != file.size_bytes:
+            raise DamagedData(
+                f"{path} of the token cache has {len(self._bytes)} bytes, not {file.size_bytes}; delete the cache and build it again"
+            )
+        self._verified = np.zeros(len(file.checks), bool)
+
+    def require(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """See `Blocks`."""
+        for start, end in ranges:
+            first, last = start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
+            for block in range(first, last + 1):
+                if not self._verified[block]:
+                    self._file.verify(block, self._bytes[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES].data)
+                    self._verified[block] = True
+
+    def copy(self, start: int, out: np.ndarray) -> None:
+        """See `Blocks`."""
+        out[:] = self._bytes[start : start + len(out)]
+
+
+class Memory:
+    """Blocks of all files of all caches of a process, the least recently used forgotten first.
+
+    Args:
+        size_bytes: How much is kept.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._room = max(1, size_bytes // BLOCK_BYTES)
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, block: int) -> bytes | None:
+        """A block, if it is at hand."""
+        with self._lock:
+            content = self._blocks.get((key, block))
+            if content is not None:
+                self._blocks.move_to_end((key, block))
+            return content
+
+    def put(self, key: str, block: int, content: bytes) -> None:
+        """Keep a block."""
+        with self._lock:
+            self._blocks[key, block] = content
+            while len(self._blocks) > self._room:
+                self._blocks.popitem(last=False)
+
+
+class FetchedBlocks:
+    """A file in an object store.
+
+    Args:
+        file: Its address and checksums.
+        fetch: Reads ranges of keys, all at once.
+        memory: Where blocks are kept.
+        fetch_blocks: So many neighbours are fetched together.
+    """
+
+    def __init__(
+        self, file: ShardFile, fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]], memory: Memory, fetch_blocks: int
+    ) -> None:
+        self._file = file
+        self._fetch = fetch
+        self._memory = memory
+        self._fetch_blocks = fetch_blocks
+        self._held = threading.local()
+
+    def require(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """See `Blocks`."""
+        held: dict[int, bytes] = {}
+        missing: set[int] = set()
+        for start, end in ranges:
+            for block in range(start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1):
+                if block in held or block in missing:
+                    continue
+                content = self._memory.get(self._file.key, block)
+                if content is not None:
+                    held[block] = content
+                else:
+                    part = block // self._fetch_blocks * self._fetch_blocks
+                    missing.update(range(part, min(part + self._fetch_blocks, len(self._file.checks))))
+        runs = _runs(sorted(missing - held.keys()))
+        requests = [(self._file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self._file.size_bytes)) for first, last in runs]
+        for (first, last), content in zip(runs, self._fetch(requests), strict=True):
+            for block in range(first, last + 1):
+                part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
+                self._file.verify(block, part)
+                self._memory.put(self._file.key, block, part)
+                held[block] = part
+        # Held for this thread's next copies, whatever other threads make the memory forget meanwhile.
+        self._held.blocks = held
+
+    def copy(self, start: int, out: np.ndarray) -> None:
+        """See `Blocks`."""
+        done = 0
+        while done < len(out):
+            block, offset = divmod(start + done, BLOCK_BYTES)
+            content = self._held.blocks[block]
+            count = min(len(out) - done, len(content) - offset)
+            out[done : done + count] = np.frombuffer(content, np.uint8, count, offset)
+            done += count
+
+
+class TokenReader:
+    """Random access to the token stream of a source: all shards, one after the other.
+
+    Args:
+        store: The cache's root.
+        name: Name of the source.
+        ledger: Its finished ledger.
+        memory: Where blocks from an object store are kept.
+    """
+
+    def __init__(self, store: Store, name: str, ledger: Ledger, memory: Memory) -> None:
+        self._store = store
+        self._folder = store.folder
+        self._memory = memory
+        self._name = name
+        self._ledger = ledger
+        self.token_type = np.dtype(ledger.token_type).newbyteorder("<")
+        self.weight_type = None if ledger.weight_type is None else np.dtype(ledger.weight_type).newbyteorder("<")
+        self.tokens = ledger.tokens
+        self.documents = ledger.documents
+        self._starts = np.concatenate([[0], np.cumsum([shard.tokens for shard in ledger.shards], dtype=np.int64)])
+        total = self.tokens * self.token_type.itemsize
+        self._fetch_blocks = _LARGE_FETCH_BLOCKS if total <= memory.size_bytes else 1
+        self._files: dict[tuple[int, str], Blocks] = {}
+        self._lock = threading.Lock()
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The tokens of spans [start, start + length) of the stream, one after the other.
+
+        Args:
+            starts: int64 [spans].
+            lengths: int [spans].
+        """
+        return self._gather(TOKENS, self.token_type, starts, lengths)
+
+    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+        """The loss weights of the same tokens; None where all count."""
+        return None if self.weight_type is None else self._gather(WEIGHTS, self.weight_type, starts, lengths)
+
+    def document_ends(self) -> np.ndarray:
+        """Where each document of the stream ends: int64 [documents]."""
+        ends = np.empty(self.documents, np.int64)
+        done = 0
+        for index, shard in enumerate(self._ledger.shards):
+            part = ends[done : done + shard.documents]
+            blocks = self._blocks(index, ENDS)
+            size = shard.documents * END_TYPE.itemsize
+            if size:
+                blocks.require([(0, size)])
+                blocks.copy(0, part.view(np.uint8))
+            part += self._starts[index]
+            done += shard.documents
+        return ends
+
+    def _gather(self, kind: str, dtype: np.dtype, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        lengths = np.asarray(lengths, np.int64)
+        starts = np.asarray(starts, np.int64)
+        out = np.empty(int(lengths.sum()), dtype)
+        view = out.view(np.uint8)
+        size = dtype.itemsize
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        parts: dict[int, list[tuple[int, int, int]]] = {}
+        shards = np.searchsorted(self._starts, starts, side="right") - 1
+        for shard, start, length, offset in zip(shards.tolist(), starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False):
+            while length > 0:
+                inside = min(length, int(self._starts[shard + 1]) - start)
+                if inside > 0:
+                    local = (start - int(self._starts[shard])) * size
+                    parts.setdefault(shard, []).append((local, local + inside * size, offset * size))
+                start, length, offset, shard = start + inside, length - inside, offset + inside, shard + 1
+        for shard, spans in parts.items():
+            blocks = self._blocks(shard, kind)
+            blocks.require([(begin, end) for begin, end, _ in spans])
+            for begin, end, to in spans:
+                blocks.copy(begin, view[to : to + end - begin])
+        return out
+
+    def _blocks(self, index: int, kind: str) -> Blocks:
+        with self._lock:
+            found = self._files.get((index, kind))
+        if found is None:
+            found = self._open(self._ledger.shards[index], kind)
+            with self._lock:
+                found = self._files.setdefault((index, kind), found)
+        return found
+
+    def _open(self, shard: ShardEntry, kind: str) -> Blocks:
+        sizes = {TOKENS: shard.tokens * self.token_type.itemsize, ENDS: shard.documents * END_TYPE.itemsize}
+        if self.weight_type is not None:
+            sizes[WEIGHTS] = shard.tokens * self.weight_type.itemsize
+        offsets = dict(zip(sizes, check_offsets(sizes.values()), strict=False))
+        checks_key = f"{shard.path}{CHECKS}"
+        content = self._store.read(checks_key).data
+        if content is None or len(content) != 4 * check_offsets(sizes.values())[-1]:
+            raise DamagedData(f"{checks_key} of the token cache is missing or cut; delete the cache and build it again")
+        count = -(-sizes[kind] // BLOCK_BYTES)
+        checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + count]
+        file = ShardFile(f"{shard.path}{kind}", sizes[kind], checks)
+        if self._folder is not None:
+            return MappedBlocks(file, self._folder / file.key)
+        return FetchedBlocks(file, self._store.read_ranges, self._memory, self._fetch_blocks)
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """Neighbouring numbers as (first, last), in order."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

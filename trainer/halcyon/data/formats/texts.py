@@ -1,0 +1,52 @@
+"""The plain texts in rows, for training a tokenizer on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from halcyon.data.sources import Row
+from halcyon.errors import BadConfiguration
+from halcyon_api.spec.sources import FormatSpec
+
+
+def texts_of(spec: FormatSpec, rows: Sequence[Row], *, where: str) -> Iterator[str]:
+    """The texts of some rows; what is not text is left out, for the formatter complains of it.
+
+    Args:
+        spec: The format of the rows.
+        rows: The rows.
+        where: The source's field of the run document, for the sentence of an error.
+
+    Raises:
+        BadConfiguration: Rows of this format hold no text.
+    """
+    if spec.prebuilt is not None:
+        raise BadConfiguration(
+            f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name one in spec.tokenizer"
+        )
+    for row in rows:
+        yield from _texts(spec, row.value)
+
+
+def _texts(spec: FormatSpec, value: Any) -> Iterator[str]:
+    if isinstance(value, bytes):
+        yield value.decode(errors="replace")
+    elif spec.text is not None:
+        yield from _strings(value.get(spec.text.field))
+    else:
+        fields = (spec.chat.messages_field,) if spec.chat else (spec.preference.chosen_field,) if spec.preference else ()
+        for field in fields:
+            messages = value.get(field)
+            for message in messages if isinstance(messages, list) else []:
+                yield from _strings(message.get("content") if isinstance(message, dict) else None)
+
+
+def _strings(content: Any) -> Iterator[str]:
+    if isinstance(content, bytes):
+        yield content.decode(errors="replace")
+    elif isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for part in content:
+            yield from _strings(part.get("text") if isinstance(part, dict) else part)
