@@ -11,10 +11,27 @@ from typing import Any
 import zstandard
 
 from halcyon.data.sources import Access, Piece, Row, list_files, pieces, read_piece
-from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, JsonlSourceSpec, ParquetSourceSpec, RowsSpec, TextFormatSpec
+from halcyon_api.spec.sources import (
+    DataSourceSpec,
+    FormatSpec,
+    JsonlSourceSpec,
+    ParquetSourceSpec,
+    RowsSpec,
+    StdlibSourceSpec,
+    TextFormatSpec,
+    TextSourceSpec,
+)
 
 NOW = Access(pause_seconds=0.0, max_retries=1, retry_seconds=5.0)
 """An access that does not wait."""
+
+
+def text_source(*paths: Path | str) -> DataSourceSpec:
+    return DataSourceSpec(name="mine", text=TextSourceSpec(paths=[str(path) for path in paths]))
+
+
+def stdlib_source(*include: Any) -> DataSourceSpec:
+    return DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec(include=list(include)) if include else StdlibSourceSpec())
 
 
 def jsonl_source(*paths: Path | str, start: int = 0, end: int | None = None) -> DataSourceSpec:

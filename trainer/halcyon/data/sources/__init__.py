@@ -7,10 +7,9 @@ process) -> ``read_piece`` (the rows of one, in a worker). The same files give t
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.cutting import pieces
-from halcyon.data.sources.documents import Document, read_documents
 from halcyon.data.sources.listing import list_files
 from halcyon.data.sources.piece import Piece, Row
 from halcyon.data.sources.rows import read_piece
 from halcyon.data.sources.stdlib import stdlib_modules
 
-__all__ = ["Access", "Document", "Piece", "Row", "SourceFile", "list_files", "pieces", "read_documents", "read_piece", "stdlib_modules"]
+__all__ = ["Access", "Piece", "Row", "SourceFile", "list_files", "pieces", "read_piece", "stdlib_modules"]

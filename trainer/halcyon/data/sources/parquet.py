@@ -147,8 +147,9 @@ def _open(file: SourceFile, access: Access) -> ParquetFile:
     from pyarrow.parquet import ParquetFile
 
     try:
-        # Columns are fetched whole where they are small (pre_buffer), and through a buffer of bounded size where they are large.
-        return ParquetFile(pa.PythonFile(_RangeStream(file, access), mode="r"), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        # A buffer of bounded size in place of whole columns (pre_buffer): a row group may be as large as the file.
+        stream = pa.PythonFile(_RangeStream(file, access), mode="r")
+        return ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.uri, error) from None
 

@@ -1,4 +1,4 @@
-"""Which documents a source has, in which order, and what a user is told who has none."""
+"""Sources of whole files: which files there are, in which order, and what a user is told who has none."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.data.sources import Access, Document, list_files, pieces, read_documents, read_piece, stdlib_modules
+from halcyon.data.sources import Row, list_files, pieces, read_piece, stdlib_modules
 from halcyon.errors import BadConfiguration
-from tests.trainer.data.corpus import stdlib_source, text_source
+from halcyon_api.spec.sources import DataSourceSpec
+from tests.trainer.data.sources.cases import NOW, all_pieces, pack, rows_of, stdlib_source, text_source
 
 
-def names(documents: object) -> list[str]:
-    return [document.name for document in documents]  # type: ignore[attr-defined]
+def rows(source: DataSourceSpec) -> list[Row]:
+    return rows_of(all_pieces(source))
+
+
+def names(found: list[Row]) -> list[str]:
+    return [row.file.removeprefix("stdlib:") for row in found]
 
 
 def put(root: Path, *paths: str) -> None:
@@ -52,44 +57,43 @@ def test_standard_library_is_its_modules_and_nothing_of_the_machine(tmp_path: Pa
 
 
 def test_standard_library_of_this_interpreter() -> None:
-    documents = list(read_documents(stdlib_source()))
+    documents = rows(stdlib_source())
     found = names(documents)
     assert {"source/json/decoder.py", "source/asyncio/base_events.py", "documentation/lambda", "documentation/assert"} <= set(found)
     assert len(found) == len(set(found))
     assert not any("/test/" in name or "site-packages" in name or name.endswith("pydoc_data/topics.py") for name in found)
-    assert sum(len(document.content) for document in documents) > 5_000_000
-    assert all(document.content for document in documents)
-    assert documents == list(read_documents(stdlib_source()))
+    assert sum(len(row.value) for row in documents) > 5_000_000
+    assert documents == rows(stdlib_source())
 
 
 def test_parts_of_the_standard_library() -> None:
-    source, documentation = (names(read_documents(stdlib_source(part))) for part in ("source", "documentation"))
+    source, documentation = (names(rows(stdlib_source(part))) for part in ("source", "documentation"))
     assert all(name.startswith("source/") for name in source)
     assert all(name.startswith("documentation/") for name in documentation)
-    assert source + documentation == names(read_documents(stdlib_source("documentation", "source")))
+    assert source + documentation == names(rows(stdlib_source("documentation", "source")))
 
 
 def test_an_interpreter_without_a_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[stdlib\]\.stdlib: no \.py files below .*; use an image"):
-        list(read_documents(stdlib_source("source")))
+        rows(stdlib_source("source"))
 
 
 def test_an_interpreter_without_documentation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(BadConfiguration, match=r"\.stdlib: this Python has no pydoc_data\.topics; leave `documentation` out of include$"):
-        list(read_documents(stdlib_source("documentation")))
+        rows(stdlib_source("documentation"))
 
 
 def test_files_are_bytes_of_any_encoding(tmp_path: Path) -> None:
     file = tmp_path / "latin.txt"
     file.write_bytes("Größe\r\n\0".encode("latin-1"))
-    assert list(read_documents(text_source(file))) == [Document(str(file), b"Gr\xf6\xdfe\r\n\0")]
+    assert rows(text_source(file)) == [Row(str(file), 0, b"Gr\xf6\xdfe\r\n\0")]
 
 
 def test_directories_globs_and_files_in_order_each_file_once(tmp_path: Path) -> None:
     put(tmp_path, "b/2.txt", "b/1.txt", "b/sub/0.md", "a.txt", "c.md", "b-side.txt")
-    found = names(read_documents(text_source(tmp_path / "b", tmp_path / "*.txt", tmp_path / "a.txt", tmp_path / "**/*.md")))
+    found = names(rows(text_source(tmp_path / "b", tmp_path / "*.txt", tmp_path / "a.txt", tmp_path / "**/*.md")))
     assert [Path(name).relative_to(tmp_path).as_posix() for name in found] == [
         *("b/1.txt", "b/2.txt", "b/sub/0.md"),
         *("a.txt", "b-side.txt"),
@@ -99,28 +103,41 @@ def test_directories_globs_and_files_in_order_each_file_once(tmp_path: Path) -> 
 
 def test_a_name_that_exists_is_taken_literally(tmp_path: Path) -> None:
     put(tmp_path, "notes[1].txt", "notes1.txt")
-    assert names(read_documents(text_source(tmp_path / "notes[1].txt"))) == [str(tmp_path / "notes[1].txt")]
+    assert names(rows(text_source(tmp_path / "notes[1].txt"))) == [str(tmp_path / "notes[1].txt")]
 
 
-def test_empty_files_are_no_documents(tmp_path: Path) -> None:
+def test_empty_files_are_empty_rows_so_that_rows_count_files(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     put(tmp_path, "full")
-    assert names(read_documents(text_source(tmp_path))) == [str(tmp_path / "full")]
+    assert [row.value for row in rows(text_source(tmp_path))] == [b"", b"full"]
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_compressed_files_are_their_content(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"a.txt{ending}").write_bytes(pack(ending, b"text"))
+    assert [row.value for row in rows(text_source(tmp_path))] == [b"text"]
+
+
+def test_a_text_of_a_hundred_million_characters_is_one_row(tmp_path: Path) -> None:
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(10**8)
+    ((_, _, value),) = rows(text_source(tmp_path))
+    assert len(value) == 10**8
 
 
 def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "texts/1.txt")
     monkeypatch.chdir(tmp_path)
-    assert names(read_documents(text_source("texts/*.txt"))) == ["texts/1.txt"]
+    assert names(rows(text_source("texts/*.txt"))) == ["texts/1.txt"]
 
 
 @pytest.mark.parametrize("missing", ["nothing", "*.none", "empty-directory"])
 def test_a_path_without_files_names_the_field(tmp_path: Path, missing: str) -> None:
     put(tmp_path, "there.txt")
     (tmp_path / "empty-directory").mkdir()
-    source = text_source(tmp_path / "there.txt", tmp_path / missing, name="mine")
+    source = text_source(tmp_path / "there.txt", tmp_path / missing)
     with pytest.raises(BadConfiguration) as refused:
-        list(read_documents(source))
+        rows(source)
     assert str(refused.value) == (
         f"spec.data.sources[mine].text.paths[1]: no file matches {tmp_path / missing}; "
         "give a file, a directory or a glob that the trainer can see"
@@ -129,7 +146,7 @@ def test_a_path_without_files_names_the_field(tmp_path: Path, missing: str) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that nobody can read, root included")
 def test_an_unreadable_file_names_the_field() -> None:
-    source, access = text_source("/proc/self/mem", name="mine"), Access(pause_seconds=0)
+    source, access = text_source("/proc/self/mem"), NOW
     (piece,) = pieces(source, list_files(source, access), access)
     with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[mine\]\.text: /proc/self/mem cannot be read: .*; make it readable"):
         read_piece(piece, access)
