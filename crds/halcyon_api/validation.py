@@ -102,6 +102,8 @@ def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    if spec.stage == "data" and spec.accelerator.type != "cpu":
+        return (Problem("spec.accelerator.type", "a run of stage data only tokenizes, for which it needs no accelerator; take cpu"),)
     return tuple(
         Problem(
             f"spec.data.sources[{source.name}].format.preference",

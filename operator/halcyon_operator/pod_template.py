@@ -148,6 +148,9 @@ def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[di
     if spec.checkpoint.volume_claim is not None:
         volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": spec.checkpoint.volume_claim}})
         mounts.append({"name": "checkpoints", "mountPath": parse_root(spec.checkpoint.root).path})
+    if spec.data.volume is not None:
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": spec.data.volume.claim, "readOnly": True}})
+        mounts.append({"name": "data", "mountPath": spec.data.volume.mount_path, "readOnly": True})
     return volumes, mounts
 
 

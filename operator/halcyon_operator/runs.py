@@ -5,11 +5,14 @@ The status is read apart from the rest: a damaged status must not make a sound s
 
 from __future__ import annotations
 
+from halcyon_api import names
 from halcyon_api.spec.accelerator import TPU_TABLE
+from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.status import parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.plain import count, dig, mapping, text
+from halcyon_operator.pod_template import CACHE_DIRECTORY
 from halcyon_operator.views import RunView
 
 MAX_PROBLEM_TEXT = 2048
@@ -52,6 +55,13 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             "spec.checkpoint.volumeClaim: a file:// root in a cluster needs the PersistentVolumeClaim it lies on, for what a pod writes "
             "into itself ends with the pod; name one, or use an s3:// or gs:// root"
         )
+    if spec.data.volume is not None:
+        taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
+        if taken:
+            problems.append(
+                f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has something else; "
+                "choose another path"
+            )
     accelerator = spec.accelerator
     if accelerator.type in TPU_TABLE and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
         problems.append(
@@ -59,3 +69,13 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             "choose a topology of at least 8 chips, or one slice"
         )
     return tuple(problems)
+
+
+def _mount_paths(spec: TrainingRunSpec) -> list[str]:
+    """Where a pod has other volumes than the data's."""
+    checkpoints = [parse_root(spec.checkpoint.root).path] if spec.checkpoint.volume_claim is not None else []
+    return [names.RUN_DOCUMENT_DIRECTORY, "/tmp", CACHE_DIRECTORY, *checkpoints]  # noqa: S108 a mount point inside the pod
+
+
+def _nested(first: str, second: str) -> bool:
+    return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")

@@ -296,6 +296,8 @@ def test_an_invalid_edit_does_not_stop_what_trains() -> None:
 def test_a_volume_without_a_claim_and_slices_of_one_host_are_told() -> None:
     on_disk = reconcile(observed(run(checkpoint={"root": "file:///data/demo"})), NOW)
     assert "spec.checkpoint.volumeClaim" in on_disk.status.condition("Stalled").message
+    covered = reconcile(observed(run(data__volume={"claim": "text", "mountPath": "/tmp"})), NOW)
+    assert "spec.data.volume.mountPath: /tmp overlaps /tmp" in covered.status.condition("Stalled").message
     alone = reconcile(observed(run(accelerator={"type": "v5e", "topology": "2x2", "slices": 2})), NOW)
     assert "spec.accelerator.slices" in alone.status.condition("Stalled").message
 

@@ -32,7 +32,11 @@ RUNS: dict[str, dict[str, Any]] = {
         trainer__batchSize=64,
         checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070", "credentialsSecret": {"name": "store"}},
     ),
-    "cpu-on-a-volume": run(checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"}, image="other:2"),
+    "cpu-on-a-volume": run(
+        checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"},
+        data__volume={"claim": "text", "mountPath": "/text"},
+        image="other:2",
+    ),
 }
 
 

@@ -9,9 +9,13 @@ from typing import Annotated
 
 import typer
 
+from halcyon.data.cli import app as data_app
+
 app = typer.Typer(
     help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
 )
+
+app.add_typer(data_app, name="data")
 
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 

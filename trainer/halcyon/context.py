@@ -7,6 +7,7 @@ the other types. Epochs there are minted from the checkpoint root itself.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,11 @@ def resolve_context(document: Path, environ: Mapping[str, str], *, checkpoint_ro
         resume_step=pod.resume_step,
         termination_log=Path(pod.termination_log),
     )
+
+
+def process_name(context: Context) -> str:
+    """A name for this process that no other process has, past and future ones included."""
+    return f"{context.owner.namespace}/{context.owner.name}/{context.process_index}/{secrets.token_hex(8)}"
 
 
 def check_context(context: Context) -> None:

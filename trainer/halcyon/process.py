@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from halcyon.context import Context, resolve_context
+from halcyon.context import Context, check_context, process_name, resolve_context
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.telemetry import RunIdentity, RunPlan, RunReporter, TelemetryServer, open_log, termination_report, write_termination_report
@@ -56,6 +56,8 @@ def run_training(
     try:
         server = TelemetryServer(reporter, context.run.spec.telemetry.port)
         reporter.started(process_id=os.getpid())
+        if context.run.spec.stage == "data":
+            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
         from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
         ended = train(
@@ -75,6 +77,16 @@ def run_training(
     if ended.preempted:
         ending.leave("preempted", ExitCode.PREEMPTED, f"a notice of preemption came; step {ended.step} is saved")
     ending.leave("completed", ExitCode.DONE, f"all {ended.step} steps are done and saved")
+
+
+def _build_data(context: Context, reporter: RunReporter) -> str:
+    """The whole of a run of the stage ``data``. Says what the caches hold."""
+    from halcyon.data.open import ensure_caches
+
+    check_context(context)
+    store, caches = ensure_caches(context.run.spec, process=process_name(context), report=reporter.tokenized)
+    tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
+    return f"the token caches below {store.root} are whole: {tokens} tokens in {len(caches.ledgers)} sources"
 
 
 class _Ending:

@@ -8,7 +8,6 @@ through the step itself.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from halcyon.checkpoint import Checkpointer, Restored
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
 from halcyon.compilation import CompilationCache, compiler_options, program_key, survives_storage
-from halcyon.context import Context, adapt_to_devices, check_context
+from halcyon.context import Context, adapt_to_devices, check_context, process_name
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
 from halcyon.data.open import dataset_of, ensure_caches
@@ -80,7 +79,7 @@ def train(
     spec = context.run.spec
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="halcyon-start") as background:
         finding = background.submit(
-            ensure_caches, spec, process=f"{context.owner.name}/{context.process_index}/{secrets.token_hex(4)}", report=reporter.tokenized
+            ensure_caches, spec, process=process_name(context), report=reporter.tokenized
         )
 
         reporter.stage("joining")
@@ -166,7 +165,8 @@ class _Loop:
             segments=program.segments,
             last_step=self._settings.steps,
         )
-        self._pending: tuple[int, StepMetrics] | None = None
+        self._pending: tuple[int, StepMetrics, float] | None = None
+        """Steps done, the numbers of the last of them, and how long it waited for its batch."""
         self._saved_step = 0
 
     def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], object]) -> Ended:
@@ -177,7 +177,7 @@ class _Loop:
             state, metrics = self._steps.of(batch)(state, batch, self._control())
             step += 1
             save_wanted = self._report_pending()
-            self._pending = (step, metrics)
+            self._pending = (step, metrics, self._loader.last_wait_seconds)
             if step == first + 1:
                 self._report_pending()
                 after_first_step()
@@ -204,7 +204,7 @@ class _Loop:
         """Fetch the numbers of the last step handed out before the newest, and tell them. True if some process wants a checkpoint."""
         if self._pending is None:
             return False
-        step, metrics = self._pending
+        step, metrics, waited = self._pending
         self._pending = None
         numbers: StepMetrics = jax.device_get(metrics)
         self._reporter.step_done(
@@ -214,7 +214,7 @@ class _Loop:
                 gradient_norm=float(numbers.gradient_norm),
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
-                data_wait_seconds=self._loader.last_wait_seconds,
+                data_wait_seconds=waited,
             )
         )
         return int(numbers.control) >= SAVE_WANTED

@@ -120,6 +120,7 @@ class CacheKeeper:
             format=source.format,
             where=_where(source),
             access=self.access,
+            files=tuple(entry.uri for entry in ledger.files),
             token_type=ledger.token_type,
             weight_type=ledger.weight_type,
         )

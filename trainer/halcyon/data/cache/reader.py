@@ -20,7 +20,7 @@ from isal import isal_zlib
 
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache.ledger import Ledger, ShardEntry
-from halcyon.data.cache.shards import BLOCK_BYTES, CHECKS, END_TYPE, ENDS, TOKENS, WEIGHTS, check_offsets
+from halcyon.data.cache.shards import BLOCK_BYTES, CHECKS, END_TYPE, ENDS, ORIGIN_TYPE, ORIGINS, TOKENS, WEIGHTS, check_offsets
 from halcyon.errors import DamagedData
 
 _LARGE_FETCH_BLOCKS = 32
@@ -223,6 +223,19 @@ class TokenReader:
             done += shard.documents
         return ends
 
+    def origins(self) -> np.ndarray:
+        """File (its number in the ledger) and row there of each document: int64 [documents, 2]."""
+        origins = np.empty((self.documents, 2), np.int64)
+        done = 0
+        for index, shard in enumerate(self._ledger.shards):
+            part = origins[done : done + shard.documents].reshape(-1).view(np.uint8)
+            blocks = self._blocks(index, ORIGINS)
+            if len(part):
+                blocks.require([(0, len(part))])
+                blocks.copy(0, part)
+            done += shard.documents
+        return origins
+
     def _gather(self, kind: str, dtype: np.dtype, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         lengths = np.asarray(lengths, np.int64)
         starts = np.asarray(starts, np.int64)
@@ -256,7 +269,11 @@ class TokenReader:
         return found
 
     def _open(self, shard: ShardEntry, kind: str) -> Blocks:
-        sizes = {TOKENS: shard.tokens * self.token_type.itemsize, ENDS: shard.documents * END_TYPE.itemsize}
+        sizes = {
+            TOKENS: shard.tokens * self.token_type.itemsize,
+            ENDS: shard.documents * END_TYPE.itemsize,
+            ORIGINS: shard.documents * 2 * ORIGIN_TYPE.itemsize,
+        }
         if self.weight_type is not None:
             sizes[WEIGHTS] = shard.tokens * self.weight_type.itemsize
         offsets = dict(zip(sizes, check_offsets(sizes.values()), strict=False))

@@ -1,8 +1,9 @@
 """One shard as arrays and as files: flat little-endian numbers, so that any token is at a known offset of a known file.
 
 Files of a shard: ``tokens``; ``ends`` (int64: where each document ends, counted in tokens from the shard's begin); ``weights`` where some
-tokens do not count in the loss; and ``checks`` (uint32: CRC-32 of every block of 32 KiB of tokens, then of ends, then of weights), so
-that a reader that takes a few rows verifies a few blocks and not the whole shard.
+tokens do not count in the loss; ``origins`` (int64 pairs: which file of the ledger each document comes from, and its row there); and
+``checks`` (uint32: CRC-32 of every block of 32 KiB of all of them, in the order of their names here), so that a reader that takes a few
+rows verifies a few blocks and not the whole shard.
 
 Why flat files: `tests/bench/bench_cache_formats.py` reads random rows from these, from zarr3 through TensorStore and from Arrow, side by
 side.
@@ -19,7 +20,8 @@ from isal import isal_zlib
 
 BLOCK_BYTES = 32 * 1024
 """Bytes under one checksum: the least that is read."""
-TOKENS, ENDS, WEIGHTS, CHECKS = "tokens", "ends", "weights", "checks"
+TOKENS, ENDS, ORIGINS, WEIGHTS, CHECKS = "tokens", "ends", "origins", "weights", "checks"
+ORIGIN_TYPE = np.dtype("<i8")
 END_TYPE = np.dtype("<i8")
 
 
@@ -31,6 +33,8 @@ class Tokenized:
     """Token ids in the cache's type: [tokens]."""
     lengths: np.ndarray
     """Tokens of each document: int64 [documents]."""
+    origins: np.ndarray
+    """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
     weights: np.ndarray | None
     """Loss weight of each token in the cache's type: [tokens]; None: all count."""
     rows: int
@@ -60,6 +64,7 @@ class ShardBuilder:
         return Tokenized(
             tokens=np.concatenate([part.tokens for part in parts]),
             lengths=np.concatenate([part.lengths for part in parts]),
+            origins=np.concatenate([part.origins for part in parts]),
             weights=np.concatenate(weights) if weights else None,
             rows=sum(part.rows for part in parts),
             empty_rows=sum(part.empty_rows for part in parts),
@@ -69,7 +74,7 @@ class ShardBuilder:
 
 def files_of(shard: Tokenized) -> dict[str, memoryview]:
     """The files of a shard: name to contents."""
-    arrays = {TOKENS: shard.tokens, ENDS: np.cumsum(shard.lengths, dtype=END_TYPE)}
+    arrays = {TOKENS: shard.tokens, ENDS: np.cumsum(shard.lengths, dtype=END_TYPE), ORIGINS: shard.origins.astype(ORIGIN_TYPE, copy=False)}
     if shard.weights is not None:
         arrays[WEIGHTS] = shard.weights
     contents = {name: _bytes(array) for name, array in arrays.items()}

@@ -12,10 +12,12 @@ import numpy as np
 
 from halcyon.data.cache.shards import Tokenized
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
-from halcyon.data.sources import Access, Piece, read_piece
+from halcyon.data.sources import Access, Piece, Row, read_piece
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
+UNKNOWN_FILE = -1
+"""File of a document whose source has no files of its own."""
 FORMAT_VERSION = 1
 """Raised when the same rows would give other tokens than before."""
 
@@ -29,6 +31,8 @@ class Job:
     where: str
     """Which source, for sentences."""
     access: Access
+    files: tuple[str, ...]
+    """Addresses of the source's files, in the ledger's order."""
     token_type: str
     weight_type: str | None
 
@@ -38,6 +42,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._files = {uri: number for number, uri in enumerate(job.files)}
         self._formatter: Formatter = build_formatter(job.format, load(job.tokenizer), where=f"{job.where}.format")
 
     def __call__(self, piece: Piece) -> Tokenized:
@@ -51,11 +56,15 @@ class Worker:
         return Tokenized(
             tokens=_joined([document.tokens for document in documents], self._job.token_type),
             lengths=np.array([len(document.tokens) for document in documents], np.int64),
+            origins=np.array([self._origin(rows[document.row]) for document in documents], np.int64).reshape(-1, 2),
             weights=self._weights(documents),
             rows=piece.rows,
             empty_rows=piece.rows - len(documents) // self._formatter.documents_per_row,
             size_bytes=sum(document.size_bytes for document in documents),
         )
+
+    def _origin(self, row: Row) -> tuple[int, int]:
+        return self._files.get(row.file, UNKNOWN_FILE), row.number
 
     def _weights(self, documents: list[TokenizedDocument]) -> np.ndarray | None:
         if self._job.weight_type is None:
