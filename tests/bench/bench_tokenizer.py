@@ -178,9 +178,8 @@ def compare(title: str, definition: TokenizerDefinition, megabytes: float) -> No
     for name, result in sorted(results.items(), key=lambda entry: entry[1]["cpu"]):
         wrong = sum(map(str.__ne__, result["digests"], expected))
         exact = "exact" if not wrong else f"{wrong} of {len(expected)} texts differ"
-        print(
-            f"  {name:<15} {result['megabytes'] / result['cpu']:6.1f} MB/s a core, {result['tokens'] / result['cpu'] / 1e6:5.1f} M tokens/s  {exact}"
-        )
+        speed, rate = result["megabytes"] / result["cpu"], result["tokens"] / result["cpu"] / 1e6
+        print(f"  {name:<15} {speed:6.1f} MB/s a core, {rate:5.1f} M tokens/s  {exact}")
     for name, reason in reasons.items():
         print(f"  {name:<15} - {reason}")
 

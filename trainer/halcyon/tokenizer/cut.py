@@ -83,6 +83,6 @@ def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> Joint:
     """The joint at which a tokenizer's pieces give the ids of the whole, tried on a sample; ``BETWEEN`` if none is seen to."""
     whole = encode(sample)
     for joint in (BETWEEN, INSTEAD_OF_SPACE):
-        if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 64)]), whole):
+        if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 128)]), whole):
             return joint
     return BETWEEN

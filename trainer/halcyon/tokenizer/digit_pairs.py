@@ -12,19 +12,17 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import fastokens
 import numpy as np
 
 from halcyon.tokenizer.bpe import SPLIT_PATTERN
-from halcyon.tokenizer.encoders import FastEncoder, encode_flat
+from halcyon.tokenizer.encoders import FastEncoder, encode_flat, split_at
 from halcyon.tokenizer.text import PieceEncoder
 
 _DIGIT_BY_DIGIT = SPLIT_PATTERN.replace(r"\p{N}{1,2}", r"\p{N}")
-_TABLES_END = 0x323B0
-"""First code point after the last CJK extension: above lie unassigned planes, tags, variation selectors and private use."""
 
 
 class DigitPairEncoder:
@@ -47,8 +45,7 @@ class DigitPairEncoder:
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
-        find = _other_numbers().search
-        odd = [index for index, text in enumerate(texts) if not text.isascii() and find(text)]
+        odd = [index for index, text in enumerate(texts) if has_other_numbers(text)]
         if not odd:
             return self._pair(texts)
         others = set(odd)
@@ -65,12 +62,13 @@ class DigitPairEncoder:
         merged = self._merged[digits[first], digits[first + 1]]
         first, merged = first[merged >= 0], merged[merged >= 0]
         if first.size:
+            ids = ids.copy()
             ids[first] = merged
             keep = np.ones(ids.size, bool)
             keep[first + 1] = False
             ids = ids[keep]
             ends = ends - np.searchsorted(first, ends)
-        return np.split(ids, ends[:-1])
+        return split_at(ids, ends)
 
 
 def pairs_of(positions: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -119,20 +117,21 @@ def pair_digits(content: str, by_pattern: FastEncoder) -> DigitPairEncoder | Non
 _DIGITS = frozenset("0123456789")
 
 
+def has_other_numbers(text: str) -> bool:
+    """Whether a text has numbers beyond ASCII, or characters that this Python's tables do not know (they may be numbers)."""
+    if text.isascii():
+        return False
+    found = _suspects().search(text)
+    # One expression with all ranges beyond the basic plane in it would be searched range by range, hundreds for each character.
+    return found is not None and (found.group() <= "\uffff" or any(_is_doubtful(character) for character in set(text) if character > "~"))
+
+
 @cache
-def _other_numbers() -> re.Pattern[str]:
-    """Numbers beyond ASCII, and every character that this Python does not know."""
-    doubtful = "".join(f"{chr(first)}-{chr(last)}" for first, last in _ranges())
-    return re.compile(f"[{doubtful}{chr(_TABLES_END)}-\U0010ffff]")
+def _suspects() -> re.Pattern[str]:
+    """Finds the doubtful characters of the basic plane, and any character beyond it."""
+    basic = "".join(character for character in map(chr, range(0x80, 0x10000)) if _is_doubtful(character))
+    return re.compile(f"[{basic}\U00010000-\U0010ffff]")
 
 
-def _ranges() -> Iterator[tuple[int, int]]:
-    """Runs of code points beyond ASCII whose category is a number or unassigned."""
-    start: int | None = None
-    for code in range(0x80, _TABLES_END + 1):
-        doubtful = code < _TABLES_END and unicodedata.category(chr(code)) in ("Nd", "Nl", "No", "Cn")
-        if doubtful and start is None:
-            start = code
-        elif not doubtful and start is not None:
-            yield start, code - 1
-            start = None
+def _is_doubtful(character: str) -> bool:
+    return unicodedata.category(character) in ("Nd", "Nl", "No", "Cn")

@@ -31,7 +31,7 @@ class DocumentEncoder:
 
     def __init__(self, encode_pieces: PieceEncoder, joint: Joint) -> None:
         self._encode_pieces = encode_pieces
-        self._joint = joint
+        self.joint = joint
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Ids of one document: int32, shape [tokens]."""
@@ -51,7 +51,7 @@ class DocumentEncoder:
             owners.clear()
 
         for index, text in enumerate(texts):
-            for piece in pieces(text, self._joint, PIECE_CHARACTERS):
+            for piece in pieces(text, self.joint, PIECE_CHARACTERS):
                 group.append(piece)
                 owners.append(index)
                 characters += len(piece)

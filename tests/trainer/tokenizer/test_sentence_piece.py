@@ -1,0 +1,92 @@
+"""SentencePiece models: ids are the library's, special tokens come only when asked for, long documents may be cut."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from typing import Any
+
+import pytest
+import sentencepiece
+from hypothesis import given
+
+from halcyon.errors import BadConfiguration
+from halcyon.tokenizer import TokenizerDefinition, load, resolve
+from halcyon.tokenizer.cut import INSTEAD_OF_SPACE
+from halcyon.tokenizer.probe import PROSE
+from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
+from halcyon_api.spec.tokenizer import SentencePieceSpec, TokenizerSpec
+from tests.trainer.tokenizer.texts import HARD_TEXT, TRAINING
+
+
+@cache
+def model(kind: str, **options: Any) -> bytes:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for text in TRAINING for line in text.splitlines()] * 3),
+        model_writer=written,
+        model_type=kind,
+        vocab_size=400,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    return written.getvalue()
+
+
+def tokenizer_of(kind: str, **options: Any) -> SentencePieceTokenizer:
+    tokenizer = load(TokenizerDefinition("sentencePiece", model(kind, **options)))
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    return tokenizer
+
+
+TOKENIZERS = {kind: tokenizer_of(kind) for kind in ("bpe", "unigram")}
+LIBRARY = {kind: sentencepiece.SentencePieceProcessor(model_proto=model(kind)) for kind in TOKENIZERS}
+
+
+@given(text=HARD_TEXT)
+def test_ids_are_those_of_the_library(text: str) -> None:
+    for kind, tokenizer in TOKENIZERS.items():
+        ids = tokenizer.encode_batch([text, text.encode()])
+        assert ids[0].tolist() == ids[1].tolist() == LIBRARY[kind].encode(text)
+        assert not set(ids[0].tolist()) & set(tokenizer.special_tokens.values())
+
+
+def test_bytes_of_a_text_are_counted_with_the_space_before_it() -> None:
+    tokenizer = TOKENIZERS["bpe"]
+    for text in ("The tokenizer's text", "새로운 글 😀"):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert int(tokenizer.token_bytes[ids].sum()) == len(text.encode()) + 1
+
+
+def test_special_tokens_come_only_when_asked_for() -> None:
+    tokenizer = TOKENIZERS["bpe"]
+    assert dict(tokenizer.special_tokens) == {"<s>": 1, "</s>": 2}
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 2)
+    assert tokenizer.token_bytes[[0, 1, 2]].tolist() == [0, 0, 0]
+    marked = tokenizer.encode_marked("<s>text</s>")
+    assert marked.tolist() == [1, *LIBRARY["bpe"].encode("text"), 2]
+    assert tokenizer.decode(marked) == "text"
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_long_document_has_the_ids_of_the_whole(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    assert tokenizer._documents.joint is INSTEAD_OF_SPACE
+    text = PROSE * 320
+    assert len(text) > 2**19
+    assert tokenizer.encode(text).tolist() == LIBRARY[kind].encode(text)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100])
+def test_a_file_that_is_no_model_is_said_so(content: bytes) -> None:
+    spec = TokenizerSpec(sentence_piece=SentencePieceSpec(path="some.model"))
+    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.path: this is not a SentencePiece model"):
+        load(resolve(spec, lambda _: content))
+
+
+def test_a_model_without_the_tokens_of_a_document_is_refused() -> None:
+    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.beginning: "):
+        tokenizer_of("bpe", bos_id=-1, eos_id=-1)
