@@ -37,7 +37,8 @@ def test_trimming_keeps_the_lines_asked_for(data: bytes, first: int, end: int) -
     first, end = min(max(first, 0), block.rows), min(max(end, 0), block.rows)
     if first < end:
         lines = data.split(b"\n")[: block.rows]
-        kept = trim(block, first, end)
+        kept, before = trim(block, first, end)
+        assert data[before : before + len(kept.data)] == kept.data
         assert kept.rows == end - first
         assert kept.data.removesuffix(b"\n").split(b"\n") == lines[first:end]
 

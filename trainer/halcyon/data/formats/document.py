@@ -11,7 +11,7 @@ import numpy as np
 from halcyon.data.sources import Row
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen: there are billions of them, and it would take half of the time to make one
 class TokenizedDocument:
     """One document as token ids.
 

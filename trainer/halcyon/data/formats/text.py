@@ -40,11 +40,8 @@ class TextFormatter:
             for index in kept:
                 self._check_unicode(rows[index], texts[index])
             raise
-        bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
-        return [
-            TokenizedDocument(_enclosed(bos, ids, eos), None, size_in_bytes(text), index)
-            for index, text, ids in zip(kept, wanted, encoded, strict=True)
-        ]
+        tokens = _enclosed(self._tokenizer.bos_id, encoded, self._tokenizer.eos_id)
+        return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
 
     def _text(self, row: Row) -> str | bytes:
         if isinstance(row.value, bytes):
@@ -70,7 +67,10 @@ def size_in_bytes(text: str | bytes) -> int:
     return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
 
 
-def _enclosed(bos: int, ids: np.ndarray, eos: int) -> np.ndarray:
-    tokens = np.empty(len(ids) + 2, np.int32)
-    tokens[0], tokens[1:-1], tokens[-1] = bos, ids, eos
-    return tokens
+def _enclosed(bos: int, documents: Sequence[np.ndarray], eos: int) -> list[np.ndarray]:
+    """Each document between two ids: views of one array, for an allocation each would cost more than the copy."""
+    first, last = np.array([bos], np.int32), np.array([eos], np.int32)
+    parts = [part for ids in documents for part in (first, ids, last)]
+    joined = np.concatenate(parts, dtype=np.int32) if parts else first
+    ends = np.cumsum([len(ids) + 2 for ids in documents]).tolist()
+    return [joined[end - len(ids) - 2 : end] for end, ids in zip(ends, documents, strict=True)]

@@ -12,14 +12,14 @@ from itertools import groupby
 
 from halcyon.data.sources import hub, parquet
 from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.decompress import decompressed
+from halcyon.data.sources.address import SourceFile, parse_address
+from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, blamed_on
 from halcyon.data.sources.fields import needed_fields
 from halcyon.data.sources.files import read_chunks
 from halcyon.data.sources.lines import cut_lines, trim
 from halcyon.data.sources.listing import where_of
-from halcyon.data.sources.piece import TARGET_BYTES, Files, Lines, Piece, Wanted
+from halcyon.data.sources.piece import TARGET_BYTES, Files, LineRange, Lines, Piece, Wanted
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
@@ -87,14 +87,17 @@ def _by_file(cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, known_rows:
 def _line_pieces(
     where: str, file: SourceFile, first: int, wanted: Wanted, access: Access, target_bytes: int
 ) -> Generator[Piece, None, int]:
-    number = 0
+    number = offset = 0
+    in_place = parse_address(file.uri).scheme == "file" and not is_compressed(file.uri)
     text = decompressed(file.uri, read_chunks(file, access))
     for block in cut_lines(text, target_bytes):
         start, end = wanted.within(first + number, block.rows)
         if start < end:
-            kept = trim(block, start, end)
-            yield Piece(where, file.uri, first + number + start, kept.rows, number + start, Lines(kept.data))
-        number += block.rows
+            kept, before = trim(block, start, end)
+            place = offset + before
+            content = LineRange(file, place, place + len(kept.data)) if in_place else Lines(kept.data)
+            yield Piece(where, file.uri, first + number + start, kept.rows, number + start, content)
+        number, offset = number + block.rows, offset + len(block.data)
         if first + number >= wanted.end:
             break
     return number

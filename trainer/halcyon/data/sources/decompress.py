@@ -32,6 +32,11 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
+def is_compressed(uri: str) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return uri.endswith((".gz", ".zst"))
+
+
 def decompressed(uri: str, chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """The content of a file, decompressed if its name ends with ``.gz`` or ``.zst``.
 

@@ -45,14 +45,14 @@ def cut_lines(chunks: Iterable[bytes | memoryview], target_bytes: int) -> Iterat
         yield _block(b"".join(waiting))
 
 
-def trim(block: Block, first: int, end: int) -> Block:
-    """The lines [first, end) of a block."""
+def trim(block: Block, first: int, end: int) -> tuple[Block, int]:
+    """The lines [first, end) of a block, and how many bytes are before them."""
     if first <= 0 and end >= block.rows:
-        return block
+        return block, 0
     ends = np.flatnonzero(np.frombuffer(block.data, np.uint8) == _LINE_END) + 1
     starts = np.concatenate([[0], ends, [len(block.data)]])
     first, end = max(first, 0), min(end, block.rows)
-    return Block(block.data[int(starts[first]) : int(starts[end])], end - first)
+    return Block(block.data[int(starts[first]) : int(starts[end])], end - first), int(starts[first])
 
 
 def _block(data: bytes) -> Block:

@@ -34,6 +34,17 @@ class Lines:
 
 
 @dataclass(frozen=True)
+class LineRange:
+    """Lines of JSON, by their place in a file of this machine that is not compressed."""
+
+    file: SourceFile
+    start: int
+    """Offset of the first byte."""
+    end: int
+    """Offset after the last byte."""
+
+
+@dataclass(frozen=True)
 class Files:
     """Whole files, each a row."""
 
@@ -76,7 +87,7 @@ class Piece:
     first_row: int
     rows: int
     number: int
-    content: Lines | Files | RowGroups | Table
+    content: Lines | LineRange | Files | RowGroups | Table
 
 
 class Wanted(NamedTuple):

@@ -9,8 +9,8 @@ from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable, blamed_on, reason
-from halcyon.data.sources.files import read_chunks
-from halcyon.data.sources.piece import Files, Lines, Piece, Row, RowGroups
+from halcyon.data.sources.files import read_chunks, read_range
+from halcyon.data.sources.piece import Files, LineRange, Lines, Piece, Row, RowGroups
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -25,6 +25,8 @@ def read_piece(piece: Piece, access: Access) -> list[Row]:
         content = piece.content
         if isinstance(content, Lines):
             return _parse_lines(piece, content.data)
+        if isinstance(content, LineRange):
+            return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)))
         if isinstance(content, Files):
             return [Row(file.uri, 0, _read_text(file, access)) for file in content.files]
         if isinstance(content, RowGroups):

@@ -1,0 +1,162 @@
+"""What it costs to bring text to the tokenizer: decompress, cut, hand over, parse, make documents. The shortest of several runs each.
+
+Everything but tokenizing must cost less than a tenth of tokenizing. The serial part (the parent's) is told apart, for it is divided by
+no number of workers. The libraries that were chosen stand beside the ones they replace.
+
+python tests/bench/bench_sources.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import zstandard
+from isal import isal_zlib
+from pyarrow import parquet
+
+from halcyon.data.formats import build_formatter
+from halcyon.data.sources import Access, Piece, list_files, pieces, read_piece
+from halcyon_api.spec.sources import DataSourceSpec, JsonlSourceSpec, ParquetSourceSpec, StdlibSourceSpec
+
+ACCESS = Access()
+TEXT_BYTES = 96 * 10**6
+TOKENIZING_MB_PER_SECOND = (15, 40)
+
+
+class _NoTokens:
+    """A tokenizer that takes no time, so that what is left is the formatter's own cost."""
+
+    vocab_size, bos_id, eos_id, pad_id, fingerprint = 259, 256, 257, 258, "0" * 64
+    token_bytes = np.ones(259, np.int32)
+    special_tokens: dict[str, int] = {}  # noqa: RUF012
+    _ids = np.zeros(10**6, np.int32)
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        return [self._ids[: len(text) // 4] for text in texts]
+
+
+def best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """The shortest of several runs: what it costs when nobody else wants the machine."""
+    durations: list[float] = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - began)
+    return min(durations)
+
+
+def corpus() -> list[str]:
+    """Documents of a few kilobytes: the standard library's text, cut and repeated."""
+    source = DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec())
+    rows = [row for piece in pieces(source, list_files(source, ACCESS), ACCESS) for row in read_piece(piece, ACCESS)]
+    text = b"\n".join(row.value for row in rows if isinstance(row.value, bytes)).decode(errors="replace")
+    size, documents, start = 0, [], 0
+    while size < TEXT_BYTES:
+        length = 500 + (start * 2654435761) % 6000
+        documents.append(text[start % len(text) :][:length])
+        size, start = size + len(documents[-1].encode()), start + length
+    return documents
+
+
+def write(folder: Path, documents: list[str]) -> dict[str, DataSourceSpec]:
+    lines = b"".join(
+        orjson.dumps({"id": number, "url": "https://example.org/", "text": text}) + b"\n" for number, text in enumerate(documents)
+    )
+    (folder / "a.jsonl").write_bytes(lines)
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines, 6))
+    (folder / "a.jsonl.zst").write_bytes(zstandard.compress(lines, 3))
+    table = pa.table({"id": list(range(len(documents))), "text": documents})
+    parquet.write_table(table, folder / "small.parquet", row_group_size=1000, compression="zstd")
+    parquet.write_table(table, folder / "large.parquet", row_group_size=10**6, compression="zstd")
+    sources: dict[str, dict[str, Any]] = {
+        "a.jsonl": {"jsonl": JsonlSourceSpec(paths=[str(folder / "a.jsonl")])},
+        "a.jsonl.gz": {"jsonl": JsonlSourceSpec(paths=[str(folder / "a.jsonl.gz")])},
+        "a.jsonl.zst": {"jsonl": JsonlSourceSpec(paths=[str(folder / "a.jsonl.zst")])},
+        "small.parquet": {"parquet": ParquetSourceSpec(paths=[str(folder / "small.parquet")])},
+        "large.parquet": {"parquet": ParquetSourceSpec(paths=[str(folder / "large.parquet")])},
+    }
+    return {name: DataSourceSpec(name="bench", **kind) for name, kind in sources.items()}
+
+
+def _receive(connection: Any) -> None:
+    while connection.recv() is not None:
+        connection.send(True)
+
+
+@contextmanager
+def handing_over(made: list[Piece]) -> Iterator[Callable[[], None]]:
+    """Send pieces to another process, which unpickles them; one at a time, so both sides count."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_receive, args=(theirs,), daemon=True)
+    process.start()
+    ours.send(made[0])
+    ours.recv()
+
+    def work() -> None:
+        for piece in made:
+            ours.send(piece)
+            ours.recv()
+
+    yield work
+    ours.send(None)
+    process.join()
+
+
+def stages(name: str, source: DataSourceSpec, size_bytes: int) -> None:
+    files = list_files(source, ACCESS)
+    made = list(pieces(source, files, ACCESS))
+    formatter = build_formatter(source.format, _NoTokens(), where="bench")  # type: ignore[arg-type]
+    rows = [read_piece(piece, ACCESS) for piece in made]
+    with handing_over(made) as work:
+        handed = best_seconds(work)
+    seconds = [
+        best_seconds(lambda: sum(piece.rows for piece in pieces(source, files, ACCESS))),
+        handed,
+        best_seconds(lambda: [read_piece(piece, ACCESS) for piece in made]),
+        best_seconds(lambda: [formatter(one) for one in rows]),
+    ]
+    rates = [f"{size_bytes / 1e6 / second:7.0f}" for second in (*seconds, sum(seconds))]
+    shares = [f"{100 * sum(seconds) / (size_bytes / 1e6 / rate):4.1f} %" for rate in TOKENIZING_MB_PER_SECOND]
+    print(f"{name:>14} {len(made):>6} {' '.join(rates)}   {' '.join(shares)}")
+
+
+def libraries(folder: Path, size_bytes: int) -> None:
+    packed, lines = (folder / "a.jsonl.gz").read_bytes(), (folder / "a.jsonl").read_bytes().splitlines()
+    pairs: list[tuple[str, Callable[[], object]]] = [
+        ("gz: zlib", lambda: zlib.decompressobj(31).decompress(packed)),
+        ("gz: isal", lambda: isal_zlib.decompressobj(31).decompress(packed)),
+        ("json: json", lambda: [json.loads(line) for line in lines]),
+        ("json: orjson", lambda: [orjson.loads(line) for line in lines]),
+    ]
+    for name, work in pairs:
+        print(f"{name:>14} {size_bytes / 1e6 / best_seconds(work, 3):7.0f} MB/s")
+
+
+def main() -> None:
+    documents = corpus()
+    size_bytes = sum(len(text.encode()) for text in documents)
+    print(f"{len(documents)} documents, {size_bytes / 1e6:.0f} MB of text; MB of text a second of one core")
+    print(
+        f"{'':>14} pieces  parent handed   parse  format     all   of tokenizing at {' and '.join(map(str, TOKENIZING_MB_PER_SECOND))} MB/s"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind, source in write(folder, documents).items():
+            stages(kind, source, size_bytes)
+        libraries(folder, size_bytes)
+
+
+if __name__ == "__main__":
+    main()
