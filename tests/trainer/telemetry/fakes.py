@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
@@ -37,7 +38,7 @@ class Scene:
         identity = RunIdentity("demo", attempt=3, restart=1, process_index=process_index)
         self.reporter = RunReporter(
             identity,
-            RunPlan(**{"steps": 100, "tokens_per_step": 4096, **plan}),
+            RunPlan(**{"steps": 100, "tokens_before": lambda step: 4096 * step, **plan}),
             JsonLog(self.stream, identity, self.time.clock),
             clock=self.time.clock,
             age_seconds=2.0,
@@ -69,6 +70,31 @@ class Scene:
             if self.reporter.observe().last_step is not None:
                 self.time.pass_(seconds)
             self.reporter.step_done(step_report(step))
+
+
+@dataclass(frozen=True)
+class Built:
+    """How far the token cache of a source is."""
+
+    rows: int
+    finished: bool = False
+    source: str = "web"
+
+    @property
+    def documents(self) -> int:
+        return self.rows - 1
+
+    @property
+    def tokens(self) -> int:
+        return 1000 * self.rows
+
+    @property
+    def size_bytes(self) -> int:
+        return 4000 * self.rows
+
+    @property
+    def shards(self) -> int:
+        return int(self.finished)
 
 
 def step_report(step: int, loss: float = 2.5) -> StepReport:

@@ -62,3 +62,16 @@ def test_steps_at_the_same_moment_have_no_speed() -> None:
     pace.step_ended(1.0, 1)
     pace.step_ended(1.0, 2)
     assert pace.steps_per_second is None
+
+
+def test_the_share_of_waiting_is_that_of_the_last_steps_without_the_first() -> None:
+    pace = Pace()
+    assert pace.wait_ratio is None
+    pace.step_ended(0.0, 0, wait_seconds=1000.0)
+    assert pace.wait_ratio is None
+    pace.step_ended(10.0, 1, wait_seconds=4.0)
+    pace.step_ended(20.0, 2, wait_seconds=1.0)
+    assert pace.wait_ratio == pytest.approx(0.25)
+    for step in range(3, 100):
+        pace.step_ended(step * 10.0, step, wait_seconds=1.0)
+    assert pace.wait_ratio == pytest.approx(0.1)

@@ -13,7 +13,7 @@ from halcyon.telemetry import termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.progress import ProgressReport, StartupSeconds
-from tests.trainer.telemetry.fakes import IDENTITY, Scene, committed, step_report
+from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 
 
 class Found:
@@ -37,7 +37,7 @@ def test_a_new_process() -> None:
         "processIndex": 0,
         "stage": "starting",
         "startedAt": "2026-03-01T11:59:58.000Z",
-        "startupSeconds": {"imports": 0.0, "join": 0.0, "restore": 0.0, "compile": 0.0},
+        "startupSeconds": {"imports": 0.0, "join": 0.0, "data": 0.0, "restore": 0.0, "compile": 0.0},
         "progress": {"step": 0, "steps": 100, "tokens": 0},
     }
 
@@ -108,6 +108,62 @@ def test_a_resumed_run_counts_from_its_beginning() -> None:
     assert (seen.tallies.steps, seen.tallies.tokens) == (10, 10 * 4096)
     (restored,) = scene.named("restored")
     assert (restored["step"], restored["path"], restored["seconds"]) == (40, "steps/x/", 2)
+
+
+def test_steps_of_different_sizes_count_as_many_tokens_as_they_have() -> None:
+    """Batches of 1000 tokens for 50 steps, of 4000 after that."""
+    scene = Scene(tokens_before=lambda step: 1000 * min(step, 50) + 4000 * max(0, step - 50), flops_per_token=1.0, peak_flops_per_second=1e5)
+    scene.start(resumed_step=40)
+    scene.steps(41, 50, seconds=0.5)
+    seen = scene.reporter.observe()
+    assert (seen.report.progress.tokens, seen.report.progress.tokens_per_second) == (50_000, 2000)
+    scene.steps(51, 60, seconds=0.5)
+    seen = scene.reporter.observe()
+    assert (seen.report.progress.tokens, seen.report.progress.tokens_per_second) == (90_000, 8000)
+    assert seen.tallies.tokens == 10 * 1000 + 10 * 4000
+    assert seen.report.progress.mfu == pytest.approx(0.08)
+
+
+def test_the_cost_of_a_token_may_be_told_later() -> None:
+    scene = Scene(peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
+    scene.start()
+    scene.steps(1, 5, seconds=0.5)
+    assert scene.reporter.report().progress.mfu is None
+    scene.reporter.knows_flops(1e6)
+    assert scene.reporter.report().progress.mfu == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("process_index", [0, 1])
+def test_tokenizing_is_a_part_of_the_start_and_told_now_and_then(process_index: int) -> None:
+    scene = Scene(process_index=process_index)
+    scene.reporter.stage("starting")
+    for rows in range(1, 26):
+        scene.reporter.tokenized(Built(rows=rows))
+        scene.time.pass_(1)
+    assert scene.reporter.report().stage == "tokenizing"
+    assert scene.reporter.health().idle_seconds == 1
+    scene.reporter.tokenized(Built(rows=26, finished=True))
+    scene.reporter.tokenized(Built(rows=3, source="code", finished=True))
+    scene.start()
+    scene.steps(1, 1)
+    assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, data=25, join=1, restore=2, compile=3)
+    told = scene.named("tokenized")
+    assert [(event["source"], event["rows"], event["finished"]) for event in told] == [
+        *(("web", 1, False), ("web", 11, False), ("web", 21, False), ("web", 26, True)),
+        ("code", 3, True),
+    ]
+    assert {name: value for name, value in told[3].items() if name not in COMMON} == {
+        "source": "web",
+        "rows": 26,
+        "documents": 25,
+        "tokens": 26_000,
+        "sizeBytes": 104_000,
+        "shards": 1,
+        "finished": True,
+    }
+    if process_index == 0:
+        assert scene.named("compiled")[0]["dataSeconds"] == 25
+    assert {(source.source, source.rows) for source in scene.reporter.observe().sources} == {("web", 26), ("code", 3)}
 
 
 def test_utilisation_where_the_peak_is_known() -> None:
@@ -262,6 +318,7 @@ def test_health_follows_the_steps() -> None:
 
 def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene = Scene(steps=3)
+    scene.reporter.tokenized(Built(rows=7, finished=True))
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")
     scene.steps(2, 3)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from halcyon.telemetry.metrics import METRICS, exposition
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
 from halcyon.telemetry.reference import render
-from tests.trainer.telemetry.fakes import Scene, committed, step_report
+from tests.trainer.telemetry.fakes import Built, Scene, committed, step_report
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 
@@ -36,7 +36,8 @@ def test_before_the_first_step_there_is_no_loss() -> None:
     assert found["stage{stage=starting}"] == 1
     assert found["healthy"] == 1
     assert found["idle_limit_seconds"] == 900
-    assert not {"loss_nats", "tokens_per_second", "mfu_ratio", "checkpoint_step", "evaluation_loss_nats", "resumed_step"} & found.keys()
+    assert not {"loss_nats", "tokens_per_second", "mfu_ratio", "checkpoint_step", "evaluation_loss_nats", "resumed_step", "data_wait_ratio"} & found.keys()
+    assert not any(name.startswith("tokenized") for name in found)
 
 
 def test_a_run_in_full_swing() -> None:
@@ -44,6 +45,10 @@ def test_a_run_in_full_swing() -> None:
         loss, bits_per_byte, tokens, size_bytes, sequences, seconds = 1.5, 2.25, 10, 9, 1, 0.1
 
     scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
+    scene.reporter.tokenized(Built(rows=10))
+    scene.time.pass_(4)
+    scene.reporter.tokenized(Built(rows=26, finished=True))
+    scene.reporter.tokenized(Built(rows=3, source="code", finished=True))
     scene.start(resumed_step=40)
     scene.steps(41, 50)
     scene.reporter.evaluation(50, Found())  # type: ignore[arg-type]
@@ -68,12 +73,19 @@ def test_a_run_in_full_swing() -> None:
         "evaluation_bits_per_byte": 2.25,
         "evaluations_total": 1,
         "data_wait_seconds_total": 1.25,
+        "data_wait_ratio": 0.25,
+        "tokenized_documents_total{source=web}": 25,
+        "tokenized_tokens_total{source=web}": 26_000,
+        "tokenized_bytes_total{source=web}": 104_000,
+        "tokenized_shards_total{source=web}": 1,
+        "tokenized_tokens_total{source=code}": 3000,
         "checkpoint_step": 50,
         "checkpoint_size_bytes": 123_456,
         "checkpoints_total": 1,
         "checkpoint_failures_total": 1,
         "startup_seconds{part=imports}": 2,
         "startup_seconds{part=join}": 1,
+        "startup_seconds{part=data}": 4,
         "startup_seconds{part=restore}": 2,
         "startup_seconds{part=compile}": 3,
         "step_seconds_count": 9,
@@ -83,7 +95,7 @@ def test_a_run_in_full_swing() -> None:
         "step_seconds_bucket{le=+Inf}": 9,
     }
     assert {name: found.get(name) for name in expected} == pytest.approx(expected)
-    assert found["last_step_timestamp_seconds"] == found["checkpoint_timestamp_seconds"] == pytest.approx(1_772_366_400 + 6 + 4.5)
+    assert found["last_step_timestamp_seconds"] == found["checkpoint_timestamp_seconds"] == pytest.approx(1_772_366_400 + 4 + 6 + 4.5)
 
 
 def test_a_diverged_loss_is_shown_as_such() -> None:

@@ -73,8 +73,9 @@ EVENTS = (
         "The first step of this process ended.",
         {
             "step": _STEP,
-            "importsSeconds": "Interpreter start, imports and opening the data.",
+            "importsSeconds": "Interpreter start and imports.",
             "joinSeconds": "Waiting for the other processes.",
+            "dataSeconds": "Tokenizing text; absent where a cache held all of it.",
             "restoreSeconds": "Building or restoring the state.",
             "compileSeconds": "Tracing, compiling and the first step.",
         },

@@ -185,7 +185,7 @@ METRICS = (
         "halcyon_trainer_data_wait_ratio",
         "gauge",
         "Share of the last steps' time in which they waited for their batches.",
-        _one(lambda seen: seen.tallies.data_wait_seconds / seen.tallies.step_seconds if seen.tallies.step_seconds else None),
+        _one(lambda seen: seen.tallies.data_wait_ratio),
     ),
     *(
         Metric(

@@ -19,24 +19,24 @@ class Pace:
     """Ends of steps, in order."""
 
     def __init__(self) -> None:
-        self._ends: deque[tuple[float, int]] = deque(maxlen=_SPEED_STEPS + 1)
+        self._ends: deque[tuple[float, int, float]] = deque(maxlen=_SPEED_STEPS + 1)
         self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
         self._buckets = [0] * (len(STEP_SECONDS_BUCKETS) + 1)
         self._sum_seconds = 0.0
 
-    def step_ended(self, now: float, step: int) -> None:
-        """Take note that ``step`` steps are done at ``now``, in seconds of a monotonic clock.
+    def step_ended(self, now: float, step: int, wait_seconds: float = 0.0) -> None:
+        """Take note that ``step`` steps are done at ``now``, in seconds of a monotonic clock, and so long waited for data.
 
         Where several steps ended since the last note, each counts with an equal share of the time.
         """
         if self._ends:
-            last, before = self._ends[-1]
+            last, before, _ = self._ends[-1]
             steps = max(1, step - before)
             seconds = max(0.0, now - last) / steps
             self._durations.extend([seconds] * min(steps, _REMEMBERED_STEPS))
             self._buckets[bisect_left(STEP_SECONDS_BUCKETS, seconds)] += steps
             self._sum_seconds += seconds * steps
-        self._ends.append((now, step))
+        self._ends.append((now, step, wait_seconds))
 
     @property
     def last_ended(self) -> float | None:
@@ -48,8 +48,17 @@ class Pace:
         """Speed over the last steps; None before there are two."""
         if len(self._ends) < 2:
             return None
-        (first, before), (last, step) = self._ends[0], self._ends[-1]
+        (first, before, _), (last, step, _) = self._ends[0], self._ends[-1]
         return (step - before) / (last - first) if last > first else None
+
+    @property
+    def wait_ratio(self) -> float | None:
+        """Share of the time of the last steps in which they waited for data; None before there are two."""
+        if len(self._ends) < 2:
+            return None
+        seconds = self._ends[-1][0] - self._ends[0][0]
+        waited = sum(wait for _, _, wait in self._ends) - self._ends[0][2]
+        return min(1.0, waited / seconds) if seconds > 0 else None
 
     @property
     def durations(self) -> tuple[float, ...]:

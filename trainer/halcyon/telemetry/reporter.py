@@ -68,6 +68,8 @@ class Tallies:
     checkpoint_failures: int = 0
     step_buckets: tuple[int, ...] = ()
     step_seconds: float = 0.0
+    data_wait_ratio: float | None = None
+    """Share of the last steps' time; None before there are two."""
 
 
 class TokenizedSource(Protocol):
@@ -263,7 +265,7 @@ class RunReporter:
             if state.stage == "compiling":
                 state.stage, state.stage_began = "training", now
             state.last_step, state.last_step_time = report, wall
-            self._pace.step_ended(now, report.step)
+            self._pace.step_ended(now, report.step, report.data_wait_seconds)
             speed, eta = self._tokens_per_second(), self._eta_seconds(report.step)
             state.tallies = replace(
                 state.tallies,
@@ -364,7 +366,10 @@ class RunReporter:
             sources = tuple(self._state.sources.values())
             step = state.last_step.step if state.last_step else (state.resumed_step or 0)
             tokens_per_second, eta = self._tokens_per_second(), self._eta_seconds(step)
-            tallies = replace(state.tallies, step_buckets=self._pace.buckets, step_seconds=self._pace.sum_seconds)
+            pace = self._pace
+            tallies = replace(
+                state.tallies, step_buckets=pace.buckets, step_seconds=pace.sum_seconds, data_wait_ratio=pace.wait_ratio
+            )
             startup = StartupSeconds(**state.startup)
             health = self._health()
         progress = Progress(
