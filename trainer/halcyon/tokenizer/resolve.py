@@ -53,16 +53,32 @@ def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
 
     encoding = ENCODINGS[spec.encoding]
     where = "spec.tokenizer.tiktoken"
-    kept = _tiktoken_cache() / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
     if spec.path is not None:
-        content = _read(spec.path, where, fetch)
-    elif kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == encoding.sha256:
-        content = kept.read_bytes()
-    else:
-        content = _read(encoding.url, where, fetch)
-        if hashlib.sha256(content).hexdigest() != encoding.sha256:
-            raise BadConfiguration(f"{where}.path: what came from {encoding.url} is not the known file; name a copy of it")
-    return TokenizerDefinition("tiktoken", content, {"encoding": "r50k_base" if spec.encoding == "gpt2" else spec.encoding})
+        return _encoding(spec.encoding, _read(spec.path, where, fetch))
+    kept = kept_encoding(spec.encoding)
+    if kept is not None:
+        return kept
+    content = _read(encoding.url, where, fetch)
+    if hashlib.sha256(content).hexdigest() != encoding.sha256:
+        raise BadConfiguration(f"{where}.path: what came from {encoding.url} is not the known file; name a copy of it")
+    return _encoding(spec.encoding, content)
+
+
+def kept_encoding(name: str) -> TokenizerDefinition | None:
+    """One of tiktoken's encodings, if tiktoken has its ranks on this machine and they are whole."""
+    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
+
+    encoding = ENCODINGS[name]
+    path = _tiktoken_cache() / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return _encoding(name, content) if hashlib.sha256(content).hexdigest() == encoding.sha256 else None
+
+
+def _encoding(name: str, content: bytes) -> TokenizerDefinition:
+    return TokenizerDefinition("tiktoken", content, {"encoding": "r50k_base" if name == "gpt2" else name})
 
 
 def _tiktoken_cache() -> Path:
