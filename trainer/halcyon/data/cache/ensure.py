@@ -22,7 +22,7 @@ from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
-from halcyon.data.cache.ledger import LEDGER_KEY, FileEntry, Ledger, changed_file, decode, differences, identity
+from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.errors import BadConfiguration, DamagedData, RootUnusable
@@ -143,7 +143,10 @@ class CacheKeeper:
         content = self.store.read(f"{source.name}/{LEDGER_KEY}").data
         if content is None:
             return None
-        ledger = decode(content)
+        try:
+            ledger = decode(content)
+        except DamagedLedger as damage:
+            raise DamagedData(f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to build it anew") from None
         differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
         mend = f"give another data.cache.root, or delete {self.store.root}/{source.name} to build it anew"
         if differing:

@@ -88,8 +88,9 @@ class Ledger(Document):
 
     @property
     def content_sha256(self) -> str:
-        """One hash of everything that decides the tokens and their order."""
-        return hashlib.sha256(canonical_json([self.identity, [shard.sha256 for shard in self.shards]])).hexdigest()
+        """One hash of the tokens, their weights and where documents end, wherever the text was read from."""
+        types = [self.token_type, self.weight_type]
+        return hashlib.sha256(canonical_json([types, [shard.sha256 for shard in self.shards]])).hexdigest()
 
 
 def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""One of many builds; whoever falls silent is replaced."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from halcyon.checkpoint.store import Store
+from halcyon.data.cache import ensure
+from halcyon.data.cache.build import SourceBuild
+from halcyon.data.cache.election import SILENCE_SECONDS, Builder
+from halcyon.data.open import ensure_caches
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
+
+
+def store(tmp_path: Path) -> Store:
+    return Store(CheckpointSpec(root=f"file://{tmp_path}/caches"))
+
+
+def test_the_first_one_builds_and_the_next_after_it(tmp_path: Path) -> None:
+    one, two = Builder(store(tmp_path), "one"), Builder(store(tmp_path), "two")
+    assert one.elected()
+    assert not two.elected()
+    with one:
+        assert not two.elected()
+    assert two.elected()
+
+
+def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+    now = [0.0]
+    dead, other = Builder(store(tmp_path), "dead"), Builder(store(tmp_path), "other", clock=lambda: now[0])
+    assert dead.elected()
+    assert not other.elected()
+    now[0] = SILENCE_SECONDS - 1
+    assert not other.elected()
+    assert dead._generation is not None
+    dead._generation = dead._store.swap("BUILDER.json", dead._document(), dead._generation)  # one more beat
+    now[0] = SILENCE_SECONDS + 1
+    assert not other.elected(), "it spoke meanwhile"
+    now[0] = 2 * SILENCE_SECONDS + 2
+    assert other.elected()
+
+
+def test_many_at_once_build_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    run = SourceBuild.run
+
+    def noted(self: SourceBuild, *arguments: object, **options: object) -> object:
+        built.append(self.name)
+        return run(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SourceBuild, "run", noted)
+    monkeypatch.setattr(ensure, "_POLL_SECONDS", 0.01)
+    spec = spec_of(f"file://{tmp_path}/root", [jsonl(write_jsonl(tmp_path / "c.jsonl", 2000))])
+    found: list[str] = []
+
+    def host(number: int) -> None:
+        _, caches = ensure_caches(spec, process=f"host {number}")
+        found.append(caches.ledgers["web"].content_sha256)
+
+    threads = [threading.Thread(target=host, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert built == ["web"]
+    assert len(found) == 6
+    assert len(set(found)) == 1
