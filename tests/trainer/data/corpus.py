@@ -1,27 +1,32 @@
-"""Small data for the tests: run document sections, and a stream whose every token is different."""
+"""Small data for the tests: texts on their way through caches of their own, and a stream whose every token is different."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from halcyon.data import Dataset, open_dataset
+from halcyon.data.dataset import Dataset, Rows, SourceData
+from halcyon.data.examples import Examples
+from halcyon.data.layout import Concatenate
+from halcyon.data.mixture import Mixture
+from halcyon.data.open import open_dataset
 from halcyon.data.order import Order
-from halcyon.data.stream import TokenStream
-from halcyon.data.tokenizer import Tokenizer
-from halcyon.data.windows import split_windows, window_count
-from halcyon_api.spec.data import DataSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, ValidationSpec
+from halcyon.data.schedule import Schedule
+from halcyon.data.split import split_sequences
+from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
-from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
-from halcyon_api.spec.trainer import EvaluationSpec, TrainerSpec
-
-TOKENIZER = TokenizerSpec(byte=ByteTokenizerSpec())
+from halcyon_api.spec.trainer import TrainerStageSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 
-def text_source(*paths: Path | str, name: str = "corpus") -> DataSourceSpec:
-    return DataSourceSpec(name=name, text=TextSourceSpec(paths=[str(path) for path in paths]))
+def text_source(*paths: Path | str, name: str = "corpus", **settings: Any) -> DataSourceSpec:
+    return DataSourceSpec(name=name, text=TextSourceSpec(paths=[str(path) for path in paths]), **settings)
 
 
 def stdlib_source(*include: Any) -> DataSourceSpec:
@@ -31,44 +36,166 @@ def stdlib_source(*include: Any) -> DataSourceSpec:
 def open_text(
     *paths: Path | str,
     name: str = "corpus",
+    sources: Sequence[DataSourceSpec] = (),
     seed: int = 0,
     sequence_length: int = 16,
+    batch_size: int = 1,
+    steps: int = 1,
+    stages: Sequence[Mapping[str, int]] = (),
     fraction: float = 0.1,
     shuffle: bool = True,
     every_steps: int = 0,
+    mixture: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
 ) -> Dataset:
-    order = OrderSpec(random=RandomOrderSpec()) if shuffle else OrderSpec(sequential=SequentialOrderSpec())
-    data = DataSpec(sources=[text_source(*paths, name=name)], order=order, validation=ValidationSpec(fraction=fraction))
-    trainer = TrainerSpec(
-        steps=1, batch_size=1, sequence_length=sequence_length, seed=seed, evaluation=EvaluationSpec(every_steps=every_steps)
+    """The data set of a run document.
+
+    Args:
+        paths: Files or directories of the one source ``name``.
+        sources: Or several sources.
+        cache: Where the token caches are. Default: a directory that goes when the data set goes.
+        stages, mixture: As in the document.
+    """
+    own = None if cache else tempfile.mkdtemp(prefix="halcyon-cache-")
+    given = list(sources) or [text_source(*paths, name=name)]
+    spec = TrainingRunSpec.model_validate(
+        {
+            "accelerator": {"type": "cpu"},
+            "model": {"llama": {}},
+            "data": {
+                "sources": [source.document() for source in given],
+                "order": {"random": {}} if shuffle else {"sequential": {}},
+                "validation": {"fraction": fraction},
+                "mixture": mixture or {},
+                "cache": {"workers": 1},
+            },
+            "trainer": {
+                "steps": steps,
+                "batchSize": batch_size,
+                "sequenceLength": sequence_length,
+                "stages": list(stages),
+                "seed": seed,
+                "evaluation": {"everySteps": every_steps},
+            },
+            "checkpoint": {"root": f"file://{cache or own}"},
+        }
     )
-    return open_dataset(data, TOKENIZER, trainer)
+    try:
+        dataset = open_dataset(spec)
+    except BaseException:
+        if own:
+            shutil.rmtree(own)
+        raise
+    if own:
+        weakref.finalize(dataset, shutil.rmtree, own)
+    return dataset
 
 
 class CountingTokenizer:
     """A tokenizer of a large vocabulary whose special tokens occur nowhere, so that a stream can have all tokens different."""
 
     vocab_size = 2**20
-    bos_id = 2**20 - 3
-    eos_id = 2**20 - 2
-    pad_id = 2**20 - 1
     fingerprint = "0" * 64
+
+    def __init__(self, *, bos_id: int = 2**20 - 3, eos_id: int = 2**20 - 2, pad_id: int = 2**20 - 1) -> None:
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+        self.pad_id = pad_id
 
     @property
     def token_bytes(self) -> np.ndarray:
         return np.full(self.vocab_size, 4, np.int32)
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return {"<|bos|>": self.bos_id, "<|eos|>": self.eos_id, "<|pad|>": self.pad_id}
+
     def encode(self, text: bytes | str) -> np.ndarray:
+        raise NotImplementedError
+
+    def encode_batch(self, texts: Sequence[bytes | str]) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    def encode_marked(self, text: str) -> np.ndarray:
         raise NotImplementedError
 
     def decode(self, tokens: np.ndarray) -> str:
         raise NotImplementedError
 
 
-def distinct_tokens(tokens: int, *, sequence_length: int = 8, fraction: float = 0.1, seed: int = 0, shuffle: bool = True) -> Dataset:
+class TokensInMemory:
+    """A token stream without a cache.
+
+    Args:
+        tokens: Token ids.
+        weights: A loss weight for each of them; None: all count.
+    """
+
+    def __init__(self, tokens: np.ndarray, weights: np.ndarray | None = None) -> None:
+        self._tokens = tokens
+        self._weights = weights
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return _gathered(self._tokens, starts, lengths)
+
+    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+        return None if self._weights is None else _gathered(self._weights, starts, lengths)
+
+
+def _gathered(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    parts = [values[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    return np.concatenate([values[:0], *parts])
+
+
+def distinct_tokens(
+    tokens: int,
+    *,
+    sequence_length: int = 8,
+    fraction: float = 0.1,
+    seed: int = 0,
+    shuffle: bool = True,
+    batch_size: int = 1,
+    steps: int = 1,
+    stages: Sequence[TrainerStageSpec] = (),
+) -> Dataset:
     """A data set of the tokens 0, 1, 2, ...: a token tells its place."""
-    stream = TokenStream(np.arange(tokens, dtype=np.uint32), documents=1, size_bytes=4 * tokens, sha256="0" * 64)
-    tokenizer: Tokenizer = CountingTokenizer()
-    split = split_windows(window_count(tokens, sequence_length), fraction)
-    order = Order(sequences=split.training, seed=seed, source="distinct", shuffle=shuffle)
-    return Dataset(stream, tokenizer, sequence_length=sequence_length, split=split, order=order)
+    return dataset_of_tokens(
+        np.arange(tokens, dtype=np.uint32),
+        fraction=fraction,
+        seed=seed,
+        shuffle=shuffle,
+        schedule=Schedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, stages=stages),
+    )
+
+
+def dataset_of_tokens(
+    tokens: np.ndarray,
+    *,
+    schedule: Schedule,
+    tokenizer: Tokenizer | None = None,
+    weights: np.ndarray | None = None,
+    fraction: float = 0.0,
+    seed: int = 0,
+    shuffle: bool = False,
+) -> Dataset:
+    """A data set of one source, the token stream ``tokens``."""
+    layout = Concatenate(len(tokens), schedule.longest)
+    split = split_sequences(layout.sequences, fraction)
+    source = SourceData(
+        name="distinct",
+        tokens=TokensInMemory(tokens, weights),
+        layout=layout,
+        split=split,
+        order=Order(sequences=split.training, seed=seed, source="distinct", shuffle=shuffle),
+        used=split.training,
+        description={"contentSha256": "0" * 64, "tokens": len(tokens), "documents": 1, "sizeBytes": 4 * len(tokens)},
+    )
+    mixture = Mixture(["distinct"], [split.training], [(0, [1.0])], seed=seed)
+    return Dataset([source], tokenizer or CountingTokenizer(), schedule, mixture)
+
+
+def at(dataset: Dataset, sequences: Sequence[int] | np.ndarray, *, source: int = 0) -> Examples:
+    """The examples at sequences of one source, whichever part of the data they are in."""
+    numbers = np.asarray(sequences, np.int64)
+    zeros = np.zeros(len(numbers), np.int32)
+    return dataset.examples(Rows(zeros + source, numbers, zeros, dataset.sequence_length))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from halcyon.data import Dataset
+from halcyon.data.dataset import NO_SOURCE, Dataset, Rows
 from halcyon.data.order import Order
+from halcyon.data.schedule import Schedule
 from halcyon.errors import BadConfiguration
-from tests.trainer.data.corpus import distinct_tokens, open_text
+from halcyon_api.spec.sources import HeldOutSpec
+from halcyon_api.spec.trainer import TrainerStageSpec
+from tests.trainer.data.corpus import CountingTokenizer, at, dataset_of_tokens, distinct_tokens, open_text, text_source
 
 GOLDEN_FIRST = [68, 32, 91, 97, 49, 82]
 GOLDEN_BORDER = [59, 96, 86, 40, 93, 83]
+
+BOS, EOS, PAD = 256, 257, 258
+"""Of the byte tokenizer."""
 
 
 @pytest.fixture
@@ -25,15 +32,33 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
+def trained(dataset: Dataset, first: int, last: int) -> Rows:
+    """The rows of the steps ``first`` to ``last - 1``, one after the other."""
+    rows = [dataset.train_rows(step) for step in range(first, last)]
+    return Rows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
+
+
 def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:
-    """All indices of one epoch, in order."""
+    """All sequences of one epoch of a data set of one source and batches of 1, in order."""
     sequences = dataset.train_sequences
-    return np.concatenate([dataset.train_batch(step, 1) for step in range(epoch * sequences, (epoch + 1) * sequences)])
+    return trained(dataset, epoch * sequences, (epoch + 1) * sequences).sequence
 
 
-def seen_tokens(dataset: Dataset, indices: np.ndarray) -> set[int]:
-    examples = dataset.examples(indices)
+def held_out(dataset: Dataset) -> np.ndarray:
+    return np.concatenate([rows.sequence for rows in dataset.validation_batches(10**6, 64)])
+
+
+def seen_tokens(dataset: Dataset, sequences: np.ndarray) -> set[int]:
+    examples = at(dataset, sequences)
     return set(examples.tokens.ravel().tolist()) | set(examples.targets.ravel().tolist())
+
+
+def texts(folder: Path, name: str, files: int) -> Path:
+    """A folder whose every line says where it is from."""
+    (folder / name).mkdir(parents=True)
+    for file in range(files):
+        (folder / name / f"{file:03d}.txt").write_text("".join(f"{name} {file} {line}\n" for line in range(40)))
+    return folder / name
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5])
@@ -42,7 +67,7 @@ def test_training_never_sees_a_held_out_token_and_no_token_is_lost(tokens: int, 
     dataset = distinct_tokens(tokens, sequence_length=8, fraction=fraction)
     padding = {dataset.tokenizer.pad_id}
     training = seen_tokens(dataset, epoch_of(dataset, 0)) - padding
-    validation = seen_tokens(dataset, np.concatenate(dataset.validation_batches(tokens, 4))) - padding
+    validation = seen_tokens(dataset, held_out(dataset)) - padding
     assert not training & validation
     lost = set(range(tokens)) - training - validation
     assert lost <= {tokens - 1}, "a last token alone in its window has nothing to predict"
@@ -50,17 +75,18 @@ def test_training_never_sees_a_held_out_token_and_no_token_is_lost(tokens: int, 
 
 
 def test_targets_follow_their_inputs() -> None:
-    dataset = distinct_tokens(1000, sequence_length=8)
-    examples = dataset.examples(dataset.train_batch(3, 16))
+    dataset = distinct_tokens(1000, sequence_length=8, batch_size=16)
+    examples = dataset.examples(dataset.train_rows(3))
     counted = examples.weights > 0
     assert np.array_equal(examples.targets[counted], examples.tokens[counted] + 1)
     assert (examples.tokens.dtype, examples.targets.dtype, examples.weights.dtype) == (np.int32, np.int32, np.float32)
-    assert examples.tokens.shape == examples.targets.shape == examples.weights.shape == (16, 8)
+    assert examples.segments.dtype == np.int32
+    assert examples.tokens.shape == examples.targets.shape == examples.weights.shape == examples.segments.shape == (16, 8)
 
 
 def test_the_last_sequence_is_padded_with_weight_0() -> None:
     dataset = distinct_tokens(9 + 4, sequence_length=8, fraction=0)
-    examples = dataset.examples(np.array([1]))
+    examples = at(dataset, [1])
     pad = dataset.tokenizer.pad_id
     assert examples.tokens.tolist() == [[9, 10, 11, 12, pad, pad, pad, pad]]
     assert examples.targets.tolist() == [[10, 11, 12, pad, pad, pad, pad, pad]]
@@ -71,12 +97,65 @@ def test_documents_begin_with_bos_end_with_eos_and_a_beginning_is_not_predicted(
     (tmp_path / "1").write_text("ab")
     (tmp_path / "2").write_text("c")
     dataset = open_text(tmp_path, sequence_length=6, fraction=0)
-    examples = dataset.examples(np.array([0]))
-    assert examples.tokens.tolist() == [[256, 97, 98, 257, 256, 99]]
-    assert examples.targets.tolist() == [[97, 98, 257, 256, 99, 257]]
+    examples = at(dataset, [0])
+    assert examples.tokens.tolist() == [[BOS, 97, 98, EOS, BOS, 99]]
+    assert examples.targets.tolist() == [[97, 98, EOS, BOS, 99, EOS]]
     assert examples.weights.tolist() == [[1, 1, 1, 0, 1, 1]]
-    assert (dataset.documents, dataset.size_bytes, dataset.tokens) == (2, 3, 7)
-    assert dataset.bytes_per_token == 3 / 7
+    description = dataset.description["sources"]["corpus"]
+    assert (description["documents"], description["sizeBytes"], description["tokens"]) == (2, 3, 7)
+
+
+def test_segments_tell_documents_apart_and_start_anew_at_every_document(tmp_path: Path) -> None:
+    for name, text in (("1", "ab"), ("2", "c"), ("3", "d" * 24)):
+        (tmp_path / name).write_text(text)
+    dataset = open_text(tmp_path, sequence_length=9, fraction=0)
+    examples = at(dataset, [0, 1, 2, 3])
+    assert examples.tokens[0].tolist() == [BOS, 97, 98, EOS, BOS, 99, EOS, BOS, 100]
+    assert examples.segments[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert examples.segments[1].tolist() == [0] * 9, "a sequence that begins inside a document"
+    for row in range(3):
+        begins = examples.tokens[row, 1:] == BOS
+        assert np.array_equal(np.diff(examples.segments[row]) > 0, begins)
+    assert examples.tokens[3].tolist() == [100, 100, EOS] + [PAD] * 6
+    assert examples.weights[3].tolist() == [1, 1] + [0] * 7
+
+
+@pytest.mark.parametrize("layout", [{"pack": {"maxSegments": 3}}, {"bestFit": {}}])
+def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, object]) -> None:
+    for number, letter in enumerate("abcdefghij"):
+        (tmp_path / letter).write_text(letter * (1 + number % 4))
+    dataset = open_text(sources=[text_source(tmp_path, name="letters", layout=layout)], sequence_length=12, fraction=0)
+    examples = at(dataset, np.arange(dataset.train_sequences))
+    assert examples.segments.max() >= 2
+    for tokens, segments in zip(examples.tokens, examples.segments, strict=True):
+        letters = [(int(segment), int(token)) for token, segment in zip(tokens, segments, strict=True) if token < 256]
+        assert len({segment for segment, _ in letters}) == len({token for _, token in letters}) == len(set(letters))
+        assert tokens[0] == BOS
+
+
+def test_where_one_token_begins_and_ends_documents_the_end_is_a_target() -> None:
+    """Enclosed documents as of GPT-2: that the next one begins after an end is told by nothing, that a text ends is."""
+    mark = 1000
+    tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
+    stream = np.array([mark, 1, 2, mark, mark, 3, mark, mark, 4, 5, 6], np.uint32)
+    dataset = dataset_of_tokens(stream, tokenizer=tokenizer, schedule=Schedule(steps=1, batch_size=1, sequence_length=12))
+    examples = at(dataset, [0])
+    assert examples.targets.tolist() == [[1, 2, mark, mark, 3, mark, mark, 4, 5, 6, mark, mark]]
+    assert examples.weights.tolist() == [[1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0]]
+    segments = examples.segments[0].tolist()
+    assert segments[:10] == [1, 1, 1, 2, 3, 3, 4, 5, 5, 5]
+    once = np.array([mark, 1, 2, mark, 3, mark, 4], np.uint32)
+    dataset = dataset_of_tokens(once, tokenizer=tokenizer, schedule=Schedule(steps=1, batch_size=1, sequence_length=6))
+    assert at(dataset, [0]).weights.tolist() == [[1, 1, 1, 1, 1, 1]]
+
+
+def test_loss_weights_are_those_of_the_targets() -> None:
+    weights = np.arange(20, dtype=np.float32) / 20
+    dataset = dataset_of_tokens(
+        np.arange(20, dtype=np.uint32), weights=weights, schedule=Schedule(steps=1, batch_size=2, sequence_length=9)
+    )
+    examples = dataset.examples(dataset.train_rows(0))
+    assert np.array_equal(examples.weights, weights[examples.targets])
 
 
 def test_every_sequence_counts_for_something(tmp_path: Path) -> None:
@@ -85,7 +164,7 @@ def test_every_sequence_counts_for_something(tmp_path: Path) -> None:
         (tmp_path / f"{number:03d}").write_bytes(b"x")
     for length in (2, 3, 4, 7):
         dataset = open_text(tmp_path, sequence_length=length, fraction=0)
-        assert dataset.examples(np.arange(dataset.train_sequences)).weights.sum(axis=1).min() >= 1
+        assert at(dataset, np.arange(dataset.train_sequences)).weights.sum(axis=1).min() >= 1
 
 
 def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
@@ -102,23 +181,70 @@ def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 500])
 def test_batches_are_the_same_order_cut_in_pieces(batch_size: int) -> None:
     """Also where a batch lies across the border of two epochs, or holds several epochs."""
-    dataset = distinct_tokens(2000, sequence_length=8)
-    expected = np.concatenate([epoch_of(dataset, epoch) for epoch in range(5)])
+    alone = distinct_tokens(2000, sequence_length=8)
+    expected = np.concatenate([epoch_of(alone, epoch) for epoch in range(5)])
     steps = len(expected) // batch_size
-    batches = np.concatenate([dataset.train_batch(step, batch_size) for step in range(steps)])
-    assert np.array_equal(batches, expected[: steps * batch_size])
+    batches = trained(distinct_tokens(2000, sequence_length=8, batch_size=batch_size), 0, steps)
+    assert np.array_equal(batches.sequence, expected[: steps * batch_size])
+    assert not batches.source.any()
+    assert not batches.part.any()
+
+
+def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None:
+    """Batches of 4, then of 12; sequences of 8, then 2 and 4 halves and quarters of them, and 8 again. A stage begins with a whole one."""
+    stages = [
+        TrainerStageSpec(from_step=10, batch_size=12),
+        TrainerStageSpec(from_step=15, sequence_length=2),
+        TrainerStageSpec(from_step=25, sequence_length=4, batch_size=6),
+        TrainerStageSpec(from_step=35, sequence_length=8),
+    ]
+    dataset = distinct_tokens(9 * 300, sequence_length=8, fraction=0.1, stages=stages, batch_size=4)
+    assert dataset.train_sequences == 270
+    taken: Counter[int] = Counter()
+    epoch: set[int] = set()
+    for step in range(10**6):
+        rows = dataset.train_rows(step)
+        length = dataset.schedule.sequence_length(step)
+        assert (len(rows), rows.length) == (dataset.schedule.batch_size(step), length)
+        examples = dataset.examples(rows)
+        assert examples.tokens.shape == (len(rows), length)
+        assert np.array_equal(examples.targets, examples.tokens + 1)
+        assert np.array_equal(examples.tokens[:, 0], rows.sequence * 9 + rows.part * length)
+        for sequence, targets in zip(rows.sequence.tolist(), examples.targets, strict=True):
+            if sequence in epoch or len(epoch) < 270:
+                epoch.add(sequence)
+                taken.update(targets.tolist())
+        if dataset.schedule.positions_before(step + 1) >= 270:
+            break
+    assert step > 35
+    validation = set(held_out(dataset).tolist())
+    assert epoch == set(range(300)) - validation
+    targets = {9 * sequence + offset for sequence in epoch for offset in range(1, 9)}
+    over = 12 * 4  # the last batch goes on into the next epoch
+    assert set(taken) == targets
+    assert sum(taken.values()) - len(targets) <= over
 
 
 def test_a_batch_depends_on_nothing_but_document_and_step(corpus: Path) -> None:
-    one, two = open_text(corpus), open_text(corpus)
+    one, two = open_text(corpus, batch_size=8), open_text(corpus, batch_size=8)
     steps = [1_000_000_000, 0, 17, 17, 3, 0]
     for step in steps:
-        one.train_batch(step, 8)
+        one.train_rows(step)
     for step in reversed(steps):
-        first, second = one.examples(one.train_batch(step, 8)), two.examples(two.train_batch(step, 8))
-        assert np.array_equal(first.tokens, second.tokens)
-        assert np.array_equal(first.targets, second.targets)
-        assert np.array_equal(first.weights, second.weights)
+        first, second = one.examples(one.train_rows(step)), two.examples(two.train_rows(step))
+        for name in ("tokens", "targets", "weights", "segments"):
+            assert np.array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_examples_do_not_depend_on_which_rows_are_asked_for_together(tmp_path: Path) -> None:
+    sources = [text_source(texts(tmp_path, name, 4), name=name, weight=1) for name in ("first", "second")]
+    dataset = open_text(sources=sources, batch_size=16)
+    rows = dataset.train_rows(5)
+    whole = dataset.examples(rows)
+    for row in range(16):
+        alone = dataset.examples(rows[np.array([row])])
+        for name in ("tokens", "targets", "weights", "segments"):
+            assert np.array_equal(getattr(alone, name)[0], getattr(whole, name)[row])
 
 
 def test_seed_and_name_reorder_and_leave_the_validation_alone(corpus: Path) -> None:
@@ -126,7 +252,7 @@ def test_seed_and_name_reorder_and_leave_the_validation_alone(corpus: Path) -> N
     for other in (open_text(corpus, seed=1), open_text(corpus, name="renamed")):
         assert not np.array_equal(epoch_of(base, 0), epoch_of(other, 0))
         assert np.array_equal(np.sort(epoch_of(base, 0)), np.sort(epoch_of(other, 0)))
-        assert np.array_equal(np.concatenate(base.validation_batches(99, 8)), np.concatenate(other.validation_batches(99, 8)))
+        assert np.array_equal(held_out(base), held_out(other))
 
 
 def test_the_order_never_changes_between_versions() -> None:
@@ -136,10 +262,10 @@ def test_the_order_never_changes_between_versions() -> None:
 
 
 def test_without_shuffle_the_text_is_read_in_order() -> None:
-    dataset = distinct_tokens(1000, sequence_length=8, fraction=0, shuffle=False)
-    sequences = dataset.train_sequences
-    assert dataset.train_batch(0, sequences).tolist() == list(range(sequences))
-    assert dataset.train_batch(1, sequences).tolist() == list(range(sequences))
+    sequences = distinct_tokens(1000, sequence_length=8, fraction=0).train_sequences
+    dataset = distinct_tokens(1000, sequence_length=8, fraction=0, shuffle=False, batch_size=sequences)
+    assert dataset.train_rows(0).sequence.tolist() == list(range(sequences))
+    assert dataset.train_rows(1).sequence.tolist() == list(range(sequences))
 
 
 def test_an_evaluation_that_takes_a_part_takes_it_from_everywhere() -> None:
@@ -147,14 +273,108 @@ def test_an_evaluation_that_takes_a_part_takes_it_from_everywhere() -> None:
     assert dataset.validation_sequences == 1000
     batches = dataset.validation_batches(3, 10)
     assert [len(batch) for batch in batches] == [10, 10, 10]
-    taken = np.concatenate(batches)
+    taken = np.concatenate([batch.sequence for batch in batches])
     assert np.all(np.diff(taken) > 0)
     assert np.diff(taken).max() - np.diff(taken).min() <= 20
     assert taken[0] < 400
     assert taken[-1] > 9_600
     whole = dataset.validation_batches(1_000_000, 300)
     assert [len(batch) for batch in whole] == [300, 300, 300, 100]
-    assert np.unique(np.concatenate(whole)).size == 1000
+    assert np.unique(np.concatenate([batch.sequence for batch in whole])).size == 1000
+
+
+def test_each_source_holds_out_its_own_part_and_an_evaluation_sees_all_of_them(tmp_path: Path) -> None:
+    fractions = {"first": None, "second": 0.5, "third": 1.0, "fourth": 0.0}
+    sources = [
+        text_source(texts(tmp_path, name, 3), name=name, validation=None if fraction is None else HeldOutSpec(fraction=fraction))
+        for name, fraction in fractions.items()
+    ]
+    dataset = open_text(sources=sources, fraction=0.2, batch_size=8)
+    for source, fraction in zip(dataset.sources, (0.2, 0.5, 1.0, 0.0), strict=True):
+        assert source.split.held_out == pytest.approx(fraction * source.split.total, abs=0.5)
+    batches = dataset.validation_batches(10**6, 7)
+    seen = {(source, sequence) for rows in batches for source, sequence in zip(rows.source.tolist(), rows.sequence.tolist(), strict=True)}
+    assert len(seen) == sum(len(rows) for rows in batches) == dataset.validation_sequences
+    assert {source for source, _ in seen} == {0, 1, 2}
+    rows = trained(dataset, 0, 2 * dataset.train_sequences // 8)
+    trained_on = set(zip(rows.source.tolist(), rows.sequence.tolist(), strict=True))
+    assert not trained_on & seen
+    assert {source for source, _ in trained_on} == {0, 1, 3}
+    for batch in batches:
+        for source, tokens in zip(batch.source, dataset.examples(batch).tokens, strict=True):
+            text = bytes(tokens[tokens < 256].astype(np.uint8))
+            assert not any(other.encode() in text for other in fractions.keys() - {list(fractions)[source]})
+
+
+def test_a_mixture_of_two_sources_has_its_shares(tmp_path: Path) -> None:
+    """Three to one, in every block of 64 sequences exactly, and each source in an order that the other one does not move."""
+    few, many = texts(tmp_path, "few", 2), texts(tmp_path, "many", 9)
+    sources = [text_source(few, name="few", weight=3), text_source(many, name="many", weight=1)]
+    dataset = open_text(sources=sources, batch_size=16, mixture={"blockSequences": 64})
+    rows = trained(dataset, 0, 40)
+    for block in rows.source.reshape(-1, 64):
+        assert np.bincount(block).tolist() == [48, 16]
+    examples = dataset.examples(rows)
+    for name, index in (("few", 0), ("many", 1)):
+        for tokens in examples.tokens[rows.source == index]:
+            text = bytes(tokens[tokens < 256].astype(np.uint8))
+            assert not {b"few", b"many"} - {name.encode()} & {word for word in text.split() if word in (b"few", b"many")}
+    for name, folder, index in (("few", few, 0), ("many", many, 1)):
+        mine = rows.sequence[rows.source == index]
+        alone = trained(open_text(folder, name=name), 0, len(mine))
+        assert np.array_equal(alone.sequence, mine)
+
+
+def test_rows_past_the_end_of_the_data_have_weight_0(tmp_path: Path) -> None:
+    folder = texts(tmp_path, "only", 3)
+    sequences = open_text(folder, fraction=0).train_sequences
+    batch = 16
+    full, rest = divmod(sequences, batch)
+    assert rest
+    pad = {"stop": "firstExhausted", "lastBatch": "pad"}
+    dataset = open_text(folder, fraction=0, batch_size=batch, steps=full + 1, mixture=pad)
+    assert np.array_equal(np.sort(trained(dataset, 0, full + 1).sequence[:sequences]), np.arange(sequences))
+    last = dataset.train_rows(full)
+    assert last.source.tolist() == [0] * rest + [NO_SOURCE] * (batch - rest)
+    examples = dataset.examples(last)
+    assert (examples.weights[:rest].sum(axis=1) > 0).all()
+    assert not examples.weights[rest:].any()
+    assert np.array_equal(examples.tokens[rest:], np.full((batch - rest, 16), PAD))
+    assert not dataset.examples(dataset.train_rows(full + 1)).weights.any()
+    for mixture, steps in ((pad, full + 2), (pad | {"lastBatch": "drop"}, full + 1)):
+        with pytest.raises(BadConfiguration, match=rf"^spec\.trainer\.steps: .*set steps to {steps - 1} or less, or stop to restart$"):
+            open_text(folder, fraction=0, batch_size=batch, steps=steps, mixture=mixture)
+
+
+def test_a_rehearsal_sees_its_sequences_as_often_as_the_long_run_would_see_all(tmp_path: Path) -> None:
+    sources = [text_source(texts(tmp_path, name, files), name=name, weight=1) for name, files in (("small", 4), ("large", 12))]
+    long_steps, steps, batch = 400, 100, 8
+    long_run = open_text(sources=sources, batch_size=batch, steps=long_steps)
+    short = open_text(sources=sources, batch_size=batch, steps=steps, mixture={"simulateTokens": long_steps * batch * 16})
+    rows = trained(short, 0, steps)
+    for index, (rehearsed, whole) in enumerate(zip(short.sources, long_run.sources, strict=True)):
+        assert rehearsed.used == round(whole.used * steps / long_steps)
+        seen, times = np.unique(rows.sequence[rows.source == index], return_counts=True)
+        assert len(seen) == min(rehearsed.used, times.sum())
+        assert times.max() - times.min() <= 1
+        assert not whole.split.is_held_out(seen).any()
+        used = rehearsed.training_sequences(np.arange(rehearsed.used))
+        assert np.diff(np.sort(used)).max() <= 2 * long_steps / steps, "they lie evenly over the source"
+        epochs = [float(data.mixture.epochs(data.schedule.positions_before(end))[index]) for data, end in ((short, steps), (long_run, 400))]
+        assert epochs[0] == pytest.approx(epochs[1], rel=0.02)
+    assert np.array_equal(held_out(short), held_out(long_run)), "judged on the same text"
+
+
+def test_the_weights_of_a_mixture_change_with_a_step(tmp_path: Path) -> None:
+    sources = [text_source(texts(tmp_path, name, 4), name=name, weight=weight) for name, weight in (("first", 1), ("second", 0))]
+    dataset = open_text(
+        sources=sources,
+        batch_size=16,
+        steps=10,
+        mixture={"blockSequences": 16, "stages": [{"fromStep": 5, "weights": [{"source": "second", "weight": 1}]}]},
+    )
+    assert trained(dataset, 0, 5).source.tolist() == [0] * 80
+    assert trained(dataset, 5, 10).source.tolist() == [1] * 80
 
 
 def test_fingerprint_is_of_contents_not_of_places(corpus: Path, tmp_path: Path) -> None:
@@ -163,8 +383,8 @@ def test_fingerprint_is_of_contents_not_of_places(corpus: Path, tmp_path: Path) 
     for file in corpus.iterdir():
         (moved / file.name).write_bytes(file.read_bytes())
     base = open_text(corpus)
-    assert open_text(moved).fingerprint == base.fingerprint
     assert open_text(corpus, seed=5).fingerprint == base.fingerprint
+    assert open_text(moved).fingerprint == base.fingerprint
 
 
 def test_fingerprint_tells_what_would_move_data(corpus: Path) -> None:
@@ -178,16 +398,24 @@ def test_fingerprint_tells_what_would_move_data(corpus: Path) -> None:
     first.write_bytes(original[0][:-1])
     second.write_bytes(original[0][-1:] + original[1])
     different.add(open_text(corpus).fingerprint)
-    assert len(different) == 5
+    first.write_bytes(original[0])
+    second.write_bytes(original[1])
+    assert open_text(corpus).fingerprint == base
+    packed = open_text(sources=[text_source(corpus, layout={"pack": {"tooLong": "right"}})]).fingerprint
+    rehearsed = open_text(corpus, mixture={"simulateTokens": 160}).fingerprint
+    assert len(different | {packed, rehearsed}) == 7
 
 
 def test_description_says_what_the_fingerprint_is_of(corpus: Path) -> None:
     description = open_text(corpus).description
-    assert description["documents"] == 5
-    assert description["sizeBytes"] == sum(file.stat().st_size for file in corpus.iterdir())
-    assert set(description) == {
-        *("layoutVersion", "contentSha256", "documents", "sizeBytes"),
-        *("tokenizerSha256", "sequenceLength", "trainSequences", "validationSequences"),
+    assert set(description) == {"layoutVersion", "tokenizerSha256", "sequenceLength", "sources"}
+    source = description["sources"]["corpus"]
+    assert source["documents"] == 5
+    assert source["sizeBytes"] == sum(file.stat().st_size for file in corpus.iterdir())
+    assert source["tokens"] == source["sizeBytes"] + 2 * 5
+    assert set(source) == {
+        *("contentSha256", "documents", "sizeBytes", "tokens"),
+        *("trainSequences", "validationSequences", "usedSequences"),
     }
 
 
@@ -195,12 +423,12 @@ def test_an_index_outside_is_an_error() -> None:
     dataset = distinct_tokens(100, sequence_length=8)
     for index in (-1, 11 + 1):
         with pytest.raises(IndexError, match="outside"):
-            dataset.examples(np.array([index]))
+            at(dataset, [index])
 
 
 def test_only_empty_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[mine\]\.text: all its files are empty; give it some text$"):
+    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[mine\].*: all its (files|documents) are empty; give it some text$"):
         open_text(tmp_path, name="mine")
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data import Dataset, Examples, Loader
+from halcyon.data.dataset import Dataset, Rows
+from halcyon.data.examples import Examples
+from halcyon.data.loader import Loader
+from halcyon_api.spec.trainer import TrainerStageSpec
 from tests.trainer.data.corpus import distinct_tokens
 
 MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
 AXES = ("replica", "data", "fsdp", "tensor")
+BATCH_BYTES = 16 * 8 * 4 * 3
+"""Of the batches of `watched`: 16 sequences of 8 positions."""
 
 
 def batch_sharding(*sizes: int) -> NamedSharding:
@@ -26,48 +32,55 @@ class Watched:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+        self.schedule = dataset.schedule
         self.sequence_length = dataset.sequence_length
         self.steps: list[int] = []
         self.rows = 0
         self.changed = threading.Condition()
         self.broken_step: int | None = None
 
-    def train_batch(self, step: int, batch_size: int) -> np.ndarray:
+    def train_rows(self, step: int) -> Rows:
         with self.changed:
             self.steps.append(step)
             self.changed.notify_all()
         if step == self.broken_step:
             raise OSError("the disk is gone")
-        return self._dataset.train_batch(step, batch_size)
+        return self._dataset.train_rows(step)
 
-    def examples(self, indices: np.ndarray) -> Examples:
-        self.rows += len(indices)
-        return self._dataset.examples(indices)
+    def examples(self, rows: Rows) -> Examples:
+        with self.changed:
+            self.rows += len(rows)
+        return self._dataset.examples(rows)
+
+    def expected(self, step: int) -> Examples:
+        return self._dataset.examples(self._dataset.train_rows(step))
 
     def wait_for_steps(self, *steps: int) -> None:
         with self.changed:
             assert self.changed.wait_for(lambda: set(steps) <= set(self.steps), 30), self.steps
 
 
+def watch(*, batch_size: int = 16, stages: Sequence[TrainerStageSpec] = ()) -> Watched:
+    return Watched(distinct_tokens(20_000, sequence_length=8, batch_size=batch_size, stages=stages))
+
+
 @pytest.fixture
 def watched() -> Watched:
-    return Watched(distinct_tokens(20_000, sequence_length=8))
+    return watch()
 
 
-def loader(dataset: object, sharding: NamedSharding, *, batch_size: int = 16, microbatches: int = 1, **options: object) -> Loader:
-    return Loader(dataset, batch_size=batch_size, microbatches=microbatches, sharding=sharding, **options)  # type: ignore[arg-type]
+def loader(dataset: object, sharding: NamedSharding, *, microbatches: int = 1, **options: object) -> Loader:
+    return Loader(dataset, microbatches=microbatches, sharding=sharding, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("microbatches", [1, 2, 4])
-@pytest.mark.parametrize(
-    "mesh", [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
-)
+@pytest.mark.parametrize("mesh", MESHES)
 def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[int, ...], microbatches: int) -> None:
-    with loader(watched, batch_sharding(*mesh), microbatches=microbatches) as batches:
+    with loader(watched, batch_sharding(*mesh), microbatches=microbatches, segments=True) as batches:
         for step in (0, 1, 2, 1000):
             batch = batches.batch(step)
-            expected = watched._dataset.examples(watched._dataset.train_batch(step, 16))
-            for name in ("tokens", "targets", "weights"):
+            expected = watched.expected(step)
+            for name in ("tokens", "targets", "weights", "segments"):
                 array = getattr(batch, name)
                 assert array.shape == (microbatches, 16 // microbatches, 8)
                 assert array.sharding.is_equivalent_to(batch_sharding(*mesh), 3)
@@ -76,20 +89,65 @@ def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[i
                     assert np.array_equal(np.asarray(shard.data), np.asarray(array)[shard.index])
 
 
+def test_segments_are_there_when_they_are_asked_for(watched: Watched) -> None:
+    with loader(watched, batch_sharding(1, 1, 1, 1)) as batches:
+        assert batches.batch(0).segments is None
+
+
+def test_batches_have_the_size_of_their_step() -> None:
+    stages = [
+        TrainerStageSpec(from_step=2, batch_size=32),
+        TrainerStageSpec(from_step=4, sequence_length=4),
+        TrainerStageSpec(from_step=5, sequence_length=8, batch_size=16),
+    ]
+    watched = watch(stages=stages)
+    with loader(watched, batch_sharding(1, 1, 4, 1), microbatches=2) as batches:
+        for step, shape in enumerate([(2, 8, 8), (2, 8, 8), (2, 16, 8), (2, 16, 8), (2, 16, 4), (2, 8, 8)]):
+            batch = batches.batch(step)
+            assert batch.tokens.shape == batch.targets.shape == batch.weights.shape == shape
+            assert np.array_equal(np.asarray(batch.tokens).reshape(-1, shape[2]), watched.expected(step).tokens)
+
+
 def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None:
     with loader(watched, batch_sharding(1, 2, 1, 4), last_step=1) as batches:
         batches.batch(0)
     assert watched.rows == 16
 
 
-def test_batches_are_made_ahead_but_not_further_than_the_depth(watched: Watched) -> None:
-    with loader(watched, batch_sharding(1, 1, 1, 1), depth=2) as batches:
-        batches.batch(0)
-        watched.wait_for_steps(0, 1, 2)
-        batches.batch(1)
-        watched.wait_for_steps(3)
-    # The one thread is at its end, so nothing more can come.
-    assert watched.steps == [0, 1, 2, 3]
+@pytest.mark.parametrize("depth", [1, 2, 6])
+def test_making_ahead_begins_with_one_batch_doubles_and_stops_at_the_depth(watched: Watched, depth: int) -> None:
+    with loader(watched, batch_sharding(1, 1, 1, 1), depth=depth) as batches:
+        for step, ahead in enumerate((1, 2, 4, 8, 16)):
+            batches.batch(step)
+            made = range(step + 1 + min(ahead, depth))
+            watched.wait_for_steps(*made)
+            assert sorted(watched.steps) == list(made), "nothing is made further ahead, and nothing twice"
+
+
+def test_batches_are_made_ahead_but_not_beyond_the_memory(watched: Watched) -> None:
+    with loader(watched, batch_sharding(1, 1, 4, 1), memory_bytes=3 * BATCH_BYTES + 1) as batches:
+        for step, ahead in enumerate((1, 2, 3, 3, 3)):
+            batches.batch(step)
+            watched.wait_for_steps(*range(step + 1 + ahead))
+    assert sorted(watched.steps) == list(range(8))
+
+
+def test_one_batch_is_made_ahead_however_little_memory_there_is(watched: Watched) -> None:
+    with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=1, segments=True) as batches:
+        for step in range(4):
+            batches.batch(step)
+            watched.wait_for_steps(step + 1)
+    assert sorted(watched.steps) == list(range(5))
+
+
+def test_the_memory_is_counted_in_batches_of_the_size_that_comes() -> None:
+    """Room for eight batches of 16 sequences holds one of 128 and no more: in the step before they begin, too."""
+    watched = watch(stages=[TrainerStageSpec(from_step=6, batch_size=128)])
+    with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=8 * BATCH_BYTES) as batches:
+        for step, end in enumerate((2, 4, 6, 6, 6, 7, 8, 9)):
+            batches.batch(step)
+            watched.wait_for_steps(*range(end))
+            assert sorted(watched.steps) == list(range(end))
 
 
 def test_nothing_is_made_ahead_after_the_last_step(watched: Watched) -> None:
@@ -100,16 +158,16 @@ def test_nothing_is_made_ahead_after_the_last_step(watched: Watched) -> None:
 
 
 def test_any_step_may_follow_any_other(watched: Watched) -> None:
-    with loader(watched, batch_sharding(1, 1, 4, 1)) as batches:
-        for step in (5, 6, 1_000_000_000, 7, 7, 0, 3, 4):
-            expected = watched._dataset.examples(watched._dataset.train_batch(step, 16)).tokens
+    with loader(watched, batch_sharding(1, 1, 4, 1), depth=2) as batches:
+        for step, ahead in ((5, 1), (6, 2), (1_000_000_000, 2), (7, 2), (7, 2), (0, 2), (3, 2), (4, 2)):
+            expected = watched.expected(step).tokens
             assert np.array_equal(np.asarray(batches.batch(step).tokens)[0], expected)
-            assert set(batches._ahead) == {step + 1, step + 2}, "what was made for another place is dropped"
-    # A leap costs its own batch: at most the two made ahead are lost each time.
+            assert set(batches._ahead) == set(range(step + 1, step + 1 + ahead)), "what was made for another place is dropped"
+    # A leap costs its own batch: at most the two made ahead are lost each time, and the two that a wait made ahead of it.
     assert len(watched.steps) <= 8 + 3 * 6
 
 
-def test_an_error_of_the_thread_is_raised_where_its_batch_is_asked_for(watched: Watched) -> None:
+def test_an_error_of_a_thread_is_raised_where_its_batch_is_asked_for(watched: Watched) -> None:
     watched.broken_step = 1
     with loader(watched, batch_sharding(1, 1, 1, 1)) as batches:
         batches.batch(0)
@@ -128,8 +186,8 @@ def test_waiting_is_measured(watched: Watched) -> None:
         assert batches.wait_seconds == 0.75
 
 
-def test_closing_ends_the_thread(watched: Watched) -> None:
-    batches = loader(watched, batch_sharding(1, 1, 1, 1))
+def test_closing_ends_the_threads(watched: Watched) -> None:
+    batches = loader(watched, batch_sharding(1, 1, 1, 1), threads=3)
     kept = batches.batch(0)
     batches.close()
     batches.close()
@@ -137,7 +195,9 @@ def test_closing_ends_the_thread(watched: Watched) -> None:
     assert np.asarray(kept.tokens).shape == (1, 16, 8)
 
 
-def test_microbatches_must_divide(watched: Watched) -> None:
+@pytest.mark.parametrize("batch_sizes", [(16, 18), (18, 16)])
+def test_microbatches_must_divide_every_batch_of_the_run(batch_sizes: tuple[int, int]) -> None:
+    watched = watch(batch_size=batch_sizes[0], stages=[TrainerStageSpec(from_step=9, batch_size=batch_sizes[1])])
     with pytest.raises(ValueError, match="a batch of 16 cannot be cut into 3 equal microbatches"):
         loader(watched, batch_sharding(1, 1, 1, 1), microbatches=3)
 

@@ -106,6 +106,7 @@ class Dataset:
         self.tokenizer = tokenizer
         self.schedule = schedule
         self.mixture = mixture
+        self._limit = mixture.limit()
         self._validation_ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
 
     @property
@@ -149,8 +150,7 @@ class Dataset:
     def train_rows(self, step: int) -> Rows:
         """The examples of the ``(step + 1)``-th optimizer step."""
         positions, parts = self.schedule.positions(step)
-        limit = self.mixture.limit()
-        inside = np.full(len(positions), True) if limit is None else positions < limit
+        inside = np.full(len(positions), True) if self._limit is None else positions < self._limit
         source = np.full(len(positions), NO_SOURCE, np.int32)
         sequence = np.zeros(len(positions), np.int64)
         source[inside], turns = self.mixture.locate(positions[inside])

@@ -1,8 +1,8 @@
 """Sequences in host memory: what a model reads, what it should say, how much that counts, and which document it is in.
 
 A target that begins a document has weight 0: what the next document is cannot be told from the last one. (Where one token both begins and
-ends documents it counts, for then it is the end that is predicted.) Padding has weight 0 too, and so has what a format leaves out of the
-loss.
+ends documents it counts after a text, for then it is the end that is predicted, and not after itself.) Padding has weight 0 too, and so
+has what a format leaves out of the loss.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ def examples_of(windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndar
     tokens = windows[:, :-1].astype(np.int32)
     targets = windows[:, 1:].astype(np.int32)
     weights = np.ones(targets.shape, np.float32) if token_weights is None else token_weights[:, 1:].astype(np.float32)
-    if tokenizer.bos_id != tokenizer.eos_id:
-        weights[targets == tokenizer.bos_id] = 0
+    begins = targets == tokenizer.bos_id
+    if tokenizer.bos_id == tokenizer.eos_id:
+        begins &= tokens == tokenizer.eos_id
+    weights[begins] = 0
     for row in np.flatnonzero(lengths < windows.shape[1]):
         length = int(lengths[row])
         tokens[row, length:] = tokenizer.pad_id

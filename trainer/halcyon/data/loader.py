@@ -96,6 +96,9 @@ class Loader:
         threads: int = 2,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        for stage in dataset.schedule.stages:
+            if stage.batch_size % microbatches:
+                raise ValueError(f"a batch of {stage.batch_size} cannot be cut into {microbatches} equal microbatches")
         self._dataset = dataset
         self._microbatches = microbatches
         self._sharding = sharding
@@ -117,7 +120,7 @@ class Loader:
         begin = self._clock()
         self._make_ahead(step)
         batch = self._ahead.pop(step).result()
-        self._reach = min(max(1, 2 * self._reach), self._depth_at(step))
+        self._reach = min(max(1, 2 * self._reach), self._depth)
         self._make_ahead(step + 1, first_wanted=False)
         self.last_wait_seconds = self._clock() - begin
         self.wait_seconds += self.last_wait_seconds
@@ -135,27 +138,32 @@ class Loader:
 
     def _make_ahead(self, step: int, *, first_wanted: bool = True) -> None:
         """Have the batch of ``step`` (if it is wanted) and those in reach after it in the making, and no others."""
-        end = step + self._reach + first_wanted
-        if self._last_step is not None:
-            end = max(step + first_wanted, min(end, self._last_step))
-        wanted = range(step, end)
+        wanted = range(step, self._end_of_reach(step + first_wanted))
         for stale in [made for made in self._ahead if made not in wanted]:
             self._ahead.pop(stale).cancel()
         for coming in wanted:
             if coming not in self._ahead:
                 self._ahead[coming] = self._threads.submit(self._build, coming)
 
-    def _depth_at(self, step: int) -> int:
-        """How many batches of this step's size may be made ahead."""
+    def _end_of_reach(self, first: int) -> int:
+        """The step after the last whose batch may be made ahead, where ``first`` is the first of them."""
+        end = first
+        room = self._memory_bytes
+        while end < first + self._reach and (self._last_step is None or end < self._last_step):
+            room -= self._size_bytes(end)
+            if room < 0 and end > first:
+                break
+            end += 1
+        return end
+
+    def _size_bytes(self, step: int) -> float:
+        """Bytes of a step's batch on this host."""
         schedule = self._dataset.schedule
         of_this_host = len(self._sharding.addressable_devices) / self._sharding.mesh.size
         arrays = 4 if self._segments else 3
-        size_bytes = schedule.batch_size(step) * schedule.sequence_length(step) * 4 * arrays * of_this_host
-        return max(1, min(self._depth, int(self._memory_bytes / size_bytes)))
+        return schedule.batch_size(step) * schedule.sequence_length(step) * 4 * arrays * of_this_host
 
     def _build(self, step: int) -> Batch:
         rows = self._dataset.train_rows(step)
-        if len(rows) % self._microbatches:
-            raise ValueError(f"a batch of {len(rows)} cannot be cut into {self._microbatches} equal microbatches")
         shape = (self._microbatches, len(rows) // self._microbatches, rows.length)
         return global_batch(lambda mine: self._dataset.examples(rows[mine]), shape, self._sharding, segments=self._segments)
