@@ -60,9 +60,7 @@ def test_every_element_comes_once_and_goes_back(size: int) -> None:
         assert np.array_equal(permutation.inverse(elements), np.arange(size))
 
 
-@pytest.mark.parametrize(
-    "size", [2**31 - 1, 2**31, 2**31 + 1, 2**32, 2**33 + 1, 2**47 + 5, 2**48 - 1, 2**48, 2**48 + 1, MAX_SIZE - 1, MAX_SIZE]
-)
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31 + 1, 2**32, 2**33 + 1, 2**47 + 5, 2**48 - 1, 2**48, 2**48 + 1, MAX_SIZE - 1, MAX_SIZE])
 def test_large_domains_go_back_and_stay_inside(size: int) -> None:
     permutation = Permutation(size, key(0))
     ends = np.arange(1000)
@@ -102,7 +100,7 @@ def test_impossible_sizes_are_refused(size: int) -> None:
         Permutation(size, b"")
 
 
-@pytest.mark.parametrize("size", [2, 3, 6])
+@pytest.mark.parametrize("size", [2, 3, 5])
 def test_all_orders_of_a_small_set_are_equally_likely(size: int) -> None:
     orders = list(permutations(range(size)))
     draws = 10 * len(orders)
@@ -112,7 +110,7 @@ def test_all_orders_of_a_small_set_are_equally_likely(size: int) -> None:
     assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("size", [16, 27, 65])
+@pytest.mark.parametrize("size", [16, 33])
 def test_every_element_is_equally_likely_everywhere(size: int) -> None:
     draws = 60 * size
     counts = np.zeros((size, size))

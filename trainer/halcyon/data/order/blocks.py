@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
 
 
@@ -48,17 +49,16 @@ class BlockPermutation:
         Raises:
             IndexError: A place is outside ``[0, size)``.
         """
-        places = np.asarray(places, np.int64)
+        shape, places = np.shape(places), np.asarray(places, np.int64).reshape(-1)
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
         windows = self._as_if_full(places, self._short_window_end) // self.window_size
         shuffled = np.empty_like(places)
-        for window in np.unique(windows):
-            inside = windows == window
-            first, permutation = self._window(int(window))
+        for window, inside in groups(windows):
+            first, permutation = self._window(window)
             shuffled[inside] = first + permutation(places[inside] - first)
         blocks, inner = np.divmod(self._as_if_full(shuffled, self._short_end), self.block_size)
-        return self._blocks(blocks) * self.block_size + inner
+        return (self._blocks(blocks) * self.block_size + inner).reshape(shape)
 
     def _as_if_full(self, places: np.ndarray, short_end: int) -> np.ndarray:
         """Where places would be if the short block, or window, that ends at ``short_end`` lacked nothing."""

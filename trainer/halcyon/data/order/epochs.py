@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from halcyon.data.order.blocks import BlockPermutation
+from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
@@ -43,16 +44,13 @@ class Order:
         if positions.size and positions.min() < 0:
             raise IndexError("a position is below 0")
         epochs, places = np.divmod(positions, max(1, self.sequences))
-        if not self._shuffle or not positions.size:
+        if not self._shuffle:
             return places
-        first = epochs.flat[0]
-        if (epochs == first).all():
-            return self._epoch_order(int(first))(places)
-        by_epoch = np.argsort(epochs, axis=None, kind="stable")
-        ranks = np.empty_like(places)
-        for inside in np.split(by_epoch, np.flatnonzero(np.diff(epochs.flat[by_epoch])) + 1):
-            ranks.flat[inside] = self._epoch_order(int(epochs.flat[inside[0]]))(places.flat[inside])
-        return ranks
+        flat = places.reshape(-1)
+        ranks = np.empty_like(flat)
+        for epoch, inside in groups(epochs):
+            ranks[inside] = self._epoch_order(epoch)(flat[inside])
+        return ranks.reshape(places.shape)
 
     def _draw(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
         key = f"halcyon/order/1/{self._seed}/{self._source}/{epoch}".encode()

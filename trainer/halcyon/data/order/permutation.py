@@ -67,6 +67,8 @@ class Permutation:
         numbers = np.asarray(numbers, np.int64)
         if numbers.size and (numbers.min() < 0 or numbers.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
+        if self.size <= 1 << MIN_BITS:
+            return self._small(rounds)[numbers]
         walked = numbers.astype(np.uint64, order="C").reshape(-1)  # a copy
         self._network(walked, rounds)
         size = np.uint64(self.size)
@@ -78,6 +80,19 @@ class Permutation:
             walked[outside[inside]] = again[inside]
             outside, again = outside[~inside], again[~inside]
         return walked.view(np.int64).reshape(numbers.shape)
+
+    def _small(self, rounds: range) -> np.ndarray:
+        """All elements of a set so small that most passes would fall outside it: int64 [size]."""
+        passed = np.arange(1 << MIN_BITS, dtype=np.uint64)
+        self._network(passed, rounds)
+        following = passed.tolist()
+        elements: list[int] = []
+        for element in following[: self.size]:
+            inside = element
+            while inside >= self.size:
+                inside = following[inside]
+            elements.append(inside)
+        return np.array(elements, np.int64)
 
     def _network(self, numbers: np.ndarray, rounds: range) -> None:
         """One pass of all rounds, in place."""

@@ -1,0 +1,80 @@
+"""No statistic here tells an epoch's order from a true shuffle; each of the weak orders that others use is told from one at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from halcyon.data.order import Order
+from halcyon.data.order.blocks import BlockPermutation
+from tests.trainer.data.order.statistics import Draw, deviations, linear_congruence, multiply_add_mask
+
+BOUND = 4.5
+"""In standard errors; a true shuffle exceeds it in one of some hundred thousand statistics."""
+
+
+def epoch(size: int, number: int) -> np.ndarray:
+    """The orders of successive epochs of one source."""
+    return Order(sequences=size, seed=1, source="web")(np.arange(number * size, (number + 1) * size))
+
+
+def run(size: int, number: int) -> np.ndarray:
+    """The first epochs of runs with successive seeds."""
+    return Order(sequences=size, seed=number, source="web")(np.arange(size))
+
+
+def blocks(size: int, number: int) -> np.ndarray:
+    """In which order blocks come: one of each window's two."""
+    order = BlockPermutation(6 * 2 * size - 4, f"{number}".encode(), block_size=6, window_blocks=2)
+    met = order(np.arange(0, 12 * size - 12, 12)) // 6
+    return np.argsort(np.argsort(met))
+
+
+def window(size: int, number: int) -> np.ndarray:
+    """The order inside a window that is not the first."""
+    elements = BlockPermutation(3 * size + 1, f"{number}".encode(), block_size=1, window_blocks=size)(np.arange(size, 2 * size))
+    return np.argsort(np.argsort(elements))
+
+
+def one_window(size: int, number: int) -> np.ndarray:
+    """The whole source in one window."""
+    return BlockPermutation(size, f"{number}".encode(), block_size=16, window_blocks=size)(np.arange(size))
+
+
+@pytest.mark.parametrize(
+    ("draw", "size"),
+    [(epoch, 1000), (epoch, 4096), (epoch, 5003), (run, 4096), (blocks, 301), (window, 1000), (window, 4096), (one_window, 5003)],
+)
+def test_it_cannot_be_told_from_a_true_shuffle(draw: Draw, size: int) -> None:
+    assert {name: value for name, value in deviations(draw, size).items() if value > BOUND} == {}
+
+
+def test_another_true_shuffle_passes_too() -> None:
+    found = deviations(lambda size, number: np.random.default_rng([7, number]).permutation(size), 4096)
+    assert max(found.values()) < BOUND
+
+
+@pytest.mark.parametrize("size", [1000, 4096, 5003])
+@pytest.mark.parametrize("weak", [linear_congruence, multiply_add_mask])
+def test_weak_orders_are_found_out(weak: Draw, size: int) -> None:
+    """Levanter's first and its present shuffle (its issue #1803): the statistics are not blind."""
+    found = deviations(weak, size)
+    told = [name for name, value in found.items() if value > 2 * BOUND]
+    assert len(told) > 8
+    assert any("distinct differences" in name for name in told)
+
+
+def test_epochs_sources_and_seeds_have_nothing_in_common() -> None:
+    size = 5000
+    orders = [
+        Order(sequences=size, seed=seed, source=source)(np.arange(number * size, (number + 1) * size))
+        for seed in (0, 1)
+        for source in ("web", "web2")
+        for number in range(3)
+    ]
+    correlations = np.abs(np.corrcoef(orders) - np.eye(len(orders)))
+    assert correlations.max() < 4.5 / np.sqrt(size)
+    agreements = [(orders[a] == orders[b]).sum() for a in range(len(orders)) for b in range(a)]
+    assert abs(np.mean(agreements) - 1) < 4.5 / np.sqrt(len(agreements))  # Poisson, as of two true shuffles
+    shifts = [((orders[a] - orders[b]) % size == shift).sum() for a in range(4) for b in range(a) for shift in range(1, 100)]
+    assert max(shifts) < 10
