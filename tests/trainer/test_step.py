@@ -17,20 +17,23 @@ from halcyon.state import TrainState
 from halcyon.step import make_train_step
 
 
-def loss_sums(model: Any, tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Squared error of a linear map, as a weighted sum."""
-    predicted = jnp.take(model["table"], tokens, axis=0)
-    return jnp.sum(weights * (predicted - targets) ** 2), jnp.sum(weights)
+def loss_sums(model: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Squared error of a linear map, as a weighted sum; a position's document is what it should say, where documents are told apart."""
+    predicted = jnp.take(model["table"], batch.tokens, axis=0)
+    wanted = batch.targets if batch.segments is None else batch.targets + batch.segments
+    return jnp.sum(batch.weights * (predicted - wanted) ** 2), jnp.sum(batch.weights)
 
 
-def one_step(microbatches: int, parameters: str = "float32") -> tuple[Any, Any]:
+def one_step(microbatches: int, parameters: str = "float32", *, segments: bool = False) -> tuple[Any, Any]:
     """A step over eight examples with 2, 4, ... 16 targets that count: where a mean of means goes wrong."""
     positions = 16
     random = np.random.default_rng(0)
     tokens = random.integers(0, 11, (8, positions)).astype(np.int32)
     targets = random.integers(0, 5, (8, positions)).astype(np.int32)
     weights = (np.arange(positions) < np.arange(2, 18, 2)[:, None]).astype(np.float32)
-    batch = Batch(*(jnp.asarray(array).reshape(microbatches, -1, positions) for array in (tokens, targets, weights)))
+    documents = random.integers(0, 4, (8, positions)).astype(np.int32)
+    arrays = (tokens, targets, weights, documents) if segments else (tokens, targets, weights)
+    batch = Batch(*(jnp.asarray(array).reshape(microbatches, -1, positions) for array in arrays))
     model = {"table": jnp.linspace(-1, 1, 11).astype(parameters)}
     optimizer = optax.sgd(1.0)
     mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
@@ -39,10 +42,11 @@ def one_step(microbatches: int, parameters: str = "float32") -> tuple[Any, Any]:
     return jax.jit(step)(state, batch, jnp.array([0, 1]))
 
 
+@pytest.mark.parametrize("segments", [False, True])
 @pytest.mark.parametrize("microbatches", [2, 4, 8])
-def test_microbatches_give_the_full_batch(microbatches: int) -> None:
-    whole_state, whole = one_step(1)
-    state, metrics = one_step(microbatches)
+def test_microbatches_give_the_full_batch(microbatches: int, segments: bool) -> None:
+    whole_state, whole = one_step(1, segments=segments)
+    state, metrics = one_step(microbatches, segments=segments)
     assert float(metrics.loss) == pytest.approx(float(whole.loss), rel=1e-6)
     assert float(metrics.gradient_norm) == pytest.approx(float(whole.gradient_norm), rel=1e-6)
     assert float(metrics.tokens) == float(whole.tokens) == 72

@@ -47,6 +47,7 @@ def open_text(
     every_steps: int = 0,
     mixture: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    process: str = "local",
 ) -> Dataset:
     """The data set of a run document.
 
@@ -55,6 +56,7 @@ def open_text(
         sources: Or several sources.
         cache: Where the token caches are. Default: a directory that goes when the data set goes.
         stages, mixture: As in the document.
+        process: A name that no other process has that builds the same caches.
     """
     own = None if cache else tempfile.mkdtemp(prefix="halcyon-cache-")
     given = list(sources) or [text_source(*paths, name=name)]
@@ -81,7 +83,7 @@ def open_text(
         }
     )
     try:
-        dataset = open_dataset(spec)
+        dataset = open_dataset(spec, process=process)
     except BaseException:
         if own:
             shutil.rmtree(own)

@@ -1,6 +1,8 @@
-"""One process of a world that only reads data: ``python -m tests.trainer.data.read_batches INDEX COUNT DEVICES COORDINATOR CORPUS OUTPUT``.
+"""One process of a world that only reads data: ``python -m tests.trainer.data.read_batches INDEX COUNT DEVICES COORDINATOR CORPUS
+CACHE OUTPUT``.
 
-It writes the rows of its own devices for a few steps, and the evaluation of a fixed model, to OUTPUT.
+All build the token cache at the same time, or wait for whoever does. Each writes the rows of its own devices for a few steps, and the
+evaluation of a fixed model, to OUTPUT.
 """
 
 from __future__ import annotations
@@ -13,31 +15,41 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data import Loader
+from halcyon.data.loader import Batch, Loader
 from halcyon.evaluate import evaluate, make_evaluation_step
 from halcyon.parallel.world import join, leave
-from tests.trainer.data.corpus import open_text
+from tests.trainer.data.corpus import open_text, text_source
 
 STEPS = (0, 1, 2, 100)
-BATCH_SIZE = 16
+BATCH_SIZE = 24
 MICROBATCHES = 2
-MESH = (2, 1, 2, 1)
+MESHES = {4: (2, 1, 2, 1), 3: (1, 3, 1, 1)}
+"""By the number of devices."""
 
 
-def table_loss(table: jax.Array, tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.sum(weights * table[tokens % 64, targets % 64]), jnp.sum(weights)
+def table_loss(table: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    return jnp.sum(batch.weights * table[batch.tokens % 64, batch.targets % 64]), jnp.sum(batch.weights)
 
 
-def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, output: Path) -> None:
+def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, cache: Path, output: Path) -> None:
     world = join(coordinator, index, count, devices)
-    dataset = open_text(corpus, sequence_length=16, fraction=0.2, seed=3)
-    mesh = Mesh(np.array(jax.devices()).reshape(MESH), ("replica", "data", "fsdp", "tensor"))
+    dataset = open_text(
+        sources=[text_source(corpus / name, name=name, weight=weight) for name, weight in (("first", 2), ("second", 1))],
+        sequence_length=16,
+        batch_size=BATCH_SIZE,
+        fraction=0.2,
+        seed=3,
+        stages=[{"fromStep": STEPS[-1], "sequenceLength": 8}],
+        cache=cache,
+        process=f"{count}/{index}",
+    )
+    mesh = Mesh(np.array(jax.devices()).reshape(MESHES[jax.device_count()]), ("replica", "data", "fsdp", "tensor"))
     sharding = NamedSharding(mesh, PartitionSpec(None, ("replica", "data", "fsdp")))
     found: dict[str, np.ndarray] = {}
-    with Loader(dataset, batch_size=BATCH_SIZE, microbatches=MICROBATCHES, sharding=sharding) as loader:
+    with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, segments=True, depth=index + 1) as loader:
         for step in STEPS:
             batch = loader.batch(step)
-            for name in ("tokens", "targets", "weights"):
+            for name in ("tokens", "targets", "weights", "segments"):
                 array = getattr(batch, name)
                 rows = np.arange(BATCH_SIZE).reshape(array.shape[:2])
                 for shard in array.addressable_shards:
@@ -52,6 +64,7 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, o
         batch_size=BATCH_SIZE,
         microbatches=MICROBATCHES,
         sharding=sharding,
+        segments=True,
     )
     assert evaluation.bits_per_byte is not None
     found["evaluation"] = np.array(
@@ -63,4 +76,4 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, o
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]), Path(sys.argv[6]))
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], *map(Path, sys.argv[5:8]))

@@ -13,18 +13,20 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data import Dataset
+from halcyon.data.dataset import Dataset
+from halcyon.data.loader import Batch
 from halcyon.evaluate import Evaluation, evaluate, make_evaluation_step
-from tests.trainer.data.corpus import distinct_tokens, open_text
+from halcyon_api.spec.sources import HeldOutSpec
+from tests.trainer.data.corpus import distinct_tokens, open_text, text_source
 
 
 def batch_sharding(devices: int = 1) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("fsdp",)), PartitionSpec(None, "fsdp"))
 
 
-def table_loss(table: jax.Array, tokens: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def table_loss(table: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """A model whose loss is looked up by input and target."""
-    return jnp.sum(weights * table[tokens % 64, targets % 64]), jnp.sum(weights)
+    return jnp.sum(batch.weights * table[batch.tokens % 64, batch.targets % 64]), jnp.sum(batch.weights)
 
 
 TABLE = np.random.default_rng(0).uniform(0.1, 9.0, (64, 64)).astype(np.float32)
@@ -46,8 +48,8 @@ def run(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbat
 def by_hand(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8) -> tuple[float, float, int, int]:
     """Loss, bits per byte, tokens and bytes in float64, sequence after sequence."""
     nats, weight, size = 0.0, 0.0, 0
-    for indices in dataset.validation_batches(batches, batch_size):
-        examples = dataset.examples(indices)
+    for rows in dataset.validation_batches(batches, batch_size):
+        examples = dataset.examples(rows)
         nats += float((examples.weights.astype(np.float64) * TABLE[examples.tokens % 64, examples.targets % 64]).sum())
         weight += float(examples.weights.sum())
         size += int(dataset.tokenizer.token_bytes[examples.targets][examples.weights > 0].sum())
@@ -64,9 +66,7 @@ def texts(tmp_path: Path) -> Dataset:
     return open_text(tmp_path, sequence_length=16, fraction=0.3)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "microbatches", "devices"), [(1, 1, 1), (8, 1, 1), (8, 2, 1), (8, 4, 2), (8, 1, 8), (24, 3, 8), (1000, 1, 1)]
-)
+@pytest.mark.parametrize(("batch_size", "microbatches", "devices"), LAYOUTS)
 def test_the_result_does_not_depend_on_how_it_is_computed(texts: Dataset, batch_size: int, microbatches: int, devices: int) -> None:
     found = run(texts, batch_size=batch_size, microbatches=microbatches, devices=devices)
     loss, bits_per_byte, tokens, size_bytes = by_hand(texts)
@@ -81,6 +81,42 @@ def test_a_part_of_the_held_out_text(texts: Dataset) -> None:
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.bits_per_byte == pytest.approx(bits_per_byte, rel=1e-6)
     assert (found.tokens, found.size_bytes, found.sequences) == (tokens, size_bytes, 16)
+
+
+def test_several_sources_are_one_held_out_part(tmp_path: Path) -> None:
+    sources = []
+    for name, fraction in (("a", 0.2), ("b", 1.0)):
+        (tmp_path / name).write_text(f"The text of {name}.\n" * 60)
+        sources.append(text_source(tmp_path / name, name=name, validation=HeldOutSpec(fraction=fraction)))
+    dataset = open_text(sources=sources)
+    found = run(dataset, batch_size=8, microbatches=2)
+    loss, bits_per_byte, tokens, size_bytes = by_hand(dataset)
+    assert (found.loss, found.bits_per_byte) == (pytest.approx(loss, rel=1e-6), pytest.approx(bits_per_byte, rel=1e-6))
+    assert (found.tokens, found.size_bytes, found.sequences) == (tokens, size_bytes, dataset.validation_sequences)
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_documents_are_told_apart_where_training_does(texts: Dataset, segments: bool) -> None:
+    """A model that says of each input which document it is in."""
+    step = jax.jit(
+        make_evaluation_step(
+            lambda model, batch: (jnp.sum(batch.weights * (0 if batch.segments is None else batch.segments)), jnp.sum(batch.weights)),
+            texts.tokenizer.token_bytes,
+        )
+    )
+    found = evaluate(
+        texts,
+        lambda batch: step(None, batch),
+        batches=10**6,
+        batch_size=8,
+        microbatches=2,
+        sharding=batch_sharding(2),
+        segments=segments,
+    )
+    by_sequence = [texts.examples(rows) for rows in texts.validation_batches(10**6, 8)]
+    nats = sum(float((examples.weights * examples.segments).sum()) for examples in by_sequence)
+    assert nats > 0
+    assert found.loss == pytest.approx(nats / found.tokens if segments else 0.0)
 
 
 def test_special_tokens_cost_nats_and_stand_for_no_bytes(texts: Dataset) -> None:
@@ -108,7 +144,7 @@ def test_text_of_no_bytes_has_no_bits_per_byte() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_diverged_model_is_reported_not_raised(texts: Dataset, value: float) -> None:
-    step = jax.jit(make_evaluation_step(lambda model, *batch: (jnp.float32(value), jnp.sum(batch[2])), texts.tokenizer.token_bytes))
+    step = jax.jit(make_evaluation_step(lambda model, batch: (jnp.float32(value), jnp.sum(batch.weights)), texts.tokenizer.token_bytes))
     found = evaluate(texts, lambda batch: step(None, batch), batches=2, batch_size=4, microbatches=1, sharding=batch_sharding())
     assert str(found.loss) == str(value)
 

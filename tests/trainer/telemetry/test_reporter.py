@@ -112,7 +112,9 @@ def test_a_resumed_run_counts_from_its_beginning() -> None:
 
 def test_steps_of_different_sizes_count_as_many_tokens_as_they_have() -> None:
     """Batches of 1000 tokens for 50 steps, of 4000 after that."""
-    scene = Scene(tokens_before=lambda step: 1000 * min(step, 50) + 4000 * max(0, step - 50), flops_per_token=1.0, peak_flops_per_second=1e5)
+    scene = Scene(
+        tokens_before=lambda step: 1000 * min(step, 50) + 4000 * max(0, step - 50), flops_per_token=1.0, peak_flops_per_second=1e5
+    )
     scene.start(resumed_step=40)
     scene.steps(41, 50, seconds=0.5)
     seen = scene.reporter.observe()

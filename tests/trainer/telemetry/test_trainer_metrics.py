@@ -36,7 +36,10 @@ def test_before_the_first_step_there_is_no_loss() -> None:
     assert found["stage{stage=starting}"] == 1
     assert found["healthy"] == 1
     assert found["idle_limit_seconds"] == 900
-    assert not {"loss_nats", "tokens_per_second", "mfu_ratio", "checkpoint_step", "evaluation_loss_nats", "resumed_step", "data_wait_ratio"} & found.keys()
+    assert (
+        not {"loss_nats", "tokens_per_second", "mfu_ratio", "checkpoint_step", "evaluation_loss_nats", "resumed_step", "data_wait_ratio"}
+        & found.keys()
+    )
     assert not any(name.startswith("tokenized") for name in found)
 
 

@@ -37,5 +37,9 @@ def test_special_tokens_come_only_when_asked_for() -> None:
     assert TOKENIZER.decode(np.array([256, 72, 105, 257, 258])) == "Hi"
 
 
+def test_broken_utf_8_is_shown_not_raised() -> None:
+    assert TOKENIZER.decode(np.array([0xE2, 0x82])) == "\N{REPLACEMENT CHARACTER}"
+
+
 def test_the_fingerprint_never_changes() -> None:
     assert TOKENIZER.fingerprint == BYTE.fingerprint == "47d09e3d5ede6f30dc086b2c71a098f1204dc9f442c74d00bc85359c23ce7532"
