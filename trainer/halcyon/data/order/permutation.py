@@ -27,6 +27,8 @@ _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _FOLD = np.uint64(32)
 _CHUNK = 16384
 """So many numbers go through all rounds at a time: the four arrays that a round works on stay in a core's second-level cache."""
+_WALKED_TOGETHER = 2**17
+"""So many numbers are put through again together: enough that the last, short passes cost little, few enough to stay in the cache."""
 
 
 class Permutation:
@@ -70,15 +72,17 @@ class Permutation:
         if self.size <= 1 << MIN_BITS:
             return self._small(rounds)[numbers]
         walked = numbers.astype(np.uint64, order="C").reshape(-1)  # a copy
-        self._network(walked, rounds)
         size = np.uint64(self.size)
-        outside = np.flatnonzero(walked >= size)
-        again = walked[outside]
-        while again.size:
-            self._network(again, rounds)
-            inside = again < size
-            walked[outside[inside]] = again[inside]
-            outside, again = outside[~inside], again[~inside]
+        for first in range(0, walked.size, _WALKED_TOGETHER):
+            part = walked[first : first + _WALKED_TOGETHER]
+            self._network(part, rounds)
+            outside = np.flatnonzero(part >= size)
+            again = part[outside]
+            while again.size:
+                self._network(again, rounds)
+                part[outside] = again  # those still outside are written over by their next pass
+                still = np.flatnonzero(again >= size)
+                outside, again = outside[still], again[still]
         return walked.view(np.int64).reshape(numbers.shape)
 
     def _small(self, rounds: range) -> np.ndarray:
