@@ -41,18 +41,25 @@ def _read_text(file: SourceFile, access: Access) -> bytes:
 
 
 def _parse_lines(piece: Piece, data: bytes) -> list[Row]:
-    lines = data.removeprefix(_BYTE_ORDER_MARK).split(b"\n") if piece.number == 0 else data.split(b"\n")
+    view = memoryview(data)  # a slice of it is no copy
     rows: list[Row] = []
-    for number, line in enumerate(lines, piece.number):
+    start = len(_BYTE_ORDER_MARK) if piece.number == 0 and data.startswith(_BYTE_ORDER_MARK) else 0
+    number = piece.number
+    while start < len(data):
+        end = data.find(b"\n", start)
+        line = view[start : end if end >= 0 else len(data)]
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            if not line.strip():
-                continue
-            raise Unreadable(f"row {number} (counted from 0) of {piece.file} is not JSON: {_at(error, line)}; mend the line") from None
-        if not isinstance(value, dict):
-            raise Unreadable(f"row {number} (counted from 0) of {piece.file} is no object of fields; write {{…}} in each line")
-        rows.append(Row(piece.file, number, value))
+            if bytes(line).strip():
+                raise Unreadable(
+                    f"row {number} (counted from 0) of {piece.file} is not JSON: {_at(error, bytes(line))}; mend the line"
+                ) from None
+        else:
+            if not isinstance(value, dict):
+                raise Unreadable(f"row {number} (counted from 0) of {piece.file} is no object of fields; write {{…}} in each line")
+            rows.append(Row(piece.file, number, value))
+        number, start = number + 1, start + len(line) + 1
     return rows
 
 
