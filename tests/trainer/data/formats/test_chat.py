@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.formats import build_formatter
@@ -123,6 +123,7 @@ GLUED = chat(template="{% generation %}{% for m in messages %}{{ m['content'] }}
         max_size=3,
     )
 )
+@example(["<|user_", "start|>, said the fox<", "|bos|>"])
 def test_contents_never_become_marks_and_arrive_unchanged(contents: list[str]) -> None:
     first, second, third = contents
     parts = [{"type": "text", "text": second}, {"type": "text", "text": third}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.sources.lines import Block, cut_lines, trim
@@ -18,6 +18,7 @@ def chunked(data: bytes, sizes: list[int]) -> list[bytes]:
     return [*chunks, data[start:]]
 
 
+@settings(max_examples=60)
 @given(TEXT, st.integers(1, 40), st.lists(st.integers(0, 30), max_size=20))
 def test_blocks_are_whole_lines_and_do_not_depend_on_the_chunks(data: bytes, target: int, sizes: list[int]) -> None:
     blocks = list(cut_lines(chunked(data, sizes), target))
@@ -31,6 +32,7 @@ def test_blocks_are_whole_lines_and_do_not_depend_on_the_chunks(data: bytes, tar
     assert [block.rows for block in blocks] == [len(block.data.removesuffix(b"\n").split(b"\n")) for block in blocks]
 
 
+@settings(max_examples=60)
 @given(TEXT.filter(bool), st.integers(-2, 70), st.integers(-2, 70))
 def test_trimming_keeps_the_lines_asked_for(data: bytes, first: int, end: int) -> None:
     (block,) = cut_lines([data], len(data) + 1)
