@@ -82,7 +82,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(data[start:end])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of this machine by its name, and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
