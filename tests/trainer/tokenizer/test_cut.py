@@ -37,13 +37,13 @@ def test_a_cut_at_a_joint_changes_no_ids(text: str, size: int) -> None:
 
 
 def test_pieces_do_not_depend_on_how_the_bytes_are_read() -> None:
-    text = "한국어 문장, words and 123 numbers.\n" * 60_000
+    text = "한국어 문장, words and 123 numbers.\n" * 20_000
     assert list(pieces(text.encode(), BETWEEN)) == list(pieces(text, BETWEEN))
     assert "".join(pieces(text, BETWEEN)) == text
 
 
 def test_a_long_document_has_the_ids_of_the_whole() -> None:
-    text = PROSE * 300
+    text = PROSE * 220
     assert len(list(pieces(text, BETWEEN))) > 1
     expected = REFERENCES["ours"].encode(text, add_special_tokens=False).ids
     assert TOKENIZERS["ours"].encode(text).tolist() == expected
@@ -56,7 +56,7 @@ def test_invalid_bytes_far_into_a_document_are_reported_where_they_are() -> None
     assert caught.value.start == 1_500_000
 
 
-@pytest.mark.parametrize("text", ["a" * 1_500_000, " " * 1_500_000, "7" * 1_500_000, "\u0301" * 1_500_000])
+@pytest.mark.parametrize("text", ["a" * 600_000, " " * 600_000, "7" * 600_000, "\u0301" * 600_000])
 def test_an_endless_word_is_cut_all_the_same(text: str) -> None:
     tokenizer = load(trained())
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -71,3 +71,9 @@ def test_the_joint_is_the_one_that_changes_nothing() -> None:
 
     assert find_joint(characters, PROSE) is BETWEEN
     assert find_joint(characters_after_a_space, "some words and some more words " * 20) is INSTEAD_OF_SPACE
+
+
+@pytest.mark.parametrize("text", ["don't", "e\u0301e\u0301", "na\u0308ive", "12345", "한국어", "\n\n\n", "a\u200db"])
+def test_what_some_patterns_keep_together_is_no_joint(text: str) -> None:
+    assert BETWEEN.pattern.search(text) is None
+    assert INSTEAD_OF_SPACE.pattern.search(text) is None

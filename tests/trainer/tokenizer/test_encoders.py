@@ -127,8 +127,7 @@ def test_an_encoder_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, ca
 
         monkeypatch.setattr(encoder, "__call__", differ)
     with caplog.at_level(logging.WARNING):
-        tokenizer = load(VARIANTS["ours"])
-    assert isinstance(tokenizer, JsonTokenizer)
+        tokenizer = JsonTokenizer(VARIANTS["ours"])
     assert tokenizer.encoder == "tokenizers"
     assert "its ids differ from the reference's" in caplog.text
     assert tokenizer.encode("1\u0663 <|bos|>").tolist() == REFERENCES["ours"].encode("1\u0663 <|bos|>").ids
