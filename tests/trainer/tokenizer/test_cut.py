@@ -43,7 +43,7 @@ def test_pieces_do_not_depend_on_how_the_bytes_are_read() -> None:
 
 
 def test_a_long_document_has_the_ids_of_the_whole() -> None:
-    text = PROSE * 220
+    text = PROSE * 280
     assert len(list(pieces(text, BETWEEN))) > 1
     expected = REFERENCES["ours"].encode(text, add_special_tokens=False).ids
     assert TOKENIZERS["ours"].encode(text).tolist() == expected
