@@ -1,29 +1,48 @@
-"""What the data and the telemetry cost a run: opening, permuting, loading, reporting. The shortest of several runs each.
+"""What the data and the telemetry cost a run: opening, loading, seeking, reporting. The shortest of several runs each.
 
-python tests/bench/bench_data.py
+Nothing waits for a device: what the loader makes is as fast as this machine's processors and memory. The seek is in a mixture of 10**12
+tokens whose ledgers are pretended (all their shards are there, none of their bytes).
+
+    python tests/bench/bench_data.py
 """
 
 from __future__ import annotations
 
 import io
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data import Loader, open_dataset
-from halcyon.data.permutation import Permutation
+from halcyon.checkpoint.store import Store
+from halcyon.data.cache.ensure import Caches
+from halcyon.data.cache.ledger import Ledger, ShardEntry
+from halcyon.data.dataset import Dataset
+from halcyon.data.loader import Loader
+from halcyon.data.open import cache_store, dataset_of, open_dataset
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, StepReport, TelemetryServer
 from halcyon.telemetry.metrics import exposition
-from halcyon_api.spec.data import DataSpec
-from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec
-from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
-from halcyon_api.spec.trainer import TrainerSpec
+from halcyon.tokenizer import BYTE
+from halcyon_api.training_run import TrainingRunSpec
 
-STDLIB = DataSpec(sources=[DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec())])
-BYTES = TokenizerSpec(byte=ByteTokenizerSpec())
+STDLIB = [{"name": "source", "stdlib": {"include": ["source"]}}, {"name": "help", "stdlib": {"include": ["documentation"]}}]
+
+
+def spec_of(root: Path, sources: list[dict[str, Any]] = STDLIB, **trainer: Any) -> TrainingRunSpec:
+    return TrainingRunSpec.model_validate(
+        {
+            "accelerator": {"type": "cpu"},
+            "model": {"llama": {}},
+            "data": {"sources": sources, "cache": {"workers": 1}},
+            "trainer": {"steps": 10**6, "batchSize": 16, "sequenceLength": 256, **trainer},
+            "checkpoint": {"root": f"file://{root}"},
+        }
+    )
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
@@ -36,34 +55,78 @@ def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
     return min(durations)
 
 
-def opening() -> None:
-    trainer = TrainerSpec(steps=1, batch_size=1, sequence_length=256)
-    dataset = open_dataset(STDLIB, BYTES, trainer)
-    seconds = best_seconds(lambda: open_dataset(STDLIB, BYTES, trainer))
-    print(f"open the standard library ({dataset.size_bytes / 1e6:.1f} MB, {dataset.documents} documents): {seconds * 1e3:.0f} ms")
+def tokens_of(dataset: Dataset) -> str:
+    description = dataset.description["sources"].values()
+    tokens, documents = (sum(source[name] for source in description) for name in ("tokens", "documents"))
+    return f"{tokens / 1e6:.1f} M tokens, {documents} documents"
 
 
-def permuting() -> None:
-    count = 10**6
-    shuffle = best_seconds(lambda: np.random.default_rng(0).permutation(count)) / count
-    for size in (10**6, 2**20, 2**20 + 1, 2**40):
-        permutation, numbers = Permutation(size, b"bench"), np.arange(count) % size
-        seconds = best_seconds(lambda permutation=permutation, numbers=numbers: permutation(numbers)) / count
-        print(f"permute {size:>13}: {seconds * 1e9:5.1f} ns/index (numpy's shuffle of 10**6 in memory: {shuffle * 1e9:.1f})")
+def opening(root: Path) -> None:
+    began = time.perf_counter()
+    dataset = open_dataset(spec_of(root))
+    print(f"tokenize the standard library and open it ({tokens_of(dataset)}): {time.perf_counter() - began:.2f} s")
+    seconds = best_seconds(lambda: open_dataset(spec_of(root)))
+    print(f"open it from the cache, files compared: {seconds * 1e3:.0f} ms")
 
 
-def loading() -> None:
-    sharding = NamedSharding(Mesh(np.array(jax.devices()[:2]), ("fsdp",)), PartitionSpec(None, "fsdp"))
-    for batch_size, length in ((16, 256), (256, 1024)):
-        dataset = open_dataset(STDLIB, BYTES, TrainerSpec(steps=1, batch_size=batch_size, sequence_length=length))
-        with Loader(dataset, batch_size=batch_size, microbatches=1, sharding=sharding, depth=0) as loader:
-            seconds = best_seconds(lambda loader=loader: jax.block_until_ready(loader.batch(0)), 20)
-        print(f"load {batch_size} x {length}: {seconds * 1e3:.2f} ms, {batch_size * length / seconds / 1e6:.0f} M tokens/s")
+def loading(root: Path) -> None:
+    """Batches one after the other with all threads and what is made ahead, from the second on; then one alone, with nothing ahead."""
+    for batch_size, length, devices, segments in ((16, 256, 2, True), (1024, 4096, 1, False), (1024, 4096, 1, True)):
+        sharding = NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("fsdp",)), PartitionSpec(None, "fsdp"))
+        dataset = open_dataset(spec_of(root, batchSize=batch_size, sequenceLength=length))
+        steps = max(16, 2**22 // (batch_size * length) * 2)
+
+        def load(dataset: Dataset = dataset, sharding: NamedSharding = sharding, segments: bool = segments, steps: int = steps) -> float:
+            with Loader(dataset, microbatches=1, sharding=sharding, segments=segments, last_step=steps) as loader:
+                jax.block_until_ready(loader.batch(0))
+                began = time.perf_counter()
+                for step in range(1, steps):
+                    jax.block_until_ready(loader.batch(step))
+                return (time.perf_counter() - began) / (steps - 1)
+
+        seconds = min(load() for _ in range(3))
+        alone = best_seconds(lambda dataset=dataset: dataset.examples(dataset.train_rows(0)), 3)
+        told = "documents told apart" if segments else "documents not told apart"
+        print(
+            f"load {batch_size} x {length}, {told}: {seconds * 1e3:.2f} ms a batch, {batch_size * length / seconds / 1e6:.1f} M tokens/s "
+            f"(its examples in one thread: {alone * 1e3:.2f} ms)"
+        )
+
+
+def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
+    """A ledger without shards behind it."""
+    shard = {"documents": shard_tokens // 1000, "rows": shard_tokens // 1000, "empty_rows": 0, "size_bytes": 4 * shard_tokens}
+    shards = [
+        ShardEntry(path=f"shards/{number:06d}/", tokens=shard_tokens, sha256=f"{number:064x}", **shard)
+        for number in range(tokens // shard_tokens)
+    ]
+    return Ledger(identity={}, token_type="uint16", files=(), shards=tuple(shards), finished=True)  # noqa: S106
+
+
+def seeking(root: Path) -> None:
+    """Where the examples of a step far away are, in batches of 1024 x 4096 of eight sources."""
+    weights = [50, 20, 10, 8, 5, 4, 2, 1]
+    sources = [{"name": f"s{number}", "text": {"paths": ["/none"]}, "weight": weight} for number, weight in enumerate(weights)]
+    spec = spec_of(root, sources, batchSize=1024, sequenceLength=4096)
+    store: Store = cache_store(spec)
+    caches = Caches(BYTE, {f"s{number}": pretended(10**12 * weight // 100) for number, weight in enumerate(weights)})
+    shards = sum(len(ledger.shards) for ledger in caches.ledgers.values())
+    began = time.perf_counter()
+    dataset = dataset_of(spec, store, caches)
+    print(f"open a mixture of 10**12 tokens, 8 sources, {shards} shards (pretended): {(time.perf_counter() - began) * 1e3:.0f} ms")
+    steps = np.random.default_rng(0).integers(0, 10**6, 200).tolist()
+    durations: list[float] = []
+    for step in steps:
+        began = time.perf_counter()
+        dataset.train_rows(step)
+        durations.append(time.perf_counter() - began)
+    median, most = np.median(durations) * 1e3, max(durations) * 1e3
+    print(f"seek to a step of it at random: {median:.2f} ms in the median of {len(steps)}, {most:.2f} ms at most")
 
 
 def reporting() -> None:
     identity = RunIdentity("bench")
-    reporter = RunReporter(identity, RunPlan(steps=10**9, tokens_per_step=4096), JsonLog(io.StringIO(), identity))
+    reporter = RunReporter(identity, RunPlan(steps=10**9, tokens_before=lambda step: 4096 * step), JsonLog(io.StringIO(), identity))
     steps = iter(range(1, 10**9))
 
     def thousand() -> None:
@@ -82,8 +145,10 @@ def reporting() -> None:
 def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
-    for part in (opening, permuting, loading, reporting):
-        part()
+    with tempfile.TemporaryDirectory() as root:
+        for part in (opening, loading, seeking):
+            part(Path(root))
+    reporting()
 
 
 if __name__ == "__main__":

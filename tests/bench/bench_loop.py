@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.context import resolve_context
-from halcyon.data import Loader, build_tokenizer, open_dataset
+from halcyon.data.loader import Loader
+from halcyon.data.open import open_dataset
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.world import World, join
 from halcyon.program import build_program
 from halcyon.state import initial_state
+from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter
 from halcyon.train import _Loop
 
@@ -49,20 +53,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    context = resolve_context(options.run, {})
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(1) as background:
+        measure(options, root, background)
+
+
+def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecutor) -> None:
+    """Print pairs of speeds.
+
+    Args:
+        options: The command line's.
+        root: Where the token cache is made.
+        background: Where the step is compiled.
+    """
+    context = resolve_context(options.run, {}, checkpoint_root=f"file://{root}")
     no_evaluation = context.run.spec.trainer.evaluation.model_copy(update={"every_steps": 0})  # work of its own, not the loop's cost
     settings = context.run.spec.trainer.model_copy(update={"steps": options.steps, "evaluation": no_evaluation})
     spec = context.run.spec.model_copy(update={"trainer": settings})
     context = type(context)(**{**context.__dict__, "run": context.run.model_copy(update={"spec": spec})})
     join(None, 0, 1, context.topology.devices)
     mesh = build_mesh(context.mesh)
-    dataset = open_dataset(spec.data, spec.tokenizer, settings)
-    program = build_program(spec, build_tokenizer(spec.tokenizer).vocab_size, mesh)
-    step = program.compile_step()
+    dataset = open_dataset(spec)
+    program = build_program(spec, dataset.tokenizer.vocab_size, mesh)
+    steps = StepPrograms(program, background, lambda: None)
+    step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
     notice = PreemptionNotice(World(0, 1))
-    sharding = {"sharding": program.batch_sharding}
-    with Loader(dataset, batch_size=settings.batch_size, microbatches=settings.microbatches, **sharding) as loader:
+    how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "segments": program.segments}
+    with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]
     control = jax.make_array_from_process_local_data(program.control_sharding, np.zeros(mesh.size, np.int32), (mesh.size,))
 
@@ -76,9 +93,9 @@ def main() -> None:
 
     def trainer() -> float:
         identity = RunIdentity(run="bench")
-        plan = RunPlan(steps=options.steps, tokens_per_step=settings.batch_size * settings.sequence_length)
+        plan = RunPlan(steps=options.steps, tokens_before=dataset.schedule.tokens_before)
         reporter = RunReporter(identity, plan, JsonLog(io.StringIO(), identity))
-        loop = _Loop(context, program, step, dataset, NoSaves(), notice, reporter, time.time)  # type: ignore[arg-type]
+        loop = _Loop(context, program, steps, dataset, NoSaves(), notice, reporter, time.time)  # type: ignore[arg-type]
         state: Any = jax.tree.map(jnp.copy, start)
         began = time.perf_counter()
         loop.run(state, 0, after_first_step=lambda: None)

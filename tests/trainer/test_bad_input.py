@@ -114,11 +114,35 @@ def test_a_changed_run_is_refused_with_what_differs(
     assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
 
 
-def test_a_changed_data_set_is_refused(trained: Document, place: Path) -> None:
+def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> None:
+    """Its token cache is of the file as it was: to go on would train on what is not there, to rebuild would move data in silence."""
+    before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
+    code, report, events = train(trained, place / "world", attempt=2)
+    assert code == ExitCode.BAD_CONFIGURATION
+    assert "spec.data.sources[corpus]" in report["message"]
+    assert f"{place}/corpus/0.txt has changed" in report["message"]
+    assert not any(event["event"] in ("step", "tokenized") for event in events)
+    assert (place / "root/HEAD").read_bytes() == before
+
+
+def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, place: Path) -> None:
+    """Where somebody deleted the token cache, so that another one is built: the checkpoint knows what it was trained on."""
+    before = (place / "root/HEAD").read_bytes()
+    (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
+    shutil.rmtree(place / "root/data")
     code, report, _ = train(trained, place / "world", attempt=2)
     assert code == ExitCode.RUN_CHANGED
     assert "data" in report["message"]
+    assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
+
+
+def test_a_token_cache_that_is_gone_is_built_again_and_the_run_goes_on(trained: Document, place: Path) -> None:
+    shutil.rmtree(place / "root/data")
+    code, _, events = train(trained, place / "world", attempt=2)
+    assert code == ExitCode.DONE
+    assert [event["finished"] for event in events if event["event"] == "tokenized"][-1]
+    assert [event["step"] for event in events if event["event"] == "restored"] == [10]
 
 
 def test_two_runs_on_one_root(trained: Document, place: Path) -> None:
