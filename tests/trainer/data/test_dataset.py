@@ -359,7 +359,9 @@ def test_a_rehearsal_sees_its_sequences_as_often_as_the_long_run_would_see_all(t
         assert times.max() - times.min() <= 1
         assert not whole.split.is_held_out(seen).any()
         used = rehearsed.training_sequences(np.arange(rehearsed.used))
-        assert np.diff(np.sort(used)).max() <= 2 * long_steps / steps, "they lie evenly over the source"
+        gaps = np.diff(np.concatenate([[0], np.sort(used), [whole.split.total - 1]]))
+        assert gaps[1:-1].min() >= 3, "they lie evenly over the source, a quarter of it"
+        assert gaps.max() <= 6
         epochs = [float(data.mixture.epochs(data.schedule.positions_before(end))[index]) for data, end in ((short, steps), (long_run, 400))]
         assert epochs[0] == pytest.approx(epochs[1], rel=0.02)
     assert np.array_equal(held_out(short), held_out(long_run)), "judged on the same text"
