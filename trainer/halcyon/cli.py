@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 from halcyon.data.cli import app as data_app
+from halcyon.tokenizer.cli import app as tokenizer_app
 
 app = typer.Typer(
     help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
 )
 
 app.add_typer(data_app, name="data")
+app.add_typer(tokenizer_app, name="tokenizer")
 
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 

@@ -367,9 +367,7 @@ class RunReporter:
             step = state.last_step.step if state.last_step else (state.resumed_step or 0)
             tokens_per_second, eta = self._tokens_per_second(), self._eta_seconds(step)
             pace = self._pace
-            tallies = replace(
-                state.tallies, step_buckets=pace.buckets, step_seconds=pace.sum_seconds, data_wait_ratio=pace.wait_ratio
-            )
+            tallies = replace(state.tallies, step_buckets=pace.buckets, step_seconds=pace.sum_seconds, data_wait_ratio=pace.wait_ratio)
             startup = StartupSeconds(**state.startup)
             health = self._health()
         progress = Progress(

@@ -46,11 +46,22 @@ BYTE = TokenizerDefinition("byte")
 
 
 def load(definition: TokenizerDefinition) -> Tokenizer:
-    """Make the tokenizer.
+    """Make the tokenizer; the one that was made last is kept, for it takes a second to make.
 
     Raises:
         BadConfiguration: The file is not what its kind says.
     """
+    global _loaded
+    kept, fingerprint = _loaded, definition.fingerprint
+    if kept is None or kept[0] != fingerprint:
+        kept = _loaded = (fingerprint, _load(definition))
+    return kept[1]
+
+
+_loaded: tuple[str, Tokenizer] | None = None
+
+
+def _load(definition: TokenizerDefinition) -> Tokenizer:
     match definition.kind:
         case "byte":
             return ByteTokenizer(definition.fingerprint)

@@ -13,6 +13,7 @@ import numpy as np
 from halcyon.data.cache.shards import Tokenized
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.sources import Access, Piece, Row, read_piece
+from halcyon.data.sources.memory import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
@@ -85,6 +86,9 @@ _worker: Worker | None = None
 def begin(job: Job) -> None:
     """Make this process ready, once; it ends with the process that started it, however that ends."""
     global _worker
+    # One processor is this worker's share: the fast encoder would start a thread for each.
+    os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    keep_freed_memory()
     threading.Thread(target=_leave_with_parent, name="halcyon-parent-watch", daemon=True).start()
     _worker = Worker(job)
 

@@ -1,4 +1,4 @@
-"""Rows that are texts: the token that begins a document, the text, the token that ends one."""
+"""Rows that are texts: the token that begins a document, the text, the token that ends one (not where both are the same token)."""
 
 from __future__ import annotations
 
@@ -68,9 +68,11 @@ def size_in_bytes(text: str | bytes) -> int:
 
 
 def _enclosed(bos: int, documents: Sequence[np.ndarray], eos: int) -> list[np.ndarray]:
-    """Each document between two ids: views of one array, for an allocation each would cost more than the copy."""
-    first, last = np.array([bos], np.int32), np.array([eos], np.int32)
+    """Each document between its ids: views of one array, for an allocation each would cost more than the copy."""
+    # Where one id both begins and ends documents it stands between two of them once.
+    first, last = np.array([bos], np.int32), np.array([eos] if eos != bos else [], np.int32)
     parts = [part for ids in documents for part in (first, ids, last)]
     joined = np.concatenate(parts, dtype=np.int32) if parts else first
-    ends = np.cumsum([len(ids) + 2 for ids in documents]).tolist()
-    return [joined[end - len(ids) - 2 : end] for end, ids in zip(ends, documents, strict=True)]
+    more = len(first) + len(last)
+    ends = np.cumsum([len(ids) + more for ids in documents]).tolist()
+    return [joined[end - len(ids) - more : end] for end, ids in zip(ends, documents, strict=True)]
