@@ -75,3 +75,19 @@ def test_the_operator_never_wanted_a_right_that_it_lacks(path: WholePath, undist
     said = path.devcluster.kubectl("logs", f"deployment/{RELEASE}", "--namespace", path.place.operator)
     assert said
     assert "forbidden" not in said.lower()
+
+
+def test_a_run_of_stage_data_builds_what_others_train_on(path: WholePath) -> None:
+    cache = "s3://checkpoints/tokens-of-a-stage"
+    building = path.training("tokens", stage="data", cache=cache)
+    building.apply()
+    status, lines = path.finish(building)
+    built = [line for line in lines if line.event == "tokenized" and line.fields["finished"]]
+    assert {line.fields["source"] for line in built} == {"source", "documentation"}
+    assert len(built) == 2, "one of the two pods built, the other one waited"
+    assert status.restarts.total == 0
+    training = path.training("reader", cache=cache)
+    training.apply()
+    training.wait_for_step(5)
+    assert not [line for line in training.lines() if line.event == "tokenized"]
+    training.delete()

@@ -49,10 +49,13 @@ class WholePath:
     watch: Watch
     document: dict[str, Any]
 
-    def training(self, name: str, **checkpoint: Any) -> Training:
+    def training(self, name: str, *, stage: str = "train", cache: str | None = None, **checkpoint: Any) -> Training:
         """A run of a name and a checkpoint root of its own; more members of `spec.checkpoint` by keyword."""
         document = variant(self.document, name=name)
         document["spec"]["checkpoint"] |= checkpoint
+        document["spec"]["stage"] = stage
+        if cache is not None:
+            document["spec"]["data"]["cache"] = {"root": cache}
         return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.journal, self.place.runs, document)
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
