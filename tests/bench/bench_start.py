@@ -1,7 +1,7 @@
 """Seconds from process start to the end of the first step of an example: cold, and with the compilation cache.
 
-Each run is a process of its own with a checkpoint root of its own, in which there is no token cache yet: its text is tokenized (`data`). The
-parts are what the process itself reports.
+Each run is a process of its own with a checkpoint root of its own, in which there is no token cache yet: its text is tokenized (`data`).
+The parts are what the process itself reports.
 
     python tests/bench/bench_start.py [RUN.YAML] [--pairs 3]
 """

@@ -78,9 +78,7 @@ def train(
     check_context(context)
     spec = context.run.spec
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="halcyon-start") as background:
-        finding = background.submit(
-            ensure_caches, spec, process=process_name(context), report=reporter.tokenized
-        )
+        finding = background.submit(ensure_caches, spec, process=process_name(context), report=reporter.tokenized)
 
         reporter.stage("joining")
         world = _join(context, on_lost_process)
