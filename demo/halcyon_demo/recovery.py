@@ -14,9 +14,9 @@ MEANINGS = {
     "detect": "old processes save and leave",
     "recreate": "JobSet replaces all Jobs and pods",
     "start": "scheduler, kubelet, container",
-    "imports": "imports, opening the data",
+    "imports": "interpreter and imports",
     "join": "processes find one another",
-    "restore": "checkpoint read and verified",
+    "restore": "data opened, checkpoint read",
     "compile": "compilation, first step",
 }
 
@@ -62,6 +62,7 @@ def recovery(fault: Fault, lines: Sequence[LogLine], pods: Sequence[Pod]) -> Rec
     if compiled is None or not new_pods:
         return None
     inside = {part: float(compiled.fields[f"{part}Seconds"]) for part in ("imports", "join", "restore", "compile")}
+    inside["restore"] += float(compiled.fields.get("dataSeconds", 0.0))
     appeared = min(new_pods)
     last_words = max((line.time for line in lines if line.world == old and line.time <= appeared), default=fault.time)
     ended = max(last_words, fault.time)

@@ -53,6 +53,8 @@ def restart_outlook(status: TrainingRunStatus, spec: TrainingRunSpec, message: s
 
 def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlook:
     """The outlook of a run that is done."""
+    if spec.stage == "data":
+        return Outlook("Succeeded", "Succeeded", "the token caches of all sources are whole")
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
     return Outlook("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
 

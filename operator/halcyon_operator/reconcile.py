@@ -159,9 +159,9 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
     jobset = attempts.current_jobset(observed)
     end = (jobset.finished_at if jobset is not None else None) or now
     update: dict[str, object] = {"finished_at": status.finished_at or stamp(end), "topology": status.topology or _topology(spec)}
-    steps, tokens = spec.trainer.steps, spec.trainer.steps * spec.trainer.batch_size * spec.trainer.sequence_length
-    final = {"step": steps, "steps": steps, "tokens": tokens, "eta_seconds": None}
-    update["progress"] = _last_progress(observed, status).model_copy(update=final)
+    if spec.stage == "train":
+        final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
+        update["progress"] = _last_progress(observed, status).model_copy(update=final)
     status = with_outlook(status.model_copy(update=update), succeeded_outlook(status, spec), observed.run.generation, now)
     return _finished(observed, status, spec, now)
 

@@ -84,6 +84,7 @@ def test_a_run_of_stage_data_builds_what_others_train_on(path: WholePath) -> Non
     status, lines = path.finish(building)
     built = [line for line in lines if line.event == "tokenized" and line.fields["finished"]]
     assert {line.fields["source"] for line in built} == {"source", "documentation"}
+    assert status.progress is None or status.progress.step == 0
     assert len(built) == 2, "one of the two pods built, the other one waited"
     assert status.restarts.total == 0
     training = path.training("reader", cache=cache)

@@ -67,6 +67,17 @@ class TrainerSpec(ApiModel):
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
     log_every_steps: PositiveStep = Field(default=1, description="Write a line of metrics after every so many steps.")
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole run: the sum of batch size times sequence length over its steps."""
+        total, first, batch_size, sequence_length = 0, 0, self.batch_size, self.sequence_length
+        for stage in self.stages:
+            end = min(stage.from_step, self.steps)
+            total += (end - first) * batch_size * sequence_length
+            first, batch_size = end, stage.batch_size or batch_size
+            sequence_length = stage.sequence_length or sequence_length
+        return total + (self.steps - first) * batch_size * sequence_length
+
     @model_validator(mode="after")
     def _stages_rise(self) -> Self:
         first = 0

@@ -121,3 +121,14 @@ def test_what_lies_outside_is_an_error() -> None:
     for ask in (lambda: schedule.positions(-1), lambda: schedule.step_of(-1), lambda: schedule.step_of(0, 1)):
         with pytest.raises(IndexError):
             ask()
+
+
+def test_the_tokens_of_a_run_are_those_of_its_schedule() -> None:
+    stages = [
+        TrainerStageSpec(from_step=10, batch_size=8),
+        TrainerStageSpec(from_step=25, sequence_length=64),
+        TrainerStageSpec(from_step=90),
+    ]
+    for steps in (5, 10, 11, 25, 60, 100):
+        spec = TrainerSpec(steps=steps, batch_size=4, sequence_length=32, stages=stages)
+        assert spec.tokens == build_schedule(spec).tokens_before(steps)

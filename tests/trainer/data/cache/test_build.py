@@ -65,15 +65,15 @@ def test_workers_change_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "wanted_kills"), [(1, 12), (2, 5)])
+def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, workers: int, wanted_kills: int) -> None:
     """Each time after some more shards: from then on everything up to the last commit is kept, and nothing else counts."""
     corpus = write_jsonl(tmp_path / "c.jsonl", 6000)
     finish(build(tmp_path / "undisturbed", corpus))
     chance, kills = random.Random(workers), 0
     root = tmp_path / "killed"
     ledger = root / "data" / "web" / "LEDGER.json"
-    while kills < 12:
+    while kills < wanted_kills:
         before = len(ledger_of(f"file://{root}").shards) if ledger.exists() else 0
         process = build(root, corpus, workers=workers)
         deadline = time.monotonic() + 60
@@ -87,7 +87,7 @@ def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, workers: int)
         os.killpg(process.pid, 9)
         process.communicate()
         kills += 1
-    assert kills >= 8, "it was at its end before it had been killed often enough"
+    assert kills >= wanted_kills - 3, "it was at its end before it had been killed often enough"
     finish(build(root, corpus, workers=workers))
     wanted_files, found = files_below(tmp_path / "undisturbed" / "data"), files_below(root / "data")
     assert wanted_files == {name: found[name] for name in wanted_files}
