@@ -61,12 +61,7 @@ test-unit: test-fast ## Tests without a cluster, the slow ones too
 
 .PHONY: test-cluster
 test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
-	@ran=$$($(BIN)/python -m halcyon_devcluster status > /dev/null 2>&1 && echo yes || echo no); \
-	$(BIN)/python -m halcyon_devcluster up; \
-	for image in base operator trainer versitygw; do $(BIN)/python -m halcyon_devcluster build $$image > /dev/null; done; \
-	code=0; $(BIN)/pytest -q -n 2 --dist loadfile -m "cluster" tests || code=$$?; \
-	[ $$ran = yes ] || $(BIN)/python -m halcyon_devcluster down; \
-	exit $$code
+	@$(BIN)/pytest -q -m "cluster" tests
 
 .PHONY: check
 check: setup ## Format, lint, types, layers, and that generated files are fresh
