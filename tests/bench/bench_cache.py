@@ -29,7 +29,7 @@ import tensorstore as ts
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources import stdlib_modules
-from halcyon.tokenizer import definition, load
+from halcyon.tokenizer import load, loading
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 
 ROWS, LENGTH = 1024, 2049
@@ -81,7 +81,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def forget() -> None:
     """Have the tokenizer made anew, for it remembers what it has encoded."""
-    definition._loaded = None
+    loading._loaded = None
 
 
 def main() -> None:

@@ -2,6 +2,6 @@
 
 from halcyon.tokenizer.definition import BYTE as BYTE
 from halcyon.tokenizer.definition import TokenizerDefinition as TokenizerDefinition
-from halcyon.tokenizer.definition import load as load
+from halcyon.tokenizer.loading import load as load
 from halcyon.tokenizer.protocol import Tokenizer as Tokenizer
 from halcyon.tokenizer.resolve import resolve as resolve

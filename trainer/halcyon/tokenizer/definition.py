@@ -12,9 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from halcyon.tokenizer.byte import ByteTokenizer
-from halcyon.tokenizer.protocol import Tokenizer
-
 Kind = Literal["byte", "tokenizerJson", "tiktoken", "sentencePiece"]
 
 ENCODING_VERSION = 1
@@ -43,37 +40,3 @@ class TokenizerDefinition:
 
 BYTE = TokenizerDefinition("byte")
 """The byte tokenizer's definition."""
-
-
-def load(definition: TokenizerDefinition) -> Tokenizer:
-    """Make the tokenizer; the one that was made last is kept, for it takes a second to make.
-
-    Raises:
-        BadConfiguration: The file is not what its kind says.
-    """
-    global _loaded
-    kept, fingerprint = _loaded, definition.fingerprint
-    if kept is None or kept[0] != fingerprint:
-        kept = _loaded = (fingerprint, _load(definition))
-    return kept[1]
-
-
-_loaded: tuple[str, Tokenizer] | None = None
-
-
-def _load(definition: TokenizerDefinition) -> Tokenizer:
-    match definition.kind:
-        case "byte":
-            return ByteTokenizer(definition.fingerprint)
-        case "tokenizerJson":
-            from halcyon.tokenizer.tokenizer_json import JsonTokenizer
-
-            return JsonTokenizer(definition)
-        case "tiktoken":
-            from halcyon.tokenizer.tiktoken_ranks import TiktokenTokenizer
-
-            return TiktokenTokenizer(definition)
-        case "sentencePiece":
-            from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
-
-            return SentencePieceTokenizer(definition)

@@ -1,0 +1,41 @@
+"""From a definition to the tokenizer: asks the library that its kind needs, and no other."""
+
+from __future__ import annotations
+
+from halcyon.tokenizer.byte import ByteTokenizer
+from halcyon.tokenizer.definition import TokenizerDefinition
+from halcyon.tokenizer.protocol import Tokenizer
+
+
+def load(definition: TokenizerDefinition) -> Tokenizer:
+    """Make the tokenizer; the one that was made last is kept, for it takes a second to make.
+
+    Raises:
+        BadConfiguration: The file is not what its kind says.
+    """
+    global _loaded
+    kept, fingerprint = _loaded, definition.fingerprint
+    if kept is None or kept[0] != fingerprint:
+        kept = _loaded = (fingerprint, _load(definition))
+    return kept[1]
+
+
+_loaded: tuple[str, Tokenizer] | None = None
+
+
+def _load(definition: TokenizerDefinition) -> Tokenizer:
+    match definition.kind:
+        case "byte":
+            return ByteTokenizer(definition.fingerprint)
+        case "tokenizerJson":
+            from halcyon.tokenizer.tokenizer_json import JsonTokenizer
+
+            return JsonTokenizer(definition)
+        case "tiktoken":
+            from halcyon.tokenizer.tiktoken_ranks import TiktokenTokenizer
+
+            return TiktokenTokenizer(definition)
+        case "sentencePiece":
+            from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
+
+            return SentencePieceTokenizer(definition)
