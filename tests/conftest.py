@@ -1,4 +1,5 @@
-"""How property-based tests run: no deadline, for a busy machine is no fault; the same examples every time, so that a failure is a change's."""
+"""How property-based tests run: no deadline, for a busy machine is no fault; the same examples every time, so that who changes nothing
+breaks nothing."""
 
 from hypothesis import HealthCheck, settings
 
