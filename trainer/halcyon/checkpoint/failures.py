@@ -98,11 +98,11 @@ def clean(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
-def explain(failure: StoreFailure, root: str) -> str:
+def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> str:
     """The sentence for a failed request: the root, what is wrong, the mend."""
-    return f"checkpoint root {root} {_MEND.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
+    return f"{what} {root} {_MEND.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
 
 
-def as_exit(failure: StoreFailure, root: str) -> TrainerExit:
+def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
     """The end of a training that cannot use its root: not to be retried where the same would happen again."""
-    return (RootUnusable if failure.code in _LASTING else TrainerExit)(explain(failure, root))
+    return (RootUnusable if failure.code in _LASTING else TrainerExit)(explain(failure, root, what=what))

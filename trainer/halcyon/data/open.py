@@ -47,7 +47,7 @@ def ensure_caches(spec: TrainingRunSpec, *, process: str, report: Callable[[Buil
 
     Raises:
         BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
-        RootUnusable: The caches' root does not answer.
+        TrainerExit: The caches' root does not answer, or is full.
     """
     store = cache_store(spec)
     access = Access.of(spec.checkpoint)
@@ -60,7 +60,7 @@ def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Calla
 
     Raises:
         BadConfiguration: There is no text, it cannot be read, or it is too little for what is asked. The sentence names the field.
-        RootUnusable: The caches' root does not answer.
+        TrainerExit: The caches' root does not answer, or is full.
     """
     store, caches = ensure_caches(spec, process=process, report=report)
     return dataset_of(spec, store, caches)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.failures import StoreFailure, as_exit
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
@@ -25,7 +25,7 @@ from halcyon.data.cache.election import Builder
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
-from halcyon.errors import BadConfiguration, DamagedData, RootUnusable
+from halcyon.errors import BadConfiguration, DamagedData
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
@@ -79,7 +79,7 @@ class CacheKeeper:
 
         Raises:
             BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
-            RootUnusable: The caches' root does not answer.
+            TrainerExit: The caches' root does not answer, or is full.
         """
         try:
             builder = Builder(self.store, self.name, clock=self.clock)
@@ -91,7 +91,7 @@ class CacheKeeper:
                     self.pause(_POLL_SECONDS)
             return caches
         except StoreFailure as failure:
-            raise RootUnusable(f"spec.data.cache.root: {self.store.root}: {failure}") from failure
+            raise as_exit(failure, self.store.root, what="spec.data.cache.root: the token cache") from failure
 
     def _find(self) -> Caches | None:
         definition = self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
