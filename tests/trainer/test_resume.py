@@ -17,17 +17,18 @@ from tests.trainer.worlds import World, run_document, start_world, worlds
 pytestmark = pytest.mark.slow
 
 STEPS = 40
+LONG_RUN_STEPS = 150
 
 
-def document(tmp_path: Path, name: str, **options: Any) -> dict[str, Any]:
-    return run_document(tmp_path / name, steps=STEPS, **options)
+def document(tmp_path: Path, name: str, steps: int = STEPS, **options: Any) -> dict[str, Any]:
+    return run_document(tmp_path / name, steps=steps, **options)
 
 
-def undisturbed(tmp_path: Path, **options: Any) -> dict[int, float]:
-    world = start_world(document(tmp_path, "calm-root", **options), tmp_path / "calm")
+def undisturbed(tmp_path: Path, steps: int = STEPS, **options: Any) -> dict[int, float]:
+    world = start_world(document(tmp_path, "calm-root", steps, **options), tmp_path / "calm")
     assert world.wait() == [ExitCode.DONE] * len(world.processes)
     losses = world.leader.losses()
-    assert sorted(losses) == list(range(1, STEPS + 1))
+    assert sorted(losses) == list(range(1, steps + 1))
     return losses
 
 
@@ -43,8 +44,9 @@ def collect(into: dict[int, float], world: World, expected: dict[int, float]) ->
 
 
 def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path) -> None:
-    expected = undisturbed(tmp_path)
-    run = document(tmp_path, "root")
+    """With so many steps that the run cannot end before JAX, which looks for a signal once a second, has told everybody."""
+    expected = undisturbed(tmp_path, LONG_RUN_STEPS)
+    run = document(tmp_path, "root", LONG_RUN_STEPS)
     losses: dict[int, float] = {}
     stops = iter(((7, 1), (19, 0)))
     for world in worlds(run, tmp_path / "run"):
