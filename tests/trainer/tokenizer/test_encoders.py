@@ -173,7 +173,7 @@ def test_digits_are_paired_from_the_left_and_never_over_the_end_of_a_text(texts:
 def test_ours_is_encoded_digit_by_digit_and_paired() -> None:
     tokenizer = TOKENIZERS["ours"]
     assert isinstance(tokenizer, JsonTokenizer)
-    assert isinstance(tokenizer._encode_pieces, DigitPairEncoder)
+    assert isinstance(tokenizer._chosen[0], DigitPairEncoder)
 
 
 def test_invalid_text_is_refused() -> None:

@@ -19,7 +19,7 @@ from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.special import find_document_tokens
-from halcyon.tokenizer.text import DocumentEncoder
+from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 
 WHERE = "spec.tokenizer.tokenizerJson"
 
@@ -46,14 +46,21 @@ class JsonTokenizer:
             self.special_tokens, WHERE, beginning=definition.options.get("beginning"), end=definition.options.get("end")
         )
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
+
+    @cached_property
+    def _chosen(self) -> tuple[PieceEncoder, Any]:
+        """The encoder, made when a text comes: a run whose text is tokenized already never asks for it, and starts the sooner."""
+        return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
+
+    @cached_property
+    def _documents(self) -> DocumentEncoder:
         reference = ReferenceEncoder(self._reference)
-        self._encode_pieces, self._fast = choose_encoder(content, reference, self.special_tokens)
-        self._documents = DocumentEncoder(self._encode_pieces, find_joint(lambda text: reference([text])[0], PROSE))
+        return DocumentEncoder(self._chosen[0], find_joint(lambda text: reference([text])[0], PROSE))
 
     @property
     def encoder(self) -> str:
         """The library that encodes: ``fastokens`` or ``tokenizers``."""
-        return self._encode_pieces.name
+        return self._chosen[0].name
 
     @property
     def token_bytes(self) -> np.ndarray:
@@ -80,8 +87,9 @@ class JsonTokenizer:
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text whose special tokens count: int32, shape [tokens]."""
-        if self._fast is not None:
-            return FastEncoder(self._fast, marked=True)([text])[0]
+        fast = self._chosen[1]
+        if fast is not None:
+            return FastEncoder(fast, marked=True)([text])[0]
         if self._marked_reference is None:
             self._marked_reference = tokenizers.Tokenizer.from_str(self._content)
         return ReferenceEncoder(self._marked_reference)([text])[0]
