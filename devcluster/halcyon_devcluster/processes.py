@@ -62,11 +62,20 @@ def alive(record: Record) -> bool:
     stat = _stat(record.pid)
     if stat is None or stat[1] != record.started_ticks:
         return False
-    if stat[0] == "Z":
-        with suppress(ChildProcessError):
-            os.waitpid(record.pid, os.WNOHANG)
-        return False
-    return True
+    if stat[0] != "Z":
+        return True
+    if _threads(record.pid) > 1:
+        return True  # its first thread is gone, but others still hold its files and ports
+    with suppress(ChildProcessError):
+        os.waitpid(record.pid, os.WNOHANG)
+    return False
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names alone
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 class Processes:

@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import os
+import platform
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +90,31 @@ def test_the_record_says_what_was_started(processes: Processes, members: Path):
     found = processes.find("it")
     assert isinstance(found, Record)
     assert found.command == ["/bin/sleep", "60"]
+
+
+LEADER_GONE = """
+import ctypes, socket, threading, time
+listener = socket.create_server(("127.0.0.1", 0))
+def hold():
+    print("port", listener.getsockname()[1], flush=True)
+    time.sleep(60)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).syscall(60, 0)  # exit of this thread alone
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is this machine's")
+def test_a_process_whose_first_thread_is_gone_still_lives(processes: Processes, members: Path, tmp_path: Path):
+    """As while a killed server takes its memory down: who starts another one then finds the port in use."""
+    record = processes.start("it", [sys.executable, "-c", LEADER_GONE], members)
+    wait_for_text(tmp_path / "logs/it.log", "port")
+    until(lambda: _state(record.pid) == "Z", timeout_seconds=10, failure=lambda: "its first thread does not end")
+    assert alive(record)
+    processes.stop("it")
+    assert not alive(record)
+    port = int((tmp_path / "logs/it.log").read_text().split()[1])
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def _state(pid: int) -> str:
+    return parse_stat(Path(f"/proc/{pid}/stat").read_text())[0]
