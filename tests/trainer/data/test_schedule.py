@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.schedule import Schedule, build_schedule, problems
+from halcyon.data.schedule import Schedule, build_schedule
 from halcyon_api.spec.trainer import TrainerSpec, TrainerStageSpec
+from halcyon_api.validation import find_problems
+from tests.trainer.data.cache.runs import spec_of
 
 LONGEST = 24
 
@@ -107,13 +109,13 @@ def test_lengths_that_do_not_divide_are_told_by_field() -> None:
             TrainerStageSpec(from_step=7, sequence_length=32),
         ],
     )
-    assert problems(spec) == [
+    run = spec_of("file:///nowhere", [{"name": "source", "stdlib": {}}], trainer=spec.document())
+    assert [str(problem) for problem in find_problems(run)] == [
         "spec.trainer.sequenceLength: 48 does not divide 64, the longest sequence of the run; choose a length that does",
         "spec.trainer.stages[1].sequenceLength: 50 does not divide 64, the longest sequence of the run; choose a length that does",
     ]
     with pytest.raises(ValueError, match="48 does not divide the longest one, 64"):
         build_schedule(spec)
-    assert problems(TrainerSpec(steps=10, batch_size=1, sequence_length=48)) == []
 
 
 def test_what_lies_outside_is_an_error() -> None:

@@ -131,21 +131,8 @@ class Schedule:
 
 
 def build_schedule(spec: TrainerSpec) -> Schedule:
-    """The schedule that ``spec.trainer`` asks for; ask `problems` first."""
+    """The schedule that ``spec.trainer`` asks for; `halcyon_api.validation` says in advance which lengths do not fit."""
     return Schedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.stages)
-
-
-def problems(spec: TrainerSpec) -> list[str]:
-    """One sentence for each sequence length that does not divide the longest one."""
-    sizes = _sizes(spec.batch_size, spec.sequence_length, spec.stages)
-    longest = max(length for _, _, length in sizes)
-    fields = ["sequenceLength", *(f"stages[{number}].sequenceLength" for number in range(len(spec.stages)))]
-    given = [True, *(stage.sequence_length is not None for stage in spec.stages)]
-    return [
-        f"spec.trainer.{field}: {length} does not divide {longest}, the longest sequence of the run; choose a length that does"
-        for field, here, (_, _, length) in zip(fields, given, sizes, strict=True)
-        if here and longest % length
-    ]
 
 
 def _sizes(batch_size: int, sequence_length: int, stages: Sequence[TrainerStageSpec]) -> list[tuple[int, int, int]]:
