@@ -68,7 +68,7 @@ class StartupSeconds(ReportModel):
 
     imports: float = Field(default=0.0, ge=0, description="Interpreter start and imports.")
     join: float = Field(default=0.0, ge=0, description="Waiting for the other processes.")
-    data: float = Field(default=0.0, ge=0, description="Tokenizing text that no cache held yet.")
+    data: float = Field(default=0.0, ge=0, description="Waiting for the token caches, or making them.")
     restore: float = Field(default=0.0, ge=0, description="Building or restoring the state.")
     compile: float = Field(default=0.0, ge=0, description="Tracing, compiling and the first step.")
 

@@ -84,6 +84,7 @@ def _build_data(context: Context, reporter: RunReporter) -> str:
     from halcyon.data.open import ensure_caches
 
     check_context(context)
+    reporter.stage("tokenizing")
     store, caches = ensure_caches(context.run.spec, process=process_name(context), report=reporter.tokenized)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are whole: {tokens} tokens in {len(caches.ledgers)} sources"

@@ -87,7 +87,7 @@ def train(
             context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
             mesh = build_mesh(context.mesh)
 
-            reporter.stage("restoring")
+            reporter.stage("tokenizing")
             notice = PreemptionNotice(world)
             store, caches = finding.result()
             reporter.stage("restoring")

@@ -138,7 +138,7 @@ def test_the_cost_of_a_token_may_be_told_later() -> None:
 @pytest.mark.parametrize("process_index", [0, 1])
 def test_tokenizing_is_a_part_of_the_start_and_told_now_and_then(process_index: int) -> None:
     scene = Scene(process_index=process_index)
-    scene.reporter.stage("starting")
+    scene.reporter.stage("tokenizing")
     for rows in range(1, 26):
         scene.reporter.tokenized(Built(rows=rows))
         scene.time.pass_(1)
@@ -166,6 +166,61 @@ def test_tokenizing_is_a_part_of_the_start_and_told_now_and_then(process_index: 
     if process_index == 0:
         assert scene.named("compiled")[0]["dataSeconds"] == 25
     assert {(source.source, source.rows) for source in scene.reporter.observe().sources} == {("web", 26), ("code", 3)}
+
+
+def test_every_second_of_a_start_belongs_to_one_part_whatever_is_tokenized_meanwhile() -> None:
+    """Tokenizing goes on in another thread from the first second to the last, and counts only while the loop waits for it."""
+    scene = Scene()
+    reporter, rows = scene.reporter, iter(range(1, 100))
+
+    def seconds_of_tokenizing(seconds: int) -> None:
+        for _ in range(seconds):
+            reporter.tokenized(Built(rows=next(rows)))
+            scene.time.pass_(1)
+
+    for stage, seconds in (("joining", 5), ("tokenizing", 7), ("restoring", 3), ("compiling", 4)):
+        reporter.stage(stage)
+        seconds_of_tokenizing(seconds)
+        assert reporter.report().stage == stage
+        if stage == "joining":
+            reporter.joined(processes=2, devices=2)
+    began = scene.time.now
+    reporter.step_done(step_report(1))
+    seconds_of_tokenizing(20)
+    report = reporter.report()
+    assert report.stage == "training"
+    assert report.startup_seconds == StartupSeconds(imports=2, join=5, data=7, restore=3, compile=4)
+    assert sum(report.startup_seconds.model_dump().values()) == began - 1000.0 + 2.0
+    assert scene.named("joined")[0]["seconds"] == 5
+    assert reporter.health().idle_seconds == 20, "a step is awaited, and tokens are no step"
+
+
+def test_tokens_are_a_sign_of_life_while_they_are_waited_for() -> None:
+    scene = Scene()
+    scene.reporter.stage("tokenizing")
+    for _ in range(3):
+        scene.time.pass_(7000)
+        assert scene.reporter.health().healthy
+        scene.reporter.tokenized(Built(rows=1))
+    scene.time.pass_(7201)
+    assert not scene.reporter.health().healthy
+
+
+def test_tokens_are_told_by_another_thread_while_steps_are() -> None:
+    scene = Scene(steps=100_000)
+    scene.start()
+
+    def tokenize() -> None:
+        for rows in range(1, 2000):
+            scene.reporter.tokenized(Built(rows=rows))
+
+    other = threading.Thread(target=tokenize)
+    other.start()
+    scene.steps(1, 500)
+    other.join()
+    seen = scene.reporter.observe()
+    assert (seen.report.stage, seen.report.progress.step, seen.sources[0].rows) == ("training", 500, 1999)
+    assert seen.report.startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=3)
 
 
 def test_utilisation_where_the_peak_is_known() -> None:
@@ -320,6 +375,7 @@ def test_health_follows_the_steps() -> None:
 
 def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene = Scene(steps=3)
+    scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(Built(rows=7, finished=True))
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")

@@ -48,6 +48,7 @@ def test_a_run_in_full_swing() -> None:
         loss, bits_per_byte, tokens, size_bytes, sequences, seconds = 1.5, 2.25, 10, 9, 1, 0.1
 
     scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
+    scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(Built(rows=10))
     scene.time.pass_(4)
     scene.reporter.tokenized(Built(rows=26, finished=True))

@@ -6,8 +6,9 @@ for the kubelet. Nothing here touches a device, and none of it imports JAX.
 """
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.log import EventLog, JsonLog, open_log
-from halcyon.telemetry.reporter import RunIdentity, RunPlan, RunReporter, StepReport
+from halcyon.telemetry.facts import RunPlan, StepReport
+from halcyon.telemetry.log import EventLog, JsonLog, RunIdentity, open_log
+from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.server import TelemetryServer
 from halcyon.telemetry.termination import termination_report, write_termination_report
 

@@ -75,7 +75,7 @@ EVENTS = (
             "step": _STEP,
             "importsSeconds": "Interpreter start and imports.",
             "joinSeconds": "Waiting for the other processes.",
-            "dataSeconds": "Tokenizing text; absent where a cache held all of it.",
+            "dataSeconds": "Waiting for the token caches: looking for them, and tokenizing what they did not hold.",
             "restoreSeconds": "Building or restoring the state.",
             "compileSeconds": "Tracing, compiling and the first step.",
         },

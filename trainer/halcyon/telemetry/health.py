@@ -18,7 +18,7 @@ def _stage_limits() -> dict[Stage, float]:
     return {
         "starting": 900.0,
         "joining": 3600.0,
-        "tokenizing": 3600.0,  # from the last piece of text that was done
+        "tokenizing": 7200.0,  # from the last piece of text that this process has done; another one may do all of them
         "restoring": 7200.0,
         "compiling": 7200.0,
         "evaluating": 7200.0,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, get_args
 
+from halcyon.telemetry.facts import Observation
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
-from halcyon.telemetry.reporter import Observation
 from halcyon_api.progress import Stage, StartupSeconds
 
 if TYPE_CHECKING:

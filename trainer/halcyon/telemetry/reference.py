@@ -28,7 +28,8 @@ Every trainer process answers on `spec.telemetry.port` (9400 unless said otherwi
 ## Health
 
 While the run trains, a step must end within {factor:g} times the 99th percentile of the last steps, no less than {floor:g} s and no more
-than {ceiling:g} s after the step (or the evaluation) before it. The other stages have limits of their own, from their beginning:
+than {ceiling:g} s after the step (or the evaluation) before it. The other stages have limits of their own, from their beginning
+(`tokenizing`: or from the last piece of text that was done):
 
 | stage | limit |
 |---|---|

@@ -8,130 +8,30 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
 from halcyon.telemetry.events import BY_NAME
+from halcyon.telemetry.facts import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.pace import Pace
+from halcyon.telemetry.startup import Startup
 from halcyon.telemetry.termination import clip
+from halcyon.telemetry.tokenizing import TokenizedSource, Tokenizing, fields
 from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, StartupSeconds, TerminationReport
+from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, TerminationReport
 
 if TYPE_CHECKING:
     from halcyon.evaluate import Evaluation
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What the counts of a run are made from."""
-
-    steps: int
-    """Steps of the whole run."""
-    tokens_before: Callable[[int], int]
-    """Tokens of so many steps, over all devices: the sum of batch size x sequence length."""
-    log_every_steps: int = 1
-    flops_per_token: float | None = None
-    """Floating-point operations of training on one token, forward and backward."""
-    peak_flops_per_second: float | None = None
-    """What all devices of the run can do at best; None where it is not known."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step said of itself, fetched to the host."""
-
-    step: int
-    """Steps done, this one included."""
-    loss: float
-    """Training loss before the update, nats per token; a float32 widened to a float keeps its bits."""
-    gradient_norm: float
-    learning_rate: float
-    tokens: float
-    """Sum of the loss weights: targets that counted."""
-    data_wait_seconds: float = 0.0
-    """How long the step waited for its batch."""
-
-
-@dataclass(frozen=True)
-class Tallies:
-    """What this process did since its start, for counters."""
-
-    steps: int = 0
-    tokens: int = 0
-    data_wait_seconds: float = 0.0
-    evaluations: int = 0
-    checkpoints: int = 0
-    checkpoint_failures: int = 0
-    step_buckets: tuple[int, ...] = ()
-    step_seconds: float = 0.0
-    data_wait_ratio: float | None = None
-    """Share of the last steps' time; None before there are two."""
-
-
-class TokenizedSource(Protocol):
-    """How far the token cache of a source is, as its builder says."""
-
-    @property
-    def source(self) -> str:
-        """Name of the source."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows read."""
-        ...
-
-    @property
-    def documents(self) -> int:
-        """Documents made of them."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Their tokens."""
-        ...
-
-    @property
-    def size_bytes(self) -> int:
-        """Their bytes of text."""
-        ...
-
-    @property
-    def shards(self) -> int:
-        """Shards committed."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether the cache is whole."""
-        ...
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One consistent look at a process."""
-
-    report: ProgressReport
-    last_step: StepReport | None
-    first_step_time: float | None
-    last_step_time: float | None
-    checkpoint_time: float | None
-    """Wall time in seconds since 1970 at which this process learned of the newest checkpoint."""
-    tallies: Tallies
-    sources: tuple[TokenizedSource, ...]
-    """Sources that this process has tokenized, or is tokenizing."""
-    health: Health
 
 
 @dataclass
 class _State:
     stage: Stage = "starting"
     stage_began: float = 0.0
-    startup: dict[str, float] = field(default_factory=dict)
+    tokenized_at: float = -math.inf
     resumed_step: int | None = None
     first_step_time: float | None = None
     last_step_time: float | None = None
@@ -142,23 +42,7 @@ class _State:
     checkpoint_time: float | None = None
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
-    sources: dict[str, TokenizedSource] = field(default_factory=dict)
-    source_told: dict[str, float] = field(default_factory=dict)
     tallies: Tallies = field(default_factory=Tallies)
-
-
-_TOKENIZED_EVENT_SECONDS = 10.0
-"""While a source is tokenized, one line in so many seconds."""
-
-_STARTUP_PART: dict[Stage, str] = {
-    "starting": "imports",
-    "joining": "join",
-    "tokenizing": "data",
-    "restoring": "restore",
-    "compiling": "compile",
-    # The first step compiles even where nobody said so.
-    "training": "compile",
-}
 
 
 class RunReporter:
@@ -190,9 +74,12 @@ class RunReporter:
         self._limits = limits or HealthLimits()
         self._lock = threading.Lock()
         self._pace = Pace()
+        self._tokenizing = Tokenizing()
         age = process_age_seconds() if age_seconds is None else age_seconds
+        began = self._clock.monotonic() - age
         self._started_at = timestamp(self._clock.wall() - age)
-        self._state = _State(stage_began=self._clock.monotonic() - age)
+        self._startup = Startup(began)
+        self._state = _State(stage_began=began)
 
     # What the loop says.
 
@@ -201,7 +88,7 @@ class RunReporter:
         self._event("start", **details)
 
     def stage(self, stage: Stage) -> None:
-        """The process now does something else. Until the first step, the time of each stage is part of the start."""
+        """The loop now does something else, or waits for it. Until the first step, the time of each stage is part of the start."""
         with self._lock:
             self._enter(stage, self._clock.monotonic())
 
@@ -215,26 +102,16 @@ class RunReporter:
         self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
 
     def tokenized(self, built: TokenizedSource) -> None:
-        """More of a source's text is tokenized. Enters the stage ``tokenizing``, which ends with another one."""
+        """More of a source's text is tokenized. May come from any thread at any time.
+
+        It changes no stage: the loop says ``tokenizing`` when it begins to wait for tokens. While it waits, each piece is a sign of life.
+        """
         with self._lock:
             now = self._clock.monotonic()
-            self._enter("tokenizing", now)
-            self._state.sources[built.source] = built
-            told = self._state.source_told.get(built.source, -math.inf)
-            due = built.finished or now - told >= _TOKENIZED_EVENT_SECONDS
-            if due:
-                self._state.source_told[built.source] = now
+            self._state.tokenized_at = now
+            due = self._tokenizing.tell(built, now)
         if due:
-            self._event(
-                "tokenized",
-                source=built.source,
-                rows=built.rows,
-                documents=built.documents,
-                tokens=built.tokens,
-                size_bytes=built.size_bytes,
-                shards=built.shards,
-                finished=built.finished,
-            )
+            self._event("tokenized", **fields(built))
 
     def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None) -> None:
         """The state is there. Said at the end of the stage ``restoring``.
@@ -261,7 +138,7 @@ class RunReporter:
             steps = report.step - before
             if first:
                 state.first_step_time = wall
-                self._close_startup_part(now)
+                self._startup.first_step_ends(state.stage, now)
             if state.stage == "compiling":
                 state.stage, state.stage_began = "training", now
             state.last_step, state.last_step_time = report, wall
@@ -273,7 +150,7 @@ class RunReporter:
                 tokens=state.tallies.tokens + self._plan.tokens_before(report.step) - self._plan.tokens_before(report.step - steps),
                 data_wait_seconds=state.tallies.data_wait_seconds + report.data_wait_seconds,
             )
-            startup = dict(state.startup)
+            startup = self._startup.parts
         if first:
             self._event("compiled", step=report.step, **{f"{part}_seconds": seconds for part, seconds in startup.items()})
         if report.step % self._plan.log_every_steps == 0 or report.step >= self._plan.steps:
@@ -363,12 +240,12 @@ class RunReporter:
         """Everything at one moment."""
         with self._lock:
             state = replace(self._state)
-            sources = tuple(self._state.sources.values())
+            sources = self._tokenizing.sources
             step = state.last_step.step if state.last_step else (state.resumed_step or 0)
             tokens_per_second, eta = self._tokens_per_second(), self._eta_seconds(step)
             pace = self._pace
             tallies = replace(state.tallies, step_buckets=pace.buckets, step_seconds=pace.sum_seconds, data_wait_ratio=pace.wait_ratio)
-            startup = StartupSeconds(**state.startup)
+            startup = self._startup.seconds
             health = self._health()
         progress = Progress(
             step=step,
@@ -411,14 +288,8 @@ class RunReporter:
     # Inside, with the lock held.
 
     def _enter(self, stage: Stage, now: float) -> None:
-        if self._state.first_step_time is None:
-            self._close_startup_part(now)
+        self._startup.stage_ends(self._state.stage, now)
         self._state.stage, self._state.stage_began = stage, now
-
-    def _close_startup_part(self, now: float) -> None:
-        part = _STARTUP_PART.get(self._state.stage)
-        if part is not None:
-            self._state.startup[part] = _rounded(self._state.startup.get(part, 0.0) + max(0.0, now - self._state.stage_began))
 
     def _tokens_per_second(self) -> float | None:
         speed = self._pace.steps_per_second
@@ -439,7 +310,10 @@ class RunReporter:
         return tokens_per_second * self._plan.flops_per_token / self._plan.peak_flops_per_second
 
     def _health(self) -> Health:
-        vitals = Vitals(self._state.stage, self._state.stage_began, self._pace.last_ended, self._pace.durations)
+        began = self._state.stage_began
+        if self._state.stage == "tokenizing":
+            began = max(began, self._state.tokenized_at)
+        vitals = Vitals(self._state.stage, began, self._pace.last_ended, self._pace.durations)
         return judge(vitals, self._clock.monotonic(), self._limits)
 
     # Outside, without it: writing a line may block.
