@@ -91,6 +91,7 @@ class Head(Document):
     committed: tuple[CommittedStep, ...] = Field(default=(), description="Committed checkpoints, newest first by (step, epoch).")
     bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
     deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never candidates for a restore.")
+    pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that are kept whatever comes after them.")
 
     @property
     def newest(self) -> CommittedStep | None:

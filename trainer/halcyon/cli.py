@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from halcyon.checkpoint_cli import app as checkpoints_app
+from halcyon.checkpoint_cli import doctor
 from halcyon.data.cli import app as data_app
 from halcyon.tokenizer.cli import app as tokenizer_app
 
@@ -16,8 +18,10 @@ app = typer.Typer(
     help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
 )
 
+app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(tokenizer_app, name="tokenizer")
+app.command()(doctor)
 
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 

@@ -6,16 +6,21 @@ import contextlib
 import hashlib
 import http.server
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from typer.testing import CliRunner
 
 from halcyon.checkpoint import Limits
+from halcyon.cli import app
 from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
+from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, snapshot_of
 
@@ -111,11 +116,12 @@ def test_a_store_that_cannot_be_reached_may_be_tried_again(s3_root: Root) -> Non
 
 
 class _Careless(http.server.BaseHTTPRequestHandler):
-    """An object store without atomic conditions: it ignores them, or compares first and writes later."""
+    """An object store that cannot fence: it ignores conditions, or compares first and writes later, or lists what was there before."""
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
     compares: bool
+    lists: bool
     compared: threading.Barrier
 
     def do_HEAD(self) -> None:
@@ -124,27 +130,41 @@ class _Careless(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "list-type" in self.path:
-            self._answer(200, b'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>')
+            bucket = urlsplit(self.path).path.rstrip("/")
+            keys = [path.removeprefix(f"{bucket}/") for path in sorted(self.objects)] if self.lists else []
+            contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+            body = f'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>'
+            self._answer(200, body.encode())
         else:
-            self._answer(200 if self.path in self.objects else 404, self.objects.get(self.path, b""))
+            body = self.objects.get(self.path)
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            self._answer(404 if body is None else 206 if start else 200, (body or b"")[start:], of=len(body or b""))
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.compares and self._differs():
             self._answer(412, b"")
             return
-        with contextlib.suppress(threading.BrokenBarrierError):
-            self.compared.wait(1)  # as slow as another that comes at the same time
+        try:
+            self.compared.wait(0.3)  # as slow as another that comes at the same time
+        except threading.BrokenBarrierError:
+            self.compared.reset()  # it was alone
         self.objects[self.path] = body
         self._answer(200, b"")
+
+    def do_DELETE(self) -> None:
+        self.objects.pop(self.path, None)
+        self._answer(204, b"")
 
     def _differs(self) -> bool:
         wanted, present = self.headers.get("If-Match"), self.objects.get(self.path)
         forbidden = self.headers.get("If-None-Match") == "*" and present is not None
         return forbidden or (wanted not in (None, '""') and wanted != _etag(present or b""))
 
-    def _answer(self, code: int, body: bytes) -> None:
+    def _answer(self, code: int, body: bytes, of: int = 0) -> None:
         self.send_response(code)
+        if code == 206:
+            self.send_header("Content-Range", f"bytes {of - len(body)}-{of - 1}/{of}")
         self.send_header("ETag", _etag(self.objects.get(self.path, body)))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -159,20 +179,40 @@ def _etag(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-@pytest.fixture(params=[False, True], ids=["ignores", "reads first"])
-def careless_store(request: pytest.FixtureRequest) -> Iterator[str]:
-    handler = type("Handler", (_Careless,), {"objects": {}, "compares": request.param, "compared": threading.Barrier(2)})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@contextlib.contextmanager
+def careless_store(*, compares: bool, lists: bool) -> Iterator[str]:
+    settings = {"objects": {}, "compares": compares, "lists": lists, "compared": threading.Barrier(2)}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Careless,), settings)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def test_a_store_without_atomic_conditions_is_refused(s3_root: Root, careless_store: str) -> None:
-    root = Root(s3_root.spec.model_copy(update={"endpoint": careless_store}), s3_root.folder)
-    with pytest.raises(RootUnusable, match=r"does not honour conditional writes \(\d of 7 went through where one may\)"):
-        open_root(root)
+CREATES = r"does not honour conditional creation \(\d of 7 created the same key, where one may\)"
+OVERWRITES = r"does not honour conditional writes \(\d of 7 went through where one may\)"
+
+
+@pytest.mark.parametrize(
+    ("compares", "lists", "problem"),
+    [(False, True, CREATES), (True, True, CREATES), (True, False, r"lists late \(a key just written is not listed\)")],
+    ids=["ignores", "reads first", "lists late"],
+)
+def test_a_store_that_cannot_fence_is_refused_by_what_it_lacks(s3_root: Root, compares: bool, lists: bool, problem: str) -> None:
+    with careless_store(compares=compares, lists=lists) as endpoint:
+        root = Root(s3_root.spec.model_copy(update={"endpoint": endpoint}), s3_root.folder)
+        with pytest.raises(RootUnusable, match=problem):
+            open_root(root)
+
+
+@pytest.mark.parametrize("compares", [False, True], ids=["ignores", "reads first"])
+def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
+    with careless_store(compares=compares, lists=True) as endpoint:
+        result = CliRunner().invoke(app, ["doctor", s3_root.spec.root, "--endpoint", endpoint], env={"COLUMNS": "400"})
+    assert result.exit_code == ExitCode.ROOT_UNUSABLE
+    assert re.search(CREATES, result.stdout)
+    assert re.search(OVERWRITES, result.stdout)
+    assert result.stdout.count(" yes ") == 2
 
 
 def test_saving_by_steps_and_by_time(file_root: Root) -> None:

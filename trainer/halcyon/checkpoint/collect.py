@@ -17,11 +17,12 @@ A checkpoint in ``HEAD.bad`` keeps its files for whoever looks into it. Keys tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import prefixes
-from halcyon_api.checkpoint_documents import COMMIT_KEY, STEPS_PREFIX, Head
+from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, STEPS_PREFIX, Head, decode_head
 
 
 def delete_checkpoint(store: Store, prefix: str) -> None:
@@ -63,3 +64,32 @@ def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = 
     for prefix in dead:
         delete_checkpoint(store, prefix)
     return dead
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A prefix that holds no checkpoint and never will."""
+
+    path: str
+    why: str
+
+
+def garbage(store: Store) -> tuple[Garbage, ...]:
+    """What anybody may delete from a root, whoever has it: the first and the third kind above.
+
+    What HEAD is deleting is no candidate any more for anybody. What HEAD does not name and does not bear its writer's nonce can never be
+    committed, by the same argument as above: the listing is older than the HEAD that it is held against. Where HEAD is missing or cannot be
+    read nothing is garbage.
+
+    Raises:
+        DamagedDocument: HEAD cannot be read.
+        StoreFailure: The store did not answer.
+    """
+    listed = prefixes(store.list(STEPS_PREFIX) + store.folders(STEPS_PREFIX))
+    data = store.read(HEAD_KEY).data  # after the listing
+    if data is None:
+        return ()
+    head = decode_head(data)
+    being_deleted = tuple(Garbage(path, "its deletion was begun") for path in head.deleting if path in listed)
+    dead = tuple(Garbage(path, "never committed, and its writer has lost the root") for path in orphans(listed, head))
+    return being_deleted + dead

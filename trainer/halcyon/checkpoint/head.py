@@ -53,13 +53,13 @@ def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
 
 
 def with_commit(head: Head, entry: CommittedStep, keep: int) -> Head:
-    """HEAD after a commit: the newest `keep` checkpoints stay, the others' deletion begins.
+    """HEAD after a commit: the newest `keep` checkpoints and those that are pinned stay, the others' deletion begins.
 
     An older checkpoint of the very same step is superseded: it holds the same numbers, and `keep` should mean that many different steps.
     """
-    others = [other for other in head.committed if other.step != entry.step]
+    others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
-    kept = ordered[:keep]
+    kept = [one for number, one in enumerate(ordered) if number < keep or one.path in head.pinned]
     paths = {one.path for one in kept}
     dropped = tuple(one.path for one in head.committed if one.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
@@ -75,6 +75,22 @@ def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
             "bad": (*(one for one in head.bad if one.path not in paths), *bad),
         }
     )
+
+
+def with_pin(head: Head, path: str) -> Head:
+    """HEAD after a checkpoint was pinned: no commit begins its deletion any more.
+
+    Raises:
+        KeyError: HEAD does not list it as committed.
+    """
+    if path not in {one.path for one in head.committed}:
+        raise KeyError(path)
+    return head if path in head.pinned else head.model_copy(update={"pinned": (*head.pinned, path)})
+
+
+def without_pin(head: Head, path: str) -> Head:
+    """HEAD after a pin was taken out: the next commit treats the checkpoint like any other."""
+    return head.model_copy(update={"pinned": tuple(pin for pin in head.pinned if pin != path)})
 
 
 def without_deleted(head: Head, paths: Iterable[str]) -> Head:
@@ -135,6 +151,21 @@ class HeadKeeper:
 
     def _judge(self, data: bytes | None) -> None:
         self.head = see_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)
+
+
+def edit(store: Store, change: Callable[[Head], Head]) -> Head:
+    """Change HEAD from outside, beside whoever has the root: epoch and writer stay, and the writer's next change takes this one up.
+
+    Raises:
+        DamagedDocument: There is no HEAD, or it cannot be read.
+        StoreFailure: The store did not answer.
+    """
+    while True:
+        present = store.read(HEAD_KEY)
+        head = decode_head(present.data or b"")
+        wanted = change(head)
+        if wanted == head or store.swap(HEAD_KEY, encode_head(wanted), present.generation) is not None:
+            return wanted
 
 
 def see_ours(head: Head, epoch: Epoch, writer: str, root: str) -> Head:

@@ -5,20 +5,17 @@ Everything that can refuse the run is looked at before anything is written, so a
 
 from __future__ import annotations
 
-import json
-
+from halcyon.checkpoint.abilities import Contended, demand
 from halcyon.checkpoint.changes import differences, sentence
-from halcyon.checkpoint.failures import StoreFailure, as_exit
+from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
-from halcyon.errors import NoValidCheckpoint, RootUnusable, RunChanged, TrainerExit
+from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, Epoch, Fingerprints, Head, Owner, decode_head, encode_head
 
-PROBE_KEY = "PROBE"
 QUARANTINE_PREFIX = "quarantine/"
 _TRIES = 20
-_CONTENDERS = 6
 
 
 def take_root(
@@ -46,7 +43,10 @@ def take_root(
         if head is not None:
             _expect_same_run(store, head, fingerprints)
         if not probed:
-            probe(store, writer)
+            try:
+                demand(store, writer, fresh=present.data is None)
+            except Contended:
+                raise _contended(store.root) from None
             probed = True
         if loss is not None and present.data is not None:
             store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
@@ -115,41 +115,6 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
         if clauses:
             raise RunChanged(sentence(clauses, entry.step, store.root))
         return
-
-
-def probe(store: Store, nonce: str) -> None:
-    """See that the root can be written and that it tells writers apart: of several that come at the same time, one wins.
-
-    At the same time, because a comparison by a read before the write would pass any test that tries one after the other. The key stays:
-    were it deleted, "must not exist" could come true again under the feet of another process that is probing.
-
-    Raises:
-        RootUnusable: It cannot, or does not.
-        StoreFailure: The store did not answer.
-    """
-    try:
-        for _ in range(_TRIES):
-            before = store.read(PROBE_KEY)
-            winners = store.contend(PROBE_KEY, [_probe(nonce, number) for number in range(_CONTENDERS)], before.generation)
-            late = store.swap(PROBE_KEY, _probe(nonce, _CONTENDERS), before.generation)
-            if winners > 1 or late is not None:
-                raise RootUnusable(
-                    f"checkpoint root {store.root} does not honour conditional writes ({winners + (late is not None)} of "
-                    f"{_CONTENDERS + 1} went through where one may), so two writers could overwrite each other there; choose a store that "
-                    "supports If-Match and If-None-Match"
-                )
-            if winners == 1:
-                return
-            # None won: another process is probing.
-    except StoreFailure as failure:
-        if failure.code == "RESOURCE_EXHAUSTED":
-            raise RootUnusable(str(as_exit(failure, store.root))) from None
-        raise
-    raise _contended(store.root)
-
-
-def _probe(nonce: str, number: int) -> bytes:
-    return json.dumps({"probe": nonce, "write": number}).encode()
 
 
 def same_root_everywhere(store: Store, writer: str) -> str:

@@ -49,6 +49,11 @@ def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
         Damaged: One of the three does not fit the others.
         StoreFailure: The store did not answer.
     """
+    return read_manifest_bytes(store, entry)[1]
+
+
+def read_manifest_bytes(store: Store, entry: CommittedStep) -> tuple[bytes, Manifest]:
+    """Like `read_manifest`, with the bytes that were hashed."""
     data, mark = (store.read(f"{entry.path}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
     if data is None:
         raise Damaged("MANIFEST.json is missing")
@@ -59,7 +64,7 @@ def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
     manifest = _parse(data)
     if (manifest.step, manifest.epoch) != (entry.step, entry.epoch):
         raise Damaged(f"MANIFEST.json is of step {manifest.step}, HEAD says {entry.step}")
-    return manifest
+    return data, manifest
 
 
 def _parse(data: bytes) -> Manifest:

@@ -1,0 +1,185 @@
+"""``halcyon checkpoints`` and ``halcyon doctor`` on real roots, beside a run that goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from halcyon.cli import app
+from halcyon_api.checkpoint_documents import Owner
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, same_bits, template, with_keep
+
+
+def run(root: Root, *words: str) -> Result:
+    """A command on a root; where it is one of S3, with its endpoint."""
+    place = [root.spec.root] if words[0] != "copy" else [root.spec.root, words[1]]
+    rest = words[1:] if words[0] != "copy" else words[2:]
+    endpoint = ["--endpoint", root.spec.endpoint] if root.spec.endpoint else []
+    head = ["doctor"] if words[0] == "doctor" else ["checkpoints", words[0]]
+    return CliRunner().invoke(app, [*head, *place, *rest, *endpoint], env={"COLUMNS": "300"})
+
+
+def words_of(result: Result) -> list[list[str]]:
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def changed(step: int) -> dict[str, jax.Array]:
+    """The state of step 1 with one element of one array another."""
+    arrays: dict[str, Any] = numbers(1)
+    arrays["bias"] = arrays["bias"].copy()
+    arrays["bias"][3] += np.float32(step)
+    return on(mesh(2, 2), arrays)
+
+
+def test_list_says_what_can_be_restored_and_why_the_rest_cannot(root: Root) -> None:
+    fill(with_keep(root, 4), 1, 2, 3)
+    newest = root.folder / root.head["committed"][0]["path"]
+    data = next(path for path in (newest / "data" / "weight").rglob("*") if path.is_file() and path.name != "zarr.json")
+    data.write_bytes(data.read_bytes()[:-1] + b"\0")
+    with open_root(with_keep(root, 4)) as checkpointer:
+        checkpointer.restore(template(mesh(2, 2)))
+    shutil.copytree(newest, root.folder / "steps" / "000000000009.000001.stray-0")
+    listed = run(root, "list")
+    assert listed.exit_code == 0
+    rows = {row[0]: " ".join(row[1:]) for row in words_of(listed) if row}
+    assert rows["2"].endswith("newest")
+    assert "damaged: data/weight/c/" in rows["3"]
+    assert "does not have the hash that the manifest names" in rows["3"]
+    assert rows["steps/000000000009.000001.stray-0/"] == "not committed"
+    document = json.loads(run(root, "list", "--json").stdout)
+    assert [entry["step"] for entry in document["head"]["committed"]] == [2, 1]
+
+
+def test_show_names_every_array(root: Root) -> None:
+    fill(root, 7)
+    shown = run(root, "show")
+    assert shown.exit_code == 0
+    assert "56 sequences, 3,584 tokens seen" in shown.stdout
+    rows = {row[0]: row[1:] for row in words_of(shown) if row}
+    assert rows["weight"][:3] == ["float32", "16", "8"]
+    assert rows["half"][0] == "bfloat16"
+    assert rows.keys() >= numbers(7).keys()
+    missing = run(root, "show", "--step", "8")
+    assert missing.exit_code == ExitCode.BAD_CONFIGURATION
+    assert missing.stderr.endswith("has no checkpoint of step 8; there are 7\n")
+
+
+def test_verify_reads_every_byte(root: Root) -> None:
+    fill(root, 1, 2)
+    assert run(root, "verify", "--all").exit_code == 0
+    older = root.folder / root.head["committed"][1]["path"] / "data" / "half" / "zarr.json"
+    older.write_bytes(older.read_bytes() + b" ")
+    assert run(root, "verify").exit_code == 0
+    result = run(root, "verify", "--all")
+    assert result.exit_code == ExitCode.FAILURE
+    assert "step 1: 1 problems" in result.stdout
+    assert "data/half/zarr.json has" in result.stdout
+
+
+def test_diff_names_the_arrays_and_how_much(root: Root) -> None:
+    fill(root, 1, make=lambda step: on(mesh(2, 2), numbers(step)))
+    fill(root, 2, make=changed)
+    same = run(root, "diff", "1", "1")
+    assert (same.exit_code, "bit for bit" in same.stdout) == (0, True)
+    result = run(root, "diff", "1", "2")
+    assert result.exit_code == ExitCode.FAILURE
+    rows = [row for row in words_of(result) if row and row[0] in numbers(0)]
+    assert rows == [["bias", "values", "1", "of", "8", "2"]]
+
+
+def test_diff_of_other_chunks_and_other_arrays(root: Root) -> None:
+    fill(root, 1)
+    arrays = {name: jax.device_put(array) for name, array in numbers(1).items() if name != "flags"}
+    arrays["scale"] = arrays["scale"][None]
+    fill(root, 2, make=lambda step: arrays)
+    rows = {row[0]: " ".join(row[1:]) for row in words_of(run(root, "diff", "1", "2")) if row}
+    assert rows["flags"] == "only in the first"
+    assert rows["scale"] == "shape [] in the first, [1] in the second"
+    assert not rows.keys() & {"bias", "weight", "half", "counts"}  # the same numbers, however they were split
+
+
+def test_a_pinned_checkpoint_outlives_the_saves_of_a_run_that_goes_on(root: Root) -> None:
+    with open_root(with_keep(root, 2), epoch=epoch(3)) as checkpointer:
+
+        def save(*steps: int) -> list[int]:
+            for step in steps:
+                checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
+                checkpointer.finish()
+            return [entry["step"] for entry in root.head["committed"]]
+
+        assert save(1, 2) == [2, 1]
+        assert run(root, "pin", "--step", "1").exit_code == 0
+        assert save(3, 4, 5) == [5, 4, 1]
+        assert "pinned" in next(" ".join(row) for row in words_of(run(root, "list")) if row and row[0] == "1")
+        assert run(root, "verify", "--step", "1").exit_code == 0
+        assert run(root, "unpin", "--step", "1").exit_code == 0
+        assert save(6) == [6, 5]
+    assert root.head["epoch"] == {"attempt": 3, "restart": 0}
+
+
+def test_gc_spares_what_the_present_writer_is_writing(root: Root) -> None:
+    fill(root, 1, 2)
+    steps = root.folder / "steps"
+    dead, alive = steps / "000000000003.000001.dead-0", steps / f"000000000003.000001.{root.head['writer']}-9"
+    for folder in (dead, alive):
+        shutil.copytree(root.folder / root.head["committed"][0]["path"], folder)
+    tried = run(root, "gc", "--dry-run")
+    assert "steps/000000000003.000001.dead-0/" in tried.stdout
+    assert dead.exists()
+    assert run(root, "gc").exit_code == 0
+    assert not any(path.is_file() for path in dead.rglob("*"))
+    assert alive.exists()
+    assert run(root, "verify", "--all").exit_code == 0
+
+
+def test_a_copy_is_a_root_that_another_run_goes_on_from(root: Root, tmp_path: Path) -> None:
+    fill(root, 1, 2, epoch=epoch(5))
+    copy = Root(CheckpointSpec(root=f"file://{tmp_path}/copy"), tmp_path / "copy")
+    result = run(root, "copy", copy.spec.root, "--step", "1", "--run", "elsewhere/other")
+    assert result.exit_code == 0, result.stderr
+    assert run(copy, "verify", "--all").exit_code == 0
+    with open_root(copy, owner=Owner(namespace="elsewhere", name="other"), epoch=epoch(1)) as checkpointer:
+        restored = checkpointer.restore(template(mesh(1, 1)))
+        assert restored is not None
+        assert same_bits(restored.state, numbers(1))
+        checkpointer.save(2, on(mesh(2, 2), numbers(2)), position(2))
+        checkpointer.finish()
+    again = run(root, "copy", copy.spec.root)
+    assert again.exit_code == ExitCode.ROOT_TAKEN
+    assert "holds checkpoints already" in again.stderr
+
+
+def test_a_damaged_checkpoint_is_not_copied(root: Root, tmp_path: Path) -> None:
+    fill(root, 1)
+    file = root.folder / root.head["committed"][0]["path"] / "data" / "half" / "zarr.json"
+    file.write_bytes(file.read_bytes()[:-1])
+    result = run(root, "copy", f"file://{tmp_path}/copy")
+    assert result.exit_code == ExitCode.NO_VALID_CHECKPOINT
+    assert not (tmp_path / "copy" / "HEAD").exists()
+
+
+def test_doctor_finds_nothing_missing_and_leaves_nothing(root: Root) -> None:
+    result = run(root, "doctor")
+    assert result.exit_code == 0, result.stdout
+    assert [row[-2] for row in words_of(result) if row and row[-1].isdigit()] == ["yes"] * 4
+    assert {path.name for path in root.files()} <= {"PROBE", "LOCK"}
+
+
+@pytest.mark.parametrize("command", ["list", "show", "verify", "pin"])
+def test_an_empty_root_is_told_in_one_sentence(file_root: Root, command: str) -> None:
+    result = run(file_root, command)
+    text = result.stdout + result.stderr
+    assert "no checkpoint" in text
+    assert "Traceback" not in text
+    wrong = CliRunner().invoke(app, ["checkpoints", command, "ftp://host/root"])
+    assert wrong.exit_code == ExitCode.BAD_CONFIGURATION
+    assert wrong.stderr.count("\n") == 1

@@ -1,0 +1,110 @@
+"""A checkpoint root as a terminal shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from halcyon.checkpoint.abilities import Ability
+from halcyon.checkpoint.collect import Garbage
+from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
+from halcyon.checkpoint.inspection import Listing
+from halcyon_api.checkpoint_documents import CommittedStep
+
+
+def listing_view(listing: Listing, now: datetime) -> RenderableType:
+    """All that lies in a root: what may be restored, newest first, then what may not, and why."""
+    if listing.head is None:
+        return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
+    head = listing.head
+    table = Table("step", "epoch", "saved", "size", "state", box=SIMPLE_HEAD)
+    for number, entry in enumerate(listing.committed):
+        words = ["newest"] if number == 0 else []
+        words += ["pinned"] if entry.path in head.pinned else []
+        table.add_row(str(entry.step), str(entry.epoch), age(entry.time, now), decimal(entry.size_bytes), Text(", ".join(words), "green"))
+    for bad in listing.bad:
+        table.add_row(str(bad.step), "", "", "", Text(f"damaged: {bad.reason}", "red"))
+    for path in listing.unfinished:
+        state = "being deleted" if path in head.deleting else "not committed"
+        table.add_row(Text(path, "dim"), "", "", "", Text(state, "dim"))
+    title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
+    loss = [Text(f"{listing.head_damage}: this is what the checkpoints themselves tell", "red")] if listing.head_damage else []
+    return Group(title, *loss, table)
+
+
+def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
+    """One checkpoint: who made it, where in the data it is, and its arrays."""
+    manifest, entry = checkpoint.manifest, checkpoint.entry
+    facts = Table.grid(padding=(0, 2))
+    position = manifest.data_position
+    mesh = ", ".join(f"{axis} {size}" for axis, size in manifest.mesh.items())
+    for name, value in (
+        ("step", f"{manifest.step:,}"),
+        ("run", f"{manifest.owner.namespace}/{manifest.owner.name}"),
+        ("epoch", str(manifest.epoch)),
+        ("saved", manifest.time),
+        ("data", f"{position.sequences:,} sequences, {position.tokens:,} tokens seen"),
+        ("seed", str(manifest.seed)),
+        ("written by", f"{manifest.process_count} processes, mesh {mesh}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
+        ("size", f"{decimal(entry.size_bytes)} in {len(manifest.files):,} files below {entry.path}"),
+        ("manifest", entry.manifest_sha256),
+    ):
+        facts.add_row(Text(name, "bold"), value)
+    table = Table("array", "type", "shape", "chunk", "size", box=SIMPLE_HEAD)
+    for leaf in manifest.leaves:
+        names = leaf.axes or ("",) * len(leaf.shape)
+        shape = " ".join(f"{name} {size}".strip() for name, size in zip(names, leaf.shape, strict=True))
+        chunk = " x ".join(map(str, leaf.chunk_shape)) if leaf.chunk_shape != leaf.shape else ""
+        table.add_row(leaf.path, leaf.dtype, shape, chunk, decimal(checkpoint.size_bytes(leaf)))
+    return Group(facts, table)
+
+
+def damage_view(entry: CommittedStep, damages: Sequence[str]) -> RenderableType:
+    """What is wrong with a checkpoint, or that nothing is."""
+    if not damages:
+        return Text(f"step {entry.step}: every byte is what was written ({decimal(entry.size_bytes)})", "green")
+    return Group(Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages))
+
+
+def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
+    """The arrays that differ between two checkpoints."""
+    table = Table("array", "what differs", "elements", "largest difference", box=SIMPLE_HEAD)
+    for one in differences:
+        counts = f"{one.elements:,} of {one.of:,}" if one.of else ""
+        table.add_row(one.path, one.what, counts, f"{one.largest:.6g}" if one.of else "")
+    return table if table.row_count else Text("every array is the same, bit for bit", "green")
+
+
+def garbage_view(found: Sequence[Garbage], *, deleted: bool) -> RenderableType:
+    """What was, or would be, deleted."""
+    if not found:
+        return Text("nothing to delete")
+    table = Table("deleted" if deleted else "would be deleted", "why", box=SIMPLE_HEAD)
+    for one in found:
+        table.add_row(one.path, one.why)
+    return table
+
+
+def abilities_view(root: str, abilities: Sequence[Ability]) -> RenderableType:
+    """What a store can do, one line each."""
+    table = Table(root, "", "ms", box=SIMPLE_HEAD)
+    for ability in abilities:
+        verdict = Text("yes", "green") if ability.problem is None else Text(ability.problem, "red")
+        table.add_row(ability.name, verdict, f"{1000 * ability.seconds:.0f}")
+    return table
+
+
+def age(time: str, now: datetime) -> str:
+    """How long ago, in the unit that fits."""
+    seconds = int((now - datetime.fromisoformat(time)).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{max(0, seconds)} s ago"
