@@ -7,18 +7,13 @@ the ledger does not exist, and a builder that another one has replaced finds out
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, encode
+from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.shards import ShardBuilder, Tokenized, digest_of, files_of
 from halcyon.data.sources import Piece
 from halcyon.errors import BadConfiguration
@@ -52,21 +47,21 @@ class SourceBuild:
     Args:
         name: The source's name.
         store: The cache's root.
-        job: What all its pieces have in common.
+        job: What all its pieces have in common; the pool has it.
         shard_tokens: A shard is closed after the piece with which it has so many tokens.
-        workers: Processes; 0: one for each processor.
-        report: Is told after every piece.
+        pool: Where pieces are tokenized.
+        report: Is told after every piece; what it raises ends the build.
     """
 
     name: str
     store: Store
     job: work.Job
     shard_tokens: int
-    workers: int
+    pool: TokenizerPool
     report: Callable[[Built], object]
 
-    def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Ledger:
-        """Go on from the ledger to the end of the pieces. Returns the finished ledger.
+    def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Iterator[Ledger]:
+        """Go on from the ledger to the end of the pieces. Yields the ledger after every commit, at last the finished one.
 
         Args:
             ledger: What is there; `pieces` begin after its last row.
@@ -78,20 +73,21 @@ class SourceBuild:
             Replaced: Another builder has taken over.
         """
         shard = ShardBuilder()
-        count = self.workers or os.cpu_count() or 1
-        with _tokenizer_pool(self.job, 1 if text_bytes < SMALL_BYTES else count) as tokenized:
-            for part in tokenized(pieces):
-                shard.add(part)
-                if shard.tokens >= self.shard_tokens:
-                    ledger = self._commit(ledger, shard.take())
-                self._report(ledger, shard)
+        for part in self.pool.tokenized(self.job, pieces, in_processes=text_bytes >= SMALL_BYTES):
+            shard.add(part)
+            full = shard.tokens >= self.shard_tokens
+            if full:
+                ledger = self._commit(ledger, shard.take())
+            self._report(ledger, shard)
+            if full:
+                yield ledger
         if shard.parts:
             ledger = self._commit(ledger, shard.take())
         if ledger.tokens == 0:
             raise BadConfiguration(f"{self.job.where}: all its documents are empty; give it some text")
         ledger = self._swap(ledger, ledger.model_copy(update={"finished": True}))
         self._report(ledger, shard)
-        return ledger
+        yield ledger
 
     def _commit(self, ledger: Ledger, shard: Tokenized) -> Ledger:
         files = files_of(shard)
@@ -131,34 +127,3 @@ class SourceBuild:
                 finished=ledger.finished,
             )
         )
-
-
-@contextmanager
-def _tokenizer_pool(job: work.Job, workers: int) -> Iterator[Callable[[Iterator[Piece]], Iterator[Tokenized]]]:
-    """A function from pieces to tokens in the same order; with one worker in this process, else in processes of their own."""
-    if workers == 1:
-        worker = work.Worker(job)
-        yield lambda pieces: map(worker, pieces)
-        return
-    # Not forked from this process: it has threads, and soon a device.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=work.begin, initargs=(job,)) as pool:
-        try:
-            yield lambda pieces: _in_order(pool, pieces, in_flight=workers + 2)
-        except BrokenProcessPool:
-            raise BadConfiguration(
-                f"{job.where}: a tokenizing process was killed, most likely for memory; give the pod more, or set data.cache.workers lower"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _in_order(pool: ProcessPoolExecutor, pieces: Iterator[Piece], *, in_flight: int) -> Iterator[Tokenized]:
-    """Results in the order of the pieces, with a bounded number of pieces and results held in memory."""
-    waiting: deque[Future[Tokenized]] = deque()
-    for piece in pieces:
-        waiting.append(pool.submit(work.tokenize, piece))
-        if len(waiting) >= in_flight:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

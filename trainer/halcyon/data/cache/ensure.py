@@ -1,6 +1,7 @@
 """Has the token caches of a run ready: finds them, waits for whoever builds them, or builds them.
 
-All hosts of a run come here at the same time, each on its own. The first that writes the lock builds, the others wait for the ledgers. What
+All hosts of a run come here at the same time, each on its own. The first that writes the lock builds, the others wait for the ledgers (and
+whoever may begin before they are whole is told of every one that is looked at, see `background`). What
 is found must be what the run asks for: another tokenizer, another format or a changed file is refused with what differs, for to go on would
 move data under the run, and to rebuild would do so in silence.
 """
@@ -11,8 +12,9 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
+from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.errors import BadConfiguration, DamagedData
@@ -39,11 +42,15 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Caches:
-    """Finished caches, and the tokenizer that made them."""
+    """Caches, and the tokenizer that makes them."""
 
     tokenizer: TokenizerDefinition
     ledgers: Mapping[str, Ledger]
-    """By the source's name."""
+    """By the source's name; those that have been begun."""
+
+    def finished(self, data: DataSpec) -> bool:
+        """Whether the caches of all sources are whole."""
+        return all((ledger := self.ledgers.get(source.name)) is not None and ledger.finished for source in data.sources)
 
 
 @dataclass
@@ -57,7 +64,11 @@ class CacheKeeper:
         access: How sources are reached.
         fetch: Reads a whole file, for tokenizers.
         name: A name that no other process has.
-        report: Is told how far a build is.
+        report: Is told how far a build is. What it raises ends the build.
+        run: The run that this process belongs to; empty: none.
+        told: Is told of the caches whenever they are looked at, and after every shard of a build.
+        background: Something waits for the first shards of every source while the rest is built: all sources grow together, each by its
+            weight, rather than one after the other.
         clock: Seconds, monotonic.
         pause: Waits for so many seconds.
     """
@@ -69,10 +80,15 @@ class CacheKeeper:
     fetch: Callable[[str], bytes]
     name: str
     report: Callable[[Built], object] = lambda built: None
+    run: str = ""
+    told: Callable[[Caches], object] = lambda caches: None
+    background: bool = False
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
     _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
+    _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
+    _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
 
     def ensure(self) -> Caches:
         """The caches, built if they are not there.
@@ -81,41 +97,82 @@ class CacheKeeper:
             BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
             TrainerExit: The caches' root does not answer, or is full.
         """
-        try:
-            builder = Builder(self.store, self.name, clock=self.clock)
-            while (caches := self._find()) is None:
+        with self._told():
+            builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
+            while (caches := self._find()) is None or not caches.finished(self.data):
                 if builder.elected():
-                    with builder:
+                    with builder, self._told():
                         self._build()
                 else:
                     self.pause(_POLL_SECONDS)
             return caches
+
+    def look(self) -> Caches | None:
+        """The caches as they are, perhaps not whole; None where there are none. Builds nothing.
+
+        Raises:
+            BadConfiguration, TrainerExit: See `ensure`.
+        """
+        with self._told():
+            return self._find()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except StoreFailure as failure:
             raise as_exit(failure, self.store.root, what="spec.data.cache.root: the token cache") from failure
 
     def _find(self) -> Caches | None:
-        definition = self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
+        definition = self._tokenizer()
         if definition is None:
             return None
         ledgers = {source.name: self._ledger(source, definition) for source in self.data.sources}
-        found = {name: ledger for name, ledger in ledgers.items() if ledger is not None and ledger.finished}
-        return Caches(definition, found) if len(found) == len(ledgers) else None
+        caches = Caches(definition, {name: ledger for name, ledger in ledgers.items() if ledger is not None})
+        self.told(caches)
+        return caches
 
     def _build(self) -> None:
-        definition = self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
-        if definition is None:
-            definition = self._keep_tokenizer(self._train_tokenizer())
-        for source in self.data.sources:
-            ledger = self._ledger(source, definition) or self._begin(source, definition)
-            if not ledger.finished:
-                try:
-                    self._build_source(source, definition, ledger)
-                except Replaced:
-                    return  # whoever it was goes on; look again
+        definition = self._tokenizer() or self._keep_tokenizer(self._train_tokenizer())
+        ledgers = {source.name: self._ledger(source, definition) or self._begin(source, definition) for source in self.data.sources}
+        jobs = {source.name: self._job(source, definition, ledgers[source.name]) for source in self.data.sources}
+        with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.background) as pool:
+            growing = {
+                source.name: self._growing(source, jobs[source.name], ledgers[source.name], pool)
+                for source in self.data.sources
+                if not ledgers[source.name].finished
+            }
+            try:
+                while growing:
+                    name = self._next(growing, ledgers)
+                    ledger = next(growing[name], None)
+                    if ledger is None:
+                        del growing[name]
+                    else:
+                        ledgers[name] = ledger
+                        self.told(Caches(definition, dict(ledgers)))
+            except Replaced:
+                return  # whoever it was goes on; look again
+            finally:
+                for source in growing.values():
+                    source.close()
 
-    def _build_source(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> None:
+    def _next(self, growing: Mapping[str, object], ledgers: Mapping[str, Ledger]) -> str:
+        """Which source is built next, up to its next commit."""
+        if not self.background:
+            return next(iter(growing))
+        weights = {source.name: source.weight or 0.0 for source in self.data.sources}
+        least = min((weight for weight in weights.values() if weight > 0), default=1.0)
+        return min(growing, key=lambda name: ledgers[name].tokens / (weights[name] or least))
+
+    def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
         files = self._listed(source)
-        job = work.Job(
+        build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self.report)
+        rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows)
+        yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
+
+    def _job(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> work.Job:
+        return work.Job(
             tokenizer=definition,
             format=source.format,
             where=_where(source),
@@ -124,10 +181,6 @@ class CacheKeeper:
             token_type=ledger.token_type,
             weight_type=ledger.weight_type,
         )
-        cache = self.data.cache
-        build = SourceBuild(source.name, self.store, job, cache.shard_tokens, cache.workers, self.report)
-        rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows)
-        build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
 
     def _begin(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger:
         largest = load(definition).vocab_size - 1
@@ -135,7 +188,7 @@ class CacheKeeper:
             identity=identity(source, definition.fingerprint, work.FORMAT_VERSION),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
             weight_type=_weight_type(source),
-            files=_hashed(self._listed(source)),
+            files=self._hashed(source),
         )
 
     def _ledger(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger | None:
@@ -143,6 +196,8 @@ class CacheKeeper:
         content = self.store.read(f"{source.name}/{LEDGER_KEY}").data
         if content is None:
             return None
+        if (seen := self._seen.get(source.name)) is not None and seen[0] == content:
+            return seen[1]
         try:
             ledger = decode(content)
         except DamagedLedger as damage:
@@ -152,9 +207,15 @@ class CacheKeeper:
         if differing:
             raise BadConfiguration(f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {mend}")
         changed = changed_file(_entries(self._listed(source)), ledger.files)
-        if changed is not None and (changed := changed_file(_hashed(self._listed(source)), ledger.files)):
+        if changed is not None and (changed := changed_file(self._hashed(source), ledger.files)):
             raise BadConfiguration(f"{_where(source)}: {changed}, since its token cache was built; {mend}")
+        self._seen[source.name] = (content, ledger)
         return ledger
+
+    def _hashed(self, source: DataSourceSpec) -> tuple[FileEntry, ...]:
+        if source.name not in self._entries:
+            self._entries[source.name] = _hashed(self._listed(source))
+        return self._entries[source.name]
 
     def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
         if source.name not in self._files:
@@ -162,6 +223,10 @@ class CacheKeeper:
         return self._files[source.name]
 
     # Tokenizers
+
+    def _tokenizer(self) -> TokenizerDefinition | None:
+        """None: it has yet to be trained."""
+        return self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
 
     def _resolved_tokenizer(self) -> TokenizerDefinition:
         if self._definition is None:

@@ -1,4 +1,4 @@
-"""Tokens at any offset of a finished cache, verified block by block.
+"""Tokens at any offset of a cache, verified block by block. A cache may grow while it is read: what is there never changes.
 
 On a file system a shard is mapped into memory, and every block is checked when it is touched for the first time. From an object store the
 blocks that a batch needs and that are not at hand are fetched by one round of parallel requests, neighbours together, checked, and kept
@@ -169,13 +169,25 @@ class FetchedBlocks:
             done += count
 
 
+@dataclass(frozen=True)
+class _There:
+    """The shards that are there, and where in the stream each begins, and at last where it ends: int64 [shards + 1]."""
+
+    shards: tuple[ShardEntry, ...]
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> _There:
+        return cls(ledger.shards, np.concatenate([[0], np.cumsum([shard.tokens for shard in ledger.shards], dtype=np.int64)]))
+
+
 class TokenReader:
     """Random access to the token stream of a source: all shards, one after the other.
 
     Args:
         store: The cache's root.
         name: Name of the source.
-        ledger: Its finished ledger.
+        ledger: Its ledger; `grow` takes later ones.
         memory: Where blocks from an object store are kept.
     """
 
@@ -184,16 +196,36 @@ class TokenReader:
         self._folder = store.folder
         self._memory = memory
         self._name = name
-        self._ledger = ledger
         self.token_type = np.dtype(ledger.token_type).newbyteorder("<")
         self.weight_type = None if ledger.weight_type is None else np.dtype(ledger.weight_type).newbyteorder("<")
-        self.tokens = ledger.tokens
-        self.documents = ledger.documents
-        self._starts = np.concatenate([[0], np.cumsum([shard.tokens for shard in ledger.shards], dtype=np.int64)])
-        total = self.tokens * self.token_type.itemsize
-        self._fetch_blocks = _LARGE_FETCH_BLOCKS if total <= memory.size_bytes else 1
         self._files: dict[tuple[int, str], Blocks] = {}
         self._lock = threading.Lock()
+        self._there = _There.of(ledger)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are there."""
+        return int(self._there.starts[-1])
+
+    @property
+    def documents(self) -> int:
+        """Documents that are there."""
+        return sum(shard.documents for shard in self._there.shards)
+
+    def grow(self, ledger: Ledger) -> None:
+        """Take the shards of a later state of the same ledger. Other threads may read meanwhile.
+
+        Raises:
+            DamagedData: The shards so far are not in it.
+        """
+        before = self._there.shards
+        if ledger.shards[: len(before)] != before:
+            raise DamagedData(
+                f"spec.data.cache.root: the token cache {self._store.root}/{self._name} was made anew while a run read it; start the run "
+                "again"
+            )
+        if len(ledger.shards) > len(before):
+            self._there = _There.of(ledger)
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The tokens of spans [start, start + length) of the stream, one after the other.
@@ -210,24 +242,26 @@ class TokenReader:
 
     def document_ends(self) -> np.ndarray:
         """Where each document of the stream ends: int64 [documents]."""
-        ends = np.empty(self.documents, np.int64)
+        there = self._there
+        ends = np.empty(sum(shard.documents for shard in there.shards), np.int64)
         done = 0
-        for index, shard in enumerate(self._ledger.shards):
+        for index, shard in enumerate(there.shards):
             part = ends[done : done + shard.documents]
             blocks = self._blocks(index, ENDS)
             size = shard.documents * END_TYPE.itemsize
             if size:
                 blocks.require([(0, size)])
                 blocks.copy(0, part.view(np.uint8))
-            part += self._starts[index]
+            part += there.starts[index]
             done += shard.documents
         return ends
 
     def origins(self) -> np.ndarray:
         """File (its number in the ledger) and row there of each document: int64 [documents, 2]."""
-        origins = np.empty((self.documents, 2), np.int64)
+        there = self._there
+        origins = np.empty((sum(shard.documents for shard in there.shards), 2), np.int64)
         done = 0
-        for index, shard in enumerate(self._ledger.shards):
+        for index, shard in enumerate(there.shards):
             part = origins[done : done + shard.documents].reshape(-1).view(np.uint8)
             blocks = self._blocks(index, ORIGINS)
             if len(part):
@@ -244,12 +278,13 @@ class TokenReader:
         size = dtype.itemsize
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         parts: dict[int, list[tuple[int, int, int]]] = {}
-        shards = np.searchsorted(self._starts, starts, side="right") - 1
+        begins = self._there.starts
+        shards = np.searchsorted(begins, starts, side="right") - 1
         for shard, start, length, offset in zip(shards.tolist(), starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False):
             while length > 0:
-                inside = min(length, int(self._starts[shard + 1]) - start)
+                inside = min(length, int(begins[shard + 1]) - start)
                 if inside > 0:
-                    local = (start - int(self._starts[shard])) * size
+                    local = (start - int(begins[shard])) * size
                     parts.setdefault(shard, []).append((local, local + inside * size, offset * size))
                 start, length, offset, shard = start + inside, length - inside, offset + inside, shard + 1
         for shard, spans in parts.items():
@@ -263,7 +298,7 @@ class TokenReader:
         with self._lock:
             found = self._files.get((index, kind))
         if found is None:
-            found = self._open(self._ledger.shards[index], kind)
+            found = self._open(self._there.shards[index], kind)
             with self._lock:
                 found = self._files.setdefault((index, kind), found)
         return found
@@ -286,7 +321,8 @@ class TokenReader:
         file = ShardFile(f"{shard.path}{kind}", sizes[kind], checks)
         if self._folder is not None:
             return MappedBlocks(file, self._folder / file.key)
-        return FetchedBlocks(file, self._store.read_ranges, self._memory, self._fetch_blocks)
+        fits = self.tokens * self.token_type.itemsize <= self._memory.size_bytes
+        return FetchedBlocks(file, self._store.read_ranges, self._memory, _LARGE_FETCH_BLOCKS if fits else 1)
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

@@ -80,17 +80,24 @@ def _joined(arrays: list[np.ndarray], dtype: str) -> np.ndarray:
     return np.concatenate(arrays).astype(dtype) if arrays else np.empty(0, dtype)
 
 
-_worker: Worker | None = None
+_jobs: tuple[Job, ...] = ()
+_workers: dict[int, Worker] = {}
 
 
-def begin(job: Job) -> None:
-    """Make this process ready, once; it ends with the process that started it, however that ends."""
-    global _worker
+def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
+    """Make this process ready, once; it ends with the process that started it, however that ends.
+
+    Args:
+        jobs: Of all sources whose pieces it may be given.
+        niceness: How far it stands back behind other processes.
+    """
+    global _jobs
     # One processor is this worker's share: the fast encoder would start a thread for each.
     os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     keep_freed_memory()
+    os.nice(niceness)
     threading.Thread(target=_leave_with_parent, name="halcyon-parent-watch", daemon=True).start()
-    _worker = Worker(job)
+    _jobs = jobs
 
 
 def _leave_with_parent() -> None:
@@ -100,7 +107,9 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def tokenize(piece: Piece) -> Tokenized:
-    """The documents of a piece, in a process that `begin` has made ready."""
-    assert _worker is not None  # noqa: S101 - the pool calls `begin` first
-    return _worker(piece)
+def tokenize(number: int, piece: Piece) -> Tokenized:
+    """The documents of a piece of the source whose job has this number, in a process that `begin` has made ready."""
+    worker = _workers.get(number)
+    if worker is None:
+        worker = _workers[number] = Worker(_jobs[number])
+    return worker(piece)
