@@ -1,6 +1,7 @@
 """What it costs to know which sequence comes when: permutation, block order, mixture, seek, and laying documents out.
 
-Nothing is read; the sources of the seek are pretended, 10**12 tokens of them. The shortest of several runs each.
+Nothing is read; the sources of the seek are pretended, 10**12 tokens of them. The shortest of several runs each, but the median for a seek:
+a first one is always by a data set built anew.
 
     python tests/bench/bench_order.py [--documents 10000000]
 """
@@ -10,19 +11,22 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from halcyon.data.layout import BestFit, Pack
+from halcyon.data.dataset import Dataset, SourceData
+from halcyon.data.layout import BestFit, Concatenate, Pack
 from halcyon.data.mixture import Mixture
-from halcyon.data.order import Order, Permutation, build_order
+from halcyon.data.order import Permutation, build_order
 from halcyon.data.schedule import Schedule
 from halcyon.data.split import split_sequences
-from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
+from halcyon.tokenizer import BYTE, load
+from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec
 from halcyon_api.spec.trainer import TrainerStageSpec
 
 LENGTH = 4096
+TOKENIZER = load(BYTE)
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
@@ -50,41 +54,56 @@ def permuting() -> None:
     print(f"split of 2**48: {best_seconds(lambda: split.training_sequences(ranks)) / count * 1e9:.1f} ns/index")
 
 
+def pretended(sources: int, spec: OrderSpec) -> Dataset:
+    """A data set of 10**12 tokens that nobody has asked for anything yet: four lengths of sequences, two stages of weights."""
+    sizes = [int(size) for size in np.random.default_rng(0).dirichlet(np.ones(sources)) * (10**12 / LENGTH) + 1]
+    names = [f"source-{number}" for number in range(sources)]
+    stages = [TrainerStageSpec(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
+    schedule = Schedule(steps=240_000, batch_size=1024, sequence_length=LENGTH // 8, stages=stages)
+    weights = [(0, [float(size) for size in sizes]), (schedule.positions_before(100_000), [1.0] * len(sizes))]
+    data: list[SourceData] = []
+    for name, size in zip(names, sizes, strict=True):
+        split = split_sequences(size, 0.01)
+        order = build_order(spec, sequences=split.training, seed=0, source=name)
+        data.append(SourceData(name, NoTokens(), Concatenate(size * (LENGTH + 1), LENGTH), split, order, split.training, {}))
+    return Dataset(data, TOKENIZER, schedule, Mixture(names, sizes, weights))
+
+
+class NoTokens:
+    """Nothing is read."""
+
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+        raise NotImplementedError
+
+
 def seeking() -> None:
-    """From the run document's numbers to the sequences of a step, everything built anew."""
-    for sources in (2, 8, 64):
-        sizes = [int(size) for size in np.random.default_rng(0).dirichlet(np.ones(sources)) * (10**12 / LENGTH) + 1]
-        names = [f"source-{number}" for number in range(sources)]
-        stages = [TrainerStageSpec(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
-
-        def build(names: list[str] = names, sizes: list[int] = sizes, stages: list[TrainerStageSpec] = stages) -> tuple[Schedule, Mixture]:
-            schedule = Schedule(steps=240_000, batch_size=1024, sequence_length=LENGTH // 8, stages=stages)
-            weights = [(0, [float(size) for size in sizes]), (schedule.positions_before(100_000), [1.0] * len(sizes))]
-            return schedule, Mixture(names, sizes, weights)
-
-        schedule, mixture = build()
-        orders = [
-            (split, Order(sequences=split.training, seed=0, source=name))
-            for split, name in zip((split_sequences(size, 0.01) for size in sizes), names, strict=True)
-        ]
-        far = iter(range(239_000, 0, -1_000))
-
-        def seek(schedule: Schedule = schedule, mixture: Mixture = mixture, orders: list = orders, far: Iterator[int] = far) -> None:
-            positions, _ = schedule.positions(next(far))
-            taken, ranks = mixture.locate(positions)
-            for source in np.unique(taken):
-                split, order = orders[source]
-                split.training_sequences(order(ranks[taken == source]))
-
-        print(
-            f"10**12 tokens in {sources:2} sources, batch 1024: seek to a far step {best_seconds(seek, 21) * 1e3:.2f} ms, "
-            f"after building schedule and mixture in {best_seconds(build) * 1e3:.2f} ms"
-        )
-        mixture = Mixture(names, sizes, [(0, [float(size) for size in sizes])])
-        steps = iter(range(10**6))
-        warm = best_seconds(lambda mixture=mixture, steps=steps: mixture.locate(next(steps) * 1024 + np.arange(1024)), 41)
-        many = best_seconds(lambda mixture=mixture: mixture.locate(10**7 + np.arange(200_000)), 3) / 200_000
-        print(f"    next batch of 1024: {warm * 1e6:.0f} us at best; 200,000 positions at once: {many * 1e9:.0f} ns each")
+    """Which sequences a far step takes: by a data set that has never been asked, and by one that was asked for another step."""
+    far = iter(range(239_000, 0, -1_000))
+    for kind, spec in (("random", OrderSpec(random=RandomOrderSpec())), ("blocks", OrderSpec(blocks=BlockOrderSpec()))):
+        for sources in (2, 8, 64):
+            building, cold, warm = [], [], []
+            for _ in range(15):
+                began = time.perf_counter()
+                dataset = pretended(sources, spec)
+                built = time.perf_counter()
+                dataset.train_rows(next(far))
+                found = time.perf_counter()
+                dataset.train_rows(next(far) + 500)
+                warm.append(time.perf_counter() - found)
+                cold.append(found - built)
+                building.append(built - began)
+            far = iter(range(239_000, 0, -1_000))
+            told = ", ".join(
+                f"{what} {np.median(seconds) * 1e3:.2f} ms (most {max(seconds) * 1e3:.2f})"
+                for what, seconds in (("first seek", cold), ("next seek", warm), ("building", building))
+            )
+            print(f"10**12 tokens in {sources:2} sources, batch 1024, order {kind}: {told}")
+    mixture = pretended(8, OrderSpec(random=RandomOrderSpec())).mixture
+    many = best_seconds(lambda: mixture.locate(10**7 + np.arange(200_000)), 3) / 200_000
+    print(f"200,000 positions of 8 sources at once: {many * 1e9:.0f} ns each")
 
 
 def laying_out(documents: int) -> None:

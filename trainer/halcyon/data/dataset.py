@@ -18,7 +18,8 @@ import numpy as np
 from halcyon.data.examples import Examples, examples_of
 from halcyon.data.layout import Layout
 from halcyon.data.mixture import Mixture
-from halcyon.data.order import Order
+from halcyon.data.order import Order, answered
+from halcyon.data.order.grouping import groups
 from halcyon.data.schedule import Schedule
 from halcyon.data.split import Split, spread
 from halcyon.tokenizer import Tokenizer
@@ -58,7 +59,11 @@ class SourceData:
 
     def training_sequences(self, turns: np.ndarray) -> np.ndarray:
         """The sequences at turns of the endless training order: int64, same shape."""
-        return self.split.training_sequences(spread(self.order(turns), chosen=self.used, total=self.split.training))
+        return self.ranked_sequences(self.order(turns))
+
+    def ranked_sequences(self, ranks: np.ndarray) -> np.ndarray:
+        """The sequences at ranks, 0 to ``used - 1``, among those that are used: int64, same shape."""
+        return self.split.training_sequences(spread(ranks, chosen=self.used, total=self.split.training))
 
     def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Token windows [n, length + 1] of (parts of) sequences, their lengths [n], and the tokens' loss weights."""
@@ -154,11 +159,17 @@ class Dataset:
         source = np.full(len(positions), NO_SOURCE, np.int32)
         sequence = np.zeros(len(positions), np.int64)
         source[inside], turns = self.mixture.locate(positions[inside])
-        for index, data in enumerate(self.sources):
-            here = source == index
-            if here.any():
-                sequence[here] = data.training_sequences(turns[here[inside]])
+        sequence[inside] = self._sequences(source[inside], turns)
         return Rows(source, sequence, parts, self.schedule.sequence_length(step))
+
+    def _sequences(self, source: np.ndarray, turns: np.ndarray) -> np.ndarray:
+        """The sequences at turns of their sources: int64 [n]."""
+        sequences = np.empty_like(turns)
+        shares = list(groups(source))
+        ranks = answered([self.sources[index].order.asking(turns[here]) for index, here in shares])
+        for (index, here), mine in zip(shares, ranks, strict=True):
+            sequences[here] = self.sources[index].ranked_sequences(mine)
+        return sequences
 
     def validation_batches(self, batches: int, batch_size: int) -> list[Rows]:
         """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``.

@@ -15,6 +15,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.together import Asking, Question, answered
 
 
 class BlockPermutation:
@@ -30,16 +31,15 @@ class BlockPermutation:
     def __init__(self, size: int, key: bytes, *, block_size: int, window_blocks: int) -> None:
         self.size = size
         self.block_size = block_size
+        self._window_blocks = window_blocks
         self.window_size = block_size * window_blocks
         """Elements of a full window."""
         self._key = key
         blocks = -(-size // block_size)
         self._blocks = Permutation(blocks, key + b"/blocks")
-        # As if all blocks were full: where the short block ends, and where its window ends.
         self._missing = blocks * block_size - size
-        short = int(self._blocks.inverse(blocks - 1))
-        self._short_end = (short + 1) * block_size
-        self._short_window_end = min(blocks, (short // window_blocks + 1) * window_blocks) * block_size
+        self._short: tuple[int, int] | None = None
+        """As if all blocks were full: where the short block ends, and where its window ends. Known once somebody asks."""
         # A batch lies in one window, or across a border.
         self._window = lru_cache(maxsize=4)(self._draw)
 
@@ -49,24 +49,33 @@ class BlockPermutation:
         Raises:
             IndexError: A place is outside ``[0, size)``.
         """
-        shape, places = np.shape(places), np.asarray(places, np.int64).reshape(-1)
+        return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
+
+    def asking(self, places: np.ndarray) -> Asking:
+        """The same as a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
-        windows = self._as_if_full(places, self._short_window_end) // self.window_size
+        if self._short is None:
+            last_block = np.array([self._blocks.size - 1])
+            place = int((yield Question(self._blocks, last_block, inverse=True))[0])
+            window_end = min(self._blocks.size, (place // self._window_blocks + 1) * self._window_blocks)
+            self._short = (place + 1) * self.block_size, window_end * self.block_size
+        short_end, short_window_end = self._short
+        windows = self._as_if_full(places, short_window_end) // self.window_size
         shuffled = np.empty_like(places)
         for window, inside in groups(windows):
-            first, permutation = self._window(window)
-            shuffled[inside] = first + permutation(places[inside] - first)
-        blocks, inner = np.divmod(self._as_if_full(shuffled, self._short_end), self.block_size)
-        return (self._blocks(blocks) * self.block_size + inner).reshape(shape)
+            first, permutation = self._window(window, short_window_end)
+            shuffled[inside] = first + (yield Question(permutation, places[inside] - first))
+        blocks, inner = np.divmod(self._as_if_full(shuffled, short_end), self.block_size)
+        return (yield Question(self._blocks, blocks)) * self.block_size + inner
 
     def _as_if_full(self, places: np.ndarray, short_end: int) -> np.ndarray:
         """Where places would be if the short block, or window, that ends at ``short_end`` lacked nothing."""
         return places + np.where(places >= short_end - self._missing, self._missing, 0)
 
-    def _draw(self, window: int) -> tuple[int, Permutation]:
+    def _draw(self, window: int, short_window_end: int) -> tuple[int, Permutation]:
         """Where a window begins, and its own permutation."""
         first, end = window * self.window_size, (window + 1) * self.window_size
-        first -= self._missing if first >= self._short_window_end else 0
-        end -= self._missing if end >= self._short_window_end else 0
+        first -= self._missing if first >= short_window_end else 0
+        end -= self._missing if end >= short_window_end else 0
         return first, Permutation(min(end, self.size) - first, self._key + f"/windows/{window}".encode())

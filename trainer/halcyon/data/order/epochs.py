@@ -7,7 +7,6 @@ goes or is renamed disturbs this one's order in no way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +14,8 @@ import numpy as np
 from halcyon.data.order.blocks import BlockPermutation
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.together import Asking, Question, answered
+from halcyon.data.order.windows import WindowPermutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
 
@@ -27,19 +28,41 @@ class Order:
         source: Name of the source.
         shuffle: False: every epoch in the order of the text.
         blocks: Shuffle blocks of neighbours, and inside windows of blocks, rather than everything at once.
+        window: Shuffle inside windows of so many neighbours.
     """
 
-    def __init__(self, *, sequences: int, seed: int, source: str, shuffle: bool = True, blocks: BlockOrderSpec | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        sequences: int,
+        seed: int,
+        source: str,
+        shuffle: bool = True,
+        blocks: BlockOrderSpec | None = None,
+        window: int | None = None,
+    ) -> None:
         self.sequences = sequences
         self._seed = seed
         self._source = source
         self._shuffle = shuffle
         self._blocks = blocks
+        self._window = window
         # Two epochs are in use at once where a batch lies across their border.
         self._epoch_order = lru_cache(maxsize=2)(self._draw)
 
+    @property
+    def settled(self) -> int:
+        """So many positions from the first on keep their ranks, however many sequences come after these."""
+        if not self._shuffle:
+            return self.sequences
+        return 0 if self._window is None else self.sequences // self._window * self._window
+
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The ranks, 0 to n - 1, at positions of the run: int64, same shape."""
+        return answered([self.asking(positions)])[0]
+
+    def asking(self, positions: np.ndarray) -> Asking:
+        """The same as a call, for `answered`, which asks the permutations of many orders together."""
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:
             raise IndexError("a position is below 0")
@@ -49,11 +72,17 @@ class Order:
         flat = places.reshape(-1)
         ranks = np.empty_like(flat)
         for epoch, inside in groups(epochs):
-            ranks[inside] = self._epoch_order(epoch)(flat[inside])
+            order = self._epoch_order(epoch)
+            if isinstance(order, BlockPermutation | WindowPermutation):
+                ranks[inside] = yield from order.asking(flat[inside])
+            else:
+                ranks[inside] = yield Question(order, flat[inside])
         return ranks.reshape(places.shape)
 
-    def _draw(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+    def _draw(self, epoch: int) -> Permutation | BlockPermutation | WindowPermutation:
         key = f"halcyon/order/1/{self._seed}/{self._source}/{epoch}".encode()
+        if self._window is not None:
+            return WindowPermutation(self.sequences, key, window_size=self._window)
         if self._blocks is None:
             return Permutation(self.sequences, key)
         return BlockPermutation(self.sequences, key, block_size=self._blocks.block_sequences, window_blocks=self._blocks.window_blocks)
@@ -61,4 +90,5 @@ class Order:
 
 def build_order(spec: OrderSpec, *, sequences: int, seed: int, source: str) -> Order:
     """The order that ``spec.data.order`` asks for, of ``sequences`` training sequences of the source of that name."""
-    return Order(sequences=sequences, seed=seed, source=source, shuffle=spec.sequential is None, blocks=spec.blocks)
+    window = None if spec.windows is None else spec.windows.sequences
+    return Order(sequences=sequences, seed=seed, source=source, shuffle=spec.sequential is None, blocks=spec.blocks, window=window)

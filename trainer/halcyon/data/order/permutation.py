@@ -14,6 +14,7 @@ Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); 
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,19 @@ _WALKED_TOGETHER = 2**17
 """So many numbers are put through again together: enough that the last, short passes cost little, few enough to stay in the cache."""
 
 
+class Cipher(NamedTuple):
+    """What decides a network. Scalars and [8] for one permutation; with one more axis, [n], for numbers of different ones."""
+
+    low_bits: np.ndarray | np.uint64
+    """Bits of the lower half."""
+    low_mask: np.ndarray | np.uint64
+    low_cut: np.ndarray | np.uint64
+    """Where a digest is cut for the lower half."""
+    high_cut: np.ndarray | np.uint64
+    round_keys: np.ndarray
+    """uint64 [8]."""
+
+
 class Permutation:
     """A permutation of ``[0, size)``, drawn by ``key``.
 
@@ -44,10 +58,15 @@ class Permutation:
             raise ValueError(f"a permutation has 1 to 2**62 elements, not {size}")
         self.size = size
         bits = max(MIN_BITS, (size - 1).bit_length())
-        self._low_bits = np.uint64(bits // 2)
-        self._cuts = (np.uint64(64 - bits // 2), np.uint64(64 - (bits - bits // 2)))
-        self._low_mask = np.uint64((1 << (bits // 2)) - 1)
-        self._round_keys = np.frombuffer(hashlib.shake_256(key).digest(8 * ROUNDS), "<u8").astype(np.uint64)
+        self.is_walked = size > 1 << MIN_BITS
+        """Whether numbers go through the network one by one; smaller sets are permuted as a whole."""
+        self.cipher = Cipher(
+            low_bits=np.uint64(bits // 2),
+            low_mask=np.uint64((1 << (bits // 2)) - 1),
+            low_cut=np.uint64(64 - bits // 2),
+            high_cut=np.uint64(64 - (bits - bits // 2)),
+            round_keys=np.frombuffer(hashlib.shake_256(key).digest(8 * ROUNDS), "<u8").astype(np.uint64),
+        )
 
     def __call__(self, indices: np.ndarray | int) -> np.ndarray:
         """The elements at ``indices``: int64, same shape.
@@ -69,17 +88,17 @@ class Permutation:
         numbers = np.asarray(numbers, np.int64)
         if numbers.size and (numbers.min() < 0 or numbers.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
-        if self.size <= 1 << MIN_BITS:
+        if not self.is_walked:
             return self._small(rounds)[numbers]
         walked = numbers.astype(np.uint64, order="C").reshape(-1)  # a copy
         size = np.uint64(self.size)
         for first in range(0, walked.size, _WALKED_TOGETHER):
             part = walked[first : first + _WALKED_TOGETHER]
-            self._network(part, rounds)
+            pass_through(part, self.cipher, rounds)
             outside = np.flatnonzero(part >= size)
             again = part[outside]
             while again.size:
-                self._network(again, rounds)
+                pass_through(again, self.cipher, rounds)
                 part[outside] = again  # those still outside are written over by their next pass
                 still = np.flatnonzero(again >= size)
                 outside, again = outside[still], again[still]
@@ -88,7 +107,7 @@ class Permutation:
     def _small(self, rounds: range) -> np.ndarray:
         """All elements of a set so small that most passes would fall outside it: int64 [size]."""
         passed = np.arange(1 << MIN_BITS, dtype=np.uint64)
-        self._network(passed, rounds)
+        pass_through(passed, self.cipher, rounds)
         following = passed.tolist()
         elements: list[int] = []
         for element in following[: self.size]:
@@ -98,22 +117,31 @@ class Permutation:
             elements.append(inside)
         return np.array(elements, np.int64)
 
-    def _network(self, numbers: np.ndarray, rounds: range) -> None:
-        """One pass of all rounds, in place."""
-        buffers = np.empty((3, min(_CHUNK, numbers.size)), np.uint64)
-        for first in range(0, numbers.size, _CHUNK):
-            high = numbers[first : first + _CHUNK]
-            low, digest, folded = buffers[:, : high.size]
-            np.bitwise_and(high, self._low_mask, out=low)
-            high >>= self._low_bits
-            for turn in rounds:
-                changed, other = (low, high) if turn % 2 == 0 else (high, low)
-                np.add(other, self._round_keys[turn], out=digest)
-                digest *= _MULTIPLIERS[0]
-                np.right_shift(digest, _FOLD, out=folded)
-                digest ^= folded
-                digest *= _MULTIPLIERS[1]
-                digest >>= self._cuts[turn % 2]
-                changed ^= digest
-            high <<= self._low_bits
-            high |= low
+
+def pass_through(numbers: np.ndarray, cipher: Cipher, rounds: range) -> None:
+    """One pass of all rounds, in place.
+
+    Args:
+        numbers: uint64 [n].
+        cipher: Of one permutation; or of a permutation for each number, which should be few enough to stay in the cache.
+        rounds: All rounds forwards, or backwards for the inverse.
+    """
+    chunk = _CHUNK if cipher.round_keys.ndim == 1 else max(1, numbers.size)
+    buffers = np.empty((3, min(chunk, numbers.size)), np.uint64)
+    cuts = (cipher.low_cut, cipher.high_cut)
+    for first in range(0, numbers.size, chunk):
+        high = numbers[first : first + chunk]
+        low, digest, folded = buffers[:, : high.size]
+        np.bitwise_and(high, cipher.low_mask, out=low)
+        high >>= cipher.low_bits
+        for turn in rounds:
+            changed, other = (low, high) if turn % 2 == 0 else (high, low)
+            np.add(other, cipher.round_keys[turn], out=digest)
+            digest *= _MULTIPLIERS[0]
+            np.right_shift(digest, _FOLD, out=folded)
+            digest ^= folded
+            digest *= _MULTIPLIERS[1]
+            digest >>= cuts[turn % 2]
+            changed ^= digest
+        high <<= cipher.low_bits
+        high |= low

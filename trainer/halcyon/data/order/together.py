@@ -1,0 +1,96 @@
+"""Many permutations asked at the same time.
+
+A step takes a few sequences of each of many sources, and each source has a permutation of its own. To put sixteen numbers through one costs
+as much as to put a thousand through it, nearly all of it the calls themselves; so the numbers of all sources go through together, each with
+its own permutation's keys. What asks is a generator, which yields a question and is sent the answer: an order need not know who else is
+asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from halcyon.data.order.permutation import ROUNDS, Cipher, Permutation, pass_through
+
+_FEW = 2048
+"""A question of more numbers than this is cheaper alone: keys of their own for all of them would no longer stay in the cache."""
+_TOGETHER = 16384
+
+
+class Question(NamedTuple):
+    """Which elements are at these indices, or, the other way round, at which indices are these elements?"""
+
+    permutation: Permutation
+    numbers: np.ndarray
+    """int64 [n]."""
+    inverse: bool = False
+
+
+Asking = Generator[Question, np.ndarray, np.ndarray]
+"""Yields questions, is sent their answers, returns its own result."""
+
+
+def answered(asking: Sequence[Asking]) -> list[np.ndarray]:
+    """What each of them returns; the questions that they have at the same time are answered together."""
+    results: dict[int, np.ndarray] = {}
+    answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(asking)))
+    while answers:
+        questions: dict[int, Question] = {}
+        for number, answer in answers.items():
+            try:
+                questions[number] = next(asking[number]) if answer is None else asking[number].send(answer)
+            except StopIteration as end:
+                results[number] = end.value
+        answers = dict(zip(questions, answer_all(list(questions.values())), strict=True))
+    return [results[number] for number in range(len(asking))]
+
+
+def answer_all(questions: Sequence[Question]) -> list[np.ndarray]:
+    """The answers, int64 of the numbers' lengths, the same as if each permutation had been asked alone.
+
+    Raises:
+        IndexError: A number is outside its permutation.
+    """
+    answers: dict[int, np.ndarray] = {}
+    for inverse in (False, True):
+        few = [at for at, one in enumerate(questions) if one.inverse is inverse and len(one.numbers) <= _FEW and one.permutation.is_walked]
+        if len(few) > 1:
+            answers |= zip(few, _together([questions[at] for at in few], inverse=inverse), strict=True)
+    for at, (permutation, numbers, inverse) in enumerate(questions):
+        if at not in answers:
+            answers[at] = permutation.inverse(numbers) if inverse else permutation(numbers)
+    return [answers[at] for at in range(len(questions))]
+
+
+def _together(questions: Sequence[Question], *, inverse: bool) -> list[np.ndarray]:
+    counts = np.array([len(question.numbers) for question in questions])
+    owners = np.repeat(np.arange(len(questions)), counts)
+    sizes = np.array([question.permutation.size for question in questions], np.uint64)
+    ciphers = _stacked([question.permutation.cipher for question in questions])
+    walked = np.concatenate([question.numbers for question in questions]).astype(np.uint64)  # what is below 0 becomes very large
+    rounds = range(ROUNDS)[::-1] if inverse else range(ROUNDS)
+    outside = np.flatnonzero(walked >= sizes[owners])
+    if len(outside):
+        raise IndexError(f"an index is outside [0, {sizes[owners[outside[0]]]})")
+    for first in range(0, len(walked), _TOGETHER):
+        part, whose = walked[first : first + _TOGETHER], owners[first : first + _TOGETHER]
+        left = np.arange(len(part))
+        again = part.copy()
+        while len(left):
+            pass_through(again, _chosen(ciphers, whose[left]), rounds)
+            part[left] = again  # those still outside are written over by their next pass
+            still = np.flatnonzero(again >= sizes[whose[left]])
+            left, again = left[still], again[still]
+    return np.split(walked.view(np.int64), np.cumsum(counts)[:-1])
+
+
+def _stacked(ciphers: Sequence[Cipher]) -> Cipher:
+    """Ciphers of many permutations: every field an array whose last axis counts permutations."""
+    return Cipher(*(np.stack(fields, axis=-1) for fields in zip(*ciphers, strict=True)))
+
+
+def _chosen(ciphers: Cipher, whose: np.ndarray) -> Cipher:
+    return Cipher(*(np.take(field, whose, axis=-1) for field in ciphers))

@@ -1,0 +1,54 @@
+"""A permutation that looks at no more than one window of the text at a time: windows in their order, a random order inside each.
+
+A window is so many neighbours. Where a full window's elements go depends on its number and the key alone, never on how much text comes
+after it, so training can begin while that text is still being tokenized. The last window of an epoch has what is left.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from halcyon.data.order.grouping import groups
+from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.together import Asking, Question, answered
+
+
+class WindowPermutation:
+    """A permutation of ``[0, size)`` inside windows, drawn by ``key``.
+
+    Args:
+        size: Number of elements.
+        key: Any bytes. Equal keys give equal permutations.
+        window_size: Elements of a window; the last window may have fewer.
+    """
+
+    def __init__(self, size: int, key: bytes, *, window_size: int) -> None:
+        self.size = size
+        self.window_size = window_size
+        self._key = key
+        # A batch lies in one window, or across a border.
+        self._window = lru_cache(maxsize=4)(self._draw)
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """The elements at places: int64, same shape.
+
+        Raises:
+            IndexError: A place is outside ``[0, size)``.
+        """
+        return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
+
+    def asking(self, places: np.ndarray) -> Asking:
+        """The same as a call, for `answered`; places are int64 [n]."""
+        if places.size and (places.min() < 0 or places.max() >= self.size):
+            raise IndexError(f"an index is outside [0, {self.size})")
+        elements = np.empty_like(places)
+        for window, inside in groups(places // self.window_size):
+            first = window * self.window_size
+            elements[inside] = first + (yield Question(self._window(window), places[inside] - first))
+        return elements
+
+    def _draw(self, window: int) -> Permutation:
+        size = min(self.window_size, self.size - window * self.window_size)
+        return Permutation(size, self._key + f"/windows/{window}".encode())
