@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,11 +16,15 @@ from halcyon.errors import TrainerExit
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from halcyon.context import Context
 
 app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
 
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
+_WIDE = 200
+"""Characters of a line where there is no terminal."""
 Root = Annotated[str | None, typer.Option(help="The run's checkpoint root instead of spec.checkpoint.root: its caches are below it.")]
 
 
@@ -31,7 +36,7 @@ def build(document: Document, checkpoint_root: Root = None) -> None:
 
     from halcyon.data.cache.build import Built
     from halcyon.data.open import ensure_caches
-    from halcyon.data.show import source_table, speed_words
+    from halcyon.data.overview import source_table, speed_words
 
     with _told(document):
         spec = _context(document, checkpoint_root).run.spec
@@ -54,49 +59,87 @@ def build(document: Document, checkpoint_root: Root = None) -> None:
 @app.command()
 def show(
     document: Document,
-    step: Annotated[int, typer.Option(min=0, help="The step, counted from 0.")] = 0,
-    rows: Annotated[str, typer.Option(help="Which rows of the batch, such as 3 or 0:4.")] = "0:4",
+    step: Annotated[int, typer.Option(min=1, help="The step, as the log counts it.")] = 1,
+    rows: Annotated[
+        str | None, typer.Option(help="Which rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.")
+    ] = None,
     host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host reads.")] = None,
+    text: Annotated[bool, typer.Option(help="Print the text, or only which documents it is from.")] = True,
     checkpoint_root: Root = None,
 ) -> None:
-    """Print the examples of a step: source, documents, text; what does not count in the loss is struck through."""
+    """Print what a step trains on: its sources, documents and text; what does not count in the loss is struck through."""
     import numpy as np
-    from rich.console import Console
+    from rich.text import Text
 
     from halcyon.data.open import dataset_of, ensure_caches
     from halcyon.data.show import step_view
     from halcyon.data.trace import rows_of_host
 
+    picked = _slice(("0:4" if text else ":") if rows is None else rows)
     with _told(document):
         context = _context(document, checkpoint_root)
         spec = context.run.spec
+        if step > spec.trainer.steps:
+            raise typer.BadParameter(f"the run has {spec.trainer.steps} steps, not {step}", param_hint="--step")
+        if host is not None and host >= context.topology.processes:
+            raise typer.BadParameter(f"the run has {context.topology.processes} hosts, counted from 0, not {host}", param_hint="--host")
         store, caches = ensure_caches(spec, process=f"show/{time.time_ns()}")
         dataset = dataset_of(spec, store, caches)
-        chosen = np.arange(dataset.schedule.batch_size(step))
+        chosen = np.arange(dataset.schedule.batch_size(step - 1))
         if host is not None:
             mesh, topology = context.mesh, context.topology
             chosen = rows_of_host(
                 len(chosen), spec.trainer.microbatches, mesh.data_parallelism, mesh.tensor, topology.devices_per_host, host
             )
-        begin, _, end = rows.partition(":")
-        picked = chosen[int(begin or 0) : (int(end) if end else None) if ":" in rows else int(begin) + 1]
-        console = Console()
-        for part in step_view(dataset, caches.ledgers, step, picked):
-            console.print(part)
+        if not len(chosen[picked]):
+            raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
+        console = _console()
+        for part in step_view(dataset, caches.ledgers, step, chosen[picked], text=text):
+            console.print(part, soft_wrap=isinstance(part, Text))
 
 
 @app.command()
-def stats(document: Document, checkpoint_root: Root = None) -> None:
+def stats(
+    document: Document,
+    plot: Annotated[Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")] = None,
+    checkpoint_root: Root = None,
+) -> None:
     """Print what the sources of a run hold, how often each is seen, and how long its documents are."""
-    from rich.console import Console
-
     from halcyon.data.open import dataset_of, ensure_caches
-    from halcyon.data.show import stats_view
+    from halcyon.data.overview import overview, picture, stats_view
+    from halcyon.data.picture import write_picture
 
+    if plot is not None and plot.suffix != ".svg":
+        raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with _told(document):
         spec = _context(document, checkpoint_root).run.spec
         store, caches = ensure_caches(spec, process=f"stats/{time.time_ns()}")
-        Console().print(stats_view(dataset_of(spec, store, caches), caches.ledgers, spec.trainer.steps))
+        steps = spec.trainer.steps
+        found = overview(dataset_of(spec, store, caches), caches.ledgers, steps)
+        _console().print(stats_view(found, caches.ledgers, steps))
+        if plot is not None:
+            write_picture(picture(found, steps), plot)
+
+
+def _console() -> Console:
+    """A console as wide as the terminal; wide enough for any table where the output goes elsewhere."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
+def _slice(words: str) -> slice:
+    """Rows as they are given on the command line, of which there are at least one.
+
+    Raises:
+        BadParameter: They are none.
+    """
+    found = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
+    if found is None:
+        raise typer.BadParameter(f"{words!r} names no rows; give one such as 3, some such as 0:4, or : for all", param_hint="--rows")
+    begin, end, one = (None if part in (None, "") else int(part) for part in found.groups())
+    return slice(begin, end) if one is None else slice(one, one + 1)
 
 
 def _context(document: Path, checkpoint_root: str | None) -> Context:

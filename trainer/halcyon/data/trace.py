@@ -12,6 +12,7 @@ from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import NO_SOURCE, Dataset, Rows
 from halcyon.data.layout import split_at_documents
+from halcyon.data.layout.spans import document_spans
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Excerpt:
     """Its row in that file."""
     offset: int
     """First position of the excerpt in the row."""
+    begin: int
+    """Its first token, counted in the document."""
     tokens: int
     """Tokens of the excerpt."""
 
@@ -53,9 +56,12 @@ class Origins:
             spans = spans.cut(rows.part, rows.length)
         pieces, documents = split_at_documents(spans, self._ends)
         found: list[Excerpt] = []
-        for number, offset, length in zip(documents.tolist(), pieces.offset.tolist(), pieces.length.tolist(), strict=True):
+        begins = pieces.start - document_spans(self._ends, documents)[0]
+        for number, offset, begin, length in zip(
+            *(each.tolist() for each in (documents, pieces.offset, begins, pieces.length)), strict=True
+        ):
             file, row = (int(value) for value in self._origins[number])
-            found.append(Excerpt(number, self._files[file] if file >= 0 else "", row, offset, length))
+            found.append(Excerpt(number, self._files[file] if file >= 0 else "", row, offset, begin, length))
         return found
 
 

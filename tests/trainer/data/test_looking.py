@@ -1,0 +1,176 @@
+"""What a person sees of a run's data is what the run trains on."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from halcyon.data.cli import app
+from halcyon.data.dataset import Dataset
+from halcyon.data.open import open_dataset
+from halcyon.data.overview import lengths_of
+from halcyon.tokenizer import BYTE, load
+from halcyon_api.training_run import load_run
+
+STEPS = 30
+BATCH = 8
+ORIGIN = re.compile(r" *(\d+)  tokens (\d+) to (\d+) of document (\d+): (\S+), row (\d+) \((\S+) count\)")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of two sources and of three sizes of batches, on two hosts."""
+    for name, files in (("poems", 6), ("proofs", 3)):
+        (tmp_path / name).mkdir()
+        for number in range(files):
+            (tmp_path / name / f"{number}.txt").write_text("".join(f"{name} {number}, line {line}.\n" for line in range(20 + 30 * number)))
+    (tmp_path / "poems" / "5.txt").write_text("\x1b[31mred alert\x07\x9b" * 9)
+    document: dict[str, Any] = {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": "looked-at"},
+        "spec": {
+            "accelerator": {"type": "cpu", "topology": "2x1"},
+            "model": {"llama": {"layers": 1, "hiddenSize": 8, "intermediateSize": 8, "heads": 1, "kvHeads": 1}},
+            "data": {
+                "sources": [
+                    {"name": name, "text": {"paths": [str(tmp_path / name)]}, "weight": weight}
+                    for name, weight in (("poems", 3), ("proofs", 1))
+                ],
+                "cache": {"workers": 1},
+            },
+            "trainer": {
+                "steps": STEPS,
+                "batchSize": BATCH,
+                "sequenceLength": 32,
+                "stages": [{"fromStep": 10, "batchSize": 16}, {"fromStep": 20, "sequenceLength": 64}],
+            },
+            "checkpoint": {"root": f"file://{tmp_path}/root"},
+        },
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def look(*arguments: str | Path) -> str:
+    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def refused(*arguments: str | Path) -> str:
+    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert found.exit_code not in (0, 1), found.output
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", found.output).split())
+
+
+def dataset_of(run: Path) -> Dataset:
+    return open_dataset(load_run(run).spec)
+
+
+@pytest.mark.parametrize("step", [1, 10, 11, 20, 21, 30])
+def test_a_step_of_the_log_is_traced_to_its_documents_in_one_command(run: Path, step: int) -> None:
+    """Before, at and after a change of sizes: the files' own bytes are the tokens of the batch that the loop calls ``step - 1``."""
+    shown = look("show", run, "--step", step, "--no-text")
+    dataset, tokenizer = dataset_of(run), load(BYTE)
+    rows = dataset.train_rows(step - 1)
+    examples = dataset.examples(rows)
+    head, *parts = re.split(r"(?m)^row (?=\d+: )", shown)
+    assert f"Step {step} of {STEPS}: {len(rows)} sequences of {rows.length} tokens" in head
+    for index, name in enumerate(("poems", "proofs")):
+        assert re.search(rf"{name} +{(rows.source == index).sum()} ", head)
+    assert len(parts) == len(rows)
+    for row, part in enumerate(parts):
+        heading, *origins = part.strip().splitlines()
+        source = dataset.sources[int(rows.source[row])].name
+        assert heading.startswith(f"{row}: source {source}, sequence {int(rows.sequence[row])}")
+        assert f"{examples.weights[row].sum():g} of {rows.length} targets count" in heading
+        found: list[int] = []
+        for line in origins:
+            match = ORIGIN.fullmatch(line)
+            assert match is not None, line
+            offset, first, last, _, file, number, counted = match.groups()
+            content = Path(file).read_bytes()
+            tokens = [tokenizer.bos_id, *content, tokenizer.eos_id]
+            assert (Path(file).parent.name, number, int(offset)) == (source, "0", len(found))
+            weights = examples.weights[row][max(0, len(found) - 1) :][: int(last) - int(first) + (1 if found else 0)]
+            assert float(counted) == weights.sum()
+            found += tokens[int(first) : int(last) + 1]
+        counts = examples.weights[row] > 0
+        assert np.array_equal(np.array(found[:-1])[: counts.sum()], examples.tokens[row][: min(len(found) - 1, counts.sum())])
+        assert np.array_equal(np.array(found[1:]), examples.targets[row][: len(found) - 1])
+
+
+def test_parts_of_a_long_sequence_are_told(run: Path) -> None:
+    assert ", part 1 of 2, " in look("show", run, "--no-text")
+    assert ", part " not in look("show", run, "--step", STEPS, "--no-text")
+
+
+def test_the_text_is_shown_and_cannot_steer_the_terminal(run: Path) -> None:
+    dataset = dataset_of(run)
+    shown = "".join(look("show", run, "--step", step, "--rows", ":") for step in range(1, 31, 4))
+    assert re.search(r"poems \d, line \d+\.", shown)
+    assert "proofs" in shown
+    assert "␛[31mred alert␇" in shown
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+    assert "<|bos|>" in shown or all(name not in shown for name in dataset.tokenizer.special_tokens)
+
+
+def test_hosts_share_a_batch(run: Path) -> None:
+    rows = [re.findall(r"(?m)^row (\d+): ", look("show", run, "--no-text", "--host", host)) for host in (0, 1)]
+    assert sorted(map(int, rows[0] + rows[1])) == list(range(BATCH))
+    assert len(rows[0]) == len(rows[1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [("3", [3]), ("0:2", [0, 1]), ("6:", [6, 7]), (":2", [0, 1]), (":", list(range(BATCH))), ("6:99", [6, 7])]
+)
+def test_rows_may_be_chosen(run: Path, rows: str, expected: list[int]) -> None:
+    assert list(map(int, re.findall(r"(?m)^row (\d+): ", look("show", run, "--no-text", "--rows", rows)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("show", "--rows", "some"), "'some' names no rows; give one such as 3, some such as 0:4, or : for all"),
+        (("show", "--rows", "8:"), "8: is none of the 8 rows, counted from 0"),
+        (("show", "--step", "31"), "the run has 30 steps, not 31"),
+        (("show", "--step", "0"), "Input should be greater than or equal to 1"),
+        (("show", "--host", "2"), "the run has 2 hosts, counted from 0, not 2"),
+        (("stats", "--plot", "stats.png"), "stats.png is drawn as SVG, so its name must end in .svg"),
+        (("stats", "--plot", "/nowhere/stats.svg"), "/nowhere/stats.svg cannot be written: No such file or directory; give --plot another"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(run: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    assert sentence in refused(arguments[0], run, *arguments[1:])
+
+
+def test_a_picture_holds_every_source_and_its_counts(run: Path, tmp_path: Path) -> None:
+    printed = look("stats", run, "--plot", tmp_path / "stats.svg")
+    root = ET.parse(tmp_path / "stats.svg").getroot()  # noqa: S314 - our own file
+    drawn = " ".join(" ".join(root.itertext()).replace("\xa0", " ").split())
+    dataset = dataset_of(run)
+    epochs = dataset.mixture.epochs(dataset.schedule.positions_before(STEPS))
+    for index, source in enumerate(dataset.sources):
+        contents = dataset.description["sources"][source.name]
+        for text in (" ".join(printed.split()), drawn):
+            assert f"{source.name} {contents['tokens']:,} " in text
+            assert f" {epochs[index]:.3f} " in text
+            assert f"Tokens of a document, {source.name}: {contents['documents']:,} documents" in text
+    content = (tmp_path / "stats.svg").read_text()
+    assert re.findall(r"(?:https?:|url\(\"?)(?!//www\.w3\.org/2000/svg)(?!#)", content) == [], "it asks nobody for anything"
+
+
+def test_a_histogram_counts_every_document_once() -> None:
+    for lengths in (np.array([0, 1, 1, 2, 5]), np.array([7]), np.random.default_rng(0).integers(1, 10**6, 10_000)):
+        found = lengths_of(lengths)
+        assert found.counts.sum() == len(lengths)
+        assert (found.low, found.high) == (max(1, lengths.min()), max(2, lengths.max()))

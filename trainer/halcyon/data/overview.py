@@ -1,0 +1,153 @@
+"""What the sources of a run hold and how often they are seen: counted once, shown on a terminal or as a picture in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from halcyon.data.cache.build import Built
+from halcyon.data.cache.ledger import Ledger
+from halcyon.data.cache.reader import TokenReader
+from halcyon.data.dataset import Dataset
+from halcyon.data.layout import LayoutReport
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_BINS = 48
+_BAR_WIDTH = 30
+_HISTOGRAM_LINES = 3
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long documents are, in tokens, on a logarithmic scale."""
+
+    counts: np.ndarray
+    """Documents of each bin: int64 [bins]."""
+    low: int
+    high: int
+    quantiles: tuple[float, float, float]
+    """Below which 5 %, half and 95 % of the documents are."""
+    mean: float
+
+
+@dataclass(frozen=True)
+class SourceOverview:
+    """One source."""
+
+    name: str
+    documents: int
+    tokens: int
+    lengths: Lengths | None
+    """None where the documents are not known."""
+    sequences: int
+    """Sequences, held-out ones included."""
+    held_out: int
+    used: int
+    """Training sequences of an epoch."""
+    epochs: float
+    """How often they have been seen at the run's end."""
+    share: float
+    """Of the run's sequences."""
+    layout: LayoutReport
+
+
+def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> list[SourceOverview]:
+    """Count. ``steps`` are those of the run."""
+    end = dataset.schedule.positions_before(steps)
+    epochs, counts = dataset.mixture.epochs(end), dataset.mixture.ranks(end)
+    return [
+        SourceOverview(
+            name=source.name,
+            documents=ledgers[source.name].documents,
+            tokens=ledgers[source.name].tokens,
+            lengths=lengths_of(np.diff(source.tokens.document_ends(), prepend=0)) if isinstance(source.tokens, TokenReader) else None,
+            sequences=source.layout.sequences,
+            held_out=source.split.held_out,
+            used=source.used,
+            epochs=float(epochs[index]),
+            share=int(counts[index]) / max(1, end),
+            layout=source.layout.report,
+        )
+        for index, source in enumerate(dataset.sources)
+    ]
+
+
+def lengths_of(lengths: np.ndarray) -> Lengths:
+    """Put lengths of documents, int64 [documents], at least one, into bins."""
+    low, high = max(1, int(lengths.min())), max(2, int(lengths.max()))
+    counts, _ = np.histogram(np.maximum(lengths, low), np.unique(np.geomspace(low, high + 1, _BINS + 1)))
+    below, half, above = (float(value) for value in np.quantile(lengths, (0.05, 0.5, 0.95)))
+    return Lengths(counts, low, high, (below, half, above), float(lengths.mean()))
+
+
+def source_table(ledgers: Mapping[str, Ledger]) -> Table:
+    """What the caches hold."""
+    table = Table(title="Token caches", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("source", "rows", "empty", "documents", "tokens", "bytes", "bytes/token", "shards"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for name, ledger in ledgers.items():
+        empty = sum(shard.empty_rows for shard in ledger.shards)
+        cells = (ledger.rows, empty, ledger.documents, ledger.tokens, ledger.size_bytes)
+        ratio = f"{ledger.size_bytes / ledger.tokens:.3f}" if ledger.tokens else "-"
+        table.add_row(name, *(f"{cell:,}" for cell in cells), ratio, str(len(ledger.shards)))
+    return table
+
+
+def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], steps: int) -> RenderableType:
+    """Sources of a run: contents, sequences, how often each is seen, and how long its documents are."""
+    table = Table(title=f"Sources in {steps:,} steps", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("source", "sequences", "held out", "used", "epochs", "share", "cropped", "padding"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for source in sources:
+        table.add_row(
+            source.name,
+            f"{source.sequences:,}",
+            f"{source.held_out:,}",
+            f"{source.used:,}",
+            f"{source.epochs:.3f}",
+            f"{source.share:.1%}",
+            f"{source.layout.cropped_share:.1%}",
+            f"{source.layout.padded_share:.1%}",
+        )
+    return Group(source_table(ledgers), table, picture(sources, steps))
+
+
+def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
+    """Tokens and epochs of each source as bars, lengths of its documents as a histogram."""
+    bars = Table(title=f"Tokens, and epochs at the end of {steps:,} steps", title_justify="left", box=SIMPLE_HEAD)
+    for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
+        bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    most_tokens, most_epochs = (max([1e-9, *values]) for values in zip(*((one.tokens, one.epochs) for one in sources), strict=True))
+    for one in sources:
+        tokens = Bar(most_tokens, 0, one.tokens, width=_BAR_WIDTH, color="cyan")
+        epochs = Bar(most_epochs, 0, one.epochs, width=_BAR_WIDTH, color="green")
+        bars.add_row(one.name, f"{one.tokens:,}", tokens, f"{one.epochs:.3f}", epochs)
+    return Group(bars, *(_histogram(one.name, one.documents, one.lengths) for one in sources if one.lengths is not None))
+
+
+def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
+    """Bars on a logarithmic scale, some lines high, and quantiles."""
+    full = len(_BARS) - 1
+    levels = np.ceil(lengths.counts * (full * _HISTOGRAM_LINES) / max(1, lengths.counts.max())).astype(int)
+    *upper, lowest = ("".join(_BARS[level] for level in np.clip(levels - full * line, 0, full)) for line in range(_HISTOGRAM_LINES)[::-1])
+    below, half, above = lengths.quantiles
+    words = f"5 % below {below:,.0f}, half below {half:,.0f}, 5 % above {above:,.0f}, mean {lengths.mean:,.0f}"
+    return Group(
+        Text(f"\nTokens of a document, {name}: {documents:,} documents"),
+        *(Text(f"{'':>9} {bars}", style="green") for bars in upper),
+        Text(f"{lengths.low:>9,} {lowest} {lengths.high:,}", style="green"),
+        Text(f"          {words}", style="dim"),
+    )
+
+
+def speed_words(built: Built, seconds: float) -> str:
+    """Documents, text and tokens a second."""
+    seconds = max(seconds, 1e-9)
+    return f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  {built.tokens / seconds:,.0f} tokens/s"

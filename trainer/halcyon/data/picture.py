@@ -1,0 +1,52 @@
+"""What a terminal would show, as a picture in a file: text in SVG, so it can be searched and copied, and is sharp at any size.
+
+Rich draws it (`rich` shows everything else here too, so a picture needs nothing more to be installed). The frame is our own: Rich's one
+fetches a font from the web, and a picture in somebody's documentation should ask nobody for anything.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+
+from halcyon.errors import BadConfiguration
+
+_WIDTH = 98
+"""Characters of a line."""
+_FRAME = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" class="{unique_id}-frame">
+<style>
+.{unique_id}-matrix {{
+  font-family: "DejaVu Sans Mono", "Fira Code", Menlo, Consolas, ui-monospace, monospace;
+  font-size: 21px; /* blocks of the first fonts are then as high as a line */
+}}
+{styles}
+</style>
+<defs>{lines}</defs>
+<rect width="{width}" height="{height}" fill="#ffffff"/>
+<g transform="translate({terminal_x}, 8)">
+{backgrounds}
+<g class="{unique_id}-matrix">{matrix}</g>
+</g>
+</svg>
+"""
+
+
+def write_picture(content: RenderableType, path: Path) -> None:
+    """Write the content as SVG.
+
+    Raises:
+        BadConfiguration: The file cannot be written.
+    """
+    console = Console(file=io.StringIO(), record=True, width=_WIDTH, force_terminal=True, color_system="truecolor")
+    console.print(content)
+    svg = console.export_svg(title="", theme=DEFAULT_TERMINAL_THEME, code_format=_FRAME)
+    # Glyphs fill their cells whatever the font is, so that neighbouring bars touch.
+    svg = svg.replace(" textLength=", ' lengthAdjust="spacingAndGlyphs" textLength=')
+    try:
+        path.write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise BadConfiguration(f"{path} cannot be written: {error.strerror}; give --plot another place") from None
