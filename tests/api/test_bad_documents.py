@@ -35,6 +35,16 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__checkpoint__root": "s3://user@bucket/path"}, "spec.checkpoint", "s3://BUCKET/PATH"),
     ({"spec__checkpoint__endpoint": "http://store:7070"}, "spec.checkpoint", "belongs to an s3:// root"),
     ({"spec__checkpoint__keep": 1}, "spec.checkpoint.keep", "greater than or equal to 2"),
+    (
+        {"spec__checkpoint__permanent": [{"everySteps": 10}, {"everySteps": 20}]},
+        "spec.checkpoint",
+        "every entry but the last needs an untilStep",
+    ),
+    (
+        {"spec__checkpoint__permanent": [{"everySteps": 10, "untilStep": 50}, {"everySteps": 20, "untilStep": 50}]},
+        "spec.checkpoint",
+        "in rising order of untilStep",
+    ),
     ({"spec__data__sources": []}, "spec.data.sources", "at least 1"),
     ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),
     ({"spec__optimizer": {"adamw": {"learningRate": 0}}}, "spec.optimizer.adamw.learningRate", "greater than 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import signal
 import subprocess
@@ -106,3 +107,16 @@ def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_pat
     left, right = apart.leader.losses(), together.leader.losses()
     assert sorted(left) == sorted(right) == list(range(1, STEPS + 1))
     assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)
+
+
+def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
+    """By steps, before evaluations, and for good: the root holds the two newest and what was asked for."""
+    run = document(tmp_path, "root", 36, slices=1, evaluation={"everySteps": 16, "batches": 1})
+    run["spec"]["checkpoint"] |= {"save": {"everySteps": 15, "beforeEvaluation": True}, "permanent": [{"everySteps": 9, "untilStep": 20}]}
+    world = start_world(run, tmp_path / "run")
+    assert world.wait() == [ExitCode.DONE]
+    events = [event for event in world.leader.events if event.get("event") in ("checkpoint", "evaluation")]
+    saved = [event["step"] for event in events if event["event"] == "checkpoint"]
+    assert saved == [9, 15, 16, 18, 30, 32, 36]
+    head = json.loads((tmp_path / "root" / "HEAD").read_text())
+    assert [entry["step"] for entry in head["committed"]] == [36, 32, 18, 9]

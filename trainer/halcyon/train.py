@@ -147,6 +147,7 @@ class _Loop:
     ) -> None:
         self._settings = context.run.spec.trainer
         self._timed_saves = context.run.spec.checkpoint.save.every_seconds > 0
+        self._save_before_evaluation = context.run.spec.checkpoint.save.before_evaluation
         self._program = program
         self._steps = steps
         self._dataset = dataset
@@ -185,9 +186,10 @@ class _Loop:
                 self._reporter.stage("leaving")
                 self._save(state, step)
                 return Ended(step, preempted=step < self._settings.steps)
-            if save_wanted or self._checkpointer.should_save(step):
+            evaluation_due = self._evaluation_due(step)
+            if save_wanted or self._checkpointer.should_save(step) or (evaluation_due and self._save_before_evaluation):
                 self._save(state, step)
-            if self._evaluation_due(step):
+            if evaluation_due:
                 self._evaluate(state, step)
         self._report_pending()
         self._save(state, step)

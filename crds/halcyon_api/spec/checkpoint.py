@@ -40,6 +40,16 @@ class SaveSpec(ApiModel):
         default=100, description="Save after every so many steps; 0: not by steps."
     )
     every_seconds: Seconds = Field(default=0, description="Save when the newest checkpoint is older than this; 0: not by time.")
+    before_evaluation: bool = Field(default=False, description="Save before each evaluation, so that one that fails costs no step.")
+
+
+class PermanentSpec(ApiModel):
+    """Steps whose checkpoints are made, and kept for good."""
+
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every so many steps.")
+    until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        default=None, description="Up to this step; the next entry counts from there. Default: to the end."
+    )
 
 
 class CheckpointSpec(ApiModel):
@@ -72,6 +82,10 @@ class CheckpointSpec(ApiModel):
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
     keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="How many of the newest checkpoints to keep, at least 2.")
+    permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(
+        default=[],
+        description="Steps whose checkpoints are made whatever `save` says and kept whatever `keep` says, in rising order of untilStep.",
+    )
 
     cel_rules: ClassVar = (
         cel("!self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),
@@ -91,6 +105,17 @@ class CheckpointSpec(ApiModel):
             field_path=".credentialsSecret",
         ),
     )
+
+    @model_validator(mode="after")
+    def _permanent_steps_rise(self) -> Self:
+        until = 0
+        for number, entry in enumerate(self.permanent):
+            if entry.until_step is None and number + 1 < len(self.permanent):
+                raise ValueError("permanent: every entry but the last needs an untilStep")
+            if entry.until_step is not None and entry.until_step <= until:
+                raise ValueError("permanent must be in rising order of untilStep")
+            until = entry.until_step or until
+        return self
 
     @model_validator(mode="after")
     def _root_is_sound(self) -> Self:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint.collect import orphans
-from halcyon.checkpoint.head import see_ours, take, with_bad, with_commit, without_deleted
+from halcyon.checkpoint.head import see_ours, take, with_bad, with_commit, with_pin, without_deleted, without_pin
+from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import prefixes
 from halcyon.errors import Fenced, RootTaken
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head, Owner, decode_head, encode_head, step_prefix
+from halcyon_api.spec.checkpoint import PermanentSpec
 from tests.trainer.checkpoint.helpers import epoch
 
 ME = Owner(namespace="team", name="run", uid="a")
@@ -61,16 +63,40 @@ def test_another_runs_root_is_refused_and_another_life_of_the_same_is_not(other:
 
 
 def test_a_commit_keeps_the_newest_by_step_then_epoch_and_lets_the_rest_go() -> None:
-    new = with_commit(head(entry(20), entry(10), deleting=("steps/old/",)), entry(30, 2), keep=2)
+    new = with_commit(head(entry(20), entry(10), deleting=("steps/old/",)), entry(30, 2), Retention(2))
     assert [one.step for one in new.committed] == [30, 20]
     assert new.deleting == ("steps/old/", entry(10).path)
 
 
 def test_a_checkpoint_of_the_same_step_is_superseded() -> None:
-    new = with_commit(head(entry(20, 1), entry(10)), entry(20, 2), keep=2)
+    new = with_commit(head(entry(20, 1), entry(10)), entry(20, 2), Retention(2))
     assert new.committed == (entry(20, 2), entry(10))
     assert new.deleting == (entry(20, 1).path,)
-    assert with_commit(new, entry(20, 2), keep=2) == new
+    assert with_commit(new, entry(20, 2), Retention(2)) == new
+
+
+PERMANENT = Retention(2, (PermanentSpec(every_steps=10, until_step=40), PermanentSpec(every_steps=100)))
+
+
+def test_permanent_steps_are_made_and_kept_for_good() -> None:
+    """Every 10th up to 40, every 100th after: as many as the rule names, however many newer ones come."""
+    new = head()
+    for step in (5, 10, 15, 20, 40, 45, 50, 90, 100, 105, 110, 200, 205):
+        new = with_commit(new, entry(step), PERMANENT)
+    assert [one.step for one in new.committed] == [205, 200, 100, 40, 20, 10]
+    assert set(new.deleting) == {entry(step).path for step in (5, 15, 45, 50, 90, 105, 110)}
+    assert [step for step in range(250) if PERMANENT.is_permanent(step)] == [10, 20, 30, 40, 100, 200]
+
+
+def test_a_pin_keeps_one_checkpoint_and_goes_when_it_is_taken_out() -> None:
+    new = with_pin(head(entry(20), entry(10)), entry(10).path)
+    for step in (30, 40):
+        new = with_commit(new, entry(step), Retention(2))
+    assert [one.step for one in new.committed] == [40, 30, 10]
+    new = with_commit(without_pin(new, entry(10).path), entry(50), Retention(2))
+    assert [one.step for one in new.committed] == [50, 40]
+    with pytest.raises(KeyError):
+        with_pin(new, entry(10).path)
 
 
 def test_a_bad_checkpoint_is_no_candidate_and_not_deleted() -> None:

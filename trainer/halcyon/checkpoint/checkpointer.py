@@ -21,6 +21,7 @@ from halcyon.checkpoint.failures import Abandoned, SaveFailed, StoreFailure, as_
 from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.opening import same_root_everywhere, take_root
 from halcyon.checkpoint.reader import OtherState, read_state
+from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.store import Store
@@ -93,7 +94,7 @@ class Checkpointer:
         self._saver: Saver = (
             Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
             if keeper is None
-            else Leader(store, keeper, keep=spec.keep, timeout_seconds=wait, sleep=self._pause)
+            else Leader(store, keeper, retention=Retention.of(spec), timeout_seconds=wait, sleep=self._pause)
         )
         self._last_save_at = clock()
         self._fatal: Exception | None = None
@@ -258,13 +259,13 @@ class Checkpointer:
     # Saving
 
     def should_save(self, step: int, now: float | None = None) -> bool:
-        """Whether ``spec.save`` wants a checkpoint after `step` steps.
+        """Whether ``spec.save`` or ``spec.permanent`` wants a checkpoint after `step` steps.
 
         By steps the answer is the same on every process. By time it is not, so it counts here only where there is one process and `now` is
         given; else let `due` of process 0 travel to all.
         """
         every = self._spec.save.every_steps
-        by_steps = every > 0 and step > 0 and step % every == 0
+        by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
         return by_steps or (now is not None and self._world.process_count == 1 and self.due(now))
 
     def due(self, now: float) -> bool:

@@ -18,6 +18,7 @@ from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import PARTS_PREFIX, Part, decode_part, part_key
+from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import describe_commit, encode_commit
 from halcyon_api.checkpoint_documents import (
@@ -104,7 +105,7 @@ def commit(
     leaves: tuple[ManifestLeaf, ...],
     files: tuple[ManifestFile, ...],
     about: Description,
-    keep: int,
+    retention: Retention,
 ) -> CommittedStep:
     """Commit files that are written.
 
@@ -137,7 +138,7 @@ def commit(
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
     try:
-        keeper.update(lambda head: with_commit(head, entry, keep))
+        keeper.update(lambda head: with_commit(head, entry, retention))
     except StoreFailure as failure:
         raise Undecided(failure) from failure
     return entry

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced, RootTaken
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Epoch, Head, Owner, decode_head, encode_head
@@ -52,14 +53,14 @@ def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
     )
 
 
-def with_commit(head: Head, entry: CommittedStep, keep: int) -> Head:
-    """HEAD after a commit: the newest `keep` checkpoints and those that are pinned stay, the others' deletion begins.
+def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
+    """HEAD after a commit: what `retention` and pins keep stays, the others' deletion begins.
 
     An older checkpoint of the very same step is superseded: it holds the same numbers, and `keep` should mean that many different steps.
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
-    kept = [one for number, one in enumerate(ordered) if number < keep or one.path in head.pinned]
+    kept = [one for number, one in enumerate(ordered) if one.path in head.pinned or retention.keeps(number, one.step)]
     paths = {one.path for one in kept}
     dropped = tuple(one.path for one in head.committed if one.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})

@@ -13,6 +13,7 @@ from halcyon.checkpoint.commit import Description, Sleep, Undecided, await_commi
 from halcyon.checkpoint.failures import Abandoned, StoreFailure
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.parts import Part, encode_part, part_key, write_files
+from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.snapshot import Snapshot
 from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced
@@ -72,8 +73,8 @@ class Follower:
 class Leader:
     """Process 0: writes its part, gathers the others', commits, deletes."""
 
-    def __init__(self, store: Store, keeper: HeadKeeper, *, keep: int, timeout_seconds: float, sleep: Sleep) -> None:
-        self._store, self._keeper, self._keep = store, keeper, keep
+    def __init__(self, store: Store, keeper: HeadKeeper, *, retention: Retention, timeout_seconds: float, sleep: Sleep) -> None:
+        self._store, self._keeper, self._retention = store, keeper, retention
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
         self._failed: list[str] = []
         """Prefixes of failed saves that are still to be deleted."""
@@ -91,7 +92,7 @@ class Leader:
             others = gather_parts(self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep)
             if failure is not None:
                 raise failure
-            commit(self._store, self._keeper, prefix, snapshot.leaves, others, about, self._keep)
+            commit(self._store, self._keeper, prefix, snapshot.leaves, others, about, self._retention)
         except Undecided:
             self._undecided.append(prefix)
             self._parts.append(prefix)
