@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -47,6 +47,10 @@ class ByteTokenizer:
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """``encode`` of each text."""
         return [self.encode(text) for text in texts]
+
+    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
+        """``encode`` of one text that comes in parts."""
+        return map(self.encode, parts)
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Like ``encode``, but ``<|bos|>``, ``<|eos|>`` and ``<|pad|>`` in the text are the special tokens."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 PIECE_CHARACTERS = 2**18
 """Texts up to twice as long are never cut; others are cut at the first safe place after so many characters."""
 
-_DECODED_BYTES = 2**20
+_PART_LENGTH = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +46,27 @@ def pieces(text: str | bytes, joint: Joint, piece_characters: int = PIECE_CHARAC
     Raises:
         UnicodeDecodeError: The bytes are not UTF-8.
     """
+    if len(text) <= 2 * piece_characters:
+        yield text if isinstance(text, str) else text.decode()
+        return
+    try:
+        yield from pieces_of_parts(in_parts(text), joint, piece_characters)
+    except UnicodeDecodeError:
+        if isinstance(text, bytes):
+            text.decode()  # raises the same with the position in the whole
+        raise
+
+
+def pieces_of_parts(parts: Iterable[str | bytes], joint: Joint, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
+    """The same pieces of a text that comes in parts, wherever these are cut; no more than a part and a piece is held.
+
+    Raises:
+        UnicodeDecodeError: The bytes are not UTF-8; the position is that in a part.
+    """
     window = 2 * piece_characters
-    if isinstance(text, bytes):
-        if len(text) <= window:
-            yield text.decode()
-            return
-        chunks = _decoded(text)
-    else:
-        if len(text) <= window:
-            yield text
-            return
-        chunks = (text[start : start + _DECODED_BYTES] for start in range(0, len(text), _DECODED_BYTES))
     buffer, position = "", 0
-    for chunk in chunks:
-        buffer, position = buffer[position:] + chunk, 0
+    for part in _decoded(parts):
+        buffer, position = buffer[position:] + part, 0
         while len(buffer) - position > window:
             place = joint.pattern.search(buffer, position + piece_characters, position + window)
             end, following = (position + window, position + window) if place is None else place.span()
@@ -68,15 +75,17 @@ def pieces(text: str | bytes, joint: Joint, piece_characters: int = PIECE_CHARAC
     yield buffer[position:]
 
 
-def _decoded(data: bytes) -> Iterator[str]:
+def in_parts(text: str | bytes) -> Iterator[str | bytes]:
+    """A text that is in memory in parts of bounded length."""
+    for start in range(0, len(text), _PART_LENGTH):
+        yield text[start : start + _PART_LENGTH]
+
+
+def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    view = memoryview(data)
-    for start in range(0, len(data), _DECODED_BYTES):
-        try:
-            yield decoder.decode(view[start : start + _DECODED_BYTES], final=start + _DECODED_BYTES >= len(data))
-        except UnicodeDecodeError:
-            data.decode()  # raises the same with the position in the whole
-            raise
+    for part in parts:
+        yield part if isinstance(part, str) else decoder.decode(part)
+    yield decoder.decode(b"", final=True)
 
 
 def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> Joint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +59,17 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """``encode`` of each text, faster: the libraries release the interpreter's lock while they work."""
+        ...
+
+    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
+        """``encode`` of one text that comes in parts, for texts that are too long to be held with all their ids.
+
+        Args:
+            parts: The text, cut anywhere.
+
+        Returns:
+            The ids, part by part, cut elsewhere: int32, shape [tokens] each.
+        """
         ...
 
     def encode_marked(self, text: str) -> np.ndarray:

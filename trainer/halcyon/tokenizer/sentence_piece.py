@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -13,6 +12,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import sentence_piece_sizes
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
+from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.marks import Marks
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.special import find_document_tokens
@@ -34,7 +34,7 @@ class SentencePieceEncoder:
         return [np.array(ids, np.int32) for ids in self._processor.encode(list(texts), out_type=int)]
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(LibraryTokenizer):
     """A tokenizer made of a SentencePiece model. Its control symbols are the special tokens; text never becomes one of them."""
 
     encoder = "sentencepiece"
@@ -53,29 +53,17 @@ class SentencePieceTokenizer:
         self.special_tokens: Mapping[str, int] = MappingProxyType({self._processor.id_to_piece(index): index for index in control})
         chosen = find_document_tokens(self.special_tokens, WHERE)
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
-        encode_pieces = SentencePieceEncoder(self._processor)
-        self._documents = DocumentEncoder(encode_pieces, find_joint(lambda text: encode_pieces([text])[0], PROSE))
         self._marks = Marks(self.special_tokens)
 
-    @property
-    def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for, after SentencePiece's normalisation: int32, shape [vocab_size]."""
-        return self._token_bytes
+    def _make_documents(self) -> DocumentEncoder:
+        encode_pieces = SentencePieceEncoder(self._processor)
+        return DocumentEncoder(encode_pieces, find_joint(lambda text: encode_pieces([text])[0], PROSE))
 
-    @cached_property
-    def _token_bytes(self) -> np.ndarray:
+    def _make_token_bytes(self) -> np.ndarray:  # after SentencePiece's normalisation
         ids = range(self.vocab_size)
         sizes = np.array(sentence_piece_sizes(self._processor.id_to_piece(index) for index in ids), np.int32)
         sizes[[index for index in ids if self._processor.is_control(index) or self._processor.is_unknown(index)]] = 0
         return sizes
-
-    def encode(self, text: str | bytes) -> np.ndarray:
-        """Token ids of a text, without special tokens: int32, shape [tokens]."""
-        return self._documents.encode(text)
-
-    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
-        """Token ids of each text: int32, shape [tokens]."""
-        return self._documents.encode_batch(texts)
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text whose special tokens count: int32, shape [tokens]."""

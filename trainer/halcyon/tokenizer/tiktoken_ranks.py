@@ -10,7 +10,6 @@ import binascii
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +22,7 @@ from halcyon.tokenizer.choose import agree
 from halcyon.tokenizer.cut import BETWEEN
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder
+from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.marks import Marks
 from halcyon.tokenizer.probe import probe_texts
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
@@ -46,7 +46,7 @@ class TiktokenEncoder:
         return [self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
 
 
-class TiktokenTokenizer:
+class TiktokenTokenizer(LibraryTokenizer):
     """A tokenizer made of tiktoken's mergeable ranks. ``<|endoftext|>`` begins, ends and pads."""
 
     def __init__(self, definition: TokenizerDefinition) -> None:
@@ -64,7 +64,6 @@ class TiktokenTokenizer:
             special_tokens=dict(self.special_tokens),
         )
         self._encode_pieces = _choose_encoder(definition.content, encoding.pattern, self.special_tokens, TiktokenEncoder(self._library))
-        self._documents = DocumentEncoder(self._encode_pieces, BETWEEN)
         self._marks = Marks(self.special_tokens)
 
     @property
@@ -72,24 +71,13 @@ class TiktokenTokenizer:
         """The library that encodes: ``fastokens`` or ``tiktoken``."""
         return self._encode_pieces.name
 
-    @property
-    def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for: int32, shape [vocab_size]."""
-        return self._token_bytes
+    def _make_documents(self) -> DocumentEncoder:
+        return DocumentEncoder(self._encode_pieces, BETWEEN)
 
-    @cached_property
-    def _token_bytes(self) -> np.ndarray:
+    def _make_token_bytes(self) -> np.ndarray:
         sizes = np.zeros(self.vocab_size, np.int32)
         sizes[list(self._ranks.values())] = [len(data) for data in self._ranks]
         return sizes
-
-    def encode(self, text: str | bytes) -> np.ndarray:
-        """Token ids of a text, without special tokens: int32, shape [tokens]."""
-        return self._documents.encode(text)
-
-    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
-        """Token ids of each text: int32, shape [tokens]."""
-        return self._documents.encode_batch(texts)
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text whose special tokens count: int32, shape [tokens]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from halcyon.tokenizer.choose import choose_encoder
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder
+from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.special import find_document_tokens
 from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
@@ -24,7 +25,7 @@ from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 WHERE = "spec.tokenizer.tokenizerJson"
 
 
-class JsonTokenizer:
+class JsonTokenizer(LibraryTokenizer):
     """A tokenizer made of a ``tokenizer.json``.
 
     Truncation, padding and what the file would put around a text are left out, and so is BPE dropout: a text always has the same ids.
@@ -52,8 +53,7 @@ class JsonTokenizer:
         """The encoder, made when a text comes: a run whose text is tokenized already never asks for it, and starts the sooner."""
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
 
-    @cached_property
-    def _documents(self) -> DocumentEncoder:
+    def _make_documents(self) -> DocumentEncoder:
         reference = ReferenceEncoder(self._reference)
         return DocumentEncoder(self._chosen[0], find_joint(lambda text: reference([text])[0], PROSE))
 
@@ -62,13 +62,7 @@ class JsonTokenizer:
         """The library that encodes: ``fastokens`` or ``tokenizers``."""
         return self._chosen[0].name
 
-    @property
-    def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for: int32, shape [vocab_size]."""
-        return self._token_bytes
-
-    @cached_property
-    def _token_bytes(self) -> np.ndarray:
+    def _make_token_bytes(self) -> np.ndarray:
         vocabulary = self._reference.get_vocab(with_added_tokens=False)
         sizes = np.zeros(self.vocab_size, np.int32)
         measure = byte_level_sizes if _is_byte_level(self._document) else sentence_piece_sizes
@@ -76,14 +70,6 @@ class JsonTokenizer:
         for token in self._document.get("added_tokens") or []:
             sizes[vocabulary.get(token["content"], token["id"])] = 0 if token.get("special") else len(token["content"].encode())
         return sizes
-
-    def encode(self, text: str | bytes) -> np.ndarray:
-        """Token ids of a text, without special tokens: int32, shape [tokens]."""
-        return self._documents.encode(text)
-
-    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
-        """Token ids of each text: int32, shape [tokens]."""
-        return self._documents.encode_batch(texts)
 
     def encode_marked(self, text: str) -> np.ndarray:
         """Token ids of a text whose special tokens count: int32, shape [tokens]."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ class MarkedBytes:
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         return [self.encode(text) for text in texts]
+
+    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for part in parts:
+            yield self.encode(part if isinstance(part, str) else decoder.decode(part))
+        decoder.decode(b"", final=True)
 
     def encode_marked(self, text: str) -> np.ndarray:
         raise AssertionError("formats find the marks themselves")

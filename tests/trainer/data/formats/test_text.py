@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from typing import Any
 
 import numpy as np
 import pytest
 
 from halcyon.data.formats import build_formatter
+from halcyon.data.sources import LongText, long_text
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row
@@ -51,3 +54,32 @@ def test_a_bad_row_is_named(value: Any, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         text_formatter()([row({"text": "fine"}, 16), row(value), row({"text": "fine"}, 18)])
     assert str(refused.value) == f"{WHERE}.text.field: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
+
+
+def test_a_long_text_gives_the_same_document_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_text, "LONG_BYTES", 20)
+    formatter, text = text_formatter(), "Größe und Maß " * 9
+    parts = [text.encode()[start : start + 7] for start in range(0, len(text.encode()), 7)]
+    for value in (
+        text,
+        text.encode(),
+        LongText(lambda: iter(parts)),
+        LongText(lambda: iter(textwrap.wrap(text, 5, drop_whitespace=False))),
+    ):
+        long = row({"text": value})
+        (whole,) = formatter([long])
+        assert formatter.is_long(long)
+        document = formatter.long_document(long)
+        assert TOKENIZER.show(np.concatenate(list(document.tokens))) == TOKENIZER.show(whole.tokens) == f"[bos]{text}[eos]"
+        assert document.size_bytes == whole.size_bytes == len(text.encode())
+    assert not formatter.is_long(row({"text": "short"}))
+
+
+@pytest.mark.parametrize(("cut", "place"), [((3, 9), 12), ((11, 12), 12), ((14,), 12), ((), 12)])
+def test_a_bad_byte_of_a_long_text_is_named_by_its_place_in_the_whole(cut: tuple[int, ...], place: int) -> None:
+    data = b"Gr\xc3\xb6\xc3\x9fe abcd\xe4\xb8!xyz"
+    bounds = [0, *cut, len(data)]
+    parts = [data[start:end] for start, end in itertools.pairwise(bounds)]
+    document = text_formatter().long_document(row({"text": LongText(lambda: iter(parts))}))
+    with pytest.raises(BadConfiguration, match=rf"row 17 .* is not UTF-8 at byte {place}; convert the text"):
+        list(document.tokens)

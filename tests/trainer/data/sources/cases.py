@@ -74,4 +74,4 @@ def rows_of(made: Sequence[Piece], access: Access = NOW) -> list[Row]:
 
 def values(source: DataSourceSpec, access: Access = NOW, field: str = "text", target_bytes: int = 1000) -> list[Any]:
     rows = rows_of(all_pieces(source, access, target_bytes=target_bytes), access)
-    return [row.value if isinstance(row.value, bytes) else row.value[field] for row in rows]
+    return [row.value[field] if isinstance(row.value, dict) else row.value for row in rows]

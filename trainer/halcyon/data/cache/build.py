@@ -1,21 +1,23 @@
 """Builds the cache of one source: pieces are tokenized in parallel, joined in order, cut into shards, committed one by one.
 
 Pieces and shards are cut by the text alone, never by the number of workers or by time, so a build that was killed anywhere and went on
-writes the same bytes as one that was not. A shard's files are written first and the ledger after them, by compare-and-swap: what is not in
-the ledger does not exist, and a builder that another one has replaced finds out at its next commit.
+writes the same bytes as one that was not. A shard ends with a piece, or inside a document that is larger than a shard. A shard's files are
+written first and the ledger after them, by compare-and-swap: what is not in the ledger does not exist, and a builder that another one has
+replaced finds out at its next commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
-from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, encode
+from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
-from halcyon.data.cache.shards import ShardBuilder, Tokenized, digest_of, files_of
+from halcyon.data.cache.shards import Shard, ShardBuilder
 from halcyon.data.sources import Piece
+from halcyon.data.sources.memory import freed_memory_kept
 from halcyon.errors import BadConfiguration
 
 SMALL_BYTES = 32 * 2**20
@@ -48,7 +50,7 @@ class SourceBuild:
         name: The source's name.
         store: The cache's root.
         job: What all its pieces have in common; the pool has it.
-        shard_tokens: A shard is closed after the piece with which it has so many tokens.
+        shard_tokens: A shard is closed after the part with which it has so many tokens.
         pool: Where pieces are tokenized.
         report: Is told after every piece; what it raises ends the build.
     """
@@ -72,13 +74,23 @@ class SourceBuild:
             BadConfiguration: The source cannot be read.
             Replaced: Another builder has taken over.
         """
-        shard = ShardBuilder()
+        with freed_memory_kept():
+            yield from self._run(ledger, pieces, text_bytes)
+
+    def _run(self, ledger: Ledger, pieces: Iterator[Piece], text_bytes: int) -> Iterator[Ledger]:
+        shard = ShardBuilder(ledger.content_state)
+        before = self._built(ledger)
+        again = ledger.open_tokens
         for part in self.pool.tokenized(self.job, pieces, in_processes=text_bytes >= SMALL_BYTES):
+            if again > 0:  # of a document in whose middle the last shard ends
+                again -= len(part.documents.tokens)
+                continue
             shard.add(part)
             full = shard.tokens >= self.shard_tokens
             if full:
                 ledger = self._commit(ledger, shard.take())
-            self._report(ledger, shard)
+                before = self._built(ledger)
+            self.report(_with(before, shard))
             if full:
                 yield ledger
         if shard.parts:
@@ -86,44 +98,54 @@ class SourceBuild:
         if ledger.tokens == 0:
             raise BadConfiguration(f"{self.job.where}: all its documents are empty; give it some text")
         ledger = self._swap(ledger, ledger.model_copy(update={"finished": True}))
-        self._report(ledger, shard)
+        self.report(self._built(ledger))
         yield ledger
 
-    def _commit(self, ledger: Ledger, shard: Tokenized) -> Ledger:
-        files = files_of(shard)
-        digest = digest_of(files)
-        path = f"{self.name}/shards/{len(ledger.shards):06d}.{digest[:16]}/"
-        for name, content in files.items():
-            self.store.write(f"{path}{name}", bytes(content))
+    def _commit(self, ledger: Ledger, shard: Shard) -> Ledger:
+        path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"
+        for name, content in shard.files():
+            self.store.write(f"{path}{name}", content)
         entry = ShardEntry(
             path=path,
-            tokens=len(shard.tokens),
-            documents=len(shard.lengths),
-            rows=shard.rows,
-            empty_rows=shard.empty_rows,
-            size_bytes=shard.size_bytes,
-            sha256=digest,
+            tokens=shard.tokens,
+            documents=sum(len(part.ends) for part in shard.parts),
+            rows=sum(part.rows for part in shard.parts),
+            empty_rows=sum(part.empty_rows for part in shard.parts),
+            size_bytes=sum(part.size_bytes for part in shard.parts),
+            open_tokens=shard.parts[-1].open_tokens or None,
+            sha256=shard.sha256,
+            content_sha256=shard.content_sha256,
         )
         return self._swap(ledger, ledger.model_copy(update={"shards": (*ledger.shards, entry)}))
 
     def _swap(self, before: Ledger, after: Ledger) -> Ledger:
         key = f"{self.name}/{LEDGER_KEY}"
         value = self.store.read(key)
-        if value.data is not None and value.data != encode(before):
+        # Compared as documents: one that another version wrote has the same content in other bytes.
+        if value.data is not None and decode(value.data) != before:
             raise Replaced(key)
         if self.store.swap(key, encode(after), value.generation) is None and self.store.read(key).data != encode(after):
             raise Replaced(key)
         return after
 
-    def _report(self, ledger: Ledger, shard: ShardBuilder) -> None:
-        self.report(
-            Built(
-                source=self.name,
-                rows=ledger.rows + sum(part.rows for part in shard.parts),
-                documents=ledger.documents + sum(len(part.lengths) for part in shard.parts),
-                tokens=ledger.tokens + shard.tokens,
-                size_bytes=ledger.size_bytes + sum(part.size_bytes for part in shard.parts),
-                shards=len(ledger.shards),
-                finished=ledger.finished,
-            )
+    def _built(self, ledger: Ledger) -> Built:
+        return Built(
+            source=self.name,
+            rows=ledger.rows,
+            documents=ledger.documents,
+            tokens=ledger.tokens,
+            size_bytes=ledger.size_bytes,
+            shards=len(ledger.shards),
+            finished=ledger.finished,
         )
+
+
+def _with(before: Built, shard: ShardBuilder) -> Built:
+    """What is committed and what will be with the next shard."""
+    return replace(
+        before,
+        rows=before.rows + shard.rows,
+        documents=before.documents + shard.documents,
+        tokens=before.tokens + shard.tokens,
+        size_bytes=before.size_bytes + shard.size_bytes,
+    )

@@ -44,15 +44,24 @@ class FileEntry(Document):
 
 
 class ShardEntry(Document):
-    """A shard: neighbouring documents."""
+    """A shard: neighbouring documents. One that is longer than a shard lies in several, and counts where it ends."""
 
     path: str = Field(description="Prefix below the cache, ending with a slash.")
     tokens: int = Field(ge=0)
     documents: int = Field(ge=0)
-    rows: int = Field(ge=0, description="Rows that its documents come from, those without text included.")
+    rows: int = Field(ge=0, description="Rows that end in it, those without text included.")
     empty_rows: int = Field(ge=0, description="Rows without text, which made no document.")
     size_bytes: int = Field(ge=0, description="Bytes of text.")
-    sha256: str = Field(description="Hash of all its files.")
+    open_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens, those in shards before included, of a document that goes on in the next one. None: none does.",
+    )
+    sha256: str = Field(description="Hash of its contents.")
+    content_sha256: str | None = Field(
+        default=None,
+        description="Hash of the contents of all shards up to its end, wherever they were cut. None: written before there was one.",
+    )
 
 
 class Ledger(Document):
@@ -87,10 +96,21 @@ class Ledger(Document):
         return sum(shard.size_bytes for shard in self.shards)
 
     @property
+    def open_tokens(self) -> int:
+        """Tokens at the end of the last shard, or of the last ones, of a document that is not at its end; 0: there is none."""
+        return (self.shards[-1].open_tokens or 0) if self.shards else 0
+
+    @property
+    def content_state(self) -> bytes:
+        """The hash over the contents of all shards, to go on from."""
+        return bytes.fromhex(self.shards[-1].content_sha256 or self.content_sha256) if self.shards else b""
+
+    @property
     def content_sha256(self) -> str:
-        """One hash of the tokens, their weights and where documents end, wherever the text was read from."""
-        types = [self.token_type, self.weight_type]
-        return hashlib.sha256(canonical_json([types, [shard.sha256 for shard in self.shards]])).hexdigest()
+        """One hash of the tokens, their weights and where documents end, wherever the text was read from and shards were cut."""
+        last = self.shards[-1].content_sha256 if self.shards else None
+        contents = [shard.sha256 for shard in self.shards] if last is None else last
+        return hashlib.sha256(canonical_json([[self.token_type, self.weight_type], contents])).hexdigest()
 
 
 def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int) -> dict[str, Any]:

@@ -16,11 +16,14 @@ from types import TracebackType
 from typing import Self
 
 from halcyon.data.cache import work
-from halcyon.data.cache.shards import Tokenized
+from halcyon.data.cache.handover import HandedOver
+from halcyon.data.cache.shards import Part
 from halcyon.data.sources import Piece
 from halcyon.errors import BadConfiguration
 
 _BACKGROUND_NICENESS = 10
+_HELD_BYTES = 384 * 2**20
+"""Text of a source that is in the making at a time, where the parent holds it."""
 
 
 class TokenizerPool:
@@ -40,7 +43,7 @@ class TokenizerPool:
         self._background = background
         self._processes: ProcessPoolExecutor | None = None
 
-    def tokenized(self, job: work.Job, pieces: Iterator[Piece], *, in_processes: bool) -> Iterator[Tokenized]:
+    def tokenized(self, job: work.Job, pieces: Iterator[Piece], *, in_processes: bool) -> Iterator[Part]:
         """The tokens of pieces, in their order.
 
         Args:
@@ -52,7 +55,9 @@ class TokenizerPool:
             BadConfiguration: A row cannot be read, or a process was killed.
         """
         if not in_processes or (self._workers == 1 and not self._background):
-            yield from map(work.Worker(job), pieces)
+            worker = work.Worker(job)
+            for piece in pieces:
+                yield from worker(piece)
             return
         try:
             yield from self._in_order(self._jobs.index(job), pieces)
@@ -61,16 +66,21 @@ class TokenizerPool:
                 f"{job.where}: a tokenizing process was killed, most likely for memory; give the pod more, or set data.cache.workers lower"
             ) from None
 
-    def _in_order(self, number: int, pieces: Iterator[Piece]) -> Iterator[Tokenized]:
+    def _in_order(self, number: int, pieces: Iterator[Piece]) -> Iterator[Part]:
         """Results in the order of the pieces, with a bounded number of pieces and results held in memory."""
         processes = self._started()
-        waiting: deque[Future[Tokenized]] = deque()
+        waiting: deque[tuple[int, Future[HandedOver]]] = deque()
+        held_bytes = 0
         for piece in pieces:
-            waiting.append(processes.submit(work.tokenize, number, piece))
-            if len(waiting) >= self._workers + 2:
-                yield waiting.popleft().result()
+            size_bytes = piece.size_bytes
+            while waiting and (len(waiting) >= self._workers + 2 or held_bytes + size_bytes > _HELD_BYTES):
+                passed_bytes, future = waiting.popleft()
+                held_bytes -= passed_bytes
+                yield from future.result().take()
+            waiting.append((size_bytes, processes.submit(work.tokenize, number, piece)))
+            held_bytes += size_bytes
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft()[1].result().take()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._processes is None:

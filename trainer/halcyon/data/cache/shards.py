@@ -12,7 +12,7 @@ side.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,68 +27,112 @@ END_TYPE = np.dtype("<i8")
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Documents as arrays, one after the other."""
+    """Documents as arrays, one after the other; the last one may go on in what follows."""
 
     tokens: np.ndarray
     """Token ids in the cache's type: [tokens]."""
-    lengths: np.ndarray
-    """Tokens of each document: int64 [documents]."""
+    ends: np.ndarray
+    """Where each document ends, in tokens: int64 [documents]. Tokens after the last end are of a document that goes on."""
     origins: np.ndarray
     """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
     weights: np.ndarray | None
     """Loss weight of each token in the cache's type: [tokens]; None: all count."""
     rows: int
-    """Rows they come from."""
+    """Rows that end here."""
     empty_rows: int
     """Rows without text, which made no document."""
     size_bytes: int
     """Bytes of text."""
+    open_tokens: int = 0
+    """Tokens up to here, earlier parts included, of the document that goes on; 0: none does."""
+
+    def digest(self) -> bytes:
+        """SHA-256 over the documents, whatever shards they come to lie in."""
+        digest = hashlib.sha256()
+        for name, array in _arrays(self).items():
+            content = _bytes(array)
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.digest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is cut off the text by the text alone: the documents of a piece, or a part of a long one. Shards are made of whole parts."""
+
+    documents: Tokenized
+    digest: bytes
+    """Of the documents."""
 
 
 @dataclass
 class ShardBuilder:
-    """Gathers documents until a shard is full."""
+    """Gathers documents until a shard is full.
 
-    parts: list[Tokenized] = field(default_factory=list[Tokenized])
+    Args:
+        content: The state of the hash of the cache's contents: hash of all parts before.
+    """
+
+    content: bytes = b""
+    parts: list[Part] = field(default_factory=list[Part])
     tokens: int = 0
+    rows: int = 0
+    documents: int = 0
+    size_bytes: int = 0
 
-    def add(self, part: Tokenized) -> None:
+    def add(self, part: Part) -> None:
         """Append documents."""
         self.parts.append(part)
-        self.tokens += len(part.tokens)
+        self.content = hashlib.sha256(self.content + part.digest).digest()
+        documents = part.documents
+        self.tokens += len(documents.tokens)
+        self.rows += documents.rows
+        self.documents += len(documents.ends)
+        self.size_bytes += documents.size_bytes
 
-    def take(self) -> Tokenized:
+    def take(self) -> Shard:
         """All documents so far; the builder is empty afterwards."""
-        parts, self.parts, self.tokens = self.parts, [], 0
-        weights = [part.weights for part in parts if part.weights is not None]
-        return Tokenized(
-            tokens=np.concatenate([part.tokens for part in parts]),
-            lengths=np.concatenate([part.lengths for part in parts]),
-            origins=np.concatenate([part.origins for part in parts]),
-            weights=np.concatenate(weights) if weights else None,
-            rows=sum(part.rows for part in parts),
-            empty_rows=sum(part.empty_rows for part in parts),
-            size_bytes=sum(part.size_bytes for part in parts),
-        )
+        digest = hashlib.sha256(b"".join(part.digest for part in self.parts)).hexdigest()
+        shard = Shard([part.documents for part in self.parts], digest, self.content.hex())
+        self.parts, self.tokens, self.rows, self.documents, self.size_bytes = [], 0, 0, 0, 0
+        return shard
 
 
-def files_of(shard: Tokenized) -> dict[str, memoryview]:
-    """The files of a shard: name to contents."""
-    arrays = {TOKENS: shard.tokens, ENDS: np.cumsum(shard.lengths, dtype=END_TYPE), ORIGINS: shard.origins.astype(ORIGIN_TYPE, copy=False)}
-    if shard.weights is not None:
-        arrays[WEIGHTS] = shard.weights
-    contents = {name: _bytes(array) for name, array in arrays.items()}
-    checks = np.concatenate([checksums(content) for content in contents.values()])
-    return contents | {CHECKS: _bytes(checks)}
+@dataclass(frozen=True)
+class Shard:
+    """Documents that make a shard."""
+
+    parts: Sequence[Tokenized]
+    sha256: str
+    """Hash of its contents: of the hashes of its parts."""
+    content_sha256: str
+    """Hash of the contents of the cache up to its end, the same wherever shards are cut."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all parts."""
+        return sum(len(part.tokens) for part in self.parts)
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of its files, one after the other, so that one of them is in memory at a time."""
+        starts = np.cumsum([0, *(len(part.tokens) for part in self.parts)]).tolist()
+        arrays = [_arrays(part, start) for part, start in zip(self.parts, starts, strict=False)]
+        checks: list[np.ndarray] = []
+        for name in arrays[0]:
+            content = b"".join(_bytes(part[name]) for part in arrays)
+            checks.append(checksums(content))
+            yield name, content
+        yield CHECKS, np.concatenate(checks).tobytes()
 
 
-def digest_of(files: dict[str, memoryview]) -> str:
-    """SHA-256 (hex) of a shard's files, names and lengths included."""
-    digest = hashlib.sha256()
-    for name, content in files.items():
-        digest.update(f"{name} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
+def _arrays(documents: Tokenized, start: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of documents that begin at a token of their shard, by the names of the files that they go to."""
+    arrays = {
+        TOKENS: documents.tokens,
+        ENDS: (documents.ends + start).astype(END_TYPE, copy=False),
+        ORIGINS: documents.origins.astype(ORIGIN_TYPE, copy=False),
+    }
+    return arrays if documents.weights is None else arrays | {WEIGHTS: documents.weights}
 
 
 def checksums(content: memoryview | bytes) -> np.ndarray:

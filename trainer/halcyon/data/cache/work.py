@@ -6,19 +6,26 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
-from halcyon.data.cache.shards import Tokenized
+from halcyon.data.cache.handover import HandedOver, hand_over
+from halcyon.data.cache.shards import Part, Tokenized
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
-from halcyon.data.sources import Access, Piece, Row, read_piece
+from halcyon.data.formats.text import TextFormatter
+from halcyon.data.sources import Access, LongText, Piece, Row, read_piece
 from halcyon.data.sources.memory import keep_freed_memory
+from halcyon.data.sources.piece import Files
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
 UNKNOWN_FILE = -1
 """File of a document whose source has no files of its own."""
+PART_TOKENS = 2**22
+"""A document whose text is long is cut into parts of so many tokens, and a shard may end after any of them."""
 FORMAT_VERSION = 1
 """Raised when the same rows would give other tokens than before."""
 
@@ -45,27 +52,68 @@ class Worker:
         self._job = job
         self._files = {uri: number for number, uri in enumerate(job.files)}
         self._formatter: Formatter = build_formatter(job.format, load(job.tokenizer), where=f"{job.where}.format")
+        self._texts = self._formatter if isinstance(self._formatter, TextFormatter) else None
 
-    def __call__(self, piece: Piece) -> Tokenized:
-        """The documents of a piece.
+    def __call__(self, piece: Piece) -> Iterator[Part]:
+        """The documents of a piece; one whose text is long comes by itself, in several parts.
 
         Raises:
             BadConfiguration: A row cannot be read; the sentence names file, row and mend.
         """
         rows = read_piece(piece, self._job.access)
-        documents = self._formatter(rows)
+        begin = taken = 0
+        for long, run in self._runs(rows):
+            taken += len(run)
+            end = piece.rows if taken == len(rows) else _place(piece, rows, taken)
+            made = self._long(run[0], end - begin) if long else [self._documents(run, end - begin)]
+            for documents in made:
+                yield Part(documents, documents.digest())
+            begin = end
+
+    def _runs(self, rows: list[Row]) -> Iterator[tuple[bool, list[Row]]]:
+        """Rows that are tokenized together, and whether it is one whose text is long."""
+        if self._texts is None or not rows:
+            yield False, [_whole(row) for row in rows]
+            return
+        for long, run in groupby(rows, self._texts.is_long):
+            if long:
+                yield from ((True, [row]) for row in run)
+            else:
+                yield False, list(run)
+
+    def _documents(self, run: list[Row], rows: int) -> Tokenized:
+        documents = self._formatter(run)
+        origins = np.empty((len(documents), 2), np.int64)
+        origins[:, 0] = [self._files.get(run[document.row].file, UNKNOWN_FILE) for document in documents]
+        origins[:, 1] = [run[document.row].number for document in documents]
         return Tokenized(
             tokens=_joined([document.tokens for document in documents], self._job.token_type),
-            lengths=np.array([len(document.tokens) for document in documents], np.int64),
-            origins=np.array([self._origin(rows[document.row]) for document in documents], np.int64).reshape(-1, 2),
+            ends=np.cumsum([len(document.tokens) for document in documents], dtype=np.int64),
+            origins=origins,
             weights=self._weights(documents),
-            rows=piece.rows,
-            empty_rows=piece.rows - len(documents) // self._formatter.documents_per_row,
+            rows=rows,
+            empty_rows=rows - len(documents) // self._formatter.documents_per_row,
             size_bytes=sum(document.size_bytes for document in documents),
         )
 
-    def _origin(self, row: Row) -> tuple[int, int]:
-        return self._files.get(row.file, UNKNOWN_FILE), row.number
+    def _long(self, row: Row, rows: int) -> Iterator[Tokenized]:
+        """The one document of a row, cut every `PART_TOKENS`; what follows its last token is the end of the last part."""
+        assert self._texts is not None  # noqa: S101 - only texts are long
+        document = self._texts.long_document(row)
+        held: list[np.ndarray] = []
+        count = passed = size_bytes = 0
+        origin = np.array([[self._files.get(row.file, UNKNOWN_FILE), row.number]], np.int64)
+        for ids in document.tokens:
+            held.append(ids.astype(self._job.token_type))
+            count += len(ids)
+            while count > PART_TOKENS:
+                joined = np.concatenate(held)
+                held, count, passed = [joined[PART_TOKENS:]], count - PART_TOKENS, passed + PART_TOKENS
+                size_bytes, before = document.size_bytes, size_bytes
+                nothing = np.empty(0, np.int64)
+                yield Tokenized(joined[:PART_TOKENS], nothing, origin[:0], None, 0, 0, size_bytes - before, open_tokens=passed)
+        tokens = _joined(held, self._job.token_type)
+        yield Tokenized(tokens, np.array([len(tokens)], np.int64), origin, None, rows, rows - 1, document.size_bytes - size_bytes)
 
     def _weights(self, documents: list[TokenizedDocument]) -> np.ndarray | None:
         if self._job.weight_type is None:
@@ -77,7 +125,19 @@ class Worker:
 
 
 def _joined(arrays: list[np.ndarray], dtype: str) -> np.ndarray:
-    return np.concatenate(arrays).astype(dtype) if arrays else np.empty(0, dtype)
+    return np.concatenate(arrays, dtype=dtype, casting="unsafe") if arrays else np.empty(0, dtype)
+
+
+def _place(piece: Piece, rows: list[Row], index: int) -> int:
+    """Where a row is in its piece, blank lines counted. Whole files have none."""
+    return index if isinstance(piece.content, Files) else rows[index].number - piece.number
+
+
+def _whole(row: Row) -> Row:
+    if not isinstance(row.value, dict) or not any(isinstance(value, LongText) for value in row.value.values()):
+        return row
+    fields = {name: value.whole() if isinstance(value, LongText) else value for name, value in row.value.items()}
+    return row._replace(value=fields)
 
 
 _jobs: tuple[Job, ...] = ()
@@ -107,9 +167,9 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def tokenize(number: int, piece: Piece) -> Tokenized:
+def tokenize(number: int, piece: Piece) -> HandedOver:
     """The documents of a piece of the source whose job has this number, in a process that `begin` has made ready."""
     worker = _workers.get(number)
     if worker is None:
         worker = _workers[number] = Worker(_jobs[number])
-    return worker(piece)
+    return hand_over(worker(piece))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,19 @@ class TokenizedDocument:
     weights: np.ndarray | None
     size_bytes: int
     row: int
+
+
+@dataclass(eq=False)
+class LongDocument:
+    """A document whose text is too long to be held with all its ids.
+
+    Args:
+        tokens: Ids, part by part, those that begin and end a document included: int32, shape [tokens] each. Can be taken once.
+        size_bytes: Bytes of the text that has been read, in UTF-8: grows as `tokens` are taken.
+    """
+
+    tokens: Iterator[np.ndarray]
+    size_bytes: int = 0
 
 
 class Formatter(Protocol):

@@ -16,7 +16,7 @@ def field_value(row: Row, name: str, where: str) -> Any:
     Raises:
         BadConfiguration: The row has no such field, or has no fields at all.
     """
-    if isinstance(row.value, bytes):
+    if not isinstance(row.value, dict):
         raise bad_row(row, where, "has no fields: it is a plain text", "take a jsonl or parquet source, or the format text")
     try:
         return row.value[name]

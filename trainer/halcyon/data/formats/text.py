@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from halcyon.data.formats.document import TokenizedDocument
+from halcyon.data.formats.document import LongDocument, TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value, kind_of
-from halcyon.data.sources import Row
+from halcyon.data.sources import LongText, Row, long_text
 from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer.cut import in_parts
 from halcyon_api.spec.sources import TextFormatSpec
 
 
@@ -30,36 +32,79 @@ class TextFormatter:
         self._where = f"{where}.text.field"
 
     def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
-        """The documents of some rows; see `Formatter`."""
+        """The documents of some rows; see `Formatter`. Long ones are better asked for by `long_document`."""
         texts = [self._text(row) for row in rows]
+        texts = [text.whole() if isinstance(text, LongText) else text for text in texts]
         kept = [index for index, text in enumerate(texts) if text]
         wanted = [texts[index] for index in kept]
         try:
             encoded = self._tokenizer.encode_batch(wanted)
         except UnicodeError:
             for index in kept:
-                self._check_unicode(rows[index], texts[index])
+                self._check_unicode(rows[index], [texts[index]])
             raise
         tokens = _enclosed(self._tokenizer.bos_id, encoded, self._tokenizer.eos_id)
         return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
 
-    def _text(self, row: Row) -> str | bytes:
-        if isinstance(row.value, bytes):
+    def is_long(self, row: Row) -> bool:
+        """Whether the text of a row is so long that its ids are better taken part by part."""
+        text = row.value.get(self._field) if isinstance(row.value, dict) else row.value
+        return isinstance(text, LongText) or (isinstance(text, str | bytes) and len(text) > long_text.LONG_BYTES)
+
+    def long_document(self, row: Row) -> LongDocument:
+        """The same document, part by part.
+
+        Raises:
+            BadConfiguration: As `Formatter`, and so may its parts.
+        """
+        text = self._text(row)
+        parts = text if isinstance(text, LongText) else in_parts(text)
+        bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
+
+        def counted() -> Iterator[str | bytes]:
+            for part in parts:
+                document.size_bytes += size_in_bytes(part)
+                yield part
+
+        def tokens() -> Iterator[np.ndarray]:
+            yield np.array([bos], np.int32)
+            try:
+                yield from self._tokenizer.encode_parts(counted())
+            except UnicodeError:
+                self._check_unicode(row, text if isinstance(text, LongText) else in_parts(text))
+                raise
+            yield np.array([eos] if eos != bos else [], np.int32)
+
+        document = LongDocument(tokens())
+        return document
+
+    def _text(self, row: Row) -> str | bytes | LongText:
+        if isinstance(row.value, bytes | LongText):
             return row.value
         text = field_value(row, self._field, self._where)
-        if not isinstance(text, str | bytes):
+        if not isinstance(text, str | bytes | LongText):
             raise bad_row(
                 row, self._where, f"has a field {self._field!r} that is {kind_of(text)}, not a text", "name the field of the text"
             )
         return text
 
-    def _check_unicode(self, row: Row, text: str | bytes) -> None:
+    def _check_unicode(self, row: Row, parts: Iterable[str | bytes]) -> None:
+        before, part, decoder = 0, b"", codecs.getincrementaldecoder("utf-8")()
         try:
-            text.decode() if isinstance(text, bytes) else text.encode()
+            for part in parts:
+                if isinstance(part, bytes):
+                    decoder.decode(part)
+                else:
+                    part.encode()
+                before += len(part)
+            part = b""
+            decoder.decode(part, final=True)
         except UnicodeDecodeError as error:
-            raise bad_row(row, self._where, f"is not UTF-8 at byte {error.start}", "convert the text, or use the byte tokenizer") from None
+            # The decoder put what it had kept of the part before in front.
+            place = before + len(part) - len(error.object) + error.start
+            raise bad_row(row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer") from None
         except UnicodeEncodeError as error:
-            raise bad_row(row, self._where, f"has half a surrogate pair at sign {error.start}", "mend the text") from None
+            raise bad_row(row, self._where, f"has half a surrogate pair at sign {before + error.start}", "mend the text") from None
 
 
 def size_in_bytes(text: str | bytes) -> int:

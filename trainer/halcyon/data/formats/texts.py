@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from halcyon.data.sources import Row
+from halcyon.data.sources import LongText, Row
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec
 
@@ -32,6 +32,8 @@ def texts_of(spec: FormatSpec, rows: Sequence[Row], *, where: str) -> Iterator[s
 def _texts(spec: FormatSpec, value: Any) -> Iterator[str]:
     if isinstance(value, bytes):
         yield value.decode(errors="replace")
+    elif isinstance(value, LongText):
+        yield from value.strings()
     elif spec.text is not None:
         yield from _strings(value.get(spec.text.field))
     else:
@@ -47,6 +49,8 @@ def _strings(content: Any) -> Iterator[str]:
         yield content.decode(errors="replace")
     elif isinstance(content, str):
         yield content
+    elif isinstance(content, LongText):
+        yield from content.strings()
     elif isinstance(content, list):
         for part in content:
             yield from _strings(part.get("text") if isinstance(part, dict) else part)

@@ -13,13 +13,14 @@ from itertools import groupby
 from halcyon.data.sources import hub, parquet
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
+from halcyon.data.sources.aside import Aside
 from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, blamed_on
 from halcyon.data.sources.fields import needed_fields
-from halcyon.data.sources.files import read_chunks
-from halcyon.data.sources.lines import cut_lines, trim
+from halcyon.data.sources.files import read_between, read_chunks
+from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
 from halcyon.data.sources.listing import where_of
-from halcyon.data.sources.piece import TARGET_BYTES, Files, LineRange, Lines, Piece, Wanted
+from halcyon.data.sources.piece import TARGET_BYTES, AsideLines, Files, LineRange, Lines, Piece, Wanted
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
@@ -90,17 +91,34 @@ def _line_pieces(
     number = offset = 0
     in_place = parse_address(file.uri).scheme == "file" and not is_compressed(file.uri)
     text = decompressed(file.uri, read_chunks(file, access))
-    for block in cut_lines(text, target_bytes):
+    for block in cut_lines(text, target_bytes, keep=not in_place):
         start, end = wanted.within(first + number, block.rows)
         if start < end:
-            kept, before = trim(block, start, end)
-            place = offset + before
-            content = LineRange(file, place, place + len(kept.data)) if in_place else Lines(kept.data)
-            yield Piece(where, file.uri, first + number + start, kept.rows, number + start, content)
-        number, offset = number + block.rows, offset + len(block.data)
+            begin, stop = 0, block.size_bytes
+            if start > 0:
+                begin = offset_of_line(_text(file, offset, block, access), start)
+            if end < block.rows:
+                stop = offset_of_line(_text(file, offset, block, access), end)
+            content = _content(file, offset, block, begin, stop)
+            yield Piece(where, file.uri, first + number + start, end - start, number + start, content)
+        elif isinstance(block.text, Aside):
+            block.text.discard()
+        number, offset = number + block.rows, offset + block.size_bytes
         if first + number >= wanted.end:
             break
     return number
+
+
+def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterator[bytes]:
+    """What a block says that begins at an offset of a file."""
+    return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
+
+
+def _content(file: SourceFile, offset: int, block: Block, begin: int, stop: int) -> Lines | LineRange | AsideLines:
+    """The bytes [begin, stop) of a block that begins at an offset of a file."""
+    if block.text is None:
+        return LineRange(file, offset + begin, offset + stop)
+    return AsideLines(block.text, begin, stop) if isinstance(block.text, Aside) else Lines(block.text[begin:stop])
 
 
 def _whole_files(where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int) -> Generator[Piece, None, int]:

@@ -59,8 +59,7 @@ def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview
     """
     address = parse_address(file.uri)
     if address.scheme == "file":
-        for start in range(0, file.size_bytes, _LOCAL_RANGE_BYTES):
-            yield read_range(file, start, min(start + _LOCAL_RANGE_BYTES, file.size_bytes), access)
+        yield from read_between(file, 0, file.size_bytes, access)
         if file.size_bytes == 0:
             read_range(file, 0, 0, access)
         return
@@ -82,10 +81,14 @@ def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview
                 future.cancel()
 
 
-def read_file(file: SourceFile, access: Access) -> bytes:
-    """The whole content of a file."""
-    chunks = list(read_chunks(file, access))
-    return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+def read_between(file: SourceFile, start: int, end: int, access: Access) -> Iterator[bytes]:
+    """The bytes [start, end) of a file of this machine, in chunks.
+
+    Raises:
+        Unreadable: As `read_range`.
+    """
+    for first in range(start, end, _LOCAL_RANGE_BYTES):
+        yield bytes(read_range(file, first, min(first + _LOCAL_RANGE_BYTES, end), access))
 
 
 def _read_local(file: SourceFile, start: int, end: int) -> bytes:

@@ -1,7 +1,8 @@
 """A stream of chunks, cut into blocks of whole lines: cheap enough for one process that feeds many.
 
 Where a block ends depends on the text alone, never on how it arrived: at the first line end at or after `target_bytes`. So pieces are the
-same wherever a file lies and however it is compressed.
+same wherever a file lies and however it is compressed. A block is one line too many for the memory only if its last line is long: such a
+block is put aside in a file while it arrives.
 """
 
 from __future__ import annotations
@@ -9,55 +10,88 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
-
-_LINE_END = 10
+from halcyon.data.sources import long_text
+from halcyon.data.sources.aside import Aside
 
 
 class Block(NamedTuple):
     """Some whole lines."""
 
-    data: bytes
+    size_bytes: int
     rows: int
     """Lines, blank ones included; the last line of a file need not end."""
+    text: bytes | Aside | None
+    """What they say, in a file if it is long; None where it need not be kept."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The text, if it is kept."""
+        if isinstance(self.text, bytes):
+            yield self.text
+        elif self.text is not None:
+            yield from self.text.chunks()
 
 
-def cut_lines(chunks: Iterable[bytes | memoryview], target_bytes: int) -> Iterator[Block]:
-    """Blocks of whole lines, in order. A line longer than `target_bytes` makes a larger block."""
-    waiting: list[bytes | memoryview] = []
-    waiting_bytes = 0
+def cut_lines(chunks: Iterable[bytes | memoryview], target_bytes: int, *, keep: bool = True) -> Iterator[Block]:
+    """Blocks of whole lines, in order. A line longer than `target_bytes` makes a larger block.
+
+    Args:
+        chunks: The text.
+        target_bytes: A block ends with the first line that ends there or later.
+        keep: Whether the blocks' text is wanted, or only their bounds.
+    """
+    held = _Held(keep)
     for chunk in chunks:
-        waiting.append(chunk)
-        waiting_bytes += len(chunk)
-        # Only a line end at or after the target ends a block, and what came before this chunk was searched for one already.
-        searched = max(waiting_bytes - len(chunk), target_bytes - 1)
-        if waiting_bytes <= searched or _find(chunk, searched - (waiting_bytes - len(chunk))) < 0:
-            continue
-        data, start = b"".join(waiting), 0
-        end = data.find(b"\n", searched) + 1
-        while end:
-            yield _block(data[start:end])
-            start, end = end, data.find(b"\n", end + target_bytes - 1) + 1
-        waiting.clear()
-        waiting.append(data[start:])
-        waiting_bytes = len(data) - start
-    if waiting_bytes:
-        yield _block(b"".join(waiting))
+        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        start = 0
+        while (end := data.find(b"\n", start + max(0, target_bytes - 1 - held.size_bytes)) + 1) > 0:
+            held.add(data, start, end)
+            yield held.block()
+            held, start = _Held(keep), end
+        held.add(data, start, len(data))
+    if held.size_bytes:
+        yield held.block()
 
 
-def trim(block: Block, first: int, end: int) -> tuple[Block, int]:
-    """The lines [first, end) of a block, and how many bytes are before them."""
-    if first <= 0 and end >= block.rows:
-        return block, 0
-    ends = np.flatnonzero(np.frombuffer(block.data, np.uint8) == _LINE_END) + 1
-    starts = np.concatenate([[0], ends, [len(block.data)]])
-    first, end = max(first, 0), min(end, block.rows)
-    return Block(block.data[int(starts[first]) : int(starts[end])], end - first), int(starts[first])
+def offset_of_line(chunks: Iterable[bytes], line: int) -> int:
+    """Where a line begins, in bytes from the first chunk on; lines are counted from 0."""
+    offset = 0
+    for chunk in chunks:
+        ends = chunk.count(b"\n")
+        if ends >= line:
+            place = 0
+            for _ in range(line):
+                place = chunk.find(b"\n", place) + 1
+            return offset + place
+        offset, line = offset + len(chunk), line - ends
+    return offset
 
 
-def _block(data: bytes) -> Block:
-    return Block(data, data.count(b"\n") + (not data.endswith(b"\n")))
+class _Held:
+    """The part of a block that has arrived."""
 
+    def __init__(self, keep: bool) -> None:
+        self.size_bytes = 0
+        self._keep = keep
+        self._line_ends = 0
+        self._ended = True
+        self._parts: list[bytes | memoryview] = []
+        self._aside: Aside | None = None
 
-def _find(chunk: bytes | memoryview, start: int) -> int:
-    return (chunk if isinstance(chunk, bytes) else bytes(chunk)).find(b"\n", start)
+    def add(self, data: bytes, start: int, end: int) -> None:
+        if start == end:
+            return
+        self.size_bytes += end - start
+        self._line_ends += data.count(b"\n", start, end)
+        self._ended = data.endswith(b"\n", start, end)
+        if not self._keep:
+            return
+        self._parts.append(memoryview(data)[start:end])
+        if self._aside is None and self.size_bytes > long_text.LONG_BYTES:
+            self._aside = Aside.make()
+        if self._aside is not None:
+            self._aside.append(self._parts)
+            self._parts.clear()
+
+    def block(self) -> Block:
+        text = None if not self._keep else b"".join(self._parts) if self._aside is None else self._aside
+        return Block(self.size_bytes, self._line_ends + (not self._ended), text)

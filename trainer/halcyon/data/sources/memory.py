@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_USUAL_TRIM_THRESHOLD = 2**26
+"""What glibc comes to by itself in a process that has freed large blocks."""
 KEPT_BYTES = 512 * 2**20
 
 
@@ -22,10 +26,26 @@ def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> bool:
     Returns:
         Whether the C library could be told. Others than glibc are left as they are.
     """
-    if sys.platform != "linux":
+    library = _c_library()
+    if library is None:
         return False
+    return bool(library.mallopt(_M_MMAP_THRESHOLD, min(kept_bytes, 2**25))) and bool(library.mallopt(_M_TRIM_THRESHOLD, kept_bytes))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """`keep_freed_memory` for a while, for a process that has something else to do afterwards: what is free then is given back."""
+    keep_freed_memory()
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, min(kept_bytes, 2**25))) and bool(mallopt(_M_TRIM_THRESHOLD, kept_bytes))
+        yield
+    finally:
+        if (library := _c_library()) is not None:
+            library.mallopt(_M_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+            library.malloc_trim(0)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

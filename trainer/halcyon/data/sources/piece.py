@@ -1,7 +1,8 @@
 """A piece: the unit of work that is handed to a worker process, and what it may hold.
 
-What is cheap to cut only in order (a compressed stream of lines) is cut by the parent, and the piece carries the text itself. What can be
-read at any place (whole files, row groups) the worker reads by itself, and the piece carries no more than where.
+What is cheap to cut only in order (a compressed stream of lines) is cut by the parent, and the piece carries the text itself, or, where a
+line is very long, the name of a file that it was put into. What can be read at any place (whole files, row groups) the worker reads by
+itself, and the piece carries no more than where.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.aside import Aside
+from halcyon.data.sources.long_text import LongText
 
 TARGET_BYTES = 4 * 2**20
 """Text of a piece, about: enough that handing it over costs little, little enough that many workers are busy to the end."""
@@ -22,8 +25,8 @@ class Row(NamedTuple):
     """Address of its file."""
     number: int
     """Its number in the file, counted from 0; blank lines count."""
-    value: bytes | dict[str, Any]
-    """The content of a text file, or the fields of a row."""
+    value: bytes | LongText | dict[str, Any]
+    """The content of a text file, or the fields of a row, of which those that are too long are `LongText` too."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class LineRange:
     """Offset of the first byte."""
     end: int
     """Offset after the last byte."""
+
+
+@dataclass(frozen=True)
+class AsideLines:
+    """Lines of JSON in a file that was put aside, for they are too long to be handed over. They can be taken once."""
+
+    aside: Aside
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,12 @@ class Piece:
     first_row: int
     rows: int
     number: int
-    content: Lines | LineRange | Files | RowGroups | Table
+    content: Lines | LineRange | AsideLines | Files | RowGroups | Table
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the text that it carries, rather than where that lies."""
+        return len(self.content.data) if isinstance(self.content, Lines | Table) else 0
 
 
 class Wanted(NamedTuple):

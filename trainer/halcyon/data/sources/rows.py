@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import mmap
+import re
+from collections.abc import Iterator
+
 import orjson
 
-from halcyon.data.sources import parquet, stdlib
+from halcyon.data.sources import long_text, parquet, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.aside import Aside
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable, blamed_on, reason
-from halcyon.data.sources.files import read_chunks, read_range
-from halcyon.data.sources.piece import Files, LineRange, Lines, Piece, Row, RowGroups
+from halcyon.data.sources.files import read_between, read_chunks, read_range
+from halcyon.data.sources.long_text import LongText, parse_long_line
+from halcyon.data.sources.piece import AsideLines, Files, LineRange, Lines, Piece, Row, RowGroups
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NOT_BLANK = re.compile(rb"\S")
 
 
 def read_piece(piece: Piece, access: Access) -> list[Row]:
@@ -24,43 +31,73 @@ def read_piece(piece: Piece, access: Access) -> list[Row]:
     with blamed_on(piece.where):
         content = piece.content
         if isinstance(content, Lines):
-            return _parse_lines(piece, content.data)
+            return _parse_lines(piece, content.data, 0, len(content.data))
         if isinstance(content, LineRange):
-            return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)))
+            return _parse_range(piece, content, access)
+        if isinstance(content, AsideLines):
+            return _parse_lines(piece, content.aside.take(), content.start, content.end)
         if isinstance(content, Files):
-            return [Row(file.uri, 0, _read_text(file, access)) for file in content.files]
+            return [Row(file.uri, 0, _read_text(piece.where, file, access)) for file in content.files]
         if isinstance(content, RowGroups):
             return parquet.read_groups(piece, content, access)
         return parquet.read_table(piece, content)
 
 
-def _read_text(file: SourceFile, access: Access) -> bytes:
+def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText:
     if file.uri.startswith(stdlib.PREFIX):
         return stdlib.read_module(file)
-    return b"".join(decompressed(file.uri, read_chunks(file, access)))
+
+    def again() -> Iterator[bytes | memoryview]:
+        with blamed_on(where):
+            yield from decompressed(file.uri, read_chunks(file, access))
+
+    parts: list[bytes | memoryview] = []
+    size_bytes = 0
+    for part in decompressed(file.uri, read_chunks(file, access)):
+        parts.append(part)
+        size_bytes += len(part)
+        if size_bytes > long_text.LONG_BYTES:
+            return LongText(lambda: map(bytes, again()))
+    return b"".join(parts)
 
 
-def _parse_lines(piece: Piece, data: bytes) -> list[Row]:
-    view = memoryview(data)  # a slice of it is no copy
+def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[Row]:
+    size_bytes = content.end - content.start
+    if size_bytes <= long_text.LONG_BYTES:
+        return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes)
+    # Not mapped where it lies: a file that is cut meanwhile would kill this process.
+    aside = Aside.make()
+    aside.append(read_between(content.file, content.start, content.end, access))
+    return _parse_lines(piece, aside.take(), 0, size_bytes)
+
+
+def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) -> list[Row]:
+    """The rows in the bytes [start, end)."""
+    view = memoryview(text)  # a slice of it is no copy
     rows: list[Row] = []
-    start = len(_BYTE_ORDER_MARK) if piece.number == 0 and data.startswith(_BYTE_ORDER_MARK) else 0
+    if piece.number == 0 and text[start : start + len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK:
+        start += len(_BYTE_ORDER_MARK)
     number = piece.number
-    while start < len(data):
-        end = data.find(b"\n", start)
-        line = view[start : end if end >= 0 else len(data)]
+    while start < end:
+        line_end = text.find(b"\n", start, end)
+        line = view[start : line_end if line_end >= 0 else end]
+        long = len(line) > long_text.LONG_BYTES
         try:
-            value = orjson.loads(line)
+            value = parse_long_line(line, _named(piece, number), piece.where) if long else orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            if bytes(line).strip():
-                raise Unreadable(
-                    f"row {number} (counted from 0) of {piece.file} is not JSON: {_at(error, bytes(line))}; mend the line"
-                ) from None
+            if _NOT_BLANK.search(line):
+                what = reason(error) if long else _at(error, bytes(line))
+                raise Unreadable(f"{_named(piece, number)} is not JSON: {what}; mend the line") from None
         else:
             if not isinstance(value, dict):
-                raise Unreadable(f"row {number} (counted from 0) of {piece.file} is no object of fields; write {{…}} in each line")
+                raise Unreadable(f"{_named(piece, number)} is no object of fields; write {{…}} in each line")
             rows.append(Row(piece.file, number, value))
         number, start = number + 1, start + len(line) + 1
     return rows
+
+
+def _named(piece: Piece, number: int) -> str:
+    return f"row {number} (counted from 0) of {piece.file}"
 
 
 def _at(error: orjson.JSONDecodeError, line: bytes) -> str:

@@ -1,0 +1,120 @@
+"""Documents larger than a shard: the same tokens as any other's, wherever the build was stopped in them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halcyon.data.cache.build import Built
+from halcyon.data.cache.ensure import Caches
+from halcyon.data.cache.reader import Memory, TokenReader
+from halcyon.data.cache.work import PART_TOKENS
+from halcyon.data.open import ensure_caches
+from halcyon.data.sources.long_text import LONG_BYTES
+from halcyon.tokenizer import BYTE, load
+from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, whole_stream
+
+CACHE = {"shardTokens": 2**20, "workers": 1}
+TEXTS = (
+    "before",
+    'Größe "und" Maß\n中\U0001f600\\' * (LONG_BYTES // 20),
+    "",
+    "between",
+    "nothing but letters " * (PART_TOKENS // 8),
+    "after",
+)
+
+
+class Stopped(Exception):
+    """The build ends here."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "c.jsonl"
+    path.write_text("".join(f"{json.dumps({'text': text}, ensure_ascii=False)}\n" for text in TEXTS))
+    (path.parent / "c.jsonl.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path) -> Path:
+    ensure_caches(spec_of(f"file://{corpus.parent}/root", [jsonl(corpus)], data__cache=CACHE), process="p")
+    return corpus.parent / "root" / "data"
+
+
+def expected() -> list[np.ndarray]:
+    tokenizer = load(BYTE)
+    return [np.concatenate([[tokenizer.bos_id], tokenizer.encode(text), [tokenizer.eos_id]]) for text in TEXTS if text]
+
+
+def opened(corpus: Path, **source: Any) -> tuple[TokenReader, Caches, np.ndarray]:
+    spec = spec_of(f"file://{corpus.parent}/root", [jsonl(corpus, **source)], data__cache=CACHE)
+    store, caches = ensure_caches(spec, process="p")
+    return TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20)), caches, whole_stream(store, caches)
+
+
+def test_a_document_may_lie_in_several_shards(corpus: Path, undisturbed: Path) -> None:
+    reader, caches, stream = opened(corpus)
+    documents = expected()
+    assert np.array_equal(stream, np.concatenate(documents))
+    assert reader.document_ends().tolist() == np.cumsum([len(document) for document in documents]).tolist()
+    assert reader.origins().tolist() == [[0, row] for row, text in enumerate(TEXTS) if text]
+    ledger = caches.ledgers["web"]
+    inside = [shard for shard in ledger.shards if shard.open_tokens]
+    assert len(inside) >= 3, "shards end inside documents"
+    assert any(shard.documents == 0 for shard in inside)
+    assert (ledger.rows, ledger.documents, ledger.size_bytes) == (6, 5, sum(len(text.encode()) for text in TEXTS))
+    assert sum(shard.empty_rows for shard in ledger.shards) == 1
+
+
+def test_a_compressed_file_gives_the_same_shards(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+    spec = spec_of(f"file://{tmp_path}/root", [jsonl(corpus.parent / "c.jsonl.gz")], data__cache=CACHE)
+    _, caches = ensure_caches(spec, process="p")
+    assert caches.ledgers["web"].shards == opened(corpus)[1].ledgers["web"].shards
+
+
+def test_a_build_that_is_stopped_after_every_shard_changes_no_byte(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+    spec = spec_of(f"file://{tmp_path}/root", [jsonl(corpus)], data__cache=CACHE)
+    stops = 0
+
+    def report(built: Built) -> None:
+        if built.shards > stops and not built.finished:
+            raise Stopped
+
+    while True:
+        try:
+            ensure_caches(spec, process=f"p{stops}", report=report)
+            break
+        except Stopped:
+            stops += 1
+    assert stops >= 4
+    assert files_below(tmp_path / "root" / "data") == files_below(undisturbed)
+
+
+@pytest.mark.slow
+def test_processes_hand_long_documents_over_by_a_file(
+    corpus: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halcyon.data.cache.build.SMALL_BYTES", 0)
+    ensure_caches(spec_of(f"file://{tmp_path}/root", [jsonl(corpus)], data__cache=CACHE | {"workers": 2}), process="p")
+    assert files_below(tmp_path / "root" / "data") == files_below(undisturbed)
+
+
+def test_long_files_of_plain_text(tmp_path: Path) -> None:
+    long = "Größe 中 \U0001f600 " * (LONG_BYTES // 16)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "1.txt").write_text("one")
+    (tmp_path / "texts" / "2.txt").write_text(long)
+    (tmp_path / "texts" / "3.txt.gz").write_bytes(gzip.compress(long.encode(), 1))
+    (tmp_path / "texts" / "4.txt").write_bytes(b"no \xff UTF-8")
+    source = {"name": "web", "text": {"paths": [str(tmp_path / "texts")]}}
+    store, caches = ensure_caches(spec_of(f"file://{tmp_path}/root", [source], data__cache=CACHE), process="p")
+    contents = [b"one", long.encode(), long.encode(), b"no \xff UTF-8"]
+    parts = [part for content in contents for part in ([256], np.frombuffer(content, np.uint8), [257])]
+    assert np.array_equal(whole_stream(store, caches), np.concatenate(parts))
