@@ -1,27 +1,48 @@
-"""Builds the cache of a corpus in small shards, to be killed: ``python -m tests.trainer.data.cache.build_child ROOT CORPUS WORKERS``."""
+"""Builds caches in small shards, to be killed: a process of its own for each line ``ROOT CORPUS WORKERS LONG`` of the input.
+
+They are forked from this one, which has all modules in and no threads of its own: to start fifty interpreters would take longer than the
+builds. Each line is answered by the number of the process, and by its exit code when it has ended. With LONG (0 or 1) every other text
+counts as one that is too long for the memory, so that shards end inside documents.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 
-from halcyon.data.cache import build, election, ensure
+from halcyon.data.cache import build, election, ensure, work
 from halcyon.data.open import ensure_caches
-from halcyon.data.sources import pieces
+from halcyon.data.sources import long_text, pieces
 from tests.trainer.data.cache.runs import jsonl, spec_of
 
 PIECE_BYTES = 4096
 SHARD_TOKENS = 4096
 
 
-def main(root: str, corpus: Path, workers: int) -> None:
+def main(root: str, corpus: Path, workers: int, long: bool) -> None:
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
     build.SMALL_BYTES = 0
     election.SILENCE_SECONDS, election.BEAT_SECONDS = 0.2, 0.05
-    cache = {"workers": workers, "shardTokens": SHARD_TOKENS}
-    ensure_caches(spec_of(root, [jsonl(corpus)], data__cache=cache), process=f"child-{id(object())}")
+    if long:
+        long_text.LONG_BYTES, work.PART_TOKENS = 120, 50
+    cache = {"workers": workers, "shardTokens": 1024 if long else SHARD_TOKENS}
+    ensure_caches(spec_of(root, [jsonl(corpus)], data__cache=cache), process=f"child-{os.getpid()}")
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        root, corpus, workers, long = line.split()
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            main(root, Path(corpus), int(workers), long == "1")
+            sys.stdout.flush()
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    serve()

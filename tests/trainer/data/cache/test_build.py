@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -22,14 +26,52 @@ from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 
-def build(root: Path, corpus: Path, *, workers: int = 1) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.trainer.data.cache.build_child", f"file://{root}", str(corpus), str(workers)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, start_new_session=True)
+@dataclass(frozen=True)
+class Build:
+    """A build in a process of its own."""
+
+    pid: int
+    _answers: IO[str]
+
+    def exit_code(self) -> int:
+        """Wait for its end."""
+        return int(self._answers.readline())
+
+    def running(self) -> bool:
+        return Path(f"/proc/{self.pid}").exists()
+
+    def kill(self) -> None:
+        os.killpg(self.pid, signal.SIGKILL)
+        assert self.exit_code() == -signal.SIGKILL
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+class Builds:
+    """Starts builds."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.trainer.data.cache.build_child"]
+        self._process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False) -> Build:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"file://{root} {corpus} {workers} {int(long)}\n")
+        self._process.stdin.flush()
+        return Build(int(self._process.stdout.readline()), self._process.stdout)
+
+    def finish(self, root: Path, corpus: Path, **options: Any) -> None:
+        """Build a cache to its end."""
+        assert self.start(root, corpus, **options).exit_code() == 0
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def builds() -> Iterator[Builds]:
+    builds = Builds()
+    yield builds
+    builds.close()
 
 
 def test_every_document_is_there_once_and_in_order(tmp_path: Path) -> None:
@@ -55,57 +97,79 @@ def test_a_second_run_finds_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_workers_change_no_byte(tmp_path: Path) -> None:
+def test_workers_change_no_byte(tmp_path: Path, builds: Builds) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 3000)
     for workers in (1, 3):
-        finish(build(tmp_path / f"root{workers}", corpus, workers=workers))
+        builds.finish(tmp_path / f"root{workers}", corpus, workers=workers)
     one, three = (files_below(tmp_path / f"root{workers}") for workers in (1, 3))
     assert len(one) > 20
     assert one == three
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "wanted_kills"), [(1, 12), (2, 5)])
-def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, workers: int, wanted_kills: int) -> None:
-    """Each time after some more shards: from then on everything up to the last commit is kept, and nothing else counts."""
-    corpus = write_jsonl(tmp_path / "c.jsonl", 6000)
-    finish(build(tmp_path / "undisturbed", corpus))
-    chance, kills = random.Random(workers), 0
-    root = tmp_path / "killed"
-    ledger = root / "data" / "web" / "LEDGER.json"
-    while kills < wanted_kills:
-        before = len(ledger_of(f"file://{root}").shards) if ledger.exists() else 0
-        process = build(root, corpus, workers=workers)
+@pytest.mark.parametrize(("workers", "long", "wanted_kills"), [(1, False, 24), (1, True, 18), (2, False, 8)])
+def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int) -> None:
+    """Fifty in all: between the files of a shard, before its commit, after it; with ``long`` inside documents too."""
+    corpus = write_jsonl(tmp_path / "c.jsonl", 200 * wanted_kills)
+    builds.finish(tmp_path / "undisturbed", corpus, long=long)
+    chance, root = random.Random(wanted_kills), tmp_path / "killed"
+    moments: set[str] = set()
+    for kill in range(wanted_kills):
+        progress = chance.choice([written_files, whole_shards, committed_shards])
+        wanted = progress(root) + chance.randint(1, 8 if progress is written_files else 3)
+        process = builds.start(root, corpus, workers=workers, long=long)
         deadline = time.monotonic() + 60
-        wanted = before + chance.randint(0, 3)
-        while process.poll() is None and (not ledger.exists() or len(ledger_of(f"file://{root}").shards) < wanted):
+        while progress(root) < wanted:
+            assert process.running(), f"it was at its end after {kill} kills"
             assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.02))
-        if process.poll() is not None:
-            break
-        os.killpg(process.pid, 9)
-        process.communicate()
-        kills += 1
-    assert kills >= wanted_kills - 3, "it was at its end before it had been killed often enough"
-    finish(build(root, corpus, workers=workers))
+            time.sleep(0.0002)
+        process.kill()
+        moments.add(moment_of(root))
+    assert {"between files", "committed"} <= moments, "the kills were spread"
+    assert not ledger_of(f"file://{root}").finished
+    builds.finish(root, corpus, workers=workers, long=long)
     wanted_files, found = files_below(tmp_path / "undisturbed" / "data"), files_below(root / "data")
     assert wanted_files == {name: found[name] for name in wanted_files}
-    kept = {shard.path for shard in ledger_of(f"file://{root}").shards}
-    assert {name.rsplit("/", 1)[0] + "/" for name in wanted_files if "/shards/" in name} == kept
+    kept = ledger_of(f"file://{root}").shards
+    assert {name.rsplit("/", 1)[0] + "/" for name in wanted_files if "/shards/" in name} == {shard.path for shard in kept}
+    assert any(shard.open_tokens for shard in kept) == long
+
+
+def written_files(root: Path) -> int:
+    """How many files the shards have, committed or not."""
+    return sum(1 for shard in (root / "data/web/shards").glob("*") for _ in shard.glob("*"))
+
+
+def whole_shards(root: Path) -> int:
+    """How many shards have all their files, committed or not."""
+    return sum(1 for _ in (root / "data/web/shards").glob("*/checks"))
+
+
+def committed_shards(root: Path) -> int:
+    ledger = root / "data/web/LEDGER.json"
+    return ledger.read_bytes().count(b'"path"') if ledger.exists() else 0
+
+
+def moment_of(root: Path) -> str:
+    """Where in the making of a shard a build was killed."""
+    committed = committed_shards(root)
+    begun = [shard for shard in (root / "data/web/shards").iterdir() if int(shard.name.split(".")[0]) >= committed]
+    if not begun:
+        return "committed"
+    return "before the commit" if (begun[0] / "checks").exists() else "between files"
 
 
 @pytest.mark.slow
-def test_a_builder_that_dies_takes_its_workers_with_it(tmp_path: Path) -> None:
+def test_a_builder_that_dies_takes_its_workers_with_it(tmp_path: Path, builds: Builds) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 6000)
-    process = build(tmp_path / "root", corpus, workers=2)
+    process = builds.start(tmp_path / "root", corpus, workers=2)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while len(workers := children.read_text().split()) < 3:  # two workers and the tracker of their semaphores
-        assert process.poll() is None
+        assert process.running()
         assert time.monotonic() < deadline
-    process.kill()
-    process.communicate()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.exit_code() == -signal.SIGKILL
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
 
