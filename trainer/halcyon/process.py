@@ -18,6 +18,7 @@ from typing import NoReturn, TextIO
 from halcyon.context import Context, check_context, process_name, resolve_context
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
+from halcyon.lean_imports import without_unused_parts
 from halcyon.telemetry import RunIdentity, RunPlan, RunReporter, TelemetryServer, open_log, termination_report, write_termination_report
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause
@@ -58,7 +59,8 @@ def run_training(
         reporter.started(process_id=os.getpid())
         if context.run.spec.stage == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
-        from halcyon.train import train  # JAX and all the rest: only now that /status answers
+        with without_unused_parts():
+            from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
         ended = train(
             context,

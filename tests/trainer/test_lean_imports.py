@@ -1,0 +1,39 @@
+"""A start imports no more than it uses, and nobody else notices. In processes of their own: what is imported stays imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+HEAVY = "flax", "jax._src.pallas.triton.lowering", "jax.experimental.pallas.ops.tpu.megablox"
+
+
+def modules_after(program: str) -> set[str]:
+    """The heavy modules that a program has imported, and whatever else it prints."""
+    code = f"{program}\nimport sys\nprint(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_a_start_leaves_out_what_haliax_would_bring() -> None:
+    lean = "from halcyon.lean_imports import without_unused_parts\nwith without_unused_parts():\n    import halcyon.train\n"
+    assert modules_after(lean) == set()
+    assert modules_after("import halcyon.train") == set(HEAVY)  # else the module has nothing to do any more
+
+
+def test_what_was_left_out_can_be_used_later() -> None:
+    later = """
+from halcyon.lean_imports import without_unused_parts
+with without_unused_parts():
+    import haliax
+from jax.experimental.pallas import triton
+from jax.experimental.pallas.ops.tpu.megablox import gmm
+from aqt.jax.v2.aqt_dot_general import DotGeneral
+assert isinstance(haliax.quantization.Int8DotGeneralOp.init().cfg, DotGeneral)
+"""
+    assert modules_after(later) == set(HEAVY)

@@ -1,0 +1,61 @@
+"""Leaves out of a start what no model here uses.
+
+Haliax imports, for layers that Halcyon does not have (quantised products, mixtures of experts by Pallas kernels), the packages AQT, Flax
+and Pallas' Triton and Megablox parts: about a second of every start and restart, and near half of all imports. In the block of
+`without_unused_parts` they are said to be missing, where Haliax takes that well, or are loaded when somebody first uses them. Afterwards
+everybody can import them as ever. A model that needs one of them takes its line out here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader, spec_from_loader
+from types import ModuleType
+
+_MISSING = frozenset({"jax.experimental.pallas.ops.tpu.megablox", "jax.experimental.pallas.triton"})
+"""Haliax asks for these in a ``try``, and its ragged products do without them."""
+_LATER = frozenset({"aqt.jax.v2.config"})
+"""Loaded at the first use of a name in them."""
+_NAMES = {"aqt.jax.v2.aqt_dot_general": ("DotGeneral",)}
+"""Of these only the names are needed, for annotations."""
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname in _MISSING:
+            raise ModuleNotFoundError(f"{fullname} is left out", name=fullname)
+        if fullname in _NAMES:
+            return spec_from_loader(fullname, _NamesLoader())
+        found = PathFinder.find_spec(fullname, path, target) if fullname in _LATER else None
+        if found is not None and found.loader is not None:
+            found.loader = LazyLoader(found.loader)
+        return found
+
+
+class _NamesLoader(Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        for name in _NAMES[module.__name__]:
+            setattr(module, name, type(name, (), {}))
+
+
+@contextmanager
+def without_unused_parts() -> Iterator[None]:
+    """Import Haliax in here."""
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in _NAMES:
+            if isinstance(getattr(sys.modules.get(name), "__loader__", None), _NamesLoader):
+                del sys.modules[name]
+                parent, _, child = name.rpartition(".")
+                vars(sys.modules[parent]).pop(child, None)
