@@ -90,9 +90,14 @@ def resolve_context(document: Path, environ: Mapping[str, str], *, checkpoint_ro
     )
 
 
+def run_name(context: Context) -> str:
+    """The run's name and namespace."""
+    return f"{context.owner.namespace}/{context.owner.name}"
+
+
 def process_name(context: Context) -> str:
     """A name for this process that no other process has, past and future ones included."""
-    return f"{context.owner.namespace}/{context.owner.name}/{context.process_index}/{secrets.token_hex(8)}"
+    return f"{run_name(context)}/{context.process_index}/{secrets.token_hex(8)}"
 
 
 def check_context(context: Context) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from halcyon.context import Context, check_context, process_name, resolve_context
+from halcyon.context import Context, check_context, process_name, resolve_context, run_name
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.lean_imports import without_unused_parts
@@ -26,6 +27,8 @@ from halcyon_api.spec.accelerator import TPU_TABLE
 from halcyon_api.spec.trainer import TrainerSpec
 
 DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
+
+NOTHING_TO_SAVE = "a notice of preemption came before the first step; there was nothing to save"
 
 
 def run_training(
@@ -67,15 +70,15 @@ def run_training(
             reporter,
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
             on_lost_process=ending.lost,
+            on_failed_build=ending.failed,
         )
         server.close()
-    except TrainerExit as error:
-        ending.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
     except Exception as error:
-        traceback.print_exc()
-        ending.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
+        ending.failed(error)
     except KeyboardInterrupt:
         ending.leave("failed", ExitCode.FAILURE, "interrupted from the keyboard; start again to go on from the last checkpoint")
+    if ended.preempted and not ended.step:
+        ending.leave("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE)
     if ended.preempted:
         ending.leave("preempted", ExitCode.PREEMPTED, f"a notice of preemption came; step {ended.step} is saved")
     ending.leave("completed", ExitCode.DONE, f"all {ended.step} steps are done and saved")
@@ -87,7 +90,7 @@ def _build_data(context: Context, reporter: RunReporter) -> str:
 
     check_context(context)
     reporter.stage("tokenizing")
-    store, caches = ensure_caches(context.run.spec, process=process_name(context), report=reporter.tokenized)
+    store, caches = ensure_caches(context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are whole: {tokens} tokens in {len(caches.ledgers)} sources"
 
@@ -98,9 +101,11 @@ class _Ending:
     def __init__(self, context: Context, reporter: RunReporter) -> None:
         self._context = context
         self._reporter = reporter
+        self._once = threading.Lock()
 
     def leave(self, cause: Cause, code: ExitCode, message: str, *, epoch_attempt: int | None = None) -> NoReturn:
         """Report the end everywhere and end the process."""
+        self._once.acquire()  # never given back: several threads may come to an end at the same time, and the first says why
         known = self._reporter.report()
         report = termination_report(
             self._reporter.identity,
@@ -119,6 +124,13 @@ class _Ending:
         self._reporter.log.close()
         _exit(code)
 
+    def failed(self, error: Exception) -> NoReturn:
+        """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
+        if isinstance(error, TrainerExit):
+            self.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
+        traceback.print_exception(error)
+        self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
+
     def lost(self, process: int) -> NoReturn:
         """Another process is gone without a word: its own report, or its absence, says why."""
         self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
@@ -126,7 +138,7 @@ class _Ending:
     def before_joining(self, signal_number: int, frame: FrameType | None) -> NoReturn:
         """A notice before there is anything to save: leave at once, and for free."""
         del signal_number, frame
-        self.leave("preempted", ExitCode.PREEMPTED, "a notice of preemption came before the first step; there was nothing to save")
+        self.leave("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE)
 
 
 def _plan(context: Context) -> RunPlan:

@@ -36,6 +36,14 @@ class BlockOrderSpec(ApiModel):
     )
 
 
+class WindowOrderSpec(ApiModel):
+    """Windows of neighbours one after the other, each shuffled in itself, anew in every epoch."""
+
+    sequences: Annotated[int, Field(ge=2, le=1_073_741_824)] = Field(
+        default=16_384, description="Training sequences of a window. Only the last window of an epoch may have fewer."
+    )
+
+
 class SequentialOrderSpec(ApiModel):
     """The order of the text, every epoch the same."""
 
@@ -45,7 +53,12 @@ class OrderSpec(OneOf):
 
     random: RandomOrderSpec | None = Field(default=None, description="A true shuffle.")
     blocks: BlockOrderSpec | None = Field(default=None, description="A shuffle of blocks, for cold object stores.")
-    sequential: SequentialOrderSpec | None = Field(default=None, description="No shuffle.")
+    windows: WindowOrderSpec | None = Field(
+        default=None, description="A shuffle inside windows of the text: training may begin while the token cache is still being built."
+    )
+    sequential: SequentialOrderSpec | None = Field(
+        default=None, description="No shuffle: training may begin while the token cache is still being built."
+    )
 
 
 class SourceWeightSpec(ApiModel):

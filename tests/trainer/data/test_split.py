@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.split import MAX_SEQUENCES, Split, split_sequences
+from halcyon.data.split import MAX_SEQUENCES, Split, split_sequences, split_stream
 
 
 @settings(deadline=None)
@@ -86,3 +86,45 @@ def test_impossible_splits_are_refused() -> None:
         Split(10, 2).training_sequences(np.array([8]))
     with pytest.raises(IndexError, match=r"outside \[0, 0\)"):
         Split(10, 0).validation_sequences(np.array([0]))
+
+
+some_shares = st.one_of(
+    st.floats(0, 1), st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.51, 2 / 3, 0.9, 0.999, 1.0, 1e-12, 1 - 1e-12])
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 2000), st.integers(0, 2000), some_shares)
+def test_a_source_that_grows_keeps_what_is_held_out(total: int, more: int, fraction: float) -> None:
+    before, after = split_stream(total, fraction), split_stream(total + more, fraction)
+    for split in (before, after):
+        training = split.training_sequences(np.arange(split.training))
+        validation = split.validation_sequences(np.arange(split.held_out))
+        assert np.array_equal(np.sort(np.concatenate([training, validation])), np.arange(split.total))
+        assert np.array_equal(np.flatnonzero(split.is_held_out(np.arange(split.total))), validation)
+        assert split.held_out == pytest.approx(fraction * split.total, abs=1.01)
+    assert np.array_equal(after.training_sequences(np.arange(before.training)), before.training_sequences(np.arange(before.training)))
+    assert np.array_equal(after.validation_sequences(np.arange(before.held_out)), before.validation_sequences(np.arange(before.held_out)))
+    if 0 < fraction < 1 and total >= 2:
+        assert before.is_held_out(np.arange(2)).tolist() == [False, True], "both sides have something as soon as there are two sequences"
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.01, 1 / 3, 0.5, 0.7, 0.999999999])
+def test_large_sources_that_grow_are_exact(fraction: float) -> None:
+    """As Python's integers have it, from the definition."""
+    split = split_stream(MAX_SEQUENCES, fraction)
+    line = split.line
+    assert line is not None
+    for rank in (0, 1, split.held_out // 2, split.held_out - 1):
+        (sequence,) = split.validation_sequences(np.array([rank])).tolist()
+        assert (line.count(sequence), line.count(sequence + 1)) == (rank, rank + 1)
+    for rank in (0, 1, split.training // 2, split.training - 1):
+        (sequence,) = split.training_sequences(np.array([rank])).tolist()
+        assert sequence - line.count(sequence) == rank
+        assert line.count(sequence + 1) == line.count(sequence)
+
+
+def test_a_share_is_taken_as_it_is_written() -> None:
+    line = split_stream(1000, 0.01).line
+    assert line is not None
+    assert (line.numerator, line.denominator) == (1, 100)

@@ -71,7 +71,7 @@ def show(
     import numpy as np
     from rich.text import Text
 
-    from halcyon.data.open import dataset_of, ensure_caches
+    from halcyon.data.open import look_at_dataset
     from halcyon.data.show import step_view
     from halcyon.data.trace import rows_of_host
 
@@ -83,8 +83,7 @@ def show(
             raise typer.BadParameter(f"the run has {spec.trainer.steps} steps, not {step}", param_hint="--step")
         if host is not None and host >= context.topology.processes:
             raise typer.BadParameter(f"the run has {context.topology.processes} hosts, counted from 0, not {host}", param_hint="--host")
-        store, caches = ensure_caches(spec, process=f"show/{time.time_ns()}")
-        dataset = dataset_of(spec, store, caches)
+        dataset, ledgers = look_at_dataset(spec, process=f"show/{time.time_ns()}")
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
         if host is not None:
             mesh, topology = context.mesh, context.topology
@@ -94,7 +93,7 @@ def show(
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
         console = _console()
-        for part in step_view(dataset, caches.ledgers, step, chosen[picked], text=text):
+        for part in step_view(dataset, ledgers, step, chosen[picked], text=text):
             console.print(part, soft_wrap=isinstance(part, Text))
 
 
@@ -105,7 +104,7 @@ def stats(
     checkpoint_root: Root = None,
 ) -> None:
     """Print what the sources of a run hold, how often each is seen, and how long its documents are."""
-    from halcyon.data.open import dataset_of, ensure_caches
+    from halcyon.data.open import look_at_dataset
     from halcyon.data.overview import overview, picture, stats_view
     from halcyon.data.picture import write_picture
 
@@ -113,10 +112,14 @@ def stats(
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with _told(document):
         spec = _context(document, checkpoint_root).run.spec
-        store, caches = ensure_caches(spec, process=f"stats/{time.time_ns()}")
+        dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
         steps = spec.trainer.steps
-        found = overview(dataset_of(spec, store, caches), caches.ledgers, steps)
-        _console().print(stats_view(found, caches.ledgers, steps))
+        found = overview(dataset, ledgers, steps)
+        console = _console()
+        for name, ledger in ledgers.items():
+            if not ledger.finished:
+                console.print(f"{name}: its token cache is not whole yet; all that follows is of its first {len(ledger.shards)} shards")
+        console.print(stats_view(found, ledgers, steps))
         if plot is not None:
             write_picture(picture(found, steps), plot)
 

@@ -22,9 +22,10 @@ from halcyon.data.order import Order, answered
 from halcyon.data.order.grouping import groups
 from halcyon.data.schedule import Schedule
 from halcyon.data.split import Split, spread
+from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raised when the same tokens would give other sequences, or another order, than before."""
 NO_SOURCE = -1
 """Source of a row past the end of the data: a sequence of weight 0."""
@@ -55,7 +56,40 @@ class SourceData:
     used: int
     """Training sequences that are used: all, but where a longer run is rehearsed."""
     description: Mapping[str, Any]
-    """Counts and hashes of its contents."""
+    """What its contents are known by; the same for a source that grows as for the whole one."""
+    turns: int | None = None
+    """So many turns of the training order it can tell; None: all, for the source is whole."""
+
+    @property
+    def now(self) -> SourceData:
+        """See `Source`."""
+        return self
+
+    def holds(self, turns: np.ndarray) -> bool:
+        """Whether it can tell these turns of the training order."""
+        return self.turns is None or not turns.size or int(turns.max()) < self.turns
+
+    def holds_out(self, sequences: int) -> bool:
+        """Whether it holds out so many sequences, or is whole."""
+        return self.turns is None or self.split.held_out >= sequences
+
+    def holding(self, turns: np.ndarray) -> SourceData:
+        """See `Source`.
+
+        Raises:
+            BadConfiguration: It is not whole, and these turns are in what is missing.
+        """
+        if not self.holds(turns):
+            raise BadConfiguration(
+                f"spec.data.sources[{self.name}]: its token cache is not whole yet and tells the first {self.turns} sequences of the "
+                f"training order, but number {int(turns.max())} is asked for; ask for an earlier step, or build it with halcyon data build"
+            )
+        return self
+
+    def holding_out(self, sequences: int) -> SourceData:
+        """See `Source`. Of a source that is not whole what there is."""
+        del sequences
+        return self
 
     def training_sequences(self, turns: np.ndarray) -> np.ndarray:
         """The sequences at turns of the endless training order: int64, same shape."""
@@ -74,6 +108,28 @@ class SourceData:
         flat = self.tokens.gather(spans.start, spans.length)
         flat_weights = self.tokens.gather_weights(spans.start, spans.length)
         return _rows(flat, lengths, length + 1), lengths, None if flat_weights is None else _rows(flat_weights, lengths, length + 1)
+
+
+class Source(Protocol):
+    """A source that is whole, or grows while it is used."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def now(self) -> SourceData:
+        """As far as it is there."""
+        ...
+
+    def holding(self, turns: np.ndarray) -> SourceData:
+        """The source with these turns of the training order; may wait for them."""
+        ...
+
+    def holding_out(self, sequences: int) -> SourceData:
+        """The source with so many held-out sequences, or all that there will be; may wait for them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,15 +160,24 @@ class Dataset:
         tokenizer: The tokenizer of all of them.
         schedule: Batch size and sequence length by step.
         mixture: Which source is at which position. Its names are those of the sources.
+        streams: Nothing may depend on how much text there is (`halcyon.data.streaming`): an evaluation takes the first held-out sequences
+            rather than some from everywhere.
     """
 
-    def __init__(self, sources: Sequence[SourceData], tokenizer: Tokenizer, schedule: Schedule, mixture: Mixture) -> None:
-        self.sources = tuple(sources)
+    def __init__(
+        self, sources: Sequence[Source], tokenizer: Tokenizer, schedule: Schedule, mixture: Mixture, *, streams: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.schedule = schedule
         self.mixture = mixture
+        self.streams = streams
+        self._sources = tuple(sources)
         self._limit = mixture.limit()
-        self._validation_ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
+
+    @property
+    def sources(self) -> tuple[SourceData, ...]:
+        """The sources as far as they are there."""
+        return tuple(source.now for source in self._sources)
 
     @property
     def sequence_length(self) -> int:
@@ -127,7 +192,7 @@ class Dataset:
     @property
     def validation_sequences(self) -> int:
         """Held-out sequences of all sources."""
-        return int(self._validation_ends[-1])
+        return sum(source.split.held_out for source in self.sources)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -136,15 +201,16 @@ class Dataset:
             "layoutVersion": LAYOUT_VERSION,
             "tokenizerSha256": self.tokenizer.fingerprint,
             "sequenceLength": self.sequence_length,
-            "sources": {
-                source.name: {
-                    **source.description,
-                    "trainSequences": source.split.training,
-                    "validationSequences": source.split.held_out,
-                    "usedSequences": source.used,
-                }
-                for source in self.sources
-            },
+            "sources": {source.name: {**source.description, **self._counts(source)} for source in self.sources},
+        }
+
+    def _counts(self, source: SourceData) -> dict[str, int]:
+        if self.streams:
+            return {}
+        return {
+            "trainSequences": source.split.training,
+            "validationSequences": source.split.held_out,
+            "usedSequences": source.used,
         }
 
     @property
@@ -153,7 +219,7 @@ class Dataset:
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
 
     def train_rows(self, step: int) -> Rows:
-        """The examples of the ``(step + 1)``-th optimizer step."""
+        """The examples of the ``(step + 1)``-th optimizer step. Waits for a source that grows."""
         positions, parts = self.schedule.positions(step)
         inside = np.full(len(positions), True) if self._limit is None else positions < self._limit
         source = np.full(len(positions), NO_SOURCE, np.int32)
@@ -165,27 +231,58 @@ class Dataset:
     def _sequences(self, source: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """The sequences at turns of their sources: int64 [n]."""
         sequences = np.empty_like(turns)
-        shares = list(groups(source))
-        ranks = answered([self.sources[index].order.asking(turns[here]) for index, here in shares])
-        for (index, here), mine in zip(shares, ranks, strict=True):
-            sequences[here] = self.sources[index].ranked_sequences(mine)
+        shares = [(self._sources[index].holding(turns[here]), here) for index, here in groups(source)]
+        ranks = answered([data.order.asking(turns[here]) for data, here in shares])
+        for (data, here), mine in zip(shares, ranks, strict=True):
+            sequences[here] = data.ranked_sequences(mine)
         return sequences
 
-    def validation_batches(self, batches: int, batch_size: int) -> list[Rows]:
-        """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``.
+    def holds(self, step: int) -> bool:
+        """Whether the examples of a step can be told without waiting."""
+        if all(source.turns is None for source in self.sources):
+            return True
+        source, turns = self.mixture.locate(self.schedule.positions(step)[0])
+        return all(self._sources[index].now.holds(turns[here]) for index, here in groups(source))
 
-        Where ``batches`` do not hold all of them, those taken lie evenly over all sources.
+    def holds_validation(self, sequences: int) -> bool:
+        """Whether an evaluation over so many sequences can be told without waiting."""
+        counts = self._first_held_out(sequences)
+        return not self.streams or all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
+
+    def validation_batches(self, batches: int, batch_size: int) -> list[Rows]:
+        """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``. Waits for a source that grows.
+
+        Where ``batches`` do not hold all of them, those taken lie evenly over all sources; or, where nothing may depend on how much text
+        there is, they are the first of each source, from each the same number, and fewer from one that has not so many.
         """
-        taken = min(batches * batch_size, self.validation_sequences)
-        ranks = np.arange(taken, dtype=np.int64) * self.validation_sequences // max(1, taken)
-        source = np.searchsorted(self._validation_ends, ranks, side="right").astype(np.int32)
-        sequence = np.empty_like(ranks)
-        for index, data in enumerate(self.sources):
-            here = source == index
-            first = int(self._validation_ends[index]) - data.split.held_out
-            sequence[here] = data.split.validation_sequences(ranks[here] - first)
-        rows = Rows(source, sequence, np.zeros(taken, np.int32), self.sequence_length)
-        return [rows[first : first + batch_size] for first in range(0, taken, batch_size)]
+        ranks = self._first_ranks(batches * batch_size) if self.streams else self._even_ranks(batches * batch_size)
+        source = np.repeat(np.arange(len(ranks), dtype=np.int32), [len(mine) for mine in ranks])
+        sequence = np.concatenate([data.split.validation_sequences(mine) for data, mine in zip(self.sources, ranks, strict=True)])
+        rows = Rows(source, sequence, np.zeros(len(source), np.int32), self.sequence_length)
+        return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+
+    def _even_ranks(self, sequences: int) -> list[np.ndarray]:
+        """Ranks among the held-out sequences of each source, evenly over all of them together."""
+        ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
+        held_out = int(ends[-1])
+        taken = min(sequences, held_out)
+        ranks = np.arange(taken, dtype=np.int64) * held_out // max(1, taken)
+        begins = ends - np.diff(ends, prepend=0)
+        borders = np.searchsorted(ranks, ends[:-1])
+        return [mine - begin for mine, begin in zip(np.split(ranks, borders), begins, strict=True)]
+
+    def _first_ranks(self, sequences: int) -> list[np.ndarray]:
+        """Ranks among the held-out sequences of each source: its share, from the first on."""
+        counts = self._first_held_out(sequences)
+        held = [source.holding_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)]
+        return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
+
+    def _first_held_out(self, sequences: int) -> list[int]:
+        """How many of the first held-out sequences each source is to give: equal shares of those that hold any out, whatever their size."""
+        holding = sorted(source.name for source in self.sources if source.split.share > 0)
+        share, rest = divmod(sequences, max(1, len(holding)))
+        counts = {name: share + (number < rest) for number, name in enumerate(holding)}
+        return [counts.get(source.name, 0) for source in self._sources]
 
     def examples(self, rows: Rows) -> Examples:
         """The examples at `train_rows` or `validation_batches`."""

@@ -1,26 +1,33 @@
-"""Opens the data of a run: its token caches, made if they are not there, and on top of them the pure part, `Dataset`."""
+"""Opens the data of a run: its token caches, made if they are not there, and on top of them the pure part, `Dataset`.
+
+The data is opened when the caches are whole or, where `streaming` says so, when the first sequences are there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from halcyon.checkpoint.store import Store
+from halcyon.data.cache.background import BackgroundCaches, Growth
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
-from halcyon.data.dataset import Dataset, SourceData
+from halcyon.data.dataset import Dataset, Source, SourceData
 from halcyon.data.fetch import fetch_file
+from halcyon.data.growing import GrowingSource
 from halcyon.data.layout import Concatenate, Layout, build_layout, load_layout
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
 from halcyon.data.schedule import Schedule, build_schedule
 from halcyon.data.sources import Access
-from halcyon.data.split import split_sequences
+from halcyon.data.split import split_sequences, split_stream
+from halcyon.data.streaming import is_local, streams
 from halcyon.errors import BadConfiguration, DamagedData
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
@@ -37,22 +44,47 @@ def cache_store(spec: TrainingRunSpec) -> Store:
     return Store(spec.checkpoint.model_copy(update={"root": root}) if same_scheme else CheckpointSpec(root=root))
 
 
-def ensure_caches(spec: TrainingRunSpec, *, process: str, report: Callable[[Built], object] = lambda built: None) -> tuple[Store, Caches]:
-    """Have the caches of a run ready.
+def ensure_caches(
+    spec: TrainingRunSpec, *, process: str, run: str = "", report: Callable[[Built], object] = lambda built: None
+) -> tuple[Store, Caches]:
+    """Have the caches of a run ready, and whole.
 
     Args:
         spec: The run's spec.
         process: A name that no other process has.
+        run: The run that the process belongs to, whose processes fail together; empty: none.
         report: Is told how far a build is.
 
     Raises:
         BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    store = cache_store(spec)
-    access = Access.of(spec.checkpoint)
-    keeper = CacheKeeper(spec.data, spec.tokenizer, store, access, lambda uri: fetch_file(uri, access), process, report)
-    return store, keeper.ensure()
+    keeper = _keeper(spec, process=process, run=run, report=report)
+    return keeper.store, keeper.ensure()
+
+
+def background_caches(spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object]) -> BackgroundCaches:
+    """The same in a thread of its own, which goes on while the run trains, if `streams` says that it may.
+
+    Args: See `ensure_caches`.
+    """
+    return BackgroundCaches(lambda: _keeper(spec, process=process, run=run, report=report), background=streams(spec.data))
+
+
+def look_at_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
+    """The data of a run, to be looked at: of caches that are still being built what there is, if `streams` says that it can be told.
+
+    Returns:
+        The data, and the ledgers of its sources.
+
+    Raises:
+        See `open_dataset`.
+    """
+    keeper = _keeper(spec, process=process, run="", report=lambda built: None)
+    caches = keeper.look() if streams(spec.data) else None
+    if caches is None or not may_begin(spec, caches):
+        caches = keeper.ensure()
+    return dataset_of(spec, keeper.store, caches), caches.ledgers
 
 
 def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Callable[[Built], object] = lambda built: None) -> Dataset:
@@ -66,54 +98,104 @@ def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Calla
     return dataset_of(spec, store, caches)
 
 
-def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> Dataset:
-    """The data set on top of finished caches.
+def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
+    """Whether there is enough of every cache to open the data: all of it, or, where `streams` says so, the first sequences of each."""
+    if caches.finished(spec.data):
+        return True
+    stride = build_schedule(spec.trainer).longest + 1
+    ledgers = [caches.ledgers.get(source.name) for source in spec.data.sources]
+    # Of the first two sequences one is trained on and one held out, wherever both are wanted.
+    return streams(spec.data) and all(ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers)
+
+
+def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Growth | None = None) -> Dataset:
+    """The data set on top of caches.
+
+    Args:
+        spec: The run's spec.
+        store: The caches' root.
+        caches: Whole, or enough to begin (`may_begin`).
+        growth: Tells how the caches grow. Default: of those that are not whole only what is there can be asked for.
 
     Raises:
         BadConfiguration: There is too little text for what is asked.
     """
     data, settings = spec.data, spec.trainer
     schedule = build_schedule(settings)
-    run_tokens = schedule.tokens_before(settings.steps)
     memory = Memory(data.cache.memory_mebibytes * 2**20)
-    sources: list[SourceData] = []
+    sources: list[Source] = []
     for source in data.sources:
         ledger = caches.ledgers[source.name]
-        reader = TokenReader(store, source.name, ledger, memory)
-        layout = _layout(store, source, ledger, reader, schedule)
-        if layout.sequences == 0:
-            raise BadConfiguration(f"spec.data.sources[{source.name}]: its text makes no sequence; give it more text")
-        split = split_sequences(layout.sequences, _held_out(source, data))
-        simulated = data.mixture.simulate_tokens
-        used = split.training
-        if simulated is not None:
-            used = rehearsed_sequences(split.training, run_tokens=run_tokens, simulate_tokens=simulated)
-        sources.append(
-            SourceData(
-                name=source.name,
-                tokens=reader,
-                layout=layout,
-                split=split,
-                order=build_order(data.order, sequences=used, seed=settings.seed, source=source.name),
-                used=used,
-                description={
-                    "contentSha256": ledger.content_sha256,
-                    "tokens": ledger.tokens,
-                    "documents": ledger.documents,
-                    "sizeBytes": ledger.size_bytes,
-                },
-            )
-        )
-    mixture = build_mixture(data, {source.name: source.used for source in sources}, schedule, seed=settings.seed)
+        snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger)
+        sources.append(snapshot(ledger) if ledger.finished or growth is None else GrowingSource(source.name, growth, snapshot))
+    mixture = build_mixture(data, {source.name: source.now.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
-    dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture)
+    dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, streams=streams(data))
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds none out, but "
             "spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more text, or set everySteps to 0"
         )
     return dataset
+
+
+def _keeper(spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object]) -> CacheKeeper:
+    access = Access.of(spec.checkpoint)
+    return CacheKeeper(spec.data, spec.tokenizer, cache_store(spec), access, lambda uri: fetch_file(uri, access), process, report, run)
+
+
+def _snapshots(
+    spec: TrainingRunSpec, store: Store, source: DataSourceSpec, reader: TokenReader, schedule: Schedule, first: Ledger
+) -> Callable[[Ledger], SourceData]:
+    """Makes the source of its ledger, which may grow from ``first`` on."""
+    data, settings = spec.data, spec.trainer
+    description = _description_of_stream(first, reader, schedule) if streams(data) else None
+
+    def snapshot(ledger: Ledger) -> SourceData:
+        reader.grow(ledger)
+        layout = _layout(store, source, ledger, reader, schedule)
+        if layout.sequences == 0:
+            raise BadConfiguration(f"spec.data.sources[{source.name}]: its text makes no sequence; give it more text")
+        split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _held_out(source, data))
+        used = split.training
+        if (simulated := data.mixture.simulate_tokens) is not None:
+            run_tokens = schedule.tokens_before(settings.steps)
+            used = rehearsed_sequences(split.training, run_tokens=run_tokens, simulate_tokens=simulated)
+        order = build_order(data.order, sequences=used, seed=settings.seed, source=source.name)
+        return SourceData(
+            name=source.name,
+            tokens=reader,
+            layout=layout,
+            split=split,
+            order=order,
+            used=used,
+            description=description or _description(ledger),
+            turns=None if ledger.finished else order.settled,
+        )
+
+    return snapshot
+
+
+def _description(ledger: Ledger) -> dict[str, Any]:
+    return {
+        "contentSha256": ledger.content_sha256,
+        "tokens": ledger.tokens,
+        "documents": ledger.documents,
+        "sizeBytes": ledger.size_bytes,
+    }
+
+
+def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: Schedule) -> dict[str, Any]:
+    """What tells the contents of a cache from the beginning of its build on: the text that it is made from, and its first tokens."""
+    files = [[entry.size_bytes, entry.sha256 or entry.version] for entry in ledger.files]
+    first = np.array([0]), np.array([min(reader.tokens, schedule.longest + 1)])
+    weights = reader.gather_weights(*first)
+    contents = [reader.gather(*first).tobytes(), b"" if weights is None else weights.tobytes()]
+    return {
+        "filesSha256": hashlib.sha256(canonical_json(files)).hexdigest(),
+        "firstSequenceSha256": hashlib.sha256(b"".join(contents)).hexdigest(),
+    }
 
 
 def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
@@ -123,7 +205,8 @@ def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
 def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: Schedule) -> Layout:
     """The layout of a source; one that takes time to build is kept beside the tokens, under a hash of all that decides it."""
     if source.layout.concatenate is not None:
-        return Concatenate(ledger.tokens, schedule.longest)
+        stride = schedule.longest + 1
+        return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // stride * stride, schedule.longest)
     ends = reader.document_ends()
     decides = canonical_json([1, source.layout.document(), schedule.longest, ledger.content_sha256])
     key = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}"

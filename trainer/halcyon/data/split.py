@@ -74,6 +74,11 @@ class Split:
         return self.total - self.held_out
 
     @property
+    def share(self) -> Fraction:
+        """The share that is held out."""
+        return Fraction(self._line.numerator, self._line.denominator)
+
+    @property
     def _line(self) -> Line:
         return self.line or Line(self.held_out, max(1, self.total))
 

@@ -55,6 +55,8 @@ class Lifeline:
     def __init__(self, on_loss: OnLoss) -> None:
         self.lost = threading.Event()
         """Set once any process is gone without a farewell."""
+        self.leaving_once = threading.Lock()
+        """Held by the thread that leaves the world: two may come to it at the same time."""
         self._on_loss = on_loss
         self._selector = selectors.DefaultSelector()
         self._connections: list[socket.socket] = []
@@ -88,12 +90,19 @@ class Lifeline:
         lifeline._thread.start()
         return lifeline
 
-    def part(self) -> None:
-        """Say farewell: from now on, neither is the end of this process a loss to the others, nor theirs to this one."""
+    def part(self) -> bool:
+        """Say farewell: from now on, neither is the end of this process a loss to the others, nor theirs to this one.
+
+        Returns:
+            False: it was said before.
+        """
+        if self._leaving.is_set():
+            return False
         self._leaving.set()
         for connection in tuple(self._connections):
             with contextlib.suppress(OSError):
                 connection.send(_FAREWELL)
+        return True
 
     def _add(self, connection: socket.socket, peer: _Peer) -> None:
         connection.setblocking(False)

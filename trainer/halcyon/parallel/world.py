@@ -78,6 +78,10 @@ class World:
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode() if self.is_main else b""
         return json.loads(_broadcast(text) if self.distributed else text)
 
+    def all(self, mine: bool) -> bool:
+        """Whether something is so on all processes. A collective, as `agree`."""
+        return bool(np.all(multihost_utils.process_allgather(np.array([mine])))) if self.distributed else mine
+
     def barrier(self, name: str) -> None:
         """Wait until all processes are at the barrier of this name. A collective, for the main thread only.
 
@@ -158,23 +162,26 @@ def join(
 
 def leave(world: World) -> None:
     """Disconnect, so that the process can exit at once. Waits for the others, but no longer than was agreed when joining, and not at
-    all once one of them is gone without leaving: what made it go is reported by whoever saw it.
+    all once one of them is gone without leaving: what made it go is reported by whoever saw it. Of two threads that come to it the second
+    waits for the first.
 
     Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others once more.
     """
     if world.lifeline is None:
         return
-    world.lifeline.part()
-    disconnected = threading.Event()
+    with world.lifeline.leaving_once:
+        if not world.lifeline.part():
+            return
+        disconnected = threading.Event()
 
-    def disconnect() -> None:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.distributed.shutdown()
-        disconnected.set()
+        def disconnect() -> None:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                jax.distributed.shutdown()
+            disconnected.set()
 
-    threading.Thread(target=disconnect, name="halcyon-leave", daemon=True).start()
-    while not disconnected.wait(_LEAVE_POLL_SECONDS) and not world.lifeline.lost.is_set():
-        pass
+        threading.Thread(target=disconnect, name="halcyon-leave", daemon=True).start()
+        while not disconnected.wait(_LEAVE_POLL_SECONDS) and not world.lifeline.lost.is_set():
+            pass
 
 
 def enable_compilation_cache(directory: str) -> None:

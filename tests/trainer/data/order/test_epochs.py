@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.order import Order, build_order
-from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec
+from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, WindowOrderSpec
 
 SPECS = {
     "random": OrderSpec(random=RandomOrderSpec()),
     "blocks": OrderSpec(blocks=BlockOrderSpec(block_sequences=3, window_blocks=4)),
+    "windows": OrderSpec(windows=WindowOrderSpec(sequences=20)),
     "sequential": OrderSpec(sequential=SequentialOrderSpec()),
 }
 
@@ -26,7 +27,7 @@ def test_every_epoch_has_each_sequence_once(kind: str, sequences: int, seed: int
     assert np.array_equal(np.sort(ranks, axis=1), np.tile(np.arange(sequences), (5, 1)))
 
 
-@pytest.mark.parametrize("kind", ["random", "blocks"])
+@pytest.mark.parametrize("kind", ["random", "blocks", "windows"])
 def test_no_epoch_repeats_another(kind: str) -> None:
     """Levanter's second epoch has the order of its first (its issue #2869)."""
     ranks = build_order(SPECS[kind], sequences=50, seed=0, source="web")(np.arange(1000)).reshape(20, 50)

@@ -7,6 +7,7 @@ import pytest
 
 from halcyon.data.order import Order
 from halcyon.data.order.blocks import BlockPermutation
+from halcyon.data.order.windows import WindowPermutation
 from tests.trainer.data.order.statistics import Draw, deviations, linear_congruence, multiply_add_mask
 
 BOUND = 4.5
@@ -41,9 +42,33 @@ def one_window(size: int, number: int) -> np.ndarray:
     return BlockPermutation(size, f"{number}".encode(), block_size=16, window_blocks=size)(np.arange(size))
 
 
+def text_window(size: int, number: int) -> np.ndarray:
+    """The order inside a window of the text that is neither the first nor the last."""
+    elements = WindowPermutation(2 * size + 7, f"{number}".encode(), window_size=size)(np.arange(size, 2 * size))
+    return elements - size
+
+
+def short_window(size: int, number: int) -> np.ndarray:
+    """The order inside the last window, which has fewer than the others."""
+    elements = WindowPermutation(4 * size, f"{number}".encode(), window_size=3 * size)(np.arange(3 * size, 4 * size))
+    return elements - 3 * size
+
+
 @pytest.mark.parametrize(
     ("draw", "size"),
-    [(epoch, 1000), (epoch, 4096), (epoch, 5003), (run, 4096), (blocks, 301), (window, 1000), (window, 4096), (one_window, 5003)],
+    [
+        (epoch, 1000),
+        (epoch, 4096),
+        (epoch, 5003),
+        (run, 4096),
+        (blocks, 301),
+        (window, 1000),
+        (window, 4096),
+        (one_window, 5003),
+        (text_window, 1000),
+        (text_window, 4096),
+        (short_window, 1000),
+    ],
 )
 def test_it_cannot_be_told_from_a_true_shuffle(draw: Draw, size: int) -> None:
     assert {name: value for name, value in deviations(draw, size).items() if value > BOUND} == {}

@@ -1,0 +1,422 @@
+"""Batches of a token cache that grows are bitwise those of the whole one; whoever needs more waits, and is told when it will not come."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from halcyon.data.cache import build, ensure
+from halcyon.data.cache.background import BackgroundCaches, Growth, Stopped
+from halcyon.data.cache.ensure import Caches
+from halcyon.data.cache.ledger import Ledger
+from halcyon.data.cli import app
+from halcyon.data.dataset import Dataset, Rows
+from halcyon.data.open import (
+    background_caches,
+    cache_store,
+    dataset_of,
+    ensure_caches,
+    look_at_dataset,
+    may_begin,
+)
+from halcyon.data.sources import pieces
+from halcyon.data.streaming import streams
+from halcyon.data.trace import rows_of_host
+from halcyon.errors import BadConfiguration, DamagedData
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.data import DataSpec
+from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of, write_jsonl
+
+ORDERS = ({"sequential": {}}, {"windows": {"sequences": 40}})
+BATCH = 12
+STEPS = 400
+NAMES = ("tokens", "targets", "weights", "segments")
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few kilobytes, so that small caches have many shards."""
+    monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=4096))
+    monkeypatch.setattr(ensure, "_POLL_SECONDS", 0.01)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_jsonl(folder / "web.jsonl", 1200)
+    write_jsonl(folder / "books.jsonl", 500, seed=1)
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=4096))
+        ensure_caches(two_sources(folder / "root", folder, ORDERS[0]), process="first")
+    return folder
+
+
+def two_sources(root: Path, corpus: Path, order: dict[str, Any], **more: Any) -> TrainingRunSpec:
+    sources = [jsonl(corpus / "web.jsonl", "web", weight=3), jsonl(corpus / "books.jsonl", "books", weight=1)]
+    settings = {"data__order": order, "data__cache": {"shardTokens": 4096, "workers": 1}, "data__validation": {"fraction": 0.05}}
+    trainer = {"steps": STEPS, "batchSize": BATCH, "sequenceLength": 32, "evaluation": {"everySteps": 5, "batches": 2}}
+    return spec_of(f"file://{root}", sources, trainer=trainer, **settings, **more)
+
+
+def one_source(root: Path, path: Path, **cache: Any) -> TrainingRunSpec:
+    settings = {"data__order": {"sequential": {}}, "data__cache": {"shardTokens": 4096, "workers": 1, **cache}}
+    trainer = {"steps": 10_000, "batchSize": 4, "sequenceLength": 16}
+    return spec_of(f"file://{root}", [jsonl(path)], trainer=trainer, **settings)
+
+
+def grown(caches: Caches, **shards: int) -> Caches:
+    """The caches as they were when they had so many shards."""
+
+    def at(ledger: Ledger, count: int) -> Ledger:
+        return ledger.model_copy(update={"shards": ledger.shards[:count], "finished": count > len(ledger.shards)})
+
+    return replace(caches, ledgers={name: at(caches.ledgers[name], count) for name, count in shards.items()})
+
+
+def growing_dataset(spec: TrainingRunSpec, caches: Caches) -> tuple[Growth, Dataset]:
+    growth = Growth()
+    growth.tell(caches)
+    return growth, dataset_of(spec, cache_store(spec), caches, growth)
+
+
+def same(one: Dataset, other: Dataset, rows: Rows) -> None:
+    left, right = one.examples(rows), other.examples(rows)
+    for name in NAMES:
+        assert getattr(left, name).tobytes() == getattr(right, name).tobytes()
+
+
+def spec_with(**data: Any) -> DataSpec:
+    source = {"name": "web", "text": {"paths": ["/corpus"]}}
+    return DataSpec.model_validate({"sources": [source], "order": {"sequential": {}}, **data}, by_alias=True, by_name=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "may"),
+    [
+        ({}, True),
+        ({"order": {"windows": {}}}, True),
+        ({"order": {"random": {}}}, False),
+        ({"order": {"blocks": {}}}, False),
+        ({"mixture": {"stop": "firstExhausted"}}, False),
+        ({"mixture": {"simulateTokens": 1000}}, False),
+        ({"sources": [{"name": "a", "text": {"paths": ["/a"]}, "layout": {"pack": {}}}]}, False),
+        ({"sources": [{"name": name, "text": {"paths": ["/a"]}} for name in "ab"]}, False),
+        ({"sources": [{"name": name, "text": {"paths": ["/a"]}, "weight": 1.0} for name in "ab"]}, True),
+    ],
+)
+def test_which_runs_may_stream(data: dict[str, Any], may: bool) -> None:
+    assert streams(spec_with(**data)) is may
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_growing_cache_gives_bitwise_the_batches_of_the_whole_one(corpus: Path, order: dict[str, Any]) -> None:
+    spec = two_sources(corpus / "root", corpus, order)
+    store, caches = ensure_caches(spec, process="p")
+    whole = dataset_of(spec, store, caches)
+    counts = {name: len(ledger.shards) for name, ledger in caches.ledgers.items()}
+    assert counts["web"] >= 16
+    assert counts["books"] >= 6
+    begin = grown(caches, web=1, books=1)
+    assert may_begin(spec, begin)
+    growth, dataset = growing_dataset(spec, begin)
+    assert dataset.fingerprint == whole.fingerprint
+    held: list[int] = []
+    for shards in range(1, counts["web"] + 2):
+        growth.tell(grown(caches, web=shards, books=min(shards, counts["books"] + 1)))
+        held.append(next(step for step in range(10**6) if shards > counts["web"] or not dataset.holds(step)))
+        for step in range(held[-2] if shards > 1 else 0, held[-1] if shards <= counts["web"] else STEPS):
+            rows = dataset.train_rows(step)
+            assert np.array_equal(rows.source, whole.train_rows(step).source)
+            assert np.array_equal(rows.sequence, whole.train_rows(step).sequence)
+        for hosts in (1, 2, 3):
+            for host in range(hosts):
+                mine = rows[rows_of_host(BATCH, 1, hosts, 1, 1, host)]
+                assert len(mine) == BATCH // hosts
+                same(dataset, whole, mine)
+    assert len(held) == counts["web"] + 1
+    assert held[:-1] == sorted(held[:-1])
+    assert held[0] < held[-2]
+    assert whole.mixture.epochs(whole.schedule.positions_before(STEPS)).max() > 1, "more than an epoch was compared"
+    for batch, expected in zip(dataset.validation_batches(2, BATCH), whole.validation_batches(2, BATCH), strict=True):
+        assert np.array_equal(batch.sequence, expected.sequence)
+        same(dataset, whole, batch)
+
+
+def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_there(corpus: Path) -> None:
+    spec = two_sources(corpus / "root", corpus, ORDERS[0])
+    store, caches = ensure_caches(spec, process="p")
+    whole = dataset_of(spec, store, caches)
+    (expected,) = whole.validation_batches(1, 30)
+    assert np.bincount(expected.source).tolist() == [15, 15], "equal shares of sources of different sizes"
+    for index, source in enumerate(whole.sources):
+        assert np.array_equal(expected.sequence[expected.source == index], source.split.validation_sequences(np.arange(15)))
+    growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
+    assert not dataset.holds_validation(30)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(dataset.validation_batches, 1, 30)
+        for shards in range(2, 30):
+            assert not waiting.done() or dataset.holds_validation(30)
+            growth.tell(grown(caches, web=shards, books=min(shards, len(caches.ledgers["books"].shards) + 1)))
+        (found,) = waiting.result(10)
+    assert np.array_equal(found.sequence, expected.sequence)
+    (all_there_is,) = whole.validation_batches(1, 10**6)
+    assert len(all_there_is) == whole.validation_sequences, "a source that has fewer gives what it has"
+
+
+def test_whoever_asks_too_early_waits_for_the_text(corpus: Path) -> None:
+    spec = two_sources(corpus / "root", corpus, ORDERS[1])
+    store, caches = ensure_caches(spec, process="p")
+    whole = dataset_of(spec, store, caches)
+    growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
+    step = next(step for step in range(1000) if not dataset.holds(step)) + 60
+    asked = threading.Event()
+    growth.wait_for = _noting(growth, asked)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(dataset.train_rows, step)
+        assert asked.wait(10)
+        growth.tell(grown(caches, web=2, books=1))
+        assert not dataset.holds(step)
+        assert not waiting.done()
+        growth.tell(grown(caches, web=100, books=100))
+        assert np.array_equal(waiting.result(10).sequence, whole.train_rows(step).sequence)
+
+
+def _noting(growth: Growth, asked: threading.Event) -> Any:
+    wait_for = growth.wait_for
+
+    def noted(condition: Any, seconds: float | None = None) -> bool:
+        asked.set()
+        return wait_for(condition, seconds)
+
+    return noted
+
+
+@pytest.mark.parametrize("error", [BadConfiguration("spec.data.sources[web]: row 7 is bad"), Stopped()])
+def test_whoever_waits_is_told_that_no_more_will_come(corpus: Path, error: Exception) -> None:
+    spec = two_sources(corpus / "root", corpus, ORDERS[0])
+    caches = ensure_caches(spec, process="p")[1]
+    growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
+    told: list[Exception] = []
+    growth.on_failure(told.append)
+    asked = threading.Event()
+    growth.wait_for = _noting(growth, asked)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(dataset.train_rows, STEPS - 1)
+        assert asked.wait(10)
+        growth.end(error)
+        assert waiting.exception(10) is error
+    assert told == ([] if isinstance(error, Stopped) else [error])
+    with pytest.raises(type(error)):
+        growth.on_failure(told.append)
+
+
+def test_a_cache_that_is_made_anew_under_a_run_is_told(corpus: Path) -> None:
+    spec = two_sources(corpus / "root", corpus, ORDERS[0])
+    caches = ensure_caches(spec, process="p")[1]
+    growth, dataset = growing_dataset(spec, grown(caches, web=2, books=1))
+    other = caches.ledgers["web"]
+    shards = (other.shards[1], other.shards[0], *other.shards[2:4])
+    growth.tell(replace(caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}))
+    with pytest.raises(DamagedData, match=r"/web was made anew while a run read it"):
+        dataset.train_rows(0)
+
+
+def written(path: Path, spec: TrainingRunSpec) -> Path:
+    document = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "r"}, "spec": spec.document()}
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+# The thread that builds
+
+
+class Gate:
+    """Lets a build have so many pieces."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._changed = threading.Condition()
+        self._open = 0
+        self.taken = 0
+        small = ensure.pieces
+
+        def gated(*arguments: Any, **options: Any) -> Iterator[Any]:
+            for piece in small(*arguments, **options):
+                with self._changed:
+                    assert self._changed.wait_for(lambda: self.taken < self._open, 20)
+                    self.taken += 1
+                yield piece
+
+        monkeypatch.setattr(ensure, "pieces", gated)
+
+    def let(self, pieces: int) -> None:
+        with self._changed:
+            self._open += pieces
+            self._changed.notify_all()
+
+
+def shards_of(caches: BackgroundCaches, name: str = "web") -> int:
+    ledger = caches.growth.ledger(name)
+    return 0 if ledger is None else len(ledger.shards)
+
+
+def in_background(spec: TrainingRunSpec, process: str) -> BackgroundCaches:
+    return background_caches(spec, process=process, run="tests/run", report=lambda built: None)
+
+
+def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = one_source(tmp_path / "root", corpus / "web.jsonl")
+    gate = Gate(monkeypatch)
+    caches = in_background(spec, "one")
+    assert not caches.growth.wait_for(lambda: shards_of(caches) > 0, 0)
+    gate.let(4)
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), 20)
+    dataset = dataset_of(spec, cache_store(spec), caches.growth.known, caches.growth)
+    assert not ledger_of(spec.checkpoint.root).finished
+    first = dataset.examples(dataset.train_rows(0))
+    gate.let(1000)
+    assert caches.growth.wait_for(lambda: caches.growth.known.finished(spec.data), 20)
+    caches.close()
+    monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=4096))
+    elsewhere = one_source(tmp_path / "elsewhere", corpus / "web.jsonl")
+    store, whole = ensure_caches(elsewhere, process="p")
+    assert files_below(tmp_path / "elsewhere" / "data") == files_below(tmp_path / "root" / "data")
+    expected = dataset_of(elsewhere, store, whole)
+    assert first.tokens.tobytes() == expected.examples(expected.train_rows(0)).tokens.tobytes()
+
+
+def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = two_sources(tmp_path, corpus, ORDERS[0])
+    seen: list[tuple[int, int]] = []
+    tell = Growth.tell
+
+    def noted(self: Growth, now: Caches) -> None:
+        seen.append(tuple(len(now.ledgers[name].shards) if name in now.ledgers else 0 for name in ("web", "books")))  # type: ignore[arg-type]
+        tell(self, now)
+
+    monkeypatch.setattr(Growth, "tell", noted)
+    caches = in_background(spec, "one")
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), 20)
+    caches.close()
+    whole = {name: len(ledger.shards) for name, ledger in caches.growth.known.ledgers.items()}
+    together = [(web, books) for web, books in seen if web and books < whole["books"] and web < whole["web"]]
+    assert len(together) > 8
+    assert all(books or web == 1 for web, books in together)
+    assert all(abs(web - 3 * books) <= 3 for web, books in together), "each by its weight, three to one"
+
+
+def test_a_build_that_is_stopped_keeps_its_shards_and_gives_the_lock_back(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = one_source(tmp_path, corpus / "web.jsonl")
+    gate = Gate(monkeypatch)
+    first = in_background(spec, "one")
+    gate.let(7)
+    assert first.growth.wait_for(lambda: shards_of(first) >= 2, 20)
+    first.stop()
+    gate.let(1)
+    first.close(20)
+    assert not first._thread.is_alive()
+    committed = ledger_of(spec.checkpoint.root)
+    assert len(committed.shards) >= 2
+    assert not committed.finished
+    gate.let(1000)
+    after = ensure_caches(spec, process="two")[1].ledgers["web"]
+    assert after.finished
+    assert after.shards[: len(committed.shards)] == committed.shards
+
+
+def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_jsonl(tmp_path / "c.jsonl", 400)
+    with path.open("a") as stream:
+        stream.write('{"other": 1}\n')
+    spec = one_source(tmp_path / "root", path)
+    gate = Gate(monkeypatch)
+    builder = in_background(spec, "one")
+    gate.let(4)
+    assert builder.growth.wait_for(lambda: shards_of(builder) > 0, 20)
+    follower = in_background(spec, "two")
+    stranger = background_caches(spec, process="three", run="tests/another", report=lambda built: None)
+    for caches in (follower, stranger):
+        assert caches.growth.wait_for(lambda caches=caches: shards_of(caches) > 0, 20)
+    told: dict[str, Exception] = {}
+    here = threading.Barrier(3)
+
+    def note(name: str, error: Exception) -> None:
+        told[name] = error
+        here.wait(20)
+
+    for name, caches in (("builder", builder), ("follower", follower)):
+        caches.growth.on_failure(functools.partial(note, name))
+    dataset = dataset_of(spec, cache_store(spec), follower.growth.known, follower.growth)
+    gate.let(100)
+    with pytest.raises(BadConfiguration) as error:
+        dataset.train_rows(10**6)
+    here.wait(20)
+    assert {str(one) for one in told.values()} == {str(error.value)}
+    assert "row 400" in str(error.value)
+    assert not ledger_of(spec.checkpoint.root).finished
+    with pytest.raises(BadConfiguration, match="row 400"):  # it takes over, and finds out by itself
+        stranger.growth.wait_for(lambda: False, 20)
+    for caches in (builder, follower, stranger):
+        caches.close()
+    with pytest.raises(BadConfiguration, match="row 400"):  # a later start finds a free lock and tries again
+        ensure_caches(spec, process="four", run="tests/run")
+
+
+def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = one_source(tmp_path, corpus / "web.jsonl")
+    gate = Gate(monkeypatch)
+    caches = in_background(spec, "one")
+    gate.let(4)
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), 20)
+    dataset, ledgers = look_at_dataset(spec, process="looking")
+    assert not ledgers["web"].finished
+    assert dataset.train_sequences > 0
+    assert len(dataset.train_rows(0)) == 4
+    sentence = r"^spec\.data\.sources\[web\]: its token cache is not whole yet and tells the first \d+ sequences .* ask for an earlier step"
+    with pytest.raises(BadConfiguration, match=sentence):
+        dataset.train_rows(10**5)
+    said = CliRunner().invoke(app, ["stats", str(written(tmp_path / "run.yaml", spec))])
+    assert said.exit_code == 0
+    assert "web: its token cache is not whole yet; all that follows is of its first" in said.output
+    said = CliRunner().invoke(app, ["show", str(tmp_path / "run.yaml"), "--step", "10000"])
+    assert said.exit_code == ExitCode.BAD_CONFIGURATION
+    caches.stop()
+    gate.let(1)
+    caches.close(20)
+
+
+def test_growth_changes_no_fingerprint_and_other_text_does(tmp_path: Path, corpus: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes((corpus / "web.jsonl").read_bytes())
+    spec = one_source(tmp_path / "root", path)
+    store, caches = ensure_caches(spec, process="p")
+    whole = dataset_of(spec, store, caches)
+    assert growing_dataset(spec, grown(caches, web=1))[1].description == whole.description
+    text = path.read_text()
+    path.write_text(text[:-40] + text[-40:].replace("w", "v"))
+    elsewhere = one_source(tmp_path / "elsewhere", path)
+    other = dataset_of(elsewhere, *ensure_caches(elsewhere, process="p"))
+    assert other.fingerprint != whole.fingerprint, "also where only the end differs"
+
+
+def test_small_sources_need_no_process_of_their_own(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (corpus / "web.jsonl").stat().st_size < build.SMALL_BYTES
+    monkeypatch.setattr("halcyon.data.cache.pool.ProcessPoolExecutor", None)
+    spec = one_source(tmp_path, corpus / "web.jsonl", workers=3)
+    caches = in_background(spec, "one")
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), 20)
+    caches.close()
