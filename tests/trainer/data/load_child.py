@@ -1,0 +1,73 @@
+"""One host of a world that loads batches, and then waits, until it is killed; started in a process that has everything imported already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.data.loader import Batch, Loader
+from halcyon.data.open import open_dataset
+from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.data.read_batches import MESHES
+
+
+@dataclass(frozen=True)
+class Life:
+    """What one start of a world is told."""
+
+    spec: TrainingRunSpec
+    environment: dict[str, str]
+    coordinator: str
+    hosts: int
+    first_step: int
+    depth: int
+    threads: int
+    memory_bytes: int
+
+
+def load_batches(life: Life, host: int, progress: Path) -> None:
+    """Take batch after batch, and write one line for each: its step, and a digest of each of this host's rows."""
+    os.environ |= life.environment
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 4 // life.hosts)
+    if life.hosts > 1:
+        jax.distributed.initialize(life.coordinator, life.hosts, host, cluster_detection_method="deactivate")
+    mesh = Mesh(np.array(jax.devices()).reshape(MESHES[jax.device_count()]), ("replica", "data", "fsdp", "tensor"))
+    sharding = NamedSharding(mesh, PartitionSpec(None, ("replica", "data", "fsdp")))
+    dataset = open_dataset(life.spec, process=f"{life.coordinator}/{host}")
+    steps = life.spec.trainer.steps
+    out = os.open(progress, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with Loader(
+        dataset,
+        microbatches=life.spec.trainer.microbatches,
+        sharding=sharding,
+        segments=True,
+        last_step=steps,
+        depth=life.depth,
+        memory_bytes=life.memory_bytes,
+        threads=life.threads,
+    ) as loader:
+        for step in range(life.first_step, steps):
+            words = [str(step), *(f"{row}:{digest}" for row, digest in sorted(digests(loader.batch(step)).items()))]
+            os.write(out, f"{' '.join(words)}\n".encode())  # at once, so that a kill leaves whole lines
+        signal.pause()  # until it is killed: where one host leaves, JAX ends the others
+
+
+def digests(batch: Batch) -> dict[int, str]:
+    """A digest of everything in each row that this process holds, by the row's number in the step's batch."""
+    rows = np.arange(np.prod(batch.tokens.shape[:2])).reshape(batch.tokens.shape[:2])
+    found: dict[int, bytes] = {}
+    for name in ("tokens", "targets", "weights", "segments"):
+        mine: dict[int, bytes] = {}
+        for shard in getattr(batch, name).addressable_shards:
+            values = np.asarray(shard.data).reshape(-1, batch.tokens.shape[2])
+            mine |= {int(row): value.tobytes() for row, value in zip(rows[shard.index[:2]].ravel(), values, strict=True)}
+        found = {row: found.get(row, b"") + content for row, content in mine.items()}
+    return {row: hashlib.blake2b(content, digest_size=8).hexdigest() for row, content in found.items()}

@@ -1,0 +1,183 @@
+"""Loading that is killed at any moment and goes on gives bitwise the batches of loading that nobody disturbed: with one to four hosts,
+whatever is made ahead, from a folder or from an object store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import secrets
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from halcyon.data.open import ensure_caches
+from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.checkpoint.conftest import Gateway, gateway
+from tests.trainer.data.cache.runs import spec_of
+from tests.trainer.data.load_child import Life, load_batches
+from tests.trainer.worlds import free_port
+
+__all__ = ["gateway"]
+
+pytestmark = pytest.mark.slow
+
+STEPS = 800
+KILLS = {1: 15, 2: 8, 3: 5, 4: 5}
+"""By the number of hosts: 33 of them."""
+PATIENCE_SECONDS = 120
+
+Rows = dict[tuple[int, int], str]
+"""Digest by step and row."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A root with finished caches, and what a process needs to read it."""
+
+    spec: TrainingRunSpec
+    environment: dict[str, str]
+
+
+def write_corpus(folder: Path) -> Path:
+    for name, files in (("even", 5), ("packed", 40), ("fitted", 25)):
+        (folder / name).mkdir(parents=True)
+        for number in range(files):
+            lines = (f"{name} {number}, {line} times {number + 2} is {line * (number + 2)}.\n" for line in range(5 + number * 37 % 90))
+            (folder / name / f"{number:02d}.txt").write_text("".join(lines))
+    return folder
+
+
+def spec_at(root: str, corpus: Path, endpoint: str | None = None) -> TrainingRunSpec:
+    layouts = {"even": {"concatenate": {}}, "packed": {"pack": {"maxSegments": 4, "tooLong": "left"}}, "fitted": {"bestFit": {"buffer": 8}}}
+    sources = [
+        {"name": name, "text": {"paths": [str(corpus / name)]}, "layout": layout, "weight": weight}
+        for weight, (name, layout) in enumerate(layouts.items(), 1)
+    ]
+    trainer = {
+        "steps": STEPS,
+        "batchSize": 24,
+        "sequenceLength": 32,
+        "microbatches": 2,
+        "seed": 5,
+        "stages": [{"fromStep": 200, "sequenceLength": 64}, {"fromStep": 400, "batchSize": 48}, {"fromStep": 600, "sequenceLength": 16}],
+    }
+    cache = {"workers": 1, "shardTokens": 20_000, "memoryMebibytes": 1}
+    checkpoint = {"endpoint": endpoint} if endpoint else None
+    return spec_of(root, sources, checkpoint=checkpoint, trainer=trainer, data__cache=cache)
+
+
+@pytest.fixture
+def places(tmp_path: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[Place]:
+    """The same data in a folder and in a bucket."""
+    corpus, bucket = write_corpus(tmp_path / "corpus"), f"b{secrets.token_hex(4)}"
+    (gateway.folder / bucket).mkdir()
+    for name, value in gateway.environment.items():
+        monkeypatch.setenv(name, value)
+    found = [
+        Place(spec_at(f"file://{tmp_path}/root", corpus), {}),
+        Place(spec_at(f"s3://{bucket}/run", corpus, gateway.endpoint), gateway.environment),
+    ]
+    for place in found:
+        ensure_caches(place.spec, process="builder")
+    return found
+
+
+def start(place: Place, folder: Path, *, hosts: int, first_step: int, chance: random.Random) -> list[ForkServerProcess]:
+    """A world that goes on from a step, with another way of making ahead each time."""
+    life = Life(
+        spec=place.spec,
+        environment=place.environment,
+        coordinator=f"127.0.0.1:{free_port()}",
+        hosts=hosts,
+        first_step=first_step,
+        depth=chance.choice([1, 2, 3, 8, 40]),
+        threads=chance.choice([1, 2, 5]),
+        memory_bytes=chance.choice([1, 1 << 16, 1 << 30]),
+    )
+    context = multiprocessing.get_context("forkserver")
+    # A process that has imported everything is copied for each life: what is killed here is loading, not importing.
+    context.set_forkserver_preload(["tests.trainer.data.load_child"])
+    started = [context.Process(target=load_batches, args=(life, host, folder / f"{host}"), daemon=True) for host in range(hosts)]
+    for process in started:
+        process.start()
+    return started
+
+
+def lines(folder: Path, host: int) -> list[str]:
+    path = folder / f"{host}"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def reached(folder: Path, hosts: int) -> int:
+    """The first step that not every host has taken."""
+    return min((int(written[-1].split()[0]) + 1 if (written := lines(folder, host)) else 0) for host in range(hosts))
+
+
+def rows_of(folder: Path, hosts: int) -> Rows:
+    """What all lives of all hosts have read; a row that was read again, or by two hosts, must be the same."""
+    found: Rows = {}
+    for host in range(hosts):
+        for line in lines(folder, host):
+            step, *rows = line.split()
+            for row, digest in (word.split(":") for word in rows):
+                assert found.setdefault((int(step), int(row)), digest) == digest, f"step {step}, row {row}"
+    return found
+
+
+def wait_for_step(world: list[ForkServerProcess], folder: Path, goal: int) -> None:
+    """Wait until all hosts have taken so many steps, or one is gone."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while reached(folder, len(world)) < goal and all(process.is_alive() for process in world):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def end(world: list[ForkServerProcess]) -> None:
+    for process in world:
+        process.kill()
+        process.join(PATIENCE_SECONDS)
+
+
+def run_out(world: list[ForkServerProcess], folder: Path) -> None:
+    """Let a world come to its last step."""
+    wait_for_step(world, folder, STEPS)
+    exits = [process.exitcode for process in world]
+    end(world)
+    assert reached(folder, len(world)) == STEPS, exits
+
+
+@pytest.fixture
+def undisturbed(places: list[Place], tmp_path: Path) -> Rows:
+    folder = tmp_path / "undisturbed"
+    folder.mkdir()
+    run_out(start(places[0], folder, hosts=1, first_step=0, chance=random.Random(0)), folder)
+    found = rows_of(folder, 1)
+    assert len(found) == 400 * 24 + 400 * 48
+    assert len({tuple(found[step, row] for row in range(24)) for step in range(STEPS)}) == STEPS, "each batch is another one"
+    return found
+
+
+def test_33_sigkills_in_loading_change_no_row(places: list[Place], undisturbed: Rows, tmp_path: Path) -> None:
+    for hosts, wanted in KILLS.items():
+        chance, kills, folder = random.Random(hosts), 0, tmp_path / f"{hosts}"
+        folder.mkdir()
+        while kills < wanted:
+            first = reached(folder, hosts)
+            world = start(chance.choice(places), folder, hosts=hosts, first_step=first, chance=chance)
+            # So far that all kills fit in: into the opening, the first batch, or any later one.
+            goal = first + chance.randint(0, (STEPS - first) // (wanted - kills + 1))
+            wait_for_step(world, folder, goal)
+            time.sleep(chance.uniform(0, 0.01))  # a random moment after that
+            assert reached(folder, hosts) < STEPS, "it was at its end before it was killed often enough"
+            victim = world[kills % hosts]
+            victim.kill()
+            victim.join(PATIENCE_SECONDS)
+            assert victim.exitcode == -signal.SIGKILL
+            end(world)  # it is started again as a whole
+            kills += 1
+        run_out(start(chance.choice(places), folder, hosts=hosts, first_step=reached(folder, hosts), chance=chance), folder)
+        assert rows_of(folder, hosts) == undisturbed
