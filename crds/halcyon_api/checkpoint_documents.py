@@ -91,6 +91,8 @@ class Head(Document):
     committed: tuple[CommittedStep, ...] = Field(default=(), description="Committed checkpoints, newest first by (step, epoch).")
     bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
     deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never candidates for a restore.")
+    starts: int = Field(default=0, ge=0, description="How often the root was taken: every start of the run.")
+    up_milliseconds: int = Field(default=0, ge=0, description="How long the run has been up, from each start to its last commit.")
     pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that are kept whatever comes after them.")
 
     @property

@@ -159,7 +159,7 @@ class _Loop:
         clock: Callable[[], float],
     ) -> None:
         self._settings = context.run.spec.trainer
-        self._timed_saves = context.run.spec.checkpoint.save.every_seconds > 0
+        self._timed_saves = context.run.spec.checkpoint.save.every_seconds > 0 or context.run.spec.checkpoint.save.auto
         self._save_before_evaluation = context.run.spec.checkpoint.save.before_evaluation
         self._program = program
         self._steps = steps

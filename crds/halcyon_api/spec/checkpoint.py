@@ -40,6 +40,13 @@ class SaveSpec(ApiModel):
         default=100, description="Save after every so many steps; 0: not by steps."
     )
     every_seconds: Seconds = Field(default=0, description="Save when the newest checkpoint is older than this; 0: not by time.")
+    auto: bool = Field(
+        default=False,
+        description=(
+            "Save at the interval that loses the least time, by what a save costs and how often the run was stopped so far (Young, Daly); "
+            "everySteps and everySeconds do not count then."
+        ),
+    )
     before_evaluation: bool = Field(default=False, description="Save before each evaluation, so that one that fails costs no step.")
 
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
 from halcyon.checkpoint.failures import Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.checkpoint.head import HeadKeeper, with_bad
+from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import same_root_everywhere, take_root
 from halcyon.checkpoint.reader import OtherState, read_state
 from halcyon.checkpoint.retention import Retention
@@ -94,7 +95,7 @@ class Checkpointer:
         self._saver: Saver = (
             Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
             if keeper is None
-            else Leader(store, keeper, retention=Retention.of(spec), timeout_seconds=wait, sleep=self._pause)
+            else Leader(store, keeper, retention=Retention.of(spec), timeout_seconds=wait, sleep=self._pause, clock=time.monotonic)
         )
         self._last_save_at = clock()
         self._fatal: Exception | None = None
@@ -264,14 +265,25 @@ class Checkpointer:
         By steps the answer is the same on every process. By time it is not, so it counts here only where there is one process and `now` is
         given; else let `due` of process 0 travel to all.
         """
-        every = self._spec.save.every_steps
+        every = 0 if self._spec.save.auto else self._spec.save.every_steps
         by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
         return by_steps or (now is not None and self._world.process_count == 1 and self.due(now))
 
     def due(self, now: float) -> bool:
-        """Whether ``spec.save.everySeconds`` have passed since the last save began."""
-        every = self._spec.save.every_seconds
-        return every > 0 and now - self._last_save_at >= every
+        """Whether ``spec.save.everySeconds``, or the best interval, have passed since the last save began."""
+        every = self.interval_seconds
+        return every is not None and now - self._last_save_at >= every
+
+    @property
+    def interval_seconds(self) -> float | None:
+        """Seconds between saves that are made by time; None where none are. Where it is measured, process 0's is the one that counts."""
+        if not self._spec.save.auto:
+            return self._spec.save.every_seconds or None
+        head, last = self._head, self.last_save
+        mean = mean_time_between_stops(head.up_milliseconds / 1000, max(0, head.starts - 1))
+        if last is None:
+            return best_interval(FIRST_GUESS_SECONDS, mean)
+        return best_interval(last.blocked_seconds, mean, last.blocked_seconds + last.commit_seconds)
 
     def save(self, step: int, state: Any, data_position: DataPosition) -> None:
         """Begin a checkpoint: all processes together, on the main thread.

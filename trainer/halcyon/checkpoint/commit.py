@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import version
 
 from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit
+from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit, with_up_time
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import PARTS_PREFIX, Part, decode_part, part_key
 from halcyon.checkpoint.retention import Retention
@@ -106,8 +106,12 @@ def commit(
     files: tuple[ManifestFile, ...],
     about: Description,
     retention: Retention,
+    up_milliseconds: int,
 ) -> CommittedStep:
     """Commit files that are written.
+
+    Args:
+        up_milliseconds: How long the run has been up since the commit before, or since its start.
 
     Returns:
         The checkpoint, now the newest in HEAD.
@@ -138,7 +142,7 @@ def commit(
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
     try:
-        keeper.update(lambda head: with_commit(head, entry, retention))
+        keeper.update(lambda head: with_up_time(with_commit(head, entry, retention), up_milliseconds))
     except StoreFailure as failure:
         raise Undecided(failure) from failure
     return entry

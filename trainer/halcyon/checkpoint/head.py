@@ -31,7 +31,7 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
         Fenced: A newer epoch has it.
     """
     if head is None:
-        return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer)
+        return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer, starts=1)
     if not head.owner.same_run(owner):
         raise RootTaken(
             f"checkpoint root {root} belongs to the run {head.owner.namespace}/{head.owner.name}, not to {owner.namespace}/{owner.name}; "
@@ -41,7 +41,7 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
         epoch = Epoch(attempt=head.epoch.attempt + 1, restart=0)
     if epoch < head.epoch:
         raise _fenced(head, epoch, root)
-    return head.model_copy(update={"owner": owner, "epoch": epoch, "writer": writer})
+    return head.model_copy(update={"owner": owner, "epoch": epoch, "writer": writer, "starts": head.starts + 1})
 
 
 def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
@@ -64,6 +64,11 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
     paths = {one.path for one in kept}
     dropped = tuple(one.path for one in head.committed if one.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
+
+
+def with_up_time(head: Head, milliseconds: int) -> Head:
+    """HEAD after the run has been up for so much more time."""
+    return head.model_copy(update={"up_milliseconds": head.up_milliseconds + milliseconds})
 
 
 def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:

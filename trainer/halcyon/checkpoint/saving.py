@@ -73,9 +73,13 @@ class Follower:
 class Leader:
     """Process 0: writes its part, gathers the others', commits, deletes."""
 
-    def __init__(self, store: Store, keeper: HeadKeeper, *, retention: Retention, timeout_seconds: float, sleep: Sleep) -> None:
+    def __init__(
+        self, store: Store, keeper: HeadKeeper, *, retention: Retention, timeout_seconds: float, sleep: Sleep, clock: Callable[[], float]
+    ) -> None:
         self._store, self._keeper, self._retention = store, keeper, retention
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
+        self._clock = clock
+        self._counted_until = clock()
         self._failed: list[str] = []
         """Prefixes of failed saves that are still to be deleted."""
         self._undecided: list[str] = []
@@ -92,7 +96,10 @@ class Leader:
             others = gather_parts(self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep)
             if failure is not None:
                 raise failure
-            commit(self._store, self._keeper, prefix, snapshot.leaves, others, about, self._retention)
+            now = self._clock()
+            up_milliseconds = round(1000 * (now - self._counted_until))
+            commit(self._store, self._keeper, prefix, snapshot.leaves, others, about, self._retention, up_milliseconds)
+            self._counted_until = now
         except Undecided:
             self._undecided.append(prefix)
             self._parts.append(prefix)
