@@ -1,0 +1,58 @@
+"""A run whose batches and sequences change size, and that is killed around the change, has bitwise the losses of one left alone; and what
+`halcyon data show` tells of a step of its log is what that step was trained on."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from halcyon.data.cli import app
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.test_resume import collect, document, seen_step, undisturbed
+from tests.trainer.worlds import worlds
+
+pytestmark = pytest.mark.slow
+
+STEPS = 20
+SIZES = {"sequenceLength": 32, "stages": [{"fromStep": 12, "batchSize": 4, "sequenceLength": 64}]}
+HOST = {"slices": 1, "topology": "1x2"}
+KILLS = (10, 12, 13)
+"""Steps done. It saves every five steps, so whoever is killed before step 15 crosses the change again."""
+
+
+def counted(run: Path, step: int) -> float:
+    """The targets that count in a step, as `halcyon data show` tells them."""
+    shown = CliRunner().invoke(app, ["show", str(run), "--step", str(step), "--no-text"])
+    assert shown.exit_code == 0, shown.output
+    return sum(map(float, re.findall(r"(?m)^row \d+: .* (\S+) of \d+ targets count$", shown.output)))
+
+
+def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    for number in range(200):  # short: how many begin in a step is different from step to step
+        (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number} times {number} is {number**2}. " * (1 + number % 7))
+    expected = undisturbed(tmp_path, STEPS, **SIZES, **HOST)
+    run = document(tmp_path, "root", STEPS, **SIZES, **HOST)
+    losses: dict[int, float] = {}
+    tokens: dict[int, float] = {}
+    kills = iter(KILLS)
+    for world in worlds(run, tmp_path / "run"):
+        last = next(kills, None)
+        if last is None:
+            assert world.wait() == [ExitCode.DONE]
+        else:
+            world.leader.wait_for(seen_step(last))
+            world.leader.popen.kill()
+            assert world.wait() == [-signal.SIGKILL]
+        collect(losses, world, expected)
+        tokens |= {event["step"]: event["tokens"] for event in world.leader.events if event.get("event") == "step"}
+    assert losses == expected
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    shown = {step: counted(tmp_path / "run.yaml", step) for step in range(1, STEPS + 1)}
+    assert shown == tokens
+    assert len(set(shown.values())) > 5, "steps can be told apart by what counts in them"
