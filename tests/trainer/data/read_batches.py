@@ -8,6 +8,7 @@ evaluation of a fixed model, to OUTPUT.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Batch, Loader
 from halcyon.evaluate import evaluate, make_evaluation_step
 from halcyon.parallel.world import join, leave
@@ -22,20 +24,39 @@ from tests.trainer.data.corpus import open_text, text_source
 
 STEPS = (0, 1, 2, 100)
 BATCH_SIZE = 24
+LENGTH = 16
 MICROBATCHES = 2
 MESHES = {4: (2, 1, 2, 1), 3: (1, 3, 1, 1)}
 """By the number of devices."""
+
+Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def table_loss(table: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(batch.weights * table[batch.tokens % 64, batch.targets % 64]), jnp.sum(batch.weights)
 
 
+def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
+    """Bytes of tokens that this process reads for one batch."""
+    read: list[int] = []
+    for source in dataset.sources:
+
+        def counted(starts: np.ndarray, lengths: np.ndarray, gather: Gather = source.tokens.gather) -> np.ndarray:
+            tokens = gather(starts, lengths)
+            read.append(tokens.nbytes)
+            return tokens
+
+        source.tokens.gather = counted  # type: ignore[method-assign]
+    with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, last_step=1) as loader:
+        loader.batch(0)
+    return sum(read)
+
+
 def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, cache: Path, output: Path) -> None:
     world = join(coordinator, index, count, devices)
     dataset = open_text(
         sources=[text_source(corpus / name, name=name, weight=weight) for name, weight in (("first", 2), ("second", 1))],
-        sequence_length=16,
+        sequence_length=LENGTH,
         batch_size=BATCH_SIZE,
         fraction=0.2,
         seed=3,
@@ -45,7 +66,7 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, c
     )
     mesh = Mesh(np.array(jax.devices()).reshape(MESHES[jax.device_count()]), ("replica", "data", "fsdp", "tensor"))
     sharding = NamedSharding(mesh, PartitionSpec(None, ("replica", "data", "fsdp")))
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, np.ndarray] = {"bytes": np.array(bytes_of_a_batch(dataset, sharding))}
     with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, segments=True, depth=index + 1) as loader:
         for step in STEPS:
             batch = loader.batch(step)

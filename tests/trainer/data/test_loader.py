@@ -38,11 +38,15 @@ class Watched:
         self.rows = 0
         self.changed = threading.Condition()
         self.broken_step: int | None = None
+        self.held: threading.Event | None = None
+        """All batches but the first wait for it."""
 
     def train_rows(self, step: int) -> Rows:
         with self.changed:
             self.steps.append(step)
             self.changed.notify_all()
+        if self.held is not None and step > 0:
+            assert self.held.wait(30)
         if step == self.broken_step:
             raise OSError("the disk is gone")
         return self._dataset.train_rows(step)
@@ -112,6 +116,17 @@ def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None
     with loader(watched, batch_sharding(1, 2, 1, 4), last_step=1) as batches:
         batches.batch(0)
     assert watched.rows == 16
+
+
+def test_the_first_batch_waits_for_itself_alone(watched: Watched) -> None:
+    """Levanter asks its store for 32 batches before it hands out the first (its issue #5382). Here all others are held up, and it comes."""
+    watched.held = threading.Event()
+    with loader(watched, batch_sharding(1, 1, 4, 1), depth=32, threads=4) as batches:
+        batch = batches.batch(0)
+        assert np.array_equal(np.asarray(batch.tokens)[0], watched.expected(0).tokens)
+        watched.wait_for_steps(1)
+        watched.held.set()
+        batches.batch(1)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 6])

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trainer.data.read_batches import BATCH_SIZE, STEPS
+from tests.trainer.data.read_batches import BATCH_SIZE, LENGTH, STEPS
 from tests.trainer.worlds import free_port
 
 pytestmark = pytest.mark.slow
 
+TOKEN_BYTES = 2
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -73,5 +74,8 @@ def test_one_to_four_processes_see_the_same_batches(tmp_path: Path) -> None:
             assert str(process["fingerprint"]) == str(alone["fingerprint"])
             assert process["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)
         assert seen.keys() == batches
+        mine = [int(process["bytes"]) for process in worlds[processes]]
+        assert sum(mine) == int(alone["bytes"]), "what one process reads is divided among them, and nothing is read twice"
+        assert max(mine) <= BATCH_SIZE // processes * (LENGTH + 1) * TOKEN_BYTES
         for name, value in seen.items():
             assert value.tobytes() == alone[name].tobytes(), name
