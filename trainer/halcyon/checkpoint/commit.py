@@ -17,7 +17,7 @@ from importlib.metadata import version
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit, with_up_time
 from halcyon.checkpoint.layout import expected_files
-from halcyon.checkpoint.parts import PARTS_PREFIX, Part, decode_part, part_key
+from halcyon.checkpoint.parts import PARTS_PREFIX, Part, decode_part, in_parallel, part_key
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import describe_commit, encode_commit
@@ -43,6 +43,8 @@ from halcyon_api.checkpoint_documents import (
 Sleep = Callable[[float], None]
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
+_REQUESTS_A_SECOND = 500
+"""What all processes that wait for a commit ask of the store together, about: HEAD is one object, and a store serves one object so fast."""
 
 
 class CommitFailed(Exception):
@@ -77,12 +79,13 @@ def gather_parts(
     waiting = set(range(process_count)) - {own.process}
     pause = _FIRST_PAUSE_SECONDS
     while waiting:
-        for process in sorted(waiting):
-            data = store.read(part_key(prefix, process)).data
-            if data is None:
-                continue
+        # One listing tells which parts have come: to ask for thousands one by one would take longer than the save.
+        listed = set(store.list(f"{prefix}{PARTS_PREFIX}"))
+        come = {process: key for process in sorted(waiting) if (key := part_key(prefix, process)) in listed}
+        values = in_parallel([lambda key=key: store.read(key) for key in come.values()])
+        for process, value in zip(come, values, strict=True):
             try:
-                part = decode_part(data)
+                part = decode_part(value.data or b"")
             except DamagedDocument as damage:
                 raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
             if part.error is not None:
@@ -175,8 +178,13 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
             raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{DATA_PREFIX}{min(wrong)}")
 
 
-def await_commit(store: Store, prefix: str, process: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep) -> Head:
+def await_commit(
+    store: Store, prefix: str, process: int, processes: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep
+) -> Head:
     """Wait, in a process other than 0, until the commit of `prefix` is decided.
+
+    Args:
+        processes: How many wait in all: the more, the less often each asks.
 
     Returns:
         HEAD, which lists it.
@@ -186,7 +194,8 @@ def await_commit(store: Store, prefix: str, process: int, epoch: Epoch, writer: 
         Fenced: A newer epoch has the root.
     """
     deadline = time.monotonic() + timeout_seconds
-    pause = _FIRST_PAUSE_SECONDS
+    longest = max(_LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)  # two requests each time
+    pause = max(_FIRST_PAUSE_SECONDS, longest / 32)
     while True:
         # In this order: process 0 changes HEAD first and deletes the parts after.
         given_up = store.read(part_key(prefix, process)).data is None
@@ -198,7 +207,7 @@ def await_commit(store: Store, prefix: str, process: int, epoch: Epoch, writer: 
         if time.monotonic() >= deadline:
             raise CommitFailed(f"process 0 did not commit within {timeout_seconds:g} s")
         sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, longest)
 
 
 def _ours(store: Store, epoch: Epoch, writer: str) -> Head | None:

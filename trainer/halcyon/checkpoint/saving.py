@@ -57,13 +57,19 @@ class Follower:
 
     def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
         """See `Saver`."""
-        del about  # process 0 writes the manifest
         part, failure = _own_part(self._store, prefix, snapshot, self._process)
         self._store.write(part_key(prefix, self._process), encode_part(part))
         if failure is not None:
             raise failure
         return await_commit(
-            self._store, prefix, self._process, self._epoch, self._writer, timeout_seconds=self._timeout_seconds, sleep=self._sleep
+            self._store,
+            prefix,
+            self._process,
+            about.process_count,
+            self._epoch,
+            self._writer,
+            timeout_seconds=self._timeout_seconds,
+            sleep=self._sleep,
         )
 
     def tidy(self) -> None:

@@ -1,0 +1,116 @@
+"""Save and restore times past this machine, from formulas: 8B, 70B and 405B parameters on 8 to 4,096 hosts, and what breaks first.
+
+Every assumption is an option. What is not measured here comes from published figures, which `docs/design/checkpoint-scale.md` names.
+
+    python tests/bench/checkpoint_scale.py [--chunk-mebibytes 32] [--store-gigabytes 2000] [--writes-a-second 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+BYTES_A_PARAMETER = 12
+"""Float32 parameters and AdamW's two moments."""
+ARRAYS = 36
+"""Of a stacked Llama: twelve matrices and norms, three times."""
+MANIFEST_BYTES_A_FILE = 140
+
+
+@dataclass(frozen=True)
+class Place:
+    """What hosts and store can do, in gigabytes and requests a second."""
+
+    copy: float
+    hash: float
+    write: float
+    read: float
+    store: float
+    writes: float
+    chunk_bytes: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds, and what takes the longest."""
+
+    copy: float
+    save: float
+    save_bound: str
+    restore: float
+    restore_bound: str
+    files: float
+    manifest_megabytes: float
+
+
+def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> Times:
+    """What a save and a restore take where the state is sharded over all devices once, and all hosts write."""
+    gigabytes = parameters * BYTES_A_PARAMETER / 1e9
+    shard_bytes = gigabytes * 1e9 / (hosts * devices_a_host * ARRAYS)
+    files = hosts * devices_a_host * ARRAYS * max(1.0, shard_bytes / place.chunk_bytes)
+    share = gigabytes / hosts
+    save = {
+        "hash": share / place.hash,
+        "host's network": share / place.write,
+        "store": gigabytes / place.store,
+        # a file is written and its end is read; then a listing of a thousand keys each
+        "requests": files / place.writes,
+        "listing": files / 1000 * 0.1,
+    }
+    restore = {
+        "host's network": share / place.read,
+        "store": gigabytes / place.store,
+        "hash": share / place.hash,
+        "requests": files / (5 * place.writes),
+    }
+    save_bound, restore_bound = max(save, key=lambda name: save[name]), max(restore, key=lambda name: restore[name])
+    return Times(
+        share / place.copy, save[save_bound], save_bound, restore[restore_bound], restore_bound, files, files * MANIFEST_BYTES_A_FILE / 1e6
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunk-mebibytes", type=float, default=32)
+    parser.add_argument("--devices", type=int, default=4, help="of a host")
+    parser.add_argument("--copy-gigabytes", type=float, default=32, help="device to host, a second and host")
+    parser.add_argument("--hash-gigabytes", type=float, default=13.6, help="SHA-256 by eight threads, a second and host")
+    parser.add_argument("--write-gigabytes", type=float, default=3.3, help="to the store, a second and host")
+    parser.add_argument("--read-gigabytes", type=float, default=5.1, help="from the store, a second and host")
+    parser.add_argument("--store-gigabytes", type=float, default=2000, help="what the store takes and gives in all, a second")
+    parser.add_argument("--writes-a-second", type=float, default=1000, help="objects that the store takes before it has scaled")
+    options = parser.parse_args()
+    place = Place(
+        options.copy_gigabytes,
+        options.hash_gigabytes,
+        options.write_gigabytes,
+        options.read_gigabytes,
+        options.store_gigabytes,
+        options.writes_a_second,
+        options.chunk_mebibytes * 2**20,
+    )
+    table = Table("model", "hosts", "blocked s", "save s", "bound by", "restore s", "bound by", "files", "manifest MB", box=SIMPLE_HEAD)
+    for name, parameters in (("8B", 8e9), ("70B", 70e9), ("405B", 405e9)):
+        for hosts in (8, 64, 512, 4096):
+            one = times(parameters, hosts, options.devices, place)
+            table.add_row(
+                name,
+                str(hosts),
+                f"{one.copy:.2f}",
+                f"{one.save:.1f}",
+                one.save_bound,
+                f"{one.restore:.1f}",
+                one.restore_bound,
+                f"{one.files:,.0f}",
+                f"{one.manifest_megabytes:,.1f}",
+            )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
