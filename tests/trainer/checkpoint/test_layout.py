@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from halcyon.checkpoint.layout import chunk_key, chunk_region, chunk_shape, chunks_of, expected_files, folder
+from halcyon.checkpoint.layout import (
+    chunk_key,
+    chunk_limit,
+    chunk_region,
+    chunk_shape,
+    chunks_of,
+    describe,
+    expected_files,
+    flatten,
+    folder,
+)
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 SHAPES = st.lists(st.integers(1, 12), min_size=0, max_size=3).map(tuple)
@@ -73,3 +85,15 @@ def test_no_two_paths_share_a_folder_and_every_store_takes_it(paths: set[str]) -
 def test_plain_paths_are_their_own_folders() -> None:
     assert folder("model.blocks.mlp.up.weight") == "model.blocks.mlp.up.weight"
     assert folder("a[0]/b") == "a=5B0=5D=2Fb"
+
+
+@pytest.mark.parametrize(("parameters", "least", "most"), [(1e8, 2_000, 2_500), (8e9, 2_000, 5_000), (405e9, 15_000, 40_000)])
+def test_a_larger_state_has_larger_chunks_and_not_more_files_than_a_store_takes(parameters: float, least: int, most: int) -> None:
+    """Stacked matrices of a Llama on 64 devices, three times, as AdamW keeps them."""
+    width = 64 * round((parameters / 12 / 32) ** 0.5 / 64)
+    mesh = AbstractMesh((64,), ("fsdp",))
+    sharding = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    shapes = [jax.ShapeDtypeStruct((32, width, width), np.float32, sharding=sharding) for _ in range(36)]
+    leaves = flatten(shapes)
+    files = sum(sum(1 for _ in chunks_of(describe(leaf, chunk_limit(leaves)))) for leaf in leaves)
+    assert least < files < most

@@ -21,7 +21,10 @@ import numpy as np
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 CHUNK_LIMIT_BYTES = 32 << 20
-"""Largest chunk, where the shape allows: bounds the memory of a save and lets files be written side by side."""
+"""Largest chunk of a small state, where the shape allows: bounds the memory of a save and lets files be written side by side."""
+LARGEST_CHUNK_BYTES = 512 << 20
+FEW_FILES = 20_000
+"""A checkpoint of larger chunks has about so many files: stores take bytes faster than objects (docs/design/checkpoint-scale.md)."""
 METADATA_KEY = "zarr.json"
 _LONGEST_FOLDER = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
@@ -92,6 +95,12 @@ def _leaf(path: str, value: Any) -> Leaf:
     if not numeric or not isinstance(getattr(value, "dtype", np.dtype(int)), np.dtype):
         raise TypeError(f"state leaf {path!r} is a {type(value).__name__} that no file can hold; keep only arrays of numbers in the state")
     return Leaf(path, value, axes)
+
+
+def chunk_limit(leaves: Sequence[Leaf]) -> int:
+    """Largest chunk of a state's files in bytes, by the size of the whole state. The same on every process."""
+    total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    return min(max(CHUNK_LIMIT_BYTES, total // FEW_FILES), LARGEST_CHUNK_BYTES)
 
 
 def describe(leaf: Leaf, limit_bytes: int = CHUNK_LIMIT_BYTES) -> ManifestLeaf:

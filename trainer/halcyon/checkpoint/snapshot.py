@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.checkpoint.layout import Leaf, Region, describe, flatten, normal, whole
+from halcyon.checkpoint.layout import Leaf, Region, chunk_limit, describe, flatten, normal, whole
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 
@@ -74,7 +74,8 @@ class Snapshotter:
         if self._first:
             plain = [(index, leaf) for index, leaf in enumerate(leaves) if not isinstance(leaf.value, jax.Array)]
             copies += [Shard(index, whole(leaf.shape), np.array(leaf.value, dtype=leaf.dtype)) for index, leaf in plain]
-        return Snapshot(leaves=tuple(describe(leaf) for leaf in leaves), shards=tuple(copies))
+        limit = chunk_limit(leaves)
+        return Snapshot(leaves=tuple(describe(leaf, limit) for leaf in leaves), shards=tuple(copies))
 
     def _copy(self, leaf: Leaf, shard: Any) -> np.ndarray:
         data = np.asarray(shard.data)
