@@ -12,6 +12,7 @@ import zstandard
 
 from halcyon.data.sources import list_files, pieces, read_piece
 from halcyon.data.sources.files import read_range
+from halcyon.data.sources.piece import FilePlace
 from halcyon.errors import BadConfiguration
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, pack, rows_of, texts, values, write_jsonl
 
@@ -48,11 +49,13 @@ def test_a_reading_may_begin_with_any_row(tmp_path: Path, start: int) -> None:
     whole = rows_of(all_pieces(source, target_bytes=1000))
     assert rows_of(all_pieces(source, start_row=start, target_bytes=1000)) == whole[start:]
     assert all_pieces(source, start_row=start, target_bytes=1000)[0].first_row == start
-    # A file whose rows are known and before the start is not even opened.
+    # Where it is known in which file the start is, those before it are not even opened.
     files = list_files(source, NOW)
+    begin = FilePlace(str(first), 0)
     if start >= 100:
         first.unlink()
-    assert rows_of(list(pieces(source, files, NOW, start_row=start, known_rows={str(first): 100}, target_bytes=1000))) == whole[start:]
+        begin = FilePlace(str(tmp_path / "b.jsonl"), 100)
+    assert rows_of(list(pieces(source, files, NOW, start_row=start, begin=begin, target_bytes=1000))) == whole[start:]
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 1), (3, 7), (95, 105), (100, 150), (149, None), (10, 1000)])

@@ -9,10 +9,12 @@ replaced finds out at its next commit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
+from halcyon.data.cache.last_file import LastFile
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.shards import Shard, ShardBuilder
@@ -61,6 +63,7 @@ class SourceBuild:
     shard_tokens: int
     pool: TokenizerPool
     report: Callable[[Built], object]
+    _files: LastFile | None = field(default=None, init=False)
 
     def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Iterator[Ledger]:
         """Go on from the ledger to the end of the pieces. Yields the ledger after every commit, at last the finished one.
@@ -74,25 +77,30 @@ class SourceBuild:
             BadConfiguration: The source cannot be read.
             Replaced: Another builder has taken over.
         """
-        with freed_memory_kept():
-            yield from self._run(ledger, pieces, text_bytes)
+        with freed_memory_kept(), ThreadPoolExecutor(1, thread_name_prefix="halcyon-shards") as writer:
+            self._files = LastFile(ledger)
+            yield from self._run(ledger, self._files.noted(pieces), text_bytes, writer)
 
-    def _run(self, ledger: Ledger, pieces: Iterator[Piece], text_bytes: int) -> Iterator[Ledger]:
+    def _run(self, ledger: Ledger, pieces: Iterator[Piece], text_bytes: int, writer: ThreadPoolExecutor) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
-        before = self._built(ledger)
+        passed = self._built(ledger)
         again = ledger.open_tokens
+        commit: Future[Ledger] | None = None  # of the shard before, while this one is filled
         for part in self.pool.tokenized(self.job, pieces, in_processes=text_bytes >= SMALL_BYTES):
             if again > 0:  # of a document in whose middle the last shard ends
                 again -= len(part.documents.tokens)
                 continue
             shard.add(part)
             full = shard.tokens >= self.shard_tokens
-            if full:
-                ledger = self._commit(ledger, shard.take())
-                before = self._built(ledger)
-            self.report(_with(before, shard))
-            if full:
+            if commit is not None and (full or commit.done()):
+                ledger, commit = commit.result(), None
                 yield ledger
+            if full:
+                passed = _with(passed, shard)
+                commit = writer.submit(self._commit, ledger, shard.take())
+            self.report(replace(_with(passed, shard), shards=len(ledger.shards)))
+        if commit is not None:
+            ledger = commit.result()
         if shard.parts:
             ledger = self._commit(ledger, shard.take())
         if ledger.tokens == 0:
@@ -105,14 +113,18 @@ class SourceBuild:
         path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"
         for name, content in shard.files():
             self.store.write(f"{path}{name}", content)
+        rows = sum(part.rows for part in shard.parts)
+        last_file = None if self._files is None else self._files.of_row_before(ledger.rows + rows)
         entry = ShardEntry(
             path=path,
             tokens=shard.tokens,
             documents=sum(len(part.ends) for part in shard.parts),
-            rows=sum(part.rows for part in shard.parts),
+            rows=rows,
             empty_rows=sum(part.empty_rows for part in shard.parts),
             size_bytes=sum(part.size_bytes for part in shard.parts),
             open_tokens=shard.parts[-1].open_tokens or None,
+            last_file=None if last_file is None else last_file.file,
+            rows_before_last_file=None if last_file is None else last_file.rows_before,
             sha256=shard.sha256,
             content_sha256=shard.content_sha256,
         )

@@ -168,7 +168,7 @@ class CacheKeeper:
     def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
         files = self._listed(source)
         build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self.report)
-        rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows)
+        rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows, begin=ledger.last_file)
         yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
 
     def _job(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> work.Job:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from halcyon.data.sources.piece import FilePlace
 from halcyon_api.checkpoint_documents import Document, canonical_json
 from halcyon_api.spec.sources import DataSourceSpec
 
@@ -57,6 +58,8 @@ class ShardEntry(Document):
         ge=1,
         description="Tokens, those in shards before included, of a document that goes on in the next one. None: none does.",
     )
+    last_file: str | None = Field(default=None, description="The file of its last row, where rows are found only by reading their file.")
+    rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that one.")
     sha256: str = Field(description="Hash of its contents.")
     content_sha256: str | None = Field(
         default=None,
@@ -99,6 +102,14 @@ class Ledger(Document):
     def open_tokens(self) -> int:
         """Tokens at the end of the last shard, or of the last ones, of a document that is not at its end; 0: there is none."""
         return (self.shards[-1].open_tokens or 0) if self.shards else 0
+
+    @property
+    def last_file(self) -> FilePlace | None:
+        """The file of the last row: a build that goes on need not open those before it. None: it is not known."""
+        last = self.shards[-1] if self.shards else None
+        if last is None or last.last_file is None or last.rows_before_last_file is None:
+            return None
+        return FilePlace(last.last_file, last.rows_before_last_file)
 
     @property
     def content_state(self) -> bytes:

@@ -7,7 +7,7 @@ ends; they move no bound. The parent never parses a row.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import groupby
 
 from halcyon.data.sources import hub, parquet
@@ -20,7 +20,7 @@ from halcyon.data.sources.fields import needed_fields
 from halcyon.data.sources.files import read_between, read_chunks
 from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
 from halcyon.data.sources.listing import where_of
-from halcyon.data.sources.piece import TARGET_BYTES, AsideLines, Files, LineRange, Lines, Piece, Wanted
+from halcyon.data.sources.piece import TARGET_BYTES, AsideLines, FilePlace, Files, LineRange, Lines, Piece, Wanted
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
@@ -34,7 +34,7 @@ def pieces(
     access: Access,
     *,
     start_row: int = 0,
-    known_rows: Mapping[str, int] | None = None,
+    begin: FilePlace | None = None,
     target_bytes: int = TARGET_BYTES,
 ) -> Iterator[Piece]:
     """The pieces of a source, in order.
@@ -44,7 +44,7 @@ def pieces(
         files: What `list_files` returned.
         access: How stores are reached.
         start_row: Begin with this row, counted over all files.
-        known_rows: Rows of files (by address) that are known from an earlier reading: files before `start_row` are then not opened.
+        begin: A file that begins at or before that row, known from an earlier reading: those before it are not opened.
         target_bytes: Text of a piece, about. It decides where pieces end.
 
     Raises:
@@ -56,7 +56,7 @@ def pieces(
         if source.text is not None or source.stdlib is not None:
             total = yield from _whole_files(where, files, wanted, target_bytes)
         else:
-            total = yield from _by_file(_cutter(source, where, access, target_bytes), files, wanted, known_rows or {})
+            total = yield from _by_file(_cutter(source, where, access, target_bytes), files, wanted, begin)
         if total == 0:
             raise Unreadable("its files have no rows; give files that are not empty, or leave the source out")
         if source.rows.start >= total:
@@ -75,13 +75,14 @@ def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: in
     raise TypeError(f"no reader for a data source of kind {source.kind}")
 
 
-def _by_file(cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, known_rows: Mapping[str, int]) -> Generator[Piece, None, int]:
+def _by_file(cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None) -> Generator[Piece, None, int]:
     first = 0
+    if begin is not None and (known := [number for number, file in enumerate(files) if file.uri == begin.file]):
+        files, first = files[known[0] :], begin.rows_before
     for file in files:
         if first >= wanted.end:
             break
-        known = known_rows.get(file.uri)
-        first += known if known is not None and first + known <= wanted.start else (yield from cut(file, first, wanted))
+        first += yield from cut(file, first, wanted)
     return first
 
 

@@ -107,6 +107,15 @@ class Piece:
         return len(self.content.data) if isinstance(self.content, Lines | Table) else 0
 
 
+class FilePlace(NamedTuple):
+    """Where a file begins in its source."""
+
+    file: str
+    """Its address."""
+    rows_before: int
+    """Rows of the files before it."""
+
+
 class Wanted(NamedTuple):
     """The rows [start, end) that are wanted, numbered over all files of a source."""
 
