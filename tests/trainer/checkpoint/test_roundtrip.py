@@ -108,7 +108,7 @@ def test_a_restored_state_may_be_donated(file_root: Root) -> None:
 
 
 def test_a_replicated_array_is_written_once_and_a_large_shard_in_parts(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout.describe, "__defaults__", (1 << 10,))
+    monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 1 << 10)
     devices = mesh(4, 2)
     arrays = {"all": np.arange(512, dtype=np.float32).reshape(8, 64), "rows": np.arange(2048, dtype=np.float32).reshape(8, 256)}
     specs = {"all": PartitionSpec(), "rows": PartitionSpec("fsdp", None)}

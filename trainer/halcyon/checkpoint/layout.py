@@ -103,7 +103,7 @@ def chunk_limit(leaves: Sequence[Leaf]) -> int:
     return min(max(CHUNK_LIMIT_BYTES, total // FEW_FILES), LARGEST_CHUNK_BYTES)
 
 
-def describe(leaf: Leaf, limit_bytes: int = CHUNK_LIMIT_BYTES) -> ManifestLeaf:
+def describe(leaf: Leaf, limit_bytes: int) -> ManifestLeaf:
     """A leaf as the manifest lists it. The same on every process."""
     shard = tuple(leaf.sharding.shard_shape(leaf.shape)) if leaf.sharding is not None else leaf.shape
     chunks = chunk_shape(shard, leaf.dtype.itemsize, limit_bytes)
