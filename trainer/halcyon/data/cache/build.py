@@ -123,8 +123,8 @@ class SourceBuild:
             empty_rows=sum(part.empty_rows for part in shard.parts),
             size_bytes=sum(part.size_bytes for part in shard.parts),
             open_tokens=shard.parts[-1].open_tokens or None,
-            last_file=None if last_file is None else last_file.file,
-            rows_before_last_file=None if last_file is None else last_file.rows_before,
+            last_file=None if last_file is None else last_file[0],
+            rows_before_last_file=None if last_file is None else last_file[1],
             sha256=shard.sha256,
             content_sha256=shard.content_sha256,
         )

@@ -23,6 +23,7 @@ class LastFile:
 
     def __init__(self, ledger: Ledger) -> None:
         self._rows = ledger.rows
+        self._numbers = {file.uri: number for number, file in enumerate(ledger.files)}
         self._begun: deque[tuple[int, FilePlace | None]] = deque([(-1, ledger.last_file)])
 
     def noted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -35,8 +36,12 @@ class LastFile:
             self._begun.append((piece.first_row - first_row, place))
             yield piece
 
-    def of_row_before(self, row: int) -> FilePlace | None:
-        """The file of the last row before this one, as a ledger counts rows; None: not known. What is before is forgotten."""
+    def of_row_before(self, row: int) -> tuple[int, int] | None:
+        """Number of the file of the last row before this one, as a ledger counts rows, and the rows of the source before that file.
+
+        None: not known. What is before is forgotten.
+        """
         while len(self._begun) > 1 and self._begun[1][0] < row:
             self._begun.popleft()
-        return self._begun[0][1]
+        place = self._begun[0][1]
+        return None if place is None else (self._numbers[place.file], place.rows_before)

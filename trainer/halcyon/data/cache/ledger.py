@@ -58,7 +58,9 @@ class ShardEntry(Document):
         ge=1,
         description="Tokens, those in shards before included, of a document that goes on in the next one. None: none does.",
     )
-    last_file: str | None = Field(default=None, description="The file of its last row, where rows are found only by reading their file.")
+    last_file: int | None = Field(
+        default=None, ge=0, description="Number of the file of its last row, where rows are found only by reading their file."
+    )
     rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that one.")
     sha256: str = Field(description="Hash of its contents.")
     content_sha256: str | None = Field(
@@ -109,7 +111,7 @@ class Ledger(Document):
         last = self.shards[-1] if self.shards else None
         if last is None or last.last_file is None or last.rows_before_last_file is None:
             return None
-        return FilePlace(last.last_file, last.rows_before_last_file)
+        return FilePlace(self.files[last.last_file].uri, last.rows_before_last_file)
 
     @property
     def content_state(self) -> bytes:
