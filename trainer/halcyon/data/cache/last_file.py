@@ -44,4 +44,5 @@ class LastFile:
         while len(self._begun) > 1 and self._begun[1][0] < row:
             self._begun.popleft()
         place = self._begun[0][1]
-        return None if place is None else (self._numbers[place.file], place.rows_before)
+        number = None if place is None else self._numbers.get(place.file)
+        return None if place is None or number is None else (number, place.rows_before)
