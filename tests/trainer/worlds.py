@@ -137,7 +137,14 @@ class World:
 
 
 def start_world(
-    document: dict[str, Any], directory: Path, *, attempt: int = 1, restart: int = 0, resume_step: int = 0, one_process: bool = False
+    document: dict[str, Any],
+    directory: Path,
+    *,
+    attempt: int = 1,
+    restart: int = 0,
+    resume_step: int = 0,
+    one_process: bool = False,
+    module: str = "halcyon.cli",
 ) -> World:
     """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
 
@@ -148,6 +155,7 @@ def start_world(
         restart: JobSet restart of the epoch.
         resume_step: Committed steps the operator would know of.
         one_process: Let one process play all hosts with virtual devices, on no injected environment.
+        module: What is run; a test may have a command of its own around Halcyon's.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run = parse_run(document)
@@ -183,7 +191,7 @@ def start_world(
             )
             environment |= pod.variables()
         popen = subprocess.Popen(
-            [sys.executable, "-m", "halcyon.cli", "train", str(path), "--json", "--compilation-cache", str(directory.parent / "xla")],
+            [sys.executable, "-m", module, "train", str(path), "--json", "--compilation-cache", str(directory.parent / "xla")],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

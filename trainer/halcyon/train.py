@@ -91,7 +91,7 @@ def train(
         world = _join(context, on_lost_process)
         reporter.joined(processes=world.process_count, devices=jax.device_count())
         try:
-            caches.growth.on_failure(lambda error: (leave(world), on_failed_build(error)))
+            caches.growth.on_failure(lambda error: _end(error, world, on_failed_build))
             context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
             mesh = build_mesh(context.mesh)
 
@@ -314,6 +314,12 @@ class _Loop:
         """Bytes of each token of the model's vocabulary; its padding stands for none."""
         sizes = self._dataset.tokenizer.token_bytes
         return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
+
+
+def _end(error: Exception, world: World, on_failed_build: Callable[[Exception], object]) -> None:
+    if isinstance(error, TrainerExit):
+        leave(world)  # the others are told by the builder, and come to the same end
+    on_failed_build(error)
 
 
 def _may_begin(context: Context, caches: BackgroundCaches) -> bool:

@@ -12,6 +12,7 @@ from halcyon.data.cache import ensure
 from halcyon.data.cache.build import SourceBuild
 from halcyon.data.cache.election import SILENCE_SECONDS, Builder
 from halcyon.data.open import ensure_caches
+from halcyon.errors import BadConfiguration, DamagedData
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
 
@@ -42,6 +43,37 @@ def test_a_silent_builder_is_replaced_and_a_living_one_is_not(tmp_path: Path) ->
     assert not other.elected(), "it spoke meanwhile"
     now[0] = 2 * SILENCE_SECONDS + 2
     assert other.elected()
+
+
+def test_a_failed_builder_tells_the_processes_of_its_run_and_nobody_else(tmp_path: Path) -> None:
+    """They would find the same bad row, after as long a search. Another run may have better luck, and so may a later start."""
+    one, two, stranger = (Builder(store(tmp_path), name, run=run) for name, run in (("one", "a"), ("two", "a"), ("three", "b")))
+    assert one.elected()
+    assert not two.elected()
+    assert not stranger.elected()
+    with pytest.raises(DamagedData), one:
+        raise DamagedData("spec.data.sources[web]: row 7 is bad")
+    with pytest.raises(DamagedData, match=r"^spec\.data\.sources\[web\]: row 7 is bad$"):
+        two.elected()
+    assert Builder(store(tmp_path), "later", run="a").elected()
+
+
+def test_an_error_that_nobody_expected_may_be_the_builders_alone(tmp_path: Path) -> None:
+    one, two = Builder(store(tmp_path), "one", run="a"), Builder(store(tmp_path), "two", run="a")
+    assert one.elected()
+    assert not two.elected()
+    with pytest.raises(RuntimeError), one:
+        raise RuntimeError
+    assert two.elected()
+
+
+def test_another_run_takes_over_from_a_builder_that_failed(tmp_path: Path) -> None:
+    one, stranger = Builder(store(tmp_path), "one", run="a"), Builder(store(tmp_path), "two", run="b")
+    assert one.elected()
+    assert not stranger.elected()
+    with pytest.raises(BadConfiguration), one:
+        raise BadConfiguration("bad")
+    assert stranger.elected()
 
 
 def test_many_at_once_build_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

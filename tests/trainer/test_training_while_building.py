@@ -1,0 +1,186 @@
+"""A run trains on a token cache that is still being built, through kills, notices and failures, as on one that was whole before."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon.data.open import ensure_caches, look_at_dataset
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.training_run import parse_run
+from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl
+from tests.trainer.worlds import Process, World, run_document, start_world
+
+pytestmark = pytest.mark.slow
+
+MODULE = "tests.trainer.data.train_child"
+STEPS = 60
+
+
+class Gate:
+    """Lets the builds of the next world have so many pieces of text."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._path = path
+        self.let(0)
+        monkeypatch.setenv("GATE", str(path))
+
+    def let(self, pieces: int) -> None:
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(str(pieces))
+        fresh.rename(self._path)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(tmp_path / "gate", monkeypatch)
+
+
+def document(root: Path, corpus: Path, *, slices: int = 1) -> dict[str, Any]:
+    evaluation = {"everySteps": 10, "batches": 1}
+    run = run_document(root, slices=slices, steps=STEPS, evaluation=evaluation)
+    run["spec"]["data"] = {
+        "sources": [jsonl(corpus / "web.jsonl", "web", weight=3.0), jsonl(corpus / "books.jsonl", "books", weight=1.0)],
+        "order": {"windows": {"sequences": 8}},
+        "validation": {"fraction": 0.1},
+        "cache": {"shardTokens": 4096, "workers": 1},
+    }
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "web.jsonl", 700)
+    write_jsonl(tmp_path / "books.jsonl", 300, seed=1)
+    return tmp_path
+
+
+def numbers(processes: Process) -> dict[tuple[str, int], float]:
+    """Losses of steps and of evaluations."""
+    kinds = ("step", "evaluation")
+    return {(event["event"], event["step"]): event["loss"] for event in processes.events if event.get("event") in kinds}
+
+
+def finished(events: list[dict[str, Any]]) -> set[str]:
+    return {event["source"] for event in events if event.get("event") == "tokenized" and event["finished"]}
+
+
+def steps_of(events: list[dict[str, Any]]) -> int:
+    return max((event["step"] for event in events if event.get("event") == "step"), default=0)
+
+
+def wait_for_step(world: World, step: int) -> None:
+    world.leader.wait_for(lambda events: steps_of(events) >= step)
+
+
+def wait_until_short_of_text(world: World, run: dict[str, Any], *, shards: int) -> int:
+    """Wait until a source has so many shards, and all steps are done whose text is there. Returns how many."""
+    spec = parse_run(run).spec
+
+    def text_for() -> int | None:
+        dataset, ledgers = look_at_dataset(spec, process="looking")
+        if len(ledgers["web"].shards) < shards:
+            return None
+        return next(step for step in range(STEPS + 1) if step == STEPS or not dataset.holds(step))
+
+    world.leader.wait_for(lambda events: 0 < steps_of(events) == text_for())
+    return steps_of(world.leader.events)
+
+
+@pytest.fixture
+def worlds_reaped() -> Iterator[list[World]]:
+    worlds: list[World] = []
+    yield worlds
+    for world in worlds:
+        world.reap()
+
+
+def test_kills_and_notices_while_the_cache_is_built_change_nothing(
+    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]
+) -> None:
+    calm = document(tmp_path / "calm-root", corpus)
+    ensure_caches(parse_run(calm).spec, process="before")
+    undisturbed = start_world(calm, tmp_path / "calm")
+    worlds_reaped.append(undisturbed)
+    assert undisturbed.wait() == [ExitCode.DONE]
+    expected = numbers(undisturbed.leader)
+    assert len(expected) == STEPS + STEPS // 10
+    assert not finished(undisturbed.leader.events), "its cache was whole before"
+
+    run = document(tmp_path / "root", corpus)
+    found: dict[tuple[str, int], float] = {}
+
+    def start(restart: int, pieces: int) -> World:
+        gate.let(pieces)
+        world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
+        worlds_reaped.append(world)
+        return world
+
+    def collect(world: World) -> None:
+        for key, loss in numbers(world.leader).items():
+            assert loss == expected[key], key
+            found[key] = loss
+
+    # Killed in the middle of building, after its first steps.
+    killed = start(0, 4)
+    wait_for_step(killed, 2)
+    assert not finished(killed.leader.events)
+    killed.leader.popen.kill()
+    assert killed.wait() == [-signal.SIGKILL]
+    collect(killed)
+    before = ledger_of(f"file://{tmp_path}/root").shards
+    assert before
+
+    # A notice while it waits for text: what it has done is saved at once.
+    noticed = start(1, 4)
+    wait_for_step(noticed, steps_of(killed.leader.events) + 1)
+    done = wait_until_short_of_text(noticed, run, shards=3)
+    noticed.signal(signal.SIGTERM, 0)
+    assert noticed.wait() == [ExitCode.PREEMPTED]
+    assert not finished(noticed.leader.events)
+    collect(noticed)
+    report = noticed.leader.report()
+    assert report["checkpointStep"] == report["step"] == done < STEPS
+    assert ledger_of(f"file://{tmp_path}/root").shards[: len(before)] == before
+
+    # To the end, with more text coming while it trains.
+    last = start(2, 0)
+    last.leader.wait_for(lambda events: any(event.get("event") == "restored" for event in events))
+    gate.let(10**6)
+    assert last.wait() == [ExitCode.DONE]
+    collect(last)
+    assert found == expected
+    assert ledger_of(f"file://{tmp_path}/root").finished or len(ledger_of(f"file://{tmp_path}/root").shards) > len(before)
+
+
+def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
+    with (corpus / "web.jsonl").open("a") as stream:
+        stream.write('{"other": 1}\n')
+    run = document(tmp_path / "root", corpus, slices=2)
+
+    def start(restart: int, pieces: int) -> World:
+        gate.let(pieces)
+        world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
+        worlds_reaped.append(world)
+        return world
+
+    waiting = start(0, 4)
+    done = wait_until_short_of_text(waiting, run, shards=1)
+    waiting.signal(signal.SIGTERM, 1)
+    assert waiting.wait() == [ExitCode.PREEMPTED] * 2
+    reports = [process.report() for process in waiting.processes]
+    assert reports[0]["step"] == reports[1]["step"] == reports[0]["checkpointStep"] == done
+    assert not any(finished(process.events) for process in waiting.processes)
+
+    failing = start(1, 4)
+    wait_for_step(failing, done + 1)
+    gate.let(10**6)
+    assert failing.wait() == [ExitCode.BAD_CONFIGURATION] * 2
+    sentences = {process.report()["message"] for process in failing.processes}
+    assert len(sentences) == 1
+    assert "row 700" in sentences.pop()
+    assert not ledger_of(f"file://{tmp_path}/root").finished
