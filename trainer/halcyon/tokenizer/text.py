@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -39,30 +40,36 @@ class DocumentEncoder:
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of each document: int32, shape [tokens]."""
-        encoded: list[list[np.ndarray]] = [[] for _ in texts]
-        owned = ((index, piece) for index, text in enumerate(texts) for piece in pieces(text, self.joint, PIECE_CHARACTERS))
-        for owners, group in _groups(owned):
-            for owner, ids in zip(owners, self._encode_pieces(group), strict=True):
-                encoded[owner].append(ids)
-        return [ids[0] if len(ids) == 1 else np.concatenate(ids) for ids in encoded]
+        counts: list[int] = []
+
+        def cut() -> Iterator[str]:
+            for text in texts:
+                counts.append(0)
+                for piece in pieces(text, self.joint, PIECE_CHARACTERS):
+                    counts[-1] += 1
+                    yield piece
+
+        encoded = [ids for group in _groups(cut()) for ids in self._encode_pieces(group)]
+        if len(encoded) == len(texts):
+            return encoded
+        parts = iter(encoded)
+        return [next(parts) if count == 1 else np.concatenate(list(islice(parts, count))) for count in counts]
 
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
         """Ids of one document that comes in parts, a group of pieces after the other: int32, shape [tokens] each."""
-        for _, group in _groups((0, piece) for piece in pieces_of_parts(parts, self.joint, PIECE_CHARACTERS)):
+        for group in _groups(pieces_of_parts(parts, self.joint, PIECE_CHARACTERS)):
             yield np.concatenate(self._encode_pieces(group))
 
 
-def _groups(owned: Iterable[tuple[int, str]]) -> Iterator[tuple[list[int], list[str]]]:
-    """Pieces and the documents they are of, so many together as are handed to the library at once."""
-    owners: list[int] = []
+def _groups(cut: Iterable[str]) -> Iterator[list[str]]:
+    """As many pieces together as are handed to the library at once."""
     group: list[str] = []
     characters = 0
-    for owner, piece in owned:
-        owners.append(owner)
+    for piece in cut:
         group.append(piece)
         characters += len(piece)
         if characters >= GROUP_CHARACTERS:
-            yield owners, group
-            owners, group, characters = [], [], 0
+            yield group
+            group, characters = [], 0
     if group:
-        yield owners, group
+        yield group

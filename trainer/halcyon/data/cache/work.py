@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -172,4 +173,5 @@ def tokenize(number: int, piece: Piece) -> HandedOver:
     worker = _workers.get(number)
     if worker is None:
         worker = _workers[number] = Worker(_jobs[number])
+        gc.freeze()  # what is there stays: no need to look through it again and again
     return hand_over(worker(piece))
