@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint.store import Store
+from halcyon.data.cache import scratch
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.shards import BLOCK_BYTES
@@ -94,3 +95,14 @@ def test_a_file_that_is_cut_or_gone_is_told(tmp_path: Path, corpus: Path) -> Non
         with pytest.raises(DamagedData, match="delete the cache and build it again"):
             TokenReader(store, "web", caches.ledgers["web"], Memory(1)).gather(np.array([0]), np.array([1]))
         path.unlink(missing_ok=True)
+
+
+def test_ends_and_origins_may_lie_on_a_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, caches = local(tmp_path, corpus)
+    reader = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
+    ends, origins = reader.document_ends(), reader.origins()
+    monkeypatch.setattr(scratch, "LARGE_BYTES", 0)
+    mapped = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
+    assert isinstance(mapped.document_ends().base, np.memmap)
+    assert np.array_equal(mapped.document_ends(), ends)
+    assert np.array_equal(mapped.origins(), origins)

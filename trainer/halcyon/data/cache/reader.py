@@ -20,6 +20,7 @@ from isal import isal_zlib
 
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache.ledger import Ledger, ShardEntry
+from halcyon.data.cache.scratch import scratch_array
 from halcyon.data.cache.shards import BLOCK_BYTES, CHECKS, END_TYPE, ENDS, ORIGIN_TYPE, ORIGINS, TOKENS, WEIGHTS, check_offsets
 from halcyon.errors import DamagedData
 
@@ -243,7 +244,7 @@ class TokenReader:
     def document_ends(self) -> np.ndarray:
         """Where each document of the stream ends: int64 [documents]."""
         there = self._there
-        ends = np.empty(sum(shard.documents for shard in there.shards), np.int64)
+        ends = scratch_array((sum(shard.documents for shard in there.shards),), np.int64)
         done = 0
         for index, shard in enumerate(there.shards):
             part = ends[done : done + shard.documents]
@@ -259,7 +260,7 @@ class TokenReader:
     def origins(self) -> np.ndarray:
         """File (its number in the ledger) and row there of each document: int64 [documents, 2]."""
         there = self._there
-        origins = np.empty((sum(shard.documents for shard in there.shards), 2), np.int64)
+        origins = scratch_array((sum(shard.documents for shard in there.shards), 2), np.int64)
         done = 0
         for index, shard in enumerate(there.shards):
             part = origins[done : done + shard.documents].reshape(-1).view(np.uint8)
