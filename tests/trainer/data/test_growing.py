@@ -20,6 +20,7 @@ from halcyon.data.cache import build, ensure
 from halcyon.data.cache.background import BackgroundCaches, Growth, Stopped
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger
+from halcyon.data.cache.turns import next_source
 from halcyon.data.cli import app
 from halcyon.data.dataset import Dataset, Rows
 from halcyon.data.open import (
@@ -317,6 +318,26 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
     assert len(together) > 8
     assert all(books or web == 1 for web, books in together)
     assert all(abs(web - 3 * books) <= 3 for web, books in together), "each by its weight, three to one"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ({"much": 0, "little": 0}, "much"),
+        ({"much": 100, "little": 0}, "little"),
+        ({"much": 100, "little": 60}, "little"),  # not a portion yet, so it cannot be used, however little of it is needed
+        ({"much": 100, "little": 100}, "much"),
+        ({"much": 900, "little": 100}, "much"),
+        ({"much": 1000, "little": 100}, "much"),
+        ({"much": 1001, "little": 100}, "little"),
+        ({"much": 1100, "little": 100}, "little"),
+        ({"much": 0, "little": 0, "unmixed": 0}, "much"),
+        ({"much": 2000, "little": 200, "unmixed": 100}, "unmixed"),
+    ],
+)
+def test_the_source_that_is_used_up_first_is_built_next(tokens: dict[str, int], expected: str) -> None:
+    weights = {"much": 10.0, "little": 1.0, "unmixed": 0.0}
+    assert next_source(tokens, weights, {"much": 100, "little": 100, "unmixed": 100}) == expected
 
 
 def test_a_build_that_is_stopped_keeps_its_shards_and_gives_the_lock_back(

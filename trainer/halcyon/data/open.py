@@ -5,8 +5,10 @@ The data is opened when the caches are whole or, where `streaming` says so, when
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,7 +70,8 @@ def background_caches(spec: TrainingRunSpec, *, process: str, run: str, report: 
 
     Args: See `ensure_caches`.
     """
-    return BackgroundCaches(lambda: _keeper(spec, process=process, run=run, report=report), background=streams(spec.data))
+    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report)
+    return BackgroundCaches(keeper, awaited=_portions(spec) if streams(spec.data) else None)
 
 
 def look_at_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
@@ -138,6 +141,14 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Grow
             "spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more text, or set everySteps to 0"
         )
     return dataset
+
+
+def _portions(spec: TrainingRunSpec) -> dict[str, int]:
+    """In portions of how many tokens the text of a source can be trained on: windows, with what is held out of them."""
+    sequences = spec.data.order.windows.sequences if spec.data.order.windows else 1
+    stride = build_schedule(spec.trainer).longest + 1
+    shares = {source.name: 1 - _held_out(source, spec.data) for source in spec.data.sources}
+    return {name: stride * (math.ceil(sequences / share) if share else 1) for name, share in shares.items()}
 
 
 def _keeper(spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object]) -> CacheKeeper:

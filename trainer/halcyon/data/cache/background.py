@@ -8,7 +8,7 @@ without a lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from halcyon.data.cache.build import Built
@@ -92,13 +92,13 @@ class BackgroundCaches:
 
     Args:
         keeper: Makes what builds or follows; asked in the thread.
-        background: The run may begin before the caches are whole; the build then leaves it a processor.
+        awaited: Given where the run may begin before the caches are whole; see `CacheKeeper`. The build then leaves it a processor.
     """
 
-    def __init__(self, keeper: Callable[[], CacheKeeper], *, background: bool) -> None:
+    def __init__(self, keeper: Callable[[], CacheKeeper], *, awaited: Mapping[str, int] | None) -> None:
         self.growth = Growth()
         self._make_keeper = keeper
-        self._background = background
+        self._awaited = awaited
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="halcyon-data-caches", daemon=True)
         self._thread.start()
@@ -123,7 +123,7 @@ class BackgroundCaches:
                 report(built)
 
             told = self.growth.tell
-            replace(keeper, background=self._background, report=told_to_stop, told=told, pause=self._pause).ensure()
+            replace(keeper, awaited=self._awaited, report=told_to_stop, told=told, pause=self._pause).ensure()
         except Stopped:
             return
         except Exception as error:  # told to whoever waits, and to `Growth.on_failure`

@@ -26,6 +26,7 @@ from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.cache.pool import TokenizerPool
+from halcyon.data.cache.turns import next_source
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.errors import BadConfiguration, DamagedData
@@ -67,8 +68,8 @@ class CacheKeeper:
         report: Is told how far a build is. What it raises ends the build.
         run: The run that this process belongs to; empty: none.
         told: Is told of the caches whenever they are looked at, and after every shard of a build.
-        background: Something waits for the first shards of every source while the rest is built: all sources grow together, each by its
-            weight, rather than one after the other.
+        awaited: Given where somebody waits for the first text of every source while the rest is built: in portions of how many tokens a
+            source is of use. All sources then grow together, each by its weight, rather than one after the other.
         clock: Seconds, monotonic.
         pause: Waits for so many seconds.
     """
@@ -82,7 +83,7 @@ class CacheKeeper:
     report: Callable[[Built], object] = lambda built: None
     run: str = ""
     told: Callable[[Caches], object] = lambda caches: None
-    background: bool = False
+    awaited: Mapping[str, int] | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
@@ -136,7 +137,7 @@ class CacheKeeper:
         definition = self._tokenizer() or self._keep_tokenizer(self._train_tokenizer())
         ledgers = {source.name: self._ledger(source, definition) or self._begin(source, definition) for source in self.data.sources}
         jobs = {source.name: self._job(source, definition, ledgers[source.name]) for source in self.data.sources}
-        with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.background) as pool:
+        with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.awaited is not None) as pool:
             growing = {
                 source.name: self._growing(source, jobs[source.name], ledgers[source.name], pool)
                 for source in self.data.sources
@@ -159,11 +160,10 @@ class CacheKeeper:
 
     def _next(self, growing: Mapping[str, object], ledgers: Mapping[str, Ledger]) -> str:
         """Which source is built next, up to its next commit."""
-        if not self.background:
+        if self.awaited is None:
             return next(iter(growing))
         weights = {source.name: source.weight or 0.0 for source in self.data.sources}
-        least = min((weight for weight in weights.values() if weight > 0), default=1.0)
-        return min(growing, key=lambda name: ledgers[name].tokens / (weights[name] or least))
+        return next_source({name: ledgers[name].tokens for name in growing}, weights, self.awaited)
 
     def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
         files = self._listed(source)
