@@ -10,11 +10,12 @@ import io
 from pathlib import Path
 
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from halcyon.errors import BadConfiguration
 
-_WIDTH = 98
+_MAX_WIDTH = 1000
 """Characters of a line."""
 _FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" class="{unique_id}-frame">
@@ -41,7 +42,8 @@ def write_picture(content: RenderableType, path: Path) -> None:
     Raises:
         BadConfiguration: The file cannot be written.
     """
-    console = Console(file=io.StringIO(), record=True, width=_WIDTH, force_terminal=True, color_system="truecolor")
+    console = Console(file=io.StringIO(), record=True, width=_MAX_WIDTH, force_terminal=True, color_system="truecolor")
+    console.width = Measurement.get(console, console.options, content).maximum
     console.print(content)
     svg = console.export_svg(title="", theme=DEFAULT_TERMINAL_THEME, code_format=_FRAME)
     # Glyphs fill their cells whatever the font is, so that neighbouring bars touch.
