@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import NO_SOURCE, Dataset, Rows
-from halcyon.data.layout import split_at_documents
+from halcyon.data.layout import Spans, split_at_documents
 from halcyon.data.layout.spans import document_spans
 
 
@@ -34,19 +33,11 @@ class Excerpt:
 
 
 class Origins:
-    """Documents of one source by the tokens of its stream."""
+    """Documents of one source by the tokens of its stream. Of a large cache only the shards that are asked about are read."""
 
     def __init__(self, reader: TokenReader, ledger: Ledger) -> None:
         self._reader = reader
         self._files = [entry.uri for entry in ledger.files]
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        return self._reader.document_ends()
-
-    @cached_property
-    def _origins(self) -> np.ndarray:
-        return self._reader.origins()
 
     def excerpts(self, dataset: Dataset, rows: Rows) -> list[Excerpt]:
         """The documents in one row of this source."""
@@ -54,15 +45,24 @@ class Origins:
         spans = source.layout.spans(rows.sequence)
         if rows.length != dataset.sequence_length:
             spans = spans.cut(rows.part, rows.length)
-        pieces, documents = split_at_documents(spans, self._ends)
         found: list[Excerpt] = []
-        begins = pieces.start - document_spans(self._ends, documents)[0]
-        for number, offset, begin, length in zip(
-            *(each.tolist() for each in (documents, pieces.offset, begins, pieces.length)), strict=True
-        ):
-            file, row = (int(value) for value in self._origins[number])
-            found.append(Excerpt(number, self._files[file] if file >= 0 else "", row, offset, begin, length))
+        for start, length, offset in zip(spans.start.tolist(), spans.length.tolist(), spans.offset.tolist(), strict=True):
+            found += self._excerpts(start, length, offset)
         return found
+
+    def _excerpts(self, start: int, length: int, offset: int) -> list[Excerpt]:
+        """The documents in one span of the stream, which stands at an offset of its row."""
+        first, ends = self._reader.documents_around(start, start + length)
+        span = Spans(np.zeros(1, np.int32), np.array([start]), np.array([length], np.int32))
+        pieces, numbers = split_at_documents(span, ends)
+        begins = pieces.start - document_spans(ends, numbers)[0]
+        origins = self._reader.origins_of(first + numbers)
+        return [
+            Excerpt(first + number, self._files[file] if file >= 0 else "", row, offset + inside, begin, tokens)
+            for number, (file, row), inside, begin, tokens in zip(
+                *(each.tolist() for each in (numbers, origins, pieces.offset, begins, pieces.length)), strict=True
+            )
+        ]
 
 
 def trace(dataset: Dataset, rows: Rows, ledgers: Mapping[str, Ledger]) -> list[list[Excerpt]]:

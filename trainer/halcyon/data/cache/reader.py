@@ -247,15 +247,59 @@ class TokenReader:
         ends = scratch_array((sum(shard.documents for shard in there.shards),), np.int64)
         done = 0
         for index, shard in enumerate(there.shards):
-            part = ends[done : done + shard.documents]
-            blocks = self._blocks(index, ENDS)
-            size = shard.documents * END_TYPE.itemsize
-            if size:
-                blocks.require([(0, size)])
-                blocks.copy(0, part.view(np.uint8))
-            part += there.starts[index]
+            self._ends_of(index, ends[done : done + shard.documents])
             done += shard.documents
         return ends
+
+    def documents_around(self, start: int, end: int) -> tuple[int, np.ndarray]:
+        """The documents of a part of a finished stream, from no more shards than those in which they, and the one before them, end.
+
+        Args:
+            start: First token.
+            end: Token after the last one.
+
+        Returns:
+            The number of a document that is the stream's first or ends before the part, and where it and those after it end, at least up to
+            the end of the part: int64 [documents].
+        """
+        there = self._there
+        counts = np.array([shard.documents for shard in there.shards])
+        holding = np.searchsorted(there.starts, [start, end - 1], side="right") - 1
+        before = np.flatnonzero(counts[: holding[0]])
+        first = int(before[-1]) if len(before) else 0
+        last = int(holding[1])
+        found: list[np.ndarray] = []
+        for index in range(first, len(there.shards)):
+            found.append(np.empty(counts[index], np.int64))
+            self._ends_of(index, found[-1])
+            # A document that lies in several shards is counted where it ends.
+            if index >= last and counts[index] and found[-1][-1] >= end:
+                break
+        return int(counts[:first].sum()), np.concatenate(found)
+
+    def origins_of(self, documents: np.ndarray) -> np.ndarray:
+        """File (its number in the ledger) and row there of some documents: int64 [n, 2]."""
+        there = self._there
+        firsts = np.concatenate([[0], np.cumsum([shard.documents for shard in there.shards], dtype=np.int64)])
+        found = np.empty((len(documents), 2), np.int64)
+        size = 2 * ORIGIN_TYPE.itemsize
+        shards = np.searchsorted(firsts, documents, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            here = np.flatnonzero(shards == shard)
+            begins = ((documents[here] - firsts[shard]) * size).tolist()
+            blocks = self._blocks(shard, ORIGINS)
+            blocks.require([(begin, begin + size) for begin in begins])
+            for at, begin in zip(here.tolist(), begins, strict=True):
+                blocks.copy(begin, found[at].view(np.uint8))
+        return found
+
+    def _ends_of(self, index: int, out: np.ndarray) -> None:
+        """Where the documents that end in a shard do so in the stream, into ``out``: int64 [documents]."""
+        if len(out):
+            blocks = self._blocks(index, ENDS)
+            blocks.require([(0, len(out) * END_TYPE.itemsize)])
+            blocks.copy(0, out.view(np.uint8))
+            out += self._there.starts[index]
 
     def origins(self) -> np.ndarray:
         """File (its number in the ledger) and row there of each document: int64 [documents, 2]."""
