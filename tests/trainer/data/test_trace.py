@@ -105,3 +105,4 @@ def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path,
         number, found = long.documents_around(token, token + 1)
         assert number + np.searchsorted(found, token, side="right") == np.searchsorted(expected, token, side="right")
         assert np.array_equal(found, expected[number : number + len(found)])
+        assert found[-1] > token, "up to the end of its document"
