@@ -98,11 +98,11 @@ class CacheKeeper:
             BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
             TrainerExit: The caches' root does not answer, or is full.
         """
-        with self._told():
+        with self._root_blamed():
             builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
             while (caches := self._find()) is None or not caches.finished(self.data):
                 if builder.elected():
-                    with builder, self._told():
+                    with builder, self._root_blamed():
                         self._build()
                 else:
                     self.pause(_POLL_SECONDS)
@@ -114,11 +114,11 @@ class CacheKeeper:
         Raises:
             BadConfiguration, TrainerExit: See `ensure`.
         """
-        with self._told():
+        with self._root_blamed():
             return self._find()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _root_blamed(self) -> Iterator[None]:
         try:
             yield
         except StoreFailure as failure:
