@@ -88,7 +88,9 @@ def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path,
     """Shards that hold the end of no document."""
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=500))
     store, caches = ensure_caches(
-        spec_of(f"file://{tmp_path}/root", [jsonl(write_jsonl(tmp_path / "c.jsonl", 100))], data__cache={"workers": 1, "shardTokens": 1024}),
+        spec_of(
+            f"file://{tmp_path}/root", [jsonl(write_jsonl(tmp_path / "c.jsonl", 100))], data__cache={"workers": 1, "shardTokens": 1024}
+        ),
         process="p",
     )
     ledger = caches.ledgers["web"]
