@@ -22,7 +22,7 @@ from halcyon.data.order import Permutation, build_order
 from halcyon.data.schedule import Schedule
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import BYTE, load
-from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec
+from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, WindowOrderSpec
 from halcyon_api.spec.trainer import TrainerStageSpec
 
 LENGTH = 4096
@@ -82,7 +82,11 @@ class NoTokens:
 def seeking() -> None:
     """Which sequences a far step takes: by a data set that has never been asked, and by one that was asked for another step."""
     far = iter(range(239_000, 0, -1_000))
-    for kind, spec in (("random", OrderSpec(random=RandomOrderSpec())), ("blocks", OrderSpec(blocks=BlockOrderSpec()))):
+    for kind, spec in (
+        ("random", OrderSpec(random=RandomOrderSpec())),
+        ("blocks", OrderSpec(blocks=BlockOrderSpec())),
+        ("windows", OrderSpec(windows=WindowOrderSpec())),
+    ):
         for sources in (2, 8, 64):
             building, cold, warm = [], [], []
             for _ in range(15):

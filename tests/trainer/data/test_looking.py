@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from halcyon.data import overview
 from halcyon.data.cli import app
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import open_dataset
@@ -171,6 +172,17 @@ def test_a_picture_holds_every_source_and_its_counts(run: Path, tmp_path: Path) 
 
 def test_a_histogram_counts_every_document_once() -> None:
     for lengths in (np.array([0, 1, 1, 2, 5]), np.array([7]), np.random.default_rng(0).integers(1, 10**6, 10_000)):
-        found = lengths_of(lengths)
+        found = lengths_of(np.cumsum(lengths))
         assert found.counts.sum() == len(lengths)
-        assert (found.low, found.high) == (max(1, lengths.min()), max(2, lengths.max()))
+        assert (found.low, found.high, found.mean) == (max(1, lengths.min()), max(2, lengths.max()), lengths.mean())
+        assert found.quantiles == tuple(np.quantile(lengths, (0.05, 0.5, 0.95)))
+
+
+def test_a_histogram_of_a_large_source_is_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.random.default_rng(0).lognormal(6, 1, 100_000).astype(np.int64) + 1
+    whole = lengths_of(np.cumsum(lengths))
+    monkeypatch.setattr(overview, "_CHUNK", 9_999)
+    chunked = lengths_of(np.cumsum(lengths))
+    assert np.array_equal(chunked.counts, whole.counts)
+    assert (chunked.low, chunked.high, chunked.mean) == (whole.low, whole.high, whole.mean)
+    assert chunked.quantiles == pytest.approx(whole.quantiles, rel=0.05)

@@ -22,6 +22,8 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 48
 _BAR_WIDTH = 30
 _HISTOGRAM_LINES = 3
+_CHUNK = 2**22
+"""Documents that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
             name=source.name,
             documents=ledgers[source.name].documents,
             tokens=ledgers[source.name].tokens,
-            lengths=lengths_of(np.diff(source.tokens.document_ends(), prepend=0)) if isinstance(source.tokens, TokenReader) else None,
+            lengths=lengths_of(source.tokens.document_ends()) if isinstance(source.tokens, TokenReader) else None,
             sequences=source.layout.sequences,
             held_out=source.split.held_out,
             used=source.used,
@@ -79,12 +81,27 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
     ]
 
 
-def lengths_of(lengths: np.ndarray) -> Lengths:
-    """Put lengths of documents, int64 [documents], at least one, into bins."""
-    low, high = max(1, int(lengths.min())), max(2, int(lengths.max()))
-    counts, _ = np.histogram(np.maximum(lengths, low), np.unique(np.geomspace(low, high + 1, _BINS + 1)))
-    below, half, above = (float(value) for value in np.quantile(lengths, (0.05, 0.5, 0.95)))
-    return Lengths(counts, low, high, (below, half, above), float(lengths.mean()))
+def lengths_of(ends: np.ndarray) -> Lengths:
+    """Put documents into bins of their lengths, a chunk of them in memory at a time.
+
+    Args:
+        ends: Where each document ends: int64 [documents], at least one; may lie on a disk.
+    """
+    chunks = range(0, len(ends), _CHUNK)
+    low = max(1, min(int(_lengths(ends, first).min()) for first in chunks))
+    high = max(2, max(int(_lengths(ends, first).max()) for first in chunks))
+    edges = np.unique(np.geomspace(low, high + 1, _BINS + 1))
+    counts = sum(np.histogram(np.maximum(_lengths(ends, first), low), edges)[0] for first in chunks)
+    # Quantiles of more documents than a chunk are those of as many, evenly spread.
+    some = np.arange(len(chunks), len(ends), len(chunks))
+    sample = _lengths(ends, 0) if len(chunks) == 1 else ends[some] - ends[some - 1]
+    below, half, above = (float(value) for value in np.quantile(sample, (0.05, 0.5, 0.95)))
+    return Lengths(np.asarray(counts), low, high, (below, half, above), float(ends[-1]) / len(ends))
+
+
+def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
+    """Tokens of the documents of one chunk."""
+    return np.diff(ends[first : first + _CHUNK], prepend=ends[first - 1] if first else 0)
 
 
 def source_table(ledgers: Mapping[str, Ledger]) -> Table:

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from halcyon.data.order import Order, Permutation, answered, build_order
 from halcyon.data.order import together as module
 from halcyon.data.order.together import Question, answer_all
-from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec
+from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, WindowOrderSpec
 
 SPECS = [
     OrderSpec(random=RandomOrderSpec()),
     OrderSpec(blocks=BlockOrderSpec(block_sequences=3, window_blocks=4)),
+    OrderSpec(windows=WindowOrderSpec(sequences=7)),
     OrderSpec(sequential=SequentialOrderSpec()),
 ]
 
