@@ -34,7 +34,11 @@ class StepMetrics(eqx.Module):
     tokens: jax.Array
     """Sum of the loss weights: tokens that counted."""
     control: jax.Array
-    """Largest control value of all processes: how one process's wish reaches all at the same step."""
+    """The bits that any process has set in its control value: how one process's wish reaches all at the same step."""
+
+
+CONTROL_BITS = 2
+"""Bits of a control value."""
 
 
 def make_train_step(
@@ -66,9 +70,15 @@ def make_train_step(
             gradient_norm=optax.tree.norm(gradient),
             learning_rate=learning_rate(state.step),
             tokens=weight,
-            control=jnp.max(control),
+            control=_any_bits(control),
         )
         model = optax.apply_updates(state.model, updates)
         return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state), mesh), metrics
 
     return train_step
+
+
+def _any_bits(control: jax.Array) -> jax.Array:
+    """The bits that are set in any of the values. By the largest of each, for not every backend reduces by OR over processes."""
+    bits = jnp.arange(CONTROL_BITS, dtype=control.dtype)
+    return jnp.sum(jnp.max((control[:, None] >> bits) & 1, axis=0) << bits)
