@@ -45,22 +45,32 @@ SHAPES = ((1024, 4096, 12, 4), (64, 1024, 192, 32))
 DEFAULT_FETCH = 32
 
 
+class Unavailable(Exception):
+    """Levanter cannot be installed here."""
+
+
 def levanter_python() -> Path:
-    """The interpreter of Levanter's environment, which is made if it is not there."""
+    """The interpreter of Levanter's environment, which is made if it is not there.
+
+    Raises:
+        Unavailable: It cannot be made.
+    """
     cache = cache_folder(os.environ, Path.home())
     home = cache / f"levanter-{hashlib.sha256(f'{LEVANTER} {PYTHON}'.encode()).hexdigest()[:12]}"
     python, ready = home / "bin" / "python", home / ".ready"
     if not ready.exists():
         uv = shutil.which("uv") or next((str(path) for path in sorted(cache.glob("uv-*/bin/uv"))), None)
         if uv is None:
-            raise SystemExit("uv is needed to make Levanter's environment: run make setup, or install uv")
+            raise Unavailable("uv is needed to make Levanter's environment: run make setup, or install uv")
         print(f"making an environment with {LEVANTER} in {home}", flush=True)
         # What pyenv has, or what uv finds or gets.
         interpreters = [*sorted((Path.home() / ".pyenv" / "versions").glob(f"{PYTHON}*/bin/python")), PYTHON]
         commands = [[uv, "venv", "--quiet", "--clear", "--python", str(interpreter), str(home)] for interpreter in interpreters]
         if not any(subprocess.run(command, check=False).returncode == 0 for command in commands):
-            raise SystemExit(f"Levanter needs Python {PYTHON}, which uv neither found nor got; install it and try again")
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "--prerelease", "allow", LEVANTER], check=True)
+            raise Unavailable(f"Levanter needs Python {PYTHON}, which uv neither found nor got; install it and try again")
+        install = [uv, "pip", "install", "--quiet", "--python", str(python), "--prerelease", "allow", LEVANTER]
+        if subprocess.run(install, check=False).returncode:
+            raise Unavailable(f"{LEVANTER} could not be installed")
         ready.touch()
     return python
 
@@ -187,7 +197,11 @@ def main() -> None:
     if arguments.ours:
         print(json.dumps(load_ours(Path(arguments.ours[0]), *map(int, arguments.ours[1:]))))
         return
-    python = levanter_python()
+    try:
+        python = levanter_python()
+    except Unavailable as why:
+        print(f"not compared: {why}")
+        return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         library = Path(sysconfig.get_path("stdlib"))
