@@ -26,6 +26,7 @@ STRINGS = st.lists(
 @pytest.fixture(autouse=True)
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_text, "LONG_BYTES", LIMIT)
+    monkeypatch.setattr(long_text, "_WINDOW_BYTES", 16)
 
 
 def rows(source: DataSourceSpec) -> list[Row]:

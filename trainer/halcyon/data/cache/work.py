@@ -19,7 +19,7 @@ from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.sources import Access, LongText, Piece, Row, read_piece
 from halcyon.data.sources.memory import keep_freed_memory
-from halcyon.data.sources.piece import Files
+from halcyon.data.sources.piece import Files, Lines
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
@@ -63,7 +63,7 @@ class Worker:
         """
         rows = read_piece(piece, self._job.access)
         begin = taken = 0
-        for long, run in self._runs(rows):
+        for long, run in self._runs(piece, rows):
             taken += len(run)
             end = piece.rows if taken == len(rows) else _place(piece, rows, taken)
             made = self._long(run[0], end - begin) if long else [self._documents(run, end - begin)]
@@ -71,8 +71,11 @@ class Worker:
                 yield Part(documents, documents.digest())
             begin = end
 
-    def _runs(self, rows: list[Row]) -> Iterator[tuple[bool, list[Row]]]:
+    def _runs(self, piece: Piece, rows: list[Row]) -> Iterator[tuple[bool, list[Row]]]:
         """Rows that are tokenized together, and whether it is one whose text is long."""
+        if isinstance(piece.content, Lines):  # long ones would have been put aside
+            yield False, rows
+            return
         if self._texts is None or not rows:
             yield False, [_whole(row) for row in rows]
             return

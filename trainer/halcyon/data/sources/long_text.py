@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 
 from halcyon.data.sources.failures import Unreadable, blamed_on
@@ -21,12 +22,10 @@ from halcyon.data.sources.failures import Unreadable, blamed_on
 LONG_BYTES = 8 * 2**20
 """Longer rows are read part by part."""
 _SLICE_BYTES = 2**20
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_WINDOW_BYTES = 2**20
+_QUOTE, _BACKSLASH = 0x22, 0x5C
 _AFTER_NAME = re.compile(rb"\s*:")
-_WHOLE_UNITS = re.compile(
-    rb"(?:[^\\]++|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\[^u])*+", re.DOTALL
-)
-"""Characters and escapes; two surrogates are one."""
+_HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB]")
 
 
 class LongText:
@@ -78,11 +77,11 @@ def parse_long_line(line: memoryview, row: str, where: str) -> Any:
     raw: list[memoryview] = []
     between: list[memoryview] = []
     end = 0
-    for string in _STRING.finditer(line):
-        if string.end() - string.start() > LONG_BYTES and not _AFTER_NAME.match(line, string.end()):
-            raw.append(line[string.start() + 1 : string.end() - 1])
-            between.append(line[end : string.start()])
-            end = string.end()
+    for opening, closing in _long_strings(line):
+        if not _AFTER_NAME.match(line, closing + 1):
+            raw.append(line[opening + 1 : closing])
+            between.append(line[end:opening])
+            end = closing + 1
     between.append(line[end:])
     # In their place stand whole numbers that the rest of the line does not spell; unlike a string each has one spelling only.
     first, rest = 10**15, b" ".join(between)
@@ -121,7 +120,40 @@ def _decoded(raw: memoryview, row: str, where: str) -> Iterator[str]:
             raise Unreadable(f"{row} is not JSON: {error.msg}; mend the line") from None
 
 
-def json_slices(raw: memoryview, slice_bytes: int = _SLICE_BYTES) -> Iterator[bytes]:
+def _long_strings(line: memoryview) -> list[list[int]]:
+    """Where the quotes of each long string of a line of JSON are: the opening and the closing one."""
+    found: list[np.ndarray] = []
+    inside = False  # of an escape, at the begin of a window
+    for start in range(0, len(line), _WINDOW_BYTES):
+        window = np.frombuffer(line[start : start + _WINDOW_BYTES], np.uint8)
+        escaped = np.zeros(len(window) + 1, bool)
+        escaped[_escapes(window, inside=inside) + 1] = True
+        escaped[0] |= inside
+        quotes = np.flatnonzero(window == _QUOTE)
+        found.append(start + quotes[~escaped[quotes]])
+        inside = bool(escaped[-1])
+    quotes = np.concatenate(found)
+    pairs = quotes[: len(quotes) // 2 * 2].reshape(-1, 2)
+    return pairs[pairs[:, 1] - pairs[:, 0] >= LONG_BYTES].tolist()
+
+
+def _escapes(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
+    """Where escapes begin: every second backslash of a run.
+
+    Args:
+        window: Bytes of a JSON string: uint8.
+        inside: Whether the byte before the first is the begin of an escape.
+    """
+    places = np.flatnonzero(window == _BACKSLASH)
+    order = np.arange(len(places))
+    first = np.maximum.accumulate(np.where(np.diff(places, prepend=-2) > 1, order, 0))
+    second = (order - first) % 2 == 1
+    if inside and len(places) and places[0] == 0:
+        second[first == 0] ^= True
+    return places[~second]
+
+
+def json_slices(raw: memoryview, slice_bytes: int = _WINDOW_BYTES) -> Iterator[bytes]:
     """The inside of a JSON string in slices that are each the inside of a JSON string.
 
     Args:
@@ -131,8 +163,12 @@ def json_slices(raw: memoryview, slice_bytes: int = _SLICE_BYTES) -> Iterator[by
     start = 0
     while len(raw) - start > slice_bytes:
         window = bytes(raw[start : start + slice_bytes])
-        whole = _WHOLE_UNITS.match(window)
-        end = (whole.end() if whole else 0) or slice_bytes  # where nothing is whole the parser shall complain
+        end = slice_bytes
+        for place in _escapes(np.frombuffer(window, np.uint8))[-2:][::-1].tolist():
+            over = place + (6 if window[place + 1 : place + 2] == b"u" else 2)
+            if over > end or (over == end and _HIGH_SURROGATE.match(window, place)):
+                end = place
+        end = end or slice_bytes  # where nothing is whole the parser shall complain
         while end > slice_bytes - 4 and raw[start + end] & 0xC0 == 0x80:  # inside a character
             end -= 1
         yield window[:end]
