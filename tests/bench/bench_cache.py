@@ -1,9 +1,11 @@
 """The token cache: random rows from three formats of the same tokens, and tokenizing from compressed lines to a committed cache.
 
 Formats: this project's flat files (with their checksums verified), zarr3 through TensorStore (chunks of 256 Ki tokens, as Levanter has),
-and an Arrow file mapped into memory. The build is compared with the bare speed of the same tokenizer on the same texts in one process.
+and an Arrow file mapped into memory. The build, in one process, is compared with the bare speed of the same tokenizer on the same texts;
+with a floor, which is that tokenizer, bare decompressing and bare parsing of the lines one after the other and nothing else; and with the
+bare speeds of `tiktoken` and `tokenizers` on the same vocabulary.
 
-    python tests/bench/bench_cache.py [--megabytes 32] [--pairs 3]
+    python tests/bench/bench_cache.py [--megabytes 128] [--pairs 3]
 """
 
 from __future__ import annotations
@@ -13,30 +15,45 @@ import os
 os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # both sides on one processor; read at the first import
 
 import argparse
+import faulthandler
+import gc
 import gzip
 import json
 import statistics
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import tensorstore as ts
+import tiktoken
+import tokenizers
 
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.open import ensure_caches
-from halcyon.data.sources import stdlib_modules
-from halcyon.tokenizer import load, loading
+from halcyon.data.sources import Access, stdlib_modules
+from halcyon.data.sources.decompress import decompressed
+from halcyon.data.sources.files import read_chunks, stat_file
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load, loading
+from halcyon.tokenizer.bpe import SPLIT_PATTERN
+from halcyon.tokenizer.byte_level import spell
+from halcyon.tokenizer.encoders import ReferenceEncoder
+from halcyon.tokenizer.tiktoken_ranks import TiktokenEncoder
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 
 ROWS, LENGTH = 1024, 2049
+REFERENCE_BYTES = 4 * 2**20
+HANGING_SECONDS = 300
+"""Where all threads are is printed after so long, and again: something hangs."""
 
 
 def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
-    """A run over one file, tokenized by one process."""
+    """A run over one file, tokenized by one process, in shards so small that there are several, as in a large corpus."""
     return parse_run(
         {
             "apiVersion": "halcyon.dev/v1alpha1",
@@ -48,7 +65,7 @@ def spec_of(root: Path, corpus: Path, vocabulary: int) -> TrainingRunSpec:
                 "tokenizer": {"bpe": {"vocabSize": vocabulary}},
                 "data": {
                     "sources": [{"name": "text", "jsonl": {"paths": [str(corpus)]}}],
-                    "cache": {"root": f"file://{root}", "workers": 1},
+                    "cache": {"root": f"file://{root}", "workers": 1, "shardTokens": 2**22},
                 },
                 "trainer": {"steps": 1, "batchSize": 1},
                 "checkpoint": {"root": f"file://{root}/run"},
@@ -74,42 +91,109 @@ def write_corpus(path: Path, size_bytes: int) -> list[str]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    return cost(call).seconds
+
+
+class Cost(NamedTuple):
+    """What a call took."""
+
+    seconds: float
+    processor_seconds: float
+
+
+def cost(call: Callable[[], object]) -> Cost:
+    gc.collect()  # now, not in the middle of one of them
+    began, busy = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - began
+    return Cost(time.perf_counter() - began, time.process_time() - busy)
 
 
-def forget() -> None:
-    """Have the tokenizer made anew, for it remembers what it has encoded."""
+def fresh(definition: TokenizerDefinition) -> Tokenizer:
+    """The tokenizer made anew, for it remembers what it has encoded; ready, for that takes as long as some megabytes of text."""
     loading._loaded = None
+    tokenizer = load(definition)
+    tokenizer.encode("ready")
+    return tokenizer
+
+
+def batched(texts: list[str], size_bytes: int) -> Iterator[list[str]]:
+    """The texts in batches of the size at which the encoder is fastest, which is that of a piece."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= size_bytes:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def encode(tokenizer: Tokenizer, batches: list[list[str]]) -> None:
+    for batch in batches:
+        tokenizer.encode_batch(batch)
+
+
+def unpacked(path: Path) -> Iterator[bytes | memoryview]:
+    """The lines of the corpus, in chunks."""
+    return decompressed(str(path), read_chunks(stat_file(str(path)), Access()))
+
+
+def reference_rates(definition: TokenizerDefinition, texts: list[str]) -> dict[str, float]:
+    """Bytes a second of the well-known libraries, bare, on one processor."""
+    size, sample = 0, []
+    for text in texts:
+        sample.append(text)
+        size += len(text.encode())
+        if size > REFERENCE_BYTES:
+            break
+    reference = tokenizers.Tokenizer.from_str(definition.content.decode())
+    byte_of = {spell(bytes([byte])): byte for byte in range(256)}
+    special = load(definition).special_tokens
+    ranks = {bytes(byte_of[sign] for sign in token): rank for token, rank in reference.get_vocab().items() if token not in special}
+    encoding = tiktoken.Encoding("bench", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=dict(special))
+    encoders = {"tiktoken": TiktokenEncoder(encoding), "tokenizers": ReferenceEncoder(reference)}
+    return {name: size / cost(lambda encoder=encoder: encoder(sample)).processor_seconds for name, encoder in encoders.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--megabytes", type=int, default=32)
+    parser.add_argument("--megabytes", type=int, default=128)
     parser.add_argument("--pairs", type=int, default=3)
     options = parser.parse_args()
+    faulthandler.dump_traceback_later(HANGING_SECONDS, repeat=True)
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
         texts = write_corpus(base / "corpus.jsonl.gz", options.megabytes * 2**20)
         size = sum(len(text.encode()) for text in texts)
         spec = spec_of(base / "first", base / "corpus.jsonl.gz", 32_768)
         store, caches = ensure_caches(spec, process="bench")
-        ratios = []
+        rates = reference_rates(caches.tokenizer, texts)
+        lines = b"".join(unpacked(base / "corpus.jsonl.gz")).splitlines()
+        batches = list(batched(texts, 4 * 2**20))
+        ratios: dict[str, list[float]] = {}
         for pair in range(options.pairs):
             folder = base / str(pair)
             (folder / "tokenizers").mkdir(parents=True)
             for kept in (base / "first/tokenizers").iterdir():
                 (folder / "tokenizers" / kept.name).write_bytes(kept.read_bytes())
             spec = spec_of(folder, base / "corpus.jsonl.gz", 32_768)
-            forget()
-            bare = seconds(lambda: load(caches.tokenizer).encode_batch(texts))
-            forget()
-            whole = seconds(lambda spec=spec: ensure_caches(spec, process="bench"))
-            ratios.append(bare / whole)
-            rates = f"tokenizer alone {size / bare / 1e6:6.1f} MB/s   lines to cache {size / whole / 1e6:6.1f} MB/s"
-            print(f"pair {pair}: {rates}   {ratios[-1]:.3f}")
-        print(f"cache / tokenizer, median of {options.pairs} pairs: {statistics.median(ratios):.3f}")
+            tokenizer = fresh(caches.tokenizer)
+            bare = cost(lambda tokenizer=tokenizer: encode(tokenizer, batches))
+            unpacking = cost(lambda: sum(map(len, unpacked(base / "corpus.jsonl.gz"))))
+            parsing = cost(lambda: sum(len(orjson.loads(line)) for line in lines))
+            fresh(caches.tokenizer)
+            whole = cost(lambda spec=spec: ensure_caches(spec, process="bench"))
+            floor = Cost(*map(sum, zip(bare, unpacking, parsing, strict=True)))
+            for name, other in (("tokenizer alone", bare), ("tokenizer, gz and JSON", floor)):
+                ratios.setdefault(f"{name}, time", []).append(other.seconds / whole.seconds)
+                ratios.setdefault(f"{name}, processor time", []).append(other.processor_seconds / whole.processor_seconds)
+            for name, rate in rates.items():
+                ratios.setdefault(f"bare {name}, processor time", []).append(size / whole.processor_seconds / rate)
+            parts = {"tokenizer alone": bare, "gz": unpacking, "JSON": parsing, "lines to cache": whole}
+            shown = (f"{name} {size / part.seconds / 1e6:.1f} ({size / part.processor_seconds / 1e6:.1f})" for name, part in parts.items())
+            print(f"pair {pair}, MB/s (MB a second of processor): {'   '.join(shown)}")
+        for name, found in ratios.items():
+            print(f"lines to cache / {name}: {statistics.median(found):.3f}, median of {options.pairs} pairs")
 
         reader = TokenReader(store, "text", caches.ledgers["text"], Memory(1 << 30))
         stream = reader.gather(np.array([0]), np.array([reader.tokens]))
