@@ -18,7 +18,10 @@ from halcyon_api.exit_codes import ExitCode
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from halcyon.checkpoint.store import Store
     from halcyon.context import Context
+    from halcyon.data.cache.ensure import Caches
+    from halcyon_api.training_run import TrainingRunSpec
 
 app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
 
@@ -31,28 +34,11 @@ Root = Annotated[str | None, typer.Option(help="The run's checkpoint root instea
 @app.command()
 def build(document: Document, checkpoint_root: Root = None) -> None:
     """Build the token caches of a run; go on where an earlier build was stopped."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from halcyon.data.cache.build import Built
-    from halcyon.data.open import ensure_caches
-    from halcyon.data.overview import source_table, speed_words
+    from halcyon.data.overview import source_table
 
     with _told(document):
-        spec = _context(document, checkpoint_root).run.spec
-        console = Console()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            tasks = {source.name: progress.add_task(source.name, total=None, words="") for source in spec.data.sources}
-            began: dict[str, float] = {}
-
-            def show(built: Built) -> None:
-                now = time.monotonic()
-                began.setdefault(built.source, now)
-                words = f"{built.tokens:,} tokens, {built.shards} shards  {speed_words(built, now - began[built.source])}"
-                progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
-
-            _, caches = ensure_caches(spec, process=f"build/{time.time_ns()}", report=show)
+        console = _console()
+        _, caches = _ensured(_context(document, checkpoint_root).run.spec, "build", console)
         console.print(source_table(caches.ledgers))
 
 
@@ -122,6 +108,32 @@ def stats(
         console.print(stats_view(found, ledgers, steps))
         if plot is not None:
             write_picture(picture(found, steps), plot)
+
+
+def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:
+    """The caches of a run; while some of them are built, lines on the console (default: on standard error) say how far each is."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+    from halcyon.data.cache.build import Built
+    from halcyon.data.open import ensure_caches
+    from halcyon.data.overview import speed_words
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
+        tasks: dict[str, TaskID] = {}
+        began = time.monotonic()  # of the source that is being built: they come one after the other
+
+        def show(built: Built) -> None:
+            nonlocal began
+            now = time.monotonic()
+            if built.source not in tasks:
+                tasks[built.source] = progress.add_task(built.source, total=None, words="")
+            words = f"{built.tokens:,} tokens, {built.shards} shards  {speed_words(built, now - began)}"
+            progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
+            began = now if built.finished else began
+
+        return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
 
 
 def _console() -> Console:
