@@ -48,7 +48,7 @@ from halcyon_api.training_run import TrainingRunSpec, parse_run
 
 ROWS, LENGTH = 1024, 2049
 REFERENCE_BYTES = 4 * 2**20
-HANGING_SECONDS = 300
+HANGING_SECONDS = 120
 """Where all threads are is printed after so long, and again: something hangs."""
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from halcyon.checkpoint.store import Store
 from halcyon.data.cache.background import BackgroundCaches, Growth
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
+from halcyon.data.cache.kept import keep_arrays, kept_arrays
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.dataset import Dataset, Source, SourceData
@@ -30,7 +30,7 @@ from halcyon.data.schedule import Schedule, build_schedule
 from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, streams
-from halcyon.errors import BadConfiguration, DamagedData
+from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -219,26 +219,11 @@ def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenR
         stride = schedule.longest + 1
         return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // stride * stride, schedule.longest)
     ends = reader.document_ends()
-    decides = canonical_json([1, source.layout.document(), schedule.longest, ledger.content_sha256])
-    key = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}"
-    content = store.read(key).data
-    if content is not None:
-        return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=_unpacked(content, key))
-    layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
-    store.create(key, _packed(layout.to_arrays()))
-    return layout
-
-
-def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    content = buffer.getvalue()
-    return hashlib.sha256(content).digest() + content
-
-
-def _unpacked(content: bytes, key: str) -> Mapping[str, np.ndarray]:
-    digest, packed = content[:32], content[32:]
-    if hashlib.sha256(packed).digest() != digest:
-        raise DamagedData(f"{key} of the token cache is damaged; delete it, and it is made again")
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        return dict(arrays)
+    decides = canonical_json([2, source.layout.document(), schedule.longest, ledger.content_sha256])
+    prefix = f"{source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
+    arrays = kept_arrays(store, prefix)
+    if arrays is None:
+        layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
+        keep_arrays(store, prefix, layout.to_arrays())
+        arrays = kept_arrays(store, prefix) or layout.to_arrays()  # read again, for large ones then lie on a disk
+    return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=arrays)

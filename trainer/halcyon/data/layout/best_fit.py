@@ -45,7 +45,7 @@ class BestFit:
     @classmethod
     def build(cls, document_ends: np.ndarray, sequence_length: int, *, buffer: int) -> BestFit:
         """Pack documents, ``buffer`` of them in sight at a time."""
-        taken = array("q")
+        taken = array("I" if len(document_ends) <= 2**32 else "Q")
         first_pieces = array("q", [0])
         coming = _lengths(document_ends)
         shelf = _Shelf()
@@ -62,9 +62,8 @@ class BestFit:
             if missing:
                 break
             first_pieces.append(len(taken))
-        pieces = np.frombuffer(taken, np.int64)[: first_pieces[-1]]
-        kind = np.uint32 if len(document_ends) <= 2**32 else np.uint64
-        return cls(pieces.astype(kind), np.frombuffer(first_pieces, np.int64).copy(), document_ends, sequence_length)
+        pieces = np.frombuffer(taken, np.dtype(taken.typecode))[: first_pieces[-1]]
+        return cls(pieces, np.frombuffer(first_pieces, np.int64), document_ends, sequence_length)
 
     @property
     def report(self) -> LayoutReport:
