@@ -22,16 +22,16 @@ STEPS = 60
 
 
 class Gate:
-    """Lets the builds of the next world have so many pieces of text."""
+    """Lets each builder commit so many shards."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._path = path
         self.let(0)
         monkeypatch.setenv("GATE", str(path))
 
-    def let(self, pieces: int) -> None:
+    def let(self, shards: int) -> None:
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(str(pieces))
+        fresh.write_text(str(shards))
         fresh.rename(self._path)
 
 
@@ -114,8 +114,8 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     run = document(tmp_path / "root", corpus)
     found: dict[tuple[str, int], float] = {}
 
-    def start(restart: int, pieces: int) -> World:
-        gate.let(pieces)
+    def start(restart: int, shards: int) -> World:
+        gate.let(shards)
         world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
         worlds_reaped.append(world)
         return world
@@ -126,7 +126,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
             found[key] = loss
 
     # Killed in the middle of building, after its first steps.
-    killed = start(0, 4)
+    killed = start(0, 2)
     wait_for_step(killed, 2)
     assert not finished(killed.leader.events)
     killed.leader.popen.kill()
@@ -136,7 +136,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     assert before
 
     # A notice while it waits for text: what it has done is saved at once.
-    noticed = start(1, 4)
+    noticed = start(1, 2)
     wait_for_step(noticed, steps_of(killed.leader.events) + 1)
     done = wait_until_short_of_text(noticed, run, shards=3)
     noticed.signal(signal.SIGTERM, 0)
@@ -173,13 +173,13 @@ def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path
         stream.write('{"other": 1}\n')
     run = document(tmp_path / "root", corpus, slices=2)
 
-    def start(restart: int, pieces: int) -> World:
-        gate.let(pieces)
+    def start(restart: int, shards: int) -> World:
+        gate.let(shards)
         world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
         worlds_reaped.append(world)
         return world
 
-    waiting = start(0, 4)
+    waiting = start(0, 2)
     done = wait_until_short_of_text(waiting, run, shards=1)
     waiting.signal(signal.SIGTERM, 1)
     assert waiting.wait() == [ExitCode.PREEMPTED] * 2
@@ -187,7 +187,7 @@ def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path
     assert reports[0]["step"] == reports[1]["step"] == reports[0]["checkpointStep"] == done
     assert not any(finished(process.events) for process in waiting.processes)
 
-    failing = start(1, 4)
+    failing = start(1, 2)
     wait_for_step(failing, done + 1)
     gate.let(10**6)
     assert failing.wait() == [ExitCode.BAD_CONFIGURATION] * 2
