@@ -51,6 +51,7 @@ class Progress(ReportModel):
     eta_seconds: float | None = Field(default=None, description="Seconds until the last step at the present speed.")
     evaluation_loss: float | None = Field(default=None, description="Loss on the held-out part, in nats per token.")
     bits_per_byte: float | None = Field(default=None, description="Loss on the held-out part, in bits per byte of text.")
+    save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, where they are made by time.")
 
 
 class CheckpointProgress(ReportModel):

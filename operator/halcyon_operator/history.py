@@ -87,6 +87,7 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
             "mfu": rounded(progress.mfu, 4),
             "tokens_per_second": rounded(progress.tokens_per_second, 1),
             "eta_seconds": rounded(progress.eta_seconds, 0),
+            "save_interval_seconds": rounded(progress.save_interval_seconds, 0),
         }
     )
 

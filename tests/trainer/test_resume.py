@@ -120,3 +120,13 @@ def test_saves_of_every_kind_and_what_stays_of_them(tmp_path: Path) -> None:
     assert saved == [9, 15, 16, 18, 30, 32, 36]
     head = json.loads((tmp_path / "root" / "HEAD").read_text())
     assert [entry["step"] for entry in head["committed"]] == [36, 32, 18, 9]
+
+
+def test_the_interval_of_a_run_that_finds_its_own_is_shown(tmp_path: Path) -> None:
+    run = document(tmp_path, "root", slices=1)
+    run["spec"]["checkpoint"]["save"] = {"auto": True}
+    world = start_world(run, tmp_path / "run")
+    assert world.wait() == [ExitCode.DONE]
+    assert world.leader.report()["progress"]["saveIntervalSeconds"] > 1
+    saved = [event["step"] for event in world.leader.events if event.get("event") == "checkpoint"]
+    assert saved == [STEPS], "so short a run needs no save before its end"

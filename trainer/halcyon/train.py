@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from halcyon.checkpoint import Checkpointer, Restored
+from halcyon.checkpoint import Checkpointer, Restored, SaveReport
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
 from halcyon.compilation import CompilationCache, compiler_options, program_key, survives_storage
@@ -120,12 +120,13 @@ def train(
                 mesh=context.mesh.model_dump(),
                 expected_step=context.resume_step,
             )
-            checkpointer.on_commit = lambda save: reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds)
+            checkpointer.on_commit = lambda save: _tell_committed(reporter, checkpointer, save)
             checkpointer.on_failure = reporter.checkpoint_failed
             restored = checkpointer.restore(program.template)
             state = restored.state if restored else initial_state(program.build_state, program.template)
             step = restored.step if restored else 0
             _tell_restored(reporter, restored)
+            reporter.saves_every(checkpointer.interval_seconds)
 
             reporter.stage("compiling")
             loop = _Loop(context, program, steps, dataset, caches, checkpointer, waiting, reporter, clock)
@@ -330,6 +331,11 @@ def _join(context: Context, on_lost_process: Callable[[int], object]) -> World:
     is_cpu = context.run.spec.accelerator.type == "cpu"
     devices = context.topology.devices // context.process_count if is_cpu else None
     return join(context.coordinator, context.process_index, context.process_count, devices, on_loss=on_lost_process)
+
+
+def _tell_committed(reporter: RunReporter, checkpointer: Checkpointer, save: SaveReport) -> None:
+    reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds)
+    reporter.saves_every(checkpointer.interval_seconds)
 
 
 def _tell_restored(reporter: RunReporter, restored: Restored | None) -> None:

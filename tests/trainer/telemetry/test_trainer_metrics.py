@@ -58,6 +58,7 @@ def test_a_run_in_full_swing() -> None:
     scene.reporter.evaluation(50, Found())  # type: ignore[arg-type]
     scene.reporter.checkpoint_failed("disk full")
     scene.reporter.checkpoint(committed(50))
+    scene.reporter.saves_every(75.5)
     found = values(scene)
     expected = {
         "stage{stage=training}": 1,
@@ -86,6 +87,7 @@ def test_a_run_in_full_swing() -> None:
         "checkpoint_step": 50,
         "checkpoint_size_bytes": 123_456,
         "checkpoints_total": 1,
+        "save_interval_seconds": 75.5,
         "checkpoint_failures_total": 1,
         "startup_seconds{part=imports}": 2,
         "startup_seconds{part=join}": 1,

@@ -221,6 +221,12 @@ METRICS = (
         _one(lambda seen: seen.checkpoint_time),
     ),
     Metric(
+        "halcyon_trainer_save_interval_seconds",
+        "gauge",
+        "Seconds between saves, where they are made by time.",
+        _one(lambda seen: seen.report.progress.save_interval_seconds),
+    ),
+    Metric(
         "halcyon_trainer_checkpoints_total",
         "counter",
         "Checkpoints committed that this process took part in.",

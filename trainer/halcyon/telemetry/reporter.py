@@ -42,6 +42,7 @@ class _State:
     checkpoint_time: float | None = None
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
+    save_interval_seconds: float | None = None
     tallies: Tallies = field(default_factory=Tallies)
 
 
@@ -182,6 +183,11 @@ class RunReporter:
             seconds=_rounded(evaluation.seconds),
         )
 
+    def saves_every(self, seconds: float | None) -> None:
+        """So long is the interval between saves that are made by time. May come from any thread."""
+        with self._lock:
+            self._state.save_interval_seconds = seconds
+
     def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None) -> None:
         """This process learned that a checkpoint is committed. May come from any thread."""
         progress = _checkpoint_progress(committed)
@@ -257,6 +263,7 @@ class RunReporter:
             eta_seconds=_finite(eta),
             evaluation_loss=_finite(state.evaluation_loss),
             bits_per_byte=_finite(state.bits_per_byte),
+            save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
         )
         report = ProgressReport(
             run=self.identity.run,
