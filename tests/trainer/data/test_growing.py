@@ -32,7 +32,7 @@ from halcyon.data.open import (
     may_begin,
 )
 from halcyon.data.sources import pieces
-from halcyon.data.streaming import streams
+from halcyon.data.streaming import positive_weights, streams
 from halcyon.data.trace import rows_of_host
 from halcyon.errors import BadConfiguration, DamagedData
 from halcyon.fingerprints import fingerprints
@@ -44,6 +44,7 @@ from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of
 ORDERS = ({"sequential": {}}, {"windows": {"sequences": 40}})
 BATCH = 12
 STEPS = 400
+WEIGHTS = (("much", 10.0), ("little", 1.0), ("unmixed", 0.0))
 NAMES = ("tokens", "targets", "weights", "segments")
 
 
@@ -161,9 +162,9 @@ def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_th
     store, caches = ensure_caches(spec, process="p")
     whole = dataset_of(spec, store, caches)
     (expected,) = whole.validation_batches(1, 30)
-    assert np.bincount(expected.source).tolist() == [15, 15], "equal shares of sources of different sizes"
-    for index, source in enumerate(whole.sources):
-        assert np.array_equal(expected.sequence[expected.source == index], source.split.validation_sequences(np.arange(15)))
+    assert np.bincount(expected.source).tolist() == [23, 7], "three to one"
+    for index, (source, count) in enumerate(zip(whole.sources, (23, 7), strict=True)):
+        assert np.array_equal(expected.sequence[expected.source == index], source.split.validation_sequences(np.arange(count)))
     growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
     assert not dataset.holds_validation(30)
     with ThreadPoolExecutor(1) as pool:
@@ -336,7 +337,7 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
     ],
 )
 def test_the_source_that_is_used_up_first_is_built_next(tokens: dict[str, int], expected: str) -> None:
-    weights = {"much": 10.0, "little": 1.0, "unmixed": 0.0}
+    weights = positive_weights(spec_with(sources=[{"name": name, "text": {"paths": ["/a"]}, "weight": weight} for name, weight in WEIGHTS]))
     assert next_source(tokens, weights, {"much": 100, "little": 100, "unmixed": 100}) == expected
 
 

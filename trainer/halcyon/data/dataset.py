@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -160,19 +162,30 @@ class Dataset:
         tokenizer: The tokenizer of all of them.
         schedule: Batch size and sequence length by step.
         mixture: Which source is at which position. Its names are those of the sources.
-        streams: Nothing may depend on how much text there is (`halcyon.data.streaming`): an evaluation takes the first held-out sequences
-            rather than some from everywhere.
+        first_held_out: Given where nothing may depend on how much text there is (`halcyon.data.streaming`): weights by which an evaluation
+            takes the first held-out sequences of the sources, rather than some from everywhere.
     """
 
     def __init__(
-        self, sources: Sequence[Source], tokenizer: Tokenizer, schedule: Schedule, mixture: Mixture, *, streams: bool = False
+        self,
+        sources: Sequence[Source],
+        tokenizer: Tokenizer,
+        schedule: Schedule,
+        mixture: Mixture,
+        *,
+        first_held_out: Mapping[str, float] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.schedule = schedule
         self.mixture = mixture
-        self.streams = streams
         self._sources = tuple(sources)
+        self._evaluation_weights = first_held_out
         self._limit = mixture.limit()
+
+    @property
+    def streams(self) -> bool:
+        """Whether it may be used while its sources still grow."""
+        return self._evaluation_weights is not None
 
     @property
     def sources(self) -> tuple[SourceData, ...]:
@@ -247,13 +260,13 @@ class Dataset:
     def holds_validation(self, sequences: int) -> bool:
         """Whether an evaluation over so many sequences can be told without waiting."""
         counts = self._first_held_out(sequences)
-        return not self.streams or all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
+        return all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
 
     def validation_batches(self, batches: int, batch_size: int) -> list[Rows]:
         """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``. Waits for a source that grows.
 
         Where ``batches`` do not hold all of them, those taken lie evenly over all sources; or, where nothing may depend on how much text
-        there is, they are the first of each source, from each the same number, and fewer from one that has not so many.
+        there is, they are the first of each source, by the sources' weights, and fewer from one that has not so many.
         """
         ranks = self._first_ranks(batches * batch_size) if self.streams else self._even_ranks(batches * batch_size)
         source = np.repeat(np.arange(len(ranks), dtype=np.int32), [len(mine) for mine in ranks])
@@ -278,10 +291,12 @@ class Dataset:
         return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
 
     def _first_held_out(self, sequences: int) -> list[int]:
-        """How many of the first held-out sequences each source is to give: equal shares of those that hold any out, whatever their size."""
-        holding = sorted(source.name for source in self.sources if source.split.share > 0)
-        share, rest = divmod(sequences, max(1, len(holding)))
-        counts = {name: share + (number < rest) for number, name in enumerate(holding)}
+        """How many of the first held-out sequences each source is to give: by weights, and whatever the size of any."""
+        weights = self._evaluation_weights or {}
+        given = {source.name: Fraction(weights.get(source.name, 0)) for source in self.sources if source.split.share > 0}
+        names = sorted(given)
+        ends = [int(sequences * end / (sum(given.values()) or 1)) for end in accumulate(given[name] for name in names)]
+        counts = {name: end - begin for name, begin, end in zip(names, [0, *ends], ends, strict=False)}
         return [counts.get(source.name, 0) for source in self._sources]
 
     def examples(self, rows: Rows) -> Examples:

@@ -29,7 +29,7 @@ from halcyon.data.order import build_order
 from halcyon.data.schedule import Schedule, build_schedule
 from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
-from halcyon.data.streaming import is_local, streams
+from halcyon.data.streaming import is_local, positive_weights, streams
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
@@ -134,7 +134,8 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Grow
     mixture = build_mixture(data, {source.name: source.now.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
-    dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, streams=streams(data))
+    by_weight = positive_weights(data) if streams(data) else None
+    dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_held_out=by_weight)
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds none out, but "

@@ -29,3 +29,10 @@ def streams(data: DataSpec) -> bool:
         and data.mixture.stop == "restart"
         and data.mixture.simulate_tokens is None
     )
+
+
+def positive_weights(data: DataSpec) -> dict[str, float]:
+    """The sources' weights; one that is in no mixture from the start counts as the least that is."""
+    weights = {source.name: source.weight or 0.0 for source in data.sources}
+    least = min((weight for weight in weights.values() if weight > 0), default=1.0)
+    return {name: weight or least for name, weight in weights.items()}

@@ -29,6 +29,7 @@ from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.turns import next_source
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
+from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
@@ -162,8 +163,7 @@ class CacheKeeper:
         """Which source is built next, up to its next commit."""
         if self.awaited is None:
             return next(iter(growing))
-        weights = {source.name: source.weight or 0.0 for source in self.data.sources}
-        return next_source({name: ledgers[name].tokens for name in growing}, weights, self.awaited)
+        return next_source({name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.awaited)
 
     def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
         files = self._listed(source)

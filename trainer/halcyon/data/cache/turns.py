@@ -10,13 +10,11 @@ def next_source(tokens: Mapping[str, int], weights: Mapping[str, float], portion
 
     Args:
         tokens: Tokens that each unfinished source has.
-        weights: Shares in which sources are mixed; one that is in no mixture counts as the least that is.
+        weights: Shares in which sources are mixed, above 0.
         portions: In portions of how many tokens a source can be used.
     """
-    least = min((weight for weight in weights.values() if weight > 0), default=1.0)
 
     def lasts(name: str) -> tuple[float, float]:
-        weight = weights[name] or least
-        return tokens[name] // portions[name] * portions[name] / weight, tokens[name] / weight
+        return tokens[name] // portions[name] * portions[name] / weights[name], tokens[name] / weights[name]
 
     return min(tokens, key=lasts)
