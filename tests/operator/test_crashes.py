@@ -14,8 +14,7 @@ from tests.operator.simulation import KEY, PODS, World
 
 FAULTS = [
     "crash after",
-    "lose the answer",
-    *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("crash before", "refuse", "conflict")),
+    *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("crash before", "lose the answer", "refuse", "conflict")),
 ]
 
 

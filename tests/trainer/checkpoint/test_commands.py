@@ -59,49 +59,49 @@ def test_list_says_what_can_be_restored_and_why_the_rest_cannot(root: Root) -> N
     assert [entry["step"] for entry in document["head"]["committed"]] == [2, 1]
 
 
-def test_show_names_every_array(root: Root) -> None:
-    fill(root, 7)
-    shown = run(root, "show")
+def test_show_names_every_array(file_root: Root) -> None:
+    fill(file_root, 7)
+    shown = run(file_root, "show")
     assert shown.exit_code == 0
     assert "56 sequences, 3,584 tokens seen" in shown.stdout
     rows = {row[0]: row[1:] for row in words_of(shown) if row}
     assert rows["weight"][:3] == ["float32", "16", "8"]
     assert rows["half"][0] == "bfloat16"
     assert rows.keys() >= numbers(7).keys()
-    missing = run(root, "show", "--step", "8")
+    missing = run(file_root, "show", "--step", "8")
     assert missing.exit_code == ExitCode.BAD_CONFIGURATION
     assert missing.stderr.endswith("has no checkpoint of step 8; there are 7\n")
 
 
-def test_verify_reads_every_byte(root: Root) -> None:
-    fill(root, 1, 2)
-    assert run(root, "verify", "--all").exit_code == 0
-    older = root.folder / root.head["committed"][1]["path"] / "data" / "half" / "zarr.json"
+def test_verify_reads_every_byte(file_root: Root) -> None:
+    fill(file_root, 1, 2)
+    assert run(file_root, "verify", "--all").exit_code == 0
+    older = file_root.folder / file_root.head["committed"][1]["path"] / "data" / "half" / "zarr.json"
     older.write_bytes(older.read_bytes() + b" ")
-    assert run(root, "verify").exit_code == 0
-    result = run(root, "verify", "--all")
+    assert run(file_root, "verify").exit_code == 0
+    result = run(file_root, "verify", "--all")
     assert result.exit_code == ExitCode.FAILURE
     assert "step 1: 1 problems" in result.stdout
     assert "data/half/zarr.json has" in result.stdout
 
 
-def test_diff_names_the_arrays_and_how_much(root: Root) -> None:
-    fill(root, 1, make=lambda step: on(mesh(2, 2), numbers(step)))
-    fill(root, 2, make=changed)
-    same = run(root, "diff", "1", "1")
+def test_diff_names_the_arrays_and_how_much(file_root: Root) -> None:
+    fill(file_root, 1, make=lambda step: on(mesh(2, 2), numbers(step)))
+    fill(file_root, 2, make=changed)
+    same = run(file_root, "diff", "1", "1")
     assert (same.exit_code, "bit for bit" in same.stdout) == (0, True)
-    result = run(root, "diff", "1", "2")
+    result = run(file_root, "diff", "1", "2")
     assert result.exit_code == ExitCode.FAILURE
     rows = [row for row in words_of(result) if row and row[0] in numbers(0)]
     assert rows == [["bias", "values", "1", "of", "8", "2"]]
 
 
-def test_diff_of_other_chunks_and_other_arrays(root: Root) -> None:
-    fill(root, 1)
+def test_diff_of_other_chunks_and_other_arrays(file_root: Root) -> None:
+    fill(file_root, 1)
     arrays = {name: jax.device_put(array) for name, array in numbers(1).items() if name != "flags"}
     arrays["scale"] = arrays["scale"][None]
-    fill(root, 2, make=lambda step: arrays)
-    rows = {row[0]: " ".join(row[1:]) for row in words_of(run(root, "diff", "1", "2")) if row}
+    fill(file_root, 2, make=lambda step: arrays)
+    rows = {row[0]: " ".join(row[1:]) for row in words_of(run(file_root, "diff", "1", "2")) if row}
     assert rows["flags"] == "only in the first"
     assert rows["scale"] == "shape [] in the first, [1] in the second"
     assert not rows.keys() & {"bias", "weight", "half", "counts"}  # the same numbers, however they were split

@@ -19,8 +19,12 @@ def wait_until_stopped(child: Child) -> None:
 
 
 # 26 files and documents are written by the save; the last three are MANIFEST, COMMIT and HEAD.
-@pytest.mark.parametrize("writes", [25, *(pytest.param(writes, marks=pytest.mark.slow) for writes in (0, 11, 23, 24))])
-def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(root: Root, writes: int) -> None:
+PLACES = [(kind, writes) for kind in ("file", "s3") for writes in (25, 0, 11, 23, 24)]
+
+
+@pytest.mark.parametrize(("kind", "writes"), [PLACES[0], *(pytest.param(*place, marks=pytest.mark.slow) for place in PLACES[1:])])
+def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(request: pytest.FixtureRequest, kind: str, writes: int) -> None:
+    root: Root = request.getfixturevalue(f"{kind}_root")
     with Child("zombie", root, epoch=[1, 0], writes=writes) as old:
         assert old.hear("saving") == {"event": "saving"}
         wait_until_stopped(old)

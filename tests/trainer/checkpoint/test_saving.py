@@ -174,6 +174,7 @@ class _Never:
         raise TimeoutError
 
 
+@pytest.mark.slow
 def test_a_process_whose_main_thread_ended_does_not_linger(file_root: Root) -> None:
     """An uncaught error in the loop must end the process although a peer's part will never come."""
     program = """

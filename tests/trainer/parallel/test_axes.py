@@ -76,7 +76,7 @@ def test_first_parameters_are_bitwise_the_same_on_every_mesh(spec, meshes):
             assert left.tobytes() == right.tobytes(), path
 
 
-@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("resolved", [NO_TENSOR, FULL], ids=["fsdp", "fsdp-tensor"])
 def test_loss_and_gradient_are_those_of_one_device(spec, resolved, capfd):
     model, arrays = make(spec), batch(rows=8)
