@@ -154,7 +154,7 @@ class CacheKeeper:
                         ledgers[name] = ledger
                         self.told(Caches(definition, dict(ledgers)))
             except Replaced:
-                return  # whoever it was goes on; look again
+                self.pause(_POLL_SECONDS)  # whoever it was goes on; look again, but never without a rest
             finally:
                 for source in growing.values():
                     source.close()
