@@ -5,8 +5,7 @@ tokens do not count in the loss; ``origins`` (int64 pairs: which file of the led
 ``checks`` (uint32: CRC-32 of every block of 32 KiB of all of them, in the order of their names here), so that a reader that takes a few
 rows verifies a few blocks and not the whole shard.
 
-Why flat files: `tests/bench/bench_cache_formats.py` reads random rows from these, from zarr3 through TensorStore and from Arrow, side by
-side.
+Why flat files: `tests/bench/bench_cache.py` reads random rows from these, from zarr3 through TensorStore and from Arrow, side by side.
 """
 
 from __future__ import annotations
