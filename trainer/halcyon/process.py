@@ -135,10 +135,13 @@ class _Ending:
         """Another process is gone without a word: its own report, or its absence, says why."""
         self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
 
-    def before_joining(self, signal_number: int, frame: FrameType | None) -> NoReturn:
-        """A notice before there is anything to save: leave at once, and for free."""
+    def before_joining(self, signal_number: int, frame: FrameType | None) -> None:
+        """A notice before there is anything to save: leave at once, and for free.
+
+        In a thread, for the signal may have come in the middle of a line of the log, whose lock the main thread holds until it goes on.
+        """
         del signal_number, frame
-        self.leave("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE)
+        threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE), daemon=True).start()
 
 
 def _plan(context: Context) -> RunPlan:

@@ -36,7 +36,6 @@ def gated_commit(build: SourceBuild, *arguments: Any) -> Any:
 if __name__ == "__main__":
     SourceBuild._commit = gated_commit  # type: ignore[method-assign]
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
-    ensure._POLL_SECONDS = 0.05
     build.SMALL_BYTES = 0
     election.SILENCE_SECONDS, election.BEAT_SECONDS = 3.0, 0.2
     app()
