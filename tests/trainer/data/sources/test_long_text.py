@@ -105,3 +105,14 @@ def test_a_bad_long_line_is_named(tmp_path: Path, line: bytes, what: str) -> Non
 def test_a_long_blank_line_is_no_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n' + b" " * 200 + b'\n{"text": "b"}\n')
     assert [row.number for row in rows(jsonl_source(tmp_path / "a.jsonl"))] == [0, 2]
+
+
+def test_a_full_disk_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside.Aside, "make", lambda: aside.Aside("/dev/full"))
+    (tmp_path / "a.jsonl.gz").write_bytes(pack("a.jsonl.gz", json.dumps({"text": "a" * 9000}).encode()))
+    with pytest.raises(BadConfiguration) as refused:
+        rows(jsonl_source(tmp_path / "a.jsonl.gz"))
+    assert str(refused.value) == (
+        "spec.data.sources[web].jsonl: a text too long for the memory cannot be put into /dev/full: No space left on device; "
+        "free some room there, or set TMPDIR to a folder on a larger disk"
+    )

@@ -18,6 +18,7 @@ from halcyon.data.cache.shards import Part, Tokenized
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.sources import Access, LongText, Piece, Row, read_piece
+from halcyon.data.sources.failures import blamed_on
 from halcyon.data.sources.memory import keep_freed_memory
 from halcyon.data.sources.piece import Files, Lines
 from halcyon.tokenizer import TokenizerDefinition, load
@@ -177,4 +178,5 @@ def tokenize(number: int, piece: Piece) -> HandedOver:
     if worker is None:
         worker = _workers[number] = Worker(_jobs[number])
         gc.freeze()  # what is there stays: no need to look through it again and again
-    return hand_over(worker(piece))
+    with blamed_on(piece.where):
+        return hand_over(worker(piece))

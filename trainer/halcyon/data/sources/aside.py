@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from halcyon.data.sources.failures import Unreadable, reason
+
 _CHUNK_BYTES = 2**20
 
 
@@ -28,9 +30,19 @@ class Aside:
             return cls(stream.name)
 
     def append(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Write something at its end."""
-        with Path(self.path).open("ab") as stream:
-            stream.writelines(parts)
+        """Write something at its end.
+
+        Raises:
+            Unreadable: There is no room for it.
+        """
+        try:
+            with Path(self.path).open("ab") as stream:
+                stream.writelines(parts)
+        except OSError as error:
+            raise Unreadable(
+                f"a text too long for the memory cannot be put into {self.path}: {reason(error)}; free some room there, or set TMPDIR to a "
+                "folder on a larger disk"
+            ) from None
 
     def chunks(self) -> Iterator[bytes]:
         """Its content."""
