@@ -48,9 +48,10 @@ class Build:
 class Builds:
     """Starts builds."""
 
-    def __init__(self) -> None:
+    def __init__(self, temporary: Path) -> None:
         command = [sys.executable, "-m", "tests.trainer.data.cache.build_child"]
-        self._process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"TMPDIR": str(temporary)}  # who is killed leaves what it has put aside
+        self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False) -> Build:
         assert self._process.stdin is not None
@@ -68,8 +69,8 @@ class Builds:
 
 
 @pytest.fixture(scope="module")
-def builds() -> Iterator[Builds]:
-    builds = Builds()
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builds]:
+    builds = Builds(tmp_path_factory.mktemp("aside"))
     yield builds
     builds.close()
 
