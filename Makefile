@@ -57,11 +57,15 @@ test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
 
 .PHONY: test-unit
 test-unit: test-fast ## Tests without a cluster, the slow ones too
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m "slow and not cluster"
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "slow and not long and not cluster"
+
+.PHONY: test-long
+test-long: setup ## Hundreds of kills and flips, for many minutes
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m long
 
 .PHONY: test-cluster
 test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
-	@$(BIN)/pytest -q -m "cluster" tests
+	@$(BIN)/pytest -q -m "cluster" --durations=12 tests
 
 .PHONY: check
 check: setup ## Format, lint, types, layers, and that generated files are fresh

@@ -46,7 +46,9 @@ def kind(path: Path) -> str:
     return "chunk" if "/c" in str(path).split("/data/")[-1] and "/data/" in str(path) else path.name
 
 
-@pytest.mark.parametrize("tries", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "tries", [6, pytest.param(30, marks=pytest.mark.slow), pytest.param(200, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_a_flipped_bit_anywhere_is_never_silent(file_root: Root, tries: int) -> None:
     fill(file_root, 1, 2)
     files = snapshot_of(file_root.folder)

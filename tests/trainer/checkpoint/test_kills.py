@@ -18,7 +18,7 @@ from tests.trainer.checkpoint.processes import Child
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("file", 60), ("s3", 25)])
+@pytest.mark.parametrize(("kind", "kills"), [("file", 30), ("s3", 20), pytest.param("file", 500, marks=pytest.mark.long)])
 def test_sigkill_at_random_moments(request: pytest.FixtureRequest, kind: str, kills: int) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
     chance = random.Random(kills)
@@ -62,12 +62,13 @@ def test_sigkill_at_random_moments(request: pytest.FixtureRequest, kind: str, ki
     assert moments == {"deleting", "saving"}, "no kill fell into these"
 
 
-def test_sigkill_in_the_middle_of_a_swap(file_root: Root) -> None:
+@pytest.mark.parametrize("kills", [150, pytest.param(2000, marks=pytest.mark.long)])
+def test_sigkill_in_the_middle_of_a_swap(file_root: Root, kills: int) -> None:
     """A value is the old one or the new one, and the next writer is not harmed by what the killed one left."""
     chance = random.Random(3)
     with Child("spawner", file_root, play="swap") as spawner:
         assert spawner.popen.stdin is not None
-        for _ in range(400):
+        for _ in range(kills):
             spawner.popen.stdin.write("go\n")
             spawner.popen.stdin.flush()
             pid = spawner.hear("swapping", "crashed")["pid"]
