@@ -12,7 +12,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import same_root_everywhere, take_root
 from halcyon.checkpoint.reader import OtherState, read_state
+from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
@@ -41,40 +41,6 @@ from halcyon_api.checkpoint_documents import (
     step_prefix,
 )
 from halcyon_api.spec.checkpoint import CheckpointSpec
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait."""
-
-    parts_seconds: float = 600.0
-    """For the other processes' parts of a save, and for process 0's commit."""
-    request_seconds: float = 300.0
-    """For one request to the store."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A state taken from a checkpoint."""
-
-    step: int
-    state: Any
-    checkpoint: CommittedStep
-    skipped: tuple[BadStep, ...]
-    """Newer checkpoints that did not verify, newest first."""
-
-
-@dataclass(frozen=True)
-class SaveReport:
-    """A committed save."""
-
-    checkpoint: CommittedStep
-    blocked_seconds: float
-    """How long `save` held the loop up: waiting for the save before, and the copy."""
-    copy_seconds: float
-    """The copy alone."""
-    commit_seconds: float
-    """From the copy's end to the commit."""
 
 
 class Checkpointer:
@@ -125,7 +91,7 @@ class Checkpointer:
         expected_step: int,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
-        limits: Limits = Limits(),
+        limits: Limits = USUAL_LIMITS,
     ) -> Self:
         """Take a root: all processes together, on the main thread.
 

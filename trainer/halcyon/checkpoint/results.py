@@ -1,0 +1,45 @@
+"""What the engine is told, and what it tells: how long to wait, what was restored, what was saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait."""
+
+    parts_seconds: float = 600.0
+    """For the other processes' parts of a save, and for process 0's commit."""
+    request_seconds: float = 300.0
+    """For one request to the store."""
+
+
+USUAL_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A state taken from a checkpoint."""
+
+    step: int
+    state: Any
+    checkpoint: CommittedStep
+    skipped: tuple[BadStep, ...]
+    """Newer checkpoints that did not verify, newest first."""
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """A committed save."""
+
+    checkpoint: CommittedStep
+    blocked_seconds: float
+    """How long `save` held the loop up: waiting for the save before, and the copy."""
+    copy_seconds: float
+    """The copy alone."""
+    commit_seconds: float
+    """From the copy's end to the commit."""
