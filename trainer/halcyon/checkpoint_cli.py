@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
+from halcyon.telling import told
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def list_(place: Place, endpoint: Endpoint = None, region: Region = None, as_jso
     from halcyon.checkpoint.inspection import list_checkpoints
     from halcyon.checkpoint.show import listing_view
 
-    with _told():
+    with _root_told():
         listing = list_checkpoints(_spec(place, endpoint, region))
         if as_json:
             document = {
@@ -57,7 +58,7 @@ def show(place: Place, step: Step = None, endpoint: Endpoint = None, region: Reg
     from halcyon.checkpoint.comparison import Checkpoint
     from halcyon.checkpoint.show import checkpoint_view
 
-    with _told():
+    with _root_told():
         store = _store(place, endpoint, region)
         _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
 
@@ -74,7 +75,7 @@ def verify(
     from halcyon.checkpoint.show import damage_view
     from halcyon.checkpoint.verify import find_damage
 
-    with _told():
+    with _root_told():
         store = _store(place, endpoint, region)
         entries = _committed(store) if every else (_entry(store, step),)
         sound = True
@@ -99,7 +100,7 @@ def diff(
     from halcyon.checkpoint.comparison import Checkpoint, compare
     from halcyon.checkpoint.show import difference_view
 
-    with _told():
+    with _root_told():
         here = _store(place, endpoint, region)
         there = here if other is None else _store(other, endpoint, region)
         differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
@@ -113,7 +114,7 @@ def pin(place: Place, step: Step = None, endpoint: Endpoint = None, region: Regi
     """Keep a checkpoint whatever comes after it, while the run goes on or later."""
     from halcyon.checkpoint.head import edit, with_pin
 
-    with _told():
+    with _root_told():
         store = _store(place, endpoint, region)
         entry = _entry(store, step)
         try:
@@ -128,7 +129,7 @@ def unpin(place: Place, step: Step = None, endpoint: Endpoint = None, region: Re
     """Take a pin out: the run's next save treats the checkpoint like any other."""
     from halcyon.checkpoint.head import edit, without_pin
 
-    with _told():
+    with _root_told():
         store = _store(place, endpoint, region)
         entry = _entry(store, step)
         edit(store, lambda head: without_pin(head, entry.path))
@@ -146,7 +147,7 @@ def gc(
     from halcyon.checkpoint.collect import delete_checkpoint, garbage
     from halcyon.checkpoint.show import garbage_view
 
-    with _told():
+    with _root_told():
         store = _store(place, endpoint, region)
         found = garbage(store)
         if not dry_run:
@@ -170,7 +171,7 @@ def copy(
     from halcyon.checkpoint.copying import copy_checkpoint
     from halcyon_api.checkpoint_documents import Owner
 
-    with _told():
+    with _root_told():
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
@@ -185,7 +186,7 @@ def doctor(place: Place, endpoint: Endpoint = None, region: Region = None) -> No
     from halcyon.checkpoint.abilities import examine
     from halcyon.checkpoint.show import abilities_view
 
-    with _told():
+    with _root_told():
         store = _store(place, endpoint, region)
         abilities = list(examine(store, secrets.token_hex(4), time.monotonic))
         _print(abilities_view(store.root, abilities))
@@ -241,20 +242,16 @@ def _print(view: object) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """One sentence and an exit code for what the user can mend."""
+def _root_told() -> Iterator[None]:
+    """The same for what a root does not give."""
     from halcyon.checkpoint.failures import StoreFailure
     from halcyon.checkpoint.verify import Damaged
     from halcyon_api.checkpoint_documents import DamagedDocument
 
-    try:
-        yield
-    except TrainerExit as error:
-        sys.stderr.write(f"{error}\n")
-        raise typer.Exit(error.exit_code) from None
-    except StoreFailure as failure:
-        sys.stderr.write(f"the root does not answer: {failure}\n")
-        raise typer.Exit(ExitCode.ROOT_UNUSABLE) from None
-    except (Damaged, DamagedDocument) as damage:
-        sys.stderr.write(f"{damage}\n")
-        raise typer.Exit(ExitCode.NO_VALID_CHECKPOINT) from None
+    with told():
+        try:
+            yield
+        except StoreFailure as failure:
+            raise RootUnusable(f"the root does not answer: {failure}") from None
+        except (Damaged, DamagedDocument) as damage:
+            raise NoValidCheckpoint(str(damage)) from None

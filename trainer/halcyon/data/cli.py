@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halcyon.errors import TrainerExit
-from halcyon_api.exit_codes import ExitCode
+from halcyon.telling import told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +18,8 @@ if TYPE_CHECKING:
     from halcyon.context import Context
     from halcyon.data.cache.ensure import Caches
     from halcyon_api.training_run import TrainingRunSpec
+
+_STOPPED = "stopped; the shards that are done are kept"
 
 app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
 
@@ -36,7 +34,7 @@ def build(document: Document, checkpoint_root: Root = None) -> None:
     """Build the token caches of a run; go on where an earlier build was stopped."""
     from halcyon.data.overview import source_table
 
-    with _told(document):
+    with told(document, interrupted=_STOPPED):
         console = _console()
         _, caches = _ensured(_context(document, checkpoint_root).run.spec, "build", console)
         console.print(source_table(caches.ledgers))
@@ -62,7 +60,7 @@ def show(
     from halcyon.data.trace import rows_of_host
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
-    with _told(document):
+    with told(document, interrupted=_STOPPED):
         context = _context(document, checkpoint_root)
         spec = context.run.spec
         if step > spec.trainer.steps:
@@ -96,7 +94,7 @@ def stats(
 
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
-    with _told(document):
+    with told(document, interrupted=_STOPPED):
         spec = _context(document, checkpoint_root).run.spec
         dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
         steps = spec.trainer.steps
@@ -163,16 +161,3 @@ def _context(document: Path, checkpoint_root: str | None) -> Context:
     context = resolve_context(document, {}, checkpoint_root=checkpoint_root)
     check_context(context)
     return context
-
-
-@contextmanager
-def _told(document: Path) -> Iterator[None]:
-    """One sentence and an exit code for what the user can mend."""
-    try:
-        yield
-    except TrainerExit as error:
-        sys.stderr.write(f"{document}: {error}\n")
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the shards that are done are kept\n")
-        raise typer.Exit(ExitCode.FAILURE) from None

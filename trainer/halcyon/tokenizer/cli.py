@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halcyon.errors import BadConfiguration, TrainerExit
+from halcyon.errors import BadConfiguration
+from halcyon.telling import told
 
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
@@ -43,7 +43,7 @@ def train(
 
     from halcyon.tokenizer.bpe import train_bpe
 
-    with _told():
+    with told():
         sources = sources_of(paths, field)
         console = Console(stderr=True)
         with Progress(
@@ -69,7 +69,7 @@ def evaluate(
     text: Annotated[list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")] = None,
 ) -> None:
     """Show the bytes per token of tokenizers, beside GPT-2's and cl100k's where tiktoken has them on this machine."""
-    with _told():
+    with told():
         definitions = {name: definition_of(name) for name in tokenizers}
         _show(definitions, {path.name: _read_text(path) for path in text or []})
 
@@ -185,13 +185,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise BadConfiguration(f"{path}: it cannot be written ({error.strerror}); choose another --output") from None
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Say what is wrong in one sentence, and leave with its exit code."""
-    try:
-        yield
-    except TrainerExit as error:
-        sys.stderr.write(f"{error}\n")
-        raise typer.Exit(error.exit_code) from None
