@@ -71,6 +71,9 @@ class CommittedStep(Document):
     manifest_sha256: Sha256
     size_bytes: int = Field(ge=0)
     time: Timestamp
+    verification: Literal["wanted", "passed"] | None = Field(
+        default=None, description="Whether it is to be read back whole after its commit, and whether it was and every byte was right."
+    )
 
 
 class BadStep(Document):
@@ -94,6 +97,7 @@ class Head(Document):
     starts: int = Field(default=0, ge=0, description="How often the root was taken: every start of the run.")
     up_milliseconds: int = Field(default=0, ge=0, description="How long the run has been up, from each start to its last commit.")
     pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that are kept whatever comes after them.")
+    unread_saves: int = Field(default=0, ge=0, description="How many checkpoints were committed since one was last wanted to be read back.")
 
     @property
     def newest(self) -> CommittedStep | None:

@@ -23,7 +23,7 @@ from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 CRD_FILE = Path(__file__).resolve().parents[1] / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
 HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"
 
-_DROPPED = ("title", "$defs", "additionalProperties", "discriminator", "examples")
+_DROPPED = ("title", "$defs", "discriminator", "examples")
 _UNBOUNDED_FORMATS = ("date-time",)
 
 Schema = dict[str, Any]
@@ -77,6 +77,7 @@ _PRINTER_COLUMNS: list[Schema] = [
     {"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts.total"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     {"name": "Attempt", "type": "integer", "jsonPath": ".status.attempt", "priority": 1},
+    {"name": "Slices", "type": "integer", "jsonPath": ".status.topology.slices", "priority": 1},
     {"name": "Goodput", "type": "string", "jsonPath": ".status.goodput.ratio", "priority": 1},
     {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
     {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
@@ -146,6 +147,10 @@ def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
         raise ValueError(f"{path}: a structural schema has no unions")
     for key in _DROPPED:
         node.pop(key, None)
+    if isinstance(node.get("additionalProperties"), dict):  # the values of a map
+        node["additionalProperties"] = _rewrite(node["additionalProperties"], types, f"{path}{{}}")
+    else:
+        node.pop("additionalProperties", None)
     _flag_exclusive_bounds(node)
     if path.startswith(".status"):
         node.pop("default", None)
@@ -193,6 +198,8 @@ def _check_bounds(node: Schema, path: str) -> None:
     if kind == "array" and "maxItems" not in node:
         raise ValueError(f"{path}: a list needs a maximal number of items")
     if kind == "object" and path and "properties" not in node and "maxProperties" not in node:
+        if "additionalProperties" in node:
+            raise ValueError(f"{path}: a map needs a maximal number of members")
         node["maxProperties"] = 0
 
 

@@ -21,6 +21,7 @@ JOB_INDEX = f"{PREFIX}JOB_INDEX"
 COMPLETION_INDEX = f"{PREFIX}COMPLETION_INDEX"
 RESTART = f"{PREFIX}RESTART"
 RUN_DOCUMENT = f"{PREFIX}RUN_DOCUMENT"
+SAVE_TOKEN = f"{PREFIX}SAVE_TOKEN"
 
 FROM_POD = (JOB_INDEX, COMPLETION_INDEX, RESTART)
 """Variables filled from the pod's own labels and annotations, not from the template."""
@@ -47,6 +48,10 @@ class PodEnvironment(ApiModel):
     mesh: ResolvedMesh = Field(description="Mesh axes and sizes, as JSON.")
     resume_step: int = Field(ge=0, description="Committed steps the operator knew of when it made the attempt.")
     termination_log: str = Field(default="/dev/termination-log", description="Where the termination report is written.")
+    grace_seconds: int | None = Field(
+        default=None, ge=0, description="Time from the notice of the pod's end to its end, as far as the operator knows."
+    )
+    save_token: str = Field(default="", description="Whoever asks the process for a checkpoint must know it; empty: nobody can.")
 
     @property
     def process_count(self) -> int:
@@ -62,7 +67,7 @@ class PodEnvironment(ApiModel):
         """Names and values as the pod gets them."""
         values = self.model_dump(mode="json")
         values["mesh"] = self.mesh.model_dump_json()
-        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
 def parse_environment(environ: Mapping[str, str]) -> PodEnvironment | None:

@@ -1,6 +1,6 @@
 """Exit codes of the trainer: what the JobSet's failure policy and the operator conclude from an ended container.
 
-0 is the end of the run. `PREEMPTED` is a leave with a checkpoint and costs nothing. The reserved codes of `FATAL_CODES` must not be
+0 is the end of the run. `PREEMPTED` is a leave after a notice and costs nothing. The reserved codes of `FATAL_CODES` must not be
 retried: the same would happen again, or something must be looked at first. Every other code is a failure that counts.
 """
 
@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     FAILURE = 1
     """Something went wrong that may go right the next time."""
     PREEMPTED = 42
-    """A notice came, a checkpoint was saved, the process left."""
+    """A notice came, the process saved what there was time for, and left."""
     BAD_CONFIGURATION = 80
     """The run document cannot be trained as it stands."""
     FENCED = 81
@@ -30,7 +30,15 @@ class ExitCode(IntEnum):
     """The checkpoint root belongs to another run."""
     ROOT_UNUSABLE = 85
     """The checkpoint root cannot be read or written, or cannot keep two writers apart."""
+    DIVERGED = 86
+    """Loss or gradient are not finite, or jumped, and the run's policy is to stop."""
 
+
+PEER_GONE = "is gone, so this one ends too"
+"""What a process says whose peer is gone: its own end explains nothing."""
+
+OTHERS_MISSING = "for the others at"
+"""What a process says that waited for its peers in vain: the reason is theirs, or their pods'."""
 
 FATAL_CODES: tuple[ExitCode, ...] = tuple(code for code in ExitCode if code >= ExitCode.BAD_CONFIGURATION)
 """Codes after which nothing is retried without a change."""

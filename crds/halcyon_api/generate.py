@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon_api import crd, reference
+from halcyon_api import crd, hardware_reference, reference
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -18,6 +18,7 @@ def generated_files() -> dict[Path, str]:
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only what lies in the chart
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
+        REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }
 
 

@@ -25,8 +25,13 @@ RUN_DOCUMENT_DIRECTORY = "/etc/halcyon"
 LABEL_RUN = "halcyon.dev/run"
 LABEL_RUN_UID = "halcyon.dev/run-uid"
 LABEL_ATTEMPT = "halcyon.dev/attempt"
+LABEL_ROLE = "halcyon.dev/role"
+ROLE_PROBE = "probe"
+"""Role of the pods that look for room for more slices."""
 LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+ANNOTATION_CHECKPOINT = "halcyon.dev/checkpoint"
+"""On a run: a value that is new asks for a checkpoint."""
 PART_OF = "halcyon"
 MANAGED_BY = "halcyon-operator"
 FIELD_MANAGER = "halcyon-operator"
@@ -41,6 +46,11 @@ JOB_COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 def jobset_name(run: str, attempt: int) -> str:
     """Name of the JobSet (and ConfigMap) of one attempt."""
     return f"{run}-{attempt}"
+
+
+def probe_name(run: str) -> str:
+    """Name of the JobSet that looks for room for more slices. As long as that of the highest attempt, and never that of one."""
+    return f"{run}-probe"
 
 
 def subdomain(run_uid: str, attempt: int) -> str:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.goodput import GoodputSeconds
+from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 
 Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
 
@@ -17,14 +19,19 @@ Cause = Literal[
     "completed",
     "preempted",
     "failed",
+    "hung",
     "badConfiguration",
     "fenced",
     "noValidCheckpoint",
     "runChanged",
     "rootTaken",
     "rootUnusable",
+    "diverged",
 ]
 """Why a trainer process ended, as it says itself."""
+
+Saved = Literal["step", "inFlight", "none"]
+"""What a process that left after a notice brought to a commit: its last step, the save that was under way, or nothing new."""
 
 ShortText = Annotated[str, StringConstraints(max_length=2048)]
 StepNumber = Annotated[int, Field(ge=0)]
@@ -62,6 +69,7 @@ class CheckpointProgress(ReportModel):
     path: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Its place below the root.")
     time: Timestamp = Field(description="When it was committed.")
     size_bytes: int | None = Field(default=None, ge=0, description="Size of all its files, in bytes.")
+    verified: bool | None = Field(default=None, description="Whether it was read back whole after its commit, and every byte was right.")
 
 
 class StartupSeconds(ReportModel):
@@ -87,10 +95,17 @@ class ProgressReport(ReportModel):
     first_step_at: Timestamp | None = Field(default=None, description="End of the first step of this process.")
     last_step_at: Timestamp | None = Field(default=None, description="End of the last step of this process.")
     startup_seconds: StartupSeconds = Field(default_factory=StartupSeconds, description="Parts of the start.")
+    seconds: GoodputSeconds = Field(
+        default_factory=GoodputSeconds, description="Every second from the start of the process to `time`, by cause."
+    )
+    time: Timestamp | None = Field(default=None, description="When the report was made.")
     progress: Progress = Field(default_factory=Progress, description="How far the run is.")
     checkpoint: CheckpointProgress | None = Field(default=None, description="The newest committed checkpoint.")
     fallback_reason: ShortText | None = Field(default=None, description="Why an older checkpoint than the newest was restored, if so.")
     checkpoint_error: ShortText | None = Field(default=None, description="Why the last save failed, if it did.")
+    save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = Field(
+        default=None, description="The last requests for a checkpoint that this process has taken note of."
+    )
 
 
 class TerminationReport(ReportModel):
@@ -108,5 +123,10 @@ class TerminationReport(ReportModel):
     progress: Progress | None = Field(
         default=None, description="How far the run was, by process 0: the last numbers, which nobody may have asked for in time."
     )
+    saved: Saved | None = Field(
+        default=None,
+        description="After a notice: `step`, the last step was saved; `inFlight`, only the save under way was finished; `none`, neither.",
+    )
     epoch_attempt: int | None = Field(default=None, ge=0, description="Attempt of the epoch that owns the root, when fenced by it.")
+    seconds: GoodputSeconds | None = Field(default=None, description="Every second of the process's life, by cause.")
     time: Timestamp = Field(description="When the process ended.")

@@ -52,6 +52,8 @@ def _type(field: Schema) -> str:
         return " \\| ".join(f"`{choice}`" for choice in field["enum"])
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
+    if "additionalProperties" in field:
+        return f"map to {_type(field['additionalProperties'])}"
     bounds: list[str] = []
     if "minimum" in field:
         bounds.append(f"{'>' if field.get('exclusiveMinimum') else '≥'} {field['minimum']}")

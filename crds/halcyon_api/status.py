@@ -7,14 +7,33 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.goodput import Goodput, GoodputSeconds
+from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
+from halcyon_api.placement import PlacementStatus
 from halcyon_api.progress import CheckpointProgress, Progress, StartupSeconds
 from halcyon_api.spec.mesh import ResolvedMesh
 
 Phase = Literal["Pending", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
 
-ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
+AT_REST: frozenset[Phase] = frozenset({"Suspended", "Succeeded", "Failed"})
+"""Phases in which a run has no pods at work, and nothing happens by itself."""
 
-RestartCause = Literal["preempted", "failed", "podDeleted", "jobSetDeleted", "specChanged", "resumed", "fenced", "unknown"]
+ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed"]
+
+RestartCause = Literal[
+    "preempted",
+    "failed",
+    "hung",
+    "podDeleted",
+    "noRoom",
+    "jobSetDeleted",
+    "specChanged",
+    "resumed",
+    "fenced",
+    "resized",
+    "moved",
+    "unknown",
+]
 """Why a world of processes was followed by another. `preempted` covers evictions, node losses and saved leaves."""
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
@@ -46,11 +65,15 @@ class Restarts(StatusModel):
     total: int = Field(default=0, ge=0, description="Sum over all causes.")
     preempted: int = Field(default=0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge.")
     failed: int = Field(default=0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
+    hung: int = Field(default=0, ge=0, description="No step ended in time. They count like crashes.")
     pod_deleted: int = Field(default=0, ge=0, description="Somebody deleted a pod.")
+    no_room: int = Field(default=0, ge=0, description="Some pods found no node, and the others gave up waiting. Free of charge.")
     job_set_deleted: int = Field(default=0, ge=0, description="The JobSet had vanished and was made again.")
     spec_changed: int = Field(default=0, ge=0, description="The spec was edited.")
     resumed: int = Field(default=0, ge=0, description="Resumed from suspension.")
     fenced: int = Field(default=0, ge=0, description="Another epoch had taken the checkpoint root.")
+    resized: int = Field(default=0, ge=0, description="The run went on with fewer slices, or with more.")
+    moved: int = Field(default=0, ge=0, description="The run was taken off a bad node, or back onto all nodes.")
     unknown: int = Field(default=0, ge=0, description="Seen by the JobSet's count only; the operator was not there.")
 
 
@@ -61,24 +84,6 @@ class RunCheckpoint(CheckpointProgress):
         default="root",
         description="`root`: read in the root by the operator. `trainer`: reported; the root is out of the operator's reach.",
     )
-
-
-class CarriedGoodput(StatusModel):
-    """Sums over the worlds that have left `history`."""
-
-    productive_seconds: float = Field(default=0.0, ge=0, description="Seconds in steps that were not lost.")
-    suspended_seconds: float = Field(default=0.0, ge=0, description="Seconds of suspension.")
-    lost_steps: int = Field(default=0, ge=0, description="Steps that had to be done again.")
-
-
-class Goodput(StatusModel):
-    """How much of the time was training that lasted."""
-
-    ratio: float = Field(ge=0, le=1, description="Productive seconds by wall seconds, from the first start to now or the end.")
-    wall_seconds: float = Field(ge=0, description="Seconds since the run first started, suspension left out.")
-    productive_seconds: float = Field(ge=0, description="Seconds in steps that were not lost.")
-    lost_steps: int = Field(default=0, ge=0, description="Steps that had to be done again.")
-    carried: CarriedGoodput = Field(default_factory=CarriedGoodput, description="What worlds that have left `history` contributed.")
 
 
 class TopologyStatus(StatusModel):
@@ -103,6 +108,11 @@ class HistoryEntry(StatusModel):
     message: Text | None = Field(default=None, description="What the process that ended first said.")
     first_step_at: Timestamp | None = Field(default=None, description="End of its first step.")
     startup_seconds: StartupSeconds | None = Field(default=None, description="Parts of its start.")
+    seconds: GoodputSeconds | None = Field(
+        default=None,
+        description="Its time by cause, from the end of the world before it to its own; all its steps count as productive here.",
+    )
+    unseen_seconds: float = Field(default=0.0, ge=0, description="How much of `other` is time of a process that nobody heard of again.")
 
 
 class TrainingRunStatus(StatusModel):
@@ -135,8 +145,13 @@ class TrainingRunStatus(StatusModel):
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
     progress: Progress | None = Field(default=None, description="How far the run is.")
     checkpoint: RunCheckpoint | None = Field(default=None, description="The newest committed checkpoint.")
+    save_request: SaveRequestStatus | None = Field(
+        default=None, description="The last checkpoint that was asked for by the annotation `halcyon.dev/checkpoint`."
+    )
+    maintenance: MaintenanceStatus | None = Field(default=None, description="What nodes of the run say about their end, while one does.")
     goodput: Goodput | None = Field(default=None, description="How much of the time was training that lasted.")
     topology: TopologyStatus | None = Field(default=None, description="What the present attempt runs on.")
+    placement: PlacementStatus | None = Field(default=None, description="On how many slices the run is, off which nodes, and why.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
         default_factory=list[HistoryEntry], description="The last worlds of processes, oldest first."
     )

@@ -8,12 +8,13 @@ checkpoints must not change while it exists: the API server refuses such an edit
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from halcyon_api.base import ApiModel, Seconds, cel
+from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -59,12 +60,44 @@ def _frozen(path: str) -> dict[str, str]:
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
 _FIXED = " * ".join(_ICI.format(axis) for axis in ("data", "fsdp", "tensor"))
 _HAS_REST = "[self.mesh.ici.data, self.mesh.ici.fsdp, self.mesh.ici.tensor].exists(size, size == -1)"
-_SLICE_DEVICES = "(int(self.accelerator.topology.split('x')[0]) * int(self.accelerator.topology.split('x')[1]))"
+_SIDES = "self.accelerator.topology.split('x')"
+_PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
+_SLICE_DEVICES = (
+    f"(int({_SIDES}[0]) * int({_SIDES}[1]) * ({_SIDES}.size() > 2 ? int({_SIDES}[2]) : 1) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1))"
+)
 _TENSOR = (
     "(self.mesh.ici.tensor > 0 ? self.mesh.ici.tensor : "
     f"{_SLICE_DEVICES} / ((self.mesh.ici.data > 0 ? self.mesh.ici.data : 1) * (self.mesh.ici.fsdp > 0 ? self.mesh.ici.fsdp : 1)))"
 )
 _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
+
+# Without a mesh, the suggested one has no tensor axis if the model is certainly small for its devices (see `halcyon_api.mesh`).
+_LLAMA, _GPT2 = "self.model.llama", "self.model.gpt2"
+_WIDTH = f"(has({_LLAMA}) ? {_LLAMA}.hiddenSize : has({_GPT2}) ? {_GPT2}.hiddenSize : 0)"
+_BLOCK = (
+    f"(has({_LLAMA}) ? {_LLAMA}.hiddenSize * (4 * {_LLAMA}.hiddenSize + 3 * {_LLAMA}.intermediateSize) : has({_GPT2}) ? "
+    f"{_GPT2}.hiddenSize * (4 * {_GPT2}.hiddenSize + 2 * (has({_GPT2}.intermediateSize) ? {_GPT2}.intermediateSize : "
+    f"4 * {_GPT2}.hiddenSize)) : 0)"
+)
+_BLOCKS = f"(has({_LLAMA}) ? {_LLAMA}.layers : has({_GPT2}) ? {_GPT2}.layers : 0)"
+_VOCABULARY = "(has(self.tokenizer.bpe) ? self.tokenizer.bpe.vocabSize : 262144)"
+_UNKNOWN_MEMORY = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.memory_bytes is None)
+_LEAST_MEMORY = min(row.memory_bytes for row in TABLE.values() if row.memory_bytes is not None)
+_NO_TENSOR = (
+    f"(self.accelerator.type in [{_UNKNOWN_MEMORY}] || 16 * ({_BLOCKS} * {_BLOCK} + 2 * {_VOCABULARY} * {_WIDTH}) + "
+    f"8 * {_BLOCK} * {_SLICE_DEVICES} <= {_LEAST_MEMORY // 4 * 3} * {_SLICE_DEVICES})"
+)
+
+
+def _batch_divides(slices: str, microbatches: str = "1") -> str:
+    """The rule that the batch can be dealt out on so many slices, as far as the mesh is known here."""
+    given = f"!{_MESH_FITS} || self.trainer.batchSize % ({slices} * ({_SLICE_DEVICES} / {_TENSOR}) * {microbatches}) == 0"
+    suggested = f"!{_NO_TENSOR} || self.trainer.batchSize % ({slices} * {_SLICE_DEVICES} * {microbatches}) == 0"
+    return f"(has(self.mesh) ? {given} : {suggested})"
+
+
+_ELASTIC_RANGE = "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices"
+_ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
 
 
 class TrainingRunSpec(ApiModel):
@@ -82,7 +115,13 @@ class TrainingRunSpec(ApiModel):
         description="`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end.",
     )
     accelerator: AcceleratorSpec = Field(description="The hardware: so many slices of one topology of one type.")
-    mesh: MeshSpec = Field(default_factory=MeshSpec, description="How the devices are arranged into named axes.")
+    mesh: MeshSpec | None = Field(
+        default=None,
+        description=(
+            "How the devices are arranged into named axes. Default: suggested from the size of the model and the memory of a device, and "
+            "kept for the life of the run; `fsdp` alone wherever that fits."
+        ),
+    )
     model: ModelSpec = Field(description="The architecture: exactly one member.")
     tokenizer: TokenizerSpec = Field(
         default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
@@ -110,23 +149,54 @@ class TrainingRunSpec(ApiModel):
         *(_frozen(f"trainer.{field}") for field in FROZEN_TRAINER_FIELDS),
         *(_frozen(f"checkpoint.{field}") for field in FROZEN_CHECKPOINT_FIELDS),
         cel(
-            _MESH_FITS,
-            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu topology, the chips of a TPU topology), or "
-            "divide them if one of the axes is -1; change mesh.ici or accelerator.topology",
+            f"!has(self.mesh) || {_MESH_FITS}",
+            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
+            "twice those of v7x), or divide them if one of the axes is -1; change mesh.ici or accelerator.topology",
             field_path=".mesh.ici",
         ),
         cel(
-            "self.mesh.dcn.replica == -1 || self.mesh.dcn.replica == self.accelerator.slices",
+            "!has(self.mesh) || self.mesh.dcn.replica == -1 || self.mesh.dcn.replica == self.accelerator.slices",
             "mesh.dcn.replica must be -1 or equal accelerator.slices",
             field_path=".mesh.dcn.replica",
         ),
         cel(
-            f"!{_MESH_FITS} || self.trainer.batchSize % (self.accelerator.slices * ({_SLICE_DEVICES} / {_TENSOR}) * "
-            "self.trainer.microbatches) == 0",
+            _batch_divides("self.accelerator.slices", "self.trainer.microbatches"),
             "trainer.batchSize must be a multiple of the data parallelism (all devices by the tensor axis) times trainer.microbatches",
             field_path=".trainer.batchSize",
         ),
+        cel(
+            "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
+            "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",
+            _ELASTIC_RANGE,
+            field_path=".recovery.elastic",
+        ),
+        cel(
+            "!has(self.recovery.elastic) || !has(self.mesh) || self.mesh.dcn.replica == -1",
+            _ELASTIC_REPLICA,
+            field_path=".mesh.dcn.replica",
+        ),
+        cel(
+            f"!has(self.recovery.elastic) || {_batch_divides('self.recovery.elastic.minSlices')}",
+            "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.minSlices slices",
+            field_path=".recovery.elastic.minSlices",
+        ),
+        cel(
+            f"!has(self.recovery.elastic) || !has(self.recovery.elastic.maxSlices) || {_batch_divides('self.recovery.elastic.maxSlices')}",
+            "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.maxSlices slices",
+            field_path=".recovery.elastic.maxSlices",
+        ),
     )
+
+    @model_validator(mode="after")
+    def _elastic_fits(self) -> Self:
+        elastic = self.recovery.elastic
+        if elastic is None:
+            return self
+        if not elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices):
+            raise ValueError(_ELASTIC_RANGE)
+        if self.mesh is not None and self.mesh.dcn.replica != -1:
+            raise ValueError(_ELASTIC_REPLICA)
+        return self
 
 
 class ObjectMeta(ApiModel):

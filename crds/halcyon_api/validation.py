@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
+from halcyon_api.mesh import least_memory, run_mesh
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -28,11 +30,18 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     """All faults of a run on its own topology, or on another one."""
     topology = topology or spec.accelerator.resolve()
     try:
-        mesh = resolve_mesh(spec.mesh, topology)
+        mesh = run_mesh(spec, topology)
     except InvalidMesh as error:
         field, _, message = str(error).partition(": ")
         return (Problem(field, message),)
-    return (*_batch_problems(spec, mesh), *_length_problems(spec), *_tensor_problems(spec, mesh), *_data_problems(spec))
+    return (
+        *_batch_problems(spec, mesh),
+        *_length_problems(spec),
+        *_tensor_problems(spec, mesh),
+        *_memory_problems(spec, mesh),
+        *_data_problems(spec),
+        *_elastic_problems(spec),
+    )
 
 
 def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
@@ -99,6 +108,39 @@ def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
             )
         )
     return tuple(problems)
+
+
+def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+    """Parameters and optimizer state alone must fit into the memory of a device."""
+    row = spec.accelerator.row
+    least = least_memory(spec) // (mesh.fsdp * mesh.tensor)
+    if row.memory_bytes is None or spec.stage != "train" or least <= row.memory_bytes:
+        return ()
+    return (
+        Problem(
+            "spec.accelerator.topology",
+            f"parameters and optimizer state alone take {least / 1e9:.0f} GB of each device, which has {row.memory_bytes / 1e9:.0f} GB; "
+            "choose a larger topology, or a larger fsdp axis of the mesh",
+        ),
+    )
+
+
+def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The bounds of an elastic run must be numbers of slices that it can be computed on; what lies between is passed over."""
+    elastic = spec.recovery.elastic
+    if elastic is None:
+        return ()
+    usable = ", ".join(map(str, usable_slices(spec))) or "none"
+    bounds = {"minSlices": elastic.min_slices} | ({"maxSlices": elastic.max_slices} if elastic.max_slices is not None else {})
+    return tuple(
+        Problem(
+            f"spec.recovery.elastic.{name}",
+            f"the batch cannot be dealt out evenly to {slices} slices with no more rows a device than on {spec.accelerator.slices}; of the "
+            f"numbers from {elastic.min_slices} to {wanted_slices(spec)} these can be used: {usable}",
+        )
+        for name, slices in bounds.items()
+        if microbatches_on(spec, slices) is None
+    )
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

@@ -1,61 +1,33 @@
-"""``spec.accelerator``: which machines the run asks for, and what each topology consists of.
+"""``spec.accelerator``: the hardware of a run, and the table from type and topology to machines.
 
-The TPU rows are those of Google's machine catalogue for GKE (node label, machine type, chips of a virtual machine). A slice whose chips
-fit one machine has one host; a larger one has four chips a host. A ``cpu`` topology has no hardware to name: it is written
-``HOSTSxDEVICES``, so that the same mesh can be tried on any machine.
+The rows are in `halcyon_api.hardware`. A TPU topology is named as GKE names it. Machines without a torus have a topology
+``HOSTSxDEVICES``: hosts of GPUs, or ``cpu``, which has no hardware to name, so that the same mesh can be tried on any machine.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from halcyon_api.base import ApiModel, ObjectName, Quantity, cel
-
-AcceleratorType = Literal["cpu", "v5e", "v6e"]
-Provisioning = Literal["onDemand", "spot", "reservation", "flexStart"]
+from halcyon_api.hardware import TABLE, Accelerator, Provisioning, suggestion
+from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE
 
 MAX_SLICES = 256
-MAX_CPU_HOSTS = 1024
-MAX_CPU_DEVICES = 64
 
 
-@dataclass(frozen=True)
-class TpuShape:
-    """One topology of a TPU generation on GKE."""
-
-    machine_type: str
-    chips_per_host: int
-    hosts: int
-
-
-@dataclass(frozen=True)
-class TpuGeneration:
-    """One row of the TPU table: the node label's value and the shapes that exist."""
-
-    node_label: str
-    peak_flops_per_second: float
-    """Dense bfloat16 operations of one chip, as Google's system architecture pages state them."""
-    shapes: dict[str, TpuShape]
+def _known(name: str) -> str:
+    if name in TABLE:
+        return name
+    near = suggestion(name)
+    meant = f"did you mean {near}? " if near is not None else ""
+    raise ValueError(f"unknown accelerator '{name[:40]}'; {meant}there are {', '.join(TABLE)}")
 
 
-def _generation(node_label: str, machine: str, peak_flops_per_second: float, topologies: tuple[str, ...]) -> TpuGeneration:
-    shapes: dict[str, TpuShape] = {}
-    for topology in topologies:
-        chips = math.prod(int(side) for side in topology.split("x"))
-        chips_per_host = 1 if chips == 1 else 4
-        shapes[topology] = TpuShape(f"{machine}-{chips_per_host}t", chips_per_host, chips // chips_per_host)
-    return TpuGeneration(node_label, peak_flops_per_second, shapes)
-
-
-TPU_TABLE: dict[str, TpuGeneration] = {
-    "v5e": _generation("tpu-v5-lite-podslice", "ct5lp-hightpu", 197e12, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
-    "v6e": _generation("tpu-v6e-slice", "ct6e-standard", 918e12, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
-}
-"""TPU generations by ``accelerator.type``. One chip is one JAX device in both generations."""
+AcceleratorType = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(TABLE)})]
+"""Name of a row of the hardware table."""
 
 
 @dataclass(frozen=True)
@@ -89,25 +61,58 @@ class HostResources(ApiModel):
     memory: Quantity | None = Field(default=None, description="Memory of one host, such as `4Gi`.")
 
 
-def _topology_rule(name: str, generation: TpuGeneration) -> dict[str, str]:
-    known = list(generation.shapes)
-    quoted = ", ".join(f"'{topology}'" for topology in known)
-    return cel(
-        f"self.type != '{name}' || self.topology in [{quoted}]",
-        f"topology of {name} must be one of {', '.join(known)}",
-        field_path=".topology",
+def _quoted(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+_SIDES = "self.topology.split('x')"
+
+
+def _topology_rule(row: Accelerator) -> dict[str, str]:
+    if row.family == "tpu":
+        exists = f"self.topology in [{_quoted(row.topologies)}]"
+        if row.max_cubes:
+            product = " * ".join(f"int({_SIDES}[{n}])" for n in range(3))
+            rising = "".join(f" && int({_SIDES}[{n}]) <= int({_SIDES}[{n + 1}])" for n in range(2)) if row.rising_sides else ""
+            cubes = f"{_SIDES}.all(side, int(side) % 4 == 0) && {product} <= {row.max_cubes * CHIPS_OF_A_CUBE}{rising}"
+            exists += f" || ({_SIDES}.size() == 3 && {cubes})"
+    else:
+        counts = ", ".join(map(str, row.devices_per_host))
+        has = f"int({_SIDES}[1]) in [{counts}]" if counts else f"int({_SIDES}[1]) <= {row.max_devices_per_host}"
+        exists = f"{_SIDES}.size() == 2 && int({_SIDES}[0]) <= {row.max_hosts} && {has}"
+    return cel(f"self.type != '{row.name}' || {exists}", f"topology of {row.name} {row.topology_sentence}", field_path=".topology")
+
+
+_BOUGHT_KINDS = ("spot", "reservation", "flexStart", "queued")
+_BOUGHT = {kind: tuple(row.name for row in TABLE.values() if kind in row.provisioning) for kind in _BOUGHT_KINDS}
+_FABRICS = tuple(row.name for row in TABLE.values() if row.fabric is not None)
+_COMPUTE_DOMAINS = tuple(row.name for row in TABLE.values() if row.compute_domain)
+_FABRIC = f"network gpuDirect is there for {', '.join(_FABRICS)} only; leave it out for the others"
+_COMPUTE_DOMAIN = f"computeDomain is there for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others"
+_RESERVATION = "set reservation together with provisioning: reservation, and only then"
+
+
+def _not_bought(kind: str) -> str:
+    return (
+        f"provisioning {kind} is there for {', '.join(_BOUGHT[kind])} only; leave it out for the others (nodes of type cpu or nvidia "
+        "are chosen by scheduling.nodeSelector)"
     )
 
 
 class AcceleratorSpec(ApiModel):
     """The hardware of the run: so many slices of one topology of one type."""
 
-    type: AcceleratorType = Field(description="Kind of device: `cpu` (any node, for trying a run out), `v5e` or `v6e` (TPU slices on GKE).")
-    topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")] = Field(
+    type: AcceleratorType = Field(
+        description=(
+            "Kind of device: `cpu` (any node, for trying a run out), a TPU generation or a GPU on GKE, or `nvidia` (any nodes that offer "
+            "nvidia.com/gpu). docs/hardware.md says what each becomes."
+        )
+    )
+    topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = Field(
         default="1x1",
         description=(
-            "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4`. cpu: HOSTSxDEVICES, such as `2x4` for two "
-            "hosts with four JAX devices each."
+            "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES, such as "
+            "`2x8` for two hosts with eight GPUs each; for cpu, `2x4` stands for two hosts with four JAX devices each."
         ),
     )
     slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = Field(
@@ -115,52 +120,63 @@ class AcceleratorSpec(ApiModel):
     )
     provisioning: Provisioning = Field(
         default="onDemand",
-        description="How TPU capacity is bought: `onDemand`, `spot`, `reservation` (with `reservation`) or `flexStart`.",
+        description=(
+            "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or `queued` (flex-start "
+            "with queued provisioning: all nodes at once)."
+        ),
     )
     reservation: ObjectName | None = Field(default=None, description="Name of the reservation, with `provisioning: reservation`.")
+    network: Literal["standard", "gpuDirect"] = Field(
+        default="standard",
+        description=(
+            "How GPUs of several hosts talk: `standard` (the pod's ordinary network, under the restricted security profile) or `gpuDirect` "
+            "(the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a sidecar that runs as "
+            "root; the operator's owner must allow it)."
+        ),
+    )
+    compute_domain: ObjectName | None = Field(
+        default=None,
+        description="gb200: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink reaches between hosts.",
+    )
     host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
 
     cel_rules: ClassVar = (
-        *(_topology_rule(name, generation) for name, generation in TPU_TABLE.items()),
-        cel(
-            f"self.type != 'cpu' || (int(self.topology.split('x')[0]) <= {MAX_CPU_HOSTS} && "
-            f"int(self.topology.split('x')[1]) <= {MAX_CPU_DEVICES})",
-            f"topology of cpu is HOSTSxDEVICES with at most {MAX_CPU_HOSTS} hosts and {MAX_CPU_DEVICES} devices a host",
-            field_path=".topology",
-        ),
+        *(_topology_rule(row) for row in TABLE.values()),
         cel(
             "(self.provisioning == 'reservation') == has(self.reservation)",
-            "set reservation together with provisioning: reservation, and only then",
+            _RESERVATION,
             field_path=".reservation",
         ),
-        cel(
-            "self.type != 'cpu' || self.provisioning == 'onDemand'",
-            "provisioning is bought for TPU types only; leave it out for type cpu",
-            field_path=".provisioning",
+        *(
+            cel(f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]", _not_bought(kind), field_path=".provisioning")
+            for kind, names in _BOUGHT.items()
         ),
+        cel(f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]", _FABRIC, field_path=".network"),
+        cel(f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]", _COMPUTE_DOMAIN, field_path=".computeDomain"),
     )
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
-        if self.type == "cpu":
-            hosts, devices = (int(side) for side in self.topology.split("x"))
-            if hosts > MAX_CPU_HOSTS or devices > MAX_CPU_DEVICES:
-                raise ValueError(
-                    f"topology of cpu is HOSTSxDEVICES with at most {MAX_CPU_HOSTS} hosts and {MAX_CPU_DEVICES} devices a host, "
-                    f"not {self.topology}"
-                )
-            if self.provisioning != "onDemand":
-                raise ValueError("provisioning is bought for TPU types only; leave it out for type cpu")
-        elif self.topology not in TPU_TABLE[self.type].shapes:
-            raise ValueError(f"topology of {self.type} must be one of {', '.join(TPU_TABLE[self.type].shapes)}, not {self.topology}")
+        if self.row.shape(self.topology) is None:
+            raise ValueError(f"topology of {self.type} {self.row.topology_sentence}, not {self.topology}")
         if (self.provisioning == "reservation") != (self.reservation is not None):
-            raise ValueError("set reservation together with provisioning: reservation, and only then")
+            raise ValueError(_RESERVATION)
+        if self.provisioning not in self.row.provisioning:
+            raise ValueError(_not_bought(self.provisioning))
+        if self.network != "standard" and self.row.fabric is None:
+            raise ValueError(_FABRIC)
+        if self.compute_domain is not None and not self.row.compute_domain:
+            raise ValueError(_COMPUTE_DOMAIN)
         return self
+
+    @property
+    def row(self) -> Accelerator:
+        """The row of the hardware table."""
+        return TABLE[self.type]
 
     def resolve(self) -> Topology:
         """Slices, hosts and devices that this section asks for."""
-        if self.type == "cpu":
-            hosts, devices = (int(side) for side in self.topology.split("x"))
-            return Topology(self.slices, hosts, devices)
-        shape = TPU_TABLE[self.type].shapes[self.topology]
-        return Topology(self.slices, shape.hosts, shape.chips_per_host)
+        shape = self.row.shape(self.topology)
+        if shape is None:
+            raise ValueError(f"topology of {self.type} {self.row.topology_sentence}, not {self.topology}")
+        return Topology(self.slices, shape.hosts, shape.devices_per_host)

@@ -34,7 +34,7 @@ class SecretName(ApiModel):
 
 
 class SaveSpec(ApiModel):
-    """When a checkpoint is made. The end of the run and a preemption always make one."""
+    """When a checkpoint is made. The end of the run always makes one, and so does a preemption where there is time for it."""
 
     every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=100, description="Save after every so many steps; 0: not by steps."
@@ -56,6 +56,18 @@ class PermanentSpec(ApiModel):
     every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every so many steps.")
     until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         default=None, description="Up to this step; the next entry counts from there. Default: to the end."
+    )
+
+
+class VerifySpec(ApiModel):
+    """How often a checkpoint is read back after its commit."""
+
+    every_saves: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=10,
+        description=(
+            "Read every so many saves' checkpoint back whole, in the background, and set it aside if a byte of it is wrong; 0: none. "
+            "The newest that passed is kept until a newer one has."
+        ),
     )
 
 
@@ -88,6 +100,7 @@ class CheckpointSpec(ApiModel):
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
+    verify: VerifySpec = Field(default_factory=VerifySpec, description="How often a committed checkpoint is read back.")
     keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="How many of the newest checkpoints to keep, at least 2.")
     permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(
         default=[],

@@ -1,0 +1,32 @@
+"""How the accounts of a run's worlds are read: what of a world's steps lasted is known from where the later ones went on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from halcyon_api.goodput import GoodputSeconds
+from halcyon_api.status import HistoryEntry
+
+
+def divide(entry: HistoryEntry, later: Sequence[HistoryEntry]) -> tuple[GoodputSeconds, int]:
+    """The seconds of a world with the lost ones apart, and how many of its steps were lost, given the worlds after it."""
+    if entry.seconds is None:
+        return GoodputSeconds(), 0
+    resumed = min((after.from_step for after in later if after.from_step is not None), default=None)
+    if entry.from_step is None or entry.to_step is None or resumed is None:
+        return entry.seconds, 0
+    done = entry.to_step - entry.from_step
+    counts = entry.seconds.milliseconds()
+    steps, unseen = counts["productive_step"], min(counts["other"], round(1000 * entry.unseen_seconds))
+    if resumed > entry.to_step:
+        # Unheard, it went on and saved: as fast as before, and the rest of the time it was ending.
+        more = min(unseen, steps * (resumed - entry.to_step) // done) if done > 0 else 0
+        counts["productive_step"] += more
+        counts["other"] -= more
+        return GoodputSeconds.of_milliseconds(counts), 0
+    lost_steps = entry.to_step - max(resumed, entry.from_step)
+    lost = steps * lost_steps // done if done > 0 else 0
+    counts["productive_step"] -= lost
+    counts["other"] -= unseen
+    counts["lost_work"] += lost + unseen
+    return GoodputSeconds.of_milliseconds(counts), max(0, lost_steps)

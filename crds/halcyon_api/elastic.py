@@ -1,0 +1,72 @@
+"""On how many slices a run may be computed, and how the same numbers come out of each of them.
+
+The batch of a step is the same on any number of slices: its rows are only dealt out otherwise, and the loss is a sum over all of them
+divided once. What changes with the number of slices is how many rows a device holds at a time, and with it the memory that a step takes.
+So the batch is cut into as many microbatches as it takes to keep that number at most what it is on `accelerator.slices`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from halcyon_api.mesh import run_mesh
+from halcyon_api.spec.accelerator import Topology
+from halcyon_api.spec.mesh import InvalidMesh
+from halcyon_api.training_run import TrainingRunSpec
+
+MAX_MICROBATCHES = 65_536
+
+
+def wanted_slices(spec: TrainingRunSpec) -> int:
+    """Slices that the run would have if there were room for them."""
+    elastic = spec.recovery.elastic
+    return spec.accelerator.slices if elastic is None or elastic.max_slices is None else elastic.max_slices
+
+
+def usable_slices(spec: TrainingRunSpec) -> tuple[int, ...]:
+    """The numbers of slices that the run may be computed on, rising. A rigid run has one."""
+    elastic = spec.recovery.elastic
+    if elastic is None:
+        return (spec.accelerator.slices,)
+    allowed = range(elastic.min_slices, wanted_slices(spec) + 1)
+    return tuple(slices for slices in allowed if microbatches_on(spec, slices) is not None)
+
+
+def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
+    """Parts in which a step's batch is computed on a number of slices; None where the batch cannot be dealt out evenly.
+
+    As few as keep the rows that a device holds at a time at most what they are on `accelerator.slices`.
+    """
+    topology = spec.accelerator.resolve()
+    try:
+        shards = slices * run_mesh(spec, topology).data_parallelism // topology.slices
+    except InvalidMesh:
+        return None
+    sizes = [spec.trainer.batch_size, *(stage.batch_size for stage in spec.trainer.stages if stage.batch_size)]
+    if any(size % shards for size in sizes):
+        return None
+    fewest = -(-spec.trainer.microbatches * topology.slices // slices)
+    rows = math.gcd(*(size // shards for size in sizes))
+    low = [divisor for divisor in range(1, math.isqrt(rows) + 1) if rows % divisor == 0]
+    divisors = sorted({*low, *(rows // divisor for divisor in low)})
+    return next((parts for parts in divisors if fewest <= parts <= MAX_MICROBATCHES), None)
+
+
+def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
+    """The spec of the same run on another number of slices, which must be one of `usable_slices`. It is rigid: an attempt has one size."""
+    microbatches = microbatches_on(spec, slices)
+    if slices == spec.accelerator.slices or microbatches is None:
+        return spec
+    return spec.model_copy(
+        update={
+            "accelerator": spec.accelerator.model_copy(update={"slices": slices}),
+            "trainer": spec.trainer.model_copy(update={"microbatches": microbatches}),
+            "recovery": spec.recovery.model_copy(update={"elastic": None}),
+        }
+    )
+
+
+def topology_on(spec: TrainingRunSpec, slices: int) -> Topology:
+    """Slices, hosts and devices of the run on a number of slices."""
+    own = spec.accelerator.resolve()
+    return Topology(slices, own.hosts_per_slice, own.devices_per_host)

@@ -1,0 +1,41 @@
+"""All hardware that a run can ask for: one table, read by the schema, its rules, the operator, the trainer and docs/hardware.md."""
+
+from __future__ import annotations
+
+import difflib
+
+from halcyon_api.hardware.gpu import GPUS
+from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, Provisioning, Shape, Sidecar
+from halcyon_api.hardware.tpu import TPUS
+
+__all__ = ["PROVISIONING_LABELS", "TABLE", "Accelerator", "Fabric", "HostPath", "Provisioning", "Shape", "Sidecar", "suggestion"]
+
+CPU = Accelerator(
+    "cpu",
+    "any node",
+    "cpu",
+    "there is no hardware to name: hosts with virtual JAX devices, so that any mesh can be tried anywhere",
+    "2026-11-20",
+    max_hosts=1024,
+    max_devices_per_host=64,
+    tried=True,
+)
+
+TABLE: dict[str, Accelerator] = {row.name: row for row in (CPU, *TPUS, *GPUS)}
+"""The rows by ``accelerator.type``."""
+
+PROVISIONING_LABELS: dict[Provisioning, str] = {
+    "spot": "cloud.google.com/gke-spot",
+    "flexStart": "cloud.google.com/gke-flex-start",
+    "queued": "cloud.google.com/gke-queued",
+}
+"""Label, and taint, with the value ``true`` of nodes that are bought in a certain way."""
+
+
+def suggestion(name: str) -> str | None:
+    """The type that somebody may have meant by an unknown name; None if nothing is near."""
+    wanted = name.strip().lower().replace("_", "-").removeprefix("tpu-").removeprefix("nvidia-")
+    names = {alias.removeprefix("tpu-").removeprefix("nvidia-"): row.name for row in TABLE.values() for alias in (*row.aliases, row.name)}
+    if near := difflib.get_close_matches(wanted, names, n=1, cutoff=0.6):
+        return names[near[0]]
+    return next((names[known] for known in sorted(names, key=len, reverse=True) if len(known) > 1 and wanted.startswith(known)), None)

@@ -1,0 +1,137 @@
+"""NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``.
+
+A topology is ``HOSTSxGPUS``; one process drives all GPUs of a host. Memory and peak performance are those of NVIDIA's data sheets (dense
+bfloat16, without sparsity).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon_api.hardware.fabrics import LIBRARIES, TCPX, TCPXO, rdma
+from halcyon_api.hardware.kinds import Accelerator
+
+RESOURCE = "nvidia.com/gpu"
+_SOURCE = "xpk 1.13.1, table of systems; GKE's guides to GPU machines; NVIDIA's data sheets"
+_AS_OF = "2026-11-20"
+_GB = 10**9
+_EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
+_MAX_HOSTS = 1024
+_MAX_NVLINK_HOSTS = 18
+
+
+def _gpu(name: str, title: str, label: str, counts: tuple[int, ...], **facts: Any) -> Accelerator:
+    taints = facts.pop("tolerated_taints", ())
+    return Accelerator(
+        name,
+        title,
+        "gpu",
+        _SOURCE,
+        _AS_OF,
+        node_labels={"cloud.google.com/gke-accelerator": label},
+        tolerated_taints=((RESOURCE, ""), ("user-workload", "true"), *taints),
+        resource=RESOURCE,
+        devices_per_host=counts,
+        max_hosts=facts.pop("max_hosts", _MAX_HOSTS),
+        provisioning=facts.pop("provisioning", _EVERY_KIND),
+        environment={"LD_LIBRARY_PATH": LIBRARIES},
+        memory_backed_shm=True,
+        **facts,
+    )
+
+
+GPUS = (
+    Accelerator(
+        "nvidia",
+        "any NVIDIA GPU",
+        "gpu",
+        "NVIDIA's device plugin for Kubernetes: resource and taint names",
+        _AS_OF,
+        tolerated_taints=((RESOURCE, ""),),
+        resource=RESOURCE,
+        max_devices_per_host=16,
+        max_hosts=_MAX_HOSTS,
+        memory_backed_shm=True,
+        aliases=("gpu", "cuda", "a100-80gb", "a10g", "gb300", "t4", "v100"),
+    ),
+    _gpu(
+        "l4",
+        "NVIDIA L4",
+        "nvidia-l4",
+        (1, 2, 4, 8),
+        machine_types={1: "g2-standard-12", 2: "g2-standard-24", 4: "g2-standard-48", 8: "g2-standard-96"},
+        memory_bytes=24 * _GB,
+        peak_flops_per_second=121e12,
+        aliases=("nvidia-l4", "g2-standard"),
+    ),
+    _gpu(
+        "a100",
+        "NVIDIA A100 40 GB",
+        "nvidia-tesla-a100",
+        (1, 2, 4, 8),
+        machine="a2-highgpu-{chips}g",
+        memory_bytes=40 * _GB,
+        peak_flops_per_second=312e12,
+        aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
+    ),
+    _gpu(
+        "h100",
+        "NVIDIA H100",
+        "nvidia-h100-80gb",
+        (8,),
+        machine="a3-highgpu-8g",
+        memory_bytes=80 * _GB,
+        peak_flops_per_second=989e12,
+        fabric=TCPX,
+        aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g"),
+    ),
+    _gpu(
+        "h100-mega",
+        "NVIDIA H100 mega",
+        "nvidia-h100-mega-80gb",
+        (8,),
+        machine="a3-megagpu-8g",
+        memory_bytes=80 * _GB,
+        peak_flops_per_second=989e12,
+        fabric=TCPXO,
+        aliases=("nvidia-h100-mega-80gb", "h100-mega-80gb", "a3-megagpu-8g"),
+    ),
+    _gpu(
+        "h200",
+        "NVIDIA H200",
+        "nvidia-h200-141gb",
+        (8,),
+        machine="a3-ultragpu-8g",
+        memory_bytes=141 * _GB,
+        peak_flops_per_second=989e12,
+        fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a3u.txtpb"}),
+        aliases=("nvidia-h200-141gb", "h200-141gb", "a3-ultragpu-8g"),
+    ),
+    _gpu(
+        "b200",
+        "NVIDIA B200",
+        "nvidia-b200",
+        (8,),
+        machine="a4-highgpu-8g",
+        memory_bytes=180 * _GB,
+        peak_flops_per_second=2250e12,
+        fabric=rdma(8, {"NCCL_TUNER_CONFIG_PATH": "/usr/local/gib/configs/tuner_config_a4.txtpb"}),
+        aliases=("nvidia-b200", "a4-highgpu-8g"),
+    ),
+    _gpu(
+        "gb200",
+        "NVIDIA GB200",
+        "nvidia-gb200",
+        (4,),
+        machine="a4x-highgpu-4g",
+        max_hosts=_MAX_NVLINK_HOSTS,
+        memory_bytes=186 * _GB,
+        peak_flops_per_second=2500e12,
+        provisioning=("onDemand", "spot", "reservation"),
+        tolerated_taints=(("kubernetes.io/arch", "arm64"),),
+        pool_is_slice=True,
+        fabric=rdma(4, {"NCCL_NVLS_ENABLE": "0", "NCCL_PXN_C2C": "1"}),
+        compute_domain=True,
+        aliases=("nvidia-gb200", "a4x-highgpu-4g"),
+    ),
+)

@@ -1,0 +1,169 @@
+"""What a row of the hardware table says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Family = Literal["cpu", "tpu", "gpu"]
+Provisioning = Literal["onDemand", "spot", "reservation", "flexStart", "queued"]
+
+GIB = 2**30
+CHIPS_OF_A_CUBE = 64
+"""Large slices of the generations with a three-dimensional torus are made of cubes of 4x4x4 chips."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One topology of one accelerator: so many alike hosts."""
+
+    hosts: int
+    chips_per_host: int
+    devices_per_host: int
+    machine_type: str = ""
+    """Machine type on GKE; empty: any."""
+
+
+@dataclass(frozen=True)
+class HostPath:
+    """A directory of the node that a container sees."""
+
+    name: str
+    path: str
+    mount_path: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A container that moves the trainer's data. It runs as root, with these capabilities only, and is not privileged."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    devices: tuple[str, ...]
+    """Device files of the node, handed in by GKE's device injector."""
+    host_paths: tuple[HostPath, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What a pod needs beyond an ordinary network to use the fast one of its machine."""
+
+    name: str
+    interfaces: tuple[tuple[str, str], ...]
+    """Network interfaces of the pod and the GKE networks that they belong to, after ``eth0`` in ``default``."""
+    environment: dict[str, str]
+    host_paths: tuple[HostPath, ...]
+    source: str
+    socket_directory: str = ""
+    """Directory that trainer and sidecar share for their sockets; empty: none."""
+    sidecar: Sidecar | None = None
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One row of the table."""
+
+    name: str
+    """Value of ``accelerator.type``."""
+    title: str
+    family: Family
+    source: str
+    """Where the row's facts are from, in words."""
+    as_of: str
+    """When they were read."""
+    provisioning: tuple[Provisioning, ...] = ("onDemand",)
+    node_labels: dict[str, str] = field(default_factory=dict[str, str])
+    tolerated_taints: tuple[tuple[str, str], ...] = ()
+    """Keys and values of taints with effect NoSchedule; an empty value stands for any."""
+    resource: str = ""
+    """Name of the extended resource of one chip; empty: none."""
+    machine: str = ""
+    """Machine type, with ``{chips}`` for the chips of a host."""
+    machine_types: dict[int, str] = field(default_factory=dict[int, str])
+    """Machine types by chips of a host, where the name follows no pattern."""
+    memory_bytes: int | None = None
+    """Memory of one JAX device; None: not known."""
+    peak_flops_per_second: float | None = None
+    """Dense bfloat16 operations of one JAX device; None: not known."""
+    devices_per_chip: int = 1
+    """JAX devices of one chip (of what the resource counts)."""
+    topologies: tuple[str, ...] = ()
+    """TPU: the topologies that have a name of their own."""
+    max_cubes: int = 0
+    """TPU: AxBxC with sides that are multiples of 4 exists up to so many cubes; 0: not at all."""
+    rising_sides: bool = False
+    """TPU: the sides of AxBxC must not fall."""
+    process_addresses: bool = False
+    """TPU: libtpu reads ``TPU_PROCESS_ADDRESSES`` in place of ``TPU_WORKER_HOSTNAMES``."""
+    devices_per_host: tuple[int, ...] = ()
+    """cpu and GPU: how many devices a host may have, for a topology HOSTSxDEVICES; empty: see `max_devices_per_host`."""
+    max_devices_per_host: int = 0
+    max_hosts: int = 0
+    """cpu and GPU: hosts of a slice."""
+    pool_is_slice: bool = False
+    """The hosts of a slice are one node pool, and no other slice of the run may be in it."""
+    fabric: Fabric | None = None
+    compute_domain: bool = False
+    """NVLink between hosts needs a claim on a ComputeDomain."""
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    memory_backed_shm: bool = False
+    """Devices of a host talk through /dev/shm, for which a container's own 64 MiB are too small."""
+    aliases: tuple[str, ...] = ()
+    """Other names that people use, for the suggestion when a name is unknown."""
+    tried: bool = False
+    """Whether Halcyon has run on it."""
+
+    def shape(self, topology: str) -> Shape | None:
+        """The hosts of a topology; None where there is no such topology."""
+        try:
+            sides = tuple(int(side) for side in topology.split("x"))
+        except ValueError:
+            return None
+        if self.family == "tpu":
+            return self._slice(topology, sides)
+        if len(sides) != 2 or not 1 <= sides[0] <= self.max_hosts or not self._has(sides[1]):
+            return None
+        return Shape(sides[0], sides[1], sides[1], self.machine_types.get(sides[1]) or self.machine.format(chips=sides[1]))
+
+    @property
+    def largest_host(self) -> int:
+        """JAX devices of the largest host."""
+        if self.family == "tpu":
+            return 4 * self.devices_per_chip
+        return max(self.devices_per_host, default=self.max_devices_per_host)
+
+    @property
+    def topology_sentence(self) -> str:
+        """What may stand in ``accelerator.topology``, to come after "topology of NAME "."""
+        if self.family == "tpu":
+            cubes = f" or AxBxC with sides that are multiples of 4{', do not fall' if self.rising_sides else ''} and make at most "
+            return f"must be one of {', '.join(self.topologies)}" + (f"{cubes}{self.max_cubes} cubes of 4x4x4" if self.max_cubes else "")
+        if self.devices_per_host:
+            counts = " or ".join(map(str, self.devices_per_host))
+            return f"is HOSTSxDEVICES with at most {self.max_hosts} hosts and {counts} devices a host"
+        return f"is HOSTSxDEVICES with at most {self.max_hosts} hosts and {self.max_devices_per_host} devices a host"
+
+    def _slice(self, topology: str, sides: tuple[int, ...]) -> Shape | None:
+        if topology not in self.topologies and not self._made_of_cubes(sides):
+            return None
+        chips = math.prod(sides)
+        chips_per_host = 1 if chips == 1 else 4
+        return Shape(
+            chips // chips_per_host, chips_per_host, chips_per_host * self.devices_per_chip, self.machine.format(chips=chips_per_host)
+        )
+
+    def _made_of_cubes(self, sides: tuple[int, ...]) -> bool:
+        return (
+            len(sides) == 3
+            and all(side >= 4 and side % 4 == 0 for side in sides)
+            and math.prod(sides) <= self.max_cubes * CHIPS_OF_A_CUBE
+            and (not self.rising_sides or sides == tuple(sorted(sides)))
+        )
+
+    def _has(self, devices: int) -> bool:
+        return devices in self.devices_per_host if self.devices_per_host else 1 <= devices <= self.max_devices_per_host

@@ -1,0 +1,101 @@
+"""TPU slices on GKE.
+
+Labels, machine types and topologies are those of xpk's table of systems, version 1.13.1, which Google keeps for its own job launcher;
+memory and peak performance of a chip, and which chip shows itself to JAX as two devices, are from Google's system architecture pages.
+Slices of one host with eight chips (``ct5lp-hightpu-8t``, ``ct6e-standard-8t``) bear the label of the two-host slice ``2x4`` and are not
+in the table: where both exist in a cluster, `scheduling.nodeSelector` must keep them apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon_api.hardware.kinds import GIB, Accelerator
+
+RESOURCE = "google.com/tpu"
+_SOURCE = "xpk 1.13.1, table of systems; Google Cloud TPU system architecture"
+_AS_OF = "2026-11-20"
+_FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_TORUS = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
+_EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
+
+
+def _tpu(name: str, title: str, label: str, **facts: Any) -> Accelerator:
+    return Accelerator(
+        name,
+        title,
+        "tpu",
+        _SOURCE,
+        _AS_OF,
+        node_labels={"cloud.google.com/gke-tpu-accelerator": label},
+        tolerated_taints=((RESOURCE, ""),),
+        resource=RESOURCE,
+        pool_is_slice=True,
+        **facts,
+    )
+
+
+TPUS = (
+    _tpu(
+        "v4",
+        "TPU v4",
+        "tpu-v4-podslice",
+        machine="ct4p-hightpu-{chips}t",
+        topologies=_TORUS,
+        max_cubes=64,
+        memory_bytes=32 * GIB,
+        peak_flops_per_second=275e12,
+        provisioning=("onDemand", "spot", "reservation"),
+        aliases=("tpu-v4-podslice", "v4p", "tpuv4"),
+    ),
+    _tpu(
+        "v5e",
+        "TPU v5e",
+        "tpu-v5-lite-podslice",
+        machine="ct5lp-hightpu-{chips}t",
+        topologies=("1x1", *_FLAT),
+        memory_bytes=16 * GIB,
+        peak_flops_per_second=197e12,
+        provisioning=_EVERY_KIND,
+        aliases=("tpu-v5-lite-podslice", "tpu-v5-lite-device", "v5litepod", "v5lite", "v5lp"),
+    ),
+    _tpu(
+        "v5p",
+        "TPU v5p",
+        "tpu-v5p-slice",
+        machine="ct5p-hightpu-{chips}t",
+        topologies=_TORUS,
+        max_cubes=140,
+        rising_sides=True,
+        memory_bytes=95 * GIB,
+        peak_flops_per_second=459e12,
+        provisioning=_EVERY_KIND,
+        aliases=("tpu-v5p-slice",),
+    ),
+    _tpu(
+        "v6e",
+        "TPU v6e (Trillium)",
+        "tpu-v6e-slice",
+        machine="ct6e-standard-{chips}t",
+        topologies=("1x1", *_FLAT),
+        memory_bytes=32 * GIB,
+        peak_flops_per_second=918e12,
+        provisioning=_EVERY_KIND,
+        aliases=("tpu-v6e-slice", "trillium", "v6"),
+    ),
+    _tpu(
+        "v7x",
+        "TPU7x (Ironwood)",
+        "tpu7x",
+        machine="tpu7x-standard-{chips}t",
+        topologies=("1x1x1", *_TORUS),
+        max_cubes=144,
+        rising_sides=True,
+        devices_per_chip=2,
+        memory_bytes=96 * GIB,
+        peak_flops_per_second=2307e12 / 2,
+        process_addresses=True,
+        provisioning=("onDemand", "spot", "reservation"),
+        aliases=("tpu7x", "tpu7", "ironwood", "v7"),
+    ),
+)

@@ -1,0 +1,202 @@
+"""Renders ``docs/hardware.md`` from the hardware table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from halcyon_api.hardware import PROVISIONING_LABELS, TABLE, Accelerator, Fabric
+
+_HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
+# Hardware
+
+`spec.accelerator` names one row of a table; everything else follows from it: node labels, tolerations, resources, hosts and processes, the
+network, the environment of libtpu and NCCL. An unknown name is refused, with the names there are, and `halcyon validate` says which one may
+have been meant.
+
+**Tried on hardware: {tried} only.** All other rows are written from documentation and from other projects' manifests, named below with
+their date; the objects made for each are read and kept as `tests/operator/golden/*.yaml`, and the real API server takes the documents, but
+no TPU and no cloud GPU has run Halcyon yet. Expect to have to mend a detail, and please tell which.
+"""
+
+_TPU_TEXT = """
+A slice is a node pool. The pods ask for its label and topology, and JobSet's exclusive placement keeps the hosts of a slice in one node
+pool and other slices of the run out of it. Not in the table: hosts with eight chips (`ct5lp-hightpu-8t`, `ct6e-standard-8t`), sub-slices
+and super-slices. Slices of v7x with several hosts need a node pool made with a workload placement policy.
+
+Most in doubt until somebody tries: that the pods are not privileged, unlike those in many examples; and that on v7x one process drives all
+four chips of a host (eight JAX devices), where xpk starts two containers.
+
+Several slices (`slices`) are joined over the data-centre network. GKE joins only slices of several hosts. Each pod gets
+`MEGASCALE_NUM_SLICES`, `MEGASCALE_SLICE_ID`, `MEGASCALE_COORDINATOR_ADDRESS`, `MEGASCALE_PORT`, `TPU_WORKER_ID` and
+`TPU_WORKER_HOSTNAMES` (v7x: `TPU_PROCESS_ADDRESSES` and `TPU_PROCESS_PORT`), written out by the operator rather than left to webhooks, so
+that a replaced pod cannot see those of an older world.
+
+| port | of | for |
+|---|---|---|
+| 8476 | process 0 | JAX's coordination service |
+| 8080 | first host of slice 0 | transfers between TPU slices |
+| 8471 | every TPU host | the TPU runtimes of a slice |
+| 9400 (`telemetry.port`) | every process | metrics, progress, health |
+"""
+
+_GPU_TEXT = """
+A topology is `HOSTSxGPUS`. The pods ask for a label and so many GPUs; the machine types are what that comes to. There is one process a
+host, which drives all its GPUs. All pods get a memory-backed `/dev/shm`, those on GKE `LD_LIBRARY_PATH=/usr/local/nvidia/lib64`. The
+trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200, for arm64); one that is not is told from the platform that JAX
+sees, before the run begins.
+
+GPUs outside of the table, and all outside of GKE: `type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to choose the
+nodes; on them the share of the peak (MFU) is not known.
+
+```yaml
+accelerator: {type: nvidia, topology: 2x8}
+scheduling:
+  nodeSelector: {nvidia.com/gpu.product: NVIDIA-A100-SXM4-80GB}
+  tolerations: [{key: dedicated, value: training, effect: NoSchedule}]
+```
+
+A slice of gb200 lies in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts make a `ComputeDomain` in the namespace and
+name its ResourceClaimTemplate in `accelerator.computeDomain`. GB300, which is bare metal with a driver of its own, is not in the table.
+"""
+
+_FABRIC_TEXT = """
+## The fast network of GPUs
+
+By default GPUs of several hosts talk over the pod's ordinary network (`network: standard`), under the restricted Pod Security Standard.
+`network: gpuDirect` asks for the fabric of the machine, which needs more than that standard allows. It takes two consents: the run's, and
+the owner's of the operator (`gpuDirect.allowed` in the chart; else the run is `Stalled` and says so); and the namespace must admit such
+pods. The cluster needs multi-networking with networks of the names below, Google's NCCL plugin installer, and for TCPX and TCPXO its device
+injector. No container is privileged, and the trainer's has no more rights than otherwise.
+
+Most in doubt until somebody tries: whether the sidecar's sockets and `/dev/aperture_devices` are open to the trainer, which is not root;
+whether it may lock as much memory as RDMA wants; and whether Google's NCCL plugins get on with the NCCL that comes with JAX.
+
+| type | fabric | interfaces (besides `eth0` in `default`) | directories of the node | sidecar, as root |
+|---|---|---|---|---|
+"""
+
+_PROVISIONING_TEXT = """
+## How capacity is bought
+
+On GKE, `provisioning` says it; each kind selects, and tolerates a taint of, the nodes' label. Elsewhere nodes are chosen by
+`scheduling.nodeSelector`.
+
+| `provisioning` | label and taint | types |
+|---|---|---|
+"""
+
+_PROVISIONING_NOTES = """
+Pods of spot machines have 15 seconds from the notice to their end, whatever `recovery.gracePeriodSeconds` says. Flex-start nodes live at
+most seven days; without queued provisioning, flex-start TPUs are slices of one host. `queued` asks for all nodes at once by a
+ProvisioningRequest, which Kueue makes.
+"""
+
+_MESH_TEXT = """
+## The mesh that is suggested
+
+Without `spec.mesh`, a run gets this one. With P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a
+device, w bytes of a stored parameter and c of one in a matrix product:
+
+- `tensor` is the smallest power of two t, inside a host and dividing key-value heads (GPT-2: heads), the width of the MLP and 64, for which
+
+      P * 4w / D  +  B * (w + c) / t  <=  3/4 M
+
+  The first term is a device's share of parameters, gradients and the two moments of AdamW, the second is one block gathered to compute
+  with and its gradients, and a quarter of the memory is left to activations. Where no t fits it is the largest one; it is 1 where the
+  first term alone is too much (a run whose parameters and moments cannot fit is refused), and where M is not known (`cpu`, `nvidia`).
+- `fsdp` is the greatest common divisor of D / t and the width of the model, which it splits.
+- `data` is the rest.
+
+So a model that is small for its devices is sharded over all of them. A tokenizer file is taken to have 131,072 tokens. The mesh is written
+to `status.topology.mesh` with the first attempt, and kept for as long as the slice has as many devices, whatever a later version would
+suggest; a `mesh` in the document stands above it.
+"""
+
+
+def render() -> str:
+    """The text of the page."""
+    tried = ", ".join(f"`{row.name}`" for row in TABLE.values() if row.tried)
+    rows = TABLE.values()
+    parts = [
+        _HEADER.format(tried=tried),
+        "## Any node\n\n`cpu` has no hardware to name: a topology is `HOSTSxDEVICES`, each host with so many virtual JAX devices. Choose\n"
+        "the nodes, if need be, by `scheduling.nodeSelector`.\n",
+        "## TPU slices on GKE\n",
+        _table(
+            ("type", "`gke-tpu-accelerator`", "machine", "JAX devices a chip", "memory a device", "peak a device", "topologies", "tried"),
+            (_tpu(row) for row in rows if row.family == "tpu"),
+        ),
+        _TPU_TEXT.strip() + "\n",
+        "## GPUs\n",
+        _table(
+            ("type", "`gke-accelerator`", "machine", "GPUs a host", "hosts", "memory a device", "peak a device", "tried"),
+            (_gpu(row) for row in rows if row.family == "gpu"),
+        ),
+        _GPU_TEXT.strip() + "\n",
+        (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip() + "\n",
+        (_PROVISIONING_TEXT + "\n".join(_provisioning())).strip() + "\n",
+        _PROVISIONING_NOTES.strip() + "\n",
+        _MESH_TEXT.strip() + "\n",
+        "## Sources\n",
+        _table(("types", "from", "read"), _sources()),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _tpu(row: Accelerator) -> tuple[str, ...]:
+    cubes = f"; AxBxC in multiples of 4{', rising' if row.rising_sides else ''}, up to {row.max_cubes} cubes" if row.max_cubes else ""
+    label = next(iter(row.node_labels.values()))
+    hosts = {shape.chips_per_host for name in row.topologies if (shape := row.shape(name)) is not None}
+    machine = " or ".join(f"`{row.machine.format(chips=chips)}`" for chips in sorted(hosts))
+    topologies = ", ".join(row.topologies) + cubes
+    return (f"`{row.name}`", f"`{label}`", machine, str(row.devices_per_chip), _memory(row), _peak(row), topologies, _tried(row))
+
+
+def _gpu(row: Accelerator) -> tuple[str, ...]:
+    label = f"`{next(iter(row.node_labels.values()))}`" if row.node_labels else "any node"
+    counts = ", ".join(map(str, row.devices_per_host)) or f"1 to {row.max_devices_per_host}"
+    machines = ", ".join(f"`{row.machine_types.get(count) or row.machine.format(chips=count)}`" for count in row.devices_per_host)
+    return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", _memory(row), _peak(row), _tried(row))
+
+
+def _fabric(name: str, fabric: Fabric) -> str:
+    interfaces = f"{fabric.interfaces[0][0]} to {fabric.interfaces[-1][0]} in {fabric.interfaces[0][1]} to {fabric.interfaces[-1][1]}"
+    paths = {path.path: path.read_only for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar else ()))}
+    directories = ", ".join(f"`{path}`{'' if read_only else ' (writable)'}" for path, read_only in paths.items())
+    sidecar = f"`{fabric.sidecar.image}`, {', '.join(fabric.sidecar.capabilities)}" if fabric.sidecar is not None else "none"
+    return f"| `{name}` | {fabric.name} | {interfaces} | {directories} | {sidecar} |"
+
+
+def _provisioning() -> Iterable[str]:
+    for kind in ("onDemand", "spot", "reservation", "flexStart", "queued"):
+        types = ", ".join(f"`{row.name}`" for row in TABLE.values() if kind in row.provisioning)
+        label = f'`{PROVISIONING_LABELS[kind]}: "true"`' if kind in PROVISIONING_LABELS else "none"
+        label = "`cloud.google.com/reservation-name: RESERVATION` (no taint)" if kind == "reservation" else label
+        yield f"| `{kind}` | {label} | {'all' if kind == 'onDemand' else types} |"
+
+
+def _sources() -> Iterable[tuple[str, ...]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in TABLE.values():
+        found.setdefault((row.source, row.as_of), []).append(f"`{row.name}`")
+        if row.fabric is not None:
+            source, _, read = row.fabric.source.partition(", read ")
+            found.setdefault((source, read), []).append(f"network of `{row.name}`")
+    return ((", ".join(names), source, as_of) for (source, as_of), names in found.items())
+
+
+def _memory(row: Accelerator) -> str:
+    return "not known" if row.memory_bytes is None else f"{row.memory_bytes / 1e9:.0f} GB"
+
+
+def _peak(row: Accelerator) -> str:
+    return "not known" if row.peak_flops_per_second is None else f"{row.peak_flops_per_second / 1e12:.0f} TFLOP/s"
+
+
+def _tried(row: Accelerator) -> str:
+    return "yes" if row.tried else "**never**"
