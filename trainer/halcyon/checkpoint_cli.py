@@ -34,13 +34,20 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 
 
 @app.command("list")
-def list_(place: Place, endpoint: Endpoint = None, region: Region = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def list_(
+    place: Place,
+    limit: Annotated[int, typer.Option(min=1, help="Most committed checkpoints on a page, the newest first.")] = 100,
+    before: Annotated[int | None, typer.Option(min=0, help="Only what is of an earlier step: the next page.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
     """List what lies in a root: what can be restored, and what cannot, and why."""
     from halcyon.checkpoint.inspection import list_checkpoints
     from halcyon.checkpoint.show import listing_view
 
     with _root_told():
-        listing = list_checkpoints(_spec(place, endpoint, region))
+        listing = list_checkpoints(_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
         if as_json:
             document = {
                 "head": listing.head.document() if listing.head else None,

@@ -15,8 +15,9 @@ from pathlib import Path
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.environment import InvalidEnvironment, parse_environment
+from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.training_run import InvalidRun, TrainingRun, load_run
 from halcyon_api.validation import find_problems
 
@@ -35,11 +36,15 @@ class Context:
     process_count: int
     resume_step: int
     termination_log: Path | None
+    grace_seconds: float | None = None
+    """From a notice of preemption to the end of the process; None: nobody ends it."""
+    save_token: str = ""
+    """Whoever asks for a checkpoint over HTTP must know it; empty: nobody can."""
 
     @property
     def mesh(self) -> ResolvedMesh:
         """Mesh axes and sizes on this topology."""
-        return resolve_mesh(self.run.spec.mesh, self.topology)
+        return run_mesh(self.run.spec, self.topology)
 
     @property
     def in_pod(self) -> bool:
@@ -77,6 +82,8 @@ def resolve_context(document: Path, environ: Mapping[str, str], *, checkpoint_ro
             resume_step=0,
             termination_log=None,
         )
+    # The operator's word on the mesh counts where the document has none: another version might suggest another one.
+    run = run.model_copy(update={"spec": pinned(run.spec, pod.mesh)})
     return Context(
         run=run,
         owner=Owner(namespace=pod.namespace, name=run.metadata.name, uid=pod.run_uid),
@@ -87,6 +94,8 @@ def resolve_context(document: Path, environ: Mapping[str, str], *, checkpoint_ro
         process_count=pod.process_count,
         resume_step=pod.resume_step,
         termination_log=Path(pod.termination_log),
+        grace_seconds=pod.grace_seconds,
+        save_token=pod.save_token,
     )
 
 
@@ -118,6 +127,12 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
         BadConfiguration: The mesh cannot be laid over them.
     """
     wanted = context.run.spec.accelerator.type
+    family = context.run.spec.accelerator.row.family
+    if context.in_pod and family != "cpu" and platform != family:
+        raise BadConfiguration(
+            f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an image that is built for "
+            f"it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
+        )
     if context.in_pod or wanted == "cpu":
         if device_count != context.topology.devices:
             raise BadConfiguration(
@@ -128,7 +143,7 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
         return context
     topology = Topology(1, 1, device_count)
     try:
-        resolve_mesh(context.run.spec.mesh, topology)
+        run_mesh(context.run.spec, topology)
     except InvalidMesh as error:
         raise BadConfiguration(f"{error} (on this machine's {device_count} {platform} devices)") from None
     return replace(context, topology=topology)

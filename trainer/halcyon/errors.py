@@ -52,6 +52,13 @@ class RunChanged(TrainerExit):
     cause = "runChanged"
 
 
+class Diverged(TrainerExit):
+    """The numbers of a step say that the run is lost, and its policy is to stop."""
+
+    exit_code = ExitCode.DIVERGED
+    cause = "diverged"
+
+
 class RootTaken(TrainerExit):
     """The checkpoint root belongs to another run."""
 

@@ -1,13 +1,14 @@
 """Leaves out of a start what no model here uses.
 
 Haliax imports, for layers that Halcyon does not have (quantised products, mixtures of experts by Pallas kernels), the packages AQT, Flax
-and Pallas' Triton and Megablox parts: about a second of every start and restart, and near half of all imports. In the block of
-`without_unused_parts` they are said to be missing, where Haliax takes that well, or are loaded when somebody first uses them. Afterwards
-everybody can import them as ever. A model that needs one of them takes its line out here.
+and Pallas' Triton and Megablox parts: about a second of every start and restart, and near half of all imports. Optax imports optimizers
+that nobody here asks for. In the block of `without_unused_parts` they are said to be missing, where that is taken well, or are loaded when
+somebody first uses them. Afterwards everybody can import them as ever. A model that needs one of them takes its line out here.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,11 @@ _MISSING = frozenset({"jax.experimental.pallas.ops.tpu.megablox", "jax.experimen
 """Haliax asks for these in a ``try``, and its ragged products do without them."""
 _LATER = frozenset({"aqt.jax.v2.config"})
 """Loaded at the first use of a name in them."""
-_NAMES = {"aqt.jax.v2.aqt_dot_general": ("DotGeneral",)}
-"""Of these only the names are needed, for annotations."""
+_NAMES = {
+    "aqt.jax.v2.aqt_dot_general": ("DotGeneral",),
+    "optax.contrib": ("DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd"),
+}
+"""Of these only the names are needed: for annotations, or to be names elsewhere too, by which nobody here calls them."""
 
 
 class _Finder(MetaPathFinder):
@@ -46,8 +50,23 @@ class _NamesLoader(Loader):
 
 
 @contextmanager
+def without_collections() -> Iterator[None]:
+    """Import in here, and have no more of it: the garbage collector looks through all that was imported again and again.
+
+    There is next to no garbage in modules, so what is there afterwards is never looked through again: neither by the imports themselves,
+    of which that was a tenth, nor when the program is traced, of which it was a fifth.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
 def without_unused_parts() -> Iterator[None]:
-    """Import Haliax in here."""
+    """Import Haliax and Optax in here."""
     finder = _Finder()
     sys.meta_path.insert(0, finder)
     try:

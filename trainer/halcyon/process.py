@@ -19,11 +19,21 @@ from typing import NoReturn, TextIO
 from halcyon.context import Context, check_context, process_name, resolve_context, run_name
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
-from halcyon.lean_imports import without_unused_parts
-from halcyon.telemetry import RunIdentity, RunPlan, RunReporter, TelemetryServer, open_log, termination_report, write_termination_report
+from halcyon.lean_imports import without_collections, without_unused_parts
+from halcyon.telemetry import (
+    RunIdentity,
+    RunPlan,
+    RunReporter,
+    SaveRequests,
+    TelemetryServer,
+    open_log,
+    termination_report,
+    write_termination_report,
+)
+from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon_api.exit_codes import ExitCode
-from halcyon_api.progress import Cause
-from halcyon_api.spec.accelerator import TPU_TABLE
+from halcyon_api.progress import Cause, Saved
 from halcyon_api.spec.trainer import TrainerSpec
 
 DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
@@ -54,15 +64,24 @@ def run_training(
         process_index=context.process_index,
     )
     log = open_log(_own_stdout(), identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
-    reporter = RunReporter(identity, _plan(context), log)
+    limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
+    reporter = RunReporter(identity, _plan(context), log, limits=limits)
     ending = _Ending(context, reporter)
+    requests = SaveRequests()
     signal.signal(signal.SIGTERM, ending.before_joining)
+    signal.signal(signal.SIGUSR1, requests.signalled)
     try:
-        server = TelemetryServer(reporter, context.run.spec.telemetry.port)
+        server = TelemetryServer(
+            reporter,
+            context.run.spec.telemetry.port,
+            requests=requests if context.run.spec.stage == "train" else None,
+            token=context.save_token,
+        )
+        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
         reporter.started(process_id=os.getpid())
         if context.run.spec.stage == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
-        with without_unused_parts():
+        with without_collections(), without_unused_parts():
             from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
         ended = train(
@@ -71,16 +90,18 @@ def run_training(
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
             on_lost_process=ending.lost,
             on_failed_build=ending.failed,
+            requests=requests,
         )
+        watchdog.close()
         server.close()
     except Exception as error:
         ending.failed(error)
     except KeyboardInterrupt:
         ending.leave("failed", ExitCode.FAILURE, "interrupted from the keyboard; start again to go on from the last checkpoint")
-    if ended.preempted and not ended.step:
+    if ended.preempted and (ended.farewell is None or not ended.step):
         ending.leave("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE)
-    if ended.preempted:
-        ending.leave("preempted", ExitCode.PREEMPTED, f"a notice of preemption came; step {ended.step} is saved")
+    if ended.farewell is not None:
+        ending.leave("preempted", ExitCode.PREEMPTED, ended.farewell.sentence(), saved=ended.farewell.saved)
     ending.leave("completed", ExitCode.DONE, f"all {ended.step} steps are done and saved")
 
 
@@ -103,7 +124,9 @@ class _Ending:
         self._reporter = reporter
         self._once = threading.Lock()
 
-    def leave(self, cause: Cause, code: ExitCode, message: str, *, epoch_attempt: int | None = None) -> NoReturn:
+    def leave(
+        self, cause: Cause, code: ExitCode, message: str, *, epoch_attempt: int | None = None, saved: Saved | None = None
+    ) -> NoReturn:
         """Report the end everywhere and end the process."""
         self._once.acquire()  # never given back: several threads may come to an end at the same time, and the first says why
         known = self._reporter.report()
@@ -115,7 +138,9 @@ class _Ending:
             step=known.progress.step,
             checkpoint_step=known.checkpoint.step if known.checkpoint else None,
             epoch_attempt=epoch_attempt,
+            saved=saved,
             progress=known.progress if self._context.process_index == 0 else None,
+            seconds=known.seconds,
         )
         problem = write_termination_report(self._context.termination_log, report)
         if problem:
@@ -131,6 +156,10 @@ class _Ending:
         traceback.print_exception(error)
         self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
 
+    def hung(self, message: str) -> NoReturn:
+        """Nothing ends any more. Another try may go well, so it is a failure like others."""
+        self.leave("hung", ExitCode.FAILURE, message)
+
     def lost(self, process: int) -> NoReturn:
         """Another process is gone without a word: its own report, or its absence, says why."""
         self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
@@ -144,14 +173,27 @@ class _Ending:
         threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE), daemon=True).start()
 
 
+def _tell_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
+    return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
+
+
+def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
+    def keep(stacks: str) -> str:
+        from halcyon.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
+
+        return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
+
+    return keep
+
+
 def _plan(context: Context) -> RunPlan:
     spec = context.run.spec
-    generation = TPU_TABLE.get(spec.accelerator.type)
+    peak = spec.accelerator.row.peak_flops_per_second
     return RunPlan(
         steps=spec.trainer.steps,
         tokens_before=_tokens_before(spec.trainer),
         log_every_steps=spec.trainer.log_every_steps,
-        peak_flops_per_second=None if generation is None else generation.peak_flops_per_second * context.topology.devices,
+        peak_flops_per_second=None if peak is None else peak * context.topology.devices,
     )
 
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.compilation import compiler_options
 from halcyon.data.loader import Batch
+from halcyon.divergence import empty_window
 from halcyon.models import build_model, next_token_losses
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.parallel.axes import BATCH, COMPUTE_AXES, POSITION, VOCAB, computing
@@ -28,6 +29,8 @@ from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
+STEP_MODULE = "jit_train_step"
+"""What JAX calls the compiled step."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Program:
     segments: bool
     """Whether a batch tells documents apart, so that attention does not cross them."""
 
-    def compile_step(self, batch_size: int, sequence_length: int) -> TrainStep:
+    def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
         """The compiled step for batches of a size; it takes the state's memory over."""
         shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
         dtypes = (jnp.int32, jnp.int32, jnp.float32, *((jnp.int32,) if self.segments else ()))
@@ -97,12 +100,13 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         return next_token_losses(model, *named, segment_ids=segment_ids, compute_dtype=compute_dtype)
 
     optimizer = build_optimizer(spec.optimizer, settings.steps, jax.eval_shape(build))
-    build_state = state_builder(build, optimizer)
+    divergence = spec.recovery.divergence
+    build_state = state_builder(build, optimizer, lambda: empty_window(divergence))
     return Program(
         build_state=build_state,
         template=state_template(build_state, mesh),
         loss_sums=loss_sums,
-        train_step=make_train_step(loss_sums, optimizer, learning_rate(spec.optimizer, settings.steps), mesh),
+        train_step=make_train_step(loss_sums, optimizer, learning_rate(spec.optimizer, settings.steps), mesh, divergence),
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),

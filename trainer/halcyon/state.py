@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from halcyon.compilation import compiler_options
+from halcyon.divergence import LossWindow
 from halcyon.parallel.axes import with_shardings
 
 Model = Any
@@ -25,17 +26,21 @@ class TrainState(eqx.Module):
     """Steps done, int32 scalar."""
     model: Model
     optimizer_state: optax.OptState
+    losses: LossWindow | None = None
+    """What the rule against spikes of the loss remembers; None, and in no checkpoint, where the run has no such rule."""
 
 
 BuildState = Callable[[], TrainState]
 
 
-def state_builder(build_model: Callable[[], Model], optimizer: optax.GradientTransformation) -> BuildState:
+def state_builder(
+    build_model: Callable[[], Model], optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]
+) -> BuildState:
     """A function that makes the state before the first step. To be traced, not called: it would make everything on one device."""
 
     def build() -> TrainState:
         model = build_model()
-        return TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), build_losses())
 
     return build
 

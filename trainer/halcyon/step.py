@@ -16,8 +16,10 @@ import optax
 from jax.sharding import Mesh
 
 from halcyon.data.loader import Batch
+from halcyon.divergence import judge, keep_if_dropped
 from halcyon.parallel.axes import constrain
 from halcyon.state import Model, TrainState
+from halcyon_api.spec.divergence import DivergenceSpec
 
 LossSums = Callable[[Model, Batch], tuple[jax.Array, jax.Array]]
 """(model, one microbatch, whose arrays are [batch, position]) -> (weighted sum of nats, sum of weights)."""
@@ -33,18 +35,25 @@ class StepMetrics(eqx.Module):
     learning_rate: jax.Array
     tokens: jax.Array
     """Sum of the loss weights: tokens that counted."""
+    verdict: jax.Array
+    """A `halcyon.divergence.Verdict`."""
     control: jax.Array
     """The bits that any process has set in its control value: how one process's wish reaches all at the same step."""
 
 
-CONTROL_BITS = 2
+CONTROL_BITS = 3
 """Bits of a control value."""
 
 
 def make_train_step(
-    loss_sums: LossSums, optimizer: optax.GradientTransformation, learning_rate: Callable[[jax.Array], jax.Array], mesh: Mesh
+    loss_sums: LossSums,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    mesh: Mesh,
+    divergence: DivergenceSpec | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated."""
+    policy = divergence or DivergenceSpec()
 
     gradient_sums = jax.value_and_grad(loss_sums, has_aux=True)
 
@@ -65,15 +74,19 @@ def make_train_step(
         share = 1.0 / jnp.maximum(weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total, leaf: (total * share).astype(leaf.dtype), gradient, state.model), mesh)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model)
+        loss, gradient_norm = nats * share, optax.tree.norm(gradient)
+        verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
-            loss=nats * share,
-            gradient_norm=optax.tree.norm(gradient),
+            loss=loss,
+            gradient_norm=gradient_norm,
             learning_rate=learning_rate(state.step),
             tokens=weight,
+            verdict=verdict,
             control=_any_bits(control),
         )
-        model = optax.apply_updates(state.model, updates)
-        return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state), mesh), metrics
+        new = optax.apply_updates(state.model, updates), optimizer_state
+        model, optimizer_state = keep_if_dropped(policy, verdict, (state.model, state.optimizer_state), new)
+        return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
 
     return train_step
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from threading import Lock
 
+import jax
+
 from halcyon.data.loader import Batch
 from halcyon.data.schedule import Schedule
 from halcyon.program import Program, TrainStep
@@ -25,11 +27,19 @@ class StepPrograms:
         program: What is compiled.
         background: Where it is compiled.
         before_first: Is called there before the first compilation.
+        on_compiled: Is shown there what was compiled.
     """
 
-    def __init__(self, program: Program, background: Executor, before_first: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        background: Executor,
+        before_first: Callable[[], object],
+        on_compiled: Callable[[jax.stages.Compiled], object] = lambda _: None,
+    ) -> None:
         self._program = program
         self._background = background
+        self._on_compiled = on_compiled
         self._before_first: Callable[[], object] | None = before_first
         self._compiled: dict[tuple[int, int], Future[TrainStep]] = {}
         self._lock = Lock()
@@ -62,4 +72,6 @@ class StepPrograms:
         if self._before_first is not None:
             self._before_first()
             self._before_first = None
-        return self._program.compile_step(batch_size, sequence_length)
+        compiled = self._program.compile_step(batch_size, sequence_length)
+        self._on_compiled(compiled)
+        return compiled

@@ -11,24 +11,28 @@ import json
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
 from halcyon.checkpoint.failures import Abandoned, SaveFailed, StoreFailure, as_exit, explain
-from halcyon.checkpoint.head import HeadKeeper, with_bad
+from halcyon.checkpoint.head import HeadKeeper, with_bad, with_failed, with_passed
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
-from halcyon.checkpoint.opening import same_root_everywhere, take_root
-from halcyon.checkpoint.reader import OtherState, read_state
+from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
+from halcyon.checkpoint.parts import second_prefix
+from halcyon.checkpoint.readback import Check, Unanswered, gather_checks, read_back, remove_checks, report
+from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.verify import Damaged, read_manifest
+from halcyon.checkpoint.verify import Damaged
 from halcyon.checkpoint.world import World, decide, gather_texts
-from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, RunChanged, TrainerExit
+from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon_api.checkpoint_documents import (
     BadStep,
     CommittedStep,
@@ -37,6 +41,7 @@ from halcyon_api.checkpoint_documents import (
     Epoch,
     Fingerprints,
     Head,
+    ManifestFile,
     Owner,
     step_prefix,
 )
@@ -54,16 +59,29 @@ class Checkpointer:
         self._spec, self._world, self._limits, self._clock = spec, world, limits, clock
         self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
-        self._snapshotter = Snapshotter(first=world.process_index == 0)
+        self._snapshotter = Snapshotter(world.process_index, world.process_count)
         self._thread: threading.Thread | None = None
+        self._reading_back: threading.Thread | None = None
+        self._save_wanted = False
         self._step, self._try = -1, 0
         index, wait = world.process_index, limits.parts_seconds
         self._saver: Saver = (
             Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
             if keeper is None
-            else Leader(store, keeper, retention=Retention.of(spec), timeout_seconds=wait, sleep=self._pause, clock=time.monotonic)
+            else Leader(
+                store,
+                keeper,
+                retention=Retention.of(spec),
+                timeout_seconds=wait,
+                sleep=self._pause,
+                clock=time.monotonic,
+                warn=self._warn,
+                read_back_every=lambda: 0 if self._is_reading_back() else spec.verify.every_saves,
+            )
         )
         self._last_save_at = clock()
+        self._saving_since: float | None = None
+        self._took_seconds: deque[float] = deque(maxlen=4)
         self._fatal: Exception | None = None
         self._failure: str | None = None
         self.last_error: str | None = None
@@ -76,6 +94,10 @@ class Checkpointer:
         """Called in the background thread after each commit."""
         self.on_failure: Callable[[str], None] | None = None
         """Called in the background thread with `last_error` after each failure."""
+        self.on_warning: Callable[[str], None] | None = None
+        """Called in the background thread with what was done about a fault that the run survives."""
+        self.on_read_back: Callable[[CommittedStep, str | None], None] | None = None
+        """Called in a background thread of process 0 with a checkpoint that was read back after its commit, and what is wrong with it."""
 
     @classmethod
     def open(
@@ -150,67 +172,51 @@ class Checkpointer:
 
     # Restoring
 
-    def restore(self, template: Any) -> Restored | None:
+    def restore(self, template: Any, *, cast: bool = False) -> Restored | None:
         """Read the newest checkpoint that verifies: all processes together, on the main thread.
+
+        Goes back over at most `Limits.damaged_checkpoints` that do not: whoever loses more than that should know of it first.
 
         Args:
             template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): what to read, and where to.
+            cast: Round arrays that were saved in another floating-point type to that of the template, such as float32 to bfloat16.
 
         Returns:
-            The state, bitwise as it was saved, or None where the root is fresh.
+            The state, bitwise as it was saved but for what was rounded, or None where the root is fresh.
 
         Raises:
-            NoValidCheckpoint: There are checkpoints and none verifies. Nothing is deleted or marked.
+            NoValidCheckpoint: There are checkpoints and none of those that were tried verifies. Nothing is deleted or marked.
             RunChanged: The arrays of the checkpoint are not those of the template.
             Fenced: A newer epoch has the root.
         """
         skipped: list[BadStep] = []
         state = None
         found: CommittedStep | None = None
-        for entry in self._head.committed:
-            state, damage = self._read(entry, template)
+        for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
+            state, damage = self._read(entry, template, cast)
             if damage is None:
                 found = entry
                 break
             skipped.append(BadStep(path=entry.path, step=entry.step, reason=damage[:1024]))
         if self._head.committed and found is None:
-            raise NoValidCheckpoint(
-                f"none of the {len(skipped)} checkpoints in {self._store.root} verifies (step {skipped[0].step}: {skipped[0].reason}); "
-                "restore the files from a backup, or give the run a new spec.checkpoint.root to begin again"
-            )
+            raise NoValidCheckpoint(none_verifies(self._store.root, tuple(skipped), self._head.committed[len(skipped) :]))
         if skipped:
             self._set_aside(tuple(skipped))
         self._in_background(lambda: self._snapshotter.prepare(template))
         return Restored(found.step, state, found, tuple(skipped)) if found else None
 
-    def _read(self, entry: CommittedStep, template: Any) -> tuple[Any, str | None]:
+    def _read(self, entry: CommittedStep, template: Any, cast: bool) -> tuple[Any, str | None]:
         """Read one checkpoint.
 
         Returns:
             The state and None, or None and what is wrong with it: the same on every process.
         """
-        state: Any = None
-        text = ""
         try:
-            state = read_state(self._store, entry.path, read_manifest(self._store, entry), template)
+            agree = Agreement(self._world, self._store.root, entry.step)
+            shared = self._limits.shared_read_bytes
+            return read_state(self._store, entry, template, agree, cast=cast, share_from_bytes=shared), None
         except Damaged as damage:
-            text = f"damaged {damage}"
-        except OtherState as other:
-            text = f"changed {other}"
-        except StoreFailure as failure:
-            text = f"failed {failure.code} {failure.text}"
-        texts = gather_texts(self._world, text)
-        for text in texts:
-            if text.startswith("changed "):
-                raise RunChanged(
-                    f"{text.removeprefix('changed ')} at step {entry.step} in {self._store.root}; set the configuration back to go on, "
-                    "or give the changed run a spec.checkpoint.root of its own"
-                )
-            if text.startswith("failed "):
-                _, code, message = text.split(" ", 2)
-                raise as_exit(StoreFailure(code, message), self._store.root)
-        damages = [text.removeprefix("damaged ") for text in texts if text]
-        return (None, damages[0]) if damages else (state, None)
+            return None, str(damage)
 
     def _set_aside(self, bad: tuple[BadStep, ...]) -> None:
         keeper = self._keeper
@@ -236,7 +242,9 @@ class Checkpointer:
         return by_steps or (now is not None and self._world.process_count == 1 and self.due(now))
 
     def due(self, now: float) -> bool:
-        """Whether ``spec.save.everySeconds``, or the best interval, have passed since the last save began."""
+        """Whether ``spec.save.everySeconds``, or the best interval, have passed since the last save began, or what it made is damaged."""
+        if self._save_wanted:
+            return True
         every = self.interval_seconds
         return every is not None and now - self._last_save_at >= every
 
@@ -250,6 +258,17 @@ class Checkpointer:
         if last is None:
             return best_interval(FIRST_GUESS_SECONDS, mean)
         return best_interval(last.blocked_seconds, mean, last.blocked_seconds + last.commit_seconds)
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """How long a save takes, from its copy to its commit: the longest of the last ones. None before the first."""
+        return max(self._took_seconds, default=None)
+
+    @property
+    def under_way_seconds(self) -> float | None:
+        """For how long the save in the background has been going on; None where there is none."""
+        since = self._saving_since
+        return None if since is None else time.monotonic() - since
 
     def save(self, step: int, state: Any, data_position: DataPosition) -> None:
         """Begin a checkpoint: all processes together, on the main thread.
@@ -272,6 +291,7 @@ class Checkpointer:
         snapshot = self._snapshotter.take(state)
         ended = time.monotonic()
         self._last_save_at = self._clock()
+        self._save_wanted = False
         self._try = self._try + 1 if step == self._step else 1
         self._step = step
         # The same on every process without a word between them.
@@ -281,6 +301,7 @@ class Checkpointer:
             data_position=data_position, seed=self._seed, mesh=self._mesh,
             time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )  # fmt: skip
+        self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
 
     def poll(self) -> None:
@@ -305,10 +326,28 @@ class Checkpointer:
         if self._failure is not None:
             raise SaveFailed(self._failure)
 
+    def finish_within(self, seconds: float | None) -> str:
+        """Wait until the last save is committed, or for so long (None: for ever).
+
+        Returns:
+            Why it is not committed; empty where it is, or where there was none.
+
+        Raises:
+            Fenced: A newer epoch has the root.
+        """
+        if self._thread is not None:
+            self._thread.join(seconds)
+            if self._thread.is_alive():
+                return f"the checkpoint at step {self._step} was not committed in time"
+        self.poll()
+        return self._failure or ""
+
     def close(self) -> None:
         """Give up what is under way and stop the background. An unfinished checkpoint is never seen by anyone."""
         self._stop.set()
         self._join()
+        if self._reading_back is not None:
+            self._reading_back.join()
 
     def __enter__(self) -> Self:
         return self
@@ -332,6 +371,10 @@ class Checkpointer:
         if self._stop.wait(seconds):
             raise Abandoned
 
+    def _warn(self, text: str) -> None:
+        if self.on_warning is not None:
+            self.on_warning(text)
+
     def _write(self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float) -> None:
         began = time.monotonic()
         error: str | None = None
@@ -353,13 +396,17 @@ class Checkpointer:
         self._failure = None if error is None else f"the checkpoint at step {about.step} was not saved: {error}"
         self.last_error = self._failure
         if error is None:
-            entry = next(one for one in self._head.committed if one.path == prefix)
+            entry = next(one for one in self._head.committed if one.path in (prefix, second_prefix(prefix)))
             self.last_save = SaveReport(entry, blocked_seconds, copy_seconds, time.monotonic() - began)
+            self._took_seconds.append(copy_seconds + self.last_save.commit_seconds)
+        self._saving_since = None
         try:
             if error is None and self.last_save is not None:
                 if self.on_commit is not None:
                     self.on_commit(self.last_save)
                 self._tidy()
+                if self.last_save.checkpoint.verification == "wanted":
+                    self._begin_reading_back(self.last_save.checkpoint)
             if self.last_error is not None and self.on_failure is not None:
                 self.on_failure(self.last_error)
         except Exception as failure:
@@ -374,6 +421,49 @@ class Checkpointer:
             return
         except (StoreFailure, DamagedDocument) as failure:
             self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
+
+    def _is_reading_back(self) -> bool:
+        return self._reading_back is not None and self._reading_back.is_alive()
+
+    def _begin_reading_back(self, entry: CommittedStep) -> None:
+        """In a thread of its own: neither the next save nor the end of the run waits for it."""
+        if self._reading_back is not None:
+            self._reading_back.join()  # has told what it found already: process 0 wants no other before it knows
+        files = self._saver.written
+        self._reading_back = threading.Thread(target=lambda: self._read_back(entry, files), name="checkpoint-check")
+        self._reading_back.start()
+
+    def _read_back(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
+        try:
+            damages = read_back(self._store, entry, files, manifest=self._keeper is not None)
+            check = Check(process=self._world.process_index, damages=damages)
+            if self._keeper is None:
+                report(self._store, entry.path, check)
+                return
+            found = gather_checks(
+                self._store, entry.path, check, self._world.process_count, timeout_seconds=self._limits.parts_seconds, sleep=self._pause
+            )
+            remove_checks(self._store, entry.path)
+            self._tell_read_back(self._keeper, entry, found)
+        except Abandoned:
+            return
+        except Fenced as fenced:
+            self._fatal = fenced
+        except (StoreFailure, Unanswered, DamagedDocument) as failure:
+            self._warn(f"the checkpoint at step {entry.step} could not be read back: {failure}")
+        except Exception as failure:
+            self._fatal = failure
+
+    def _tell_read_back(self, keeper: HeadKeeper, entry: CommittedStep, found: tuple[str, ...]) -> None:
+        if not found:
+            keeper.update(lambda head: with_passed(head, entry.path))
+        else:
+            bad = BadStep(path=entry.path, step=entry.step, reason=found[0][:1024])
+            if bad not in keeper.update(lambda head: with_failed(head, bad)).bad:
+                return  # it is being deleted, so nothing is known about it
+            self._save_wanted = True
+        if self.on_read_back is not None:
+            self.on_read_back(entry, found[0] if found else None)
 
 
 def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits) -> Store:

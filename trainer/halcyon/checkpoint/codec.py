@@ -1,13 +1,15 @@
 """Arrays to the bytes of Zarr v3 files, by TensorStore, with ``crc32c`` as the last codec of every chunk; and back.
 
 The encoding happens against a key-value store in memory, so that the bytes are known, and hashed for the manifest, before any store sees
-them. On the way back that hash has been checked before anything is decoded, so decoding is no more than a view: three copies into fresh
-memory, through TensorStore, would cost more than all the rest. Readers of other making have the ``crc32c``.
+them. A file is the chunk's own memory and then its checksum, which is all that is taken from there; a test has TensorStore read the files.
+On the way back the hash has been checked before anything is decoded, so decoding is no more than a view: three copies into fresh memory,
+through TensorStore, would cost more than all the rest. Readers of other making have the ``crc32c``.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +35,27 @@ def zarr_metadata(leaf: ManifestLeaf) -> dict[str, Any]:
     return metadata
 
 
+class Codecs:
+    """The codecs of a state's leaves: one for each form of array in each thread, for a state may have 100,000 leaves of few forms."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+
+    def of(self, leaf: ManifestLeaf) -> LeafCodec:
+        """The calling thread's codec for a leaf.
+
+        Raises:
+            ValueError: Zarr has no such type of elements.
+        """
+        known: dict[Any, LeafCodec] = self._of_thread.__dict__
+        form = str((leaf.shape, leaf.dtype, leaf.chunk_shape, leaf.axes))
+        if form not in known:
+            known[form] = LeafCodec(leaf)
+        return known[form]
+
+
 class LeafCodec:
-    """Encodes the chunks of one leaf. Threads may share it as long as they work on different chunks.
+    """Encodes the chunks of leaves of one form, in one thread.
 
     Raises:
         ValueError: Zarr has no such type of elements.
@@ -57,13 +78,14 @@ class LeafCodec:
         """Content of ``zarr.json``."""
         return self._files.read(METADATA_KEY).result().value
 
-    def encode(self, indices: Sequence[int], chunk: np.ndarray) -> bytes:
-        """The file of a chunk."""
+    def encode(self, indices: Sequence[int], chunk: np.ndarray) -> tuple[memoryview, bytes]:
+        """The file of a chunk, in two pieces: the chunk's own memory, which must not change meanwhile, and the checksum."""
         key = chunk_key(indices)
+        chunk = np.asarray(chunk, chunk.dtype.newbyteorder("<"), order="C")
         self._array[chunk_region(self._leaf, indices)].write(chunk, can_reference_source_data_indefinitely=True).result()
-        data = self._files.read(key).result().value
+        checksum = self._files.read(key, byte_range=slice(chunk.nbytes, None)).result().value
         self._files.write(key, None).result()
-        return data
+        return chunk.reshape(-1).view(np.uint8).data, checksum
 
 
 def decode(leaf: ManifestLeaf, indices: Sequence[int], data: bytes, dtype: np.dtype) -> np.ndarray:

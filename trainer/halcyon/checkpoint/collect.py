@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
 from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.verify import prefixes
-from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, STEPS_PREFIX, Head, decode_head
+from halcyon.checkpoint.strays import stray_prefixes
+from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, Head, decode_head
 
 
 def delete_checkpoint(store: Store, prefix: str) -> None:
@@ -58,7 +58,7 @@ def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = 
         keeper: HEAD, of the process that has the root.
         spare: Prefixes of this process that are still in use.
     """
-    listed = prefixes(store.list(STEPS_PREFIX) + store.folders(STEPS_PREFIX))
+    listed = stray_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
     head = keeper.refresh()  # after the listing: see above
     dead = tuple(prefix for prefix in orphans(listed, head) if prefix not in spare)
     for prefix in dead:
@@ -85,11 +85,15 @@ def garbage(store: Store) -> tuple[Garbage, ...]:
         DamagedDocument: HEAD cannot be read.
         StoreFailure: The store did not answer.
     """
-    listed = prefixes(store.list(STEPS_PREFIX) + store.folders(STEPS_PREFIX))
+    before = store.read(HEAD_KEY).data
+    if before is None:
+        return ()
+    known = decode_head(before)
+    listed = stray_prefixes(store, (one.path for one in (*known.committed, *known.bad)))
     data = store.read(HEAD_KEY).data  # after the listing
     if data is None:
         return ()
-    head = decode_head(data)
+    head = known if data == before else decode_head(data)
     being_deleted = tuple(Garbage(path, "its deletion was begun") for path in head.deleting if path in listed)
     dead = tuple(Garbage(path, "never committed, and its writer has lost the root") for path in orphans(listed, head))
     return being_deleted + dead

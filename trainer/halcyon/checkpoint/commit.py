@@ -15,9 +15,9 @@ from functools import cache
 from importlib.metadata import version
 
 from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit, with_up_time
+from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit, with_reading, with_up_time
 from halcyon.checkpoint.layout import expected_files
-from halcyon.checkpoint.parts import PARTS_PREFIX, Part, decode_part, in_parallel, part_key
+from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part, in_parallel, part_key, second_prefix
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import describe_commit, encode_commit
@@ -48,7 +48,19 @@ _REQUESTS_A_SECOND = 500
 
 
 class CommitFailed(Exception):
-    """A checkpoint was not committed; the message says why."""
+    """A checkpoint was not committed; the message says why.
+
+    Attributes:
+        is_full: Whether it was for want of space.
+    """
+
+    def __init__(self, text: str, *, is_full: bool = False) -> None:
+        super().__init__(text)
+        self.is_full = is_full
+
+
+class TryAgain(Exception):
+    """Process 0 made room and wants the save to be written once more."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +83,15 @@ def gather_parts(
 ) -> tuple[ManifestFile, ...]:
     """Wait for the parts of all other processes.
 
+    Where one has no space left the rest are waited for all the same: before a second try nobody may be writing to the first any more.
+
     Raises:
         CommitFailed: A process failed, or did not deliver in time; the sentence names which.
     """
     deadline = time.monotonic() + timeout_seconds
     files = list(own.files)
     waiting = set(range(process_count)) - {own.process}
+    full: CommitFailed | None = None
     pause = _FIRST_PAUSE_SECONDS
     while waiting:
         # One listing tells which parts have come: to ask for thousands one by one would take longer than the save.
@@ -89,7 +104,10 @@ def gather_parts(
             except DamagedDocument as damage:
                 raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
             if part.error is not None:
-                raise CommitFailed(f"process {process} could not write its part: {part.error}")
+                failed = CommitFailed(f"process {process} could not write its part: {part.error}", is_full=part.is_full)
+                if not part.is_full:
+                    raise failed
+                full = full or failed
             files += part.files
             waiting.remove(process)
         if waiting and time.monotonic() >= deadline:
@@ -98,6 +116,8 @@ def gather_parts(
         if waiting:
             sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    if full is not None:
+        raise full
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -110,11 +130,13 @@ def commit(
     about: Description,
     retention: Retention,
     up_milliseconds: int,
+    read_back_every: int,
 ) -> CommittedStep:
     """Commit files that are written.
 
     Args:
         up_milliseconds: How long the run has been up since the commit before, or since its start.
+        read_back_every: After so many commits one is marked to be read back; 0: this one is not.
 
     Returns:
         The checkpoint, now the newest in HEAD.
@@ -122,6 +144,7 @@ def commit(
     Raises:
         CommitFailed: The files are not those that the arrays need. HEAD has not changed.
         Fenced: A newer epoch has the root.
+        StoreFailure: The store failed before HEAD was touched, or a disk had no room for its change.
         Undecided: HEAD was being changed when the store failed.
     """
     _check_files(store, prefix, leaves, files)
@@ -145,8 +168,10 @@ def commit(
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
     try:
-        keeper.update(lambda head: with_up_time(with_commit(head, entry, retention), up_milliseconds))
+        keeper.update(lambda head: with_up_time(with_reading(with_commit(head, entry, retention), read_back_every), up_milliseconds))
     except StoreFailure as failure:
+        if failure.is_full and store.folder is not None and keeper.is_unchanged():
+            raise  # a disk that took no more answered at once, and nothing is on the way
         raise Undecided(failure) from failure
     return entry
 
@@ -191,6 +216,7 @@ def await_commit(
 
     Raises:
         CommitFailed: Process 0 gave it up, or said nothing in time.
+        TryAgain: It shall be written once more.
         Fenced: A newer epoch has the root.
     """
     deadline = time.monotonic() + timeout_seconds
@@ -203,6 +229,8 @@ def await_commit(
         if head is not None and any(entry.path == prefix for entry in head.committed):
             return head
         if given_up:
+            if store.read(f"{second_prefix(prefix)}{AGAIN_KEY}").data is not None:
+                raise TryAgain
             raise CommitFailed("process 0 gave the checkpoint up; its log says why")
         if time.monotonic() >= deadline:
             raise CommitFailed(f"process 0 did not commit within {timeout_seconds:g} s")

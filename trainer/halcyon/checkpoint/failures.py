@@ -58,6 +58,11 @@ class StoreFailure(Exception):
         self.code = code
         self.text = text
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a disk is full or a quota of it is used up. The same code stands for too many open files, too."""
+        return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
+
 
 class Abandoned(Exception):
     """Work in the background was told to stop."""

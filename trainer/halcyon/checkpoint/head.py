@@ -8,9 +8,11 @@ that named him.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
-from halcyon.checkpoint.retention import Retention
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.retention import Retention, guarded
 from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced, RootTaken
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Epoch, Head, Owner, decode_head, encode_head
@@ -54,16 +56,42 @@ def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
 
 
 def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
-    """HEAD after a commit: what `retention` and pins keep stays, the others' deletion begins.
+    """HEAD after a commit: what `retention`, pins and `guarded` keep stays, the others' deletion begins.
 
     An older checkpoint of the very same step is superseded: it holds the same numbers, and `keep` should mean that many different steps.
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
-    kept = [one for number, one in enumerate(ordered) if one.path in head.pinned or retention.keeps(number, one.step)]
+    stays = guarded(ordered) | set(head.pinned)
+    kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
     paths = {one.path for one in kept}
     dropped = tuple(one.path for one in head.committed if one.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
+
+
+def with_reading(head: Head, every_saves: int) -> Head:
+    """HEAD after the commit of its newest checkpoint was counted: it is to be read back if it is the turn of one.
+
+    Args:
+        head: After the commit.
+        every_saves: After so many commits it is; 0: never.
+    """
+    newest = head.newest
+    if every_saves == 0 or newest is None or head.unread_saves + 1 < every_saves:
+        return head.model_copy(update={"unread_saves": head.unread_saves + 1})
+    wanted = newest.model_copy(update={"verification": "wanted"})
+    return head.model_copy(update={"committed": (wanted, *head.committed[1:]), "unread_saves": 0})
+
+
+def with_passed(head: Head, path: str) -> Head:
+    """HEAD after every byte of a checkpoint was read back and was right."""
+    passed = tuple(one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed)
+    return head.model_copy(update={"committed": passed})
+
+
+def with_failed(head: Head, bad: BadStep) -> Head:
+    """HEAD after a checkpoint was read back and is damaged; unchanged where it is being deleted, for then its files may be gone."""
+    return with_bad(head, (bad,)) if any(one.path == bad.path for one in head.committed) else head
 
 
 def with_up_time(head: Head, milliseconds: int) -> Head:
@@ -108,7 +136,7 @@ def without_deleted(head: Head, paths: Iterable[str]) -> Head:
 class HeadKeeper:
     """HEAD in the hands of the process that took the root.
 
-    Used by one thread at a time: by the main thread until the first save, then by the one that saves.
+    Used by the main thread until the first save, then by the one that saves and the one that reads checkpoints back.
     """
 
     def __init__(self, store: Store, head: Head, generation: bytes) -> None:
@@ -116,6 +144,7 @@ class HeadKeeper:
         self.head = head
         """As last written or read."""
         self._generation = generation
+        self._lock = threading.RLock()
         self._epoch = head.epoch
         self._writer = head.writer
 
@@ -127,6 +156,10 @@ class HeadKeeper:
             DamagedDocument: HEAD was damaged meanwhile.
             StoreFailure: The store failed; HEAD may or may not have changed, and the next update finds out.
         """
+        with self._lock:
+            return self._update(change)
+
+    def _update(self, change: Callable[[Head], Head]) -> Head:
         wanted = change(self.head)
         if wanted == self.head:
             return wanted
@@ -138,7 +171,7 @@ class HeadKeeper:
             if present.data != data:
                 self._judge(present.data)
                 self._generation = present.generation
-                return self.update(change)
+                return self._update(change)
             generation = present.generation
         self.head, self._generation = wanted, generation
         return wanted
@@ -150,10 +183,19 @@ class HeadKeeper:
             Fenced: It is not.
             DamagedDocument: It cannot be read.
         """
-        present = self._store.read(HEAD_KEY)
-        self._judge(present.data)
-        self._generation = present.generation
-        return self.head
+        with self._lock:
+            present = self._store.read(HEAD_KEY)
+            self._judge(present.data)
+            self._generation = present.generation
+            return self.head
+
+    def is_unchanged(self) -> bool:
+        """Whether HEAD is known to be as it was last written or read."""
+        with self._lock:
+            try:
+                return self._store.read(HEAD_KEY).generation == self._generation
+            except StoreFailure:
+                return False
 
     def _judge(self, data: bytes | None) -> None:
         self.head = see_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)

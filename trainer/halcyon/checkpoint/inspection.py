@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from halcyon.checkpoint.collect import unnamed
 from halcyon.checkpoint.failures import StoreFailure, as_exit
 from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.verify import find_damage, prefixes, rebuild_head
-from halcyon_api.checkpoint_documents import HEAD_KEY, STEPS_PREFIX, BadStep, CommittedStep, DamagedDocument, Head, decode_head
+from halcyon.checkpoint.strays import FIRST, LAST, stray_prefixes
+from halcyon.checkpoint.verify import find_damage, rebuild_head
+from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, DamagedDocument, Head, decode_head, step_prefix
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
@@ -25,10 +26,17 @@ class Listing:
     bad: tuple[BadStep, ...]
     unfinished: tuple[str, ...]
     """Prefixes of checkpoints that are being written or deleted, or were given up."""
+    older: int = 0
+    """How many committed ones are not listed, because the page was full."""
 
 
-def list_checkpoints(spec: CheckpointSpec) -> Listing:
-    """Tell what lies in a root.
+def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: int | None = None) -> Listing:
+    """Tell what lies in a root, or one page of it.
+
+    Args:
+        spec: The root.
+        limit: Most committed checkpoints that are listed, the newest first. None: all.
+        before: Only what is of an earlier step.
 
     Raises:
         TrainerExit: The root cannot be read.
@@ -44,12 +52,23 @@ def list_checkpoints(spec: CheckpointSpec) -> Listing:
         if head is None:
             head = rebuild_head(store)
             damage = damage or ("HEAD is missing" if head else None)
-        found = prefixes(store.list(STEPS_PREFIX) + store.folders(STEPS_PREFIX))
+        candidates = [entry for entry in head.committed if before is None or entry.step < before] if head is not None else []
+        page = tuple(candidates[:limit])
+        older = len(candidates) - len(page)
+        first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)
+        bad = tuple(one for one in head.bad if first <= one.path < last) if head is not None else ()
+        found = stray_prefixes(store, (one.path for one in (*page, *bad)), first, last)
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
     if head is None:
         return Listing(None, damage, (), (), found)
-    return Listing(head, damage, head.committed, head.bad, (*head.deleting, *unnamed(found, head)))
+    deleting = tuple(path for path in head.deleting if first <= path < last)
+    return Listing(head, damage, page, bad, (*deleting, *unnamed(found, head)), older)
+
+
+def _first_of(step: int) -> str:
+    """What comes before all prefixes of a step and after those of earlier ones."""
+    return step_prefix(step, 0, "")[: -len(".000000./")]
 
 
 def verify_checkpoint(spec: CheckpointSpec, entry: CommittedStep) -> tuple[str, ...]:

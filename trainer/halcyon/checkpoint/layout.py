@@ -97,10 +97,14 @@ def _leaf(path: str, value: Any) -> Leaf:
     return Leaf(path, value, axes)
 
 
-def chunk_limit(leaves: Sequence[Leaf]) -> int:
+def state_bytes(leaves: Sequence[Leaf]) -> int:
+    """Size of a whole state."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def chunk_limit(total_bytes: int) -> int:
     """Largest chunk of a state's files in bytes, by the size of the whole state. The same on every process."""
-    total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-    return min(max(CHUNK_LIMIT_BYTES, total // FEW_FILES), LARGEST_CHUNK_BYTES)
+    return min(max(CHUNK_LIMIT_BYTES, total_bytes // FEW_FILES), LARGEST_CHUNK_BYTES)
 
 
 def describe(leaf: Leaf, limit_bytes: int) -> ManifestLeaf:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from halcyon.checkpoint.failures import Abandoned, StoreFailure, from_os
+from halcyon.checkpoint.files import LEFTOVER_SUFFIX
 
 _PAUSE_SECONDS = 0.005
-_LEFTOVER_SUFFIX = ".__lock"
 
 
 @contextmanager
@@ -59,6 +59,6 @@ def _try(descriptor: int) -> bool:
 
 def remove_leftovers(path: Path) -> None:
     """Delete the files that killed writers of `path` left beside it. Only for whoever holds the lock: nobody else writes it now."""
-    for leftover in path.parent.glob(f"{path.name}*{_LEFTOVER_SUFFIX}"):
-        if leftover.name == f"{path.name}{_LEFTOVER_SUFFIX}" or leftover.name.startswith(f"{path.name}_"):
+    for leftover in path.parent.glob(f"{path.name}*{LEFTOVER_SUFFIX}"):
+        if leftover.name == f"{path.name}{LEFTOVER_SUFFIX}" or leftover.name.startswith(f"{path.name}_"):
             leftover.unlink(missing_ok=True)

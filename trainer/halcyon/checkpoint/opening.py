@@ -5,6 +5,8 @@ Everything that can refuse the run is looked at before anything is written, so a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from halcyon.checkpoint.abilities import Contended, demand
 from halcyon.checkpoint.changes import differences, sentence
 from halcyon.checkpoint.failures import StoreFailure
@@ -12,10 +14,22 @@ from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
 from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
-from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, Epoch, Fingerprints, Head, Owner, decode_head, encode_head
+from halcyon_api.checkpoint_documents import (
+    HEAD_KEY,
+    BadStep,
+    CommittedStep,
+    DamagedDocument,
+    Epoch,
+    Fingerprints,
+    Head,
+    Owner,
+    decode_head,
+    encode_head,
+)
 
 QUARANTINE_PREFIX = "quarantine/"
 _TRIES = 20
+_LONGEST_REASON = 200
 
 
 def take_root(
@@ -102,6 +116,27 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
             f"the run had a checkpoint at step {expected_step}, but {root} holds none; correct spec.checkpoint.root or restore its files, "
             "or give the run a new root to begin again"
         )
+
+
+def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[CommittedStep]) -> str:
+    """The sentence for a restore that found damage only.
+
+    Args:
+        root: Its address.
+        tried: What was tried and does not verify, newest first.
+        older: What was not tried, newest first.
+    """
+    reasons = "; ".join(f"step {bad.step}: {bad.reason[:_LONGEST_REASON]}" for bad in tried)
+    if not older:
+        return (
+            f"none of the {len(tried)} checkpoints in {root} verifies ({reasons}); restore the files from a backup, or give the run a new "
+            "spec.checkpoint.root to begin again"
+        )
+    return (
+        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and no run goes further back unasked; restore the "
+        f"files from a backup, or copy an older one, such as step {older[0].step}, to a root of its own (halcyon checkpoints copy) and set "
+        "spec.checkpoint.root to that"
+    )
 
 
 def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:

@@ -14,16 +14,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from halcyon.checkpoint.codec import LeafCodec
+from halcyon.checkpoint.codec import Codecs
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region, chunks_of, folder
 from halcyon.checkpoint.snapshot import Shard, Snapshot
-from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.store import Pieces, Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, ManifestLeaf, canonical_json
 
 WORKERS = 8
 """Files written or read side by side by one process."""
 PARTS_PREFIX = "parts/"
+AGAIN_KEY = f"{PARTS_PREFIX}again"
+"""Below the prefix of a second try: process 0 made room, and all processes shall write once more."""
 _TAIL_BYTES = 8
 
 Result = TypeVar("Result")
@@ -35,11 +37,18 @@ class Part(Document):
     process: int
     files: tuple[ManifestFile, ...] = ()
     error: str | None = None
+    is_full: bool = False
+    """Whether the error was that there is no space left."""
 
 
 def part_key(prefix: str, process: int) -> str:
     """Key of a process's part document."""
     return f"{prefix}{PARTS_PREFIX}{process:06d}.json"
+
+
+def second_prefix(prefix: str) -> str:
+    """Prefix of the second try of a save whose first one lies at `prefix`."""
+    return f"{prefix.removesuffix('/')}-2/"
 
 
 def encode_part(part: Part) -> bytes:
@@ -66,35 +75,42 @@ def decode_part(data: bytes) -> Part:
         raise DamagedDocument(f"a part manifest cannot be read: {type(error).__name__}") from None
 
 
-def write_files(store: Store, prefix: str, snapshot: Snapshot, *, metadata: bool) -> tuple[ManifestFile, ...]:
+def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[ManifestFile, ...]:
     """Write a process's shards below ``PREFIX/data/`` and see that the store has each file.
 
     Args:
         store: The root.
         prefix: Prefix of the checkpoint.
         snapshot: What to write.
-        metadata: Whether to write the leaves' ``zarr.json`` too (one process does).
 
     Raises:
         StoreFailure: The store refused, or does not hold what it took. Other files may still be under way when the first one fails; all
             have ended when this returns.
     """
-    codecs = [LeafCodec(leaf) for leaf in snapshot.leaves]
+    codecs = Codecs()
     jobs: list[Callable[[], ManifestFile]] = []
-    if metadata:
-        jobs += [
-            lambda leaf=leaf, codec=codec: _put(store, prefix, f"{folder(leaf.path)}/{METADATA_KEY}", codec.metadata())
-            for leaf, codec in zip(snapshot.leaves, codecs, strict=True)
-        ]
+    for index in snapshot.metadata:
+        leaf = snapshot.leaves[index]
+        path = f"{folder(leaf.path)}/{METADATA_KEY}"
+        jobs.append(lambda leaf=leaf, path=path: _put(store, prefix, path, (codecs.of(leaf).metadata(),)))
     for shard in snapshot.shards:
-        leaf, codec = snapshot.leaves[shard.leaf], codecs[shard.leaf]
+        leaf = snapshot.leaves[shard.leaf]
         jobs += [
-            lambda leaf=leaf, codec=codec, shard=shard, indices=indices: _put(
-                store, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codec.encode(indices, _chunk(leaf, shard, indices))
+            lambda leaf=leaf, shard=shard, indices=indices: _put(
+                store, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, _chunk(leaf, shard, indices))
             )
             for indices in chunks_of(leaf, shard.region)
         ]
     return tuple(in_parallel(jobs))
+
+
+def remove_files(store: Store, prefix: str, snapshot: Snapshot) -> None:
+    """Delete what `write_files` wrote, or began to."""
+    paths = [f"{folder(snapshot.leaves[index].path)}/{METADATA_KEY}" for index in snapshot.metadata]
+    for shard in snapshot.shards:
+        leaf = snapshot.leaves[shard.leaf]
+        paths += [f"{folder(leaf.path)}/{chunk_key(indices)}" for indices in chunks_of(leaf, shard.region)]
+    in_parallel([lambda path=path: store.delete(f"{prefix}{DATA_PREFIX}{path}") for path in paths])
 
 
 def in_parallel(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
@@ -113,11 +129,15 @@ def _chunk(leaf: ManifestLeaf, shard: Shard, indices: tuple[int, ...]) -> np.nda
     return shard.data[tuple(slice(part.start - own.start, part.stop - own.start) for part, own in parts)]
 
 
-def _put(store: Store, prefix: str, path: str, data: bytes) -> ManifestFile:
+def _put(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:
     """Write one file, then ask for its end: the last bytes are the chunk's checksum, and only a file of this size has them there."""
     key = f"{prefix}{DATA_PREFIX}{path}"
+    hashed = hashlib.sha256()
+    for piece in data:
+        hashed.update(piece)
     store.write(key, data)
-    start = max(0, len(data) - _TAIL_BYTES)
-    if store.tail(key, start) != data[start:]:
+    size = sum(map(len, data))
+    start = max(0, size - _TAIL_BYTES)
+    if store.tail(key, start) != b"".join(bytes(piece[-_TAIL_BYTES:]) for piece in data)[-_TAIL_BYTES:]:
         raise StoreFailure("DATA_LOSS", f"the store took {key} and does not hold it")
-    return ManifestFile(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return ManifestFile(path=path, size_bytes=size, sha256=hashed.hexdigest())

@@ -2,32 +2,58 @@
 
 Each process works out which regions its devices need, takes the chunks that overlap them, and checks every file against the manifest before
 decoding it. How the writer had split the arrays matters only for which files those are.
+
+Processes that need the same regions of an array read its chunks for each other (see `sharing` and `handing_on`): each file is asked for
+once in such a group, and checked by whoever asked. The leaves come in waves, so that a process holds no more of them than one wave beside
+its devices; after each wave's reading all processes tell whether they found it sound, before anything is handed on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.layout import Leaf, Region, chunk_key, chunk_region, chunks_of, flatten, folder, normal, unflatten, whole
+from halcyon.checkpoint.handing_on import Partition, devices_are_even, hand_on, partition_of, stream_bytes
+from halcyon.checkpoint.layout import (
+    METADATA_KEY,
+    Leaf,
+    Region,
+    chunk_key,
+    chunk_region,
+    chunks_of,
+    flatten,
+    folder,
+    normal,
+    unflatten,
+    whole,
+)
 from halcyon.checkpoint.parts import in_parallel
+from halcyon.checkpoint.sharing import Key, assign, key_of, who_holds
 from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.verify import Damaged, read_file
-from halcyon_api.checkpoint_documents import Manifest, ManifestFile, ManifestLeaf
+from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
-_Key = tuple[tuple[int, int], ...]
+WAVE_BYTES = 512 << 20
+"""What a process reads before it puts it on its devices, about."""
 
 
 class OtherState(Exception):
     """The arrays of the checkpoint are not those that are wanted; the message names one that differs."""
 
 
-def match_leaves(manifest: Manifest, template: Any) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
+def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
+
+    Args:
+        manifest: Of the checkpoint.
+        template: Tree of arrays or of their shapes.
+        cast: Let one be of another floating-point type than the other.
 
     Raises:
         OtherState: One is missing on a side, or has another shape or type.
@@ -38,7 +64,8 @@ def match_leaves(manifest: Manifest, template: Any) -> tuple[tuple[ManifestLeaf,
         if leaf.path not in saved:
             raise OtherState(f"the state has an array {leaf.path} that the checkpoint has not")
         there = saved[leaf.path]
-        if (there.shape, there.dtype) != (leaf.shape, leaf.dtype.name):
+        alike = there.dtype == leaf.dtype.name or (cast and _floating(jnp.dtype(there.dtype)) and _floating(leaf.dtype))
+        if there.shape != leaf.shape or not alike:
             raise OtherState(
                 f"the state's array {leaf.path} is {leaf.dtype.name}{list(leaf.shape)}, the checkpoint's is "
                 f"{there.dtype}{list(there.shape)}"
@@ -49,69 +76,234 @@ def match_leaves(manifest: Manifest, template: Any) -> tuple[tuple[ManifestLeaf,
     return tuple((saved[leaf.path], leaf) for leaf in wanted)
 
 
-def read_state(store: Store, prefix: str, manifest: Manifest, template: Any) -> Any:
-    """Read a state.
+def read_state(store: Store, entry: CommittedStep, template: Any, agree: Agree, *, cast: bool = False, share_from_bytes: int = 0) -> Any:
+    """Read a state, all processes together, on the main thread.
 
     Args:
         store: The root.
-        prefix: Prefix of the checkpoint.
-        manifest: Its manifest, checked.
+        entry: The checkpoint, as HEAD lists it.
         template: Tree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays. What has no sharding is read into a NumPy array.
+        agree: How the processes tell each other what they found.
+        cast: Round arrays that were saved in another floating-point type.
+        share_from_bytes: From this size of a checkpoint on, processes that need the same read it once and hand it on.
 
     Returns:
         A tree like the template, every array in its sharding.
 
     Raises:
-        Damaged: A file is not what was written.
-        OtherState: The arrays are not those of the template.
-        StoreFailure: The store did not answer.
+        Exception: What `agree` makes of `Damaged` (a file is not what was written), `OtherState` (the arrays are not those of the template)
+            and `StoreFailure` (the store did not answer), here or on another process.
     """
-    files = {file.path: file for file in manifest.files}
-    readers = [_LeafReader(store, prefix, files, there, leaf) for there, leaf in match_leaves(manifest, template)]
-    jobs = [job for reader in readers for job in reader.jobs()]
-    in_parallel(jobs)
-    return unflatten(template, [reader.array() for reader in readers])
+    files: dict[str, ManifestFile] = {}
+    pairs: list[tuple[ManifestLeaf, Leaf]] = []
+
+    def look() -> tuple[int, ...]:
+        manifest = read_manifest(store, entry)
+        pairs.extend(match_leaves(manifest, template, cast=cast))
+        files.update((file.path, file) for file in manifest.files)
+        return ()
+
+    agree(look)
+    group = _Sharing(agree.process_count, worthwhile=entry.size_bytes >= share_from_bytes)
+    arrays: list[Any] = []
+    for wave in _waves(pairs, agree.process_count):
+        readers = [_LeafReader(store, entry.path, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
+        arrays += group.read(readers, agree)
+    return unflatten(template, arrays)
+
+
+def _waves(pairs: Sequence[tuple[ManifestLeaf, Leaf]], process_count: int) -> Iterator[list[tuple[ManifestLeaf, Leaf]]]:
+    """The leaves in portions of what a process may hold beside its devices: the same portions on every process."""
+    wave: list[tuple[ManifestLeaf, Leaf]] = []
+    held = 0
+    for there, leaf in pairs:
+        shard = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        devices = 1 if leaf.sharding is None else max(1, len(leaf.sharding.device_set) // process_count)
+        size = math.prod(shard) * leaf.dtype.itemsize * devices
+        if wave and held + size > WAVE_BYTES:
+            yield wave
+            wave, held = [], 0
+        wave.append((there, leaf))
+        held += size
+    if wave:
+        yield wave
+
+
+def _floating(dtype: np.dtype) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+class Agree(Protocol):
+    """Telling each other, during a restore, what was found."""
+
+    @property
+    def process_count(self) -> int:
+        """How many processes restore together."""
+        ...
+
+    def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
+        """Let every process do its work, and give each the numbers of all.
+
+        Raises:
+            Exception: The same on every process: what ended the work of one of them.
+        """
+        ...
+
+
+class _Sharing:
+    """Which processes read for each other, and what each of this process's group reads."""
+
+    def __init__(self, process_count: int, *, worthwhile: bool) -> None:
+        self._process_count = process_count
+        # A world that is not JAX's own (one's own machine, a test) has nobody to hand anything to.
+        self._possible = worthwhile and process_count > 1 and process_count == jax.process_count() and devices_are_even()
+        self._known: dict[Any, Partition | None] = {}
+        self._loads: dict[Partition, dict[int, int]] = {}
+
+    def partition(self, leaf: Leaf) -> Partition | None:
+        """The groups that hold the same of a leaf; None where every process reads for itself."""
+        if not self._possible:
+            return None
+        key = (leaf.sharding, leaf.shape)
+        if key not in self._known:
+            everybody = tuple(range(self._process_count))
+            held = (everybody,) if leaf.sharding is None else [one.processes for one in who_holds(leaf.sharding, leaf.shape)]
+            self._known[key] = partition_of(held, self._process_count)
+        return self._known[key]
+
+    def read(self, readers: Sequence[_LeafReader], agree: Agree) -> list[Any]:
+        """Read one wave of leaves and put them on their devices."""
+        jobs: list[Callable[[], object]] = [job for reader in readers if reader.partition is None for job in reader.jobs()]
+        # Nothing is taken from these, but a store that has lost one of them is not to be believed.
+        jobs += [reader.look_at_metadata for reader in readers[jax.process_index() % self._process_count :: self._process_count]]
+        shared = [
+            _SharedRead(partition, [reader for reader in readers if reader.partition == partition], self._loads.setdefault(partition, {}))
+            for partition in sorted({reader.partition for reader in readers if reader.partition is not None})
+        ]
+
+        def work() -> list[int]:
+            in_parallel([*jobs, *(job for one in shared for job in one.jobs())])
+            return [one.own_bytes for one in shared]
+
+        lengths = agree(work)
+        for number, one in enumerate(shared):
+            one.finish(max(of_process[number] for of_process in lengths))
+        return [reader.array() for reader in readers]
+
+
+class _SharedRead:
+    """The chunks of some leaves that a group of processes reads together, each its part."""
+
+    def __init__(self, partition: Partition, readers: Sequence[_LeafReader], loads: dict[int, int]) -> None:
+        me = jax.process_index()
+        self._partition = partition
+        self._group = next(group for group in partition if me in group)
+        self._items = [(reader, indices) for reader in readers for indices in reader.needed]
+        sizes = [reader.file(indices).size_bytes for reader, indices in self._items]
+        self._by = assign(sizes, [self._group] * len(sizes), loads)
+        self._me = me
+        self._read: dict[int, np.ndarray] = {}
+
+    @property
+    def own_bytes(self) -> int:
+        """Length of this process's stream."""
+        return self._length(self._me)
+
+    def jobs(self) -> list[Callable[[], None]]:
+        """What this process reads."""
+        return [lambda number=number: self._fetch(number) for number, process in enumerate(self._by) if process == self._me]
+
+    def _fetch(self, number: int) -> None:
+        reader, indices = self._items[number]
+        self._read[number] = reader.fetch(indices)
+
+    def finish(self, longest: int) -> None:
+        """Hand on what was read, and put everything into its place."""
+        own = [self._read[number] for number in sorted(self._read)]
+        mine = [chunk.reshape(-1).view(np.uint8) for chunk in own]
+        streams = hand_on(self._partition, mine, [self._length(process) for process in self._group], longest)
+        at = dict.fromkeys(self._group, 0)
+        for number, ((reader, indices), process) in enumerate(zip(self._items, self._by, strict=True)):
+            if number in self._read:
+                reader.paste(indices, self._read[number])
+            else:
+                size = reader.chunk_bytes(indices)
+                start = at[process]
+                stream = streams[self._group.index(process)]
+                reader.paste(indices, reader.as_chunk(indices, stream[start : start + size]))
+            at[process] += stream_bytes([reader.chunk_bytes(indices)])
+
+    def _length(self, process: int) -> int:
+        return stream_bytes(
+            [reader.chunk_bytes(indices) for (reader, indices), by in zip(self._items, self._by, strict=True) if by == process]
+        )
 
 
 class _LeafReader:
     """Fills the regions of one leaf that this process's devices need."""
 
-    def __init__(self, store: Store, prefix: str, files: dict[str, ManifestFile], there: ManifestLeaf, leaf: Leaf) -> None:
+    def __init__(
+        self, store: Store, prefix: str, files: dict[str, ManifestFile], there: ManifestLeaf, leaf: Leaf, partition: Partition | None
+    ) -> None:
         self._store, self._prefix, self._files, self._there, self._leaf = store, prefix, files, there, leaf
+        self._dtype = np.dtype(jnp.dtype(there.dtype))
+        self.partition = partition
         sharding = leaf.sharding
         self._sharding = sharding
-        self._devices: list[tuple[Any, _Key]] = []
-        self._regions: dict[_Key, Region] = {}
+        self._devices: list[tuple[Any, Key]] = []
+        self._regions: dict[Key, Region] = {}
         indices: Sequence[tuple[Any, Any]] = (
             [(None, ())] if sharding is None else list(sharding.addressable_devices_indices_map(leaf.shape).items())
         )
         for device, index in indices:
             region = whole(leaf.shape) if device is None else normal(index or (), leaf.shape)
-            key = tuple((part.start, part.stop) for part in region)
-            self._regions[key] = region
-            self._devices.append((device, key))
-        self._filled: dict[_Key, np.ndarray] = {}
+            self._regions[key_of(region)] = region
+            self._devices.append((device, key_of(region)))
+        self._filled: dict[Key, np.ndarray] = {}
+        needed: dict[tuple[int, ...], list[Key]] = {}
+        for key, region in self._regions.items():
+            chunks = list(chunks_of(self._there, region))
+            for chunk in chunks:
+                needed.setdefault(chunk, []).append(key)
+            if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
+                self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
+        self.needed = dict(sorted(needed.items()))
+        """The chunks that are needed, and the regions that each overlaps; in the same order on all that need the same."""
 
     def jobs(self) -> list[Callable[[], None]]:
         """One job for each chunk that is needed. They may run side by side: no two write the same elements."""
-        needed: dict[tuple[int, ...], list[_Key]] = {}
-        for key, region in self._regions.items():
-            chunks = list(chunks_of(self._there, region))
-            for indices in chunks:
-                needed.setdefault(indices, []).append(key)
-            if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
-                self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
-        return [lambda indices=indices, keys=keys: self._fill(indices, keys) for indices, keys in needed.items()]
+        return [lambda indices=indices: self.paste(indices, self.fetch(indices)) for indices in self.needed]
 
-    def _fill(self, indices: tuple[int, ...], keys: list[_Key]) -> None:
-        path = f"{folder(self._there.path)}/{chunk_key(indices)}"
-        data = read_file(self._store, self._prefix, self._files[path])
+    def look_at_metadata(self) -> None:
+        """Check the file that other readers of Zarr begin with."""
+        read_file(self._store, self._prefix, self._files[f"{folder(self._there.path)}/{METADATA_KEY}"])
+
+    def file(self, indices: tuple[int, ...]) -> ManifestFile:
+        """The file of a chunk."""
+        return self._files[f"{folder(self._there.path)}/{chunk_key(indices)}"]
+
+    def chunk_bytes(self, indices: tuple[int, ...]) -> int:
+        """Size of a chunk's elements."""
+        return math.prod(self._chunk_shape(indices)) * self._dtype.itemsize
+
+    def as_chunk(self, indices: tuple[int, ...], data: np.ndarray) -> np.ndarray:
+        """A chunk from its bytes."""
+        return data.view(self._dtype).reshape(self._chunk_shape(indices))
+
+    def fetch(self, indices: tuple[int, ...]) -> np.ndarray:
+        """Read a chunk and check it."""
+        file = self.file(indices)
+        data = read_file(self._store, self._prefix, file)
         try:
-            chunk = decode(self._there, indices, data, self._leaf.dtype)
+            return decode(self._there, indices, data, self._dtype)
         except ValueError as error:
-            raise Damaged(f"data/{path} cannot be decoded: {str(error)[:200]}") from None
+            raise Damaged(f"data/{file.path} cannot be decoded: {str(error)[:200]}") from None
+
+    def paste(self, indices: tuple[int, ...], chunk: np.ndarray) -> None:
+        """Put a chunk where it belongs, rounded if another type is wanted."""
+        chunk = chunk.astype(self._leaf.dtype, copy=False)
         held = chunk_region(self._there, indices)
-        for key in keys:
+        for key in self.needed[indices]:
             region = self._regions[key]
             if key not in self._filled:
                 self._filled[key] = chunk  # the region is this chunk
@@ -122,8 +314,12 @@ class _LeafReader:
             self._filled[key][target] = chunk[source]
 
     def array(self) -> Any:
-        """The leaf, on its devices."""
+        """The leaf, on its devices. What was read is let go of."""
+        filled, self._filled = self._filled, {}
         if self._sharding is None:
-            return np.array(self._filled[self._devices[0][1]])  # the user's own, and writable
-        shards = [jax.device_put(self._filled[key], device) for device, key in self._devices]
+            return np.array(filled[self._devices[0][1]])  # the user's own, and writable
+        shards = [jax.device_put(filled[key], device) for device, key in self._devices]
         return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)
+
+    def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:
+        return [part.stop - part.start for part in chunk_region(self._there, indices)]

@@ -1,4 +1,4 @@
-"""What the engine is told, and what it tells: how long to wait, what was restored, what was saved."""
+"""What the engine is told, and what it tells: its limits, what was restored, what was saved."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from halcyon_api.checkpoint_documents import BadStep, CommittedStep
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait."""
+    """How long to wait, and how far to go back."""
 
     parts_seconds: float = 600.0
     """For the other processes' parts of a save, and for process 0's commit."""
     request_seconds: float = 300.0
     """For one request to the store."""
+    damaged_checkpoints: int = 3
+    """How many newer checkpoints that do not verify a restore passes over."""
+    shared_read_bytes: int = 256 * 2**20
+    """Of smaller checkpoints every process reads all that it needs: that takes less time than to hand it from one to another."""
 
 
 USUAL_LIMITS = Limits()

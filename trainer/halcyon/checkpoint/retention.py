@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
+
+
+def guarded(committed: Sequence[CommittedStep]) -> frozenset[str]:
+    """Prefixes of checkpoints that stay for their verification's sake: the newest that passed, and a newer one that is still to be read.
+
+    Args:
+        committed: Newest first.
+    """
+    for number, entry in enumerate(committed):
+        if entry.verification == "passed":
+            wanted = next((one.path for one in committed[:number] if one.verification == "wanted"), entry.path)
+            return frozenset({entry.path, wanted})
+    return frozenset(next(((one.path,) for one in committed if one.verification == "wanted"), ()))
 
 
 @dataclass(frozen=True)

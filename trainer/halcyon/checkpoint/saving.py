@@ -1,29 +1,50 @@
 """One save in the background, as process 0 leads it and as the others follow.
 
 Neither uses device collectives, which would race with those of the step loop: they meet through the root (see `parts` and `commit`).
+
+Where there is no space left, each removes what it wrote and says so in its part. Process 0 waits for all parts, deletes the data and one
+checkpoint that may go early (see `space`), leaves a mark below the prefix of a second try, and deletes the first. The others see their part
+gone, find the mark, and write once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from halcyon.checkpoint.collect import delete_checkpoint, delete_orphans, finish_deletions
-from halcyon.checkpoint.commit import Description, Sleep, Undecided, await_commit, commit, gather_parts, remove_parts
+from halcyon.checkpoint.commit import (
+    CommitFailed,
+    Description,
+    Sleep,
+    TryAgain,
+    Undecided,
+    await_commit,
+    commit,
+    gather_parts,
+    remove_parts,
+)
 from halcyon.checkpoint.failures import Abandoned, StoreFailure
 from halcyon.checkpoint.head import HeadKeeper
-from halcyon.checkpoint.parts import Part, encode_part, part_key, write_files
+from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.snapshot import Snapshot
+from halcyon.checkpoint.space import dispensable, expect_room, is_tight, with_room
 from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced
-from halcyon_api.checkpoint_documents import DamagedDocument, Epoch, Head
+from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Epoch, Head, ManifestFile
 
 _LONGEST_ERROR = 500
+_PAUSE_SECONDS = 0.2
 
 
 class Saver(Protocol):
     """What the checkpointer asks of its process's role."""
+
+    written: tuple[ManifestFile, ...]
+    """The files that this process wrote of the last save that it finished."""
 
     def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
         """Bring a snapshot to a commit.
@@ -54,23 +75,50 @@ class Follower:
     def __init__(self, store: Store, process: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep) -> None:
         self._store, self._process, self._epoch, self._writer = store, process, epoch, writer
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
+        self.written: tuple[ManifestFile, ...] = ()
 
     def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
         """See `Saver`."""
-        part, failure = _own_part(self._store, prefix, snapshot, self._process)
-        self._store.write(part_key(prefix, self._process), encode_part(part))
-        if failure is not None:
+        try:
+            return self._write(prefix, snapshot, about)
+        except TryAgain:
+            return self._write(second_prefix(prefix), snapshot, about)
+
+    def _write(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
+        part, failure = _own_part(self._store, prefix, snapshot, self._process, snapshot.size_bytes)
+        part, failure = self._deliver(prefix, snapshot, part, failure)
+        self.written = part.files
+        if failure is not None and not part.is_full:
             raise failure
-        return await_commit(
-            self._store,
-            prefix,
-            self._process,
-            about.process_count,
-            self._epoch,
-            self._writer,
-            timeout_seconds=self._timeout_seconds,
-            sleep=self._sleep,
-        )
+        try:
+            return await_commit(
+                self._store,
+                prefix,
+                self._process,
+                about.process_count,
+                self._epoch,
+                self._writer,
+                timeout_seconds=self._timeout_seconds,
+                sleep=self._sleep,
+            )
+        except CommitFailed as given_up:
+            raise failure or given_up from None
+
+    def _deliver(self, prefix: str, snapshot: Snapshot, part: Part, failure: Exception | None) -> tuple[Part, Exception | None]:
+        """Write the part document. A disk that is full has room for it again once this process's files, or another's, are gone."""
+        deadline = time.monotonic() + self._timeout_seconds
+        while True:
+            try:
+                self._store.write(part_key(prefix, self._process), encode_part(part))
+            except StoreFailure as refusal:
+                if not refusal.is_full or time.monotonic() >= deadline:
+                    raise
+                if failure is None:
+                    part, failure = _given_up(self._store, prefix, snapshot, self._process, refusal), refusal
+                else:
+                    self._sleep(_PAUSE_SECONDS)
+            else:
+                return part, failure
 
     def tidy(self) -> None:
         """Process 0 does that."""
@@ -80,9 +128,20 @@ class Leader:
     """Process 0: writes its part, gathers the others', commits, deletes."""
 
     def __init__(
-        self, store: Store, keeper: HeadKeeper, *, retention: Retention, timeout_seconds: float, sleep: Sleep, clock: Callable[[], float]
+        self,
+        store: Store,
+        keeper: HeadKeeper,
+        *,
+        retention: Retention,
+        timeout_seconds: float,
+        sleep: Sleep,
+        clock: Callable[[], float],
+        warn: Callable[[str], None],
+        read_back_every: Callable[[], int],
     ) -> None:
         self._store, self._keeper, self._retention = store, keeper, retention
+        self._warn, self._read_back_every = warn, read_back_every
+        self.written: tuple[ManifestFile, ...] = ()
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
         self._clock = clock
         self._counted_until = clock()
@@ -96,16 +155,46 @@ class Leader:
 
     def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
         """See `Saver`."""
-        try:
+        with self._cleaning(prefix):
             self._delete_failed()
-            part, failure = _own_part(self._store, prefix, snapshot, 0)
-            others = gather_parts(self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep)
-            if failure is not None:
-                raise failure
-            now = self._clock()
-            up_milliseconds = round(1000 * (now - self._counted_until))
-            commit(self._store, self._keeper, prefix, snapshot.leaves, others, about, self._retention, up_milliseconds)
-            self._counted_until = now
+            made_room = is_tight(self._store, snapshot.state_bytes) and self._make_room()
+            try:
+                return self._write(prefix, snapshot, about)
+            except (StoreFailure, CommitFailed) as failure:
+                if not failure.is_full or made_room or not self._prepare_second_try(prefix, about.process_count):
+                    raise
+        with self._cleaning(second_prefix(prefix)):
+            return self._write(second_prefix(prefix), snapshot, about)
+
+    def _write(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
+        part, failure = _own_part(self._store, prefix, snapshot, 0, snapshot.state_bytes)
+        others = gather_parts(self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep)
+        if failure is not None:
+            raise failure
+        self.written = part.files
+        now = self._clock()
+        up_milliseconds = round(1000 * (now - self._counted_until))
+        commit(
+            self._store,
+            self._keeper,
+            prefix,
+            snapshot.leaves,
+            others,
+            about,
+            self._retention,
+            up_milliseconds,
+            self._read_back_every(),
+        )
+        self._counted_until = now
+        if about.process_count > 1:
+            self._parts.append(prefix)
+        return self._keeper.head
+
+    @contextmanager
+    def _cleaning(self, prefix: str) -> Iterator[None]:
+        """Delete what a failed save has written, unless it may have been committed after all."""
+        try:
+            yield
         except Undecided:
             self._undecided.append(prefix)
             self._parts.append(prefix)
@@ -119,9 +208,38 @@ class Leader:
             self._failed.append(prefix)
             _quietly(self._delete_failed)
             raise
-        if about.process_count > 1:
-            self._parts.append(prefix)
-        return self._keeper.head
+
+    def _make_room(self) -> bool:
+        """Delete one checkpoint early, if one may go.
+
+        Returns:
+            Whether one went.
+
+        Raises:
+            Fenced, StoreFailure, DamagedDocument: See `HeadKeeper.update`.
+        """
+        entry = dispensable(self._keeper.refresh(), self._retention)
+        if self._store.folder is None or entry is None:
+            return False
+        self._keeper.update(lambda head: with_room(head, self._retention))
+        finish_deletions(self._store, self._keeper)
+        self._warn(f"the checkpoint at step {entry.step} was deleted early: {self._store.root} has no room for it beside a new one")
+        return True
+
+    def _prepare_second_try(self, prefix: str, process_count: int) -> bool:
+        """Whether room was made, and the others know that they shall write once more. They look for the mark when their parts are gone."""
+        mark = f"{second_prefix(prefix)}{AGAIN_KEY}"
+        try:
+            self._store.delete_prefix(f"{prefix}{DATA_PREFIX}")
+            if not self._make_room():
+                return False
+            if process_count > 1:
+                self._store.write(mark, b"")
+            delete_checkpoint(self._store, prefix)
+        except (StoreFailure, DamagedDocument):
+            _quietly(lambda: self._store.delete(mark))
+            return False
+        return True
 
     def tidy(self) -> None:
         """See `Saver`."""
@@ -147,14 +265,25 @@ class Leader:
             self._parts.pop()
 
 
-def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int) -> tuple[Part, Exception | None]:
+def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int, needed_bytes: int) -> tuple[Part, Exception | None]:
     """Write this process's files. A failure is part of the answer, because the others must hear of it."""
     try:
-        return Part(process=process, files=write_files(store, prefix, snapshot, metadata=process == 0)), None
+        expect_room(store, needed_bytes)
+        return Part(process=process, files=write_files(store, prefix, snapshot)), None
     except Abandoned:
         raise
+    except StoreFailure as failure:
+        if failure.is_full:
+            return _given_up(store, prefix, snapshot, process, failure), failure
+        return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
     except Exception as failure:
         return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
+
+
+def _given_up(store: Store, prefix: str, snapshot: Snapshot, process: int, failure: StoreFailure) -> Part:
+    """The part of a process that found the disk full, once its files are out of the way of the others."""
+    _quietly(lambda: remove_files(store, prefix, snapshot))
+    return Part(process=process, error=str(failure)[:_LONGEST_ERROR], is_full=True)
 
 
 def _quietly(work: Callable[[], object]) -> None:

@@ -24,9 +24,10 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
     head = listing.head
     table = Table("step", "epoch", "saved", "size", "state", box=SIMPLE_HEAD)
-    for number, entry in enumerate(listing.committed):
-        words = ["newest"] if number == 0 else []
+    for entry in listing.committed:
+        words = ["newest"] if head.newest == entry else []
         words += ["pinned"] if entry.path in head.pinned else []
+        words += ["verified"] if entry.verification == "passed" else []
         table.add_row(str(entry.step), str(entry.epoch), age(entry.time, now), decimal(entry.size_bytes), Text(", ".join(words), "green"))
     for bad in listing.bad:
         table.add_row(str(bad.step), "", "", "", Text(f"damaged: {bad.reason}", "red"))
@@ -35,7 +36,8 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         table.add_row(Text(path, "dim"), "", "", "", Text(state, "dim"))
     title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
     loss = [Text(f"{listing.head_damage}: this is what the checkpoints themselves tell", "red")] if listing.head_damage else []
-    return Group(title, *loss, table)
+    more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []
+    return Group(title, *loss, table, *more)
 
 
 def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:

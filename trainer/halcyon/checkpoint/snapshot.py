@@ -1,7 +1,8 @@
 """The state as it is now, copied into host memory that nothing else touches.
 
 A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is never enough: the copy is
-finished before `Snapshotter.take` returns. Of an array that is replicated, over devices or over processes, only the first replica is taken.
+finished before `Snapshotter.take` returns. Only what this process writes is copied: of an array that is replicated over processes, the
+chunks that are its share (see `sharing`), each from one of the devices that hold it.
 
 Fresh memory is slow the first time it is written to (the kernel hands out pages one by one: on a small virtual machine that took thirty
 times as long as the copy itself), so the buffers are kept from one save to the next, and `prepare` makes them ahead of the first.
@@ -10,15 +11,32 @@ Accelerators copy into pages of their own, which NumPy then owns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from halcyon.checkpoint.layout import Leaf, Region, chunk_limit, describe, flatten, normal, whole
+from halcyon.checkpoint.layout import (
+    Leaf,
+    Region,
+    chunk_limit,
+    chunk_region,
+    chunks_of,
+    describe,
+    flatten,
+    normal,
+    state_bytes,
+    whole,
+)
+from halcyon.checkpoint.sharing import Held, Key, assign, key_of, who_holds
 from halcyon_api.checkpoint_documents import ManifestLeaf
+
+_EXTRA_DEVICE_BYTES = 256 << 20
+"""What the parts of shards that are on their way to the host may take of the devices' memory."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,10 @@ class Snapshot:
 
     leaves: tuple[ManifestLeaf, ...]
     shards: tuple[Shard, ...]
+    metadata: tuple[int, ...]
+    """The leaves, as indices, whose ``zarr.json`` this process writes."""
+    state_bytes: int
+    """Size of the whole state, all processes together."""
 
     @property
     def size_bytes(self) -> int:
@@ -44,67 +66,153 @@ class Snapshot:
         return sum(shard.data.nbytes for shard in self.shards)
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """What this process writes of one region of a leaf."""
+
+    leaf: int
+    held: Region
+    """The region, as devices hold it."""
+    region: Region
+    """The part of it that is copied: all of it, or one chunk."""
+    turn: int
+    """Which of this process's devices that hold it is asked, in turn."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    leaves: tuple[ManifestLeaf, ...]
+    pieces: tuple[_Piece, ...]
+    metadata: tuple[int, ...]
+    state_bytes: int
+
+
 class Snapshotter:
     """Takes snapshots, one at a time: the next one overwrites the buffers of the last.
 
     Args:
-        first: Whether this process writes what has no device, such as plain numbers.
+        process: Index of this process, as its devices name it.
+        process_count: How many processes save the state together.
     """
 
-    def __init__(self, *, first: bool) -> None:
-        self._first = first
-        self._buffers: dict[tuple[str, tuple[tuple[int, int], ...]], np.ndarray] = {}
+    def __init__(self, process: int, process_count: int) -> None:
+        self._process, self._process_count = process, process_count
+        self._buffers: dict[tuple[str, Key], np.ndarray] = {}
+        self._plan_of: tuple[Any, _Plan] | None = None
 
     def prepare(self, template: Any) -> None:
         """Make the buffers for states like `template`, and touch their pages."""
-        for leaf in flatten(template):
-            if leaf.sharding is not None:
-                for device, region in _regions(leaf, leaf.sharding):
-                    if device.platform == "cpu":
-                        self._buffer(leaf, region).fill(0)
+        leaves = flatten(template)
+        for piece in self._plan(leaves).pieces:
+            leaf = leaves[piece.leaf]
+            if leaf.sharding is not None and all(_on_host(device) for device in leaf.sharding.device_set):
+                self._buffer(leaf, piece.region).fill(0)
 
     def take(self, state: Any) -> Snapshot:
         """Copy a state. Its buffers may be donated once this returns."""
         leaves = flatten(state)
-        shards = [(index, leaf, shard) for index, leaf in enumerate(leaves) for shard in _first_replicas(leaf)]
-        for _, _, shard in shards:
-            if shard.device.platform != "cpu":
-                shard.data.copy_to_host_async()  # all transfers at once
-        copies = [Shard(index, normal(shard.index, leaf.shape), self._copy(leaf, shard)) for index, leaf, shard in shards]
-        if self._first:
-            plain = [(index, leaf) for index, leaf in enumerate(leaves) if not isinstance(leaf.value, jax.Array)]
-            copies += [Shard(index, whole(leaf.shape), np.array(leaf.value, dtype=leaf.dtype)) for index, leaf in plain]
-        limit = chunk_limit(leaves)
-        return Snapshot(leaves=tuple(describe(leaf, limit) for leaf in leaves), shards=tuple(copies))
+        plan = self._plan(leaves)
+        here = {index: _shards(leaves[index]) for index in {piece.leaf for piece in plan.pieces}}
+        copies: list[Shard] = []
+        under_way: deque[tuple[_Piece, jax.Array]] = deque()
+        extra_bytes = 0
+        for piece in plan.pieces:
+            leaf = leaves[piece.leaf]
+            if not isinstance(leaf.value, jax.Array):
+                copies.append(Shard(piece.leaf, piece.region, np.array(leaf.value, dtype=leaf.dtype)))
+                continue
+            replicas = here[piece.leaf][key_of(piece.held)]
+            shard = replicas[piece.turn % len(replicas)]
+            if _on_host(shard.device):
+                copies.append(Shard(piece.leaf, piece.region, self._copy(leaf, piece, np.asarray(shard.data))))
+                continue
+            data = shard.data
+            if piece.region != piece.held:
+                data = jax.lax.dynamic_slice(data, [own.start for own in _within(piece)], [own.stop - own.start for own in _within(piece)])
+                extra_bytes += data.nbytes
+            data.copy_to_host_async()  # all transfers at once, but for what takes more of the device's memory
+            under_way.append((piece, data))
+            while extra_bytes > _EXTRA_DEVICE_BYTES:
+                extra_bytes -= self._land(under_way, copies)
+        while under_way:
+            self._land(under_way, copies)
+        return Snapshot(plan.leaves, tuple(copies), plan.metadata, plan.state_bytes)
 
-    def _copy(self, leaf: Leaf, shard: Any) -> np.ndarray:
-        data = np.asarray(shard.data)
-        if shard.device.platform != "cpu":
-            return data  # the transfer made it, and nothing else knows of it
-        buffer = self._buffer(leaf, normal(shard.index, leaf.shape))
-        np.copyto(buffer, data)
+    def _plan(self, leaves: Sequence[Leaf]) -> _Plan:
+        """What this process writes; worked out once, for a state has the same form from save to save."""
+        form = tuple((leaf.path, leaf.shape, leaf.dtype, leaf.axes, leaf.sharding) for leaf in leaves)
+        if self._plan_of is None or self._plan_of[0] != form:
+            self._plan_of = form, _make_plan(leaves, self._process, self._process_count)
+        return self._plan_of[1]
+
+    def _land(self, under_way: deque[tuple[_Piece, jax.Array]], copies: list[Shard]) -> int:
+        """Wait for the oldest transfer. Returns how many bytes of the device's memory it took beside the state."""
+        piece, data = under_way.popleft()
+        copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))  # the transfer made it, and nothing else knows of it
+        return 0 if piece.region == piece.held else data.nbytes
+
+    def _copy(self, leaf: Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
+        buffer = self._buffer(leaf, piece.region)
+        np.copyto(buffer, data[_within(piece)])
         return buffer
 
     def _buffer(self, leaf: Leaf, region: Region) -> np.ndarray:
-        key = (leaf.path, tuple((part.start, part.stop) for part in region))
-        shape = tuple(part.stop - part.start for part in region)
+        key = (leaf.path, key_of(region))
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != leaf.dtype:
-            buffer = self._buffers[key] = np.empty(shape, leaf.dtype)
+            buffer = self._buffers[key] = np.empty([part.stop - part.start for part in region], leaf.dtype)
         return buffer
 
 
-def _first_replicas(leaf: Leaf) -> Iterator[Any]:
-    """This process's shards of a leaf that no other device writes."""
+def _make_plan(leaves: Sequence[Leaf], process: int, process_count: int) -> _Plan:
+    total = state_bytes(leaves)
+    limit = chunk_limit(total)
+    described = tuple(describe(leaf, limit) for leaf in leaves)
+    known: dict[tuple[Any, tuple[int, ...]], tuple[Held, ...]] = {}
+    pieces: list[_Piece] = []
+    loads: dict[int, int] = {}
+    shared: list[tuple[int, Held, Region]] = []
+    for index, (leaf, there) in enumerate(zip(leaves, described, strict=True)):
+        sharding = leaf.sharding
+        if sharding is None:
+            held: tuple[Held, ...] = (Held(whole(leaf.shape), (0,)),)  # the same plain number on every process
+        else:
+            if (sharding, leaf.shape) not in known:
+                known[sharding, leaf.shape] = who_holds(sharding, leaf.shape)
+            held = known[sharding, leaf.shape]
+        for one in held:
+            first, *others = one.processes
+            if others:
+                shared += [(index, one, chunk_region(there, indices)) for indices in chunks_of(there, one.region)]
+                continue
+            loads[first] = loads.get(first, 0) + _bytes(leaf, one.region)
+            if first == process:
+                pieces.append(_Piece(index, one.region, one.region, len(pieces)))
+    sizes = [_bytes(leaves[index], region) for index, _, region in shared]
+    writers = assign(sizes, [one.processes for _, one, _ in shared], loads)
+    for (index, one, region), writer in zip(shared, writers, strict=True):
+        if writer == process:
+            pieces.append(_Piece(index, one.region, region, len(pieces)))
+    return _Plan(described, tuple(pieces), tuple(range(process, len(leaves), process_count)), total)
+
+
+def _bytes(leaf: Leaf, region: Region) -> int:
+    return math.prod(part.stop - part.start for part in region) * leaf.dtype.itemsize
+
+
+def _within(piece: _Piece) -> Region:
+    """The piece as a part of the region that the devices hold."""
+    return tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True))
+
+
+def _shards(leaf: Leaf) -> dict[Key, list[Any]]:
+    """This process's shards of a leaf by region, each with its replicas."""
+    shards: dict[Key, list[Any]] = {}
     if isinstance(leaf.value, jax.Array):
-        yield from (shard for shard in leaf.value.addressable_shards if shard.replica_id == 0)
+        for shard in leaf.value.addressable_shards:
+            shards.setdefault(key_of(normal(shard.index, leaf.shape)), []).append(shard)
+    return shards
 
 
-def _regions(leaf: Leaf, sharding: jax.sharding.Sharding) -> Iterator[tuple[Any, Region]]:
-    """This process's first replicas of a leaf that is only a shape: the regions whose lowest device is here."""
-    owners: dict[tuple[tuple[int, int], ...], tuple[Any, Region]] = {}
-    for device, index in sharding.devices_indices_map(leaf.shape).items():
-        region = normal(index, leaf.shape)
-        owners.setdefault(tuple((part.start, part.stop) for part in region), (device, region))
-    here = jax.process_index()
-    return (owner for owner in owners.values() if owner[0].process_index == here)
+def _on_host(device: Any) -> bool:
+    return device.platform == "cpu"

@@ -11,6 +11,7 @@ black-holed network) must not hold a process forever.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,17 @@ from typing import Any
 
 import tensorstore as ts
 
-from halcyon.checkpoint.failures import Abandoned, StoreFailure, from_tensorstore
+from halcyon.checkpoint.failures import Abandoned, StoreFailure, from_os, from_tensorstore
+from halcyon.checkpoint.files import begin, write_file
 from halcyon.checkpoint.locking import exclusive, remove_leftovers
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
+Pieces = tuple[bytes | memoryview, ...]
+"""What is written as one value, in the order of its pieces."""
 LOCK_KEY = "LOCK"
 """File of a `file://` root whose lock is held during a compare-and-swap."""
 _WAIT_SLICE_SECONDS = 0.2
+_REQUESTS_AT_A_TIME = 64
 _RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
 """About half a minute in all: a gateway that is being restarted comes back in that time."""
 
@@ -95,10 +100,30 @@ class Store:
         """The root's folder where it is one of files."""
         return self._folder
 
+    def free_bytes(self) -> int | None:
+        """What may still be written to the file system of a `file://` root; None where nobody knows."""
+        if self._folder is None:
+            return None
+        try:
+            status = os.statvfs(next(folder for folder in (self._folder, *self._folder.parents) if folder.exists()))
+        except OSError:
+            return None
+        return status.f_bavail * status.f_frsize if status.f_blocks else None  # some network file systems do not tell
+
     def read(self, key: str) -> Value:
         """The value of a key and its generation."""
         result = self._wait(lambda: self._kvstore.read(key))
         return Value(result.value if result.state == "value" else None, result.stamp.generation)
+
+    def forget(self, key: str) -> None:
+        """Let a file of a `file://` root be read from the disk next time, where the operating system follows such a wish."""
+        if self._folder is not None and hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(self._folder / key, os.O_RDONLY)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(descriptor)
 
     def tail(self, key: str, start: int) -> bytes | None:
         """The bytes of a key from `start` on: one small request tells size and end. None where the key is missing or shorter."""
@@ -125,9 +150,14 @@ class Store:
             contents.append(result.value)
         return contents
 
-    def write(self, key: str, data: bytes) -> None:
-        """Write a key that nobody else writes."""
-        self._wait(lambda: self._kvstore.write(key, data))
+    def write(self, key: str, data: bytes | Pieces) -> None:
+        """Write a key that nobody else writes, given whole or in pieces."""
+        pieces = (data,) if isinstance(data, bytes) else data
+        if self._folder is not None:
+            path = self._folder / key
+            self._wait(lambda: begin(lambda: write_file(path, pieces)))
+        else:
+            self._wait(lambda: self._kvstore.write(key, b"".join(pieces)))
 
     def swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
         """Write a key only if its generation is still the given one.
@@ -163,6 +193,18 @@ class Store:
         keys = self._wait(lambda: self._kvstore.list(_range(prefix)))
         return sorted(os.fsdecode(key) for key in keys)
 
+    def list_between(self, ranges: Sequence[tuple[str, str]]) -> list[str]:
+        """All keys from the first of a pair up to, and without, the second; many ranges at a time."""
+        keys: list[str] = []
+        for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
+            futures = [
+                self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high)))
+                for low, high in ranges[start : start + _REQUESTS_AT_A_TIME]
+            ]
+            for future in futures:
+                keys += (os.fsdecode(key) for key in self._wait(lambda future=future: future))
+        return keys
+
     def folders(self, prefix: str) -> list[str]:
         """Folders directly below a prefix, with a slash at their end, where the root is one of files; else none.
 
@@ -170,7 +212,8 @@ class Store:
         """
         if self._folder is None or not (self._folder / prefix).is_dir():
             return []
-        return sorted(f"{prefix}{path.name}/" for path in (self._folder / prefix).iterdir() if path.is_dir())
+        with os.scandir(self._folder / prefix) as entries:
+            return sorted(f"{prefix}{entry.name}/" for entry in entries if entry.is_dir())
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
@@ -195,10 +238,14 @@ class Store:
                 try:
                     return future.result(timeout=_WAIT_SLICE_SECONDS)
                 except TimeoutError:
+                    if future.done():  # just now, or this is what a file system said
+                        return future.result()
                     if time.monotonic() >= deadline:
                         raise StoreFailure("DEADLINE_EXCEEDED", f"no answer within {self._timeout_seconds:g} s") from None
         except (StoreFailure, Abandoned):
             raise
+        except OSError as error:
+            raise from_os(error) from None
         except Exception as error:  # TensorStore raises ValueError, NotImplementedError and others, by status code
             raise from_tensorstore(error) from None
 

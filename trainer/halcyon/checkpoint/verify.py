@@ -131,7 +131,7 @@ def rebuild_head(store: Store) -> Head | None:
     A fenced writer may have left a COMMIT that never reached HEAD; it is taken up here, because it is a whole checkpoint of the same
     run, and the run's numbers at a step are the same whoever made them. The epoch is the newest that left a trace.
     """
-    found = prefixes(store.list(STEPS_PREFIX))
+    found = prefixes(store.list(STEPS_PREFIX) if store.folder is None else store.folders(STEPS_PREFIX))
     entries: list[tuple[CommittedStep, Manifest]] = []
     for prefix in found:
         data, mark = (store.read(f"{prefix}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))

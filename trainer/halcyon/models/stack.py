@@ -16,6 +16,7 @@ import jax
 from haliax import Axis, NamedArray
 
 from halcyon.parallel.axes import LAYERS, is_named
+from halcyon.parallel.loops import written_out
 from halcyon_api.spec.model import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
@@ -37,9 +38,10 @@ class Stack(eqx.Module, Generic[Block]):
         def body(x: NamedArray, block: Block) -> tuple[NamedArray, None]:
             return step(block, x), None
 
+        flat = written_out(self.layers.size)
         if self.remat == "full":
-            body = jax.checkpoint(body, prevent_cse=False)  # inside a scan nothing can be shared by mistake
-        return jax.lax.scan(body, x, jax.tree.map(_without_layers, self.stacked, is_leaf=is_named))[0]
+            body = jax.checkpoint(body, prevent_cse=flat)  # inside a loop nothing can be shared by mistake
+        return jax.lax.scan(body, x, jax.tree.map(_without_layers, self.stacked, is_leaf=is_named), unroll=flat)[0]
 
 
 def _without_layers(parameter: NamedArray) -> NamedArray:

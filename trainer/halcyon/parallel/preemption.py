@@ -1,49 +1,62 @@
 """Notices of preemption: SIGTERM to any process stops all of them at the same step.
 
-Kubernetes says SIGTERM to one pod of a gang. If that process alone stopped, the others would hang in their next collective, so JAX's
-preemption service spreads the notice through the coordination service and picks a step that every process will still reach, the
-greatest of their steps plus one. A single process has no service and needs none: a signal handler is enough.
+Kubernetes says SIGTERM to one pod of a gang. If that process alone stopped, the others would hang in their next collective. So a process
+that has a notice only says so: with its next step (see `halcyon.loop`) or at the next meeting (see `halcyon.parallel.waiting`), and all
+leave together. JAX has a service for the same, which looks for the signal once a second and keeps the time of its coming to itself; of the
+15 seconds that a spot machine gives, that second is worth having, and the time is what decides whether a save still fits.
 
-In both cases SIGTERM no longer ends the process. Whoever holds a `PreemptionNotice` must ask it after every step and leave on its own.
+SIGTERM no longer ends the process then. Whoever holds a `PreemptionNotice` must look at it and leave on its own.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
-
-from jax.experimental import multihost_utils
-
-from halcyon.parallel.world import World
 
 
 class PreemptionNotice:
-    """Has a notice arrived? The same answer at the same step on all processes.
+    """Whether this process was told to end, and when.
 
     Create it in the main thread, once, after joining. Close it, or use it as a context manager, to give SIGTERM back.
+
+    Args:
+        clock: Seconds, monotonic.
     """
 
-    def __init__(self, world: World) -> None:
-        self._distributed = world.distributed
-        self._arrived = threading.Event()
-        self._previous = None if self._distributed else signal.signal(signal.SIGTERM, self._on_signal)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._arrived_at: float | None = None
+        # Python runs signal handlers in the main thread, which may be inside of a long step. The byte that it writes here is immediate.
+        self._reading, self._writing = socket.socketpair()
+        self._writing.setblocking(False)
+        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        self._previous_wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="halcyon-notice", daemon=True)
+        self._thread.start()
 
-    def arrived(self, step: int) -> bool:
-        """True when all processes must save and leave after `step`.
+    @property
+    def arrived(self) -> bool:
+        """Whether a notice has come to this process."""
+        return self._arrived_at is not None
 
-        Args:
-            step: Steps done. Every process must ask at every step, beginning with the same one.
-        """
-        if self._distributed:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._arrived.is_set()
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it came; 0 where none has."""
+        return 0.0 if self._arrived_at is None else self._clock() - self._arrived_at
 
     def close(self) -> None:
-        """Give SIGTERM back to whoever had it. JAX's own listener stays until the world is left."""
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
+        """Give SIGTERM back to whoever had it."""
+        if self._writing.fileno() < 0:
+            return
+        signal.set_wakeup_fd(self._previous_wakeup)
+        signal.signal(signal.SIGTERM, self._previous)
+        self._writing.close()
+        self._thread.join()
+        self._reading.close()
 
     def __enter__(self) -> PreemptionNotice:
         return self
@@ -51,6 +64,15 @@ class PreemptionNotice:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _listen(self) -> None:
+        while signals := self._reading.recv(64):
+            if signal.SIGTERM in signals:
+                self._take()
+
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        self._arrived.set()
+        self._take()
+
+    def _take(self) -> None:
+        if self._arrived_at is None:
+            self._arrived_at = self._clock()

@@ -28,8 +28,10 @@ from jax.experimental import multihost_utils
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
+from halcyon_api.exit_codes import OTHERS_MISSING
 
-JOIN_TIMEOUT_SECONDS = 120
+JOIN_TIMEOUT_SECONDS = 1800
+"""Others may still wait for a machine. How long that may last is for the operator to decide; this is for when it does not."""
 HEARTBEAT_TIMEOUT_SECONDS = 15
 LEAVE_TIMEOUT_SECONDS = 10
 
@@ -78,9 +80,11 @@ class World:
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode() if self.is_main else b""
         return json.loads(_broadcast(text) if self.distributed else text)
 
-    def all(self, mine: bool) -> bool:
-        """Whether something is so on all processes. A collective, as `agree`."""
-        return bool(np.all(multihost_utils.process_allgather(np.array([mine])))) if self.distributed else mine
+    def greatest(self, *mine: float) -> tuple[float, ...]:
+        """The greatest of each number over all processes, as float32. A collective, as `agree`."""
+        numbers = np.array(mine, np.float32)
+        everyone = multihost_utils.process_allgather(numbers) if self.distributed else numbers[None]
+        return tuple(float(number) for number in np.max(np.asarray(everyone), axis=0))
 
     def barrier(self, name: str) -> None:
         """Wait until all processes are at the barrier of this name. A collective, for the main thread only.
@@ -136,6 +140,7 @@ def join(
         host, port = split_address(coordinator)
     except ValueError as error:
         raise BadConfiguration(str(error)) from None
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours; see `preemption`
     deadline = time.monotonic() + timeout_seconds
     try:
         address = resolve(host, port, deadline) if process_index == 0 else wait_until_listening(host, port, deadline)
@@ -157,7 +162,7 @@ def join(
     else:
         world = World(process_index, process_count)
         return replace(world, lifeline=_tie(world, split_address(address)[0], on_loss))
-    raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
+    raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s {OTHERS_MISSING} {coordinator}: {why}")
 
 
 def leave(world: World) -> None:
@@ -192,6 +197,8 @@ def enable_compilation_cache(directory: str) -> None:
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # Else the directory's name becomes part of every key, and a program is only found again below the same path.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def _tie(world: World, host: str, on_loss: OnLoss) -> Lifeline:

@@ -9,6 +9,7 @@ from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.facts import RunPlan, StepReport
 from halcyon.telemetry.log import EventLog, JsonLog, RunIdentity, open_log
 from halcyon.telemetry.reporter import RunReporter
+from halcyon.telemetry.save_requests import SaveRequests
 from halcyon.telemetry.server import TelemetryServer
 from halcyon.telemetry.termination import termination_report, write_termination_report
 
@@ -19,6 +20,7 @@ __all__ = [
     "RunIdentity",
     "RunPlan",
     "RunReporter",
+    "SaveRequests",
     "StepReport",
     "TelemetryServer",
     "open_log",

@@ -95,6 +95,11 @@ EVENTS = (
         },
     ),
     Event(
+        "skipped",
+        "The update of a step was dropped, as `recovery.divergence` has it; model and optimizer are as they were before it.",
+        {"step": _STEP, "reason": "What was wrong with it."},
+    ),
+    Event(
         "evaluation",
         "The held-out part was evaluated.",
         {
@@ -116,8 +121,29 @@ EVENTS = (
             "blockedSeconds": "How long the loop waited for the copy to the host; absent where it is not known.",
         },
     ),
+    Event(
+        "checkpointVerified",
+        "A checkpoint was read back whole, as `checkpoint.verify` has it, and every byte is what was written.",
+        {"step": "Steps done when it was made."},
+    ),
     Event("checkpointFailed", "A save failed. It is tried again at the next one.", {"step": _STEP, "reason": "Why."}),
-    Event("preempted", "A notice came; the checkpoint is committed and the process leaves.", _STEP_AND_MESSAGE, every_process=True),
+    Event(
+        "preempted",
+        "A notice came and the process leaves.",
+        {"step": _STEP, "saved": "`step`, `inFlight` or `none`: what was brought to a commit.", "message": "One sentence."},
+        every_process=True,
+    ),
+    Event(
+        "hung",
+        "Nothing has ended for longer than the limit. The process ends.",
+        {
+            "seconds": "How long nothing has ended.",
+            "limitSeconds": "How long that may be.",
+            "path": "File below the checkpoint root with the whole of the stacks; absent where it could not be written.",
+            "stacks": "What all threads of the process were doing, cut to a bounded length.",
+        },
+        every_process=True,
+    ),
     Event("done", "All steps are done and the last checkpoint is committed.", _STEP_AND_MESSAGE, every_process=True),
     Event("warning", "Something failed that costs time and nothing else.", {"message": "One sentence."}, every_process=True),
     Event(

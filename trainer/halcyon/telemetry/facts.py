@@ -51,6 +51,11 @@ class Tallies:
     evaluations: int = 0
     checkpoints: int = 0
     checkpoint_failures: int = 0
+    save_seconds: float = 0.0
+    """From the beginning of saves to their commits."""
+    blocked_seconds: float = 0.0
+    """How long saves held the loop up."""
+    skipped: int = 0
     step_buckets: tuple[int, ...] = ()
     step_seconds: float = 0.0
     data_wait_ratio: float | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from halcyon.telemetry.facts import Observation
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
+from halcyon_api.goodput import CAUSES, cause_label
 from halcyon_api.progress import Stage, StartupSeconds
 
 if TYPE_CHECKING:
@@ -93,6 +94,13 @@ METRICS = (
         lambda seen: [((part,), getattr(seen.report.startup_seconds, part)) for part in StartupSeconds.model_fields],
         ("part",),
     ),
+    Metric(
+        "halcyon_trainer_seconds_total",
+        "counter",
+        "Every second of this process's life, by cause; what only the operator can know is 0 here.",
+        lambda seen: [((cause_label(cause),), getattr(seen.report.seconds, cause)) for cause in CAUSES],
+        ("cause",),
+    ),
     Metric("halcyon_trainer_step", "gauge", "Steps done, over all attempts.", _one(lambda seen: seen.report.progress.step)),
     Metric("halcyon_trainer_planned_steps", "gauge", "Steps of the whole run.", _one(lambda seen: seen.report.progress.steps)),
     Metric(
@@ -102,6 +110,12 @@ METRICS = (
         _one(lambda seen: seen.report.resumed_step),
     ),
     Metric("halcyon_trainer_tokens", "gauge", "Tokens trained on, over all attempts.", _one(lambda seen: seen.report.progress.tokens)),
+    Metric(
+        "halcyon_trainer_skipped_steps_total",
+        "counter",
+        "Steps of this process whose update was dropped, as `recovery.divergence` has it.",
+        _one(lambda seen: seen.tallies.skipped),
+    ),
     Metric(
         "halcyon_trainer_processed_steps_total",
         "counter",
@@ -231,6 +245,18 @@ METRICS = (
         "counter",
         "Checkpoints committed that this process took part in.",
         _one(lambda seen: seen.tallies.checkpoints),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoint_save_seconds_total",
+        "counter",
+        "How long those took from the beginning of the save to the commit.",
+        _one(lambda seen: seen.tallies.save_seconds),
+    ),
+    Metric(
+        "halcyon_trainer_checkpoint_blocked_seconds_total",
+        "counter",
+        "How long their saves held the loop up.",
+        _one(lambda seen: seen.tallies.blocked_seconds),
     ),
     Metric(
         "halcyon_trainer_checkpoint_failures_total",

@@ -24,6 +24,7 @@ Every trainer process answers on `spec.telemetry.port` (9400 unless said otherwi
 | `/metrics` | the Prometheus metrics below |
 | `/status` | the progress report as JSON: what the operator reads into `status.progress` |
 | `/healthz` | 200 while the process makes progress, else 503; one line says why |
+| `POST /save` | takes a request for a checkpoint from who knows the token that the operator gave to the pod: 202 and the step |
 
 ## Health
 

@@ -18,7 +18,8 @@ from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.pace import Pace
 from halcyon.telemetry.startup import Startup
-from halcyon.telemetry.termination import clip
+from halcyon.telemetry.termination import STACKS_LENGTH, clip
+from halcyon.telemetry.time_account import TimeAccount
 from halcyon.telemetry.tokenizing import TokenizedSource, Tokenizing, fields
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, TerminationReport
@@ -80,6 +81,7 @@ class RunReporter:
         began = self._clock.monotonic() - age
         self._started_at = timestamp(self._clock.wall() - age)
         self._startup = Startup(began)
+        self._account = TimeAccount(began)
         self._state = _State(stage_began=began)
 
     # What the loop says.
@@ -140,6 +142,7 @@ class RunReporter:
             if first:
                 state.first_step_time = wall
                 self._startup.first_step_ends(state.stage, now)
+                self._account.first_step_ends(state.stage, now)
             if state.stage == "compiling":
                 state.stage, state.stage_began = "training", now
             state.last_step, state.last_step_time = report, wall
@@ -167,6 +170,21 @@ class RunReporter:
                 data_wait_seconds=_rounded(report.data_wait_seconds),
             )
 
+    def waited_for_batch(self, seconds: float) -> None:
+        """The loop stood still so long for the batch that it has now."""
+        with self._lock:
+            self._account.waited_for_data(self._state.stage, self._clock.monotonic(), seconds)
+
+    def skipped(self, step: int, reason: str) -> None:
+        """The update of a step was dropped."""
+        with self._lock:
+            self._state.tallies = replace(self._state.tallies, skipped=self._state.tallies.skipped + 1)
+        self._event("skipped", step=step, reason=reason)
+
+    def hung(self, seconds: float, limit_seconds: float, stacks: str, path: str | None) -> None:
+        """Nothing has ended for so long that nothing will: what all threads are doing. Comes from a thread of its own."""
+        self._event("hung", seconds=_rounded(seconds), limit_seconds=_rounded(limit_seconds), path=path, stacks=clip(stacks, STACKS_LENGTH))
+
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """The held-out part was evaluated after ``step`` steps."""
         with self._lock:
@@ -188,13 +206,25 @@ class RunReporter:
         with self._lock:
             self._state.save_interval_seconds = seconds
 
-    def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None) -> None:
-        """This process learned that a checkpoint is committed. May come from any thread."""
+    def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
+        """This process learned that a checkpoint is committed. May come from any thread.
+
+        Args:
+            committed: The checkpoint.
+            blocked_seconds: How long its save held the loop up.
+            save_seconds: From the beginning of its save to the commit.
+        """
         progress = _checkpoint_progress(committed)
         with self._lock:
             self._state.checkpoint, self._state.checkpoint_time = progress, self._clock.wall()
             self._state.checkpoint_error = None
-            self._state.tallies = replace(self._state.tallies, checkpoints=self._state.tallies.checkpoints + 1)
+            tallies = self._state.tallies
+            self._state.tallies = replace(
+                tallies,
+                checkpoints=tallies.checkpoints + 1,
+                save_seconds=tallies.save_seconds + save_seconds,
+                blocked_seconds=tallies.blocked_seconds + (blocked_seconds or 0.0),
+            )
         self._event(
             "checkpoint",
             step=committed.step,
@@ -208,6 +238,14 @@ class RunReporter:
         progress = _checkpoint_progress(committed)
         with self._lock:
             self._state.checkpoint, self._state.checkpoint_time = progress, self._clock.wall()
+
+    def verified_checkpoint(self, step: int) -> None:
+        """A checkpoint was read back after its commit and is what was written. May come from any thread."""
+        with self._lock:
+            known = self._state.checkpoint
+            if known is not None and known.step == step:
+                self._state.checkpoint = known.model_copy(update={"verified": True})
+        self._event("checkpointVerified", step=step)
 
     def checkpoint_failed(self, reason: str) -> None:
         """A save failed; shown until the next one succeeds. May come from any thread."""
@@ -227,7 +265,7 @@ class RunReporter:
             self.stage("done")
             self._event("done", step=report.step, message=report.message)
         elif report.cause == "preempted":
-            self._event("preempted", step=report.step, message=report.message)
+            self._event("preempted", step=report.step, saved=report.saved, message=report.message)
         else:
             self._event("error", step=report.step, cause=report.cause, exit_code=report.exit_code, message=report.message)
 
@@ -253,6 +291,8 @@ class RunReporter:
             tallies = replace(state.tallies, step_buckets=pace.buckets, step_seconds=pace.sum_seconds, data_wait_ratio=pace.wait_ratio)
             startup = self._startup.seconds
             health = self._health()
+            seconds = self._account.until(state.stage, self._clock.monotonic())
+            time = self._clock.timestamp()
         progress = Progress(
             step=step,
             steps=self._plan.steps,
@@ -276,6 +316,8 @@ class RunReporter:
             first_step_at=None if state.first_step_time is None else timestamp(state.first_step_time),
             last_step_at=None if state.last_step_time is None else timestamp(state.last_step_time),
             startup_seconds=startup,
+            seconds=seconds,
+            time=time,
             progress=progress,
             checkpoint=state.checkpoint,
             fallback_reason=state.fallback_reason,
@@ -296,6 +338,7 @@ class RunReporter:
 
     def _enter(self, stage: Stage, now: float) -> None:
         self._startup.stage_ends(self._state.stage, now)
+        self._account.stage_ends(self._state.stage, now)
         self._state.stage, self._state.stage_began = stage, now
 
     def _tokens_per_second(self) -> float | None:

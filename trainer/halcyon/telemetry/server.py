@@ -1,11 +1,13 @@
-"""``/status``, ``/metrics`` and ``/healthz`` over HTTP, each request in a thread of its own.
+"""``/status``, ``/metrics``, ``/healthz`` and ``POST /save`` over HTTP, each request in a thread of its own.
 
-The loop never waits for a reader: handlers hold the reporter's lock only while they copy. A reader that hangs is dropped after a while.
+The loop never waits for a reader: handlers hold the reporter's lock only while they copy. A reader that hangs is dropped after a while. The
+one thing that can be asked of a process is a checkpoint, and only by who knows the token that the operator gave to the pod.
 """
 
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 import threading
 from collections.abc import Callable
@@ -14,9 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
 from halcyon.errors import BadConfiguration
 from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.reporter import RunReporter
+from halcyon.telemetry.save_requests import SaveRequests
+from halcyon_api.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
 
 _READER_TIMEOUT_SECONDS = 10
 
@@ -30,14 +36,16 @@ class TelemetryServer:
     Args:
         reporter: Who is asked.
         port: Port on all addresses; 0 takes a free one.
+        requests: Takes requests for a checkpoint; None: there is nothing to save.
+        token: What whoever asks for one must know; empty: nobody can.
 
     Raises:
         BadConfiguration: The port is taken.
     """
 
-    def __init__(self, reporter: RunReporter, port: int) -> None:
-        answers = answers_of(reporter)
-        handler = type("Handler", (_Handler,), {"answers": answers})
+    def __init__(self, reporter: RunReporter, port: int, *, requests: SaveRequests | None = None, token: str = "") -> None:
+        save = _Saves(reporter, requests, token) if requests is not None else None
+        handler = type("Handler", (_Handler,), {"answers": answers_of(reporter, requests), "save": save})
         try:
             self._server = _bind(port, handler)
         except OSError as error:
@@ -65,11 +73,14 @@ class TelemetryServer:
         self.close()
 
 
-def answers_of(reporter: RunReporter) -> dict[str, Callable[[], Answer]]:
+def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> dict[str, Callable[[], Answer]]:
     """What is answered, by path."""
 
     def status() -> Answer:
-        return HTTPStatus.OK, "application/json", reporter.report().model_dump_json(by_alias=True, exclude_none=True).encode()
+        # The requests first: one that came between the two would be shown with a report that is older than it.
+        taken = list(requests.taken) if requests is not None else []
+        report = reporter.report().model_copy(update={"save_requests": taken})
+        return HTTPStatus.OK, "application/json", report.model_dump_json(by_alias=True, exclude_none=True).encode()
 
     def metrics() -> Answer:
         text, content_type = exposition(reporter)
@@ -83,8 +94,33 @@ def answers_of(reporter: RunReporter) -> dict[str, Callable[[], Answer]]:
     return {"/status": status, "/metrics": metrics, "/healthz": healthz}
 
 
+class _Saves:
+    """``POST /save``."""
+
+    def __init__(self, reporter: RunReporter, requests: SaveRequests, token: str) -> None:
+        self._reporter, self._requests, self._token = reporter, requests, token
+
+    def allows(self, authorization: str) -> bool:
+        """Whether a request bears the token."""
+        return bool(self._token) and secrets.compare_digest(authorization.encode(), f"Bearer {self._token}".encode())
+
+    def answer(self, body: bytes) -> Answer:
+        """Take note of a request; the loop heeds it."""
+        try:
+            wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            return _refusal(HTTPStatus.BAD_REQUEST, f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}")
+        mine = self._reporter.identity
+        if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
+            return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}")
+        taken = self._requests.ask(wanted.id, self._reporter.report().progress.step)
+        return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
+
+
 class _Handler(BaseHTTPRequestHandler):
     answers: dict[str, Callable[[], Answer]]
+    save: _Saves | None
     protocol_version = "HTTP/1.1"
     server_version = "halcyon"
     sys_version = ""
@@ -93,7 +129,27 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         answer = self.answers.get(self.path.partition("?")[0])
-        code, content_type, body = answer() if answer else _not_found(self.answers)
+        self._send(answer() if answer else _not_found(self.answers))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        """Take a request for a checkpoint."""
+        self.close_connection = True  # of what is refused, the body is not read
+        length = self.headers.get("Content-Length", "")
+        if self.save is None or self.path != SAVE_PATH:
+            self._send(_not_found(self.answers))
+        elif not self.save.allows(self.headers.get("Authorization", "")):
+            self._send(_refusal(HTTPStatus.FORBIDDEN, "only who knows this process's token may ask for a checkpoint"))
+        elif not (length.isascii() and length.isdigit() and len(length) < 9):
+            self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "say the length of the body"))
+        elif int(length) > MAX_SAVE_REQUEST_BYTES:
+            self._send(_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes"))
+        else:
+            self._send(self.save.answer(self.rfile.read(int(length))))
+
+    def _send(self, answer: Answer) -> None:
+        code, content_type, body = answer
         self.send_response(code)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -101,8 +157,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Requests are not events of the run."""
@@ -137,6 +191,10 @@ def _bind(port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
         if error.errno == errno.EADDRINUSE:
             raise
         return _Server(("0.0.0.0", port), handler)  # noqa: S104 - the kubelet, Prometheus and the operator come from outside
+
+
+def _refusal(code: HTTPStatus, why: str) -> Answer:
+    return code, "text/plain; charset=utf-8", f"{why}\n".encode()
 
 
 def _not_found(answers: dict[str, Callable[[], Answer]]) -> Answer:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, TerminationReport
+from halcyon_api.goodput import GoodputSeconds
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, Saved, TerminationReport
 
 MESSAGE_LENGTH = 2048
+STACKS_LENGTH = 16_384
 ELLIPSIS = "…"
 
 
@@ -31,7 +33,9 @@ def termination_report(
     step: int = 0,
     checkpoint_step: int | None = None,
     epoch_attempt: int | None = None,
+    saved: Saved | None = None,
     progress: Progress | None = None,
+    seconds: GoodputSeconds | None = None,
     clock: Clock | None = None,
 ) -> TerminationReport:
     """The report of a process that ends now. A message of any length is taken; it is cut to what fits."""
@@ -46,7 +50,9 @@ def termination_report(
         step=step,
         checkpoint_step=checkpoint_step,
         epoch_attempt=epoch_attempt,
+        saved=saved,
         progress=progress,
+        seconds=seconds,
         time=(clock or Clock()).timestamp(),
     )
 

@@ -1,0 +1,58 @@
+"""What all processes make of a checkpoint that each of them reads in part: the same, or the same error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from halcyon.checkpoint.failures import StoreFailure, as_exit
+from halcyon.checkpoint.reader import OtherState
+from halcyon.checkpoint.verify import Damaged
+from halcyon.checkpoint.world import World, gather_texts
+from halcyon.errors import RunChanged
+
+
+class Agreement:
+    """Tells the other processes what this one found. A collective, for the main thread.
+
+    Args:
+        world: The processes.
+        root: Address of the root, for the sentences.
+        step: The checkpoint's step, for the sentences.
+    """
+
+    def __init__(self, world: World, root: str, step: int) -> None:
+        self._world, self._root, self._step = world, root, step
+
+    @property
+    def process_count(self) -> int:
+        """How many processes there are."""
+        return self._world.process_count
+
+    def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
+        """Let every process do its work, and give each the numbers of all.
+
+        Raises:
+            Damaged, RunChanged, TrainerExit: What ended the work of one of them, the same on every process.
+        """
+        try:
+            text = f"sound {' '.join(map(str, work()))}"
+        except Damaged as damage:
+            text = f"damaged {damage}"
+        except OtherState as other:
+            text = f"changed {other}"
+        except StoreFailure as failure:
+            text = f"failed {failure.code} {failure.text}"
+        told = [text.partition(" ")[::2] for text in gather_texts(self._world, text)]
+        for kind, message in told:
+            if kind == "changed":
+                raise RunChanged(
+                    f"{message} at step {self._step} in {self._root}; set the configuration back to go on, or give the changed run a "
+                    "spec.checkpoint.root of its own"
+                )
+            if kind == "failed":
+                code, _, message = message.partition(" ")
+                raise as_exit(StoreFailure(code, message), self._root)
+        for kind, message in told:
+            if kind == "damaged":
+                raise Damaged(message)
+        return [tuple(map(int, message.split())) for _, message in told]

@@ -1,0 +1,130 @@
+"""Reading a committed checkpoint back, in the background, to see that the store holds what it took.
+
+The commit that HEAD marks as wanted is read by all processes, each the files that it wrote itself and knows the hashes of; process 0 also
+reads MANIFEST.json and COMMIT. As in a save they meet through the root alone: each leaves a document below ``PREFIX/checks/``, process 0
+gathers them and tells HEAD. It reads beside the training and beside the next saves, with few requests at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from halcyon.checkpoint.commit import Sleep
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon_api.checkpoint_documents import DATA_PREFIX, CommittedStep, Document, ManifestFile, canonical_json
+
+CHECKS_PREFIX = "checks/"
+_WORKERS = 2
+_PAUSE_SECONDS = 0.5
+_MOST_DAMAGES = 20
+
+
+class Unanswered(Exception):
+    """A process did not tell in time what it read; the message names which."""
+
+
+class Check(Document):
+    """What a process found in the files that it wrote."""
+
+    process: int
+    damages: tuple[str, ...]
+
+
+def check_key(prefix: str, process: int) -> str:
+    """Key of a process's check document."""
+    return f"{prefix}{CHECKS_PREFIX}{process:06d}.json"
+
+
+def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile], *, manifest: bool) -> tuple[str, ...]:
+    """Read files of a checkpoint, past what this machine remembers of them.
+
+    Args:
+        store: The root.
+        entry: The checkpoint.
+        files: Those to read.
+        manifest: Whether to look at MANIFEST.json and COMMIT too.
+
+    Returns:
+        What is wrong, one sentence each.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+
+    def look(file: ManifestFile) -> str | None:
+        store.forget(f"{entry.path}{DATA_PREFIX}{file.path}")
+        return _told(lambda: read_file(store, entry.path, file))
+
+    damages: list[str | None] = [_told(lambda: read_manifest(store, entry))] if manifest else []
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="checkpoint-check") as pool:
+        try:
+            damages += pool.map(look, files)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return tuple(damage for damage in damages if damage)
+
+
+def _told(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except Damaged as damage:
+        return str(damage)
+    return None
+
+
+def report(store: Store, prefix: str, check: Check) -> None:
+    """Leave a check for process 0, sealed by its own hash."""
+    document = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]}).document()
+    store.write(
+        check_key(prefix, check.process),
+        canonical_json({"check": document, "sha256": hashlib.sha256(canonical_json(document)).hexdigest()}),
+    )
+
+
+def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, timeout_seconds: float, sleep: Sleep) -> tuple[str, ...]:
+    """Wait, in process 0, for what the others found.
+
+    Returns:
+        All that is wrong with the checkpoint.
+
+    Raises:
+        Unanswered: A process said nothing in time, or nothing that can be read.
+        StoreFailure: The store did not answer.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    damages = list(own.damages)
+    waiting = set(range(process_count)) - {own.process}
+    while waiting:
+        listed = set(store.list(f"{prefix}{CHECKS_PREFIX}"))
+        for process in sorted(waiting):
+            if check_key(prefix, process) in listed:
+                damages += _decode(store.read(check_key(prefix, process)).data or b"").damages
+                waiting.remove(process)
+        if waiting and time.monotonic() >= deadline:
+            raise Unanswered(f"process {', '.join(map(str, sorted(waiting)))} of {process_count} did not tell within {timeout_seconds:g} s")
+        if waiting:
+            sleep(_PAUSE_SECONDS)
+    return tuple(damages)
+
+
+def remove_checks(store: Store, prefix: str) -> None:
+    """Delete the check documents: HEAD has the answer."""
+    store.delete_prefix(f"{prefix}{CHECKS_PREFIX}")
+
+
+def _decode(data: bytes) -> Check:
+    try:
+        sealed = json.loads(data)
+        document = canonical_json(sealed["check"])
+        if hashlib.sha256(document).hexdigest() != sealed["sha256"]:
+            raise ValueError("wrong hash")
+        return Check.model_validate_json(document)
+    except (ValueError, KeyError, TypeError):
+        raise StoreFailure("DATA_LOSS", "a check document is not what was written") from None
