@@ -32,6 +32,10 @@ def main(
     log_format: Annotated[str, typer.Option(envvar="HALCYON_LOG_FORMAT", help="json or text.")] = "json",
     metrics_port: Annotated[int, typer.Option(envvar="HALCYON_METRICS_PORT", help="Port of /metrics, /healthz and /readyz.")] = 9401,
     workers: Annotated[int, typer.Option(envvar="HALCYON_WORKERS", min=1, help="Runs looked at at the same time.")] = 8,
+    probe_priority_class: Annotated[
+        str,
+        typer.Option(envvar="HALCYON_PROBE_PRIORITY_CLASS", help="PriorityClass of pods that look for room for more slices."),
+    ] = "",
     s3_endpoint: Annotated[
         list[str] | None,
         typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="The only S3 endpoints to contact, may be repeated. Default: any."),
@@ -41,6 +45,14 @@ def main(
         list[str] | None,
         typer.Option(envvar="HALCYON_FILE_ROOTS", help="Directory mounted here under which file:// roots are read, may be repeated."),
     ] = None,
+    allow_gpu_direct: Annotated[
+        bool,
+        typer.Option(envvar="HALCYON_ALLOW_GPU_DIRECT", help="Allow runs with network gpuDirect, which get directories of their node."),
+    ] = False,
+    watch_nodes: Annotated[
+        bool,
+        typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
+    ] = False,
 ) -> None:
     """Look after the TrainingRuns of a cluster."""
     if log_level not in ("debug", "info", "warning", "error"):
@@ -54,9 +66,12 @@ def main(
         cluster_domain=cluster_domain,
         metrics_port=metrics_port,
         workers=workers,
+        probe_priority_class=probe_priority_class,
         s3_endpoints=_many(s3_endpoint),
         s3_anonymous=s3_anonymous,
         file_roots=_many(file_root),
+        allow_gpu_direct=allow_gpu_direct,
+        watch_nodes=watch_nodes,
     )
     try:
         asyncio.run(run_operator(settings))

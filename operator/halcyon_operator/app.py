@@ -31,6 +31,7 @@ from halcyon_operator.health import WatchEcho
 from halcyon_operator.http_server import HttpServer
 from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
+from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
 from halcyon_operator.plain import dig, mapping, text
 from halcyon_operator.settings import Settings
@@ -65,14 +66,15 @@ async def run_operator(settings: Settings) -> None:
     try:
         cluster = Cluster(api)
         await _wait_for_api(cluster)
-        platform = Platform(settings.trainer_image, settings.cluster_domain)
-        observer = Observer(cluster, checkpoints, trainers, journal, platform)
+        platform = Platform(settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct)
+        nodes = NodeNotices() if settings.watch_nodes else None
+        observer = Observer(cluster, checkpoints, trainers, journal, platform, nodes)
         controller = Controller(
-            queue, observer, cluster, journal, metrics, echo, socket.gethostname(), lambda: datetime.now(UTC), time.monotonic
+            queue, observer, cluster, journal, metrics, echo, socket.gethostname(), lambda: datetime.now(UTC), time.monotonic, trainers
         )
         loops = [controller.work() for _ in range(settings.workers)] + [controller.resync(settings.namespaces, settings.resync_seconds)]
         logger.info("looking after the TrainingRuns in %s", ", ".join(settings.namespaces) or "all namespaces")
-        await _run_together(loops, handlers(queue, journal, echo), settings, ready)
+        await _run_together(loops, handlers(queue, journal, echo, nodes), settings, ready)
     finally:
         queue.close()
         await trainers.close()
@@ -80,8 +82,8 @@ async def run_operator(settings: Settings) -> None:
         await server.stop()
 
 
-def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho) -> kopf.OperatorRegistry:
-    """What to do on each event."""
+def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho, nodes: NodeNotices | None = None) -> kopf.OperatorRegistry:
+    """What to do on each event. Nodes are watched only if there is somebody to tell of them."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -108,6 +110,13 @@ def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho) -> kopf.O
         if (key := run_of(event)) is not None:
             journal.record(key, event["object"])
             queue.add(key)
+
+    if nodes is not None:
+
+        @kopf.on.event("", "v1", "nodes", registry=registry)
+        async def on_node(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+            for key in nodes.saw(event["object"], deleted=event["type"] == "DELETED"):
+                queue.add(key)
 
     return registry
 

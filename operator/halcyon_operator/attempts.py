@@ -15,14 +15,21 @@ exists. So a new attempt goes through five looks, each of which may be the first
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from halcyon_api import names
+from halcyon_api.elastic import usable_slices
+from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.checkpoint_status import foreign_owner, resume_step
 from halcyon_operator.endings import EndCause
-from halcyon_operator.failures import STICKY_REASONS, verdict
-from halcyon_operator.spec_hash import fits
+from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
+from halcyon_operator.nodes import still_avoided, to_avoid
+from halcyon_operator.placement import first_slices, placement_of, smaller
+from halcyon_operator.plain import seconds_between
+from halcyon_operator.recovery import STICKY_REASONS, Row, decide
+from halcyon_operator.spec_hash import RETIRED, fits
 from halcyon_operator.views import HeadFound, JobSetView, Observed
 
 
@@ -51,6 +58,8 @@ class Stop:
 
     cause: EndCause
     message: str
+    placement: PlacementStatus | None = None
+    """Where the next attempt is placed, if that changes."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def current_jobset(observed: Observed) -> JobSetView | None:
     )
 
 
-def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str) -> Step:
+def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime) -> Step:
     """The one thing to do now.
 
     Args:
@@ -123,6 +132,7 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
         status: The run's status after the look at its JobSet and its checkpoints.
         spec: The run's valid spec.
         wanted_hash: Hash of the state of the spec that an attempt should be made from.
+        now: The time.
     """
     if _condition_holds(status, "Succeeded"):
         return Finished()
@@ -137,20 +147,75 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
             return StayStalled()
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in _owned(observed)):
-        return _with_jobset(observed, status, spec, jobset, wanted_hash, released)
+        return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
     left = _left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
     return left or _without_jobset(observed, status, spec, wanted_hash, released)
 
 
 def _with_jobset(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, wanted_hash: str, released: bool
+    observed: Observed,
+    status: TrainingRunStatus,
+    spec: TrainingRunSpec,
+    jobset: JobSetView,
+    wanted_hash: str,
+    released: bool,
+    now: datetime,
 ) -> Step:
+    if status.attempt_spec_hash == RETIRED and not released:
+        return Stop(ended_cause(status), last_message(status))
     if released or not fits(status.attempt_spec_hash, wanted_hash):
         return Stop("specChanged", "the spec was edited")
-    if jobset.outcome == "failed":
-        judged = verdict(status, spec, observed.run.name)
-        return Stall(judged.reason, judged.message) if judged.stalls else Stop(judged.cause, judged.message)
-    return Keep(jobset)
+    slices = placement_of(status, spec).slices
+    if slices not in usable_slices(spec):
+        return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
+    row = decide(facts_of(observed, status, spec, jobset, now))
+    return _carried_out(row, observed, status, spec, jobset, now)
+
+
+def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Step:
+    """The step that a row of the decision table amounts to while there is a JobSet."""
+    placement, failed = placement_of(status, spec), jobset.outcome == "failed"
+    avoided = still_avoided(placement.avoided, spec.recovery.bad_nodes, now)
+    waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
+    match row.action:
+        case "stop":
+            return Stall(row.reason, _stop_message(row, status, spec, observed.run.name))
+        case "smaller" if (slices := smaller(observed, status, spec)) is not None:
+            return _resize(status, spec, slices, waited)
+        case "larger" if placement.room_slices is not None:
+            return _resize(status, spec, placement.room_slices, "there is room for more slices")
+        case "elsewhere" if (node := to_avoid(placement, spec, now)) is not None:
+            message = f"keeping off node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
+            moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
+            return Stop(last_cause(status) if failed else "moved", message, moved)
+        case "anywhere":
+            nodes = ", ".join(node.node for node in avoided)
+            moved = placement.model_copy(update={"avoided": [], "blames": [], "waiting_since": None})
+            return Stop("moved", f"{waited} off {nodes}: taking all nodes back", moved)
+        case _:
+            return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
+
+
+def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: str) -> Stop:
+    placement, asked = placement_of(status, spec), spec.accelerator.slices
+    short = why if slices < placement.slices else "there was room for no more"
+    reason = f"{slices} of {asked} slices: {short}" if slices < asked else None
+    update: dict[str, object] = {"slices": slices, "reason": reason, "waiting_since": None}
+    return Stop("resized", f"going on with {slices} slices instead of {placement.slices}: {why}", placement.model_copy(update=update))
+
+
+def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
+    """One sentence about why a run stops for good, and what leads on."""
+    message = last_message(status)
+    if row.reason == "Fenced":
+        again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
+        return f"{again}; find the other writer, then edit the spec (suspend: true and back)"
+    if row.reason == "RestartsExhausted":
+        return (
+            f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and recovery.maxRestarts is "
+            f"{spec.recovery.max_restarts}; the last: {message}; look into `kubectl logs -l halcyon.dev/run={run_name}`, then edit the spec"
+        )
+    return message
 
 
 def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, released: bool) -> Step:
@@ -172,7 +237,7 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
     highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
-    return Mint(highest + 1, released or status.phase == "Suspended")
+    return Mint(highest + 1, released or (bool(status.history) and ended_cause(status) == "suspended"))
 
 
 def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
@@ -196,7 +261,7 @@ def _left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait
     if owned:
         return Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
     # Pods without a JobSet go by themselves, or hang on Jobs that somebody orphaned.
-    pods = [pod for pod in observed.pods if pod.phase not in ("Succeeded", "Failed") or pod.deleting]
+    pods = [pod for pod in observed.pods if not pod.over or pod.deleting]
     if pods:
         on = f" on node {pods[0].node}" if pods[0].node else ""
         return Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")

@@ -56,6 +56,7 @@ def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
         path=text(step.path),
         time=_time(step.time, now),
         size_bytes=min(step.size_bytes, LARGEST_EXACT),
+        verified=True if step.verification == "passed" else None,
         source="root",
     )
 

@@ -50,7 +50,7 @@ def with_outlook(status: TrainingRunStatus, outlook: Outlook, generation: int, n
 
 
 def _condition(kind: ConditionType, status: TrainingRunStatus, outlook: Outlook, generation: int, now: datetime) -> Condition:
-    holds, reason, message = _verdict(kind, outlook)
+    holds, reason, message = _degraded(status, outlook) if kind == "Degraded" else _verdict(kind, outlook)
     truth = "True" if holds else "False"
     known = status.condition(kind)
     return Condition(
@@ -61,6 +61,13 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, outlook: Outlook,
         last_transition_time=known.last_transition_time if known is not None and known.status == truth else stamp(now),
         observed_generation=generation,
     )
+
+
+def _degraded(status: TrainingRunStatus, outlook: Outlook) -> tuple[bool, str, str]:
+    """Whether a run that is under way is on fewer slices than its spec asks for."""
+    why = status.placement.reason if status.placement is not None else None
+    holds = bool(why) and outlook.phase in ("Starting", "Running", "Restarting")
+    return holds, "FewerSlices" if holds else "NotDegraded", why or "" if holds else ""
 
 
 def _verdict(kind: ConditionType, outlook: Outlook) -> tuple[bool, str, str]:

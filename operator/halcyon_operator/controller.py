@@ -17,11 +17,12 @@ from typing import Protocol
 
 from halcyon_operator.api_client import ApiError, Conflict
 from halcyon_operator.cluster import Cluster
-from halcyon_operator.decision import Decision, Event
+from halcyon_operator.decision import Ask, Decision, Event
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.plain import text
+from halcyon_operator.probe import is_probe
 from halcyon_operator.reconcile import reconcile
 from halcyon_operator.settle import status_document
 from halcyon_operator.views import Observed, RunView
@@ -44,6 +45,14 @@ class Looks(Protocol):
         ...
 
 
+class Asks(Protocol):
+    """What asks trainers for checkpoints."""
+
+    async def ask_save(self, ask: Ask) -> str:
+        """Ask. Returns why that failed; empty where it did not."""
+        ...
+
+
 class Controller:
     """Works the queue off.
 
@@ -57,6 +66,7 @@ class Controller:
         instance: Name of this operator process, for its events.
         clock: The time, in UTC.
         timer: Seconds, monotonic.
+        trainers: Where checkpoints are asked for; None: nowhere.
     """
 
     def __init__(
@@ -70,6 +80,7 @@ class Controller:
         instance: str,
         clock: Callable[[], datetime],
         timer: Callable[[], float],
+        trainers: Asks | None = None,
     ) -> None:
         self._queue = queue
         self._observer = observer
@@ -80,6 +91,7 @@ class Controller:
         self._instance = instance
         self._clock = clock
         self._timer = timer
+        self._trainers = trainers
         self._written_at: dict[Key, datetime] = {}
         self._refusals: dict[Key, str] = {}
         self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -152,15 +164,29 @@ class Controller:
             self._written_at[key] = self._clock()
             # What is on record needs no evidence any more.
             self._journal.prune(key, decision.status.attempt, decision.status.job_set_restarts)
-        self._metrics.saw_run(key, run.status, decision.status or run.status)
+        self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
             await self._cluster.delete(run.namespace, deletion)
         for manifest in decision.create:
             logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
-            await self._create(key, manifest)
+            if is_probe(manifest):
+                await self._create_probe(run, manifest)
+            else:
+                await self._create(key, manifest)
         for event in decision.events:
             await self._post(run, event)
+        for ask in decision.asks:
+            await self._ask(run, ask)
+
+    async def _ask(self, run: RunView, ask: Ask) -> None:
+        """Ask a trainer for a checkpoint. One that does not take it is asked again at the next look."""
+        problem = await self._trainers.ask_save(ask) if self._trainers is not None else ""
+        if problem:
+            request = ask.request
+            message = f"Attempt {request.attempt}, restart {request.restart} cannot be asked for a checkpoint: {problem}; trying again"
+            key = f"ask/{request.id}/{request.attempt}.{request.restart}"
+            await self._post(run, Event("Warning", "SaveNotAsked", message, key))
 
     async def _create(self, key: Key, manifest: dict[str, object]) -> None:
         """Create an object. Why it was refused is for the next look to tell the user."""
@@ -172,6 +198,14 @@ class Controller:
         except ApiError as error:
             self._refusals[key] = f"{manifest['kind']} was refused: {error}"
             raise
+
+    async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:
+        """Look for room for more slices. The run goes on without; a cluster that refuses has none."""
+        try:
+            await self._cluster.create(manifest)
+        except ApiError as error:
+            message = f"The run cannot look for room for more slices, and tries again: {error}"
+            await self._post(run, Event("Warning", "ProbeRefused", message, f"probe/{run.status.attempt}/{error.reason}"))
 
     async def _post(self, run: RunView, event: Event) -> None:
         known = (run.uid, event.key)

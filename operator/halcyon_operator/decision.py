@@ -1,4 +1,5 @@
-"""What a look at a run leads to, as plain values that the edge carries out in this order: status, deletions, creations, events.
+"""What a look at a run leads to, as plain values that the edge carries out in this order: status, deletions, creations, events,
+requests to trainers.
 
 The status is written first, guarded by the resource version that the decision was made from. So whatever the operator concluded is on
 record before it destroys the evidence, and an attempt's number is on record before the first object of that attempt exists.
@@ -6,9 +7,10 @@ record before it destroys the evidence, and an attempt's number is on record bef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from halcyon_api.save_requests import SaveRequest
 from halcyon_api.status import TrainingRunStatus
 
 Manifest = dict[str, Any]
@@ -35,6 +37,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """A checkpoint to ask a trainer process for. Asked twice, it is asked once."""
+
+    ip: str
+    port: int
+    token: str = field(repr=False)
+    request: SaveRequest
+
+
+@dataclass(frozen=True)
 class Decision:
     """What to do now, and when to look again at the latest."""
 
@@ -43,5 +55,6 @@ class Decision:
     delete: tuple[Deletion, ...] = ()
     create: tuple[Manifest, ...] = ()
     events: tuple[Event, ...] = ()
+    asks: tuple[Ask, ...] = ()
     requeue_after: float | None = None
     """Seconds; None: only when something changes."""

@@ -22,15 +22,20 @@ EndCause = Literal[
     "completed",
     "preempted",
     "failed",
+    "hung",
     "podDeleted",
+    "noRoom",
     "badConfiguration",
     "fenced",
     "noValidCheckpoint",
     "runChanged",
     "rootTaken",
     "rootUnusable",
+    "diverged",
     "jobSetDeleted",
     "specChanged",
+    "resized",
+    "moved",
     "suspended",
     "unknown",
 ]
@@ -45,9 +50,10 @@ _CODE_CAUSES: dict[int, EndCause] = {
     ExitCode.RUN_CHANGED: "runChanged",
     ExitCode.ROOT_TAKEN: "rootTaken",
     ExitCode.ROOT_UNUSABLE: "rootUnusable",
+    ExitCode.DIVERGED: "diverged",
 }
 
-_RANKS: dict[EndCause, int] = {"preempted": 3, "failed": 4}
+_RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ def cause_of(ending: PodEnding) -> EndCause:
         return "preempted"
     if ending.trouble == "deleted":
         return "podDeleted"
-    return _CODE_CAUSES.get(ending.exit_code, "failed") if ending.exit_code is not None else "failed"
+    if ending.exit_code is not None and ending.exit_code in _CODE_CAUSES:
+        return _CODE_CAUSES[ending.exit_code]
+    return "hung" if ending.report is not None and ending.report.cause == "hung" else "failed"
 
 
 def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = False) -> WorldEnd | None:
@@ -109,7 +117,7 @@ def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = Fals
     reports = [ending.report for ending in own if ending.report is not None]
     return WorldEnd(
         cause=cause,
-        message=describe(first),
+        message=f"{describe(first)}{_last_words(first, reports)}",
         at=None if first.at == UNKNOWN_TIME else first.at,
         step=max((report.step for report in reports), default=None),
         epoch_attempt=_epoch(reports),
@@ -126,6 +134,14 @@ def describe(ending: PodEnding) -> str:
     if ending.report is not None and ending.report.message:
         return f"{ending.report.message} (pod {ending.name}, {code})"
     return f"pod {ending.name} ended with {code}: {ending.message}" if ending.message else f"pod {ending.name} ended with {code}"
+
+
+def _last_words(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
+    """What was saved at the notice, where the ending itself does not say so."""
+    if first.trouble == "exited":
+        return ""
+    leader = min((report for report in reports if report.saved is not None), key=lambda report: report.process_index, default=None)
+    return f"; {leader.message}" if leader is not None else ""
 
 
 def _fatal_cause(ending: PodEnding) -> EndCause | None:

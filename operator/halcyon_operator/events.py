@@ -12,7 +12,9 @@ from halcyon_operator.views import World
 _END_REASONS = {
     "preempted": "Preempted",
     "failed": "TrainerFailed",
+    "hung": "TrainerHung",
     "podDeleted": "PodDeleted",
+    "noRoom": "NoRoom",
     "jobSetDeleted": "JobSetDeleted",
     "fenced": "Fenced",
 }
@@ -66,6 +68,31 @@ def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[
         condition = after.condition("Ready")
         message = condition.message if condition is not None else after.phase
         told.append(Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}"))
+    return tuple(told)
+
+
+def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+    """The run goes on with another number of slices, or on other nodes, or could have more slices."""
+    was, now = before.placement, after.placement
+    if was is None or now is None:
+        return ()
+    told: list[Event] = []
+    entry = next((entry for entry in reversed(after.history) if entry.cause), None)
+    why = (entry.message if entry is not None else None) or ""
+    if now.slices != was.slices and before.attempt == after.attempt:
+        shrunk = now.slices < was.slices
+        told.append(Event("Warning" if shrunk else "Normal", "Shrinking" if shrunk else "Growing", why, f"slices/{after.attempt}"))
+    if now.room_since is not None and was.room_since is None:
+        message = f"There is room for {now.room_slices} slices; the run grows from {now.slices} at its next checkpoint"
+        told.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
+    known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
+    told += [
+        Event("Warning", "NodeAvoided", f"Attempts keep off node {node}: {why}", f"avoided/{after.attempt}/{node}")
+        for node in sorted(avoided - known)
+    ]
+    if known - avoided:
+        message = f"Attempts may use these nodes again: {', '.join(sorted(known - avoided))}"
+        told.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))
     return tuple(told)
 
 

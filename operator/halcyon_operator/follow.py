@@ -16,8 +16,11 @@ from halcyon_operator import events
 from halcyon_operator.decision import Event
 from halcyon_operator.endings import EndCause, WorldEnd, conclude
 from halcyon_operator.history import entry_of, resumed_step, shown, with_end, with_report, with_world
+from halcyon_operator.nodes import blamed_node, for_want_of_nodes, with_blame
+from halcyon_operator.placement import placement_of
 from halcyon_operator.plain import stamp
-from halcyon_operator.views import JobSetView, Observed
+from halcyon_operator.recovery import FAILURES
+from halcyon_operator.views import JobSetView, Observed, World
 
 MAX_WORLDS_A_LOOK = 64
 """Of how many missed worlds the endings are looked at one by one."""
@@ -28,13 +31,17 @@ JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 _RESTART_FIELDS: dict[str, str] = {
     "preempted": "preempted",
     "failed": "failed",
+    "hung": "hung",
     "podDeleted": "pod_deleted",
+    "noRoom": "no_room",
     "jobSetDeleted": "job_set_deleted",
     "specChanged": "spec_changed",
     "suspended": "resumed",
     "fenced": "fenced",
+    "resized": "resized",
+    "moved": "moved",
     # These stop a run until its spec is edited.
-    **dict.fromkeys(("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable"), "spec_changed"),
+    **dict.fromkeys(("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable", "diverged"), "spec_changed"),
 }
 """Which count of `status.restarts` a world's end adds to when another world follows; `unknown` for all others."""
 
@@ -67,11 +74,12 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         told += events.resumed(status, world, report, step)
         status = with_report(status, world, report).model_copy(update={"progress": shown(report.progress, status.progress)})
     if jobset.outcome == "failed" and _is_open(status, world):
-        end = conclude(observed.endings, world, refused=jobset.failure_reason == JOBSET_REFUSED)
+        end = _concluded(observed, world, refused=jobset.failure_reason == JOBSET_REFUSED)
         end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
         status = with_end(status, world, end.cause, end.message, jobset.finished_at or now, end.step)
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
-        failures += end.cause == "failed"
+        status = _with_blame(observed, status, world, end)
+        failures += end.cause in FAILURES
         told += events.ended(status, world, end, restarting=False)
     elif jobset.outcome == "completed":
         status = with_end(status, world, "completed", "", jobset.finished_at or now, _final_step(observed))
@@ -113,9 +121,9 @@ def _account_restarts(
     seen = {
         restart: end
         for restart in range(max(before, after - MAX_WORLDS_A_LOOK), after)
-        if (end := conclude(observed.endings, (attempt, restart))) is not None
+        if (end := _concluded(observed, (attempt, restart))) is not None
     }
-    failures = sum(end.cause == "failed" for end in seen.values())
+    failures = sum(end.cause in FAILURES for end in seen.values())
     unseen = after - before - len(seen)
     unseen_failures = min(max(0, counted - failures), unseen)
     restarts = status.restarts
@@ -123,6 +131,7 @@ def _account_restarts(
     for restart, end in seen.items():
         restarts = count_restart(restarts, end.cause)
         status = with_end(status, (attempt, restart), end.cause, end.message, end.at or now, end.step)
+        status = _with_blame(observed, status, (attempt, restart), end)
         told += events.ended(status, (attempt, restart), end, restarting=True)
     if unseen:
         restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
@@ -130,6 +139,19 @@ def _account_restarts(
         status = with_end(status, (attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
     update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
     return status.model_copy(update=update), failures + unseen_failures, told
+
+
+def _concluded(observed: Observed, world: World, *, refused: bool = False) -> WorldEnd | None:
+    end = conclude(observed.endings, world, refused=refused)
+    return for_want_of_nodes(observed, world, end) if end is not None else None
+
+
+def _with_blame(observed: Observed, status: TrainingRunStatus, world: World, end: WorldEnd) -> TrainingRunStatus:
+    """The status with a blame for the node on which a world's end began, if it is to blame."""
+    node, spec = blamed_node(observed, world, end), observed.run.spec
+    if not node or spec is None or end.at is None:
+        return status
+    return status.model_copy(update={"placement": with_blame(placement_of(status, spec), world, node, end.at)})
 
 
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:

@@ -55,7 +55,8 @@ class WatchEcho:
     def lag_seconds(self) -> float:
         """Age of the oldest write that has not come back."""
         now = self._clock()
-        return max((now - since for _, since in self._awaited.values()), default=0.0)
+        awaited = list(self._awaited.values())  # a scrape asks from a thread of its own
+        return max((now - since for _, since in awaited), default=0.0)
 
     @property
     def stuck(self) -> bool:

@@ -14,6 +14,7 @@ not. Every field that JobSet's webhook would fill in is filled in here, for the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -33,13 +34,19 @@ RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
 
 
-def build_config_map(run: RunView, attempt: int) -> Manifest:
-    """The run document as the trainer reads it, never changed once made."""
+def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
+    """The run document as the trainer reads it, never changed once made.
+
+    Args:
+        run: The run.
+        attempt: The attempt's number.
+        spec: The run's spec on the attempt's number of slices. Default: as the user wrote it.
+    """
     document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
-        "spec": run.raw_spec,
+        "spec": run.raw_spec if spec is None or spec == run.spec else spec.document(),
     }
     return {
         "apiVersion": "v1",
@@ -51,20 +58,29 @@ def build_config_map(run: RunView, attempt: int) -> Manifest:
 
 
 def build_jobset(
-    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, remaining_restarts: int
+    run: RunView,
+    spec: TrainingRunSpec,
+    platform: Platform,
+    attempt: int,
+    resume_step: int,
+    remaining_restarts: int,
+    avoided: Sequence[str] = (),
+    save_token: str = "",
 ) -> Manifest:
     """The JobSet of one attempt.
 
     Args:
         run: The run, for its name, namespace and uid.
-        spec: The run's parsed spec.
+        spec: The run's parsed spec, on the attempt's number of slices.
         platform: Trainer image and DNS domain.
         attempt: The attempt's number, already on record in the run's status.
         resume_step: Committed steps that the trainer must find.
         remaining_restarts: Counted restarts that are left until the next checkpoint.
+        avoided: Names of nodes that the pods keep off.
+        save_token: Whoever asks the attempt's processes for a checkpoint must know it.
     """
     topology = spec.accelerator.resolve()
-    placement = place(spec.accelerator)
+    placement = place(spec, avoided)
     return {
         "apiVersion": JOBSET_API_VERSION,
         "kind": "JobSet",
@@ -94,7 +110,9 @@ def build_jobset(
                             "backoffLimit": 0,
                             "podReplacementPolicy": "Failed",
                             "podFailurePolicy": _pod_failure_policy(),
-                            "template": pod_template(run, spec, platform, attempt, resume_step, labels(run, attempt), placement),
+                            "template": pod_template(
+                                run, spec, platform, attempt, resume_step, labels(run, attempt), placement, save_token
+                            ),
                         },
                     },
                 }

@@ -26,6 +26,8 @@ def parse_jobset(document: object) -> JobSetView:
         failure_reason="" if completed else text(end.get("reason")),
         failure_message="" if completed else text(end.get("message")),
         finished_at=moment(end.get("lastTransitionTime")) if completed or failed else None,
+        created_at=moment(metadata.get("creationTimestamp")),
+        replicas=sum(count(dig(job, "replicas")) for job in sequence(dig(document, "spec", "replicatedJobs"))),
     )
 
 

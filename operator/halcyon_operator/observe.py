@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +14,13 @@ from halcyon_operator.cluster import Cluster
 from halcyon_operator.endings import merge_endings
 from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
+from halcyon_operator.node_notices import NodeNotices, NoticeView
 from halcyon_operator.plain import dig
 from halcyon_operator.pods import parse_pod
+from halcyon_operator.probe import is_probe
 from halcyon_operator.runs import parse_run_view
 from halcyon_operator.trainers import Reading, Trainers, first_process
-from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, RunView
+from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, ProbeView, RunView
 
 HEAD_AGE_SECONDS = 10.0
 """How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
@@ -25,12 +29,23 @@ HEAD_AGE_SECONDS = 10.0
 class Observer:
     """Looks at runs."""
 
-    def __init__(self, cluster: Cluster, checkpoints: Checkpoints, trainers: Trainers, journal: Journal, platform: Platform) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        checkpoints: Checkpoints,
+        trainers: Trainers,
+        journal: Journal,
+        platform: Platform,
+        nodes: NodeNotices | None = None,
+        token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+    ) -> None:
         self._cluster = cluster
         self._checkpoints = checkpoints
         self._trainers = trainers
         self._journal = journal
         self._platform = platform
+        self._nodes = nodes
+        self._token = token
 
     async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """Everything about a run as it is now, or None if there is no such run.
@@ -42,10 +57,15 @@ class Observer:
             self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name)
         )
         if document is None:
+            if self._nodes is not None:
+                self._nodes.forget((namespace, name))
             return None
         run = parse_run_view(document)
-        jobsets = tuple(map(parse_jobset, jobset_documents))
-        pods = tuple(parse_pod(pod) for pod in pod_documents if dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == run.uid)
+        jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
+        own = [pod for pod in pod_documents if dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == run.uid]
+        pods = tuple(parse_pod(pod) for pod in own if not is_probe(pod))
+        probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
+        probe = ProbeView(probes[0], tuple(parse_pod(pod) for pod in own if is_probe(pod))) if probes else None
         for pod in pod_documents:
             self._journal.record((namespace, name), pod)
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
@@ -58,6 +78,7 @@ class Observer:
             platform=self._platform,
             jobsets=jobsets,
             pods=pods,
+            probe=probe,
             endings=merge_endings(
                 (ending for ending in self._journal.endings((namespace, name)) if ending.run_uid == run.uid),
                 (pod.ending for pod in pods if pod.ending is not None),
@@ -67,7 +88,15 @@ class Observer:
             report_problem=reading.problem,
             config_map=config_map,
             progress_written_at=progress_written_at,
+            notices=self._notices((namespace, name), pods),
+            fresh_token=self._token(),
         )
+
+    def _notices(self, key: tuple[str, str], pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
+        """What the nodes of the run's pods say about their end."""
+        if self._nodes is None:
+            return ()
+        return self._nodes.on(key, (pod.node for pod in pods if not pod.over))
 
     async def _named(self, run: RunView, jobsets: tuple[JobSetView, ...]) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
         """Whatever stands under the names of the present attempt's objects, whosever it is."""

@@ -34,7 +34,11 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
         return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        return Outlook("Running", "Running", f"attempt {world[0]}, restart {world[1]} is training{_reach(observed)}")
+        training = f"attempt {world[0]}, restart {world[1]} is training"
+        report = observed.report
+        if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
+            return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
+        return Outlook("Running", "Running", f"{training}{_reach(observed)}")
     pods = [pod for pod in observed.pods if pod.world == world]
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked

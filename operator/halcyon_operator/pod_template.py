@@ -6,8 +6,8 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.environment import COMPLETION_INDEX, FROM_POD, JOB_INDEX, RESTART, PodEnvironment
+from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import parse_root
-from halcyon_api.spec.mesh import resolve_mesh
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.hardware import MEGASCALE_PORT, Placement, from_pod, multislice_environment
 from halcyon_operator.views import Platform, RunView
@@ -15,6 +15,20 @@ from halcyon_operator.views import Platform, RunView
 USER_ID = 65532
 CACHE_DIRECTORY = "/var/cache/halcyon"
 TERMINATION_LOG = "/dev/termination-log"
+
+POD_SECURITY: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 _SOURCES = {
     JOB_INDEX: names.JOBSET_JOB_INDEX,
@@ -28,34 +42,49 @@ _STARTUP_FAILURES = 150
 """Five minutes for an image's first imports from a cold disk. The trainer answers before it compiles or restores."""
 
 
+SPOT_GRACE_SECONDS = 15
+"""What GKE gives the pods of a spot machine that it takes away, whatever they ask for."""
+
+
+def grace_seconds(spec: TrainingRunSpec) -> int:
+    """How long a pod really has after the notice of its end."""
+    asked = spec.recovery.grace_period_seconds
+    return min(asked, SPOT_GRACE_SECONDS) if spec.accelerator.provisioning == "spot" else asked
+
+
 def pod_template(
-    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, labels: dict[str, str], placement: Placement
+    run: RunView,
+    spec: TrainingRunSpec,
+    platform: Platform,
+    attempt: int,
+    resume_step: int,
+    labels: dict[str, str],
+    placement: Placement,
+    save_token: str = "",
 ) -> dict[str, Any]:
     """The template of all trainer pods of an attempt. See `jobset.build_jobset` for the arguments."""
     volumes, mounts = _volumes(run, spec, attempt)
+    volumes, mounts = volumes + placement.volumes, mounts + placement.mounts
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(run, spec, platform, attempt, resume_step, placement, mounts)],
+        "securityContext": POD_SECURITY | {"fsGroup": USER_ID, "fsGroupChangePolicy": "OnRootMismatch"},
+        "containers": [_container(run, spec, platform, attempt, resume_step, placement, mounts, save_token)],
         "volumes": volumes,
     }
     optional = {
+        "initContainers": placement.sidecars,
+        "resourceClaims": placement.resource_claims,
         "nodeSelector": placement.node_selector,
         "tolerations": placement.tolerations,
+        "affinity": placement.affinity,
         "priorityClassName": spec.scheduling.priority_class_name,
         "serviceAccountName": spec.scheduling.service_account_name,
     }
-    return {"metadata": {"labels": labels}, "spec": pod | {name: value for name, value in optional.items() if value}}
+    metadata = {"labels": labels} | ({"annotations": placement.pod_annotations} if placement.pod_annotations else {})
+    return {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
 
 
 def _container(
@@ -66,9 +95,11 @@ def _container(
     resume_step: int,
     placement: Placement,
     mounts: list[dict[str, Any]],
+    save_token: str,
 ) -> dict[str, Any]:
     ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
-    environment = _environment(run, spec, platform, attempt, resume_step)
+    environment = _environment(run, spec, platform, attempt, resume_step, save_token)
+    environment += [{"name": name, "value": value} for name, value in placement.environment.items()]
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
     container: dict[str, Any] = {
@@ -84,23 +115,21 @@ def _container(
         "livenessProbe": _probe() | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": mounts,
     }
-    return container | ({"resources": placement.resources} if placement.resources else {})
+    claims = {"claims": [{"name": claim["name"]} for claim in placement.resource_claims]} if placement.resource_claims else {}
+    resources = placement.resources | claims
+    return container | ({"resources": resources} if resources else {})
 
 
 def _probe() -> dict[str, Any]:
     return {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
 
 
-def _environment(run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int) -> list[dict[str, Any]]:
+def _environment(
+    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, save_token: str
+) -> list[dict[str, Any]]:
     topology = spec.accelerator.resolve()
     subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{platform.cluster_domain}"
     injected = PodEnvironment(
@@ -115,9 +144,11 @@ def _environment(run: RunView, spec: TrainingRunSpec, platform: Platform, attemp
         hosts_per_slice=topology.hosts_per_slice,
         devices_per_host=topology.devices_per_host,
         coordinator=names.coordinator_address(run.name, run.uid, attempt, run.namespace, platform.cluster_domain),
-        mesh=resolve_mesh(spec.mesh, topology),
+        mesh=run_mesh(spec, topology),
         resume_step=resume_step,
         termination_log=TERMINATION_LOG,
+        grace_seconds=grace_seconds(spec),
+        save_token=save_token,
     ).variables()
     # First what comes from the pod: later values may refer to it.
     variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from halcyon_api import names
+from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
 from halcyon_operator.plain import LARGEST_EXACT, count, dig, integer, mapping, moment, sequence, text
 from halcyon_operator.views import PodEnding, PodView, Trouble, World
@@ -42,8 +43,18 @@ def parse_pod(document: object) -> PodView:
         running="running" in mapping(container.get("state")),
         waiting_reason=reason,
         waiting_message=message,
-        ending=_ending(metadata, status, container),
+        ending=_ending(metadata, status, container, text(dig(document, "spec", "nodeName"))),
+        created_at=moment(metadata.get("creationTimestamp")),
+        scheduled_at=_scheduled_at(status),
+        save_token=_save_token(document),
     )
+
+
+def _save_token(document: object) -> str:
+    containers = (mapping(entry) for entry in sequence(dig(document, "spec", "containers")))
+    trainer = next((entry for entry in containers if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
+    variables = (mapping(entry) for entry in sequence(trainer.get("env")))
+    return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
 
 
 def _world(metadata: dict[str, object]) -> World:
@@ -72,7 +83,13 @@ def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[s
     return "", ""
 
 
-def _ending(metadata: dict[str, object], status: dict[str, object], container: dict[str, object]) -> PodEnding | None:
+def _scheduled_at(status: dict[str, object]) -> datetime | None:
+    conditions = map(mapping, sequence(status.get("conditions")))
+    bound = (one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True")
+    return next((moment(one.get("lastTransitionTime")) for one in bound), None)
+
+
+def _ending(metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str) -> PodEnding | None:
     terminated = mapping(dig(container, "state", "terminated"))
     ended = bool(terminated) or status.get("phase") in ("Failed", "Succeeded")
     troubles = _troubles(metadata, status, terminated, ended)
@@ -93,6 +110,7 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
         exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
         report=_report(terminated.get("message"), world),
         message=message,
+        node=node,
     )
 
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api import names
+from halcyon_api.elastic import on_slices
+from halcyon_api.mesh import run_mesh
 from halcyon_api.progress import Progress
-from halcyon_api.spec.mesh import resolve_mesh
 from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator import attempts, events
@@ -20,11 +21,15 @@ from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Manifest
 from halcyon_operator.follow import count_restart, follow
-from halcyon_operator.goodput import measure
+from halcyon_operator.goodput import account
 from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
+from halcyon_operator.placement import next_placement, placement_of, with_room
 from halcyon_operator.plain import moment, stamp
+from halcyon_operator.probe import tend_probe
+from halcyon_operator.runs import permitted
+from halcyon_operator.save_requests import next_due, with_requests
 from halcyon_operator.settle import settle
 from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
 from halcyon_operator.views import Observed
@@ -37,7 +42,8 @@ LATER_SECONDS = 20.0
 
 def reconcile(observed: Observed, now: datetime) -> Decision:
     """What to do about a run now."""
-    run = observed.run
+    run = permitted(observed.run, observed.platform)
+    observed = replace(observed, run=run)
     if run.deleting:
         # Owner references take everything along; there is nothing outside the cluster to clean up.
         return Decision()
@@ -47,17 +53,35 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if jobset is not None:
         followed = follow(observed, status, jobset, now)
         status, told = followed.status, told + followed.events
+        if run.spec is not None:
+            status = with_room(observed, status, run.spec, jobset, now)
+    requested = with_requests(observed, status, jobset, now)
+    status, told = requested.status, told + requested.events
     if run.spec is None:
         decision = _invalid(observed, status, now)
     else:
         wanted = attempt_spec_hash(run.spec)
-        step = attempts.next_step(observed, status, run.spec, wanted)
-        decision = _carry_out(step, observed, status, run.spec, wanted, now)
+        step = attempts.next_step(observed, status, run.spec, wanted, now)
+        decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
     if decision.status is None:
         return decision
-    settled = settle(observed, decision.status.model_copy(update={"goodput": measure(decision.status, now)}), now)
-    changed = () if settled is None else events.state_changed(run.status, settled)
-    return Decision(settled, decision.delete, decision.create, told + decision.events + changed, decision.requeue_after)
+    settled = settle(observed, account(observed, decision.status, now), now)
+    changed = () if settled is None else (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
+    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks else None
+    soonest = min((seconds for seconds in again if seconds is not None), default=None)
+    return Decision(settled, decision.delete, decision.create, told + decision.events + changed, requested.asks, soonest)
+
+
+def _with_probe(decision: Decision, step: attempts.Step, observed: Observed, now: datetime) -> Decision:
+    """The decision with what it takes that the probe for more slices is there when it should be, and only then."""
+    if decision.status is None:
+        return decision
+    placement = decision.status.placement
+    stopping = isinstance(step, (attempts.Stop, attempts.Wait)) and observed.run.spec is not None and not observed.run.spec.suspend
+    holding = stopping and placement is not None and placement.room_since is not None
+    spec = observed.run.spec if isinstance(step, attempts.Keep) else None
+    create, delete = tend_probe(observed, decision.status, spec, now, holding=holding)
+    return replace(decision, create=decision.create + create, delete=decision.delete + delete)
 
 
 def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> Decision:
@@ -85,7 +109,7 @@ def _carry_out(
 
     match step:
         case attempts.Keep(jobset):
-            status = status.model_copy(update={"attempt_spec_hash": wanted, "topology": _topology(spec)})
+            status = status.model_copy(update={"attempt_spec_hash": wanted, "topology": _topology(spec, placement_of(status, spec).slices)})
             outlook = keep_outlook(observed, status, jobset)
             interval = float(spec.telemetry.status_interval_seconds)
             return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else min(interval, SOON_SECONDS))
@@ -93,9 +117,9 @@ def _carry_out(
             return _finish(observed, _vanished(status, now), spec, now)
         case attempts.Finished():
             return _finished(observed, say(status, unchanged_outlook(status)), spec, now)
-        case attempts.Stop(cause, message):
+        case attempts.Stop(cause, message, placement):
             status = with_end(status, (status.attempt, status.job_set_restarts), cause, message, now, None)
-            update: dict[str, object] = {"attempt_spec_hash": RETIRED}
+            update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause in ("specChanged", "suspended"):
                 update["failures_without_checkpoint"] = 0
             outlook = restart_outlook(status, spec, f"stopping attempt {status.attempt}: {message}")
@@ -109,7 +133,7 @@ def _carry_out(
                 requeue_after=SOON_SECONDS,
             )
         case attempts.Mint(attempt, pardon):
-            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon)
+            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now)
             return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), requeue_after=0.0)
         case attempts.Create():
             outlook = restart_outlook(status, spec, f"creating attempt {status.attempt}")
@@ -132,7 +156,10 @@ def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
     return with_end(status, (status.attempt, status.job_set_restarts), "jobSetDeleted", message, now, None)
 
 
-def _minted(status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, attempt: int, wanted: str, pardon: bool) -> TrainingRunStatus:
+def _minted(
+    status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, attempt: int, wanted: str, pardon: bool, now: datetime
+) -> TrainingRunStatus:
+    placement = next_placement(status, spec, now, anew=pardon)
     update: dict[str, object] = {
         "attempt": attempt,
         "attempt_spec_hash": wanted,
@@ -140,7 +167,8 @@ def _minted(status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, att
         "job_set_uid": None,
         "job_set_restarts": 0,
         "job_set_restarts_counted": 0,
-        "topology": _topology(spec),
+        "topology": _topology(spec, placement.slices),
+        "placement": placement if placement.avoided or placement.blames or spec.recovery.elastic is not None else None,
         "failures_without_checkpoint": 0 if pardon else status.failures_without_checkpoint,
     }
     before = last_entry(status, status.attempt)
@@ -151,14 +179,21 @@ def _minted(status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, att
 
 def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Manifest, ...]:
     remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
-    jobset = build_jobset(observed.run, spec, observed.platform, status.attempt, resume_step(status), remaining)
-    return (jobset,) if observed.config_map is not None else (build_config_map(observed.run, status.attempt), jobset)
+    placement = placement_of(status, spec)
+    spec, avoided = on_slices(spec, placement.slices), [node.node for node in placement.avoided]
+    jobset = build_jobset(
+        observed.run, spec, observed.platform, status.attempt, resume_step(status), remaining, avoided, observed.fresh_token
+    )
+    return (jobset,) if observed.config_map is not None else (build_config_map(observed.run, status.attempt, spec), jobset)
 
 
 def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
     jobset = attempts.current_jobset(observed)
     end = (jobset.finished_at if jobset is not None else None) or now
-    update: dict[str, object] = {"finished_at": status.finished_at or stamp(end), "topology": status.topology or _topology(spec)}
+    update: dict[str, object] = {
+        "finished_at": status.finished_at or stamp(end),
+        "topology": status.topology or _topology(spec, spec.accelerator.slices),
+    }
     if spec.stage == "train":
         final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
         update["progress"] = _last_progress(observed, status).model_copy(update=final)
@@ -198,8 +233,6 @@ def _config_map(observed: Observed) -> tuple[Deletion, ...]:
     return (Deletion("ConfigMap", found.name, found.uid),)
 
 
-def _topology(spec: TrainingRunSpec) -> TopologyStatus:
-    topology = spec.accelerator.resolve()
-    return TopologyStatus(
-        slices=topology.slices, hosts=topology.processes, devices=topology.devices, mesh=resolve_mesh(spec.mesh, topology)
-    )
+def _topology(spec: TrainingRunSpec, slices: int) -> TopologyStatus:
+    topology = on_slices(spec, slices).accelerator.resolve()
+    return TopologyStatus(slices=topology.slices, hosts=topology.processes, devices=topology.devices, mesh=run_mesh(spec, topology))

@@ -5,15 +5,18 @@ The status is read apart from the rest: a damaged status must not make a sound s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from halcyon_api import names
-from halcyon_api.spec.accelerator import TPU_TABLE
+from halcyon_api.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.mesh import pinned
 from halcyon_api.spec.checkpoint import parse_root
-from halcyon_api.status import parse_status
+from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.plain import count, dig, mapping, text
 from halcyon_operator.pod_template import CACHE_DIRECTORY
-from halcyon_operator.views import RunView
+from halcyon_operator.views import Platform, RunView
 
 MAX_PROBLEM_TEXT = 2048
 
@@ -22,7 +25,10 @@ def parse_run_view(document: object) -> RunView:
     """A run as the operator sees it. Never raises: what is wrong with the document is in `problems`."""
     metadata = mapping(dig(document, "metadata"))
     raw_spec = mapping(dig(document, "spec"))
+    status = parse_status(dig(document, "status"))
     spec, problems = _parse_spec(metadata, raw_spec)
+    if spec is not None:
+        spec = _with_mesh(spec, status)
     return RunView(
         namespace=text(metadata.get("namespace")) or "default",
         name=text(metadata.get("name")),
@@ -32,7 +38,8 @@ def parse_run_view(document: object) -> RunView:
         deleting=metadata.get("deletionTimestamp") is not None,
         spec=spec,
         problems=problems,
-        status=parse_status(dig(document, "status")),
+        status=status,
+        save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
         raw_spec=raw_spec,
         raw_status=mapping(dig(document, "status")),
     )
@@ -45,6 +52,24 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tup
         return None, (text(str(error), MAX_PROBLEM_TEXT),)
     problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
     return (spec, ()) if not problems else (None, problems)
+
+
+def permitted(run: RunView, platform: Platform) -> RunView:
+    """The run, without its spec where this installation does not allow it."""
+    if run.spec is None or run.spec.accelerator.network == "standard" or platform.allow_gpu_direct:
+        return run
+    refusal = (
+        "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not allow; leave it out, "
+        "or have the operator's owner set gpuDirect.allowed in the chart"
+    )
+    return replace(run, spec=None, problems=(refusal,))
+
+
+def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:
+    """The spec with the mesh that a run without one has on record, for a run must not change it by itself; at first the suggested one."""
+    suggested = pinned(spec)
+    recorded = pinned(spec, status.topology.mesh) if status.topology is not None else suggested
+    return suggested if recorded == suggested or find_problems(recorded) else recorded
 
 
 def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
@@ -63,7 +88,7 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
                 "choose another path"
             )
     accelerator = spec.accelerator
-    if accelerator.type in TPU_TABLE and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
+    if accelerator.row.family == "tpu" and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
         problems.append(
             f"spec.accelerator.slices: GKE joins only slices of several hosts, and a {accelerator.topology} slice has one; "
             "choose a topology of at least 8 chips, or one slice"

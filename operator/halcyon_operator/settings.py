@@ -19,11 +19,17 @@ class Settings:
     """Port of /metrics, /healthz and /readyz."""
     workers: int = 8
     """Runs looked at at the same time."""
+    probe_priority_class: str = ""
+    """PriorityClass of pods that look for room for more slices; empty: the cluster's default."""
     s3_endpoints: tuple[str, ...] = ()
     """The only S3 endpoints that runs may have the operator contact; empty: any."""
     s3_anonymous: bool = False
     """Send unsigned S3 requests."""
     file_roots: tuple[str, ...] = ()
     """Directories mounted here under which file:// roots may be read."""
+    allow_gpu_direct: bool = False
+    """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    watch_nodes: bool = False
+    """Look for what nodes say about their end; needs the right to list and watch nodes."""
     resync_seconds: float = 300.0
     """How often all runs are looked at without a reason."""

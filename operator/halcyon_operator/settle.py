@@ -1,7 +1,8 @@
 """When a status is worth a write.
 
 Tokens per second and the wall clock change at every look. A status that differs in nothing else is written at most every
-`telemetry.statusIntervalSeconds`, so that a look that a pod event caused does not cost a write.
+`telemetry.statusIntervalSeconds`, so that a look that a pod event caused does not cost a write; one in which only the clock went on, as
+while a run waits for hardware, at most every minute, and not at all while nothing happens without a person.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status import AT_REST, TrainingRunStatus
 from halcyon_operator.views import Observed
 
 _VOLATILE = ("progress", "goodput")
+CLOCK_SECONDS = 60.0
+"""How often the accounts of a run are written whose progress stands still."""
 
 
 def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
@@ -22,13 +25,15 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
         return None
     if _steady(old) != _steady(new) or not observed.run.raw_status:
         return status
-    if old.get("progress") == new.get("progress"):
-        return None  # Only the clock went on.
     spec, written = observed.run.spec, observed.progress_written_at
+    standing = old.get("progress") == new.get("progress")
+    if standing and (written is None or status.phase in AT_REST):
+        return None
     if spec is None or written is None:
         return status
+    interval = CLOCK_SECONDS if standing else spec.telemetry.status_interval_seconds
     # A look comes a little early or late; half a second must not double the interval.
-    return status if (now - written).total_seconds() >= spec.telemetry.status_interval_seconds - 0.5 else None
+    return status if (now - written).total_seconds() >= interval - 0.5 else None
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:

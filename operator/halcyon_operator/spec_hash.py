@@ -7,6 +7,7 @@ fields that the operator itself obeys or that can wait for the next attempt:
 | --- | --- |
 | `suspend`, `ttlSecondsAfterFinished`, `telemetry.statusIntervalSeconds` | at once, in the operator |
 | `recovery.maxRestarts` | at once in the operator's count of failures; in the JobSet with the next attempt |
+| `recovery.elastic`, `recovery.badNodes` | at once, in the operator's decisions |
 | `imagePullPolicy` | with the next attempt |
 | everything else | at once, by a new attempt |
 
@@ -29,7 +30,7 @@ RETIRED = _SCHEME + "retired"
 
 _NOT_RELEVANT: dict[str, Any] = {
     "image_pull_policy": True,
-    "recovery": {"max_restarts": True},
+    "recovery": {"max_restarts": True, "elastic": True, "bad_nodes": True},
     "suspend": True,
     "telemetry": {"status_interval_seconds": True},
     "ttl_seconds_after_finished": True,

@@ -1,4 +1,4 @@
-"""Reads the progress report of a run's first trainer process.
+"""Reads the progress report of a run's first trainer process, and asks it for checkpoints.
 
 The pod is the users' territory: what it answers is bounded in time and size, must be of this run, attempt and restart, and is shown,
 never obeyed.
@@ -12,6 +12,8 @@ import aiohttp
 from pydantic import ValidationError
 
 from halcyon_api.progress import ProgressReport
+from halcyon_api.save_requests import SAVE_PATH
+from halcyon_operator.decision import Ask
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.plain import LARGEST_EXACT
 from halcyon_operator.views import PodView, World
@@ -56,14 +58,35 @@ class Trainers:
 
     async def read(self, pod: PodView, port: int, run: str) -> Reading:
         """The report of a pod."""
+        reading = await self._ask(self._session(), f"{_address(pod.ip, port)}/status", run, pod.world)
+        self._metrics.trainer_polls.labels("ok" if reading.report is not None else "failed").inc()
+        return reading
+
+    async def ask_save(self, ask: Ask) -> str:
+        """Ask a process for a checkpoint.
+
+        Returns:
+            Why it did not take note of it; empty where it did.
+        """
+        headers = {"Authorization": f"Bearer {ask.token}", "Content-Type": "application/json"}
+        body = ask.request.model_dump_json(by_alias=True)
+        url = f"{_address(ask.ip, ask.port)}{SAVE_PATH}"
+        try:
+            async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as response:
+                return "" if response.status == 202 else f"it answered with HTTP status {response.status}"
+        except TimeoutError:
+            return f"no answer within {TIMEOUT_SECONDS:g} s"
+        except aiohttp.ClientConnectorError as error:
+            return f"no connection to {error.host}:{error.port}"
+        except (aiohttp.ClientError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+
+    def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
             # A new connection each time: a trainer that restarts must not be asked over its predecessor's.
             self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
-        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-        reading = await self._ask(self._http, f"http://{host}:{port}/status", run, pod.world)
-        self._metrics.trainer_polls.labels("ok" if reading.report is not None else "failed").inc()
-        return reading
+        return self._http
 
     async def _ask(self, http: aiohttp.ClientSession, url: str, run: str, world: World) -> Reading:
         try:
@@ -87,3 +110,7 @@ class Trainers:
         """Close all connections."""
         if self._http is not None:
             await self._http.close()
+
+
+def _address(ip: str, port: int) -> str:
+    return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"

@@ -10,6 +10,7 @@ from halcyon_api.checkpoint_documents import Head
 from halcyon_api.progress import ProgressReport, TerminationReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.node_notices import NoticeView
 
 World = tuple[int, int]
 """One world of processes, which lives and dies as one: (attempt, JobSet restart)."""
@@ -31,6 +32,8 @@ class RunView:
     spec: TrainingRunSpec | None
     problems: tuple[str, ...]
     status: TrainingRunStatus
+    save_request: str = ""
+    """Value of the annotation that asks for a checkpoint."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
 
@@ -50,6 +53,9 @@ class JobSetView:
     failure_reason: str = ""
     failure_message: str = ""
     finished_at: datetime | None = None
+    created_at: datetime | None = None
+    replicas: int = 0
+    """Slices."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class PodEnding:
     exit_code: int | None = None
     report: TerminationReport | None = None
     message: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,24 @@ class PodView:
     waiting_reason: str = ""
     waiting_message: str = ""
     ending: PodEnding | None = None
+    save_token: str = field(default="", repr=False)
+    """What the operator gave the process, for whoever may ask it for a checkpoint."""
+    created_at: datetime | None = None
+    scheduled_at: datetime | None = None
+    """When it got its node."""
+
+    @property
+    def over(self) -> bool:
+        """Whether its containers have ended for good."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class ProbeView:
+    """The JobSet that looks for room for more slices, and its pods."""
+
+    jobset: JobSetView
+    pods: tuple[PodView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +154,10 @@ class Platform:
 
     trainer_image: str
     cluster_domain: str = "cluster.local"
+    probe_priority_class: str = ""
+    """PriorityClass of the pods that look for room; empty: the cluster's default."""
+    allow_gpu_direct: bool = False
+    """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +169,8 @@ class Observed:
     jobsets: tuple[JobSetView, ...] = ()
     """JobSets that bear the run's label, and whatever stands under the name of the present attempt's JobSet."""
     pods: tuple[PodView, ...] = ()
+    probe: ProbeView | None = None
+    """What looks for room for more slices; neither its JobSet nor its pods are among the others."""
     endings: tuple[PodEnding, ...] = ()
     """Endings of pods that are there, and of pods that were seen to end and are gone."""
     head: HeadReading = field(default_factory=HeadAbsent)
@@ -149,6 +180,10 @@ class Observed:
     """Why there is no report although the process runs."""
     config_map: ObjectView | None = None
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
+    notices: tuple[NoticeView, ...] = ()
+    """What the nodes of the present pods say about their end; empty where nodes are not watched."""
+    fresh_token: str = field(default="", repr=False)
+    """A secret that nobody has yet, for an attempt that is created now."""
     create_refusal: str = ""
     """Why the API server refused the last object that was to be created for the run, if it did."""
     progress_written_at: datetime | None = None
