@@ -1,0 +1,1 @@
+"""What people type: `halcyon` on their own machine, and `kubectl halcyon` against a cluster."""

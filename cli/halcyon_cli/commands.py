@@ -1,0 +1,275 @@
+"""The commands about runs in a cluster, shared by `halcyon` and `kubectl halcyon`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console, RenderableType
+
+from halcyon_api import names
+from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
+from halcyon_cli.cluster import Place, Runs
+from halcyon_cli.report import Report, read_report
+from halcyon_cli.telling import Refused, told
+
+Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RUN")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
+Wait = Annotated[bool, typer.Option(help="Come back when it is done.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the present one.")]
+
+_WATCH_SECONDS = 2.0
+_POLL_SECONDS = 0.5
+
+
+def report(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Read the run from this YAML or JSON file (- for standard input) and ask no cluster.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the time line as a picture to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show where every second of a run went: a table by cause, its worlds of processes, and a time line."""
+    with told():
+        document = Runs(Place(context, namespace)).get(run) if file is None else _read(file, run)
+        found = read_report(run, parse_status(document.get("status")))
+        if found is None:
+            raise Refused(f"run {run} has not started yet, so there is nothing to report")
+        if as_json:
+            sys.stdout.write(json.dumps(_document(found), indent=2) + "\n")
+        else:
+            from halcyon_cli.tables import report_view
+
+            Console().print(report_view(found))
+        if svg is not None:
+            _write_picture(found, svg)
+
+
+def status(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until the run ends.")] = False,
+) -> None:
+    """Show how a run is: phase and why, progress, losses, checkpoints, hosts, and where its time went."""
+    from rich.live import Live
+
+    with told():
+        runs = Runs(Place(context, namespace))
+        if not watch:
+            Console().print(_look(runs, run)[0])
+            return
+        view, ended = _look(runs, run)
+        with Live(view, console=Console(), auto_refresh=False) as live:
+            while not ended:
+                time.sleep(_WATCH_SECONDS)
+                view, ended = _look(runs, run)
+                live.update(view, refresh=True)
+
+
+def top(
+    namespace: Namespace = None,
+    context: Context = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The runs of all namespaces.")] = False,
+) -> None:
+    """Show all runs, a line each."""
+    from halcyon_cli.status_view import fleet_view
+
+    with told():
+        found = Runs(Place(context, namespace)).list(everywhere=everywhere)
+        rows = [(run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status"))) for run in found]
+        Console().print(fleet_view(rows, datetime.now(UTC)))
+
+
+def logs(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    raw: Annotated[bool, typer.Option(help="The lines as the trainers wrote them.")] = False,
+) -> None:
+    """Show the logs of all processes of a run as one story, in the order of time."""
+    from halcyon_cli.following import follow_run, read_run
+    from halcyon_cli.log_lines import shown
+
+    console = Console(soft_wrap=True)
+    with told(), contextlib.suppress(KeyboardInterrupt):
+        runs = Runs(Place(context, namespace))
+        runs.get(run)  # says so where there is none
+        for line in follow_run(runs, run) if follow else read_run(runs, run):
+            if raw:
+                sys.stdout.write(f"{line.text}\n")
+            else:
+                console.print(shown(line))
+
+
+def checkpoint(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Come back when the checkpoint is committed.")] = True,
+) -> None:
+    """Have a run save a checkpoint now; it trains on meanwhile."""
+    with told():
+        runs = Runs(Place(context, namespace))
+        before = parse_status(runs.get(run).get("status"))
+        if before.phase in AT_REST:
+            saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
+            raise Refused(f"run {run} is {before.phase} and trains no step that could be saved{saved}")
+        value = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
+        if not wait:
+            _say(f"{run} is asked for a checkpoint")
+            return
+        step = _saved_step(runs, run, value)
+        _say(f"{run} has saved step {step}")
+
+
+def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+    """Save a checkpoint, release the hardware, and rest until `resume`."""
+    with told():
+        runs = Runs(Place(context, namespace))
+        runs.patch(run, {"spec": {"suspend": True}})
+        _say(f"{run} saves and releases its hardware")
+        if wait:
+            _wait_for(runs, run, lambda status: status.phase in AT_REST)
+
+
+def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+    """Go on from the last checkpoint."""
+    with told():
+        runs = Runs(Place(context, namespace))
+        runs.patch(run, {"spec": {"suspend": False}})
+        _say(f"{run} goes on from its last checkpoint")
+        if wait:
+            _wait_for(runs, run, lambda status: status.phase in ("Running", "Succeeded", "Failed"))
+
+
+def restart(run: Run, namespace: Namespace = None, context: Context = None) -> None:
+    """Save, let all pods go, and go on with new ones: a suspension and what ends it."""
+    with told():
+        runs = Runs(Place(context, namespace))
+        before = parse_status(runs.get(run).get("status"))
+        if before.phase in ("Succeeded", "Suspended"):
+            raise Refused(f"run {run} is {before.phase} and has no pods to replace")
+        runs.patch(run, {"spec": {"suspend": True}})
+        _say(f"{run} saves and lets its pods go")
+        try:
+            _wait_for(runs, run, lambda status: status.phase in ("Suspended", "Succeeded"))
+        finally:
+            # Whoever loses patience, or the connection's answer, has asked for a restart and not for a rest.
+            runs.patch(run, {"spec": {"suspend": False}})
+        _say(f"{run} goes on from its last checkpoint")
+
+
+def register(app: typer.Typer) -> None:
+    """Give an application these commands."""
+    for command in (status, top, logs, report, checkpoint, suspend, resume, restart):
+        app.command()(command)
+
+
+def _look(runs: Runs, run: str) -> tuple[RenderableType, bool]:
+    """What is to be seen of a run now, and whether it has ended."""
+    from halcyon_cli.following import hosts_of, last_losses
+    from halcyon_cli.status_view import run_view
+
+    document = runs.get(run)
+    found = parse_status(document.get("status"))
+    pods = runs.pods(run)
+    now = datetime.now(UTC)
+    steps = document["spec"].get("trainer", {}).get("steps")
+    view = run_view(run, found, steps, hosts_of(pods, now), last_losses(runs, pods), now)
+    return view, found.phase in ("Succeeded", "Failed")
+
+
+def _saved_step(runs: Runs, run: str, value: str) -> int:
+    """The step of the checkpoint that serves a request, once it is committed."""
+    while True:
+        found = parse_status(runs.get(run).get("status"))
+        request = found.save_request
+        if request is not None and request.value == value and request.step is not None:
+            return request.step
+        if found.phase in AT_REST:
+            saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
+            raise Refused(f"run {run} is {found.phase} before the request was served; its newest checkpoint holds {saved}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool]) -> None:
+    phase = ""
+    while True:
+        found = parse_status(runs.get(run).get("status"))
+        if found.phase != phase:
+            phase = found.phase
+            ready = found.condition("Ready")
+            _say(f"{phase}" + (f": {ready.message}" if ready is not None and ready.message else ""))
+        if done(found):
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
+
+
+def _read(file: Path, run: str) -> dict[str, Any]:
+    """A run from a file that holds it, or a list with it, as `kubectl get --output yaml` prints them."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        document = yaml.safe_load(text)
+    except OSError as error:
+        raise Refused(f"{file}: {error.strerror}; give the path of what `kubectl get trainingrun {run} --output yaml` printed") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise Refused(f"{file}: not YAML and not JSON") from None
+    items = document.get("items", [document]) if isinstance(document, dict) else []
+    for item in items:
+        if isinstance(item, dict) and isinstance(metadata := item.get("metadata"), dict) and metadata.get("name") == run:
+            return item
+    raise Refused(f"{file} holds no run of the name {run}")
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "run": report.run,
+        "phase": report.phase,
+        "startedAt": report.started_at,
+        "wallSeconds": report.wall_seconds,
+        "suspendedSeconds": report.suspended_seconds,
+        "ratio": report.ratio,
+        "restarts": report.restarts,
+        "lostSteps": report.lost_steps,
+        "seconds": report.seconds.document(),
+        "worlds": [
+            {
+                "world": world.name,
+                "beginsSeconds": round(world.begins_seconds, 3),
+                "fromStep": world.from_step,
+                "toStep": world.to_step,
+                "ended": world.ended or None,
+                "seconds": world.seconds.document(),
+            }
+            for world in report.worlds
+        ],
+    }
+
+
+def _write_picture(report: Report, path: Path) -> None:
+    from halcyon_cli.timeline import draw
+
+    try:
+        path.write_text(draw(report), encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}; give --svg another place") from None

@@ -1,0 +1,20 @@
+"""The command `kubectl halcyon`: kubectl finds it on the PATH under the name ``kubectl-halcyon``."""
+
+from __future__ import annotations
+
+import typer
+
+from halcyon_cli import commands
+
+app = typer.Typer(name="kubectl halcyon", help="Look after training runs in a cluster.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Look after training runs in a cluster."""
+
+
+commands.register(app)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,34 @@
+"""The objects that the operator would make of a run, made by the operator's own pure functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from halcyon_api.training_run import InvalidRun, load_run
+from halcyon_cli.telling import Refused
+from halcyon_operator.jobset import build_config_map, build_jobset
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.views import Platform
+
+UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
+"""In place of the uid that the API server gives a run."""
+
+
+def rendered(path: Path, trainer_image: str, cluster_domain: str) -> str:
+    """The objects of a run's first attempt, as YAML documents.
+
+    Raises:
+        Refused: The document is not a valid run, or not one for a cluster.
+    """
+    try:
+        document = load_run(path).document()
+    except InvalidRun as error:
+        raise Refused(f"{path}: {error}") from None
+    document["metadata"]["uid"] = UNKNOWN_UID
+    run = parse_run_view(document)
+    if run.spec is None:
+        raise Refused(f"{path}: {'; '.join(run.problems)}")
+    jobset = build_jobset(run, run.spec, Platform(trainer_image, cluster_domain), 1, 0, run.spec.recovery.max_restarts)
+    return yaml.safe_dump_all([build_config_map(run, 1), jobset], sort_keys=False, allow_unicode=True)

@@ -1,0 +1,119 @@
+"""Where the time of a run went, read off its status. Pure.
+
+A run is a row of worlds of processes, and the account of each begins where the one before it ended. So the accounts, one after the other,
+are the time line of the run; suspension is in none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from halcyon_api.accounts import divide
+from halcyon_api.goodput import GoodputSeconds
+from halcyon_api.status import HistoryEntry, TrainingRunStatus
+
+ORDER = (
+    "operator_delay",
+    "capacity_wait",
+    "startup",
+    "join",
+    "data_wait",
+    "restore",
+    "compile",
+    "evaluation",
+    "productive_step",
+    "lost_work",
+    "save_blocking",
+    "other",
+)
+"""The causes in the order in which a world comes to them. What comes many times is drawn once, where it fits best."""
+
+MEANINGS = {
+    "productive_step": "steps that lasted",
+    "startup": "image, container, interpreter, imports",
+    "join": "processes found one another",
+    "restore": "state built or restored",
+    "compile": "compilation, first step",
+    "data_wait": "waited for data",
+    "save_blocking": "stood still for a checkpoint",
+    "evaluation": "evaluated",
+    "lost_work": "steps that had to be done again",
+    "capacity_wait": "waited for hardware",
+    "operator_delay": "old pods ended, new ones were made",
+    "other": "ended, or nobody saw",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """One world of processes on the time line, or all those together that have left the history."""
+
+    name: str
+    """``attempt.restart``; ``earlier`` for those that left the history."""
+    seconds: GoodputSeconds
+    from_step: int | None = None
+    to_step: int | None = None
+    ended: str = ""
+    """Why it ended; empty while it goes on."""
+    begins_seconds: float = 0.0
+    """Since the start of the run, suspension left out."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The accounts of a run."""
+
+    run: str
+    phase: str
+    started_at: str
+    worlds: tuple[World, ...]
+    seconds: GoodputSeconds
+    """By cause, over all worlds."""
+    ratio: float
+    lost_steps: int
+    restarts: int
+    suspended_seconds: float
+
+    @property
+    def wall_seconds(self) -> float:
+        """The sum over all causes: every second from the first start until all was last put to account."""
+        return self.seconds.total
+
+
+def read_report(run: str, status: TrainingRunStatus) -> Report | None:
+    """The report of a run, or None before its first attempt."""
+    goodput = status.goodput
+    if goodput is None or status.started_at is None:
+        return None
+    worlds: list[World] = []
+    if goodput.carried.seconds.total > 0:
+        worlds.append(World("earlier", goodput.carried.seconds, ended="various"))
+    open_one: HistoryEntry | None = None
+    for index, entry in enumerate(status.history):
+        if entry.seconds is None:
+            open_one = entry
+            break
+        seconds, _ = divide(entry, status.history[index + 1 :])
+        worlds.append(World(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
+    if open_one is not None:
+        step = status.progress.step if status.progress is not None and open_one.from_step is not None else None
+        worlds.append(World(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or ""))
+    elif goodput.current.seconds.total > 0:
+        worlds.append(World("next", goodput.current.seconds))
+    begins = accumulate((world.seconds.total for world in worlds), initial=0.0)
+    return Report(
+        run=run,
+        phase=status.phase,
+        started_at=status.started_at,
+        worlds=tuple(replace(world, begins_seconds=begin) for world, begin in zip(worlds, begins, strict=False)),
+        seconds=goodput.seconds,
+        ratio=goodput.ratio,
+        lost_steps=goodput.lost_steps,
+        restarts=status.restarts.total,
+        suspended_seconds=goodput.suspended_seconds,
+    )
+
+
+def _name(entry: HistoryEntry) -> str:
+    return f"{entry.attempt}.{entry.restart}"

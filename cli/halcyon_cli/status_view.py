@@ -1,0 +1,144 @@
+"""A run, or all runs, as a terminal shows them. Pure: documents in, rich renderables out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from halcyon_api.status import Phase, TrainingRunStatus
+from halcyon_cli.report import read_report
+from halcyon_cli.tables import band
+from halcyon_cli.timeline import span
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 60
+_PHASE_STYLES: dict[Phase, str] = {"Running": "green", "Succeeded": "green", "Failed": "bold red", "Restarting": "yellow"}
+_WAITING = {"Pending", "Starting", "Restarting", "Suspending"}
+
+
+@dataclass(frozen=True)
+class Host:
+    """A trainer pod."""
+
+    pod: str
+    node: str
+    state: str
+    age_seconds: float
+
+
+def run_view(
+    name: str, status: TrainingRunStatus, steps: int | None, hosts: Sequence[Host], losses: Sequence[float], now: datetime
+) -> RenderableType:
+    """All about one run.
+
+    Args:
+        name: Its name.
+        status: Its status.
+        steps: Steps of the whole run, by its spec.
+        hosts: Its pods.
+        losses: Of its last steps, oldest first.
+        now: The time.
+    """
+    facts = Table.grid(padding=(0, 2))
+
+    def fact(title: str, value: RenderableType | str) -> None:
+        facts.add_row(Text(title, "bold"), value)
+
+    ready = status.condition("Ready")
+    fact("phase", Text(status.phase, _PHASE_STYLES.get(status.phase, "cyan")))
+    if ready is not None and ready.message:
+        fact("why" if status.phase in _WAITING else "that is", Text(ready.message))
+        if status.phase in _WAITING:
+            fact("since", Text(_ago(ready.last_transition_time, now)))
+    topology = status.topology
+    if topology is not None:
+        mesh = ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1) or "one device"
+        fact("runs on", f"{topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices; mesh: {mesh}")
+    progress = status.progress
+    if progress is not None:
+        total = progress.steps or steps or 1
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=total, completed=progress.step, width=30), f"{progress.step:,} of {total:,} steps")
+        fact("progress", bar)
+        fact("speed", _speed(status))
+    if losses:
+        fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
+    if status.checkpoint is not None:
+        fact("saved", f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}")
+    causes = {name: count for name, count in status.restarts.model_dump(by_alias=True).items() if count and name != "total"}
+    fact("restarts", ", ".join(f"{count} {name}" for name, count in causes.items()) or "none")
+    report = read_report(name, status)
+    if report is not None:
+        fact("goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20))
+    parts: list[RenderableType] = [Text(name, "bold"), facts]
+    if hosts:
+        table = Table("host", "node", "state", "age", box=SIMPLE_HEAD)
+        for host in hosts:
+            table.add_row(host.pod, host.node, host.state, span(host.age_seconds))
+        parts.append(table)
+    return Group(*parts)
+
+
+def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime) -> RenderableType:
+    """All runs, a line each: namespace, name, status."""
+    if not runs:
+        return Text("no training runs")
+    table = Table("namespace", "run", "phase", box=SIMPLE_HEAD)
+    for title in ("devices", "step", "loss", "tokens/s", "eta", "saved", "restarts", "goodput"):
+        table.add_column(title, justify="right")
+    table.add_column("why it waits", style="dim", max_width=50, no_wrap=True)
+    for namespace, name, status in runs:
+        progress, checkpoint, goodput = status.progress, status.checkpoint, status.goodput
+        ready = status.condition("Ready")
+        waits = ready.message if ready is not None and (status.phase in _WAITING or status.phase == "Failed") else ""
+        table.add_row(
+            namespace,
+            name,
+            Text(status.phase, _PHASE_STYLES.get(status.phase, "cyan")),
+            str(status.topology.devices)
+            if status.topology is not None and status.phase not in ("Succeeded", "Suspended", "Failed")
+            else "-",
+            f"{progress.step}/{progress.steps}" if progress is not None else "-",
+            f"{progress.loss:.4f}" if progress is not None and progress.loss is not None else "-",
+            f"{progress.tokens_per_second:,.0f}" if progress is not None and progress.tokens_per_second else "-",
+            span(progress.eta_seconds) if progress is not None and progress.eta_seconds else "-",
+            f"{checkpoint.step} ({_ago(checkpoint.time, now)})" if checkpoint is not None else "-",
+            str(status.restarts.total),
+            f"{goodput.ratio:.0%}" if goodput is not None else "-",
+            waits,
+        )
+    return table
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values as small bars, at most so many; each stands for the mean of its share of the values."""
+    count = min(width, len(values))
+    shares = [values[index * len(values) // count : (index + 1) * len(values) // count] for index in range(count)]
+    means = [sum(share) / len(share) for share in shares]
+    low, high = min(means), max(means)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round(top * (mean - low) / (high - low)) if high > low else 0] for mean in means)
+
+
+def _speed(status: TrainingRunStatus) -> str:
+    progress = status.progress
+    if progress is None or progress.tokens_per_second is None:
+        return "-"
+    words = [f"{progress.tokens_per_second:,.0f} tokens/s"]
+    words += [f"MFU {progress.mfu:.1%}"] if progress.mfu is not None else []
+    words += [f"{span(progress.eta_seconds)} left"] if progress.eta_seconds is not None else []
+    return ", ".join(words)
+
+
+def _ago(time: str, now: datetime) -> str:
+    try:
+        return span(max(0.0, (now - datetime.fromisoformat(time)).total_seconds()))
+    except (ValueError, TypeError):
+        return "?"

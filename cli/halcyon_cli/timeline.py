@@ -1,0 +1,107 @@
+"""The time line of a run as a picture: one SVG file that asks nobody for anything, with each part's name and length under the mouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.sax.saxutils import escape
+
+from halcyon_api.goodput import cause_label
+from halcyon_cli.report import MEANINGS, ORDER, Report, World
+
+COLOURS = {
+    "productive_step": "#2e7d32",
+    "evaluation": "#7cb342",
+    "save_blocking": "#00838f",
+    "data_wait": "#8e24aa",
+    "startup": "#1565c0",
+    "join": "#4fc3f7",
+    "restore": "#3949ab",
+    "compile": "#5c6bc0",
+    "lost_work": "#c62828",
+    "capacity_wait": "#f9a825",
+    "operator_delay": "#ef6c00",
+    "other": "#9e9e9e",
+}
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000, 92, 150, 74, 24, 16
+_TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
+_LEGEND_COLUMNS = 4
+_FONTS = "system-ui, DejaVu Sans, Helvetica, sans-serif"
+
+
+def draw(report: Report) -> str:
+    """The picture as the text of an SVG file."""
+    rows = len(report.worlds) + 1
+    legend_rows = -(-len(ORDER) // _LEGEND_COLUMNS)
+    axis = _TOP + rows * _ROW
+    height = axis + 34 + 20 * legend_rows
+    wall = max(report.wall_seconds, 1e-3)
+    scale = (_WIDTH - _LEFT - _RIGHT) / wall
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="{_FONTS}">',
+        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
+        _text(16, 28, report.run, size=18, weight="bold"),
+        _text(
+            16,
+            50,
+            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} restarts, "
+            f"{report.lost_steps} steps done again",
+            fill="#555555",
+        ),
+        *_grid(wall, scale, axis),
+        *_row(World("all", report.seconds, ended=f"{report.ratio:.1%}"), 0, scale),
+    ]
+    for number, world in enumerate(report.worlds, start=1):
+        parts += _row(world, number, scale)
+    parts += _legend(axis + 34)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def span(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _row(world: World, number: int, scale: float) -> Iterator[str]:
+    top = _TOP + number * _ROW
+    x = _LEFT + world.begins_seconds * scale
+    yield _text(_LEFT - 8, top + 12, world.name, anchor="end")
+    for cause in ORDER:
+        seconds = getattr(world.seconds, cause)
+        if seconds <= 0:
+            continue
+        width = seconds * scale
+        about = escape(f"{cause_label(cause)}: {MEANINGS[cause]}, {span(seconds)}")
+        bar = f'x="{x:.2f}" y="{top}" width="{max(width, 0.2):.2f}" height="{_BAR}" fill="{COLOURS[cause]}"'
+        yield f"<rect {bar}><title>{about}</title></rect>"
+        x += width
+    steps = f"{world.from_step}-{world.to_step}  " if world.from_step is not None and world.to_step is not None else ""
+    yield _text(_WIDTH - _RIGHT + 8, top + 12, f"{steps}{world.ended}", fill="#555555")
+
+
+def _grid(wall: float, scale: float, axis: float) -> Iterator[str]:
+    tick = next((tick for tick in _TICKS if wall / tick <= 8), _TICKS[-1])
+    at = 0.0
+    while at <= wall:
+        x = _LEFT + at * scale
+        yield f'<line x1="{x:.2f}" y1="{_TOP - 6}" x2="{x:.2f}" y2="{axis}" stroke="#e0e0e0"/>'
+        yield _text(x, axis + 14, span(at) if at else "0", anchor="middle", fill="#777777", size=11)
+        at += tick
+
+
+def _legend(top: float) -> Iterator[str]:
+    width = (_WIDTH - 32) / _LEGEND_COLUMNS
+    for number, cause in enumerate(ORDER):
+        x, y = 16 + width * (number % _LEGEND_COLUMNS), top + 20 * (number // _LEGEND_COLUMNS)
+        yield f'<rect x="{x:.0f}" y="{y:.0f}" width="12" height="12" fill="{COLOURS[cause]}"/>'
+        yield _text(x + 18, y + 10, MEANINGS[cause])
+
+
+def _text(x: float, y: float, words: str, *, size: int = 12, weight: str = "normal", anchor: str = "start", fill: str = "#222222") -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} font-size="{size}" font-weight="{weight}" fill="{fill}">{escape(words)}</text>'
