@@ -20,6 +20,7 @@ from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.sources import buildah_image_id, docker_image_id
 
+_ONE_PROGRAM = {"versitygw": own_images.VERSITYGW, "prometheus": own_images.PROMETHEUS}
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _BUILD_SECONDS = 3600
@@ -32,6 +33,7 @@ class Buildable(StrEnum):
     TRAINER = "trainer"
     BASE = "base"
     VERSITYGW = "versitygw"
+    PROMETHEUS = "prometheus"
 
 
 def build_command(
@@ -123,8 +125,9 @@ def image_tag(what: Buildable, *, cache: Path, docker: bool, progress: Progress)
     match what:
         case Buildable.BASE:
             return published_base() if docker else base_image_name()
-        case Buildable.VERSITYGW:
-            return own_images.image_name(own_images.VERSITYGW, Binaries(cache, progress).key(own_images.VERSITYGW.group))
+        case Buildable.VERSITYGW | Buildable.PROMETHEUS:
+            image = _ONE_PROGRAM[what]
+            return own_images.image_name(image, Binaries(cache, progress).key(image.group))
         case _:
             return f"{REGISTRY}/{what}:{content_tag(_dockerfile(what), REPOSITORY, _base_argument(docker=docker))}"
 
@@ -135,8 +138,8 @@ def build(what: Buildable, *, cache: Path, progress: Progress) -> str:
     match what:
         case Buildable.BASE:
             return _pulled(published_base(), progress) if docker else base_image(cache, progress)
-        case Buildable.VERSITYGW:
-            name, archive = own_images.make(own_images.VERSITYGW, Binaries(cache, progress), cache / "images")
+        case Buildable.VERSITYGW | Buildable.PROMETHEUS:
+            name, archive = own_images.make(_ONE_PROGRAM[what], Binaries(cache, progress), cache / "images")
             if docker and not succeeds(["docker", "image", "inspect", name]):
                 run(["docker", "load", "--input", archive])
             return name

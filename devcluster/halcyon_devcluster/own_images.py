@@ -33,6 +33,7 @@ PAUSE = OwnImage(programs.PAUSE, "pause", "/pause")
 COREDNS = OwnImage(programs.COREDNS, "coredns", "/coredns")
 JOBSET = OwnImage(programs.JOBSET, "jobset", "/manager")
 VERSITYGW = OwnImage(programs.VERSITYGW, "versitygw", "/versitygw")
+PROMETHEUS = OwnImage(programs.PROMETHEUS, "prometheus", "/prometheus")
 
 
 def image_name(image: OwnImage, build_key: str) -> str:

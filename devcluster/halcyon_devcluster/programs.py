@@ -27,6 +27,7 @@ class Group:
         in_image: Built for Linux whatever the host is, because it runs in a container.
         stamp_kubernetes_version: Without it Kubernetes' programs call themselves v0.0.0.
         keep: A folder of the source module that is copied beside the programs (a Helm chart).
+        tags: Build tags, where a source can be had without parts that are not needed.
     """
 
     folder: str
@@ -35,6 +36,7 @@ class Group:
     in_image: bool = False
     stamp_kubernetes_version: bool = False
     keep: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 KUBERNETES = Group(
@@ -59,6 +61,17 @@ VERSITYGW = Group(
 HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, source="helm.sh/helm/v4")
 KIND = Group("kind", {"kind": "sigs.k8s.io/kind"}, source="sigs.k8s.io/kind")
 PAUSE = Group("pause", {"pause": "."}, in_image=True)
+# Of the ways to find targets only that of Kubernetes; the others bring the libraries of twenty clouds.
+PROMETHEUS = Group(
+    "prometheus",
+    {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+    source="github.com/prometheus/prometheus",
+    in_image=True,
+    tags=("remove_all_sd", "enable_kubernetes_sd"),
+)
+PROMTOOL = Group(
+    "prometheus", {"promtool": "github.com/prometheus/prometheus/cmd/promtool"}, source=PROMETHEUS.source, tags=PROMETHEUS.tags
+)
 
 NATIVE_GROUPS = (KUBERNETES, JOBSET, COREDNS, HELM, PAUSE)
 """What a cluster of our own needs, longest build first."""
@@ -103,6 +116,7 @@ def build_command(go: Path | str, group: Group, go_mod: str, output: Path | str)
         "-mod=readonly",
         "-ldflags",
         linker_flags(group, go_mod),
+        *(["-tags", ",".join(group.tags)] if group.tags else []),
         "-o",
         f"{output}/",
         *group.packages.values(),
