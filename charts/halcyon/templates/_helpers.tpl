@@ -33,6 +33,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (ternary (include "halcyon.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
+{{/* Name of what belongs to this release and to no namespace: another namespace may have a release of the same name. */}}
+{{- define "halcyon.clusterName" -}}
+{{- printf "%s-%s" (include "halcyon.fullname" .) .Release.Namespace | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* PriorityClass of the pods that look for room for more slices. */}}
+{{- define "halcyon.probePriorityClassName" -}}
+{{- default (printf "%s-probe" (include "halcyon.clusterName" .)) .Values.probes.priorityClass.name }}
+{{- end }}
+
 {{/* Full name of an image; give a dict of image, appVersion, value (its name in values.yaml) and dockerfile. */}}
 {{- define "halcyon.image" -}}
 {{- $missing := printf "Set %s.repository to where the image built from %s is pushed." .value .dockerfile }}
