@@ -1,7 +1,31 @@
-"""How property-based tests run: no deadline, for a busy machine is no fault; the same examples every time, so that who changes nothing
-breaks nothing."""
+"""For all tests: how property-based ones run, and the table that those with the marker `fault` fill.
 
+Property-based tests have no deadline, for a busy machine is no fault, and the same examples every time, so that who changes nothing breaks
+nothing.
+"""
+
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.faults.table import Table, tell_rows, trials
+
+__all__ = ["trials"]
 
 settings.register_profile("halcyon", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("halcyon")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", metavar="PAGE", type=Path, help="write the table of faults into this page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    page = config.getoption("reliability")
+    if page is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Table(page), "reliability")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tell_rows(items)

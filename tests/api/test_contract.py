@@ -11,7 +11,8 @@ from halcyon_api.crd import custom_resource_definition
 from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.generate import stale_files
-from halcyon_api.spec.accelerator import MAX_CPU_HOSTS, MAX_SLICES, TPU_TABLE
+from halcyon_api.hardware import TABLE
+from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
@@ -33,7 +34,8 @@ def _nodes(node: Any, path: str = "") -> Any:
 def test_the_schema_is_structural_described_and_bounded() -> None:
     schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for path, node in _nodes(schema):
-        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "additionalProperties", "const"} & node.keys(), path
+        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "const"} & node.keys(), path
+        assert isinstance(node.get("additionalProperties", {}), dict), path
         assert "type" in node, path
         if path and not path.startswith(".metadata") and not path.endswith("[]"):
             assert node.get("description"), f"{path} has no description"
@@ -42,7 +44,7 @@ def test_the_schema_is_structural_described_and_bounded() -> None:
 
 def test_the_longest_names_fit_a_label() -> None:
     run, attempt = "r" * names.MAX_RUN_NAME_LENGTH, names.MAX_ATTEMPT
-    hosts = max(MAX_CPU_HOSTS, *(shape.hosts for generation in TPU_TABLE.values() for shape in generation.shapes.values()))
+    hosts = max(max(row.max_hosts, row.max_cubes * 16) for row in TABLE.values())
     pod = names.hostname(run, attempt, MAX_SLICES - 1, hosts - 1) + "-abcde"
     coordinator = names.coordinator_address(run, "uid", attempt, "ns", "cluster.local").partition(".ns.svc")[0]
     assert len(pod) <= 63
@@ -89,7 +91,7 @@ def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
 
 
 def test_reserved_exit_codes_are_apart_from_the_others() -> None:
-    assert {code.value for code in FATAL_CODES} == set(range(80, 86))
+    assert {code.value for code in FATAL_CODES} == set(range(80, 87))
     assert ExitCode.PREEMPTED == 42
     assert all(code < 125 for code in ExitCode), "shells and runtimes use the codes from 125 on"
 

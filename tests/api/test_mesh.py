@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from halcyon_api.spec.accelerator import TPU_TABLE, AcceleratorSpec, Topology
-from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, resolve_mesh
+from halcyon_api.hardware import TABLE
+from halcyon_api.mesh import ModelSize, model_size, pinned, run_mesh, suggest_axes
+from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
+from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, resolve_mesh
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from tests.api.documents import document
 
 
 @pytest.mark.parametrize(
@@ -17,18 +24,17 @@ from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, resol
         (AcceleratorSpec(type="v5e", topology="2x2"), Topology(1, 1, 4)),
         (AcceleratorSpec(type="v5e", topology="4x4", slices=2), Topology(2, 4, 4)),
         (AcceleratorSpec(type="v6e", topology="16x16"), Topology(1, 64, 4)),
+        (AcceleratorSpec(type="v4", topology="8x4x4"), Topology(1, 32, 4)),
+        (AcceleratorSpec(type="v5p", topology="4x4x8", slices=3), Topology(3, 32, 4)),
+        (AcceleratorSpec(type="v7x", topology="4x4x8"), Topology(1, 32, 8)),
+        (AcceleratorSpec(type="v7x", topology="1x1x1"), Topology(1, 1, 2)),
+        (AcceleratorSpec(type="h100", topology="2x8", slices=2), Topology(2, 2, 8)),
+        (AcceleratorSpec(type="gb200", topology="18x4"), Topology(1, 18, 4)),
+        (AcceleratorSpec(type="nvidia", topology="3x2"), Topology(1, 3, 2)),
     ],
 )
 def test_topology_of_an_accelerator(accelerator: AcceleratorSpec, expected: Topology) -> None:
     assert accelerator.resolve() == expected
-
-
-def test_every_tpu_shape_has_as_many_chips_as_its_name_says() -> None:
-    for generation in TPU_TABLE.values():
-        for name, shape in generation.shapes.items():
-            rows, columns = map(int, name.split("x"))
-            assert shape.hosts * shape.chips_per_host == rows * columns
-            assert shape.machine_type.endswith(f"-{shape.chips_per_host}t")
 
 
 @pytest.mark.parametrize(
@@ -56,3 +62,126 @@ def test_a_mesh_that_does_not_fit_is_refused(axes: dict[str, int]) -> None:
 def test_replicas_must_be_the_slices() -> None:
     with pytest.raises(InvalidMesh, match="set it to -1 or 2"):
         resolve_mesh(MeshSpec(dcn=DcnAxes(replica=4)), Topology(2, 1, 1))
+
+
+LLAMA_8B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "heads": 32, "kvHeads": 8}
+LLAMA_70B = {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}
+LLAMA_405B = {"layers": 126, "hiddenSize": 16384, "intermediateSize": 53248, "heads": 128, "kvHeads": 8}
+
+
+def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: object) -> TrainingRunSpec:
+    return parse_run(
+        document(
+            spec__accelerator=accelerator,
+            spec__model={"llama": llama},
+            spec__tokenizer={"tokenizerJson": {"path": "t.json"}},
+            spec__trainer__batchSize=4608,
+            **changes,
+        )
+    ).spec
+
+
+@pytest.mark.parametrize(
+    ("kind", "topology", "llama", "expected"),
+    [
+        # Whatever is small for its devices is sharded over all of them, as without a suggestion.
+        ("cpu", "2x4", LLAMA_405B, (1, 8, 1)),
+        ("v5e", "2x2", {"layers": 12, "hiddenSize": 768}, (1, 4, 1)),
+        ("v5e", "16x16", LLAMA_8B, (1, 256, 1)),
+        ("v5p", "4x4x8", LLAMA_70B, (1, 128, 1)),
+        ("h100", "2x8", LLAMA_8B, (1, 16, 1)),
+        # The width is split over fsdp, so what does not divide it is left to data.
+        ("v5p", "4x4x12", LLAMA_8B, (3, 64, 1)),
+        ("v5e", "16x16", {"layers": 12, "hiddenSize": 576, "heads": 9}, (4, 64, 1)),
+        ("gb200", "18x4", LLAMA_8B, (9, 8, 1)),
+        # A block that is too large to be gathered on one device, beside its share of the state, is split over a host.
+        ("v5e", "8x16", LLAMA_70B, (1, 64, 2)),
+        ("v6e", "16x16", LLAMA_405B, (1, 64, 4)),
+        ("h100", "16x8", LLAMA_405B, (1, 32, 4)),
+        # With more devices each has a smaller share of the state, and room for a whole block again.
+        ("v5e", "16x16", LLAMA_70B, (1, 256, 1)),
+        ("h100", "64x8", LLAMA_405B, (1, 512, 1)),
+        ("v7x", "4x8x8", LLAMA_405B, (1, 512, 1)),
+        # The state alone is too much: no mesh helps.
+        ("v5e", "16x16", LLAMA_405B, (1, 256, 1)),
+    ],
+)
+def test_a_mesh_is_suggested_from_the_size_of_the_model(
+    kind: str, topology: str, llama: dict[str, int], expected: tuple[int, int, int]
+) -> None:
+    mesh = run_mesh(spec({"type": kind, "topology": topology}, llama))
+    assert (mesh.data, mesh.fsdp, mesh.tensor) == expected
+
+
+def test_the_size_of_a_model_is_what_its_paper_says() -> None:
+    size = model_size(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
+    assert 7.9e9 < size.parameters < 8.2e9
+    gpt2 = parse_run(document(spec__model={"gpt2": {}}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
+    assert 1.23e8 < model_size(gpt2).parameters < 1.25e8
+
+
+def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 64, splits: tuple[int, ...] = (8,)) -> tuple[int, int, int]:
+    axes = suggest_axes(
+        ModelSize(parameters, block, 8192, splits),
+        state_bytes=16,
+        gathered_bytes=8,
+        devices=devices,
+        devices_per_host=8,
+        memory_bytes=memory,
+    )
+    return (axes.data, axes.fsdp, axes.tensor)
+
+
+def test_the_formula_at_its_bounds() -> None:
+    # 16 bytes x 1e9 / 64 devices = 0.25e9 of state; a block takes 8e9 / tensor; 3/4 of the memory is there for both.
+    assert suggest(10**9, 11 * 10**9) == (1, 64, 1)
+    assert suggest(10**9, 10 * 10**9) == (1, 32, 2)
+    assert suggest(10**9, 5 * 10**9) == (1, 16, 4)
+    assert suggest(10**9, 10**9) == (1, 8, 8), "the largest, where none is enough"
+    assert suggest(10**11, 10**9) == (1, 64, 1), "no mesh helps where the state alone is too much"
+    assert suggest(10**9, 5 * 10**9, splits=(8, 6)) == (1, 32, 2), "the axis must divide what it splits"
+
+
+def test_a_mesh_on_record_is_kept() -> None:
+    plain = spec({"type": "v5e", "topology": "4x4"}, {"layers": 2, "hiddenSize": 64, "heads": 4})
+    assert pinned(plain).mesh == MeshSpec(), "the default, as the API server wrote it out for runs of older versions"
+    kept = pinned(plain, ResolvedMesh(replica=1, data=2, fsdp=4, tensor=2))
+    assert kept.mesh == MeshSpec(ici=IciAxes(data=2, fsdp=4, tensor=2))
+    assert pinned(kept, ResolvedMesh(replica=1, data=1, fsdp=16, tensor=1)) == kept, "a given mesh is never replaced"
+    assert pinned(plain, ResolvedMesh(replica=1, data=1, fsdp=8, tensor=1)).mesh == MeshSpec(), "of another topology"
+
+
+def test_a_model_that_cannot_fit_is_refused() -> None:
+    (problem,) = find_problems(spec({"type": "v5e", "topology": "2x2"}, LLAMA_8B))
+    assert problem.field == "spec.accelerator.topology"
+    assert "take 24 GB of each device, which has 17 GB; choose a larger topology" in str(problem)
+    assert find_problems(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B)) == ()
+    assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "nobody knows the memory"
+
+
+@given(
+    kind=st.sampled_from([name for name, row in TABLE.items() if row.memory_bytes is not None]),
+    devices=st.sampled_from([1, 4, 8, 16, 64, 128]),
+    layers=st.integers(1, 128),
+    heads=st.sampled_from([1, 4, 8, 12, 64]),
+    head_size=st.sampled_from([64, 128, 256]),
+    wide=st.integers(1, 5),
+    vocabulary=st.one_of(st.none(), st.integers(512, 1_000_000)),
+)
+def test_where_the_schema_judges_the_batch_the_suggestion_has_no_tensor_axis(
+    kind: str, devices: int, layers: int, heads: int, head_size: int, wide: int, vocabulary: int | None
+) -> None:
+    """The bound of `training_run._NO_TENSOR`, in which everything is counted as if the memory were the least that there is."""
+    width, mlp = heads * head_size, wide * heads * head_size
+    llama = {"layers": layers, "hiddenSize": width, "intermediateSize": mlp, "heads": heads}
+    tokenizer = {"tokenizerJson": {"path": "t"}} if vocabulary is None else {"bpe": {"vocabSize": vocabulary}}
+    given_spec = parse_run(
+        document(spec__accelerator={"type": kind, "topology": ANY_TOPOLOGY[kind]}, spec__model={"llama": llama}, spec__tokenizer=tokenizer)
+    ).spec
+    block, least = width * (4 * width + 3 * mlp), min(row.memory_bytes for row in TABLE.values() if row.memory_bytes is not None)
+    upper = layers * block + 2 * (vocabulary or 262_144) * width
+    if 16 * upper + 8 * block * devices <= least // 4 * 3 * devices:
+        assert run_mesh(given_spec, Topology(1, devices // min(4, devices), min(4, devices))).tensor == 1
+
+
+ANY_TOPOLOGY = {name: row.topologies[0] if row.family == "tpu" else f"1x{row.largest_host}" for name, row in TABLE.items()}

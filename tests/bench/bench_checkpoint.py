@@ -1,7 +1,8 @@
 """What a checkpoint costs: how long the loop is held up beside a bare copy to the host, and megabytes a second of save and restore.
 
-Every figure is measured in pairs in one process: a save and a bare copy in turn; a save and the same bytes written to as many plain files
-and synced; a restore and those files read back. The median of the pairs' ratios is what counts on a busy machine.
+Every figure is measured in pairs in one process: a save and a bare copy in turn; a save and the same arrays written by bare TensorStore,
+with the same codecs and chunks, and as many plain files, synced; a restore and those files read back; and what reading a checkpoint back
+after its commit takes. The median of the pairs' ratios is what counts on a busy machine, and the processor seconds beside them.
 
     python tests/bench/bench_checkpoint.py [--megabytes 256] [--devices 4] [--pairs 7] [--root s3://BUCKET/PATH --endpoint http://HOST:PORT]
 """
@@ -13,20 +14,25 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import tensorstore as ts
+from checkpoint_state import make_state
 
 from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint.codec import zarr_metadata
+from halcyon.checkpoint.readback import read_back
+from halcyon.checkpoint.snapshot import Snapshotter
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import read_manifest
 from halcyon.parallel.world import World
-from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, Owner
-from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, ManifestLeaf, Owner
+from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -34,17 +40,6 @@ def timed(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def make_state(megabytes: int) -> dict[str, jax.Array]:
-    """Twelve matrices sharded by rows over all devices, and a few small arrays, as a model's state has them."""
-    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
-    rows = megabytes * (1 << 20) // 4 // 12 // 1024
-    rows -= rows % len(jax.devices())
-    by_rows, everywhere = NamedSharding(mesh, PartitionSpec("fsdp")), NamedSharding(mesh, PartitionSpec())
-    large = jax.jit(lambda number: jnp.full((rows, 1024), number, jnp.float32), out_shardings=by_rows)
-    small = jax.jit(lambda number: jnp.full((1024,), number, jnp.float32), out_shardings=everywhere)
-    return {f"matrix{n}": large(float(n)) for n in range(12)} | {f"norm{n}": small(float(n)) for n in range(6)}
 
 
 def shards(state: dict[str, jax.Array]) -> list[Any]:
@@ -65,6 +60,26 @@ def write_plain(folder: Path, arrays: list[np.ndarray]) -> None:
         list(pool.map(write, range(len(arrays))))
 
 
+def write_tensorstore(folder: Path, leaves: Sequence[ManifestLeaf], state: dict[str, jax.Array]) -> None:
+    """The same arrays in the same chunks with the same codecs, by TensorStore alone: no hashes, no manifest, no look at what arrived."""
+    writes = []
+    for leaf in leaves:
+        kvstore = {"driver": "file", "path": f"{folder}/{leaf.path}/"}
+        spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": zarr_metadata(leaf)}
+        array = ts.open(spec, create=True, delete_existing=True).result()
+        writes += [
+            array[shard.index].write(np.asarray(shard.data)) for shard in state[leaf.path].addressable_shards if shard.replica_id == 0
+        ]
+    for write in writes:
+        write.result()
+
+
+def processor_timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the wall, and of the processors."""
+    processor = time.process_time()
+    return timed(work), time.process_time() - processor
+
+
 def read_plain(folder: Path, arrays: list[np.ndarray]) -> None:
     """Those files into fresh memory."""
     with ThreadPoolExecutor(8) as pool:
@@ -79,18 +94,21 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--root", default=None)
     parser.add_argument("--endpoint", default=None)
+    parser.add_argument("--folder", default=None)
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", options.devices)
 
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        spec = CheckpointSpec(root=options.root or f"file://{folder}/root", endpoint=options.endpoint)
+        spec = CheckpointSpec(root=options.root or f"file://{folder}/root", endpoint=options.endpoint, verify=VerifySpec(every_saves=0))
         state = jax.block_until_ready(make_state(options.megabytes))
         template = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), state)
         arrays = [np.array(shard) for shard in shards(state)]
         size = sum(array.nbytes for array in arrays) / 1e6
         blocked, bare, fresh, commits, plain_writes, restores, plain_reads = [[] for _ in range(7)]
+        bare_writes, bare_processor, ours_processor, checks, checks_processor = [[] for _ in range(5)]
+        leaves, store = Snapshotter(0, 1).take(state).leaves, Store(spec)
 
         def opened() -> Checkpointer:
             nothing = Fingerprints(sections={}, documents={})
@@ -107,10 +125,22 @@ def main() -> None:
                 bare.append(timed(lambda: [np.copyto(to, shard) for to, shard in zip(arrays, shards(state), strict=True)]))
                 fresh.append(timed(lambda: [np.array(shard) for shard in shards(state)]))
                 position = DataPosition(step=step, sequences=0, tokens=0)
+                processor = time.process_time()
                 blocked.append(timed(lambda step=step, position=position: checkpointer.save(step, state, position)))
                 checkpointer.finish()
-                assert checkpointer.last_save is not None
-                commits.append(checkpointer.last_save.commit_seconds)
+                ours_processor.append(time.process_time() - processor)
+                last = checkpointer.last_save
+                assert last is not None
+                commits.append(last.commit_seconds)
+                wall, processor = processor_timed(lambda: write_tensorstore(folder / "bare", leaves, state))
+                bare_writes.append(wall)
+                bare_processor.append(processor)
+                manifest = read_manifest(store, last.checkpoint)
+                wall, processor = processor_timed(
+                    lambda last=last, manifest=manifest: read_back(store, last.checkpoint, manifest.files, manifest=True)
+                )
+                checks.append(wall)
+                checks_processor.append(processor)
                 plain_writes.append(timed(lambda: write_plain(folder, arrays)))
         for _ in range(options.pairs):
             with opened() as checkpointer:
@@ -132,6 +162,12 @@ def main() -> None:
     )
     print(f"                        {' ' * 11}   bare copy, fresh memory{milliseconds(fresh)}   ratio {ratio(blocked, fresh):.2f}")
     print(f"save to commit          {rate(commits)}   plain synced files   {rate(plain_writes)}   ratio {ratio(commits, plain_writes):.2f}")
+    print(f"                                         bare TensorStore     {rate(bare_writes)}   ratio {ratio(commits, bare_writes):.2f}")
+    print(
+        f"   processor: a save    {milliseconds(ours_processor)}   bare TensorStore     {milliseconds(bare_processor)}"
+        f"   ratio {ratio(ours_processor, bare_processor):.2f}"
+    )
+    print(f"reading a save back     {rate(checks)}   processor            {milliseconds(checks_processor)}")
     print(f"restore, verified       {rate(restores)}   plain files          {rate(plain_reads)}   ratio {ratio(restores, plain_reads):.2f}")
 
 

@@ -24,18 +24,30 @@ import numpy as np
 from halcyon.context import resolve_context
 from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
+from halcyon.loop import Loop
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.world import World, join
 from halcyon.program import build_program
 from halcyon.state import initial_state
 from halcyon.step_programs import StepPrograms
-from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter
-from halcyon.train import _Loop
+from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
+
+
+class NoCaches:
+    """Stands in for the building of token caches, which are whole here."""
+
+    def stop(self) -> None:
+        return None
 
 
 class NoSaves:
     """Stands in for the checkpoints, which have a bench of their own."""
+
+    newest = None
+
+    def finish(self) -> None:
+        return None
 
     def save(self, step: int, state: Any, position: Any) -> None:
         return None
@@ -77,7 +89,7 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     steps = StepPrograms(program, background, lambda: None)
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
-    notice = PreemptionNotice(World(0, 1))
+    world, notice = World(0, 1), PreemptionNotice()
     how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "segments": program.segments}
     with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]
@@ -95,7 +107,8 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
         identity = RunIdentity(run="bench")
         plan = RunPlan(steps=options.steps, tokens_before=dataset.schedule.tokens_before)
         reporter = RunReporter(identity, plan, JsonLog(io.StringIO(), identity))
-        loop = _Loop(context, program, steps, dataset, NoSaves(), notice, reporter, time.time)  # type: ignore[arg-type]
+        parts: Any = (context, program, steps, dataset, NoCaches(), NoSaves(), world, notice, SaveRequests(), reporter, time.time)
+        loop = Loop(*parts)
         state: Any = jax.tree.map(jnp.copy, start)
         began = time.perf_counter()
         loop.run(state, 0, after_first_step=lambda: None)

@@ -114,6 +114,45 @@ def test_credentials_come_from_the_kubelet(render: Render) -> None:
     assert not any(name.startswith("AWS_") for name in environment(render()))
 
 
+def test_releases_of_one_name_in_two_namespaces_do_not_meet(render: Render) -> None:
+    def cluster_wide(namespace: str) -> set[tuple[str, str]]:
+        objects = render(namespace=namespace, watchNamespaces=["team"], watchNodes=True)
+        return {(found["kind"], found["metadata"]["name"]) for found in objects if "namespace" not in found["metadata"]}
+
+    shared = cluster_wide("a") & cluster_wide("b")
+    assert shared == {("CustomResourceDefinition", "trainingruns.halcyon.dev")}
+
+
+def test_pods_that_look_for_room_push_nobody_out(render: Render) -> None:
+    objects = render(release="train")
+    found = only(objects, "PriorityClass")
+    # A negative priority would be a label that no pod of a JobSet can bear.
+    assert (found["value"], found["preemptionPolicy"], found["globalDefault"]) == (0, "Never", False)
+    assert environment(objects)["HALCYON_PROBE_PRIORITY_CLASS"] == found["metadata"]["name"] == "train-halcyon-halcyon-system-probe"
+    other = render(probes={"priorityClass": {"create": False, "name": "mine"}})
+    assert not of_kind(other, "PriorityClass")
+    assert environment(other)["HALCYON_PROBE_PRIORITY_CLASS"] == "mine"
+    assert "HALCYON_PROBE_PRIORITY_CLASS" not in environment(render(probes={"priorityClass": {"create": False}}))
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team"]])
+def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespaces: list[str]) -> None:
+    """Nodes have no namespace, so the right is a ClusterRole of its own, beside whatever else there is."""
+    bare = render(watchNamespaces=namespaces)
+    assert "HALCYON_WATCH_NODES" not in environment(bare)
+    objects = render(watchNamespaces=namespaces, watchNodes=True)
+    added = [found for found in of_kind(objects, "ClusterRole") if found["metadata"]["name"] == "halcyon-halcyon-system-nodes"]
+    assert [role["rules"] for role in added] == [[{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]]
+    assert len(of_kind(objects, "ClusterRole")) == len(of_kind(bare, "ClusterRole")) + 1
+    assert len(of_kind(objects, "ClusterRoleBinding")) == len(of_kind(bare, "ClusterRoleBinding")) + 1
+    assert environment(objects)["HALCYON_WATCH_NODES"] == "true"
+
+
+def test_directories_of_nodes_are_not_given_away_by_default(render: Render) -> None:
+    assert "HALCYON_ALLOW_GPU_DIRECT" not in environment(render())
+    assert environment(render(gpuDirect={"allowed": True}))["HALCYON_ALLOW_GPU_DIRECT"] == "true"
+
+
 def test_images_by_tag_or_digest(render: Render) -> None:
     digest = "sha256:" + "0" * 64
     objects = render(image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest})

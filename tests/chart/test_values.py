@@ -13,7 +13,7 @@ from tests.chart.conftest import CHART, Render
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 OPEN_BY_KUBERNETES = {"global", "nodeAffinity", "podAffinity", "podAntiAffinity"}
-LEAVES_WITH_MEMBERS = {"resources"}
+LEAVES_WITH_MEMBERS = {"resources", "labels", "namespaceLabels"}
 
 
 def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

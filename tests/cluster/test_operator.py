@@ -24,6 +24,9 @@ from halcyon_devcluster.programs import HELM
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.scripted import Operator, Runs, build_scripted_trainer
+from tests.cluster.workloads import pod, pod_spec, wait_for_phase
+from tests.faults import rows
+from tests.faults.table import Trials
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -57,6 +60,7 @@ def operator(devcluster: DevCluster, runs: Runs, python_image: str, tmp_path_fac
         "image": parts(image) | {"pullPolicy": "Never"},
         "trainerImage": parts(trainer),
         "watchNamespaces": [runs.namespace],
+        "watchNodes": True,
         "crds": {"enabled": False},
         "log": {"level": "info", "format": "text"},
     }
@@ -145,7 +149,8 @@ def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, name: 
     assert runs.names("configmap", name) == [f"configmap/{name}-2"]
 
 
-def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, operator: Operator, name: str) -> None:
+@rows.CONTROL_PLANE
+def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, operator: Operator, name: str, trials: Trials) -> None:
     runs.apply(name, "rate=10", "save=0")
     runs.training(name)
     operator.scale(0)
@@ -165,9 +170,50 @@ def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, o
     status = runs.training(name, restart=2)
     assert (status["attempt"], counts(status)) == (1, {"failed": 1, "preempted": 1})
     assert len(runs.names("jobset", name)) == 1
+    trials.count("restarts without an operator", 2)
 
 
-def test_an_api_server_that_is_away_for_a_while_changes_nothing(runs: Runs, name: str) -> None:
+@rows.CONTROL_PLANE
+@pytest.mark.parametrize("operator_too", [False, True], ids=["api-server", "api-server-and-operator"])
+def test_a_preemption_while_there_is_no_api_server(runs: Runs, operator: Operator, name: str, trials: Trials, operator_too: bool) -> None:
+    """Nothing can be started then, but nothing is lost either: JobSet restarts the run once it can be told, whoever else is there."""
+    runs.apply(name, "rate=10", "save=5")
+    runs.training(name, step=10)
+    ctr, faults = runs.devcluster.cluster.ctr, runs.devcluster.faults
+    victim, peer = (set(ctr.containers(runs.namespace, pod)) for pod in runs.pods(name))
+    pods = set(runs.names("pod", name))
+
+    def running(ids: set[str]) -> list[str]:
+        return [task.container for task in ctr.tasks() if task.container in ids and task.status == "RUNNING"]
+
+    if operator_too:
+        operator.scale(0)
+    try:
+        with faults.apiserver_down():
+            (process,) = running(victim)
+            ctr("tasks", "kill", "--signal", "SIGTERM", process)  # as a node does that is about to go
+            until(lambda: not running(victim), timeout_seconds=60, failure=lambda: "the notice is not heeded")
+            assert running(peer), "nobody ends it"
+
+        def restarted() -> bool:
+            jobset = runs.devcluster.kubectl.json("get", "jobset", f"{name}-1", "--namespace", runs.namespace)
+            fresh = [pod for pod in runs.names("pod", name) if pod not in pods]
+            return jobset["status"].get("restarts", 0) == 1 and len(fresh) == 2
+
+        until(restarted, timeout_seconds=90, failure=lambda: str(runs.names("pod", name)))
+    finally:
+        if operator_too:
+            operator.scale(1)
+    status = runs.training(name, restart=1)
+    assert (status["attempt"], counts(status)) == (1, {"preempted": 1})
+    assert [(entry["attempt"], entry["restart"]) for entry in status["history"]] == [(1, 0), (1, 1)]
+    assert status["history"][0]["cause"] == "preempted"
+    assert len(runs.names("jobset", name)) == 1
+    trials.count("preemptions without an API server" + (" and without an operator" if operator_too else ""))
+
+
+@rows.CONTROL_PLANE
+def test_an_api_server_that_is_away_for_a_while_changes_nothing(runs: Runs, name: str, trials: Trials) -> None:
     runs.apply(name)
     before = runs.training(name)
     with runs.devcluster.faults.apiserver_down():
@@ -176,6 +222,7 @@ def test_an_api_server_that_is_away_for_a_while_changes_nothing(runs: Runs, name
     assert (after["attempt"], counts(after)) == (1, {})
     runs.devcluster.faults.evict(runs.namespace, runs.pods(name)[0])
     assert counts(runs.training(name, restart=1)) == {"preempted": 1}
+    trials.count("API servers away in mid-run")
 
 
 def test_suspension_frees_everything_and_resumes_from_the_checkpoint(runs: Runs, name: str) -> None:
@@ -253,6 +300,65 @@ def test_an_image_that_cannot_be_pulled_is_told_and_mended(runs: Runs, name: str
     runs.training(name, attempt=2)
 
 
+def free_millicores(devcluster: DevCluster) -> int:
+    """Processor time that pods may still ask for."""
+
+    def millicores(quantity: str) -> int:
+        return int(quantity[:-1]) if quantity.endswith("m") else int(float(quantity) * 1000)
+
+    (node,) = devcluster.kubectl.json("get", "nodes")["items"]
+    pods = devcluster.kubectl.json("get", "pods", "--all-namespaces")["items"]
+    asked = [
+        millicores(container.get("resources", {}).get("requests", {}).get("cpu", "0"))
+        for pod in pods
+        if pod["status"]["phase"] in ("Pending", "Running")
+        for container in pod["spec"]["containers"]
+    ]
+    return millicores(node["status"]["allocatable"]["cpu"]) - sum(asked)
+
+
+def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
+    """There is room for two of three pods: two slices, and one that holds a place."""
+    each = f"{free_millicores(runs.devcluster) * 2 // 5}m"
+    holder = pod("holder", pod_spec(python_image, "import time; time.sleep(10**6)", terminationGracePeriodSeconds=0))
+    holder["spec"]["containers"][0]["resources"] = {"requests": {"cpu": each}}
+    runs.devcluster.kubectl.apply([holder], "--namespace", runs.namespace)
+    wait_for_phase(runs.devcluster.kubectl, runs.namespace, "holder", "Running")
+    elastic = {"minSlices": 1, "shrinkAfterSeconds": 4, "growAfterSeconds": 2}
+    runs.apply(
+        name,
+        "rate=10",
+        "save=50",
+        accelerator={"type": "cpu", "slices": 2, "hostResources": {"cpu": each}},
+        recovery={"elastic": elastic, "gracePeriodSeconds": 5},
+    )
+    small = runs.training(name, attempt=2)
+    assert (small["topology"]["slices"], small["placement"]["wantedSlices"]) == (1, 2)
+    assert "have found no node" in small["placement"]["reason"]
+    assert runs.condition(name, "Degraded")["status"] == "True"
+    probe = f"--selector=halcyon.dev/run={name},halcyon.dev/role=probe"
+    until(
+        lambda: runs.kubectl("get", "pods", probe, "--output=name"),
+        timeout_seconds=60,
+        failure=lambda: runs.kubectl("describe", "jobset,job", probe) + runs.kubectl("get", "events") + str(runs.status(name)),
+    )
+    assert runs.status(name)["attempt"] == 2
+    runs.kubectl("delete", "pod", "holder", "--wait=false")
+    room = runs.wait(name, "told of room", lambda status: status.get("placement", {}).get("roomSince") or status["attempt"] == 3)
+    whole = runs.training(name, attempt=3)
+    assert whole["topology"]["slices"] == 2
+    assert whole["history"][-1]["fromStep"] >= room["checkpoint"]["step"]
+    assert [cause for _, _, cause in causes(whole)] == ["resized", "resized", ""]
+    assert counts(whole) == {"resized": 2}
+    assert runs.condition(name, "Degraded")["status"] == "False"
+    until(
+        lambda: not runs.kubectl("get", "jobset", probe, "--output=name"),
+        timeout_seconds=60,
+        failure=lambda: str(runs.names("jobset", name)),
+    )
+    assert {"Shrinking", "RoomFound", "Growing"} <= set(runs.events(name))
+
+
 def test_a_name_that_is_taken_is_told_and_left_alone(runs: Runs, name: str) -> None:
     runs.kubectl("create", "configmap", f"{name}-1", "--from-literal=mine=yes")
     runs.apply(name)
@@ -281,3 +387,42 @@ def test_the_operator_was_refused_nothing_and_is_small(runs: Runs, operator: Ope
     assert float(resident) < 150 * 2**20
     log = runs.devcluster.kubectl("logs", operator.pod, "--namespace", operator.namespace)
     assert "Traceback" not in log
+
+
+def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name: str) -> None:
+    runs.apply(name, "rate=5", "save=1000000")
+    runs.training(name, step=3)
+    runs.kubectl("annotate", "trainingrun", name, "halcyon.dev/checkpoint=one", "--overwrite")
+    status = runs.wait(name, "saved", lambda status: "step" in status.get("saveRequest", {}))
+    asked = status["saveRequest"]
+    assert (asked["value"], status["checkpoint"]["step"]) == ("one", asked["step"])
+    assert 3 <= asked["askedStep"] <= asked["step"] <= asked["askedStep"] + 2
+    assert "CheckpointSaved" in runs.events(name)
+    runs.training(name, step=asked["step"] + 5)
+    assert runs.status(name)["checkpoint"]["step"] == asked["step"], "one request, one checkpoint"
+    runs.kubectl("annotate", "trainingrun", name, "halcyon.dev/checkpoint=two", "--overwrite")
+    again = runs.wait(name, "saved again", lambda status: status["saveRequest"].get("step", 0) > asked["step"])
+    assert again["saveRequest"]["value"] == "two"
+    token = runs.kubectl(
+        "get", "pod", runs.pods(name)[0], "--output=jsonpath={.spec.containers[0].env[?(@.name=='HALCYON_SAVE_TOKEN')].value}"
+    )
+    assert len(token) >= 32
+    assert token not in json.dumps(runs.get(name))
+
+
+def test_a_node_that_announces_its_end_makes_its_runs_save(runs: Runs, name: str) -> None:
+    runs.apply(name, "rate=5", "save=1000000")
+    runs.training(name, step=3)
+    node = runs.devcluster.kubectl("get", "nodes", "--output=name").split()[0].removeprefix("node/")
+    taint = "cloud.google.com/impending-node-termination"
+    runs.devcluster.kubectl("taint", "node", node, f"{taint}=:NoSchedule")
+    try:
+        status = runs.wait(name, "saved", lambda status: "step" in (status.get("maintenance", {}).get("save") or {}))
+        (notice,) = status["maintenance"]["notices"]
+        assert (notice["node"], notice["notice"]) == (node, "terminating")
+        assert status["checkpoint"]["step"] == status["maintenance"]["save"]["step"] >= 3
+        assert runs.events(name).count("MaintenanceNotice") == 1
+    finally:
+        runs.devcluster.kubectl("taint", "node", node, f"{taint}-")
+    status = runs.wait(name, "without notices", lambda status: "maintenance" not in status)
+    assert causes(status) == [(1, 0, "")], "nobody left because of a notice"

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from halcyon_api.crd import custom_resource_definition
+from halcyon_api.training_run import parse_run
+from halcyon_api.validation import find_problems
 from halcyon_devcluster import DevclusterError
 from tests.api.documents import document
 from tests.cluster.conftest import DevCluster
@@ -31,11 +33,28 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__modle": {}}, 'unknown field "spec.modle"'),
     ({"spec__trainer__steps": ...}, "spec.trainer.steps: Required value"),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps"),
-    ({"spec__accelerator__type": "v9"}, 'supported values: "cpu", "v5e", "v6e"'),
+    ({"spec__accelerator__type": "v9"}, 'supported values: "cpu", "v4", "v5e", "v5p"'),
+    ({"spec__accelerator": {"type": "v5p", "topology": "8x4x4"}}, "topology of v5p must be one of 2x2x1"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x6"}}, "sides that are multiples of 4"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4"}}, "topology of v5p must be one of 2x2x1"),
+    ({"spec__accelerator": {"type": "v4", "topology": "16x16x20"}}, "at most 64 cubes of 4x4x4"),
+    ({"spec__accelerator": {"type": "v5e", "topology": "2x2x2"}}, "topology of v5e must be one of 1x1"),
+    ({"spec__accelerator": {"type": "h100", "topology": "2x4"}}, "with at most 1024 hosts and 8 devices a host"),
+    ({"spec__accelerator": {"type": "h100", "topology": "1x8x8"}}, "with at most 1024 hosts and 8 devices a host"),
+    ({"spec__accelerator": {"type": "gb200", "topology": "19x4"}}, "with at most 18 hosts"),
+    ({"spec__accelerator": {"type": "cpu", "topology": "4"}}, "spec.accelerator.topology"),
+    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "there for v5e, v5p, v6e"),
+    ({"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}}, "provisioning queued is there for"),
+    ({"spec__accelerator__network": "gpuDirect"}, "network gpuDirect is there for h100, h100-mega"),
+    ({"spec__accelerator__computeDomain": "x"}, "computeDomain is there for gb200 only"),
+    ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__mesh": {"ici": {"fsdp": 4}}}, "twice those of v7x"),
+    ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__trainer__batchSize": 12}, "multiple of the data parallelism"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4"}, "spec__trainer__batchSize": 32}, "multiple of the data parallelism"),
+    ({"spec__scheduling": {"nodeSelector": {"a": "not a value"}}}, "spec.scheduling.nodeSelector.a"),
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "topology of v5e must be one of 1x1, 2x2, 2x4"),
     ({"spec__accelerator": {"type": "cpu", "topology": "9999x1"}}, "with at most 1024 hosts"),
     ({"spec__accelerator__slices": 257}, "spec.accelerator.slices"),
-    ({"spec__accelerator__provisioning": "spot"}, "leave it out for type cpu"),
+    ({"spec__accelerator__provisioning": "spot"}, "nodes of type cpu or nvidia are chosen by scheduling.nodeSelector"),
     ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "set reservation together with"),
     ({"spec__model": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "set exactly one of llama, gpt2"),
@@ -47,6 +66,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__mesh": {"dcn": {"replica": 3}}}, "must be -1 or equal accelerator.slices"),
     ({"spec__trainer__batchSize": 6}, "trainer.batchSize must be a multiple of the data parallelism"),
     ({"spec__trainer__microbatches": 3}, "trainer.batchSize must be a multiple of the data parallelism"),
+    ({"spec__recovery": {"elastic": {"minSlices": 3}}}, "accelerator.slices must lie between recovery.elastic.minSlices and"),
+    ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 1}}}, "accelerator.slices must lie between"),
+    ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}}, "data parallelism on recovery.elastic.maxSlices slices"),
+    ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__mesh": {"dcn": {"replica": 2}}}, "leave mesh.dcn.replica out"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint.root"),
     ({"spec__checkpoint__root": "file:///a/../b"}, "without `..`"),
     ({"spec__checkpoint__endpoint": "http://store:7070"}, "endpoint belongs to an s3:// root"),
@@ -68,6 +91,42 @@ def test_a_sound_document_is_taken_and_shows_its_defaults(devcluster: DevCluster
     stored = devcluster.kubectl.json("get", "trainingrun", "small", "--namespace", namespace)
     assert stored["spec"]["optimizer"]["adamw"]["schedule"]["cosine"]["minRatio"] == 0.1
     assert stored["spec"]["telemetry"]["port"] == 9400
+
+
+TAKEN: list[dict[str, Any]] = [
+    {"spec__accelerator": {"type": "v4", "topology": "8x4x4"}, "spec__trainer__batchSize": 128},
+    {"spec__accelerator": {"type": "v5p", "topology": "4x4x8", "slices": 2}, "spec__trainer__batchSize": 256},
+    {"spec__accelerator": {"type": "v5p", "topology": "16x16x32"}, "spec__trainer__batchSize": 8192},
+    {
+        "spec__accelerator": {"type": "v7x", "topology": "4x4x8"},
+        "spec__mesh": {"ici": {"data": 2, "fsdp": -1, "tensor": 2}},
+        "spec__trainer__batchSize": 128,
+    },
+    {"spec__accelerator": {"type": "h100", "topology": "2x8", "network": "gpuDirect"}, "spec__trainer__batchSize": 16},
+    {"spec__accelerator": {"type": "gb200", "topology": "18x4", "computeDomain": "nvlink"}, "spec__trainer__batchSize": 72},
+    {"spec__accelerator": {"type": "l4", "topology": "1x4", "provisioning": "queued"}},
+    {
+        "spec__accelerator": {"type": "nvidia", "topology": "1x3"},
+        "spec__trainer__batchSize": 9,
+        "spec__scheduling": {
+            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L40S"},
+            "tolerations": [{"key": "dedicated", "effect": "NoSchedule"}],
+        },
+    },
+    # The suggested mesh has a tensor axis, which the API server cannot know; the operator judges the batch.
+    {
+        "spec__accelerator": {"type": "v5e", "topology": "8x16"},
+        "spec__trainer__batchSize": 64,
+        "spec__model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}},
+    },
+]
+
+
+@pytest.mark.parametrize("changes", TAKEN, ids=lambda changes: "-".join(map(str, changes["spec__accelerator"].values())))
+def test_hardware_of_every_family_is_taken(devcluster: DevCluster, namespace: str, changes: dict[str, Any]) -> None:
+    run = document(**changes)
+    assert find_problems(parse_run(run).spec) == (), "the operator and the API server say the same"
+    apply(devcluster, namespace, run)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +153,7 @@ def test_what_decides_the_numbers_must_not_change(devcluster: DevCluster, namesp
         {"spec__suspend": True},
         {"spec__image": "registry.example/trainer:2"},
         {"spec__accelerator__slices": 1},
+        {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 4}}},
         {"spec__trainer__microbatches": 2},
         {"spec__checkpoint__keep": 5},
     ],
@@ -102,6 +162,24 @@ def test_what_decides_the_numbers_must_not_change(devcluster: DevCluster, namesp
 def test_what_only_says_where_and_how_may_change(devcluster: DevCluster, namespace: str, change: dict[str, Any]) -> None:
     apply(devcluster, namespace, document(), dry_run=False)
     apply(devcluster, namespace, document(**change))
+
+
+def test_the_spike_rule_is_there_from_the_start_or_never(devcluster: DevCluster, namespace: str) -> None:
+    """Its memory is part of the checkpoints; how strict it is, and what else is done about divergence, is not."""
+
+    def with_spikes(**spike: Any) -> dict[str, Any]:
+        return document(spec__recovery={"divergence": {"nonFinite": "skip", "spike": {"sigmas": 6.0, "windowSteps": 64, **spike}}})
+
+    apply(devcluster, namespace, with_spikes(), dry_run=False)
+    apply(devcluster, namespace, with_spikes(sigmas=8.0, action="stop"))
+    for run in (with_spikes(windowSteps=65), document(spec__recovery={"divergence": {"nonFinite": "skip"}})):
+        with pytest.raises(DevclusterError, match="spike must not come, go or change its windowSteps while the run exists"):
+            apply(devcluster, namespace, run)
+    other = document(metadata__name="plain")
+    apply(devcluster, namespace, other, dry_run=False)
+    apply(devcluster, namespace, document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}))
+    with pytest.raises(DevclusterError, match="spike must not come"):
+        apply(devcluster, namespace, with_spikes() | {"metadata": other["metadata"]})
 
 
 def test_explain_describes_every_field(devcluster: DevCluster) -> None:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,10 +60,12 @@ class WholePath:
         return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.journal, self.place.runs, document)
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
-        """The status and the log of a run when it has succeeded."""
+        """The status and the log of a run when it has succeeded. Every second of it has been put to account."""
         run = training.wait_for_phase("Succeeded")
         self.watch.finish_logs(training.name)
-        return run.status, training.lines()
+        lines = training.lines()
+        check_accounts(run.status, lines)
+        return run.status, lines
 
     def suspend(self, training: Training, suspend: bool) -> None:
         patch = json.dumps({"spec": {"suspend": suspend}})
@@ -90,6 +93,28 @@ class WholePath:
         kubectl, where = self.devcluster.kubectl, ("--namespace", self.place.operator)
         kubectl("scale", f"deployment/{RELEASE}", f"--replicas={replicas}", *where)
         kubectl("rollout", "status", f"deployment/{RELEASE}", "--timeout=120s", *where)
+
+
+def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> None:
+    """The causes add up to the time from the run's start to the last line of its log, and steps were productive but for the lost ones."""
+    goodput, started = status.goodput, status.started_at
+    assert goodput is not None
+    assert started is not None
+    assert goodput.seconds.total == pytest.approx(goodput.wall_seconds, abs=0.001)
+    assert status.finished_at is not None
+    began = datetime.fromisoformat(started).timestamp() + goodput.suspended_seconds
+    last_word, finished = max(line.time for line in lines), datetime.fromisoformat(status.finished_at).timestamp()
+    # Kubernetes writes whole seconds, at both ends.
+    assert last_word - began - 1.5 <= goodput.wall_seconds <= max(last_word, finished) - began + 1.5
+    worlds = [entry.seconds for entry in status.history if entry.seconds is not None]
+    assert len(worlds) == len(status.history), "every world's account is closed"
+    assert goodput.wall_seconds == pytest.approx(sum(world.total for world in worlds), abs=0.01)
+    steps = [line for line in lines if line.event == "step"]
+    assert goodput.lost_steps == len(steps) - len({line.step for line in steps})
+    if goodput.lost_steps:
+        assert goodput.seconds.lost_work > 0
+    if steps:
+        assert goodput.seconds.productive_step > 0
 
 
 def small_document(place: Place) -> dict[str, Any]:

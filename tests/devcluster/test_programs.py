@@ -1,12 +1,14 @@
 """A build's key changes with everything that shapes its bytes, and with nothing else."""
 
+import dataclasses
+
 import pytest
 
 from halcyon_devcluster import programs
 from halcyon_devcluster.programs import GO_MODULES, KUBERNETES, PAUSE, build_command, cache_key, pinned_version, produced_name
 from halcyon_devcluster.toolchain import parse_version
 
-GROUPS = [*programs.NATIVE_GROUPS, programs.VERSITYGW, programs.KIND, programs.KUBECTL]
+GROUPS = [*programs.NATIVE_GROUPS, programs.VERSITYGW, programs.KIND, programs.KUBECTL, programs.PROMETHEUS, programs.PROMTOOL]
 SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
 
 
@@ -51,6 +53,14 @@ def test_every_group_has_a_committed_module_with_a_pinned_version(group: program
         assert (GO_MODULES / group.folder / "go.sum").stat().st_size > 0
     for package in group.packages.values():
         assert package == "." or f"\t{package}\n" in go_mod or f"tool {package}\n" in go_mod
+
+
+def test_build_tags_are_passed_and_change_the_key():
+    tagged, plain = programs.PROMTOOL, dataclasses.replace(programs.PROMTOOL, tags=())
+    command = build_command("go", tagged, "", "out")
+    assert command[command.index("-tags") + 1] == "remove_all_sd,enable_kubernetes_sd"
+    assert "-tags" not in build_command("go", plain, "", "out")
+    assert key(group=tagged) != key(group=plain)
 
 
 def test_kubernetes_is_told_its_version():

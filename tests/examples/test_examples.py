@@ -1,11 +1,14 @@
 """Every document shown to a reader is valid, and the examples say how to use them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from tests.examples.documents import REPOSITORY, shown_documents, training_runs
@@ -17,6 +20,20 @@ EXAMPLES = REPOSITORY / "examples"
 def test_every_run_that_is_shown_is_sound(where: str, document: dict[str, Any]) -> None:
     run = parse_run(document)
     assert not find_problems(run.spec)
+
+
+ACCELERATOR = re.compile(r"^\| `(\{type: .*?\})` \|", re.MULTILINE)
+
+
+def test_fragments_about_hardware_are_sound() -> None:
+    fragments = [fragment for _, fragment in shown_documents() if isinstance(fragment, dict) and "accelerator" in fragment]
+    in_tables = [yaml.safe_load(text) for path in REPOSITORY.glob("docs/**/*.md") for text in ACCELERATOR.findall(path.read_text())]
+    assert fragments
+    assert in_tables
+    for accelerator in (*(fragment["accelerator"] for fragment in fragments), *in_tables):
+        AcceleratorSpec.model_validate(accelerator, by_alias=True, by_name=False)
+    for fragment in fragments:
+        SchedulingSpec.model_validate(fragment.get("scheduling", {}), by_alias=True, by_name=False)
 
 
 def test_the_examples_are_there() -> None:

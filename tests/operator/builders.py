@@ -105,7 +105,10 @@ def pod(attempt: int = 1, restart: int = 0, slice_index: int = 0, host: int = 0,
                 names.JOB_COMPLETION_INDEX: str(host),
             },
         },
-        "spec": {"nodeName": "node-a"},
+        "spec": {
+            "nodeName": "node-a",
+            "containers": [{"name": "trainer", "env": [{"name": "HALCYON_SAVE_TOKEN", "value": "the-token"}]}],
+        },
         "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [running()], **status},
     }
 

@@ -14,12 +14,14 @@ from datetime import datetime
 from typing import Any
 
 from halcyon_api import names
+from halcyon_api.save_requests import SaveRequestTaken
 from halcyon_operator.api_client import ApiError, Conflict, NotFound
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.controller import Controller
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
+from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
 from halcyon_operator.trainers import Reading
 from halcyon_operator.views import HeadAbsent, HeadReading, PodView
@@ -135,6 +137,9 @@ class World:
         self.now = 0.0
         self.head: HeadReading = HeadAbsent()
         self.reports: dict[tuple[int, int], Any] = {}
+        self.asked: list[tuple[str, tuple[int, int], int]] = []
+        """Requests for a checkpoint as trainers took note of them: id, world, step; the same one only once."""
+        self.nodes: list[dict[str, Any]] = []
         self.crashes = 0
         self._start_operator()
 
@@ -143,10 +148,14 @@ class World:
         metrics, journal = Metrics(), Journal()
         self.journal = journal
         cluster = Cluster(self.api)  # type: ignore[arg-type]
-        observer = Observer(cluster, self, self, journal, PLATFORM)  # type: ignore[arg-type]
+        nodes = NodeNotices()
+        for node in self.nodes:
+            nodes.saw(node)
+        observer = Observer(cluster, self, self, journal, PLATFORM, nodes, token=lambda: "the-token")  # type: ignore[arg-type]
+        self.notices = nodes
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
         echo = WatchEcho(lambda: self.now)
-        self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now)
+        self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now, self)
 
     def clock(self) -> datetime:
         return at(self.now)
@@ -156,7 +165,33 @@ class World:
         if not isinstance(first, PodView):
             return self.head
         told = self.reports.get(first.world)
-        return Reading(told) if told is not None else Reading(problem="not yet")
+        return Reading(self._with_requests(told)) if told is not None else Reading(problem="not yet")
+
+    async def ask_save(self, ask: Any) -> str:
+        """Take note of a request as a trainer would; the world that trains is the one that is asked."""
+        world = (ask.request.attempt, ask.request.restart)
+        told = self.reports.get(world)
+        assert (ask.token, told is not None) == ("the-token", True)
+        if ask.request.id not in (request for request, where, _ in self.asked if where == world):
+            self.asked.append((ask.request.id, world, told.progress.step))
+        return ""
+
+    def _with_requests(self, told: Any) -> Any:
+        world = (told.attempt, told.restart)
+        taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == world]
+        return told.model_copy(update={"save_requests": taken})
+
+    def annotate(self, value: str) -> None:
+        """The user asks for a checkpoint."""
+        run = self.api.objects[RUN]
+        self.api.version += 1
+        run["metadata"].setdefault("annotations", {})[names.ANNOTATION_CHECKPOINT] = value
+        run["metadata"]["resourceVersion"] = str(self.api.version)
+
+    def notice(self, node: dict[str, Any]) -> None:
+        """A node says something."""
+        self.nodes = [known for known in self.nodes if known["metadata"]["name"] != node["metadata"]["name"]] + [node]
+        self.notices.saw(node)
 
     @property
     def status(self) -> dict[str, Any]:

@@ -293,6 +293,19 @@ def test_an_invalid_edit_does_not_stop_what_trains() -> None:
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
 
 
+def test_a_failed_save_is_told_by_the_conditions_of_a_run_that_trains_on() -> None:
+    seen = {"jobsets": [jobset()], "pods": [pod()]}
+    decision = reconcile(observed(run(status()), **seen, report=report(checkpointError="the root has no space left")), NOW)
+    assert decision.status.phase == "Running"
+    for kind in ("Ready", "Running"):
+        assert condition(decision, kind) == ("True", "CheckpointsFailing")
+        assert "is training, but the last save failed: the root has no space left" in decision.status.condition(kind).message
+    better = reconcile(observed(run(decision.status.document()), **seen, report=report(step=20)), at(70))
+    assert condition(better, "Ready") == ("True", "Running")
+    other_world = reconcile(observed(run(status()), **seen, report=report(restart=1, checkpointError="of another world")), NOW)
+    assert condition(other_world, "Ready") == ("True", "Running")
+
+
 def test_a_volume_without_a_claim_and_slices_of_one_host_are_told() -> None:
     on_disk = reconcile(observed(run(checkpoint={"root": "file:///data/demo"})), NOW)
     assert "spec.checkpoint.volumeClaim" in on_disk.status.condition("Stalled").message

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon_api.checkpoint_documents import encode_head
+from halcyon_api.save_requests import SaveRequest
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.checkpoints import UNREACHABLE_SECONDS, Checkpoints
+from halcyon_operator.decision import Ask
 from halcyon_operator.health import STUCK_SECONDS, WatchEcho
 from halcyon_operator.http_server import HttpServer
 from halcyon_operator.journal import MAX_ENDINGS_A_RUN, Journal
@@ -50,6 +52,52 @@ def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse
             await runner.cleanup()
 
     return asyncio.run(run())
+
+
+def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]], port: int | None = None) -> str:
+    """What comes of asking a trainer that answers so for a checkpoint."""
+
+    async def run() -> str:
+        app = web.Application()
+        app.router.add_post("/save", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        trainers = Trainers(Metrics())
+        request = SaveRequest(id="user-1", run="demo", attempt=1, restart=0)
+        try:
+            return await trainers.ask_save(Ask("127.0.0.1", port or runner.addresses[0][1], "the-token", request))
+        finally:
+            await trainers.close()
+            await runner.cleanup()
+
+    return asyncio.run(run())
+
+
+def test_a_checkpoint_is_asked_for_with_the_token_and_the_world() -> None:
+    seen: list[Any] = []
+
+    async def take(request: web.Request) -> web.Response:
+        seen.append((request.headers["Authorization"], await request.json()))
+        return web.json_response({"id": "user-1", "step": 3}, status=202)
+
+    assert save_asked(take) == ""
+    assert seen == [("Bearer the-token", {"id": "user-1", "run": "demo", "attempt": 1, "restart": 0})]
+
+
+def test_why_a_trainer_could_not_be_asked() -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=409)
+
+    async def elsewhere(_: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect("http://elsewhere.invalid/save")
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = unused.getsockname()[1]
+        assert save_asked(refuse, nobody) == f"no connection to 127.0.0.1:{nobody}"
+    assert save_asked(refuse) == "it answered with HTTP status 409"
+    assert save_asked(elsewhere) == "it answered with HTTP status 307"
 
 
 async def fine(_: web.Request) -> web.Response:

@@ -66,6 +66,24 @@ def test_a_disruption_after_the_process_ended_is_not_the_cause() -> None:
     assert conclude(endings(pod(1, 0, 0, **(ended(1, 5) | disrupted(10)))), (1, 0)).cause == "failed"
 
 
+def test_what_was_saved_at_a_notice_is_told_with_the_notice() -> None:
+    words = {index: termination("preempted", 42, said=f"said {index}", saved="inFlight", processIndex=index) for index in range(2)}
+    evicted = pod(1, 0, 1, **(ended(42, 12, words[1]) | disrupted(10)))
+    leader = pod(1, 0, 0, **ended(42, 12, words[0]))
+    message = "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting; said 0"
+    assert conclude(endings(evicted, leader), (1, 0)).message == message
+    assert conclude(endings(evicted), (1, 0)).message == message.replace("said 0", "said 1")
+    assert conclude(endings(leader), (1, 0)).message == "said 0 (pod demo-1-s-0-0-abcde, exit code 42)"
+
+
+def test_a_hung_process_is_told_from_one_that_failed_of_itself_and_comes_before_its_peers() -> None:
+    hung = pod(1, 0, 1, **ended(1, 10, termination("hung", 1, said="no step ended for 61.0 s; stacks in s3://b/x")))
+    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="process 1 is gone, so this one ended too")))
+    end = conclude(endings(peer, hung), (1, 0))
+    assert (end.cause, end.message) == ("hung", "no step ended for 61.0 s; stacks in s3://b/x (pod demo-1-s-1-0-abcde, exit code 1)")
+    assert conclude(endings(pod(1, 0, 0, **ended(86, 10, termination("diverged", 86)))), (1, 0), refused=True).cause == "diverged"
+
+
 def test_step_and_epoch_come_from_any_report_of_the_world() -> None:
     fenced = pod(1, 0, 0, **ended(81, 11, termination("fenced", 81, step=40, epochAttempt=7)))
     end = conclude(endings(fenced, pod(1, 0, 1, **ended(1, 12, termination("failed", 1, step=41)))), (1, 0))

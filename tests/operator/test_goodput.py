@@ -1,66 +1,297 @@
-"""Goodput by hand, and the history's bound."""
+"""Goodput: every second under exactly one cause, by hand and over runs in which everything happens."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from halcyon_api.status import MAX_HISTORY, parse_status
-from halcyon_operator.goodput import measure
-from halcyon_operator.history import with_world
-from tests.operator.builders import at, rfc
+from halcyon_api.accounts import divide
+from halcyon_api.goodput import CAUSES, GoodputSeconds
+from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus, parse_status
+from halcyon_operator.goodput import account
+from halcyon_operator.history import with_end, with_report, with_world
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.plain import moment
+from tests.operator.builders import at, ended, observed, pod, report, run, termination
+
+World = tuple[int, int]
+BARE = run()
 
 
-def entry(
-    restart: int, start: float, first: float | None, end: float | None, steps: tuple[int, int] | None, cause: str = "preempted"
-) -> dict[str, Any]:
-    document: dict[str, Any] = {"attempt": 1, "restart": restart, "startedAt": rfc(start)}
-    if first is not None:
-        document["firstStepAt"] = rfc(first)
-    if end is not None:
-        document |= {"endedAt": rfc(end), "cause": cause}
-    if steps is not None:
-        document |= {"fromStep": steps[0]} | ({"toStep": steps[1]} if end is not None else {})
+def precise(seconds: float) -> str:
+    return at(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def a_pod(world: World, created: float, scheduled: float | None, **status: Any) -> dict[str, Any]:
+    document = pod(*world, **status)
+    document["metadata"]["creationTimestamp"] = precise(created)
+    bound = {"type": "PodScheduled", "status": "False" if scheduled is None else "True"}
+    if scheduled is not None:
+        bound["lastTransitionTime"] = precise(scheduled)
+    document["status"]["conditions"] = [bound]
     return document
 
 
-CASES = {
-    "nothing lost": ([entry(0, 0, 10, 110, (0, 100)), entry(1, 120, 130, None, (100, 0))], 200, 150, 0.85, 170, 0),
-    "half of the first world lost": ([entry(0, 0, 10, 110, (0, 100)), entry(1, 120, 130, None, (50, 0))], 200, 60, 0.6, 120, 50),
-    "a world that never stepped": ([entry(0, 0, None, 100, None), entry(1, 100, 110, None, (0, 0))], 200, 90, 0.45, 90, 0),
-    "suspension is taken out": ([entry(0, 0, 0, 100, (0, 100), "suspended"), entry(1, 900, 900, None, (100, 0))], 1000, 200, 1.0, 200, 0),
-    "suspended now": ([entry(0, 0, 0, 100, (0, 100), "suspended")], 1000, 100, 1.0, 100, 0),
+@dataclass
+class Story:
+    """A run of one process, and what an operator that looks now and then makes of it."""
+
+    status: TrainingRunStatus = field(
+        default_factory=lambda: parse_status(
+            {"startedAt": precise(0), "topology": {"slices": 1, "hosts": 1, "devices": 1, "mesh": {"data": 1}}, "attempt": 1}
+        )
+    )
+    now: float = 0.0
+
+    def look(self, **seen: Any) -> GoodputSeconds:
+        seen_all = observed(BARE, **seen)
+        seen_all = replace(seen_all, run=replace(seen_all.run, status=self.status))
+        self.status = account(seen_all, self.status, at(self.now))
+        assert self.status.goodput is not None
+        goodput = self.status.goodput
+        until = moment(goodput.counted_until)
+        assert until is not None
+        counted = (until - at(0)).total_seconds()
+        assert goodput.seconds.total == pytest.approx(goodput.wall_seconds, abs=1e-6)
+        assert goodput.wall_seconds + goodput.suspended_seconds == pytest.approx(counted, abs=1e-6), "a second was lost, or counted twice"
+        assert counted <= self.now + 1e-6
+        return goodput.seconds
+
+    def begin(self, world: World) -> None:
+        self.status = with_world(self.status, world, at(self.now))
+
+    def hear(self, world: World, began: float, step: int, resumed: int, **seconds: float) -> Any:
+        told = report(
+            *world,
+            step=step,
+            resumed=resumed,
+            startedAt=precise(began),
+            time=precise(self.now),
+            seconds=GoodputSeconds(**seconds).document(),
+        )
+        self.status = with_report(self.status, world, told).model_copy(update={"progress": told.progress})
+        return told
+
+    def end(self, world: World, cause: Any, step: int | None = None) -> None:
+        self.status = with_end(self.status, world, cause, "", at(self.now), step)
+
+
+def test_a_start_by_its_marks() -> None:
+    """Ten seconds without pods, twenty without a node, five of container and imports; then the process's own word."""
+    story = Story()
+    story.begin((1, 0))
+    story.now = 10
+    assert story.look() == GoodputSeconds(operator_delay=10)
+    story.now = 25
+    assert story.look(pods=[a_pod((1, 0), 10, None)]) == GoodputSeconds(operator_delay=10, capacity_wait=15)
+    story.now = 33
+    waiting = a_pod((1, 0), 10, 30, containerStatuses=[])
+    assert story.look(pods=[waiting]) == GoodputSeconds(operator_delay=10, capacity_wait=20, startup=3)
+    story.now = 36
+    alive = a_pod((1, 0), 10, 30)
+    assert story.look(pods=[alive]).total == 33, "it runs and has not answered, so nothing is known yet"
+    story.now = 50
+    told = story.hear((1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
+    expected = GoodputSeconds(operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6)
+    assert story.look(pods=[alive], report=told) == expected
+    assert story.look(pods=[alive], report=told) == expected, "the same look again counts nothing"
+    assert story.status.goodput is not None
+    assert story.status.goodput.ratio == 0.12
+
+
+def test_a_last_word_counts_past_the_beginning_of_the_end() -> None:
+    """An evicted process saves for four seconds: its last report has them, although the end counts from the eviction."""
+    story = Story()
+    story.begin((1, 0))
+    story.now = 20
+    alive = a_pod((1, 0), 0, 0)
+    story.look(pods=[alive], report=story.hear((1, 0), 0, 10, 0, productive_step=20))
+    story.end((1, 0), "preempted")
+    story.now = 24
+    story.look(pods=[alive])
+    assert story.status.history[0].seconds is None, "the process is still at it"
+    said = termination("preempted", 42, step=11, time=precise(24), seconds=GoodputSeconds(productive_step=21, save_blocking=3).document())
+    gone = a_pod((1, 0), 0, 0, **ended(42, 24, said))
+    story.now = 26
+    assert story.look(pods=[gone]) == GoodputSeconds(productive_step=21, save_blocking=3, operator_delay=2)
+    assert story.status.history[0].to_step == 11, "a step more than it had told of when it was told to end"
+    assert story.status.history[0].seconds == GoodputSeconds(productive_step=21, save_blocking=3)
+
+
+CASES: dict[str, tuple[list[dict[str, Any]], dict[str, float], int]] = {
+    "but what it began": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 10}], {"productive_step": 100, "lost_work": 8}, 0),
+    "half of it lost": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 5}], {"productive_step": 50, "lost_work": 58}, 5),
+    "all of it lost": ([{"fromStep": 4, "toStep": 14}, {"fromStep": 2}], {"lost_work": 108}, 10),
+    "it went on unheard": ([{"fromStep": 0, "toStep": 100}, {"fromStep": 104}], {"productive_step": 104, "other": 4}, 0),
+    "it went on for long": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 500}], {"productive_step": 108}, 0),
+    "nobody has gone on yet": ([{"fromStep": 0, "toStep": 10}], {"productive_step": 100, "other": 8}, 0),
+    "the next one died before it could": (
+        [{"fromStep": 0, "toStep": 10}, {"toStep": None}, {"fromStep": 5}],
+        {"productive_step": 50, "lost_work": 58},
+        5,
+    ),
+    "a later one fell back further": (
+        [{"fromStep": 0, "toStep": 10}, {"fromStep": 10, "toStep": 12}, {"fromStep": 5}],
+        {"productive_step": 50, "lost_work": 58},
+        5,
+    ),
+    "it never stepped": ([{}, {"fromStep": 0}], {"productive_step": 100, "other": 8}, 0),
 }
 
 
 @pytest.mark.parametrize("case", CASES, ids=list(CASES))
-def test_by_hand(case: str) -> None:
-    history, now, step, ratio, productive, lost = CASES[case]
-    status = parse_status({"startedAt": rfc(0), "history": history, "progress": {"step": step, "steps": 300}})
-    found = measure(status, at(now))
-    assert found is not None
-    assert (found.ratio, found.productive_seconds, found.lost_steps) == (ratio, productive, lost)
+def test_lost_work_by_hand(case: str) -> None:
+    """A world with 100 seconds of steps that ended 8 seconds after it was last heard."""
+    entries, expected, lost_steps = CASES[case]
+    worlds = [
+        HistoryEntry.model_validate({"attempt": 1, "restart": number, "startedAt": precise(0), **entry}, by_alias=True)
+        for number, entry in enumerate(entries)
+    ]
+    first = worlds[0].model_copy(update={"seconds": GoodputSeconds(productive_step=100, other=8), "unseen_seconds": 8.0})
+    assert divide(first, worlds[1:]) == (GoodputSeconds(**expected), lost_steps)
+
+
+def test_suspension_is_nobodys_loss() -> None:
+    story = Story()
+    story.begin((1, 0))
+    story.now = 20
+    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear((1, 0), 0, 10, 0, productive_step=20))
+    story.end((1, 0), "suspended")
+    story.status = story.status.model_copy(update={"phase": "Suspending"})
+    story.now = 30
+    story.look()
+    story.status = story.status.model_copy(update={"phase": "Suspended"})
+    story.now = 9_000
+    story.look()
+    assert story.status.goodput is not None
+    assert (story.status.goodput.ratio, story.status.goodput.suspended_seconds) == (1.0, 8_980)
 
 
 def test_a_finished_run_does_not_age() -> None:
-    status = parse_status({"startedAt": rfc(0), "finishedAt": rfc(100), "history": [entry(0, 0, 0, 100, (0, 100), "completed")]})
-    assert measure(status, at(100)) == measure(status, at(5000))
+    story = Story()
+    story.begin((1, 0))
+    story.now = 20
+    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear((1, 0), 0, 10, 0, productive_step=20))
+    story.end((1, 0), "completed", 10)
+    story.status = story.status.model_copy(update={"phase": "Succeeded", "finished_at": precise(20)})
+    found = story.look()
+    story.now = 9_000
+    assert story.look() == found
 
 
-def test_what_leaves_the_history_stays_in_the_sums() -> None:
-    status = parse_status({"startedAt": rfc(0), "history": []})
-    history = [entry(n, 100 * n, 100 * n + 10, 100 * n + 90, (10 * n, 10 * n + 15)) for n in range(MAX_HISTORY + 8)]
-    whole = measure(status.model_copy(update={"history": parse_status({"history": history[:MAX_HISTORY]}).history}), at(4000))
-    assert whole is not None
-    growing = parse_status({"startedAt": rfc(0), "history": history[:MAX_HISTORY]})
-    for number in range(MAX_HISTORY, MAX_HISTORY + 8):
-        growing = with_world(growing, (1, number), at(100 * number))
-        known = parse_status({"history": [history[number]]}).history[0]
-        growing = growing.model_copy(update={"history": [*growing.history[:-1], known]})
-    assert len(growing.history) == MAX_HISTORY
-    found = measure(growing, at(4000))
-    assert found is not None
-    assert found.lost_steps == 5 * (MAX_HISTORY + 7)
-    assert found.productive_seconds == pytest.approx((MAX_HISTORY + 7) * 80 * 10 / 15 + 80, abs=1)
-    assert found.carried.lost_steps == 5 * 8
+@dataclass
+class Truth:
+    """What a chaotic run really did, second by second."""
+
+    chance: random.Random
+    now: float = 0.0
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def spend(self, cause: str, mean: float) -> float:
+        span = round(self.chance.expovariate(1 / mean), 3)
+        self.seconds[cause] += span
+        self.now = round(self.now + span, 3)
+        return span
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("farewell", [True, False], ids=["each process says goodbye", "half of them are killed"])
+def test_a_chaotic_run(seed: int, farewell: bool) -> None:
+    """Forty worlds, more than the history holds; the operator looks at random and is away now and then.
+
+    Where every process leaves a last word, every cause is right to the rounding of a few milliseconds. Where they are killed unheard,
+    what is not known is at most the time since they were last heard, and every second is still under one cause.
+    """
+    chance = random.Random(seed)
+    truth, story, committed, unheard = Truth(chance), Story(), 0, 0.0
+    lost_steps = 0
+    for restart in range(MAX_HISTORY + 8):
+        world = (1, restart)
+        story.begin(world)
+        truth.spend("operator_delay", 3)
+        created = truth.now
+        if chance.random() < 0.5:
+            story.now = truth.now
+            story.look(pods=[a_pod(world, created, None)])
+        truth.spend("capacity_wait", 20)
+        scheduled = truth.now
+        if chance.random() < 0.5:
+            story.now = truth.now
+            story.look(pods=[a_pod(world, created, scheduled, containerStatuses=[])])
+        truth.spend("startup", 2)
+        began, before = truth.now, truth.seconds.copy()
+        for cause in ("startup", "join", "data_wait", "restore", "compile"):
+            truth.spend(cause, 2)
+        resumed = step = committed
+        step_seconds = round(chance.uniform(0.1, 2), 3)
+        alive = a_pod(world, created, scheduled)
+        heard = began
+
+        def said(before: Counter[str] = before) -> dict[str, float]:
+            return {cause: round(truth.seconds[cause] - before[cause], 3) for cause in CAUSES}
+
+        for _ in range(chance.randrange(60)):
+            truth.seconds["productive_step"] += step_seconds
+            truth.now = round(truth.now + step_seconds, 3)
+            step += 1
+            if chance.random() < 0.1:
+                truth.spend(chance.choice(("save_blocking", "evaluation", "data_wait")), 1)
+            if chance.random() < 0.1:
+                committed = step
+            if chance.random() < 0.3:
+                story.now = heard = truth.now
+                story.look(pods=[alive], report=story.hear(world, began, step, resumed, **said()))
+        story.now = truth.now
+        words = farewell or chance.random() < 0.5
+        if words:
+            message = termination("failed", 1, step=step, time=precise(truth.now), seconds=GoodputSeconds(**said()).document())
+            if story.status.history[-1].from_step is None:
+                story.hear(world, began, step, resumed, **said())
+            story.end(world, "failed", step)
+            story.look(pods=[a_pod(world, created, scheduled, **ended(1, truth.now, message))])
+        else:
+            unheard += truth.now - heard
+            story.end(world, "preempted")
+            story.look()
+        lost = step - committed
+        lost_steps += lost
+        truth.seconds["productive_step"] -= lost * step_seconds
+        truth.seconds["lost_work"] += lost * step_seconds
+    world = (1, MAX_HISTORY + 8)
+    story.begin(world)
+    found = story.look(report=story.hear(world, story.now, committed, committed))
+    assert story.status.goodput is not None
+    assert story.status.goodput.wall_seconds == pytest.approx(truth.now, abs=1e-6)
+    wrong = sum(abs(getattr(found, cause) - truth.seconds[cause]) for cause in CAUSES)
+    assert wrong <= 2 * unheard + 0.01 * MAX_HISTORY
+    if farewell:
+        assert story.status.goodput.lost_steps == lost_steps
+        for cause in CAUSES:
+            assert getattr(found, cause) == pytest.approx(truth.seconds[cause], abs=0.01 * MAX_HISTORY), cause
+
+
+def test_it_is_exported_by_run_and_cause_and_never_goes_back() -> None:
+    story, metrics = Story(), Metrics()
+    story.begin((1, 0))
+    story.now = 20
+    story.look(pods=[a_pod((1, 0), 4, 10)], report=story.hear((1, 0), 10, 10, 0, productive_step=8, restore=2))
+    before = story.status.model_copy(update={"goodput": None})
+    metrics.saw_run(("team", "demo"), before, story.status)
+
+    def sample(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"namespace": "team", "run": "demo", **labels})
+
+    assert sample("halcyon_goodput_ratio") == 0.4
+    assert sample("halcyon_badput_seconds_total", cause="capacityWait") == 6
+    assert sample("halcyon_badput_seconds_total", cause="operatorDelay") == 4
+    assert story.status.goodput is not None
+    less = story.status.goodput.model_copy(update={"seconds": GoodputSeconds(capacity_wait=1, lost_work=7)})
+    metrics.saw_run(("team", "demo"), story.status, story.status.model_copy(update={"goodput": less}))
+    assert sample("halcyon_badput_seconds_total", cause="capacityWait") == 6
+    assert sample("halcyon_badput_seconds_total", cause="lostWork") == 7
+    metrics.lost_run(("team", "demo"))
+    assert sample("halcyon_goodput_ratio") is None

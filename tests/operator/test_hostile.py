@@ -18,6 +18,7 @@ from halcyon_operator.pods import parse_pod
 from halcyon_operator.reconcile import reconcile
 from halcyon_operator.settle import status_document
 from halcyon_operator.trainers import parse_report
+from halcyon_operator.views import ProbeView
 from tests.operator.builders import UID, at, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
 
 JUNK = st.recursive(
@@ -62,6 +63,16 @@ STATUS = {
     "history": [{"attempt": 1, "restart": 1, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}],
     "progress": {"step": 40, "steps": 300},
     "conditions": [{"type": "Stalled", "status": "True", "reason": "RunChanged", "lastTransitionTime": rfc(1), "observedGeneration": 1}],
+    "placement": {
+        "slices": 2,
+        "wantedSlices": 4,
+        "waitingSince": rfc(0),
+        "roomSince": rfc(0),
+        "roomSlices": 4,
+        "roomStep": 20,
+        "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}],
+        "blames": [{"node": "node-a", "time": rfc(3), "attempt": 1, "restart": 0}],
+    },
     "checkpoint": {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)},
     "goodput": {"ratio": 0.5, "wallSeconds": 5, "productiveSeconds": 2, "carried": {}},
 }
@@ -76,13 +87,17 @@ def test_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
         pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),
     ]
     found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
-    document = spoil(run(STATUS), data)
+    document = spoil(run(STATUS, recovery={"elastic": {"minSlices": 1}} if data.draw(st.booleans()) else {}), data)
+    probe = None
+    if data.draw(st.booleans()):
+        probe = ProbeView(parse_jobset(spoil(jobset(0), data)), (parse_pod(spoil(pod(0, 0), data)),))
     seen = observed(
         document if isinstance(document, dict) else {},
         jobsets=[spoil(found, data), spoil(jobset(2), data)],
         pods=[spoil(one, data) for one in pods],
         head=data.draw(st.sampled_from([head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))])),
         report=data.draw(st.sampled_from([None, report(), report(1, 2, step=7), report(checkpoint=None, first=None)])),
+        probe=probe,
         config_map=parse_object("ConfigMap", spoil({"metadata": {"name": "demo-1", "uid": "x"}}, data)),
     )
     decision = reconcile(seen, at(60))

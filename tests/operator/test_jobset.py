@@ -11,6 +11,8 @@ import yaml
 from halcyon_api import names
 from halcyon_api.environment import parse_environment
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.hardware import TABLE
+from halcyon_api.mesh import pinned
 from halcyon_api.training_run import parse_run
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.runs import parse_run_view
@@ -31,6 +33,29 @@ RUNS: dict[str, dict[str, Any]] = {
         accelerator={"type": "v6e", "topology": "4x8", "slices": 2, "provisioning": "spot"},
         trainer__batchSize=64,
         checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070", "credentialsSecret": {"name": "store"}},
+    ),
+    "v4-4x4x8": run(accelerator={"type": "v4", "topology": "4x4x8"}, trainer__batchSize=128),
+    "v5p-2x4x4-two-slices-reservation": run(
+        accelerator={"type": "v5p", "topology": "2x4x4", "slices": 2, "provisioning": "reservation", "reservation": "ours"},
+        trainer__batchSize=64,
+    ),
+    "v7x-2x2x2-two-slices": run(accelerator={"type": "v7x", "topology": "2x2x2", "slices": 2}, trainer__batchSize=32),
+    "l4-1x4-flex-start": run(accelerator={"type": "l4", "topology": "1x4", "provisioning": "flexStart"}),
+    "a100-2x8-queued": run(accelerator={"type": "a100", "topology": "2x8", "provisioning": "queued"}, trainer__batchSize=16),
+    "h100-2x8": run(accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16),
+    **{
+        f"{name}-2x8-gpu-direct": run(accelerator={"type": name, "topology": "2x8", "network": "gpuDirect"}, trainer__batchSize=16)
+        for name in ("h100", "h100-mega", "h200", "b200")
+    },
+    "gb200-2x4-gpu-direct": run(
+        accelerator={"type": "gb200", "topology": "2x4", "network": "gpuDirect", "computeDomain": "nvlink"}, trainer__batchSize=8
+    ),
+    "nvidia-2x4-elsewhere": run(
+        accelerator={"type": "nvidia", "topology": "2x4"},
+        scheduling={
+            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"},
+            "tolerations": [{"key": "dedicated", "value": "training", "effect": "NoSchedule"}, {"key": "slow"}],
+        },
     ),
     "cpu-on-a-volume": run(
         checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"},
@@ -65,6 +90,50 @@ def pod_of(jobset: dict[str, Any]) -> dict[str, Any]:
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 
+def test_every_row_of_the_table_has_its_objects_read() -> None:
+    assert {document["spec"]["accelerator"]["type"] for document in RUNS.values()} == set(TABLE)
+    fast = {document["spec"]["accelerator"]["type"] for document in RUNS.values() if document["spec"]["accelerator"].get("network")}
+    assert fast == {row.name for row in TABLE.values() if row.fabric is not None}
+
+
+GPU_DIRECT = [name for name in RUNS if name.endswith("gpu-direct")]
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in GPU_DIRECT])
+def test_nothing_of_the_node_is_shared_unless_asked_for(name: str) -> None:
+    pod = pod_of(built(name))
+    assert "initContainers" not in pod
+    assert all(set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("name", GPU_DIRECT)
+def test_a_fabric_gets_what_its_row_says_and_no_more(name: str) -> None:
+    accelerator = RUNS[name]["spec"]["accelerator"]
+    fabric = TABLE[accelerator["type"]].fabric
+    assert fabric is not None
+    pod = pod_of(built(name))
+    shared = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    sidecar = fabric.sidecar
+    assert shared == {path.path for path in (*fabric.host_paths, *(sidecar.host_paths if sidecar is not None else ()))}
+    mounted = {mount["name"] for container in (*pod["containers"], *pod.get("initContainers", ())) for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    for container in pod.get("initContainers", ()):
+        assert container["restartPolicy"] == "Always", "it must end with the trainer"
+        assert "privileged" not in container["securityContext"]
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert [container["name"] for container in pod.get("initContainers", ())] == ([sidecar.name] if sidecar is not None else [])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_host_asks_for_its_devices_once(name: str) -> None:
+    accelerator = view(name).spec.accelerator
+    shape = accelerator.row.shape(accelerator.topology)
+    limits = pod_of(built(name))["containers"][0].get("resources", {}).get("limits", {})
+    assert limits.get(accelerator.row.resource or "none") == (str(shape.chips_per_host) if accelerator.row.resource else None)
+    environment = [variable["name"] for variable in pod_of(built(name))["containers"][0]["env"]]
+    assert len(environment) == len(set(environment)), "a variable that is set twice has an accidental value"
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_restricted_pod_security_holds(name: str) -> None:
     pod = pod_of(built(name))
@@ -79,7 +148,6 @@ def test_restricted_pod_security_holds(name: str) -> None:
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-    assert all(set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -100,7 +168,7 @@ def test_the_trainer_can_read_what_is_injected(name: str) -> None:
     subdomain = jobset["spec"]["network"]["subdomain"]
     assert environment.coordinator == f"demo-3-s-0-0.{subdomain}.default.svc.cluster.local:8476"
     document = yaml.safe_load(build_config_map(view(name), 3)["data"]["run.yaml"])
-    assert parse_run(document).spec == view(name).spec
+    assert pinned(parse_run(document).spec) == view(name).spec
 
 
 def test_rules_stand_in_the_order_that_judges_right() -> None:
@@ -136,3 +204,24 @@ def test_slices_know_each_other() -> None:
     order = list(env)
     assert order.index("HALCYON_JOB_INDEX") < order.index("TPU_WORKER_HOSTNAMES"), "a reference works backwards only"
     assert not any(name.startswith(("MEGASCALE", "TPU_")) for name in (v["name"] for v in pod_of(built("v5e-4x4"))["containers"][0]["env"]))
+
+
+def test_runtimes_of_ironwood_are_told_addresses_with_ports() -> None:
+    env = {variable["name"]: variable for variable in pod_of(built("v7x-2x2x2-two-slices"))["containers"][0]["env"]}
+    assert "TPU_WORKER_HOSTNAMES" not in env
+    addresses = env["TPU_PROCESS_ADDRESSES"]["value"].split(",")
+    assert [address.rpartition(":")[2] for address in addresses] == [env["TPU_PROCESS_PORT"]["value"]] * 2
+    assert env["HALCYON_DEVICES_PER_HOST"]["value"] == "8", "two JAX devices a chip"
+
+
+def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:
+    annotation = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+    exclusive = {name for name in RUNS if annotation in built(name)["metadata"].get("annotations", {})}
+    assert exclusive == {name for name in RUNS if name.startswith(("v", "gb200"))}
+    assert annotation not in build_jobset_of({"type": "v5e", "topology": "2x2"})["metadata"].get("annotations", {})
+
+
+def build_jobset_of(accelerator: dict[str, Any]) -> dict[str, Any]:
+    found = parse_run_view(run(accelerator=accelerator))
+    assert found.spec is not None, found.problems
+    return build_jobset(found, found.spec, PLATFORM, 1, 0, 0)

@@ -10,9 +10,9 @@ import pytest
 
 from halcyon_api.status import Phase, RestartCause
 from halcyon_operator import __main__, attempts, events
-from halcyon_operator.failures import STICKY_REASONS
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.outlooks import _WAITING_REASONS
+from halcyon_operator.recovery import STICKY_REASONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operator.md").read_text()
 SOURCES = [Path(module.__file__ or "").read_text() for module in (attempts, events, __main__)]

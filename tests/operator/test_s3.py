@@ -13,7 +13,7 @@ from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.views import HeadAbsent, HeadReading, HeadUnreachable
 from tests.operator.builders import head
-from tests.trainer.checkpoint.conftest import Gateway, gateway
+from tests.trainer.checkpoint.roots import Gateway, gateway
 
 __all__ = ["gateway"]
 

@@ -32,6 +32,8 @@ RESTARTS: list[dict[str, Any]] = [
     {"accelerator__slices": 1},
     {"accelerator__topology": "2x1"},
     {"accelerator__hostResources": {"cpu": "1"}},
+    {"scheduling": {"nodeSelector": {"a": "b"}}},
+    {"scheduling": {"tolerations": [{"key": "a"}]}},
     {"mesh": {"ici": {"fsdp": 1, "data": -1}}},
     {"model__llama__layers": 3},
     {"data__order": {"sequential": {}}},

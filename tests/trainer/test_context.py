@@ -12,6 +12,7 @@ from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
 from halcyon.fingerprints import fingerprints
 from halcyon_api.checkpoint_documents import Epoch
+from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.api.test_contract import POD
@@ -76,6 +77,23 @@ def test_a_tpu_document_runs_at_home_on_the_devices_that_are_there(tmp_path: Pat
     assert adapt_to_devices(context, 8, "gpu").mesh.fsdp == 8
     with pytest.raises(BadConfiguration, match="JAX sees 3"):
         adapt_to_devices(resolve_context(write(tmp_path), {}), 3, "cpu")
+
+
+def test_the_operators_mesh_counts_where_the_document_has_none(tmp_path: Path) -> None:
+    environment = POD.model_copy(update={"slices": 2, "hosts_per_slice": 1, "devices_per_host": 2})
+    told = environment.model_copy(update={"mesh": ResolvedMesh(replica=2, data=2, fsdp=1, tensor=1)})
+    assert resolve_context(write(tmp_path), told.variables()).mesh == told.mesh
+    given = write(tmp_path, spec__mesh={"ici": {"fsdp": 1, "tensor": 2}})
+    assert resolve_context(given, told.variables()).mesh.tensor == 2
+
+
+def test_an_image_without_the_accelerators_jax_is_found_out(tmp_path: Path) -> None:
+    environment = POD.model_copy(update={"slices": 1, "hosts_per_slice": 1, "devices_per_host": 1, "job_index": 0, "completion_index": 0})
+    path = write(tmp_path, spec__accelerator={"type": "l4", "topology": "1x1"})
+    context = resolve_context(path, environment.variables())
+    with pytest.raises(BadConfiguration, match=r"spec\.image: JAX sees no GPU but platform cpu .*ACCELERATOR=cuda"):
+        adapt_to_devices(context, 1, "cpu")
+    assert adapt_to_devices(context, 1, "gpu") is context
 
 
 def test_what_decides_the_numbers_is_fingerprinted_and_nothing_else() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-HEAVY = "flax", "jax._src.pallas.triton.lowering", "jax.experimental.pallas.ops.tpu.megablox"
+HEAVY = "flax", "jax._src.pallas.triton.lowering", "jax.experimental.pallas.ops.tpu.megablox", "optax.contrib._muon"
 
 
 def modules_after(program: str) -> set[str]:
@@ -30,10 +30,26 @@ def test_what_was_left_out_can_be_used_later() -> None:
     later = """
 from halcyon.lean_imports import without_unused_parts
 with without_unused_parts():
-    import haliax
+    import haliax, optax
 from jax.experimental.pallas import triton
 from jax.experimental.pallas.ops.tpu.megablox import gmm
 from aqt.jax.v2.aqt_dot_general import DotGeneral
+from optax.contrib import muon
 assert isinstance(haliax.quantization.Int8DotGeneralOp.init().cfg, DotGeneral)
+assert muon(0.1).init
 """
     assert modules_after(later) == set(HEAVY)
+
+
+def test_the_collector_leaves_imports_alone_and_works_afterwards() -> None:
+    program = """
+import gc
+from halcyon.lean_imports import without_collections
+before = gc.get_stats()
+with without_collections():
+    import halcyon.data.open
+assert [one["collections"] for one in gc.get_stats()] == [one["collections"] for one in before]
+assert gc.isenabled()
+assert gc.get_freeze_count() > 50_000
+"""
+    assert modules_after(program) == set()

@@ -1,12 +1,9 @@
-"""A run that was stopped, in whatever way and as often as you like, has bitwise the losses of a run that nobody disturbed."""
+"""A run that was stopped by notices has bitwise the losses of a run that nobody disturbed. (Of kills: tests/faults/test_kills.py.)"""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -63,37 +60,6 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path)
             assert {report["cause"] for report in reports} == {"preempted"}
             assert reports[0]["step"] == reports[1]["step"] == reports[0]["checkpointStep"] >= stop[0]
         collect(losses, world, expected)
-    assert losses == expected
-
-
-def test_twenty_sigkills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    expected = undisturbed(tmp_path)
-    run = document(tmp_path, "root")
-    chance = random.Random(20)
-    losses: dict[int, float] = {}
-    kills = 0
-    committed = 0
-    for world in worlds(run, tmp_path / "run"):
-        if kills < 20:
-            # From the start-up to a few steps past the next checkpoint: kills fall into joining, restore, steps, saves and commits.
-            if chance.random() < 0.75:
-                world.leader.wait_for(seen_step(min(committed + chance.randint(1, 8), STEPS - 1)))
-            else:
-                world.leader.wait_for(lambda events: any(event.get("event") == "start" for event in events))
-            with contextlib.suppress(subprocess.TimeoutExpired):  # a random moment after that
-                world.processes[kills % 2].popen.wait(chance.random() * 0.2)
-            victim, peer = world.processes[kills % 2], world.processes[1 - kills % 2]
-            victim.popen.kill()
-            assert victim.wait() == -signal.SIGKILL
-            if not any(event.get("event") == "joined" for event in peer.events):
-                peer.popen.terminate()  # it may wait long for the others to come; a JobSet deletes the pods of the old world
-            assert peer.wait() not in (0, *range(80, 86)), "the peer must leave, and with a code that is retried"
-            kills += 1
-        else:
-            assert world.wait() == [ExitCode.DONE] * 2
-        collect(losses, world, expected)
-        committed = max([committed, *(event["step"] for event in world.leader.events if event.get("event") == "checkpoint")])
-    assert kills == 20
     assert losses == expected
 
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from halcyon_api.environment import PodEnvironment
-from halcyon_api.spec.mesh import resolve_mesh
+from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import parse_run
 
 
@@ -59,6 +59,8 @@ class Process:
     index: int
     popen: subprocess.Popen[str]
     termination_log: Path
+    port: int = 0
+    """Of its telemetry."""
     events: list[dict[str, Any]] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -145,6 +147,10 @@ def start_world(
     resume_step: int = 0,
     one_process: bool = False,
     module: str = "halcyon.cli",
+    grace_seconds: int | None = 30,
+    save_token: str = "",
+    address: str = "127.0.0.1",
+    inside: Sequence[Sequence[str]] = (),
 ) -> World:
     """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
 
@@ -156,14 +162,19 @@ def start_world(
         resume_step: Committed steps the operator would know of.
         one_process: Let one process play all hosts with virtual devices, on no injected environment.
         module: What is run; a test may have a command of its own around Halcyon's.
+        grace_seconds: What the processes are told of their grace period.
+        save_token: What they are told of the token of who may ask for a checkpoint.
+        address: Of process 0, for the others.
+        inside: For each process the command that starts it where it shall be, such as in a network namespace. Default: here.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run = parse_run(document)
     topology = run.spec.accelerator.resolve()
-    coordinator = f"127.0.0.1:{free_port()}"
+    coordinator = f"{address}:{free_port()}"
     processes: list[Process] = []
     for index in range(1 if one_process else topology.processes):
-        own = {**document, "spec": {**document["spec"], "telemetry": {"port": free_port()}}}
+        port = free_port()
+        own = {**document, "spec": {**document["spec"], "telemetry": {"port": port}}}
         path = directory / f"run-{attempt}.{restart}.{index}.yaml"
         path.write_text(yaml.safe_dump(own))
         termination_log = directory / f"termination-{attempt}.{restart}.{index}"
@@ -185,19 +196,22 @@ def start_world(
                 hosts_per_slice=topology.hosts_per_slice,
                 devices_per_host=topology.devices_per_host,
                 coordinator=coordinator,
-                mesh=resolve_mesh(run.spec.mesh, topology),
+                mesh=run_mesh(run.spec, topology),
                 resume_step=resume_step,
                 termination_log=str(termination_log),
+                grace_seconds=grace_seconds,
+                save_token=save_token,
             )
             environment |= pod.variables()
+        place = inside[index] if inside else ()
         popen = subprocess.Popen(
-            [sys.executable, "-m", module, "train", str(path), "--json", "--compilation-cache", str(directory.parent / "xla")],
+            [*place, sys.executable, "-m", module, "train", str(path), "--json", "--compilation-cache", str(directory.parent / "xla")],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        process = Process(index, popen, termination_log)
+        process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
     return World(processes)

@@ -12,13 +12,14 @@ import os
 import secrets
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from halcyon.checkpoint import Limits
+from halcyon.checkpoint import Checkpointer, Limits, layout, reader, saving
 from halcyon.errors import TrainerExit
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -133,18 +134,25 @@ def member(root: Root, options: dict[str, Any]) -> None:
     from halcyon.parallel.world import join, leave
     from tests.trainer.checkpoint.helpers import SHARDINGS
 
-    world = join(options["coordinator"], options["index"], options["count"], options["devices"], 60)
+    layout.CHUNK_LIMIT_BYTES = options.get("chunkBytes", layout.CHUNK_LIMIT_BYTES)
+    world = join(options["coordinator"], options["index"], options["count"], options["devices"], options.get("join_seconds", 60))
     rows, columns = options["mesh"]
     devices = mesh(rows, columns)
     shardings = SHARDINGS | {name: PartitionSpec(*spec) for name, spec in options.get("shardings", {}).items()}
     try:
-        limits = Limits(parts_seconds=options.get("seconds", 60), request_seconds=30)
+        limits = Limits(parts_seconds=options.get("seconds", 60), request_seconds=30, shared_read_bytes=0)
         with open_root(root, epoch=given_epoch(options), world=world, limits=limits) as checkpointer:
+            checkpointer.on_warning = lambda text: say(event="warned", text=text)
+            if options.get("tellFiles"):
+                _tell_files()
+            paths = _tell_reads() if options.get("tellFiles") else []
             restored = checkpointer.restore(template(devices, shardings))
+            say(event="read", files=paths)
             step = restored.step if restored else 0
             right = restored is None or same_bits(restored.state, numbers(step))
             skipped = [bad.reason for bad in restored.skipped] if restored else []
             say(event="restored", step=step, right=right, skipped=skipped)
+            told = _tell_read_backs(checkpointer, root, options["readBack"]) if "readBack" in options else None
             for number in range(options["steps"]):
                 step += 1
                 if options.get("absent") == [options["index"], number]:
@@ -153,8 +161,57 @@ def member(root: Root, options: dict[str, Any]) -> None:
                 checkpointer.save(step, on(devices, numbers(step), shardings), position(step))
                 checkpointer.finish()
                 say(event="committed", step=step, newest=checkpointer.newest.step if checkpointer.newest else None)
+                if told is not None and step % root.spec.verify.every_saves == 0:
+                    if world.process_index == 0:
+                        assert told.acquire(timeout=60)
+                    world.barrier(f"read back {step}")
     finally:
         leave(world)
+
+
+def _tell_files() -> None:
+    """Say what this process writes, from now on."""
+    write_files = saving.write_files
+
+    def telling(*args: Any) -> Any:
+        files = write_files(*args)
+        say(event="wrote", files={file.path: file.size_bytes for file in files})
+        return files
+
+    saving.write_files = telling
+
+
+def _tell_read_backs(checkpointer: Checkpointer, root: Root, victim: int) -> threading.Semaphore:
+    """Say what was read back, and turn a file of one process around before it reads the second step."""
+    from halcyon.checkpoint import checkpointer as module
+
+    told, read_back = threading.Semaphore(0), module.read_back
+
+    def tell(entry: Any, damage: str | None) -> None:
+        say(event="readBack", step=entry.step, damage=damage)
+        told.release()
+
+    def spoil(store: Any, entry: Any, files: Any, **rest: Any) -> Any:
+        if entry.step == 2 and any(file.path == f"weight/c/{victim}/0" for file in files):
+            path = store.folder / entry.path / f"data/weight/c/{victim}/0"
+            path.write_bytes(path.read_bytes()[::-1])
+        return read_back(store, entry, files, **rest)
+
+    module.read_back = spoil
+    checkpointer.on_read_back = tell
+    return told
+
+
+def _tell_reads() -> list[str]:
+    """The files of checkpoints that this process reads, from now on."""
+    read_file, paths = reader.read_file, []
+
+    def telling(store: Any, prefix: str, file: Any) -> bytes:
+        paths.append(file.path)
+        return read_file(store, prefix, file)
+
+    reader.read_file = telling
+    return paths
 
 
 ROLES = {"race": race, "train": train, "spawner": spawner, "zombie": zombie, "member": member}
@@ -164,7 +221,7 @@ def main() -> int:
     """Play a role."""
     role, text = sys.argv[1:]
     options = json.loads(text)
-    if role not in ("member", "spawner"):
+    if role not in ("member", "spawner", "trainers"):
         jax.config.update("jax_num_cpu_devices", 4)
     spec = CheckpointSpec.model_validate(options["spec"])
     try:

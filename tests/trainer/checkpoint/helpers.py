@@ -72,7 +72,7 @@ def open_root(root: Root, **changes: Any) -> Checkpointer:
         "seed": 1,
         "mesh": {"fsdp": 2},
         "expected_step": 0,
-        "limits": Limits(parts_seconds=60, request_seconds=30),
+        "limits": Limits(parts_seconds=60, request_seconds=30, shared_read_bytes=0),
     }
     return Checkpointer.open(root.spec, **(arguments | changes))
 

@@ -13,8 +13,10 @@ from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment
 class Child:
     """One child process."""
 
+    module = "tests.trainer.checkpoint.child"
+
     def __init__(self, role: str, root: Root, **options: Any) -> None:
-        command = [sys.executable, "-m", "tests.trainer.checkpoint.child", role, json.dumps({"spec": root.spec.document(), **options})]
+        command = [sys.executable, "-m", self.module, role, json.dumps({"spec": root.spec.document(), **options})]
         self.popen = subprocess.Popen(
             command,
             cwd=REPOSITORY,

@@ -1,4 +1,7 @@
-"""No damage is silent: whatever happens to whichever file, a restore gives the right bits of some committed step, or stops."""
+"""No damage is silent: whatever happens to whichever file, a restore gives the right bits of some committed step, or stops.
+
+Every kind of harm to every file, by the hundred, is in tests/faults/test_damage.py.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +49,7 @@ def kind(path: Path) -> str:
     return "chunk" if "/c" in str(path).split("/data/")[-1] and "/data/" in str(path) else path.name
 
 
-@pytest.mark.parametrize(
-    "tries", [6, pytest.param(30, marks=pytest.mark.slow), pytest.param(200, marks=[pytest.mark.slow, pytest.mark.long])]
-)
-def test_a_flipped_bit_anywhere_is_never_silent(file_root: Root, tries: int) -> None:
+def test_a_flipped_bit_anywhere_is_never_silent(file_root: Root) -> None:
     fill(file_root, 1, 2)
     files = snapshot_of(file_root.folder)
     chance = random.Random(7)
@@ -61,10 +61,10 @@ def test_a_flipped_bit_anywhere_is_never_silent(file_root: Root, tries: int) -> 
     assert set(kinds) == {"HEAD", "PROBE", "MANIFEST.json", "COMMIT", "zarr.json", "chunk"}
     fell_back = 0
     for paths in kinds.values():
-        for _ in range(tries):
+        for _ in range(6):
             path = chance.choice(paths)
             flip(path, chance.randrange(8 * path.stat().st_size))
-            damaged = newest in str(path) and path.name != "zarr.json"
+            damaged = newest in str(path)
             restored = restore(file_root)
             assert restored.step == (1 if damaged else 2)
             assert [bad.path for bad in restored.skipped] == ([newest] if damaged else [])
@@ -94,7 +94,7 @@ def test_a_cut_file_is_never_silent(file_root: Root, cut: int) -> None:
         data = path.read_bytes()
         path.write_bytes(data[:cut] if cut >= 0 else data + b"\0")
         restored = restore(file_root)
-        assert restored.step == (1 if newest in str(path) and path.name != "zarr.json" else 2)
+        assert restored.step == (1 if newest in str(path) else 2)
         put_back(file_root, files)
 
 
@@ -105,7 +105,7 @@ def test_a_missing_file_is_never_silent(root: Root) -> None:
     for path in random.Random(3).sample(root.files(), 12):
         path.unlink()
         restored = restore(root)
-        assert restored.step == (1 if newest in str(path) and path.name != "zarr.json" else 2)
+        assert restored.step == (1 if newest in str(path) else 2)
         if root.spec.root.startswith("s3"):
             return  # once is enough there: files that a gateway did not write have no ETag when they are put back
         put_back(root, files)

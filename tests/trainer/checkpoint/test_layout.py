@@ -21,6 +21,7 @@ from halcyon.checkpoint.layout import (
     expected_files,
     flatten,
     folder,
+    state_bytes,
 )
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
@@ -95,5 +96,5 @@ def test_a_larger_state_has_larger_chunks_and_not_more_files_than_a_store_takes(
     sharding = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
     shapes = [jax.ShapeDtypeStruct((32, width, width), np.float32, sharding=sharding) for _ in range(36)]
     leaves = flatten(shapes)
-    files = sum(sum(1 for _ in chunks_of(describe(leaf, chunk_limit(leaves)))) for leaf in leaves)
+    files = sum(sum(1 for _ in chunks_of(describe(leaf, chunk_limit(state_bytes(leaves))))) for leaf in leaves)
     assert least < files < most

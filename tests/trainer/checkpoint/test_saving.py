@@ -169,6 +169,9 @@ def test_closing_gives_up_what_is_under_way(file_root: Root, monkeypatch: pytest
 class _Never:
     """A request that is never answered."""
 
+    def done(self) -> bool:
+        return False
+
     def result(self, timeout: float) -> None:
         threading.Event().wait(timeout)
         raise TimeoutError

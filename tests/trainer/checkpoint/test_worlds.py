@@ -77,6 +77,51 @@ def test_what_four_processes_save_one_restores_and_back(root: Root) -> None:
         assert world.told("restored") == [[{"event": "restored", "step": 3, "right": True, "skipped": []}]] * 2
 
 
+REPLICATED: dict[str, list[str]] = {name: [] for name in ("bias", "counts", "half", "scale", "weight")}
+HALVES: dict[str, list[Any]] = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": ["fsdp"], "counts": ["fsdp"]}
+
+
+@pytest.mark.parametrize(("grid", "shardings"), [([1, 4], REPLICATED), ([2, 2], HALVES)], ids=["data parallel", "hybrid"])
+def test_every_replica_writes_its_share_and_reads_it_for_the_others(root: Root, grid: list[int], shardings: dict[str, list[Any]]) -> None:
+    """All over four processes, or by rows over two with two replicas; either way each process writes about a quarter, and reads one."""
+    options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
+    with World(root, 4, steps=2, **options) as world:
+        assert world.run() == [0] * 4, world.children[0].noise()
+        wrote = [told[-1]["files"] for told in world.told("wrote")]
+    newest = list_checkpoints(root.spec).committed[0]
+    assert verify_checkpoint(root.spec, newest) == ()
+    manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
+    assert sorted(path for files in wrote for path in files) == [file.path for file in manifest.files], "each file by one process"
+    sizes = [sum(size for path, size in files.items() if "/c" in path) for files in wrote]
+    assert max(sizes) - min(sizes) <= 2 * (64 + 4), "no more than a chunk or two apart"
+    metadata = [sum("zarr.json" in path for path in files) for files in wrote]
+    assert metadata == [2] * 4
+
+    with World(root, 4, **options) as world:
+        assert world.run() == [0] * 4, world.children[0].noise()
+        assert world.told("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
+        reads = [told[-1]["files"] for told in world.told("read")]
+    assert sorted(path for paths in reads for path in paths) == [file.path for file in manifest.files], "each file by one process"
+    assert max(map(len, reads)) - min(map(len, reads)) <= 4
+
+    with open_root(root) as checkpointer:
+        restored = checkpointer.restore(template(mesh(2, 2)))
+    assert restored is not None
+    assert same_bits(restored.state, numbers(2))
+
+
+def test_damage_in_what_one_process_reads_for_all_is_agreed_on(file_root: Root) -> None:
+    with World(file_root, 4, mesh=[1, 4], shardings=REPLICATED, chunkBytes=64, steps=2) as world:
+        assert world.run() == [0] * 4
+    newest = list_checkpoints(file_root.spec).committed[0]
+    chunk = file_root.folder / newest.path / "data/weight/c/3/0"
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    with World(file_root, 4, mesh=[2, 2], shardings=HALVES) as world:
+        assert world.run() == [0] * 4
+        reason = "data/weight/c/3/0 does not have the hash that the manifest names"
+        assert world.told("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+
+
 def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root) -> None:
     with World(file_root, 4, steps=2, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4

@@ -1,28 +1,72 @@
-"""One process: a signal is noticed at the next question, and SIGTERM is given back afterwards."""
+"""A notice is noticed at once, however long the main thread is busy, and SIGTERM is given back afterwards."""
 
 import os
 import signal
+import threading
+import time
 
 import pytest
 
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World
 
+ALONE = World(0, 1)
 
-def test_a_signal_arrives_at_the_next_step_and_stays():
+
+def arrived(notice: PreemptionNotice) -> bool:
+    deadline = time.monotonic() + 10
+    while not notice.arrived and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return notice.arrived
+
+
+def test_a_signal_arrives_and_stays() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with PreemptionNotice(World(0, 1)) as notice:
-        assert not notice.arrived(1)
+    with PreemptionNotice() as notice:
+        assert (notice.arrived, notice.age_seconds) == (False, 0.0)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert notice.arrived(2)
-        assert notice.arrived(3)
+        assert arrived(notice)
+        assert notice.age_seconds > 0
     assert signal.getsignal(signal.SIGTERM) == before
+    assert not [thread for thread in threading.enumerate() if thread.name == "halcyon-notice"]
 
 
-def test_alone_everything_is_agreed():
-    world = World(0, 1)
-    assert world.is_main
-    assert world.agree({"step": 3, "name": "Zoë"}) == {"step": 3, "name": "Zoë"}
-    world.barrier("anything")
+def test_the_time_is_the_signals_and_not_that_of_the_next_python_call() -> None:
+    """A C call that holds the main thread, as a step does: Python's handler runs after it, the listening thread before."""
+    with PreemptionNotice() as notice:
+        handled: list[bool] = []
+        notice._on_signal = lambda *_: handled.append(True)  # type: ignore[method-assign]
+        signal.signal(signal.SIGTERM, notice._on_signal)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert arrived(notice), "the handler takes no note of it here, so it was the thread"
+
+
+def test_other_signals_are_no_notice() -> None:
+    previous = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with PreemptionNotice() as notice:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            notice._writing.send(b"\0")
+            assert not notice.arrived
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_waiting_ends_with_what_is_waited_for_or_with_a_notice() -> None:
+    with PreemptionNotice() as notice:
+        answers = iter((False, False, True))
+        assert wait_together(ALONE, notice, lambda seconds: next(answers))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert arrived(notice)
+        assert wait_together(ALONE, notice, lambda seconds: True), "what is there is not waited for"
+        assert not wait_together(ALONE, notice, lambda seconds: False)
+
+
+def test_alone_everything_is_agreed() -> None:
+    assert ALONE.is_main
+    assert ALONE.agree({"step": 3, "name": "Zoë"}) == {"step": 3, "name": "Zoë"}
+    assert ALONE.greatest(1.5, -1.0) == (1.5, -1.0)
+    ALONE.barrier("anything")
     with pytest.raises(ValueError, match="process 0 must bring the document"):
-        world.agree(None)
+        ALONE.agree(None)

@@ -16,6 +16,7 @@ from halcyon.parallel.axes import BATCH, named_sharding
 from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, join, leave
 from halcyon_api.spec.mesh import ResolvedMesh
 
@@ -63,9 +64,9 @@ def disagree(world: World) -> None:
 def steps(world: World) -> int:
     """Step together until a notice or for ever; returns the exit code."""
     step_sum = summing(world)
-    with PreemptionNotice(world) as notice:
+    with PreemptionNotice() as notice:
         step = 0
-        while not notice.arrived(step):
+        while wait_together(world, notice, lambda seconds: not notice.arrived):
             step += 1
             step_sum(step)
             tell(event="step", step=step)

@@ -6,12 +6,14 @@ import math
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
 from halcyon.telemetry import termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
+from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.progress import ProgressReport, StartupSeconds
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 
@@ -37,6 +39,8 @@ def test_a_new_process() -> None:
         "processIndex": 0,
         "stage": "starting",
         "startedAt": "2026-03-01T11:59:58.000Z",
+        "time": "2026-03-01T12:00:00.000Z",
+        "seconds": GoodputSeconds(startup=2).document(),
         "startupSeconds": {"imports": 0.0, "join": 0.0, "data": 0.0, "restore": 0.0, "compile": 0.0},
         "progress": {"step": 0, "steps": 100, "tokens": 0},
     }
@@ -382,10 +386,15 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.steps(2, 3)
     scene.reporter.evaluation(3, Found())  # type: ignore[arg-type]
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
+    scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")
+    scene.reporter.skipped(3, "the loss is not a number")
+    scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///root/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
     for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
-        scene.reporter.ended(termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3))  # type: ignore[arg-type]
+        saved: Any = "step" if cause == "preempted" else None
+        told = termination_report(IDENTITY, cause=cause, exit_code=code, message="why", step=3, saved=saved)  # type: ignore[arg-type]
+        scene.reporter.ended(told)
     seen: dict[str, set[str]] = {}
     for event in scene.events:
         assert COMMON.keys() <= event.keys()

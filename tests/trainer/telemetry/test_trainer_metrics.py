@@ -57,7 +57,7 @@ def test_a_run_in_full_swing() -> None:
     scene.steps(41, 50)
     scene.reporter.evaluation(50, Found())  # type: ignore[arg-type]
     scene.reporter.checkpoint_failed("disk full")
-    scene.reporter.checkpoint(committed(50))
+    scene.reporter.checkpoint(committed(50), blocked_seconds=0.25, save_seconds=3.5)
     scene.reporter.saves_every(75.5)
     found = values(scene)
     expected = {
@@ -87,6 +87,8 @@ def test_a_run_in_full_swing() -> None:
         "checkpoint_step": 50,
         "checkpoint_size_bytes": 123_456,
         "checkpoints_total": 1,
+        "checkpoint_save_seconds_total": 3.5,
+        "checkpoint_blocked_seconds_total": 0.25,
         "save_interval_seconds": 75.5,
         "checkpoint_failures_total": 1,
         "startup_seconds{part=imports}": 2,

@@ -15,7 +15,7 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.shards import BLOCK_BYTES
 from halcyon.data.open import ensure_caches
 from halcyon.errors import DamagedData
-from tests.trainer.checkpoint.conftest import Gateway, gateway
+from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import jsonl, spec_of, whole_stream, write_jsonl
 
 __all__ = ["gateway"]

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from halcyon.data.sources import Access
-from tests.trainer.checkpoint.conftest import Gateway, gateway
+from tests.trainer.checkpoint.roots import Gateway, gateway
 
 __all__ = ["Bucket", "WebServer", "bucket", "gateway", "web_server"]
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 
 import pytest
 
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
 from halcyon_api.exit_codes import ExitCode
-from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, template
+from tests.faults import rows
+from tests.faults.table import Trials
+from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, snapshot_of, template
 from tests.trainer.checkpoint.processes import Child
+
+pytestmark = rows.TWO_WRITERS
+
+PAUSE_SECONDS = 30
 
 
 def wait_until_stopped(child: Child) -> None:
@@ -23,7 +31,9 @@ PLACES = [(kind, writes) for kind in ("file", "s3") for writes in (25, 0, 11, 23
 
 
 @pytest.mark.parametrize(("kind", "writes"), [PLACES[0], *(pytest.param(*place, marks=pytest.mark.slow) for place in PLACES[1:])])
-def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(request: pytest.FixtureRequest, kind: str, writes: int) -> None:
+def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(
+    request: pytest.FixtureRequest, trials: Trials, kind: str, writes: int
+) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
     with Child("zombie", root, epoch=[1, 0], writes=writes) as old:
         assert old.hear("saving") == {"event": "saving"}
@@ -55,3 +65,43 @@ def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(request: p
         later.save(5, on(mesh(2, 2), numbers(5)), position(5))
         later.finish()
     assert list_checkpoints(root.spec).unfinished == (), "what the woken one had left is gone"
+    trials.count("writers replaced while they were stopped")
+
+
+@pytest.mark.slow
+def test_a_writer_stopped_for_long_while_the_newer_saves_and_deletes(file_root: Root, s3_root: Root, trials: Trials) -> None:
+    """One on a folder and one in a bucket, at the same time."""
+    pauses = ((file_root, 11), (s3_root, 25))
+    with contextlib.ExitStack() as stack:
+        olds, news = [], []
+        for root, writes in pauses:
+            old = stack.enter_context(Child("zombie", root, epoch=[1, 0], writes=writes))
+            assert old.hear("saving") == {"event": "saving"}
+            wait_until_stopped(old)
+            olds.append(old)
+        until = time.monotonic() + PAUSE_SECONDS
+        for root, _ in pauses:
+            new = stack.enter_context(open_root(root, epoch=epoch(2)))
+            restored = new.restore(template(mesh(2, 2)))
+            assert restored is not None
+            assert (restored.step, same_bits(restored.state, numbers(1))) == (1, True)
+            news.append(new)
+        step = 1
+        while step < 10 or time.monotonic() < until:
+            step += 1
+            for new in news:
+                new.save(step, on(mesh(2, 2), numbers(step)), position(step))
+                new.finish()
+                assert new.last_error is None
+            time.sleep(0.5)  # the pause itself is the fault
+        for (root, _), old in zip(pauses, olds, strict=True):
+            before = snapshot_of(root.folder)
+            old.popen.send_signal(signal.SIGCONT)
+            assert old.end() == ExitCode.FENCED, old.noise()
+            after = snapshot_of(root.folder)
+            assert {name: after.get(name) for name in before} == before, "something of the newer was touched"
+            assert not [name for name in after if name.startswith("steps/") and name not in before and ".000001." not in name]
+            committed = [(entry.step, entry.epoch) for entry in list_checkpoints(root.spec).committed]
+            assert committed[:2] == [(step, epoch(2)), (step - 1, epoch(2))]
+            assert epoch(1) not in {epoch for _, epoch in committed}
+            trials.count(f"writers replaced while they were stopped for {PAUSE_SECONDS} s")

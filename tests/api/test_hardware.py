@@ -1,0 +1,97 @@
+"""The hardware table: what its rows say agrees with itself, and with what the rules of the schema say."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from halcyon_api.hardware import TABLE, suggestion
+from halcyon_api.hardware.kinds import Accelerator
+from halcyon_api.spec.accelerator import AcceleratorSpec
+
+TPUS = [row for row in TABLE.values() if row.family == "tpu"]
+
+
+def topologies(row: Accelerator) -> list[str]:
+    cubes = (f"{4 * a}x{4 * b}x{4 * c}" for a, b, c in itertools.product(range(1, 9), repeat=3))
+    return [*row.topologies, *(topology for topology in cubes if row.shape(topology) is not None)]
+
+
+@pytest.mark.parametrize("row", TPUS, ids=lambda row: row.name)
+def test_every_slice_has_as_many_chips_as_its_name_says(row: Accelerator) -> None:
+    for name in topologies(row):
+        shape = row.shape(name)
+        assert shape is not None
+        assert shape.hosts * shape.chips_per_host == math.prod(map(int, name.split("x")))
+        assert shape.machine_type.endswith(f"-{shape.chips_per_host}t")
+        assert shape.devices_per_host == shape.chips_per_host * row.devices_per_chip
+        assert len(name) <= 16, "accelerator.topology holds it"
+
+
+@pytest.mark.parametrize(
+    ("name", "largest", "too_large"),
+    [("v4", "16x16x16", "16x16x20"), ("v5p", "16x20x28", "16x24x24"), ("v7x", "16x24x24", "16x24x28")],
+)
+def test_slices_grow_up_to_a_number_of_cubes(name: str, largest: str, too_large: str) -> None:
+    assert TABLE[name].shape(largest) is not None
+    assert TABLE[name].shape(too_large) is None
+
+
+@pytest.mark.parametrize("topology", ["", "4", "axb", "4x4x4x4", "0x4x4", "-4x4x4", "4x4x", "4x4x6", "x", "2x", "99999x1"])
+@pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
+def test_what_is_no_topology_has_no_shape(row: Accelerator, topology: str) -> None:
+    assert row.shape(topology) is None
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
+def test_rows_are_whole(row: Accelerator) -> None:
+    assert row.source
+    assert row.as_of
+    assert row.provisioning[0] == "onDemand"
+    assert row.tried == (row.family == "cpu"), "docs/hardware.md says which rows were never tried"
+    if row.family == "cpu":
+        return
+    assert row.resource
+    assert any(key == row.resource for key, _ in row.tolerated_taints)
+    if row.name != "nvidia":
+        assert row.memory_bytes is not None
+        assert row.peak_flops_per_second is not None
+        assert row.node_labels
+        assert len(row.provisioning) > 1
+    if row.fabric is not None:
+        paths = [*row.fabric.host_paths, *(row.fabric.sidecar.host_paths if row.fabric.sidecar else ())]
+        assert len({path.name for path in paths}) == len(set(paths)), "one volume a directory"
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
+def test_aliases_lead_back(row: Accelerator) -> None:
+    for alias in (*row.aliases, row.name, row.name.upper()):
+        assert suggestion(alias) == row.name
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("v5litepod-16", "v5e"),
+        ("TPU-v5e", "v5e"),
+        ("ironwood", "v7x"),
+        ("h100-megs", "h100-mega"),
+        ("nvidia-tesla-a100", "a100"),
+        ("gpu", "nvidia"),
+        ("v9", None),
+        ("", None),
+        ("x" * 10_000, None),
+    ],
+)
+def test_a_near_miss_is_recognised(written: str, meant: str | None) -> None:
+    assert suggestion(written) == meant
+
+
+def test_every_row_is_accepted_by_the_schema() -> None:
+    for row in TABLE.values():
+        topology = row.topologies[0] if row.family == "tpu" else f"2x{row.largest_host}"
+        for kind in row.provisioning:
+            spec = AcceleratorSpec(type=row.name, topology=topology, provisioning=kind, reservation="r" if kind == "reservation" else None)
+            assert spec.resolve().devices_per_host <= row.largest_host

@@ -1,0 +1,138 @@
+"""Roots of many checkpoints, and states of many arrays: what looking, tidying, saving and restoring cost, and how much memory they take.
+
+The roots are made, not trained: HEAD and the checkpoints' folders with their files, all empty. Every line is measured in a process of its
+own, so that its memory is its own; "beyond" is what the process grew by after its imports.
+
+    python tests/bench/bench_roots.py [--checkpoints 1000 10000] [--files 20] [--leaves 10000 100000] [--folder /a/disk]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from halcyon.checkpoint import Checkpointer, list_checkpoints
+from halcyon.checkpoint.collect import garbage
+from halcyon.checkpoint.store import Store
+from halcyon.parallel.world import World
+from halcyon_api.checkpoint_documents import (
+    CommittedStep,
+    DataPosition,
+    Epoch,
+    Fingerprints,
+    Head,
+    Owner,
+    encode_head,
+    step_prefix,
+)
+from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
+
+OWNER = Owner(namespace="bench", name="bench")
+
+
+def make_root(folder: Path, checkpoints: int, files: int) -> None:
+    """A root of so many checkpoints of so many files, and one of which nobody knows."""
+    entries = []
+    for step in range(1, checkpoints + 2):
+        path = step_prefix(step, 1, "abcd1234-1")
+        (folder / path / "data/x/c").mkdir(parents=True)
+        for number in range(files):
+            (folder / path / f"data/x/c/{number}").touch()
+        if step <= checkpoints:
+            time_ = "2026-01-01T00:00:00.000Z"
+            about = {"step": step, "epoch": Epoch(attempt=1, restart=0), "path": path, "manifest_sha256": "0" * 64, "size_bytes": 1}
+            entries.append(CommittedStep(**about, time=time_))
+    head = Head(owner=OWNER, epoch=Epoch(attempt=1, restart=0), writer="w", committed=tuple(reversed(entries)))
+    (folder / "HEAD").write_bytes(encode_head(head))
+
+
+def opened(spec: CheckpointSpec) -> Checkpointer:
+    """Take the root."""
+    nothing = Fingerprints(sections={}, documents={})
+    return Checkpointer.open(spec, owner=OWNER, epoch=None, fingerprints=nothing, world=World(0, 1), seed=0, mesh={}, expected_step=0)
+
+
+def tree(leaves: int) -> dict[str, np.ndarray]:
+    """So many small arrays."""
+    return {f"layer{number}.weight": np.full(16, number, np.float32) for number in range(leaves)}
+
+
+def save(spec: CheckpointSpec, leaves: int) -> None:
+    """Commit them."""
+    with opened(spec) as checkpointer:
+        checkpointer.save(1, tree(leaves), DataPosition(step=1, sequences=0, tokens=0))
+        checkpointer.finish()
+
+
+def restore(spec: CheckpointSpec, leaves: int) -> None:
+    """Read them back."""
+    with opened(spec) as checkpointer:
+        assert checkpointer.restore(tree(leaves)) is not None
+
+
+def child(word: str, folder: str, number: int) -> None:
+    """One measurement."""
+    spec = CheckpointSpec(root=f"file://{folder}", verify=VerifySpec(every_saves=0))
+    work: dict[str, Callable[[], object]] = {
+        "list a page": lambda: list_checkpoints(spec, limit=100),
+        "list all": lambda: list_checkpoints(spec),
+        "gc": lambda: garbage(Store(spec)),
+        "save": lambda: save(spec, number),
+        "restore": lambda: restore(spec, number),
+    }
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: a child's begins with its parent's
+    before = peak_bytes()
+    began, processor = time.perf_counter(), time.process_time()
+    work[word]()
+    took = {"wall": time.perf_counter() - began, "processor": time.process_time() - processor}
+    print(json.dumps(took | {"beyond": (peak_bytes() - before) / (1 << 20)}))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held since its peak was reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+def measure(what: str, word: str, folder: Path, number: int) -> None:
+    """Print one line."""
+    ended = subprocess.run(
+        [sys.executable, __file__, "--child", word, str(folder), str(number)], capture_output=True, text=True, check=True
+    )
+    took = json.loads(ended.stdout)
+    print(f"{what:42} {took['wall']:8.2f} s wall {took['processor']:8.2f} s processor {took['beyond']:7.0f} MiB beyond", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoints", type=int, nargs="*", default=[1000, 10_000])
+    parser.add_argument("--files", type=int, default=20)
+    parser.add_argument("--leaves", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--folder", default=None)
+    parser.add_argument("--child", nargs=3, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child[0], options.child[1], int(options.child[2]))
+        return
+    for count in options.checkpoints:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            make_root(Path(name), count, options.files)
+            for word in ("list a page", "list all", "gc"):
+                measure(f"{count} checkpoints of {options.files} files: {word}", word, Path(name), 0)
+    for leaves in options.leaves:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            for word in ("save", "restore", "list a page"):
+                measure(f"{leaves} arrays: {word}", word, Path(name), leaves)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The script of `helm test`, against the operator's own HTTP server."""
+
+import asyncio
+import importlib.util
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import pytest
+
+from halcyon_operator.http_server import HttpServer
+from halcyon_operator.metrics import Metrics
+from tests.chart.conftest import CHART
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    specification = importlib.util.spec_from_file_location("ask_operator", CHART / "files" / "ask_operator.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0)
+    return module
+
+
+@contextmanager
+def serving(*, ready: bool) -> Iterator[int]:
+    """The operator's server in a thread; yields its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    loop = asyncio.new_event_loop()
+    server = HttpServer(Metrics("1.2"), alive=lambda: True, ready=lambda: ready)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(port), loop).result(10)
+        yield port
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_an_operator_that_is_well(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(ready=True) as port:
+        script.main("127.0.0.1", port)
+    assert "is ready and tells its metrics" in capsys.readouterr().out
+
+
+def test_an_operator_that_is_not_ready(script: ModuleType) -> None:
+    with serving(ready=False) as port, pytest.raises(SystemExit, match="is not well: /readyz answers 503: not watching yet"):
+        script.main("127.0.0.1", port)
+
+
+def test_an_operator_that_is_not_there(script: ModuleType) -> None:
+    with serving(ready=True) as port:
+        pass
+    with pytest.raises(SystemExit, match="is not well"):
+        script.main("127.0.0.1", port)

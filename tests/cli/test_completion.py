@@ -1,0 +1,44 @@
+"""Completion in the shell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_cli import completion
+from halcyon_cli.cluster import Place
+from halcyon_cli.telling import Refused
+
+
+class Found:
+    def __init__(self, place: Place) -> None:
+        self.namespace = place.namespace
+
+    def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
+        assert not everywhere
+        if self.namespace == "broken":
+            raise Refused("no")
+        return [{"metadata": {"name": name}} for name in ("alpha", "alphabet", "beta")]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["re"], ["report", "restart", "resume"]),
+        (["report", "al"], ["alpha", "alphabet"]),
+        (["report", ""], ["alpha", "alphabet", "beta"]),
+        (["report", "--sv"], ["--svg"]),
+        (["top", ""], []),
+        (["nonsense", ""], []),
+        (["report", "alpha", ""], []),
+        (["report", "-n", "broken", ""], []),
+    ],
+)
+def test_words(words: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(completion, "Runs", Found)
+    monkeypatch.setattr("sys.argv", ["kubectl_complete-halcyon", *words])
+    completion.main()
+    *lines, directive = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == found
+    assert directive == ":4"

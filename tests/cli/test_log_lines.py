@@ -1,0 +1,55 @@
+"""Logs of several processes as one story."""
+
+from __future__ import annotations
+
+import json
+import queue
+from typing import Any
+
+from halcyon_cli.following import come
+from halcyon_cli.log_lines import LogLine, losses, merged, parse, shown
+
+
+def line(seconds: int, event: str, process: int = 0, **fields: Any) -> str:
+    common = {"event": event, "time": f"2026-03-01T12:00:{seconds:02}.000Z", "run": "demo", "attempt": 1, "restart": 0, "process": process}
+    return json.dumps({**common, **fields})
+
+
+def test_lines_stand_in_the_order_of_time_and_noise_where_it_was() -> None:
+    first = [line(1, "start"), "a library's word", line(5, "step", step=1, loss=2.5), "", "Traceback", "  more of it"]
+    second = [line(2, "start", 1), line(4, "joined", 1)]
+    story = list(merged([parse(first, "demo-0"), parse(second, "demo-1")]))
+    assert [one.event or one.text for one in story] == ["start", "a library's word", "start", "joined", "step", "Traceback", "  more of it"]
+    assert [one.pod for one in story][2:4] == ["demo-1", "demo-1"]
+
+
+def test_a_clock_that_was_set_back_does_not_shuffle_one_process() -> None:
+    story = list(merged([parse([line(9, "start"), line(3, "joined"), line(4, "restored")], "a"), parse([line(5, "start")], "b")]))
+    assert [one.event for one in story if one.pod == "a"] == ["start", "joined", "restored"]
+
+
+def test_losses_are_those_that_count() -> None:
+    lines = parse([line(1, "step", step=1, loss=3.0), line(2, "step", step=2, loss=9.0), line(3, "step", step=2, loss=2.0)], "a")
+    assert losses(lines) == [3.0, 2.0]
+    assert losses(parse([line(1, "step", step=1, loss="NaN"), "{", "[1]", '"text"', '{"time": 3}'], "a")) == []
+
+
+def test_a_line_says_who_when_and_what() -> None:
+    text = shown(next(parse([line(7, "step", 3, step=12, loss=2.123456789)], "a"))).plain
+    assert text.split() == ["12:00:07", "1.0/3", "12", "step", "loss=2.12346"]
+
+
+def test_lines_without_end_do_not_keep_a_follower_from_looking_for_pods() -> None:
+    """A process that writes all the time must not hide that another one has begun."""
+
+    class Endless(queue.Queue[LogLine | None]):
+        now = 0.0
+
+        def get(self, block: bool = True, timeout: float | None = None) -> LogLine | None:
+            self.now += 0.25
+            return LogLine(f"2026-03-01T12:00:{59 - self.now * 4:04.1f}Z", "a", "", {})
+
+    lines = Endless()
+    found = come(lines, 2.0, clock=lambda: lines.now)
+    assert len(found) == 8
+    assert [line.time for line in found] == sorted(line.time for line in found)

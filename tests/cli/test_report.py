@@ -1,0 +1,161 @@
+"""The report of a run: its parts stand where its time went, and add up to all of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from halcyon_api.goodput import GoodputSeconds, cause_label
+from halcyon_api.status import parse_status
+from halcyon_cli.kubectl import app
+from halcyon_cli.main import app as halcyon_app
+from halcyon_cli.report import MEANINGS, ORDER, read_report
+from halcyon_cli.timeline import COLOURS, draw, span
+
+START = "2026-03-01T12:00:00Z"
+
+
+def world(attempt: int, restart: int, **entry: Any) -> dict[str, Any]:
+    return {"attempt": attempt, "restart": restart, "startedAt": START, **entry}
+
+
+STATUS: dict[str, Any] = {
+    "phase": "Running",
+    "startedAt": START,
+    "restarts": {"total": 2, "preempted": 1, "failed": 1},
+    "progress": {"step": 90, "steps": 100},
+    "history": [
+        world(
+            1,
+            0,
+            fromStep=0,
+            toStep=40,
+            endedAt=START,
+            cause="preempted",
+            seconds={"operatorDelay": 1.0, "capacityWait": 9.0, "startup": 5.0, "compile": 5.0, "productiveStep": 80.0},
+        ),
+        world(1, 1, fromStep=30, toStep=60, endedAt=START, cause="failed", seconds={"startup": 10.0, "productiveStep": 60.0, "other": 2.5}),
+        world(2, 0, fromStep=60),
+    ],
+    "goodput": {
+        "ratio": 0.8,
+        "wallSeconds": 200.0,
+        "productiveSeconds": 160.0,
+        "lostSteps": 10,
+        "suspendedSeconds": 30.0,
+        "seconds": {
+            "operatorDelay": 1.0,
+            "capacityWait": 9.0,
+            "startup": 22.5,
+            "compile": 5.0,
+            "productiveStep": 140.0,
+            "lostWork": 20.0,
+            "other": 2.5,
+        },
+        "current": {"seconds": {"startup": 7.5, "productiveStep": 20.0}},
+    },
+}
+
+
+def run_document(**status: Any) -> dict[str, Any]:
+    return {"kind": "TrainingRun", "metadata": {"name": "demo", "namespace": "default"}, "status": {**STATUS, **status}}
+
+
+def test_worlds_stand_one_after_the_other() -> None:
+    report = read_report("demo", parse_status(STATUS))
+    assert report is not None
+    assert [(one.name, one.begins_seconds, one.from_step, one.to_step, one.ended) for one in report.worlds] == [
+        ("1.0", 0.0, 0, 40, "preempted"),
+        ("1.1", 100.0, 30, 60, "failed"),
+        ("2.0", 172.5, 60, 90, ""),
+    ]
+    assert report.worlds[0].seconds.lost_work == 20, "a quarter of the first world's steps were done again"
+    assert report.wall_seconds == sum(one.seconds.total for one in report.worlds) == 200
+
+
+def test_worlds_that_left_the_history_are_one() -> None:
+    document = json.loads(json.dumps(STATUS))
+    document["goodput"]["carried"] = {"seconds": {"productiveStep": 1000.0}, "lostSteps": 3}
+    report = read_report("demo", parse_status(document))
+    assert report is not None
+    assert [(one.name, one.begins_seconds) for one in report.worlds][:2] == [("earlier", 0.0), ("1.0", 1000.0)]
+
+
+def test_time_between_two_attempts_belongs_to_the_next() -> None:
+    document = json.loads(json.dumps(STATUS))
+    document["history"] = document["history"][:2]
+    report = read_report("demo", parse_status(document))
+    assert report is not None
+    assert (report.worlds[-1].name, report.worlds[-1].seconds.total) == ("next", 27.5)
+
+
+def test_every_cause_has_a_place_a_meaning_and_a_colour_of_its_own() -> None:
+    assert set(ORDER) == set(GoodputSeconds.model_fields) == set(MEANINGS) == set(COLOURS)
+    assert len(set(COLOURS.values())) == len(COLOURS)
+
+
+def test_the_picture_is_to_scale() -> None:
+    report = read_report("de<mo", parse_status(STATUS))
+    assert report is not None
+    picture = ET.fromstring(draw(report))  # noqa: S314 - our own
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [bar for bar in picture.iter(f"{space}rect") if bar.find(f"{space}title") is not None]
+    rows: dict[str, float] = {}
+    for bar in bars:
+        rows[bar.attrib["y"]] = rows.get(bar.attrib["y"], 0.0) + float(bar.attrib["width"])
+    whole, *worlds = rows.values()
+    assert sum(worlds) == pytest.approx(whole, abs=1)
+    assert [width / whole for width in worlds] == pytest.approx([0.5, 0.3625, 0.1375], abs=0.005)
+    assert any((bar.find(f"{space}title").text or "").startswith("lostWork") for bar in bars)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.04, "0.0 s"), (119.9, "119.9 s"), (150, "2 min 30 s"), (9000, "2 h 30 min"), (200_000, "2 d 7 h")]
+)
+def test_durations_as_people_say_them(seconds: float, words: str) -> None:
+    assert span(seconds) == words
+
+
+def test_the_command_reads_what_kubectl_printed(tmp_path: Path) -> None:
+    listing = tmp_path / "runs.yaml"
+    listing.write_text(yaml.safe_dump({"kind": "List", "items": [{"metadata": {"name": "other"}}, run_document()]}))
+    picture = tmp_path / "demo.svg"
+    for application in (app, halcyon_app):
+        result = CliRunner().invoke(application, ["report", "demo", "--file", str(listing), "--svg", str(picture)])
+        assert result.exit_code == 0, result.output
+        assert "lostWork" in result.output
+        assert "200.0" in result.output
+        assert picture.read_text().startswith("<svg")
+    result = CliRunner().invoke(app, ["report", "demo", "--json", "--file", "-"], input=json.dumps(run_document()))
+    found = json.loads(result.output)
+    assert sum(found["seconds"].values()) == found["wallSeconds"] == 200
+    assert set(found["seconds"]) == {cause_label(cause) for cause in ORDER}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["demo", "--file", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["other", "--file", "run.yaml"], "run.yaml holds no run of the name other"),
+        (["young", "--file", "run.yaml"], "has not started yet"),
+        (["demo", "--file", "run.yaml", "--svg", "no/such/folder.svg"], "cannot be written"),
+        (["demo", "--file", "broken.yaml"], "not YAML"),
+        (["demo"], "no cluster is configured"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    young = {"metadata": {"name": "young"}, "status": {}}
+    Path("run.yaml").write_text(yaml.safe_dump({"items": [run_document(), young]}))
+    Path("broken.yaml").write_text("a: [")
+    result = CliRunner().invoke(app, ["report", *arguments])
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

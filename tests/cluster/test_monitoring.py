@@ -1,0 +1,178 @@
+"""What the dashboards ask and what the alerts watch, asked of a real Prometheus that scrapes a real operator and real trainers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_dashboards.picture import picture
+from halcyon_dashboards.queries import DASHBOARDS, OPERATOR_DOWN, OPERATOR_JOB, RECORDED, RUN_STALLED, TRAINER_JOB
+from halcyon_dashboards.rules import ALERTS
+from halcyon_demo.documents import REPOSITORY, variant
+from halcyon_demo.install import RELEASE, helm
+from halcyon_demo.training import Training
+from halcyon_devcluster.images import Buildable, build
+from tests.cluster.conftest import PROGRESS, DevCluster
+from tests.cluster.prometheus import Prometheus, running
+from tests.cluster.whole_path import WholePath
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+RUN = "watched"
+NEEDS_AN_ACCELERATOR = {"run: mfu"}
+"""Queries without data here: a processor's peak is not known."""
+MONITORING = {
+    "image": {"repository": "r.example/operator"},
+    "trainerImage": {"repository": "r.example/trainer"},
+    "metrics": {kind: {"enabled": True} for kind in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboards")},
+}
+
+
+def training_of(path: WholePath, document: dict[str, Any]) -> Training:
+    return Training(path.devcluster.kubectl, path.devcluster.faults, path.watch.journal, path.place.runs, document)
+
+
+def chart(path: WholePath) -> dict[str, list[dict[str, Any]]]:
+    """What the chart makes with all of monitoring switched on, by kind."""
+    values = yaml.safe_dump(MONITORING | {"watchNamespaces": [path.place.runs]})
+    where = ["--namespace", path.place.operator]
+    text = helm(path.devcluster.cluster, "template", RELEASE, REPOSITORY / "charts" / "halcyon", *where, "--values", "-", stdin=values)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for document in yaml.safe_load_all(text):
+        if document:
+            found.setdefault(document["kind"], []).append(document)
+    return found
+
+
+@pytest.fixture(scope="module")
+def watched(path: WholePath) -> Iterator[Training]:
+    """A run of two processes that trains until the tests are over, and evaluates and saves now and then."""
+    document = variant(path.document, name=RUN, steps=1_000_000)
+    document["spec"]["trainer"]["evaluation"] = {"everySteps": 20, "batches": 1}
+    document["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 20}
+    document["spec"]["telemetry"] = {"statusIntervalSeconds": 1}
+    training = training_of(path, document)
+    training.apply()
+    yield training
+    training.delete()
+
+
+@pytest.fixture(scope="module")
+def prometheus(path: WholePath, devcluster: DevCluster, watched: Training) -> Iterator[Prometheus]:
+    image = devcluster.load(build(Buildable.PROMETHEUS, cache=devcluster.cluster.paths.cache, progress=PROGRESS))
+    made = chart(path)
+    monitors = [*made["ServiceMonitor"], *made["PodMonitor"]]
+    namespaces = [path.place.operator, path.place.runs]
+    (rules,) = made["PrometheusRule"]
+    with running(devcluster.cluster, image, path.place.operator, monitors, rules["spec"], namespaces) as prometheus:
+        watched.wait_for_step(20)
+        yield prometheus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_else_is_in_trouble(path: WholePath) -> None:
+    """Runs that other tests have brought to a standstill are gone, or they would raise alarms of their own."""
+    for run in path.devcluster.kubectl.json("get", "trainingruns", "--namespace", path.place.runs)["items"]:
+        if run.get("status", {}).get("phase") == "Failed":
+            path.devcluster.kubectl("delete", "trainingrun", run["metadata"]["name"], "--namespace", path.place.runs)
+
+
+@pytest.fixture(scope="module")
+def expressions(path: WholePath) -> dict[str, str]:
+    """Every expression of the dashboards as Grafana would send it."""
+    values = {"$namespace": path.place.runs, "$run": RUN, "$__rate_interval": "30s"}
+    found = {}
+    for board, queries in DASHBOARDS.items():
+        for name, query in queries.items():
+            expression = query.expr
+            for variable, value in values.items():
+                expression = expression.replace(variable, value)
+            found[f"{board}: {name}"] = expression
+    return found
+
+
+def test_operator_and_trainers_are_scraped_by_the_charts_monitors(prometheus: Prometheus, path: WholePath) -> None:
+    up = {"operator": f'up{{job="{OPERATOR_JOB}"}} == 1', "trainers": f'up{{job="{TRAINER_JOB}"}} == 1'}
+    answers = prometheus.until_all_answer(up, 60)
+    assert len(answers["operator"]) == 1
+    assert {sample["metric"]["run"] for sample in answers["trainers"]} == {RUN}
+    prometheus.until_all_answer({"both": f'count(up{{job="{TRAINER_JOB}"}} == 1) == 2'}, 60)
+    (goodput,) = prometheus.until_all_answer({"goodput": f'halcyon_goodput_ratio{{run="{RUN}"}}'}, 60)["goodput"]
+    assert goodput["metric"]["namespace"] == path.place.runs, "the run's namespace, not the operator's"
+    for sample in prometheus.ask("halcyon_trainer_info"):
+        assert not [label for label in sample["metric"] if label.startswith("exported_")]
+
+
+def test_every_rule_is_evaluated_and_a_healthy_run_raises_no_alarm(prometheus: Prometheus) -> None:
+    recorded = prometheus.until_all_answer({name: name for name in RECORDED}, 240)
+    assert recorded.keys() == RECORDED.keys()
+    rules = prometheus.rules()
+    assert {rule["name"] for rule in rules} == {*RECORDED, *(alert.name for alert in ALERTS)}
+    for rule in rules:
+        assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule["name"]
+        assert rule.get("state", "inactive") == "inactive", rule
+    for alert in ALERTS:
+        assert prometheus.ask(alert.expr) == [], alert.name
+
+
+def test_every_panel_has_data(prometheus: Prometheus, path: WholePath, watched: Training, expressions: dict[str, str]) -> None:
+    minute = {"a minute of samples": f'halcyon_run_attempt{{run="{RUN}"}} offset 1m'}
+    prometheus.until_all_answer(minute, 180)
+    watched.wait_for_recovery(watched.evict(1))  # what the marks of restarts show
+    wanted = {name: expression for name, expression in expressions.items() if name not in NEEDS_AN_ACCELERATOR}
+    answers = prometheus.until_all_answer(wanted, 300)
+    assert answers.keys() == expressions.keys() - NEEDS_AN_ACCELERATOR
+    (mark,) = answers["run: restart marks"]
+    assert mark["metric"] == {"cause": "preempted"}
+    for name in NEEDS_AN_ACCELERATOR:
+        assert prometheus.ask(expressions[name]) == []
+    share = float(answers["run: data wait"][0]["value"][1])
+    assert 0 <= share <= 1
+    for board in DASHBOARDS:  # what the guide shows is drawn from such data
+        missing = len([name for name in NEEDS_AN_ACCELERATOR if name.startswith(f"{board}:")])
+        drawn = drawn_until(prometheus, board, path.place.runs, lambda drawn, missing=missing: drawn.count("no data") == missing)
+        if folder := os.environ.get("HALCYON_PICTURES"):
+            (Path(folder) / f"dashboard-{board}.svg").write_text(drawn)
+
+
+def drawn_until(prometheus: Prometheus, board: str, namespace: str, holds: Callable[[str], bool]) -> str:
+    """A board's picture once it is as it should be: a busy Prometheus may be behind with its samples."""
+    deadline = time.monotonic() + 120
+    while True:
+        drawn = picture(prometheus.url, board, {"namespace": namespace, "run": RUN}, 240, time.time())
+        if holds(drawn):
+            return drawn
+        assert time.monotonic() < deadline, f"{board}: {drawn}"
+        time.sleep(2)
+
+
+def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
+    document = variant(path.document, name="hopeless")
+    document["spec"]["checkpoint"] = {"root": "file:///checkpoints/hopeless"}  # of the pod, and gone with it
+    training = training_of(path, document)
+    training.apply()
+    try:
+        (sample,) = prometheus.until_all_answer({"stalled": RUN_STALLED}, 60)["stalled"]
+        assert sample["metric"] == {"namespace": path.place.runs, "run": "hopeless", "reason": "InvalidSpec"}
+        prometheus.until_all_answer({"fires": 'ALERTS{alertname="HalcyonRunStalled",alertstate="firing"}'}, 180)
+    finally:
+        training.delete()
+
+
+def test_an_operator_that_is_gone_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
+    path.scale_operator(0)
+    try:
+        prometheus.until_all_answer({"down": OPERATOR_DOWN}, 60)
+    finally:
+        path.scale_operator(1)
+
+
+def test_helm_test_asks_the_operator(path: WholePath) -> None:
+    said = helm(path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", "120s")
+    assert "Succeeded" in said

@@ -1,0 +1,6 @@
+"""The roots of the checkpoint tests, on the pretended devices of the trainer's."""
+
+from tests.trainer import conftest as devices
+from tests.trainer.checkpoint.roots import file_root, gateway, root, s3_root
+
+__all__ = ["devices", "file_root", "gateway", "root", "s3_root"]

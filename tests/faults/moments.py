@@ -1,0 +1,68 @@
+"""In which moment of its life a process is, told through two bytes of a file that outlive the process: one for the main thread, one for the
+thread that saves. So a test can aim a kill, and know afterwards what it hit.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEP, RESTORE, SAVE, COMMIT, DELETION = MOMENTS = ("steps", "restores", "saves", "commits", "deletions")
+
+
+class Moments:
+    """The file, seen from the test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_bytes(b"\0\0")
+        with path.open("r+b") as file:
+            self._bytes = mmap.mmap(file.fileno(), 2)
+
+    def now(self) -> str:
+        """What the process does, or did when it was killed. A save in the background counts for more than the step beside it."""
+        main, background = self._bytes[0], self._bytes[1]
+        return MOMENTS[background or main]
+
+    def expect_start(self) -> None:
+        """A new process will begin with a restore."""
+        self._bytes[0], self._bytes[1] = MOMENTS.index(RESTORE), 0
+
+
+def tell(path: str) -> None:
+    """Let the engine of this process, and of those that are forked from it, write down in which moment it is."""
+    from halcyon.checkpoint import checkpointer, saving
+
+    with open(path, "r+b") as file:  # noqa: PTH123 - nothing else is done with it
+        memory = mmap.mmap(file.fileno(), 2)
+
+    def during(moment: str, thread: int, function: Callable[..., Any], when: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            before = memory[thread]
+            if when(*args):
+                memory[thread] = MOMENTS.index(moment)
+            try:
+                return function(*args, **options)
+            finally:
+                memory[thread] = before
+
+        return run
+
+    engine = checkpointer.Checkpointer
+    engine.open = classmethod(during(RESTORE, 0, engine.open.__func__))
+    restore = during(RESTORE, 0, engine.restore)
+
+    def restore_and_go_on(self: Any, template: Any) -> Any:
+        restored = restore(self, template)
+        memory[0] = MOMENTS.index(STEP)
+        return restored
+
+    engine.restore = restore_and_go_on
+    saving.Leader.save = during(SAVE, 1, saving.Leader.save)
+    saving.commit = during(COMMIT, 1, saving.commit)
+    saving.finish_deletions = during(DELETION, 1, saving.finish_deletions, lambda _, keeper: bool(keeper.head.deleting))
+    saving.delete_orphans = during(DELETION, 1, saving.delete_orphans)

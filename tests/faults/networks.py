@@ -1,0 +1,86 @@
+"""Two hosts on one machine: two network namespaces, joined by a cable that a test can cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The two."""
+
+    names: tuple[str, str]
+    addresses: tuple[str, str]
+
+    @property
+    def inside(self) -> tuple[tuple[str, ...], ...]:
+        """What starts a command on each of them."""
+        return tuple(("ip", "netns", "exec", name) for name in self.names)
+
+    def cut(self) -> None:
+        """Nothing passes any more, and nobody is told: the far end of a cable goes."""
+        ip("-n", self.names[1], "link", "set", "cable", "down")
+
+    def mend(self) -> None:
+        """Everything passes again."""
+        ip("-n", self.names[1], "link", "set", "cable", "up")
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+def why_not() -> str | None:
+    """Why there can be no such hosts here; None if there can."""
+    if os.geteuid() != 0:
+        return "needs the superuser, who may make network namespaces"
+    if shutil.which("ip") is None:
+        return "needs the command ip (package iproute2)"
+    name = f"halcyon-{secrets.token_hex(3)}"
+    try:
+        ip("netns", "add", name)
+        ip("-n", name, "link", "add", "cable", "type", "veth", "peer", "name", "other")
+    except subprocess.CalledProcessError as error:
+        return f"this machine has no network namespaces or no veth: {error.stderr.strip()}"
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "delete", name)
+    return None
+
+
+@contextmanager
+def two_hosts() -> Iterator[Hosts]:
+    """Two hosts that know each other, and their own name by their own address. Nothing of them is left after the block."""
+    token = secrets.token_hex(3)
+    hosts = Hosts((f"halcyon-{token}-0", f"halcyon-{token}-1"), ("10.213.7.1", "10.213.7.2"))
+    settings = [Path("/etc/netns") / name for name in hosts.names]
+    parent_was_there = settings[0].parent.exists()
+    try:
+        for name, address, folder in zip(hosts.names, hosts.addresses, settings, strict=True):
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+            folder.mkdir(parents=True)
+            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
+        ip("-n", hosts.names[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", hosts.names[1])
+        for name, address in zip(hosts.names, hosts.addresses, strict=True):
+            ip("-n", name, "address", "add", f"{address}/30", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield hosts
+    finally:
+        for name in hosts.names:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                ip("netns", "delete", name)  # with its end of the cable, and so with the other end
+        for folder in settings:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not parent_was_there:
+            with contextlib.suppress(OSError):
+                settings[0].parent.rmdir()

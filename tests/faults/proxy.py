@@ -1,0 +1,182 @@
+"""A proxy in front of a real S3 gateway, that does what real stores do on a bad day.
+
+It runs in a thread of the test. What becomes of a request is decided by a function of the test; the rest is passed on byte for byte, with
+the client's own Host, which its signature covers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"}
+_CONTENTS = re.compile(r"<Contents>.*?</Contents>", re.DOTALL)
+_KEY = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the decision goes by."""
+
+    number: int
+    """Of this request since the proxy was started, from 0."""
+    method: str
+    key: str
+    """Key below the bucket; empty for a listing."""
+    conditional: bool
+    """Whether it is a conditional write."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """No fault."""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Close the connection without an answer; the store never hears of the request."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer with an error of the store's own."""
+
+    code: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Lose:
+    """Pass the request on, and close the connection instead of answering."""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Pass the request on when the event is set, long after the client may have given up."""
+
+    until: threading.Event
+
+
+@dataclass(frozen=True)
+class Hide:
+    """Leave keys out of a listing."""
+
+    hidden: Callable[[str], bool]
+
+
+Fault = Pass | Refuse | Status | Lose | Stall | Hide
+PASS, REFUSE, LOSE = Pass(), Refuse(), Lose()
+SLOW_DOWN, TOO_MANY, QUOTA = Status(503, "SlowDown"), Status(429, "TooManyRequests"), Status(403, "QuotaExceeded")
+
+
+@dataclass
+class Proxy:
+    """The running proxy."""
+
+    target: str
+    decide: Callable[[Request], Fault] = lambda request: PASS
+    """What becomes of a request; a test sets it."""
+    port: int = 0
+    served: list[tuple[Request, int]] = field(default_factory=list)
+    """Requests that the store answered, and how."""
+    _count: int = 0
+
+    @property
+    def endpoint(self) -> str:
+        """For ``spec.checkpoint.endpoint``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stored(self, key: str) -> int:
+        """How many writes of a key the store has taken."""
+        return sum(request.method == "PUT" and request.key.endswith(key) and code == 200 for request, code in self.served)
+
+    async def handle(self, incoming: web.Request) -> web.StreamResponse:
+        """One request."""
+        path = unquote(incoming.rel_url.raw_path).lstrip("/")
+        key = path.partition("/")[2]
+        conditional = "If-Match" in incoming.headers or "If-None-Match" in incoming.headers
+        request = Request(self._count, incoming.method, key, incoming.method == "PUT" and conditional)
+        self._count += 1
+        body = await incoming.read()
+        fault = self.decide(request)
+        match fault:
+            case Refuse():
+                return _hang_up(incoming)
+            case Status(code, name):
+                text = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{name}</Code><Message>made by the test</Message></Error>'
+                return web.Response(status=code, text=text, content_type="application/xml")
+            case Stall(until):
+                while not until.is_set():
+                    await asyncio.sleep(0.02)
+        response = await self._pass_on(incoming, request, body)
+        match fault:
+            case Lose():
+                return _hang_up(incoming)
+            case Hide(hidden) if not request.key and response.body:
+                return _without(response, hidden)
+        return response
+
+    async def _pass_on(self, incoming: web.Request, request: Request, body: bytes) -> web.Response:
+        url = URL(f"{self.target}{incoming.rel_url.raw_path_qs}", encoded=True)
+        headers = {name: value for name, value in incoming.headers.items() if name.lower() not in _HOP_BY_HOP}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False, skip_auto_headers={"User-Agent", "Content-Type", "Accept"}) as session,
+            session.request(incoming.method, url, headers=headers, data=body or None, allow_redirects=False) as answer,
+        ):
+            content = await answer.read()
+            self.served.append((request, answer.status))
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+            return web.Response(status=answer.status, body=content, headers=kept)
+
+
+def _hang_up(incoming: web.Request) -> web.Response:
+    if incoming.transport is not None:
+        incoming.transport.abort()
+    return web.Response()
+
+
+def _without(response: web.Response, hidden: Callable[[str], bool]) -> web.Response:
+    assert isinstance(response.body, bytes)
+
+    def keep(match: re.Match[str]) -> str:
+        found = _KEY.search(match[0])
+        return "" if found and hidden(found[1]) else match[0]
+
+    return web.Response(status=response.status, body=_CONTENTS.sub(keep, response.body.decode()).encode(), content_type="application/xml")
+
+
+@contextmanager
+def proxied(target: str) -> Iterator[Proxy]:
+    """A proxy on a free port of this machine, in front of `target`, for as long as the block lasts."""
+    proxy = Proxy(target)
+    loop = asyncio.new_event_loop()
+    ready, over = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        runner = web.ServerRunner(web.Server(proxy.handle), shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        proxy.port = runner.addresses[0][1]
+        ready.set()
+        await over.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="proxy")
+    thread.start()
+    try:
+        assert ready.wait(30), "the proxy does not start"
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()

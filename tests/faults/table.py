@@ -1,0 +1,157 @@
+"""Makes the table of docs/reliability.md out of a run of the tests that bear the marker `fault`.
+
+A test tells what it did through the fixture `trials`; what it told travels in its report, so that it arrives from the workers of xdist too.
+With ``--reliability PAGE`` the run writes the table between the two marks of the page: the rows all of whose tests ran; the others stay.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults import rows
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+HEADER = "| fault | what must hold | what was done | held | tests |\n|---|---|---|---|---|"
+_MARK, _TRIAL = "fault", "trial"
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Trials:
+    """What a test did, counted by kind: ``trials.count("kills while saving")``."""
+
+    def __init__(self, properties: list[tuple[str, object]]) -> None:
+        self._properties = properties
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Add to the number of trials of a kind, which is a plural that reads well after its number."""
+        self._properties.append((_TRIAL, [kind, number]))
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> Trials:
+    """Counts what a test of a fault does."""
+    assert request.node.get_closest_marker(_MARK), "only tests with the marker `fault` count trials"
+    return Trials(request.node.user_properties)
+
+
+@dataclass
+class Row:
+    """One row, as a run fills it."""
+
+    fault: str
+    holds: str
+    done: Counter[str] = field(default_factory=Counter)
+    tests: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+
+    def held(self) -> str:
+        """What the run says of it."""
+        if self.failed:
+            return f"**no**: {', '.join(sorted(self.failed))}"
+        return f"yes; not run here: {', '.join(sorted(self.skipped))}" if self.skipped else "yes"
+
+    def line(self) -> str:
+        """The row in the page."""
+        done = ", ".join(f"{kind}: {number:,}" for kind, number in sorted(self.done.items()))
+        tests = "<br>".join(f"`{test}`" for test in sorted(self.tests))
+        return f"| {self.fault} | {self.holds} | {done} | {self.held()} | {tests} |"
+
+
+class Table:
+    """Collects reports, and writes the page at the end."""
+
+    def __init__(self, page: Path) -> None:
+        self._page = page
+        self._rows = {mark.kwargs["row"]: Row(mark.kwargs["row"], mark.kwargs["holds"]) for mark in all_marks().values()}
+        self._written: list[Row] = []
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take up one phase of one test."""
+        marks = [str(value) for name, value in report.user_properties if name == _MARK]
+        for row in (self._rows[mark] for mark in marks):
+            test = report.nodeid.split("[")[0]
+            row.tests.add(test)
+            if report.failed:
+                row.failed.add(test)
+            if report.skipped:
+                row.skipped.add(test)
+            if report.when == "call" and report.passed:
+                for kind, number in (value for name, value in report.user_properties if name == _TRIAL):  # type: ignore[misc]
+                    row.done[kind] += number
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Write the rows all of whose tests ran; the others stay as they are."""
+        text = self._page.read_text()
+        before, rest = text.split(BEGIN)
+        table, after = rest.split(END)
+        lines = {line.strip("|").split(" | ")[0].strip(): line for line in table.strip().splitlines()[2:]}
+        marked = marked_tests()
+        self._written = [row for row in self._rows.values() if row.tests == marked[row.fault]]
+        lines |= {row.fault: row.line() for row in self._written}
+        body = "\n".join(lines[fault] for fault in self._rows if fault in lines)
+        self._page.write_text(f"{before}{BEGIN}\n{HEADER}\n{body}\n{END}{after}")
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what became of the page."""
+        for row in self._rows.values():
+            if row in self._written:
+                terminalreporter.write_line(f"{self._page}: {row.fault}: {row.held()}")
+            elif row.tests:
+                terminalreporter.write_line(f"{self._page}: {row.fault}: not written, for not all of its tests ran", yellow=True)
+
+
+def tell_rows(items: Iterable[pytest.Item]) -> None:
+    """Let each test's report say which rows it belongs to."""
+    for item in items:
+        for mark in item.iter_markers(_MARK):
+            item.user_properties.append((_MARK, mark.kwargs["row"]))
+
+
+def all_marks() -> dict[str, pytest.Mark]:
+    """The marks of `rows`, by name."""
+    return {name: value.mark for name, value in vars(rows).items() if isinstance(value, pytest.MarkDecorator)}
+
+
+def marked_tests(folder: Path = REPOSITORY / "tests") -> dict[str, set[str]]:
+    """By fault, the tests that the source marks with it: ``tests/…/test_file.py::test_name``."""
+    found: dict[str, set[str]] = {mark.kwargs["row"]: set() for mark in all_marks().values()}
+    for path in sorted(folder.rglob("test_*.py")):
+        text = path.read_text()
+        if "rows." not in text:
+            continue
+        module = ast.parse(text)
+        everywhere = [
+            name for node in module.body if isinstance(node, ast.Assign) and _is_pytestmark(node) for name in _marks_in(node.value)
+        ]
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                for name in {*everywhere, *(name for decorator in node.decorator_list for name in _marks_in(decorator))}:
+                    found[all_marks()[name].kwargs["row"]].add(f"{path.relative_to(REPOSITORY)}::{node.name}")
+    return found
+
+
+def tabled_tests(page: Path) -> dict[str, set[str]]:
+    """By fault, the tests that a page's table names."""
+    table = page.read_text().split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+    return {row[0]: {test.strip("` ") for test in row[4].split("<br>")} for row in cells}
+
+
+def _is_pytestmark(node: ast.Assign) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)
+
+
+def _marks_in(node: ast.AST) -> Iterator[str]:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name) and child.value.id == "rows":
+            yield child.attr

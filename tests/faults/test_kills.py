@@ -1,0 +1,215 @@
+"""SIGKILL at any moment of a process's life: what HEAD names is always whole and always right, and the run is the same in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon_api.exit_codes import ExitCode
+from tests.faults import rows
+from tests.faults.child import FaultChild
+from tests.faults.moments import MOMENTS, Moments
+from tests.faults.table import Trials
+from tests.trainer.checkpoint.helpers import Root, fill
+from tests.trainer.checkpoint.processes import Child
+from tests.trainer.worlds import World, run_document, start_world, worlds
+
+pytestmark = [pytest.mark.slow, rows.KILLS]
+
+
+class Killer:
+    """Kills at moments that chance decides: every other time anywhere, else inside of a moment that was hit least."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.moments = Moments(path)
+        self.hit: Counter[str] = Counter(dict.fromkeys(MOMENTS, 0))
+        self._chance = random.Random(seed)
+
+    def wait(self, child: Child, *, seconds: float) -> None:
+        """Wait for the moment of the next kill. A process that ends by itself, or never comes there, ends the wait."""
+        if self._chance.random() < 0.5:
+            time.sleep(self._chance.random() * seconds)  # a random moment is what this is about
+            return
+        aim = min(MOMENTS, key=lambda moment: (self.hit[moment], self._chance.random()))
+        deadline = time.monotonic() + 5
+        while self.moments.now() != aim and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        time.sleep(self._chance.random() * self._chance.choice([0, 0.002, 0.02]))
+
+    def wants_more(self, kills: int) -> bool:
+        """Whether there were not so many kills yet, or none in one of the moments: on a busy machine a short one is easily missed."""
+        done = self.hit.total()
+        return done < kills or (not all(self.hit.values()) and done < 5 * kills)
+
+    def kill(self, pid: int, spawner: Child) -> None:
+        """Kill the process that a spawner made, and note what was hit."""
+        os.kill(pid, signal.SIGKILL)
+        assert spawner.hear("over")["code"] == -signal.SIGKILL
+        self.hit[self.moments.now()] += 1
+
+
+def tell(spawner: Child, line: str) -> None:
+    assert spawner.popen.stdin is not None
+    spawner.popen.stdin.write(f"{line}\n")
+    spawner.popen.stdin.flush()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("file", 30), ("s3", 20), pytest.param("file", 700, marks=pytest.mark.long), pytest.param("s3", 300, marks=pytest.mark.long)],
+)
+def test_the_engine_killed_at_random_moments(request: pytest.FixtureRequest, tmp_path: Path, trials: Trials, kind: str, kills: int) -> None:
+    root: Root = request.getfixturevalue(f"{kind}_root")
+    killer = Killer(tmp_path / "moments", kills)
+    newest = 0
+    with FaultChild("spawner", root, play="train", steps=10**9, moments=str(killer.moments.path)) as spawner:
+        while killer.wants_more(kills):
+            killer.moments.expect_start()
+            tell(spawner, "go")
+            pid = spawner.hear("started")["pid"]
+            killer.wait(spawner, seconds=1)
+            killer.kill(pid, spawner)
+
+            heard = [event for event in spawner.events if event["event"] in ("restored", "committed", "failed", "crashed")]
+            spawner.events.clear()
+            assert not [event for event in heard if event["event"] in ("failed", "crashed")]
+            for restored in (event for event in heard if event["event"] == "restored"):
+                assert restored == {"event": "restored", "step": newest, "right": True, "skipped": 0}
+            listing = list_checkpoints(root.spec)
+            assert listing.head_damage is None, (root.folder / "HEAD").read_bytes()
+            committed = [entry.step for entry in listing.committed]
+            assert committed == sorted(committed, reverse=True)
+            for entry in listing.committed:
+                assert verify_checkpoint(root.spec, entry) == ()
+            known = max([newest, *(event["step"] for event in heard if event["event"] == "committed")])
+            newest = committed[0] if committed else 0
+            assert known <= newest <= known + 1, "a committed step was lost, or one appeared from nowhere"
+    fill(root, newest + 1)
+    assert sorted(path.name for path in (root.folder / "steps").iterdir()) == sorted(
+        Path(entry["path"]).name for entry in root.head["committed"]
+    )
+    assert all(killer.hit.values()), f"no kill fell into one of these: {killer.hit}"
+    for moment, number in killer.hit.items():
+        trials.count(f"kills in {moment}", number)
+
+
+@pytest.mark.parametrize("kills", [150, pytest.param(2000, marks=pytest.mark.long)])
+def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Trials, kills: int) -> None:
+    """A value is the old one or the new one, and the next writer is not harmed by what the killed one left."""
+    chance = random.Random(3)
+    with FaultChild("spawner", file_root, play="swap") as spawner:
+        for _ in range(kills):
+            tell(spawner, "go")
+            pid = spawner.hear("swapping", "crashed")["pid"]
+            time.sleep(chance.random() * 0.02)
+            os.kill(pid, signal.SIGKILL)
+            assert spawner.hear("over")["code"] == -signal.SIGKILL
+            if not (file_root.folder / "value").exists():
+                continue  # killed before the first
+            value = (file_root.folder / "value").read_bytes()
+            assert hashlib.sha256(value[32:]).digest() == value[:32]
+    assert len(list(file_root.folder.iterdir())) <= 3, "the value, LOCK, and what the last killed one left"
+    trials.count("kills in compare-and-swaps of a folder", kills)
+
+
+@pytest.mark.parametrize("kills", [8, pytest.param(150, marks=pytest.mark.long)])
+def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: Path, file_root: Root, trials: Trials, kills: int) -> None:
+    """`halcyon train` of one process, each start forked from one that has done all imports."""
+    steps = 60 + 12 * kills
+    run, calm = tmp_path / "run.yaml", tmp_path / "calm.yaml"
+    for path, root in ((run, file_root.folder), (calm, tmp_path / "calm-root")):
+        document = run_document(root, slices=1, steps=steps)
+        document["spec"]["checkpoint"]["save"] = {"everySteps": 3}
+        path.write_text(yaml.safe_dump(document))
+    killer = Killer(tmp_path / "moments", kills)
+    options: dict[str, Any] = {"moments": str(killer.moments.path), "compilation": str(tmp_path / "xla")}
+    losses: dict[int, float] = {}
+    committed = 0
+    with FaultChild("trainers", file_root, **options) as trainer:
+        tell(trainer, str(calm))
+        assert trainer.hear("over")["code"] == ExitCode.DONE
+        expected = losses_of(trainer)
+        assert sorted(expected) == list(range(1, steps + 1))
+        for kill in range(kills + 1):
+            trainer.events.clear()
+            killer.moments.expect_start()
+            tell(trainer, str(run))
+            pid = trainer.hear("forked")["pid"]
+            if kill < kills:
+                if kill % 4:  # else in the start-up too
+                    assert trainer.hear("step", "over")["event"] == "step"
+                killer.wait(trainer, seconds=0.5)
+                killer.kill(pid, trainer)
+            else:
+                assert trainer.hear("over")["code"] == ExitCode.DONE
+            for restored in (event for event in trainer.events if event["event"] == "restored"):
+                assert committed <= restored["step"] <= committed + 3, "more than what was done since the last commit is lost"
+            for step, loss in losses_of(trainer).items():
+                assert loss == expected[step], f"step {step}"
+                losses[step] = loss
+            assert not [event for event in trainer.events if event["event"] in ("fallback", "crashed", "checkpointFailed")]
+            committed = max([committed, *(event["step"] for event in trainer.events if event["event"] == "checkpoint")])
+    assert losses == expected
+    trials.count("kills of a training process", kills)
+
+
+def losses_of(trainer: Child) -> dict[int, float]:
+    return {event["step"]: event["loss"] for event in trainer.events if event["event"] == "step"}
+
+
+def seen_step(step: int) -> Any:
+    return lambda events: any(event.get("event") == "step" and event["step"] >= step for event in events)
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
+def test_a_world_of_two_processes_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: Path, trials: Trials, kills: int) -> None:
+    steps = 2 * kills
+    calm = start_world(run_document(tmp_path / "calm-root", steps=steps), tmp_path / "calm")
+    assert calm.wait() == [ExitCode.DONE] * 2
+    expected = calm.leader.losses()
+    assert sorted(expected) == list(range(1, steps + 1))
+    run = run_document(tmp_path / "root", steps=steps)
+    chance = random.Random(kills)
+    losses: dict[int, float] = {}
+    done = committed = 0
+    for world in worlds(run, tmp_path / "run"):
+        if done < kills:
+            _kill_one_of_two(world, chance, done, min(committed + chance.randint(1, 8), steps - 1))
+            done += 1
+        else:
+            assert world.wait() == [ExitCode.DONE] * 2
+        for step, loss in world.leader.losses().items():
+            assert loss == expected[step], f"step {step}"
+            losses[step] = loss
+        committed = max([committed, *(event["step"] for event in world.leader.events if event.get("event") == "checkpoint")])
+    assert done == kills
+    assert losses == expected
+    trials.count("kills of one of two training processes", kills)
+
+
+def _kill_one_of_two(world: World, chance: random.Random, number: int, step: int) -> None:
+    """From the start-up to a few steps past the next checkpoint: kills fall into joining, restore, steps, saves and commits."""
+    if chance.random() < 0.75:
+        world.leader.wait_for(seen_step(step))
+    else:
+        world.leader.wait_for(lambda events: any(event.get("event") == "start" for event in events))
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a random moment after that
+        world.processes[number % 2].popen.wait(chance.random() * 0.2)
+    victim, peer = world.processes[number % 2], world.processes[1 - number % 2]
+    victim.popen.kill()
+    assert victim.wait() == -signal.SIGKILL
+    if not any(event.get("event") == "joined" for event in peer.events):
+        peer.popen.terminate()  # it may wait long for the others to come; a JobSet deletes the pods of the old world
+    assert peer.wait() not in (0, *range(80, 87)), "the peer must leave, and with a code that is retried"

@@ -1,0 +1,129 @@
+"""The network between two processes of a world goes for a while: shortly, and for longer than anybody waits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.faults import rows
+from tests.faults.networks import Hosts, two_hosts, why_not
+from tests.faults.table import Trials
+from tests.trainer.worlds import World, run_document, start_world
+
+pytestmark = [pytest.mark.slow, rows.NETWORK, pytest.mark.timeout(900)]
+
+MANY = 1_000_000
+SHORT_SECONDS = 5
+FATAL = range(80, 87)
+PATIENCE = 240
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with two_hosts() as hosts:
+        yield hosts
+
+
+def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> World:
+    """A world of two processes, that goes on until it gets a notice; on two hosts, or on this one."""
+    document = run_document(root, steps=MANY)
+    document["spec"]["checkpoint"]["save"] = {"everySteps": 5}
+    where: dict[str, Any] = {"address": hosts.addresses[0], "inside": hosts.inside} if hosts else {}
+    return start_world(document, folder, restart=restart, **where)
+
+
+def happened(world: World, kind: str, number: int = 1) -> None:
+    """Wait until so many more events of a kind came from process 0."""
+    known = sum(event.get("event") == kind for event in world.leader.events)
+    world.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "long_seconds", [pytest.param(0, id="until both have ended"), pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
+)
+def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: Trials, long_seconds: int) -> None:
+    root, folder = tmp_path / "root", tmp_path / "run"
+    losses: dict[int, float] = {}
+    restart = 0
+    world = start(root, folder, hosts, restart)
+    try:
+        happened(world, "checkpoint", 2)
+        hosts.cut()
+        time.sleep(SHORT_SECONDS)  # the fault itself
+        hosts.mend()
+        try:
+            happened(world, "step", 5)
+            trials.count(f"cuts of {SHORT_SECONDS} s survived")
+        except AssertionError:
+            codes = world.wait()
+            assert not {0, *FATAL} & set(codes), "a clean end is one that is retried"
+            restart += 1
+            take_up(losses, world)
+            world = start(root, folder, hosts, restart)
+            happened(world, "step", 5)
+            trials.count(f"cuts of {SHORT_SECONDS} s that ended in a restart")
+
+        hosts.cut()
+        until = time.monotonic() + long_seconds
+        codes = world.wait()
+        assert not {0, *FATAL} & set(codes), "both end, and are retried"
+        take_up(losses, world)
+        before = (root / "HEAD").read_bytes()
+        worlds = 0
+        while worlds == 0 or time.monotonic() < until:  # as a JobSet does
+            worlds += 1
+            restart += 1
+            world = start(root, folder, hosts, restart)
+            for process in world.processes:
+                process.wait_for(lambda events: any(event.get("event") == "start" for event in events), PATIENCE)
+            while time.monotonic() < until and not ended(world):
+                time.sleep(0.5)
+            assert not [event for process in world.processes for event in process.events if event.get("event") == "joined"]
+            assert (root / "HEAD").read_bytes() == before, "nobody has the root but both together"
+            if ended(world):
+                assert not {0, *FATAL} & set(world.wait())
+        hosts.mend()
+        if ended(world):
+            restart += 1
+            world = start(root, folder, hosts, restart)
+        happened(world, "checkpoint", 2)
+        world.signal(signal.SIGTERM, 1)
+        assert world.wait() == [ExitCode.PREEMPTED] * 2
+    finally:
+        world.reap()
+    (restored,) = [event["step"] for event in world.leader.events if event.get("event") == "restored"]
+    assert restored == json.loads(before)["committed"][0]["step"] > 0
+    take_up(losses, world)
+    last = max(losses)
+    assert sorted(losses) == list(range(1, last + 1))
+    assert json.loads((root / "HEAD").read_bytes())["epoch"] == {"attempt": 1, "restart": restart}
+
+    calm = start(tmp_path / "calm-root", tmp_path / "calm", None, 0)
+    try:
+        calm.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= last for event in events), PATIENCE)
+        calm.signal(signal.SIGTERM, 0)
+        assert calm.wait() == [ExitCode.PREEMPTED] * 2
+    finally:
+        calm.reap()
+    expected = calm.leader.losses()
+    assert losses == {step: expected[step] for step in losses}
+    trials.count(f"cuts of {long_seconds} s" if long_seconds else "cuts until both had ended")
+
+
+def take_up(losses: dict[int, float], world: World) -> None:
+    """A step that was done again must have the same loss."""
+    for step, loss in world.leader.losses().items():
+        assert losses.setdefault(step, loss) == loss, f"step {step}"
+
+
+def ended(world: World) -> bool:
+    return any(process.popen.poll() is not None for process in world.processes)

@@ -1,0 +1,182 @@
+"""A root that is full, over its quota, or read-only costs checkpoints while it is so, and nothing else; and no clock decides anything."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint import list_checkpoints, verify_checkpoint
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.faults import rows
+from tests.faults.an_hour_back import HOUR
+from tests.faults.child import FaultChild
+from tests.faults.table import Trials
+from tests.trainer.checkpoint.disks import small_disk, small_disk_free
+from tests.trainer.checkpoint.helpers import Root, mesh, numbers, open_root, same_bits, template
+from tests.trainer.worlds import World, run_document, start_world
+
+__all__ = ["small_disk"]
+pytestmark = [pytest.mark.slow, rows.ROOT, pytest.mark.timeout(1200)]
+
+MANY = 1_000_000
+PATIENCE = 300
+"""Seconds: much longer than anything takes, even on a busy machine."""
+_REMOUNT, _READ_ONLY = 32, 1
+
+
+def running(root: Path, folder: Path, **options: Any) -> World:
+    """A run of one process that goes on until it gets a notice, with a save every 20 steps."""
+    document = run_document(root, slices=1, steps=MANY)
+    document["spec"]["checkpoint"]["save"] = {"everySteps": 20}
+    return start_world(document, folder, **options)
+
+
+def stop(world: World) -> dict[int, float]:
+    """Give a notice; the losses of all steps."""
+    world.signal(signal.SIGTERM, 0)
+    assert world.wait() == [ExitCode.PREEMPTED]
+    return world.leader.losses()
+
+
+def after(events: list[dict[str, Any]], kind: str, text: str = "") -> Callable[[list[dict[str, Any]]], bool]:
+    """Whether an event of a kind, that says so, has come since these."""
+    known = len(events)
+    return lambda all_events: any(event.get("event") == kind and text in str(event) for event in all_events[known:])
+
+
+def calm_losses(tmp_path: Path, losses: dict[int, float]) -> dict[int, float]:
+    """The losses of an undisturbed run at these steps."""
+    world = running(tmp_path / "calm-root", tmp_path / "calm")
+    world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= max(losses) for event in events), PATIENCE)
+    calm = stop(world)
+    return {step: calm[step] for step in losses}
+
+
+def remount(folder: Path, flags: int) -> None:
+    """Change the flags of a mount, as the system does for itself when a disk fails."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.mount(b"none", os.fsencode(folder), b"tmpfs", _REMOUNT | flags, None):
+        raise OSError(ctypes.get_errno(), "remount")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount")
+def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path, tmp_path: Path, trials: Trials) -> None:
+    remount_size(small_disk, "8m")
+    root = small_disk / "root"
+    spec = CheckpointSpec(root=f"file://{root}")
+    world = running_on_disk(root, tmp_path)
+    leader, filler = world.leader, small_disk / "filler"
+
+    def see_the_old_ones_whole() -> None:
+        committed = list_checkpoints(spec).committed
+        assert len(committed) == 2
+        assert [verify_checkpoint(spec, entry) for entry in committed] == [(), ()]
+
+    def fill() -> None:
+        with filler.open("wb") as file:
+            file.write(b"x" * small_disk_free(small_disk))
+
+    try:
+        leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) > 2, PATIENCE)
+        for hurt, told, heal in (
+            (fill, "has no space left; free some or enlarge it", filler.unlink),
+            (lambda: remount(small_disk, _READ_ONLY), "Read-only file system", lambda: remount(small_disk, 0)),
+        ):
+            _hurt(hurt)
+            leader.wait_for(after(leader.events, "checkpointFailed", told), PATIENCE)
+            leader.wait_for(after(leader.events, "step"), PATIENCE)
+            see_the_old_ones_whole()
+            heal()
+            leader.wait_for(after(leader.events, "checkpoint"), PATIENCE)
+        losses = stop(world)
+    finally:
+        world.reap()
+    assert sorted(losses) == list(range(1, max(losses) + 1))
+    assert losses == calm_losses(tmp_path, losses)
+    see_the_old_ones_whole()
+    assert json.loads((root / "HEAD").read_bytes())["committed"][0]["step"] == max(losses)
+    trials.count("disks filled in mid-run")
+    trials.count("roots remounted read-only in mid-run")
+
+
+def _hurt(hurt: Callable[[], None]) -> None:
+    """A save may be writing now: then the disk is fuller, or busier, than a moment ago."""
+    for _ in range(100):
+        try:
+            hurt()
+            return
+        except OSError:
+            continue
+    hurt()
+
+
+def remount_size(folder: Path, size: str) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    assert library.mount(b"none", os.fsencode(folder), b"tmpfs", _REMOUNT, f"size={size}".encode()) == 0
+
+
+def running_on_disk(root: Path, tmp_path: Path) -> World:
+    """Its corpus and caches lie elsewhere: they are not what is short here."""
+    document = run_document(tmp_path / "root", slices=1, steps=MANY)
+    document["spec"]["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 20}}
+    document["spec"]["data"]["cache"] = {"root": f"file://{tmp_path}/cache"}
+    return start_world(document, tmp_path / "run")
+
+
+def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Root, trials: Trials) -> None:
+    """The system says so at fsync, as it does on network file systems."""
+    with FaultChild("over_quota", file_root, devices=4) as child:
+        assert child.end() == ExitCode.DONE, child.noise()
+    told = [event["text"] for event in child.events if event["event"] == "failed"]
+    assert [text.partition(" was not saved")[0] for text in told] == ["the checkpoint at step 3", "the checkpoint at step 4"]
+    assert all("has no space left; free some or enlarge it" in text for text in told)
+    listing = list_checkpoints(file_root.spec)
+    assert [entry.step for entry in listing.committed] == [2, 1]
+    assert [verify_checkpoint(file_root.spec, entry) for entry in listing.committed] == [(), ()]
+    with open_root(file_root) as checkpointer:
+        restored = checkpointer.restore(template(mesh(2, 2)))
+    assert restored is not None
+    assert (restored.step, same_bits(restored.state, numbers(2))) == (2, True)
+    trials.count("saves over quota", 2)
+
+
+def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: Trials) -> None:
+    """Neither what is newest, nor what is deleted, nor whose root it is. The files' own times say that they are of the future, too."""
+    root, attempts = tmp_path / "root", 3
+    losses: dict[int, float] = {}
+    newest = 0
+    for attempt in range(1, attempts + 1):
+        module = "halcyon.cli" if attempt % 2 else "tests.faults.an_hour_back"
+        world = running(root, tmp_path / "run", attempt=attempt, module=module)
+        try:
+            world.leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) >= 3, PATIENCE)
+            world.signal(signal.SIGKILL, 0)
+            assert world.wait() == [-signal.SIGKILL]
+        finally:
+            world.reap()
+        (restored,) = [event["step"] for event in world.leader.events if event.get("event") == "restored"]
+        assert newest <= restored <= newest + 20
+        told = world.leader.losses()
+        assert all(losses.get(step, loss) == loss for step, loss in told.items())
+        losses |= told
+        head = json.loads((root / "HEAD").read_bytes())
+        steps = [entry["step"] for entry in head["committed"]]
+        newest = max(event["step"] for event in world.leader.events if event.get("event") == "checkpoint")
+        assert steps == sorted(steps, reverse=True)
+        assert newest <= steps[0] <= newest + 20
+        newest = steps[0]
+        assert head["epoch"] == {"attempt": attempt, "restart": 0}
+        for path in root.rglob("*"):
+            os.utime(path, (path.stat().st_mtime + HOUR,) * 2)
+    times = {entry["epoch"]["attempt"]: entry["time"] for entry in head["committed"]}
+    assert set(times) == {attempts}
+    assert losses == calm_losses(tmp_path, losses)
+    trials.count("clocks moved by an hour between attempts", attempts - 1)

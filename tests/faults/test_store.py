@@ -1,0 +1,235 @@
+"""A store on a bad day: what it does is tried again within bounds, or reported; and no commit is made twice or lost.
+
+A real S3 gateway stands behind a proxy that does the harm (see `proxy`). What a run holds against it is TensorStore's retries, a deadline
+for every request, and looking again at what is there.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint import Limits, list_checkpoints, verify_checkpoint
+from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
+from halcyon_api.exit_codes import ExitCode
+from tests.faults import rows
+from tests.faults.proxy import LOSE, PASS, QUOTA, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Hide, Proxy, Request, Stall, proxied
+from tests.faults.table import Trials
+from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, on, open_root, position, same_bits, template
+from tests.trainer.checkpoint.processes import Child
+from tests.trainer.checkpoint.roots import Gateway
+
+pytestmark = [pytest.mark.slow, rows.STORE]
+
+
+@pytest.fixture
+def proxy(gateway: Gateway) -> Iterator[Proxy]:
+    with proxied(gateway.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bad_root(s3_root: Root, proxy: Proxy) -> Root:
+    """A bucket that is reached through the proxy alone."""
+    return replace(s3_root, spec=s3_root.spec.model_copy(update={"endpoint": proxy.endpoint}))
+
+
+def once_each(fault: Fault, concerns: Callable[[Request], bool]) -> Callable[[Request], Fault]:
+    """The fault for the first request of each kind (method and key) that it concerns."""
+    seen: set[tuple[str, str]] = set()
+
+    def decide(request: Request) -> Fault:
+        one = (request.method, request.key)
+        if one in seen or not concerns(request):
+            return PASS
+        seen.add(one)
+        return fault
+
+    decide.seen = seen  # type: ignore[attr-defined]
+    return decide
+
+
+def everything(request: Request) -> bool:
+    return True
+
+
+def everything_passes(request: Request) -> Fault:
+    return PASS
+
+
+def writes(request: Request) -> bool:
+    return request.method == "PUT"
+
+
+def see_that_all_is_well(root: Root, good_root: Root, steps: list[int]) -> None:
+    """Looked at past the proxy: these steps are committed, each once, and whole; and nothing else lies there."""
+    listing = list_checkpoints(good_root.spec)
+    committed = [entry.step for entry in listing.committed]
+    assert committed[: len(steps)] == steps
+    assert len(set(committed)) == len(committed) <= len(steps) + 1, "one more may be kept, that was read back"
+    assert [verify_checkpoint(good_root.spec, entry) for entry in listing.committed] == [()] * len(committed)
+    assert listing.unfinished == ()
+    with open_root(good_root) as checkpointer:
+        restored = checkpointer.restore(template(mesh(2, 2)))
+    assert restored is not None
+    assert same_bits(restored.state, numbers(steps[0]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "concerns", "what"),
+    [
+        (REFUSE, everything, "refused requests"),
+        (SLOW_DOWN, everything, "answers 503"),
+        (TOO_MANY, everything, "answers 429"),
+        (LOSE, writes, "lost answers of writes that were done"),
+    ],
+    ids=["refuse", "503", "429", "lose"],
+)
+def test_a_fault_of_every_request_once_is_got_over(
+    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, fault: Fault, concerns: Callable[[Request], bool], what: str
+) -> None:
+    """Another process takes the root and saves two steps; each request of each key fails the first time."""
+    proxy.decide = decide = once_each(fault, concerns)
+    with Child("train", bad_root, steps=2) as child:
+        assert child.end() == ExitCode.DONE, (child.events[-1:], child.noise())
+        assert [event["step"] for event in child.events if event["event"] == "committed"] == [1, 2]
+        assert not [event for event in child.events if event["event"] == "failed"]
+    marks = Counter(request.key for request, code in proxy.served if writes(request) and request.key.endswith("COMMIT") and code == 200)
+    assert sorted(marks.values()) == [1, 1], "a commit was made twice"
+    proxy.decide = everything_passes
+    see_that_all_is_well(bad_root, s3_root, [2, 1])
+    trials.count(what, len(decide.seen))  # type: ignore[attr-defined]
+
+
+def test_a_store_that_refuses_for_good_costs_checkpoints_and_not_the_training(
+    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
+) -> None:
+    """Each save gives up within its bounds, and says why; the first one after the store is back is committed."""
+    failures: list[str] = []
+    with open_root(bad_root, limits=Limits(parts_seconds=10, request_seconds=2)) as checkpointer:
+        checkpointer.on_failure = failures.append
+        save(checkpointer, 1)
+        proxy.decide = lambda request: REFUSE
+        save(checkpointer, 2)
+        proxy.decide = lambda request: SLOW_DOWN
+        save(checkpointer, 3)
+        proxy.decide = lambda request: QUOTA if request.method == "PUT" else PASS
+        save(checkpointer, 4)
+        proxy.decide = everything_passes
+        save(checkpointer, 5)
+        assert checkpointer.last_error is None
+    assert [text.partition(" was not saved")[0] for text in failures] == [f"the checkpoint at step {step}" for step in (2, 3, 4)]
+    assert "DEADLINE_EXCEEDED: no answer within 2 s" in failures[0]
+    assert "DEADLINE_EXCEEDED: no answer within 2 s" in failures[1]
+    assert "QuotaExceeded" in failures[2]
+    fill(bad_root, 6)  # what arrived after it was given up goes at the next start
+    see_that_all_is_well(bad_root, s3_root, [6, 5])
+    trials.count("saves during which the store was away or full", 3)
+
+
+def save(checkpointer: Any, step: int) -> None:
+    """Save and wait, whatever becomes of it."""
+    checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
+    checkpointer._join()
+
+
+@pytest.mark.parametrize("arrives", ["before", "after"])
+def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, arrives: str) -> None:
+    """The change of HEAD is held up past its deadline. It arrives before the next save, or after that one's commit: then it is too late."""
+    release = threading.Event()
+    with open_root(bad_root, limits=Limits(parts_seconds=10, request_seconds=2)) as checkpointer:
+        save(checkpointer, 1)
+        stalled: list[Request] = []
+
+        def stall(request: Request) -> Fault:
+            if request.key.endswith(HEAD_KEY) and request.method == "PUT" and not stalled:
+                stalled.append(request)
+                return Stall(release)
+            return PASS
+
+        proxy.decide = stall
+        save(checkpointer, 2)
+        assert stalled
+        assert "step 2 was not saved: whether HEAD was changed is not known" in (checkpointer.last_error or "")
+        if arrives == "before":
+            release.set()
+            wait_for_answers(proxy, stalled)
+        save(checkpointer, 3)
+        assert checkpointer.last_error is None
+        release.set()
+        wait_for_answers(proxy, stalled)
+        save(checkpointer, 4)
+        assert checkpointer.last_error is None
+    see_that_all_is_well(bad_root, s3_root, [4, 3])
+    assert len({entry.path for entry in decode_head(bytes((s3_root.folder / HEAD_KEY).read_bytes())).committed}) == 2
+    (code,) = {code for request, code in proxy.served if request in stalled}
+    assert code == (200 if arrives == "before" else 412)
+    trials.count("changes of HEAD that arrived after their deadline")
+
+
+def wait_for_answers(proxy: Proxy, requests: list[Request]) -> None:
+    """Until the store has answered these."""
+    waited = threading.Event()
+    for _ in range(1000):
+        if {request for request, _ in proxy.served} >= set(requests):
+            return
+        waited.wait(0.02)
+    raise AssertionError("a stalled request was never answered")
+
+
+def test_a_store_that_lists_late_is_refused_when_a_root_is_begun(bad_root: Root, proxy: Proxy, trials: Trials) -> None:
+    proxy.decide = lambda request: Hide(lambda key: True)
+    with Child("train", bad_root, steps=1) as child:
+        assert child.end() == ExitCode.ROOT_UNUSABLE
+        assert "lists late (a key just written is not listed)" in child.events[-1]["text"]
+    trials.count("roots that list late refused")
+
+
+def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials) -> None:
+    """The files of a save are not listed yet when it looks for them: it is not committed on trust, and the failure is told."""
+    fill(s3_root, 1)
+    failures: list[str] = []
+    with open_root(bad_root) as checkpointer:
+        checkpointer.on_failure = failures.append
+        proxy.decide = lambda request: Hide(lambda key: f"{2:012d}" in key)
+        save(checkpointer, 2)
+        proxy.decide = everything_passes
+        save(checkpointer, 3)
+        assert checkpointer.last_error is None
+    (failure,) = failures
+    assert "the checkpoint at step 2 was not saved" in failure
+    assert "missing from the store" in failure
+    fill(bad_root, 4)  # what could not be seen, and so not be deleted, goes at the next start
+    see_that_all_is_well(bad_root, s3_root, [4, 3])
+    trials.count("saves whose files were listed late")
+
+
+@pytest.mark.parametrize("steps", [12, pytest.param(300, marks=pytest.mark.long)])
+def test_all_of_it_at_random(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int) -> None:
+    """Of all requests a fifth fails, each in one of four ways; what was committed is counted by the store, and not by the writer."""
+    chance = random.Random(steps)
+    faults = 0
+
+    def decide(request: Request) -> Fault:
+        nonlocal faults
+        if chance.random() > 0.2:
+            return PASS
+        faults += 1
+        return chance.choice([REFUSE, SLOW_DOWN, TOO_MANY, LOSE])
+
+    proxy.decide = decide
+    with Child("train", bad_root, steps=steps) as child:
+        assert child.end() == ExitCode.DONE, (child.events[-1:], child.noise())
+        committed = [event["step"] for event in child.events if event["event"] == "committed"]
+        failed = [event["text"] for event in child.events if event["event"] == "failed"]
+    assert committed[-1] == steps
+    assert len(committed) + len(failed) == steps
+    proxy.decide = everything_passes
+    see_that_all_is_well(bad_root, s3_root, committed[-1:-3:-1])
+    trials.count("requests that failed at random", faults)

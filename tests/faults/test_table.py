@@ -1,0 +1,37 @@
+"""docs/reliability.md is made by the run of these tests, and is not out of step with them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.faults import mutations
+from tests.faults.mutations import MUTATIONS, PACKAGE, mutate
+from tests.faults.table import REPOSITORY, marked_tests, tabled_tests
+
+PAGE = REPOSITORY / "docs" / "reliability.md"
+
+
+def test_the_committed_table_names_the_rows_and_tests_of_the_suite_and_no_others() -> None:
+    marked = marked_tests()
+    assert all(marked.values()), "a row without a test"
+    assert tabled_tests(PAGE) == marked, "run `make reliability`"
+
+
+def test_every_row_of_the_committed_table_held() -> None:
+    assert "**no**" not in PAGE.read_text()
+
+
+def test_every_mutation_still_finds_what_it_breaks(tmp_path: Path) -> None:
+    for number, mutation in enumerate(MUTATIONS):
+        package = tmp_path / str(number)
+        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        mutate(mutation, package)
+        assert mutation.row in marked_tests(), "of no row"
+
+
+def test_every_mutation_of_the_committed_page_was_found_out() -> None:
+    page = PAGE.read_text()
+    assert "**nothing failed**" not in page
+    table = page.split(mutations.BEGIN)[1].split(mutations.END)[0]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table.strip().splitlines()[2:]] == [one.what for one in MUTATIONS]

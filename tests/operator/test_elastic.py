@@ -1,0 +1,316 @@
+"""A run goes on with the slices that find room and grows back at a checkpoint, whatever happens to the operator meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api import names
+from halcyon_operator.probe import is_probe
+from tests.operator.builders import UID, head, pod, rfc, run
+from tests.operator.simulation import JOBSETS, PODS, World
+from tests.operator.test_crashes import FAULTS
+
+ELASTIC = {"maxRestarts": 3, "elastic": {"minSlices": 1, "shrinkAfterSeconds": 300, "growAfterSeconds": 120}}
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+class Cluster(World):
+    """A cluster with room for so many pods. A slice has one host here."""
+
+    def __init__(self, document: dict[str, Any], room: int, faults: dict[int, str] | None = None) -> None:
+        super().__init__(document, faults)
+        self.room = room
+
+    @property
+    def jobset(self) -> dict[str, Any] | None:
+        return next((found for found in self.jobsets() if not is_probe(found)), None)
+
+    @property
+    def probe(self) -> dict[str, Any] | None:
+        return next((found for found in self.jobsets() if is_probe(found)), None)
+
+    def jobsets(self) -> list[dict[str, Any]]:
+        return [thing for place, thing in self.api.objects.items() if place.startswith(JOBSETS)]
+
+    def pods(self, jobset: str) -> dict[str, dict[str, Any]]:
+        return {place: thing for place, thing in self.api.objects.items() if place.startswith(f"{PODS}/{jobset}-s-")}
+
+    def tick(self) -> None:
+        self.now += 1
+        for jobset in sorted(self.jobsets(), key=is_probe):  # the probe has the lower priority
+            name = jobset["metadata"]["name"]
+            jobset["metadata"].setdefault("creationTimestamp", rfc(self.now))
+            pods = self.pods(name)
+            if "deletionTimestamp" in jobset["metadata"]:
+                for place in pods:
+                    del self.api.objects[place]
+                if not pods:
+                    del self.api.objects[f"{JOBSETS}/{name}"]
+            elif not jobset.get("status", {}).get("conditions"):
+                self._fill(jobset, pods)
+
+    def _fill(self, jobset: dict[str, Any], pods: dict[str, dict[str, Any]]) -> None:
+        labels = jobset["metadata"]["labels"]
+        for index in range(jobset["spec"]["replicatedJobs"][0]["replicas"]):
+            place = f"{PODS}/{jobset['metadata']['name']}-s-{index}-0"
+            if place not in pods:
+                made = pod(int(labels.get(names.LABEL_ATTEMPT, 0)), 0, index)
+                made["metadata"] |= {"name": place.rsplit("/", 1)[1], "uid": f"{place}-{self.now}"}
+                made["metadata"]["labels"] |= labels
+                del made["spec"]["nodeName"]
+                made["status"] = {"phase": "Pending", "conditions": [WAITING]}
+                self.api.objects[place] = made
+            placed = sum("nodeName" in thing["spec"] for found, thing in self.api.objects.items() if found.startswith(PODS))
+            found = self.api.objects[place]
+            if "nodeName" not in found["spec"] and placed < self.room:
+                found["spec"]["nodeName"], found["status"] = f"node-{index}", pod()["status"]
+
+    def shrink_room(self, to: int) -> None:
+        """Nodes go, and the pods on them with them; the JobSet starts its world again."""
+        self.room = to
+        jobset = self.jobset
+        assert jobset is not None
+        restarts = jobset.get("status", {}).get("restarts", 0) + 1
+        for place in self.pods(jobset["metadata"]["name"]):
+            del self.api.objects[place]
+        jobset["status"] = {"restarts": restarts, "restartsCountTowardsMax": 0}
+        self._relabel(restarts)
+
+    def _relabel(self, restarts: int) -> None:
+        jobset = self.jobset
+        assert jobset is not None
+        jobset["metadata"]["labels"][names.JOBSET_RESTART] = str(restarts)  # where `_fill` takes it from
+
+    def slices(self) -> int:
+        assert self.jobset is not None
+        return int(self.jobset["spec"]["replicatedJobs"][0]["replicas"])
+
+    def document(self) -> dict[str, Any]:
+        """The run document of the present attempt."""
+        (found,) = (thing for place, thing in self.api.objects.items() if place.startswith(CONFIG_MAPS))
+        return yaml.safe_load(found["data"][names.RUN_DOCUMENT_KEY])
+
+
+WAITING = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}
+
+
+def condition(world: World, kind: str) -> tuple[str, str]:
+    found = next(entry for entry in world.status["conditions"] if entry["type"] == kind)
+    return found["status"], found["reason"]
+
+
+def later(world: Cluster, seconds: float) -> None:
+    world.now += seconds
+    world.settle()
+
+
+def trains(world: Cluster, step: int, committed: int | None = None) -> None:
+    world.train(step)
+    if committed is not None:
+        world.head = head(committed, epoch=(world.status["attempt"], 0))
+    world.settle()
+
+
+def loses_a_slice_and_gets_it_back(world: Cluster) -> None:
+    world.settle()
+    trains(world, 50, 40)
+    world.shrink_room(1)
+    world.settle()
+    later(world, 301)
+    trains(world, 60, 50)
+    later(world, 121)
+    world.room = 2
+    world.settle()
+    trains(world, 80, 70)
+    trains(world, 90)
+    world.head = head(300, epoch=(world.status["attempt"], 0))
+    world.end_jobset("Completed")
+    world.settle()
+
+
+def test_every_stage_of_shrinking_and_growing() -> None:
+    world = Cluster(run(recovery=ELASTIC), 2)
+    world.settle()
+    assert world.slices() == 2
+    trains(world, 50, 40)
+    assert world.probe is None, "a whole run looks for nothing"
+    world.shrink_room(1)
+    world.settle()
+    assert (world.status["attempt"], condition(world, "Ready")) == (1, ("False", "Unschedulable")), "it waits for a while"
+    later(world, 290)
+    assert world.status["attempt"] == 1
+    later(world, 20)
+    assert (world.status["attempt"], world.slices()) == (2, 1)
+    accelerator, trainer = world.document()["spec"]["accelerator"], world.document()["spec"]["trainer"]
+    assert (accelerator["slices"], trainer["batchSize"], trainer["microbatches"]) == (1, 8, 2), "the same batch in as much memory"
+    trains(world, 60, 50)
+    assert (world.status["phase"], condition(world, "Degraded")) == ("Running", ("True", "FewerSlices"))
+    assert world.status["topology"]["slices"] == 1
+    assert (world.status["placement"]["slices"], world.status["placement"]["wantedSlices"]) == (1, 2)
+    assert world.probe is None
+    later(world, 121)
+    assert world.probe is not None, "now it looks for room"
+    assert "roomSince" not in world.status["placement"]
+    assert world.status["attempt"] == 2
+    world.room = 2
+    world.settle()
+    assert (world.status["placement"]["roomSlices"], world.status["placement"]["roomStep"]) == (2, 50)
+    assert world.status["attempt"] == 2, "the run goes on to its next checkpoint"
+    ((_, asked, step),) = world.asked
+    assert (asked, step) == ((2, 0), 60), "which it is asked for"
+    trains(world, 80, 70)
+    assert (world.status["attempt"], world.slices(), world.probe) == (3, 2, None)
+    assert [(entry["attempt"], entry["cause"]) for entry in world.status["history"] if "cause" in entry] == [
+        (1, "preempted"),
+        (1, "resized"),
+        (2, "resized"),
+    ]
+    trains(world, 90)
+    assert condition(world, "Degraded") == ("False", "NotDegraded")
+    assert "reason" not in world.status["placement"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_any_write_changes_nothing_in_the_end(fault: str) -> None:
+    undisturbed = Cluster(run(recovery=ELASTIC), 2)
+    loses_a_slice_and_gets_it_back(undisturbed)
+    for write in range(1, undisturbed.api.writes + 1):
+        world = Cluster(run(recovery=ELASTIC), 2, {write: fault})
+        loses_a_slice_and_gets_it_back(world)
+        assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 3)
+        assert world.status["restarts"] == {**undisturbed.status["restarts"]}
+        assert [name for kind, name in world.api.created if kind == "JobSet" and name != "demo-probe"] == ["demo-1", "demo-2", "demo-3"]
+        assert world.probe is None
+
+
+def test_a_run_waits_where_no_number_it_may_have_finds_room() -> None:
+    world = Cluster(run(recovery=ELASTIC | {"elastic": {"minSlices": 2}}), 1)
+    world.settle()
+    later(world, 5000)
+    assert (world.status["attempt"], world.slices()) == (1, 2)
+    rigid = Cluster(run(), 1)
+    rigid.settle()
+    later(rigid, 5000)
+    assert (rigid.status["attempt"], rigid.slices(), "placement" in rigid.status) == (1, 2, False)
+
+
+def test_the_probe_makes_way_for_the_run_itself_and_goes_with_it() -> None:
+    world = Cluster(run(recovery=ELASTIC), 1)
+    world.settle()
+    later(world, 301)
+    trains(world, 10, 5)
+    later(world, 121)
+    assert world.probe is not None
+    world.edit(suspend=True)
+    world.settle()
+    assert (world.status["phase"], world.jobsets()) == ("Suspended", [])
+    world.edit(suspend=False)
+    world.settle()
+    assert world.slices() == 2, "what was known of the room is out of date"
+    later(world, 301)
+    trains(world, 20, 15)
+    later(world, 121)
+    world.room = 0
+    for place in world.pods(f"demo-{world.status['attempt']}"):
+        del world.api.objects[place]  # and the JobSet has not noticed yet
+    world.settle()
+    assert world.status["placement"]["waitingSince"]
+    assert world.probe is None
+
+
+def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
+    world = Cluster(run(recovery=ELASTIC), 1)
+    world.settle()
+    later(world, 301)
+    trains(world, 10, 5)
+    later(world, 121)
+    world.room = 2
+    world.settle()
+    world.head = head(15, epoch=(2, 0))
+    held: list[tuple[bool, bool]] = []
+    while world.status["attempt"] == 2:
+        asyncio.run(world.look())
+        jobset, probe = world.jobset, world.probe
+        held.append((jobset is not None, probe is not None and "deletionTimestamp" not in probe["metadata"]))
+        world.tick()
+    assert (True, True) in held
+    assert (True, False) not in held, "while pods of the smaller run save, nobody else gets the room"
+    world.settle()
+    assert (world.slices(), world.probe) == (2, None)
+
+
+def test_room_that_goes_before_the_checkpoint_lets_the_run_be() -> None:
+    world = Cluster(run(recovery=ELASTIC), 1)
+    world.settle()
+    later(world, 301)
+    trains(world, 10, 5)
+    later(world, 121)
+    world.room = 2
+    world.settle()
+    assert world.status["placement"]["roomSlices"] == 2
+    world.room = 1
+    for place in world.pods("demo-probe"):
+        del world.api.objects[place]
+    world.settle()
+    assert "roomSince" not in world.status["placement"]
+    trains(world, 30, 25)
+    assert (world.status["attempt"], world.slices()) == (2, 1)
+
+
+def test_some_room_is_taken_after_a_while() -> None:
+    spec = {"accelerator__slices": 4, "trainer__batchSize": 8, "recovery": ELASTIC}
+    world = Cluster(run(**spec), 1)
+    world.settle()
+    later(world, 301)
+    assert world.slices() == 1
+    trains(world, 10, 5)
+    later(world, 121)
+    world.room = 3  # two slices are a number that the batch can be dealt to, three are not
+    world.settle()
+    assert "roomSince" not in world.status["placement"], "there may be room for all soon"
+    later(world, 121)
+    assert world.status["placement"]["roomSlices"] == 2
+    trains(world, 20, 15)
+    assert (world.slices(), condition(world, "Degraded")[0]) == (2, "True")
+
+
+def test_an_edit_of_the_bounds_is_obeyed_at_once() -> None:
+    world = Cluster(run(recovery=ELASTIC), 1)
+    world.settle()
+    later(world, 301)
+    trains(world, 10, 5)
+    world.edit(recovery={"maxRestarts": 3})
+    world.settle()
+    assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a rigid run has all its slices"
+
+
+def test_a_refused_probe_is_told_and_harms_nothing() -> None:
+    world = Cluster(run(recovery=ELASTIC), 1)
+    world.settle()
+    later(world, 301)
+    trains(world, 10, 5)
+    world.api.faults = {world.api.writes + number: "refuse" for number in range(1, 4)}
+    later(world, 121)
+    assert world.status["phase"] == "Running"
+    assert world.probe is not None, "it is tried again"
+
+
+def test_pods_of_a_probe_are_confined_like_those_of_the_run() -> None:
+    world = Cluster(run(recovery=ELASTIC, accelerator__hostResources={"cpu": "2"}), 1)
+    world.settle()
+    later(world, 301)
+    trains(world, 10, 5)
+    later(world, 121)
+    assert world.probe is not None
+    spec = world.probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["automountServiceAccountToken"] is False
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["resources"]["requests"] == {"cpu": "2"}
+    assert world.probe["metadata"]["ownerReferences"][0]["uid"] == UID

@@ -1,0 +1,111 @@
+"""What an installation allows, and which mesh a run without one has for all its life."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from halcyon_api.mesh import model_size, pinned
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.spec_hash import attempt_spec_hash
+from tests.operator.builders import PLATFORM, at, observed, run
+
+NOW = at(100)
+FAST = {"type": "h100", "topology": "2x8", "network": "gpuDirect"}
+
+
+def condition(decision: Any, kind: str) -> tuple[str, str, str]:
+    found = decision.status.condition(kind)
+    return found.status, found.reason, found.message
+
+
+def test_directories_of_nodes_need_the_consent_of_the_operators_owner() -> None:
+    seen = observed(run(accelerator=FAST, trainer__batchSize=16))
+    refused = reconcile(seen, NOW)
+    assert refused.create == ()
+    assert condition(refused, "Stalled")[:2] == ("True", "InvalidSpec")
+    assert "set gpuDirect.allowed in the chart" in condition(refused, "Stalled")[2]
+    allowed = reconcile(replace(seen, platform=replace(PLATFORM, allow_gpu_direct=True)), NOW)
+    assert allowed.status is not None
+    assert allowed.status.attempt == 1
+
+
+def test_the_ordinary_network_needs_nobodys_consent() -> None:
+    decision = reconcile(observed(run(accelerator={**FAST, "network": "standard"}, trainer__batchSize=16)), NOW)
+    assert decision.status is not None
+    assert decision.status.attempt == 1
+
+
+def with_mesh(**axes: int) -> dict[str, Any]:
+    mesh = {"replica": 1, "data": 1, "fsdp": 1, "tensor": 1} | axes
+    return {"attempt": 1, "topology": {"slices": 1, "hosts": 4, "devices": 16, "mesh": mesh}}
+
+
+SIXTEEN = {"accelerator": {"type": "v5e", "topology": "4x4"}, "trainer__batchSize": 16}
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"fsdp": 16}, (1, -1, 1)),
+        ({"data": 2, "fsdp": 4, "tensor": 2}, (2, 4, 2)),
+        ({"fsdp": 32}, (1, -1, 1)),  # of another topology
+        ({"fsdp": 2, "tensor": 8}, (1, -1, 1)),  # tampered with: the model has four heads
+    ],
+)
+def test_a_run_keeps_the_mesh_it_has_on_record(axes: dict[str, int], expected: tuple[int, int, int]) -> None:
+    spec = parse_run_view(run(with_mesh(**axes), **SIXTEEN)).spec
+    assert spec is not None
+    assert spec.mesh is not None
+    assert (spec.mesh.ici.data, spec.mesh.ici.fsdp, spec.mesh.ici.tensor) == expected
+
+
+def test_a_given_mesh_stands_above_the_record() -> None:
+    spec = parse_run_view(run(with_mesh(data=2, fsdp=4, tensor=2), mesh={"ici": {"data": 4}}, **SIXTEEN)).spec
+    assert spec is not None
+    assert spec.mesh is not None
+    assert spec.mesh.ici.data == 4
+
+
+BIG = {
+    "accelerator": {"type": "v5e", "topology": "8x16"},
+    "model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}},
+    "tokenizer": {"tokenizerJson": {"path": "t.json"}},
+    "trainer__batchSize": 64,
+}
+
+
+def test_the_record_of_the_first_attempt_is_the_mesh_of_all_later_looks() -> None:
+    first = reconcile(observed(run(**BIG)), NOW)
+    assert first.status is not None
+    assert first.status.topology is not None
+    assert (first.status.topology.mesh.fsdp, first.status.topology.mesh.tensor) == (64, 2), "suggested: a block is split over two devices"
+    again = parse_run_view(run(first.status.document(), **BIG)).spec
+    assert again is not None
+    assert attempt_spec_hash(again) == first.status.attempt_spec_hash, "a look at its own record must not look like an edit"
+
+
+def test_a_record_outlives_another_formula() -> None:
+    """As if the operator that made the first attempt had suggested something else."""
+    first = reconcile(observed(run(**BIG)), NOW)
+    assert first.status is not None
+    document = first.status.document()
+    document["topology"]["mesh"] |= {"fsdp": 32, "tensor": 4}
+    kept = parse_run_view(run(document, **BIG)).spec
+    assert kept is not None
+    decision = reconcile(observed(run(document | {"attemptSpecHash": attempt_spec_hash(kept)}, **BIG)), NOW)
+    jobset = next(manifest for manifest in decision.create if manifest["kind"] == "JobSet")
+    env = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "HALCYON_MESH", "value": '{"replica":1,"data":1,"fsdp":32,"tensor":4}'} in env
+
+
+def test_small_models_have_the_hash_that_they_had_before_there_were_suggestions() -> None:
+    suggested, written = parse_run_view(run(**SIXTEEN)).spec, parse_run_view(run(mesh={}, **SIXTEEN)).spec
+    assert suggested is not None
+    assert written is not None
+    assert attempt_spec_hash(suggested) == attempt_spec_hash(written)
+    assert pinned(suggested) is suggested
+    assert model_size(suggested).width == 64

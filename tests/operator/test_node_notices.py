@@ -1,0 +1,150 @@
+"""What nodes say about their end: read, remembered only where there is something, and worth one checkpoint and one event."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from halcyon_operator.node_notices import NodeNotices, NoticeView, notices_of
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import at, head, jobset, observed, pod, report, rfc, run
+from tests.operator.simulation import World
+from tests.operator.test_attempts import status
+
+NOW = at(60)
+
+
+def node(name: str = "node-a", *taints: str, labels: dict[str, str] | None = None, cordoned: bool = False) -> dict[str, Any]:
+    spec: dict[str, Any] = {"taints": [{"key": key, "effect": "NoSchedule"} for key in taints]}
+    return {"metadata": {"name": name, "labels": labels or {}}, "spec": spec | ({"unschedulable": True} if cordoned else {})}
+
+
+def epoch(seconds: float) -> str:
+    return str(int(at(seconds).timestamp()))
+
+
+@pytest.mark.parametrize(
+    ("document", "wanted"),
+    [
+        (node(), []),
+        (node("node-a", "example.com/own", "node.kubernetes.io/unschedulable"), []),
+        (node(labels={"cloud.google.com/active-node-maintenance": "ONGOING"}), ["underway"]),
+        (node(labels={"cloud.google.com/active-node-maintenance": "NONE"}), []),
+        (node("node-a", "cloud.google.com/impending-node-termination"), ["terminating"]),
+        (node("node-a", "cloud.google.com/maintenance-window-started"), ["window"]),
+        (node("node-a", "ToBeDeletedByClusterAutoscaler"), ["draining"]),
+        (node("node-a", "node.kubernetes.io/out-of-service"), ["outOfService"]),
+        (node(cordoned=True), ["cordoned"]),
+        (node(labels={"cloud.google.com/scheduled-maintenance-time": epoch(7200)}), ["scheduled"]),
+        (node(labels={"cloud.google.com/scheduled-maintenance-time": "soon"}), []),
+        (node(labels={"cloud.google.com/scheduled-maintenance-time": "9" * 18}), []),
+        ({"metadata": {"name": "node-a", "labels": 3}, "spec": {"taints": "x", "unschedulable": "yes"}}, []),
+        (None, []),
+    ],
+)
+def test_what_a_node_says(document: object, wanted: list[str]) -> None:
+    assert [notice.notice for notice in notices_of(document)] == wanted
+
+
+def test_only_nodes_that_say_something_are_remembered_and_only_their_runs_are_looked_at() -> None:
+    nodes = NodeNotices()
+    assert nodes.on(("a", "one"), ["node-1", "node-2", ""]) == nodes.on(("a", "two"), ["node-3"]) == ()
+    for number in range(5000):
+        assert nodes.saw(node(f"node-{number}")) == ()
+    assert len(nodes) == 0
+    assert nodes.saw(node("node-2", cordoned=True)) == (("a", "one"),)
+    assert nodes.saw(node("node-2", cordoned=True)) == (), "said before"
+    assert nodes.saw(node("node-9", cordoned=True)) == (), "no run is there"
+    assert nodes.on(("a", "one"), ["node-1", "node-2"]) == (NoticeView("node-2", "cordoned"),)
+    assert nodes.saw(node("node-2")) == (("a", "one"),)
+    assert nodes.saw(node("node-9"), deleted=True) == ()
+    assert len(nodes) == 0
+    nodes.forget(("a", "one"))
+    assert nodes.saw(node("node-1", cordoned=True)) == ()
+
+
+def look(known: dict[str, Any] | None, *notices: NoticeView, seconds: float = 60, **more: Any) -> Any:
+    document = run(status(**({"maintenance": known} if known is not None else {})))
+    seen = {"jobsets": [jobset()], "pods": [pod()], "report": report(), "head": head(5), "notices": notices, **more}
+    return reconcile(observed(document, **seen), at(seconds))
+
+
+def told(decision: Any) -> list[str]:
+    return [event.message for event in decision.events if event.reason == "MaintenanceNotice"]
+
+
+def test_a_notice_is_shown_told_once_and_worth_a_checkpoint() -> None:
+    first = look(None, NoticeView("node-a", "terminating"))
+    assert told(first) == [
+        "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods are told to end"
+    ]
+    assert [ask.request.id.split("-")[0] for ask in first.asks] == ["notice"]
+    shown = first.status.maintenance.document()
+    assert shown["notices"] == [{"node": "node-a", "notice": "terminating", "seenAt": rfc(60)}]
+    second = look(shown, NoticeView("node-a", "terminating"), seconds=62)
+    assert told(second) == []
+    assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], "the trainer has not taken note yet"
+    assert second.status.maintenance == first.status.maintenance
+
+
+def test_the_machines_of_a_slice_ask_for_one_checkpoint_together() -> None:
+    first = look(None, NoticeView("node-a", "underway"))
+    served = first.status.maintenance.document()
+    served["save"] |= {"askedStep": 5, "step": 6}
+    both = (NoticeView("node-a", "underway"), NoticeView("node-b", "underway"))
+    covered = look(served, *both, seconds=90)
+    assert covered.asks == ()
+    assert len(told(covered)) == 1
+    late = look(served, *both, seconds=200)
+    assert len(late.asks) == 1
+    assert late.status.maintenance.save.requested_at == rfc(200)
+
+
+def test_maintenance_that_is_far_away_is_shown_and_looked_at_again_in_time() -> None:
+    notice = NoticeView("node-a", "scheduled", at(7200))
+    far = look(None, notice)
+    assert far.asks == ()
+    assert told(far) == ["On nodes of the run maintenance is scheduled (node-a)"]
+    assert far.status.maintenance.document()["notices"][0]["at"] == rfc(7200)
+    soon = look(far.status.maintenance.document(), notice, seconds=7200 - 299)
+    assert len(soon.asks) == 1
+    assert told(soon)[0].startswith("On nodes of the run maintenance begins soon (node-a): asking")
+    waking = look(None, NoticeView("node-a", "scheduled", at(60) + timedelta(seconds=301)))
+    assert waking.requeue_after == pytest.approx(1.0)
+
+
+def test_notices_that_are_taken_back_leave_the_status() -> None:
+    known = look(None, NoticeView("node-a", "cordoned")).status.maintenance.document()
+    assert look(known).status.maintenance is None
+    assert look(known, NoticeView("node-a", "cordoned"), jobsets=[]).status.maintenance is None
+
+
+def test_many_nodes_are_listed_within_bounds() -> None:
+    notices = [NoticeView(f"node-{number:04}", "underway") for number in range(1000)]
+    decision = look(None, *notices)
+    assert len(decision.status.maintenance.notices) == 64
+    assert len(decision.asks) == 1
+    assert "node-0000, node-0001, node-0002 and 61 more" in told(decision)[0]
+
+
+def test_the_story_of_a_notice() -> None:
+    world = World(run())
+    world.settle()
+    world.train(20)
+    world.settle()
+    world.notice(node("node-b", "cloud.google.com/impending-node-termination"))
+    world.settle()
+    assert world.asked == [], "the run is on another node"
+    world.notice(node("node-a", "cloud.google.com/impending-node-termination"))
+    world.settle()
+    assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
+    world._start_operator()
+    world.head = head(21)
+    world.settle()
+    assert world.status["maintenance"]["save"]["step"] == 21
+    assert len(world.asked) == 1
+    world.notice(node("node-a"))
+    world.settle()
+    assert "maintenance" not in world.status

@@ -1,0 +1,194 @@
+"""Which node is blamed for an end, when it is avoided, and when it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import OTHERS_MISSING, PEER_GONE
+from halcyon_operator.follow import follow
+from halcyon_operator.jobset_views import parse_jobset
+from halcyon_operator.nodes import still_avoided, to_avoid
+from halcyon_operator.placement import placement_of
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, rfc, run, termination
+from tests.operator.test_attempts import HASH, condition, deletions
+
+
+def on(node: str, slice_index: int, *, restart: int = 0, **status: Any) -> dict[str, Any]:
+    found = pod(1, restart, slice_index, **status)
+    found["spec"]["nodeName"] = node
+    return found
+
+
+def status(**more: Any) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "attempt": 1,
+        "attemptSpecHash": HASH,
+        "jobSetName": "demo-1",
+        "jobSetUid": "jobset-1",
+        "startedAt": rfc(0),
+        "history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}],
+        **more,
+    }
+
+
+def blames(pods: list[dict[str, Any]], **spec: Any) -> list[str]:
+    """Whom the end of a world is blamed on."""
+    found = jobset(restarts=1, counted=1)
+    seen = observed(run(status(), **spec), jobsets=[found], pods=pods)
+    told = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
+    return [blame.node for blame in told.placement.blames] if told.placement is not None else []
+
+
+CRASH = ended(1, 50, "boom")
+ECHO = ended(1, 50, f"process 0 {PEER_GONE}")
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        ([on("a", 0, **CRASH), on("b", 1, **ended(1, 51, "boom"))], ["a"]),
+        ([on("a", 0, **CRASH), on("b", 1)], ["a"]),
+        ([on("a", 0, **ended(137, 50)), on("b", 1, **ECHO)], ["a"]),
+        ([on("a", 0, **ECHO), on("b", 1, **CRASH)], ["b"]),
+        ([on("a", 0, **CRASH), on("b", 1, **CRASH)], []),  # of the same second: nobody knows
+        ([on("a", 0, **CRASH), on("a", 1, **CRASH)], []),  # one node: the program may be to blame as well
+        ([on("a", 0, **(CRASH | disrupted(49))), on("b", 1, **CRASH)], []),
+        ([deleted(on("a", 0), 49), on("b", 1, **CRASH)], []),
+        ([on("a", 0, **ended(42, 50)), on("b", 1, **ended(1, 51))], []),
+        ([on("a", 0, **ended(83, 50, termination("runChanged", 83))), on("b", 1, **ended(1, 51))], []),
+    ],
+)
+def test_only_the_first_failure_of_a_world_of_several_nodes_is_blamed(pods: list[dict[str, Any]], expected: list[str]) -> None:
+    assert blames(pods) == expected
+
+
+WAITED = f"process 0 of 2 waited 1800 s {OTHERS_MISSING} demo:8476: some of them have not come"
+
+
+@pytest.mark.parametrize(
+    ("second", "said", "cause", "failures"),
+    [
+        ("", WAITED, "noRoom", 0),
+        ("b", WAITED, "failed", 1),  # they had nodes, so the network or a program is to blame
+        ("", "boom", "failed", 1),
+    ],
+)
+def test_waiting_in_vain_for_pods_without_a_node_is_no_failure(second: str, said: str, cause: str, failures: int) -> None:
+    first = on("a", 0, **ended(1, 50, termination("failed", 1, said=said)))
+    other = deleted(on(second, 1, phase="Pending", containerStatuses=[]), 51, grace=0)
+    seen = observed(run(status()), jobsets=[jobset(restarts=1, counted=1)], pods=[first, other])
+    told = follow(seen, seen.run.status, parse_jobset(jobset(restarts=1, counted=1)), at(60)).status
+    assert (told.history[0].cause, told.failures_without_checkpoint) == (cause, failures)
+    assert told.restarts.total == 1
+    assert told.placement is None or said == "boom", "who waited is not to blame"
+
+
+def placement(nodes: str, avoided: str = "", seconds: float = 0) -> dict[str, Any]:
+    return {
+        "slices": 2,
+        "wantedSlices": 2,
+        "blames": [{"node": node, "time": rfc(seconds), "attempt": 1, "restart": 0} for node in nodes],
+        "avoided": [{"node": node, "since": rfc(seconds), "blames": 2} for node in avoided],
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "expected"),
+    [
+        (placement("a"), {}, None),
+        (placement("aa"), {}, "a"),
+        (placement("aba"), {}, None),  # others are blamed too: more than twice as often is asked
+        (placement("abaa"), {}, "a"),
+        (placement("aabb"), {}, None),
+        (placement("aa"), {"blames": 0}, None),
+        (placement("aa"), {"blames": 3}, None),
+        (placement("aabb", avoided="a"), {}, "b"),
+        (placement("aabbcc", avoided="ab"), {}, None),  # bounded
+        (placement("aabbcc", avoided="ab"), {"maxNodes": 3}, "c"),
+        (placement("aa"), {"expireSeconds": 50}, None),
+        (placement("aabb", avoided="a"), {"expireSeconds": 50}, None),
+    ],
+)
+def test_when_a_node_is_avoided(found: dict[str, Any], settings: dict[str, Any], expected: str | None) -> None:
+    view = observed(run(status(placement=found), recovery__badNodes=settings)).run
+    assert view.spec is not None
+    node = to_avoid(placement_of(view.status, view.spec), view.spec, at(60))
+    assert (node.node if node is not None else None) == expected
+
+
+def test_a_tpu_slice_of_several_hosts_has_no_node_that_could_be_left_out() -> None:
+    tpu = {"accelerator": {"type": "v5e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
+    view = observed(run(status(placement=placement("aa")), **tpu)).run
+    assert view.spec is not None
+    assert to_avoid(placement_of(view.status, view.spec), view.spec, at(60)) is None
+
+
+def affinity(decision: Any) -> Any:
+    pod = decision.create[-1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    return pod.get("affinity")
+
+
+def test_the_next_attempt_keeps_off_a_node_that_was_blamed_again_and_says_so() -> None:
+    before = status(
+        placement=placement("a"),
+        failuresWithoutCheckpoint=1,
+        jobSetRestarts=1,
+        jobSetRestartsCounted=1,
+        history=[
+            {"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(9), "cause": "failed", "fromStep": 0},
+            {"attempt": 1, "restart": 1, "startedAt": rfc(9), "fromStep": 0, "firstStepAt": rfc(15)},
+        ],
+    )
+    pods = [on("a", 0, restart=1, **CRASH), on("b", 1, restart=1)]
+    moved = reconcile(observed(run(before), jobsets=[jobset(restarts=2, counted=2)], pods=pods), at(60))
+    assert (deletions(moved), moved.status.history[-1].cause) == ([("JobSet", "demo-1")], "moved")
+    assert [node.node for node in moved.status.placement.avoided] == ["a"]
+    (event,) = [event for event in moved.events if event.reason == "NodeAvoided"]
+    assert "node a" in event.message
+    assert "boom" in event.message
+    minted = reconcile(observed(run(moved.status.document())), at(61))
+    assert (minted.status.attempt, minted.status.restarts.moved, minted.status.failures_without_checkpoint) == (2, 1, 2)
+    made = reconcile(observed(run(minted.status.document())), at(62))
+    (term,) = affinity(made)["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["a"]}]
+
+
+def test_a_world_that_trains_is_not_stopped_for_a_bad_node() -> None:
+    trains = status(placement=placement("aa"))
+    kept = reconcile(observed(run(trains), jobsets=[jobset()], pods=[on("a", 0), on("b", 1)]), at(60))
+    assert deletions(kept) == []
+    # But where the JobSet has given up, the next attempt keeps off it.
+    failed = jobset(outcome="Failed", reason=EXHAUSTED)
+    stopped = reconcile(observed(run(trains), jobsets=[failed], pods=[on("a", 0, **CRASH), on("b", 1)]), at(60))
+    assert deletions(stopped) == [("JobSet", "demo-1")]
+    assert (stopped.status.history[-1].cause, stopped.status.placement.avoided[0].node) == ("failed", "a")
+
+
+def test_nodes_are_taken_back_when_the_run_finds_no_others() -> None:
+    waits = status(
+        placement=placement("aa", avoided="a") | {"waitingSince": rfc(0)},
+        history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}],
+    )
+    seen = {"jobsets": [jobset()], "pods": [on("b", 0)]}
+    early = reconcile(observed(run(waits), **seen), at(299))
+    assert deletions(early) == []
+    late = reconcile(observed(run(waits), **seen), at(301))
+    assert deletions(late) == [("JobSet", "demo-1")]
+    assert (late.status.history[-1].cause, late.status.placement.avoided, late.status.placement.blames) == ("moved", [], [])
+    assert "NodesTakenBack" in [event.reason for event in late.events]
+    assert condition(late, "Stalled")[0] == "False"
+
+
+def test_an_avoided_node_comes_back_in_time_and_with_a_person() -> None:
+    view = observed(run(status(placement=placement("aa", avoided="a")))).run
+    assert view.spec is not None
+    assert view.status.placement is not None
+    assert still_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_399))
+    assert not still_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_401))
+    closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(9), "cause": "suspended"}]
+    resumed = reconcile(observed(run(status(placement=placement("aa", avoided="a"), phase="Suspended", history=closed))), at(60))
+    assert (resumed.status.attempt, resumed.status.placement) == (2, None)

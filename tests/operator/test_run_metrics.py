@@ -1,0 +1,118 @@
+"""What the operator tells of each run, for dashboards and alerts: read off spec and status, bounded, and gone with the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from halcyon_api.status import parse_status
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.run_metrics import RUN_METRICS
+from halcyon_operator.runs import parse_run_view
+from tests.operator.builders import rfc, run
+
+KEY = ("team", "demo")
+STALLED = {
+    "type": "Stalled",
+    "status": "True",
+    "reason": "Diverged",
+    "message": "The loss is not a number.",
+    "lastTransitionTime": rfc(0),
+}
+CHECKPOINT = {"step": 40, "attempt": 2, "path": "steps/x", "time": "2026-01-01T00:00:00Z", "source": "root"}
+STATUS: dict[str, Any] = {
+    "phase": "Running",
+    "attempt": 2,
+    "conditions": [STALLED | {"status": "False", "reason": "Progressing"}],
+    "restarts": {"total": 3, "preempted": 2, "failed": 1},
+    "failuresWithoutCheckpoint": 1,
+    "progress": {"step": 57, "steps": 100, "saveIntervalSeconds": 120},
+    "checkpoint": CHECKPOINT,
+    "history": [
+        {"attempt": 1, "restart": 0, "startedAt": rfc(0), "firstStepAt": rfc(1), "endedAt": rfc(2)},
+        {"attempt": 2, "restart": 0, "startedAt": rfc(3), "firstStepAt": "2026-01-01T01:00:00Z"},
+    ],
+    "topology": {"slices": 2, "hosts": 4, "devices": 16, "mesh": {"replica": 2, "data": 8, "fsdp": 1, "tensor": 1}},
+}
+
+
+class Told:
+    """Metrics that have seen one run, and a way to ask for its samples."""
+
+    def __init__(self, status: dict[str, Any], **spec: Any) -> None:
+        self.metrics = Metrics()
+        self.see(status, **spec)
+
+    def see(self, status: dict[str, Any], **spec: Any) -> None:
+        parsed = parse_status(status)
+        self.metrics.saw_run(KEY, parsed, parsed, parse_run_view(run(**spec)).spec)
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"halcyon_run_{name}", {"namespace": KEY[0], "run": KEY[1], **labels})
+
+    def lines(self) -> list[str]:
+        return [line for line in generate_latest(self.metrics.registry).decode().splitlines() if line.startswith("halcyon_run_")]
+
+
+def test_a_run_under_way() -> None:
+    told = Told(STATUS, checkpoint__save={"everySteps": 20})
+    assert told("phase", phase="Running") == 1
+    assert told("condition", type="Stalled", reason="Progressing") == 0
+    assert (told("attempt"), told("step"), told("planned_steps")) == (2, 57, 100)
+    assert (told("devices"), told("hosts")) == (16, 4)
+    assert told("restarts_total", cause="preempted") == 2
+    assert told("restarts_total", cause="hung") == 0, "there from the start, so that the first one is an increase"
+    assert told("failures_without_checkpoint") == 1
+    assert (told("checkpoint_step"), told("checkpoint_timestamp_seconds")) == (40, 1767225600)
+    assert (told("save_interval_steps"), told("save_interval_seconds")) == (20, 120)
+    assert told("first_step_timestamp_seconds") == 1767225600 + 3600
+
+
+@pytest.mark.parametrize(
+    ("save", "steps", "seconds"),
+    [
+        ({"everySteps": 0, "everySeconds": 60}, None, 60),
+        ({"everySteps": 10, "everySeconds": 60}, 10, 60),
+        ({"everySteps": 10, "everySeconds": 60, "auto": True}, None, 120),
+    ],
+)
+def test_the_interval_between_saves_is_the_one_that_counts(save: dict[str, Any], steps: float | None, seconds: float) -> None:
+    told = Told(STATUS, checkpoint__save=save)
+    assert (told("save_interval_steps"), told("save_interval_seconds")) == (steps, seconds)
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Suspended", "Succeeded", "Failed"])
+def test_a_run_without_pods_holds_nothing(phase: str) -> None:
+    told = Told(STATUS | {"phase": phase})
+    assert (told("devices"), told("hosts")) == (0, 0)
+
+
+def test_a_phase_and_a_reason_are_followed_by_the_next() -> None:
+    told = Told(STATUS)
+    told.see(STATUS | {"phase": "Failed", "conditions": [STALLED]})
+    assert told("phase", phase="Running") is None
+    assert told("phase", phase="Failed") == 1
+    assert told("condition", type="Stalled", reason="Progressing") is None
+    assert told("condition", type="Stalled", reason="Diverged") == 1
+    told.see(STATUS | {"history": STATUS["history"][:1]})
+    assert told("first_step_timestamp_seconds") is None, "no process is under way"
+
+
+def test_what_is_not_known_is_absent_and_a_bad_document_is_no_obstacle() -> None:
+    told = Told({"phase": "Pending", "checkpoint": CHECKPOINT | {"time": "yesterday"}})
+    for name in ("step", "planned_steps", "checkpoint_timestamp_seconds", "save_interval_seconds"):
+        assert told(name) is None, name
+    parsed = parse_status(STATUS)
+    told.metrics.saw_run(KEY, parsed, parsed, None)
+    assert told("save_interval_steps") is None
+    assert told("step") == 57
+
+
+def test_a_run_has_a_bounded_number_of_samples_and_leaves_none() -> None:
+    told = Told(STATUS | {"conditions": [STALLED | {"type": kind} for kind in ("Stalled", "Degraded", "Queued", "Ready", "Failed")]})
+    assert len(told.lines()) <= 32
+    assert {line.partition("{")[0] for line in told.lines()} <= {metric.name for metric in RUN_METRICS}
+    told.metrics.lost_run(KEY)
+    assert told.lines() == []

@@ -1,0 +1,132 @@
+"""Checkpoints on request: asked for until a trainer has taken note, recorded with the step that serves them, whatever happens between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api import names
+from halcyon_api.save_requests import SaveRequestTaken, request_id
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import UID, at, head, jobset, observed, pod, report, rfc, run
+from tests.operator.simulation import PODS, World
+from tests.operator.test_attempts import status
+
+NOW = at(60)
+ID = request_id("user", f"{UID}/now")
+
+
+def asking(value: str = "now", **known: Any) -> dict[str, Any]:
+    document = run(status(**known))
+    document["metadata"]["annotations"] = {names.ANNOTATION_CHECKPOINT: value}
+    return document
+
+
+def look(document: dict[str, Any], *, step: int = 20, taken: int | None = None, saved: int | None = 10, **more: Any) -> Any:
+    requests = None if taken is None else [SaveRequestTaken(id=ID, step=taken)]
+    told = report(step=step).model_copy(update={"save_requests": requests})
+    seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
+    return reconcile(observed(document, **seen), NOW)
+
+
+def test_a_value_that_is_new_is_put_on_record_and_asked_for() -> None:
+    decision = look(asking())
+    assert decision.status.save_request.document() == {"value": "now", "requestedAt": rfc(60)}
+    (ask,) = decision.asks
+    assert (ask.ip, ask.port, ask.token) == ("10.0.0.1", 9400, "the-token")
+    assert ask.request.document() == {"id": ID, "run": "demo", "attempt": 1, "restart": 0}
+    assert decision.requeue_after <= 2
+    assert "the-token" not in repr(decision)
+    assert "the-token" not in decision.status.model_dump_json()
+
+
+def test_what_the_trainer_took_note_of_is_not_asked_again_and_served_by_its_step() -> None:
+    known = {"saveRequest": {"value": "now", "requestedAt": rfc(50)}}
+    waiting = look(asking(**known), taken=15, saved=10)
+    assert waiting.asks == ()
+    assert waiting.status.save_request.document() == {"value": "now", "requestedAt": rfc(50), "askedStep": 15}
+    for saved in (15, 17):
+        served = look(asking(**known), taken=15, saved=saved)
+        assert (served.asks, served.status.save_request.step) == ((), saved)
+        assert [event.message for event in served.events if event.reason == "CheckpointSaved"] == [
+            f"The checkpoint of step {saved} holds all that was trained when it was asked for (now)"
+        ]
+
+
+def test_a_served_request_asks_for_nothing_until_its_value_changes() -> None:
+    known = {"saveRequest": {"value": "now", "requestedAt": rfc(50), "askedStep": 9, "step": 10}}
+    assert look(asking(**known)).asks == ()
+    again = look(asking("again", **known))
+    assert len(again.asks) == 1
+    assert again.status.save_request.document() == {"value": "again", "requestedAt": rfc(60)}
+    gone = run(status(**known))
+    assert look(gone).status.save_request.step == 10, "without the annotation the record stays"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"report": None},
+        {"pods": []},
+        {"pods": [pod(restart=1)]},
+        {"report": report(restart=1)},
+        {"report": report(stage="leaving")},
+        {"jobsets": [jobset(outcome="Failed")]},
+        {"jobsets": []},
+    ],
+)
+def test_nobody_is_asked_who_cannot_answer_for_the_present_world(more: dict[str, Any]) -> None:
+    decision = look(asking(), **more)
+    assert decision.asks == ()
+    assert decision.status.save_request.step is None
+
+
+def test_a_pod_without_a_token_is_not_asked() -> None:
+    bare = pod()
+    bare["spec"] = {"nodeName": "node-a"}
+    assert look(asking(), pods=[bare]).asks == ()
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Suspended"])
+def test_where_nobody_trains_the_newest_checkpoint_holds_everything(phase: str) -> None:
+    document = asking(phase=phase)
+    document["spec"]["suspend"] = phase == "Suspended"
+    if phase == "Succeeded":
+        condition = {"type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "", "lastTransitionTime": rfc(50)}
+        document["status"]["conditions"] = [condition]
+    decision = reconcile(observed(document, head=head(10)), NOW)
+    assert decision.status.save_request.step == 10
+
+
+def test_values_of_any_kind_are_bounded_and_harmless() -> None:
+    decision = look(asking("x\n\x00" * 10_000))
+    assert len(decision.status.save_request.value) <= 253
+    assert len(decision.asks) == 1
+    assert look(asking("   ")).status.save_request is None
+
+
+def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> None:
+    world = World(run())
+    world.settle()
+    world.train(20)
+    world.annotate("before the demo")
+    world.settle()
+    assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
+    assert world.status["saveRequest"]["askedStep"] == 20
+    assert "step" not in world.status["saveRequest"]
+    # The world that took note dies before it saves; the next one goes on from an older step and is asked, too.
+    world.jobset["status"] = {"restarts": 1, "restartsCountTowardsMax": 0}
+    for place in [place for place in world.api.objects if place.startswith(PODS)]:
+        del world.api.objects[place]
+    world.api.objects[f"{PODS}/next"] = pod(1, 1)
+    world.train(12, resumed=10)
+    world._start_operator()
+    world.settle()
+    assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20), ((1, 1), 12)]
+    world.head = head(13)
+    world.settle()
+    assert (world.status["saveRequest"]["askedStep"], world.status["saveRequest"]["step"]) == (12, 13)
+    world._start_operator()
+    world.settle()
+    assert len(world.asked) == 2, "what is served is not asked again, by nobody"

@@ -1,0 +1,87 @@
+"""Real roots as fixtures: a folder, and a bucket of an S3 gateway that runs over a folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.paths import cache_folder
+from halcyon_devcluster.programs import VERSITYGW
+from halcyon_devcluster.progress import QUIET
+from tests.trainer.checkpoint.helpers import Root
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running S3 gateway."""
+
+    endpoint: str
+    folder: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """versitygw on a free port; each top folder is a bucket."""
+    program = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(VERSITYGW, "versitygw")
+    folder = tmp_path_factory.mktemp("buckets")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    keys = {"AWS_ACCESS_KEY_ID": f"key{secrets.token_hex(4)}", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
+    environment = {
+        "ROOT_ACCESS_KEY": keys["AWS_ACCESS_KEY_ID"],
+        "ROOT_SECRET_KEY": keys["AWS_SECRET_ACCESS_KEY"],
+        "PATH": os.environ["PATH"],
+    }
+    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", folder]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_until_listening(port, process)
+            yield Gateway(f"http://127.0.0.1:{port}", folder, keys)
+        finally:
+            process.terminate()
+
+
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError("versitygw does not listen")
+
+
+@pytest.fixture
+def file_root(tmp_path: Path) -> Root:
+    """A folder that does not exist yet."""
+    return Root(CheckpointSpec(root=f"file://{tmp_path}/root"), tmp_path / "root")
+
+
+@pytest.fixture
+def s3_root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Root:
+    """A fresh bucket, with the credentials in the environment."""
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    (gateway.folder / bucket).mkdir()
+    for name, value in gateway.environment.items():
+        monkeypatch.setenv(name, value)
+    spec = CheckpointSpec(root=f"s3://{bucket}/runs/run", endpoint=gateway.endpoint)
+    return Root(spec, gateway.folder / bucket / "runs" / "run", gateway.environment)
+
+
+@pytest.fixture(params=["file", "s3"])
+def root(request: pytest.FixtureRequest) -> Root:
+    """Either kind of root."""
+    return request.getfixturevalue(f"{request.param}_root")

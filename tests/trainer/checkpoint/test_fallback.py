@@ -1,0 +1,62 @@
+"""A restore goes back over a few damaged checkpoints and no further: what lies beyond is not taken in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from halcyon.checkpoint import Limits, list_checkpoints
+from halcyon.errors import NoValidCheckpoint
+from halcyon_api.spec.checkpoint import PermanentSpec
+from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template, with_keep
+
+
+def damage(root: Root, *steps: int) -> None:
+    """Turn a chunk of each of these steps around."""
+    for entry in list_checkpoints(root.spec).committed:
+        if entry.step in steps:
+            chunk = root.folder / entry.path / "data/weight/c/0/1"
+            chunk.write_bytes(chunk.read_bytes()[::-1])
+
+
+def test_three_damaged_ones_are_passed_over(file_root: Root) -> None:
+    root = with_keep(file_root, 5)
+    fill(root, 1, 2, 3, 4, 5)
+    damage(root, 5, 4, 3)
+    with open_root(root, expected_step=5) as checkpointer:
+        restored = checkpointer.restore(template(mesh(2, 2)))
+    assert restored is not None
+    assert same_bits(restored.state, numbers(2))
+    assert [bad.step for bad in restored.skipped] == [5, 4, 3]
+    assert [bad["step"] for bad in root.head["bad"]] == [5, 4, 3]
+
+
+def test_beyond_the_bound_nothing_is_restored_and_the_sentence_names_what_was_tried(file_root: Root) -> None:
+    """The sound one is permanent, from the beginning of the run: to go back there costs nearly all of it."""
+    spec = file_root.spec.model_copy(update={"keep": 4, "permanent": [PermanentSpec(every_steps=1, until_step=1)]})
+    root = Root(spec, file_root.folder)
+    fill(root, 1, 20, 30, 40, 50)
+    damage(root, 20, 30, 40, 50)
+    before = {name: data for name, data in snapshot_of(root.folder).items() if name.startswith("steps/")}
+    reason = "data/weight/c/0/1 does not have the hash that the manifest names"
+    tried = "; ".join(f"step {step}: {reason}" for step in (50, 40, 30, 20))
+    for _ in range(2):
+        with open_root(root, expected_step=50) as checkpointer, pytest.raises(NoValidCheckpoint) as caught:
+            checkpointer.restore(template(mesh(2, 2)))
+        assert str(caught.value) == (
+            f"none of the 4 newest checkpoints in {root.spec.root} verifies ({tried}), and no run goes further back unasked; restore the "
+            "files from a backup, or copy an older one, such as step 1, to a root of its own (halcyon checkpoints copy) and set "
+            "spec.checkpoint.root to that"
+        )
+        assert root.head["bad"] == []
+        assert [entry["step"] for entry in root.head["committed"]] == [50, 40, 30, 20, 1]
+    assert before == {name: data for name, data in snapshot_of(root.folder).items() if name.startswith("steps/")}
+
+
+def test_how_far_is_a_limit(file_root: Root) -> None:
+    fill(file_root, 1, 2)
+    damage(file_root, 2)
+    with (
+        open_root(file_root, limits=Limits(damaged_checkpoints=0)) as checkpointer,
+        pytest.raises(NoValidCheckpoint, match="of the 1 newest"),
+    ):
+        checkpointer.restore(template(mesh(2, 2)))

@@ -1,0 +1,197 @@
+"""What is read back after its commit: marked as verified and kept, or set aside at once and made anew."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint import Checkpointer, list_checkpoints, readback
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.head import with_commit, with_failed, with_passed, with_reading
+from halcyon.checkpoint.retention import Retention, guarded
+from halcyon.checkpoint.space import dispensable
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
+from halcyon_api.spec.checkpoint import VerifySpec
+from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.test_worlds import World
+
+
+def reading(root: Root, every: int, **changes: Any) -> Root:
+    """The same root with checkpoints read back."""
+    return Root(root.spec.model_copy(update={"verify": VerifySpec(every_saves=every), **changes}), root.folder, root.environment)
+
+
+def save(checkpointer: Checkpointer, step: int) -> None:
+    checkpointer.save(step, on(mesh(2, 2), numbers(step)), position(step))
+    checkpointer.finish()
+
+
+class Told:
+    """What a checkpointer tells of what it read back."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self._came = threading.Semaphore(0)
+        self._all: list[tuple[int, str | None]] = []
+        checkpointer.on_read_back = self._take
+
+    def _take(self, entry: CommittedStep, damage: str | None) -> None:
+        self._all.append((entry.step, damage))
+        self._came.release()
+
+    def next(self) -> tuple[int, str | None]:
+        assert self._came.acquire(timeout=60)
+        return self._all[-1]
+
+
+def test_every_nth_is_read_back_and_the_newest_that_passed_stays(root: Root) -> None:
+    root = reading(root, 3)
+    with open_root(root) as checkpointer:
+        told = Told(checkpointer)
+        for step in range(1, 6):
+            save(checkpointer, step)
+            if step == 3:
+                assert told.next() == (3, None)
+        assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {5: None, 4: None, 3: "passed"}
+        save(checkpointer, 6)
+        assert told.next() == (6, None)
+        save(checkpointer, 7)
+    assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {7: None, 6: "passed"}
+    assert not [path for path in root.files() if "/checks/" in str(path)]
+
+
+def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wanted(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = reading(file_root, 2)
+    read_back = readback.read_back
+
+    def spoil(store: Any, entry: CommittedStep, files: Any, **options: Any) -> Any:
+        chunk = root.folder / entry.path / "data/weight/c/0/1"
+        chunk.write_bytes(chunk.read_bytes()[::-1])
+        return read_back(store, entry, files, **options)
+
+    monkeypatch.setattr("halcyon.checkpoint.checkpointer.read_back", spoil)
+    with open_root(root) as checkpointer:
+        told = Told(checkpointer)
+        save(checkpointer, 1)
+        assert not checkpointer.due(0)
+        save(checkpointer, 2)
+        reason = "data/weight/c/0/1 does not have the hash that the manifest names"
+        assert told.next() == (2, reason)
+        assert [(bad["step"], bad["reason"]) for bad in root.head["bad"]] == [(2, reason)]
+        assert [entry["step"] for entry in root.head["committed"]] == [1]
+        assert checkpointer.due(0), "nobody asked for a save by time"
+        save(checkpointer, 3)
+        assert not checkpointer.due(0)
+    with open_root(root) as checkpointer:
+        restored = checkpointer.restore(template(mesh(2, 2)))
+    assert restored is not None
+    assert (restored.step, restored.skipped) == (3, ())
+
+
+def test_neither_a_save_nor_the_end_waits_for_the_reading(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = reading(file_root, 1)
+    begun = threading.Event()
+
+    def hang(store: Any, entry: CommittedStep, file: Any) -> bytes:
+        begun.set()
+        store._wait(_Never)
+        return b""
+
+    monkeypatch.setattr(readback, "read_file", hang)
+    with open_root(root) as checkpointer:
+        save(checkpointer, 1)
+        assert begun.wait(60)
+        for step in (2, 3, 4):
+            save(checkpointer, step)
+        assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {4: None, 3: None, 1: "wanted"}
+    assert checkpointer.last_error is None
+
+
+class _Never:
+    """A request that is never answered."""
+
+    def done(self) -> bool:
+        return False
+
+    def result(self, timeout: float) -> None:
+        threading.Event().wait(timeout)
+        raise TimeoutError
+
+
+def test_a_store_that_does_not_answer_is_no_damage(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = reading(file_root, 1)
+
+    def refuse(*_: Any) -> bytes:
+        raise StoreFailure("UNAVAILABLE", "try later")
+
+    monkeypatch.setattr(readback, "read_file", refuse)
+    warned = threading.Event()
+    with open_root(root) as checkpointer:
+        checkpointer.on_warning = lambda text: warned.set() if "could not be read back: UNAVAILABLE" in text else None
+        save(checkpointer, 1)
+        assert warned.wait(60)
+    assert [entry.step for entry in list_checkpoints(root.spec).committed] == [1]
+    assert list_checkpoints(root.spec).bad == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 3])
+def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None:
+    """Turned around between the commit and the reading, in a file of process 0's or of another's."""
+    root = reading(file_root, 2)
+    shardings = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
+    with World(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
+        assert world.run() == [0] * 4, world.children[0].noise()
+        told = world.told("readBack")
+    reason = f"data/weight/c/{victim}/0 does not have the hash that the manifest names"
+    assert told == [[{"event": "readBack", "step": 2, "damage": reason}, {"event": "readBack", "step": 4, "damage": None}], [], [], []]
+    assert [bad["step"] for bad in root.head["bad"]] == [2]
+    assert [(entry["step"], entry.get("verification")) for entry in root.head["committed"]] == [(4, "passed"), (3, None)]
+
+
+def head(*states: str | None) -> Head:
+    """Steps counted down to 1, with these verifications."""
+    return Head(owner=OWNER, epoch=epoch(1), committed=tuple(entry(len(states) - number, state) for number, state in enumerate(states)))
+
+
+def entry(step: int, state: str | None = None) -> CommittedStep:
+    document = {"step": step, "epoch": epoch(1), "path": f"{step}/", "manifest_sha256": "0" * 64, "size_bytes": 1}
+    return CommittedStep(**document, time="2026-01-01T00:00:00Z", verification=state)
+
+
+@pytest.mark.parametrize(
+    ("states", "stays"),
+    [
+        ((None, None), set()),
+        ((None, "passed", "passed"), {2}),
+        (("wanted", None, "passed", "wanted"), {4, 2}),
+        ((None, "wanted", None), {2}),
+        (("passed", "wanted"), {2}),
+    ],
+)
+def test_which_ones_stay_for_their_verification(states: tuple[str | None, ...], stays: set[int]) -> None:
+    assert guarded(head(*states).committed) == {f"{step}/" for step in stays}
+    after = with_commit(head(*states), entry(9), Retention(2))
+    assert {f"{step}/" for step in stays} <= {one.path for one in after.committed}
+    gone = dispensable(head(*states), Retention(10))
+    assert gone is None or gone.step not in stays
+
+
+def test_the_turn_comes_after_so_many_commits_whoever_made_them() -> None:
+    now = head()
+    marked = []
+    for step in range(1, 8):
+        now = with_reading(with_commit(now, entry(step), Retention(9)), 0 if step == 3 else 3)
+        marked += [step] if now.committed[0].verification == "wanted" else []
+    assert marked == [4, 7], "at 3 another one was still being read"
+
+
+def test_what_is_being_deleted_is_not_called_damaged() -> None:
+    now = head(None, None)
+    bad = BadStep(path="gone/", step=7, reason="data/x is missing")
+    assert with_failed(now, bad) == now
+    assert [one.step for one in with_failed(now, bad.model_copy(update={"path": "2/"})).bad] == [7]
+    assert with_passed(now, "gone/") == now

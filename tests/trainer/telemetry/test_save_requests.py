@@ -1,0 +1,145 @@
+"""Asking for a checkpoint: who may, once for each request, until a save has begun; and again when it failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from halcyon.telemetry import SaveRequests, TelemetryServer
+from halcyon.telemetry.save_requests import RETRY_SECONDS
+from halcyon_api.progress import ProgressReport
+from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, MAX_SAVE_REQUEST_BYTES
+from tests.trainer.telemetry.fakes import FakeTime, Scene
+
+TOKEN = "a-token"  # noqa: S105
+BODY = {"id": "user-1", "run": "demo", "attempt": 3, "restart": 1}
+
+
+@pytest.fixture
+def scene() -> Scene:
+    scene = Scene()
+    scene.start(resumed_step=40)
+    scene.steps(41, 45)
+    return scene
+
+
+@pytest.fixture
+def requests() -> SaveRequests:
+    return SaveRequests()
+
+
+@pytest.fixture
+def client(scene: Scene, requests: SaveRequests) -> Iterator[httpx.Client]:
+    with (
+        TelemetryServer(scene.reporter, 0, requests=requests, token=TOKEN) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
+    ):
+        yield client
+
+
+def post(client: httpx.Client, token: str = TOKEN, **changes: Any) -> httpx.Response:
+    return client.post("/save", json=BODY | changes, headers={"Authorization": f"Bearer {token}"})
+
+
+def test_a_request_is_answered_at_once_with_its_step_and_shown(scene: Scene, requests: SaveRequests, client: httpx.Client) -> None:
+    answer = post(client)
+    assert (answer.status_code, answer.json()) == (202, {"id": "user-1", "step": 45})
+    assert requests.wanted
+    shown = ProgressReport.model_validate_json(client.get("/status").content).save_requests
+    assert [(taken.id, taken.step) for taken in shown] == [("user-1", 45)]
+
+
+def test_the_same_request_asks_only_once(scene: Scene, requests: SaveRequests, client: httpx.Client) -> None:
+    post(client)
+    requests.begun()
+    scene.steps(46, 50)
+    assert post(client).json() == {"id": "user-1", "step": 45}
+    assert not requests.wanted
+    assert post(client, id="user-2").json() == {"id": "user-2", "step": 50}
+    assert requests.wanted
+
+
+@pytest.mark.parametrize("changes", [{"run": "other"}, {"attempt": 2}, {"attempt": 4}, {"restart": 0}])
+def test_another_world_is_not_meant(changes: dict[str, Any], requests: SaveRequests, client: httpx.Client) -> None:
+    answer = post(client, **changes)
+    assert (answer.status_code, answer.text) == (409, "this is run demo, attempt 3, restart 1\n")
+    assert not requests.wanted
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer"}])
+def test_only_who_knows_the_token_may_ask(header: dict[str, str], requests: SaveRequests, client: httpx.Client) -> None:
+    answer = client.post("/save", json=BODY, headers=header)
+    assert answer.status_code == 403
+    assert TOKEN not in answer.text
+    assert not requests.wanted
+
+
+def test_without_a_token_nobody_may(scene: Scene, requests: SaveRequests) -> None:
+    with TelemetryServer(scene.reporter, 0, requests=requests) as server:
+        for header in ("Bearer", "Bearer None", f"Bearer {TOKEN}"):
+            address = f"http://127.0.0.1:{server.port}/save"
+            assert httpx.post(address, json=BODY, headers={"Authorization": header}, trust_env=False).status_code == 403
+    assert not requests.wanted
+
+
+def test_a_run_without_checkpoints_has_no_such_address(scene: Scene) -> None:
+    with TelemetryServer(scene.reporter, 0) as server:
+        assert httpx.post(f"http://127.0.0.1:{server.port}/save", json=BODY, trust_env=False).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"{", 400),
+        (json.dumps(BODY | {"id": "two words"}).encode(), 400),
+        (json.dumps(BODY | {"more": 1}).encode(), 400),
+        (b" " * (MAX_SAVE_REQUEST_BYTES + 1), 413),
+    ],
+)
+def test_a_body_that_is_none_is_refused(content: bytes, code: int, requests: SaveRequests, client: httpx.Client) -> None:
+    answer = client.post("/save", content=content, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.status_code == code
+    assert not requests.wanted
+    assert client.get("/healthz").status_code == 200
+
+
+def test_what_has_no_length_is_not_read(requests: SaveRequests, client: httpx.Client) -> None:
+    answer = client.post("/save", content=iter([b"{}"]), headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.status_code == 411
+
+
+def test_a_failed_save_is_owed_again_after_a_while() -> None:
+    time = FakeTime()
+    requests = SaveRequests(lambda: time.now)
+    requests.failed()
+    assert not requests.wanted, "nobody had asked for the save that failed"
+    requests.ask("one", 3)
+    requests.begun()
+    requests.failed()
+    assert not requests.wanted
+    time.pass_(RETRY_SECONDS)
+    assert requests.wanted
+    requests.begun()
+    requests.failed()
+    requests.ask("two", 4)
+    assert requests.wanted, "who asks anew does not wait for the retry"
+
+
+def test_a_signal_asks_each_time() -> None:
+    requests = SaveRequests()
+    for _ in range(2):
+        requests.signalled(10, None)
+        assert requests.wanted
+        requests.begun()
+        assert not requests.wanted
+
+
+def test_a_bounded_number_is_remembered() -> None:
+    requests = SaveRequests()
+    for number in range(3 * MAX_REMEMBERED_REQUESTS):
+        requests.ask(f"r-{number}", number)
+    assert [taken.step for taken in requests.taken] == list(range(2 * MAX_REMEMBERED_REQUESTS, 3 * MAX_REMEMBERED_REQUESTS))

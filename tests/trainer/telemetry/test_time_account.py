@@ -1,0 +1,76 @@
+"""Every second of a process is under exactly one cause."""
+
+from __future__ import annotations
+
+import random
+from typing import get_args
+
+import pytest
+
+from halcyon.telemetry.time_account import TimeAccount
+from halcyon_api.goodput import CAUSES
+from halcyon_api.progress import Stage
+from tests.trainer.telemetry.fakes import Scene, step_report
+
+
+def test_a_life_by_its_stages() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 11)
+    scene.reporter.stage("evaluating")
+    scene.time.pass_(7)
+    scene.reporter.stage("saving")
+    scene.time.pass_(0.25)
+    scene.reporter.stage("training")
+    scene.steps(12, 13)
+    scene.reporter.stage("leaving")
+    scene.time.pass_(4)
+    found = scene.reporter.report().seconds
+    assert (found.startup, found.join, found.restore, found.compile) == (2, 1, 2, 3)
+    assert (found.evaluation, found.save_blocking, found.other) == (7, 4.25, 0)
+    assert found.productive_step == 6, "ten steps of half a second after the first, and two more"
+
+
+def test_a_wait_for_a_batch_is_no_step() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 3)
+    scene.time.pass_(2)
+    scene.reporter.waited_for_batch(1.5)
+    scene.time.pass_(1)
+    scene.reporter.step_done(step_report(4))
+    found = scene.reporter.report().seconds
+    assert (found.data_wait, found.productive_step) == (1.5, 1 + 0.5 + 1)
+
+
+def test_a_wait_counts_no_more_than_there_was() -> None:
+    """Somebody asked in the middle of the wait; its beginning is counted already."""
+    account = TimeAccount(0.0)
+    account.first_step_ends("training", 1.0)
+    account.until("training", 3.0)
+    account.waited_for_data("training", 3.5, 2.0)
+    assert account.until("training", 4.0).data_wait == 2.0
+    account.waited_for_data("training", 4.0, 100.0)
+    assert account.until("training", 4.0).productive_step == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sum_is_the_age(seed: int) -> None:
+    chance = random.Random(seed)
+    now = began = chance.uniform(0, 1e6)
+    account = TimeAccount(began)
+    stage: Stage = "starting"
+    for _ in range(500):
+        now += chance.expovariate(1)
+        match chance.randrange(4):
+            case 0:
+                account.stage_ends(stage, now)
+                stage = chance.choice(get_args(Stage))
+            case 1:
+                account.waited_for_data(stage, now, chance.uniform(0, 3))
+            case 2:
+                account.first_step_ends(stage, now)
+            case _:
+                found = account.until(stage, now)
+                assert found.total == pytest.approx(now - began, abs=0.001 * len(CAUSES))
+                assert min(found.milliseconds().values()) >= 0

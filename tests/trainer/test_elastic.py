@@ -1,0 +1,58 @@
+"""A run that loses a slice and gets it back has the losses of one left alone: the same batches in the same order, to rounding."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.elastic import on_slices
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.training_run import parse_run
+from tests.trainer.test_resume import document, seen_step
+from tests.trainer.worlds import start_world
+
+pytestmark = pytest.mark.slow
+
+STEPS = 60
+ROUNDING = 2e-4
+ELASTIC = {"slices": 2, "topology": "1x2"}
+
+
+def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
+    """The run document of an attempt with so many slices, as the operator makes it."""
+    return run | {"spec": on_slices(parse_run(run).spec, slices).document()}
+
+
+def test_two_slices_then_one_then_two(tmp_path: Path) -> None:
+    calm = document(tmp_path, "calm-root", STEPS, **ELASTIC)
+    world = start_world(calm, tmp_path / "calm")
+    assert world.wait() == [ExitCode.DONE] * 2
+    expected = world.leader.losses()
+    run = document(tmp_path, "root", STEPS, **ELASTIC)
+    run["spec"]["recovery"] = {"elastic": {"minSlices": 1}}
+    losses: dict[int, float] = {}
+    committed, sizes = 0, []
+    for attempt, (slices, stop) in enumerate(((2, 10), (1, 30), (2, None)), start=1):
+        world = start_world(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed)
+        try:
+            if stop is not None:
+                world.leader.wait_for(seen_step(stop))
+                for index in range(slices):  # as the JobSet's deletion does
+                    world.signal(signal.SIGTERM, index)
+            codes = world.wait()
+        finally:
+            world.reap()
+        assert codes == [ExitCode.PREEMPTED if stop is not None else ExitCode.DONE] * slices
+        own = world.leader.losses()
+        assert min(own) == committed + 1, "it goes on where the other number of slices stopped"
+        losses |= own
+        committed = world.leader.report()["step"]
+        sizes.append(len(world.processes))
+    assert sizes == [2, 1, 2]
+    assert sorted(losses) == list(range(1, STEPS + 1))
+    assert [losses[step] for step in sorted(losses)] == pytest.approx([expected[step] for step in sorted(losses)], rel=ROUNDING)
+    apart = [abs(expected[step + 1] - expected[step]) > 10 * ROUNDING * expected[step] for step in range(1, STEPS)]
+    assert sum(apart) > STEPS / 2, "another batch would have shown"

@@ -1,0 +1,182 @@
+"""What reaches a run from outside, and what it does about trouble of its own: real worlds of processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.worlds import World, run_document, start_world
+
+pytestmark = pytest.mark.slow
+
+MODULE = "tests.trainer.trouble_child"
+TOKEN = "the-token"  # noqa: S105
+LONG_STEPS = 2000
+
+Start = Callable[..., World]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    worlds: list[World] = []
+
+    def begin(document: dict[str, Any], **options: Any) -> World:
+        worlds.append(start_world(document, tmp_path / "run", **options))
+        return worlds[-1]
+
+    yield begin
+    for world in worlds:
+        world.reap()
+
+
+def named(world: World, name: str, index: int = 0) -> list[dict[str, Any]]:
+    return [event for event in world.processes[index].events if event.get("event") == name]
+
+
+def seen(name: str, count: int = 1) -> Callable[[list[dict[str, Any]]], bool]:
+    return lambda events: sum(event.get("event") == name for event in events) >= count
+
+
+def seen_step(step: int) -> Callable[[list[dict[str, Any]]], bool]:
+    return lambda events: any(event.get("event") == "step" and event["step"] >= step for event in events)
+
+
+def committed(root: Path) -> list[int]:
+    return [entry["step"] for entry in json.loads((root / "HEAD").read_text())["committed"]]
+
+
+def test_who_asks_gets_one_checkpoint_for_each_request(tmp_path: Path, start: Start) -> None:
+    """Over HTTP from process 0, and by a signal to another; the run itself saves at its end alone."""
+    run = run_document(tmp_path / "root", steps=LONG_STEPS)
+    run["spec"]["checkpoint"]["save"] = {"everySteps": 0}
+    world = start(run, save_token=TOKEN)
+
+    def ask(request: str) -> dict[str, Any]:
+        address = f"http://127.0.0.1:{world.leader.port}/save"
+        body = {"id": request, "run": "tiny", "attempt": 1, "restart": 0}
+        answer = httpx.post(address, json=body, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
+        assert answer.status_code == 202
+        return dict(answer.json())
+
+    world.leader.wait_for(seen_step(5))
+    first = ask("one")
+    world.leader.wait_for(seen("checkpoint"))
+    assert ask("one") == first, "asked again, it is the same request"
+    saved = named(world, "checkpoint")[0]["step"]
+    assert saved >= first["step"] >= 5
+    world.leader.wait_for(seen_step(saved + 20))
+    assert len(named(world, "checkpoint")) == 1
+    world.signal(signal.SIGUSR1, 1)
+    world.leader.wait_for(seen("checkpoint", 2))
+    again = named(world, "checkpoint")[1]["step"]
+    assert committed(tmp_path / "root")[0] == again > saved
+    world.leader.wait_for(seen_step(again + 20))
+    assert len(named(world, "checkpoint")) == 2
+    assert {len(named(world, "error", index)) for index in range(2)} == {0}
+
+
+def test_timed_saves_come_once_each(tmp_path: Path, start: Start) -> None:
+    """A save that is due is asked for with two steps before it begins; it is made once."""
+    run = run_document(tmp_path / "root", slices=1, steps=LONG_STEPS)
+    run["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 1}
+    world = start(run)
+    world.leader.wait_for(seen("checkpoint", 3))
+    steps = [event["step"] for event in named(world, "checkpoint")]
+    assert min(after - before for before, after in itertools.pairwise(steps)) > 1
+
+
+@pytest.mark.parametrize(("grace", "saved"), [(30, "step"), (0, "none")])
+def test_a_notice_saves_what_there_is_time_for(tmp_path: Path, start: Start, grace: int, saved: str) -> None:
+    run = run_document(tmp_path / "root", steps=LONG_STEPS)
+    run["spec"]["checkpoint"]["save"] = {"everySteps": 10}
+    world = start(run, grace_seconds=grace)
+    world.leader.wait_for(seen("checkpoint"))
+    world.signal(signal.SIGTERM, 1)
+    assert world.wait() == [ExitCode.PREEMPTED] * 2
+    reports = [process.report() for process in world.processes]
+    assert [(report["cause"], report["saved"]) for report in reports] == [("preempted", saved)] * 2
+    assert reports[0]["step"] == reports[1]["step"]
+    newest = committed(tmp_path / "root")[0]
+    if saved == "step":
+        assert newest == reports[0]["step"]
+        assert reports[0]["message"] == f"a notice of preemption came; step {newest} is saved"
+    else:
+        assert newest % 10 == 0
+        assert "so none was finished; " in reports[0]["message"]
+    assert named(world, "preempted", 1)[0]["saved"] == saved
+
+
+def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANG", "12,1")
+    run = run_document(tmp_path / "root", steps=40)
+    run["spec"]["recovery"] = {"stepTimeoutSeconds": 3}
+    world = start(run, module=MODULE, restart=4)
+    assert set(world.wait()) == {ExitCode.FAILURE}
+    reports = [process.report() for process in world.processes]
+    assert "hung" in {report["cause"] for report in reports}
+    for index in range(2):
+        kept = tmp_path / "root" / "diagnostics" / f"hung-1.4-{index}.txt"
+        (told,) = named(world, "hung", index)
+        assert told["path"] == f"file://{kept}"
+        assert (told["limitSeconds"], told["seconds"] > 3) == (3, True)
+        assert ("wait_for_a_batch_that_never_comes" in kept.read_text()) is (index == 1)
+        assert "train.py" in told["stacks"]
+    first = next(report for report in reports if report["cause"] == "hung")
+    assert first["message"].startswith("no step ended for 3.")
+    assert f"what its threads were doing is in file://{tmp_path}/root/diagnostics/hung-1.4-" in first["message"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_committed(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poisoned step is one after which a save is due: the numbers are fetched first."""
+    monkeypatch.setenv("POISON", "14")
+    run = run_document(tmp_path / "root", steps=40)
+    world = start(run, module=MODULE)
+    assert world.wait() == [ExitCode.DIVERGED] * 2
+    assert committed(tmp_path / "root") == [10, 5]
+    for process in world.processes:
+        report = process.report()
+        assert (report["cause"], report["exitCode"]) == ("diverged", 86)
+        assert report["message"].startswith(
+            "the loss of step 15 is not a number and its gradient norm not a number; the last good checkpoint"
+        )
+        assert "that of step 10 (steps/" in report["message"]
+        assert "recovery.divergence.nonFinite: skip" in report["message"]
+
+    # The mend that the sentence names: the same run goes on past the step.
+    run["spec"]["recovery"] = {"divergence": {"nonFinite": "skip"}}
+    mended = start(run, module=MODULE, attempt=2, resume_step=10)
+    assert mended.wait() == [ExitCode.DONE] * 2
+    assert [event["step"] for event in named(mended, "skipped")] == [15]
+    assert committed(tmp_path / "root")[0] == 40
+    assert mended.leader.losses()[16] < 10
+
+
+def test_a_run_with_a_dropped_update_resumes_bitwise(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POISON", "12")
+    losses: list[dict[int, float]] = []
+    for root in ("calm", "stopped"):
+        run = run_document(tmp_path / root, steps=30)
+        run["spec"]["recovery"] = {"divergence": {"nonFinite": "skip", "spike": {"sigmas": 6.0, "windowSteps": 8}}}
+        found: dict[int, float] = {}
+        world = start(run, module=MODULE)
+        if root == "stopped":
+            world.leader.wait_for(seen_step(17))
+            world.processes[1].popen.kill()
+            world.wait()
+            found |= world.leader.losses()
+            world = start(run, module=MODULE, restart=1, resume_step=committed(tmp_path / root)[0])
+        assert world.wait() == [ExitCode.DONE] * 2
+        losses.append(found | world.leader.losses())
+    calm, stopped = ({step: repr(loss) for step, loss in one.items()} for one in losses)
+    assert calm == stopped
+    assert calm[13] == "'NaN'"
