@@ -52,12 +52,12 @@ down: setup ## Stop the development cluster and leave nothing behind
 test: check test-unit test-cluster ## Everything: checks, unit and contract tests, cluster tests
 
 .PHONY: test-fast
-test-fast: setup ## Tests that need neither a cluster nor minutes (under 90 s)
+test-fast: setup ## Tests that need neither a cluster nor real time (a minute or two)
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not cluster and not slow"
 
 .PHONY: test-unit
 test-unit: test-fast ## Tests without a cluster, the slow ones too
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m "slow and not long and not cluster"
+	@$(BIN)/pytest -q -n 2 --dist worksteal -m "slow and not long and not cluster" --durations=12
 
 .PHONY: test-long
 test-long: setup ## Hundreds of kills and flips, for many minutes
@@ -67,6 +67,15 @@ test-long: setup ## Hundreds of kills and flips, for many minutes
 test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
 	@$(BIN)/pytest -q -m "cluster" --durations=12 tests
 
+.PHONY: reliability
+reliability: setup ## Make the table of docs/reliability.md by running its tests (LONG=1: the long suite too)
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "fault and not cluster $(if $(LONG),,and not long)" --reliability docs/reliability.md tests/faults
+	@$(BIN)/pytest -q -m "fault and cluster" --reliability docs/reliability.md tests/cluster
+
+.PHONY: mutations
+mutations: setup ## Break the engine on purpose and see which row of docs/reliability.md fails
+	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
+
 .PHONY: check
 check: setup ## Format, lint, types, layers, and that generated files are fresh
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
@@ -74,6 +83,7 @@ check: setup ## Format, lint, types, layers, and that generated files are fresh
 	@$(BIN)/pyright --warnings
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/python -m halcyon_api.generate --check
+	@$(BIN)/python -m halcyon_dashboards.generate --check
 
 .PHONY: bench
 bench: setup ## Print the figures of tests/bench, measured as pairs in one run
@@ -87,9 +97,11 @@ format: setup ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 
 .PHONY: generate
-generate: setup ## Write the CRD and the reference from the types
+generate: setup ## Write the CRD and the reference from the types, dashboards and alerts from their code
 	@$(BIN)/python -m halcyon_api.generate
+	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
+	@$(BIN)/python -m halcyon_operator.recovery_reference > docs/reference/recovery.md
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

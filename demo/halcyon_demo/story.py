@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from halcyon_cli.report import read_report
 from halcyon_demo.comparison import Comparison, compare, losses
 from halcyon_demo.documents import example, variant
 from halcyon_demo.install import RELEASE, Place, chart_values, install_object_store, install_operator, provide_images
 from halcyon_demo.journal import Failed
 from halcyon_demo.recovery import Recovery
-from halcyon_demo.tables import cost, equality_table, recovery_table, summary_table
+from halcyon_demo.tables import accounts_table, cost, equality_table, recovery_table, summary_table
 from halcyon_demo.training import Training
 from halcyon_demo.view import View
 from halcyon_demo.watch import Watch
@@ -124,9 +125,12 @@ def conclude(console: Console, disturbed: Training, undisturbed: Training, recov
     runs = disturbed.run, undisturbed.run
     if runs[0] is None or runs[1] is None:
         raise Failed("A run was never seen in the cluster.")
+    reports = [read_report(run.name, run.status) for run in runs if run is not None]
     comparison = compare(losses(disturbed.lines(), disturbed.name), losses(undisturbed.lines(), undisturbed.name), disturbed.steps)
+    accounts = [accounts_table(reports[0], reports[1])] if reports[0] is not None and reports[1] is not None else []
     for table in (
         recovery_table(recoveries),
+        *accounts,
         summary_table(cost(runs[0].status, disturbed.lines()), cost(runs[1].status, undisturbed.lines())),
         equality_table(comparison, disturbed.steps),
     ):

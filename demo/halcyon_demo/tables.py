@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from halcyon_api.goodput import CAUSES, cause_label
 from halcyon_api.status import TrainingRunStatus
+from halcyon_cli.report import MEANINGS as CAUSE_MEANINGS
+from halcyon_cli.report import Report
 from halcyon_demo.comparison import Comparison, name
 from halcyon_demo.records import LogLine
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
@@ -74,6 +77,24 @@ def cost(status: TrainingRunStatus, lines: Sequence[LogLine]) -> Cost:
         loss=steps[-1].fields["loss"],
         bits_per_byte=evaluations[-1] if evaluations else None,
     )
+
+
+def accounts_table(disturbed: Report, undisturbed: Report) -> Table:
+    """Return where every second of both runs went."""
+    table = _table("Every second, by cause")
+    table.add_column("")
+    for title in ("disturbed", "undisturbed"):
+        table.add_column(title, justify="right")
+    table.add_column("what it is", style="dim")
+    for cause in CAUSES:
+        seconds = [getattr(report.seconds, cause) for report in (disturbed, undisturbed)]
+        if any(seconds):
+            table.add_row(cause_label(cause), *(f"{one:.1f}" for one in seconds), CAUSE_MEANINGS[cause])
+    table.add_section()
+    table.add_row(
+        "all", *(f"{one.wall_seconds:.1f}" for one in (disturbed, undisturbed)), "from the first pod to the last step", style="bold"
+    )
+    return table
 
 
 def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
