@@ -27,6 +27,7 @@ from halcyon.data.open import open_dataset
 from halcyon.loop import Loop
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.world import World, join
 from halcyon.program import build_program
 from halcyon.state import initial_state
@@ -107,7 +108,20 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
         identity = RunIdentity(run="bench")
         plan = RunPlan(steps=options.steps, tokens_before=dataset.schedule.tokens_before)
         reporter = RunReporter(identity, plan, JsonLog(io.StringIO(), identity))
-        parts: Any = (context, program, steps, dataset, NoCaches(), NoSaves(), world, notice, SaveRequests(), reporter, time.time)
+        parts: Any = (
+            context,
+            program,
+            steps,
+            dataset,
+            NoCaches(),
+            NoSaves(),
+            world,
+            notice,
+            SyncPoint(world),
+            SaveRequests(),
+            reporter,
+            time.time,
+        )
         loop = Loop(*parts)
         state: Any = jax.tree.map(jnp.copy, start)
         began = time.perf_counter()

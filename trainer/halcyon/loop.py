@@ -1,9 +1,9 @@
 """The steps of a training, from the first to the last or to a notice of preemption, with what has to be done between them.
 
 The loop never waits for the device on its own account: it hands out step n + 1, and only then asks for the numbers of step n, so what it
-logs is one step old and the device always has work. Whatever must happen at the same step on all processes (a save, a leave, a wait for
-text) is decided by something that all of them compute alike: the step number, the step's own numbers, or the control value that travels
-through the step itself.
+logs is one step old and the device always has work. Whatever must happen at the same step on all processes (a save, a wait for text) is
+decided by something that all of them compute alike: the step number, the step's own numbers, or the control value that travels through the
+step itself. Leaving alone is agreed beside the steps, for there it is the time that counts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from halcyon.divergence import Watch
 from halcyon.evaluate import evaluate, make_evaluation_step
 from halcyon.farewell import Farewell, Outlook, choose, patience
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World
 from halcyon.program import Program, padded_vocabulary
@@ -38,8 +39,6 @@ SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
 TEXT_WANTED = 2
 """Bit of a process that does not have the text of the step after the next one yet."""
-LEAVE_WANTED = 4
-"""Bit of a process that has a notice of preemption."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Loop:
         checkpointer: Checkpointer,
         world: World,
         notice: PreemptionNotice,
+        sync_point: SyncPoint,
         requests: SaveRequests,
         reporter: RunReporter,
         clock: Callable[[], float],
@@ -80,6 +80,7 @@ class Loop:
         self._checkpointer = checkpointer
         self._world = world
         self._notice = notice
+        self._sync_point = sync_point
         self._requests = requests
         self._grace_seconds = context.grace_seconds
         self._watch = Watch(context.run.spec.recovery.divergence)
@@ -96,8 +97,8 @@ class Loop:
         )
         self._pending: tuple[int, StepMetrics, float] | None = None
         """Steps done, the numbers of the last of them, and how long it waited for its batch."""
-        self._told = 0
-        """Bits that some process has set in its control value, of the steps whose numbers are fetched, until they are heeded."""
+        self._save_asked = False
+        """Whether some process asked for a save in a step whose numbers are fetched, since the last save began."""
         self._saved_step = 0
         self._wanting: set[int] = set()
         """Steps (counted from 0) for whose text some process may have to wait, so that all meet before them."""
@@ -109,6 +110,8 @@ class Loop:
         if self._dataset.streams:
             self._wanting = {first, first + 1}
         while step < self._settings.steps:
+            if self._sync_point.reached():
+                return self._leave(state, step)
             if step in self._wanting:
                 self._report_pending()
                 if not self._wait_for_text(lambda step=step: self._dataset.holds(step)):
@@ -124,12 +127,10 @@ class Loop:
                 self._report_pending()
                 after_first_step()
             self._steps.prepare(self._dataset.schedule, step)
-            if self._heed(LEAVE_WANTED) or (self._notice.arrived and not self._world.distributed):
-                return self._leave(state, step)
             evaluation_due = self._evaluation_due(step)
-            if self._heed(SAVE_WANTED) or self._checkpointer.should_save(step) or (evaluation_due and self._save_before_evaluation):
+            if self._save_asked or self._checkpointer.should_save(step) or (evaluation_due and self._save_before_evaluation):
                 self._save(state, step)
-            if evaluation_due and not self._evaluate(state, step):
+            if evaluation_due and (self._sync_point.reached() or not self._evaluate(state, step)):
                 return self._leave(state, step)
         return self._finish(state, step)
 
@@ -206,7 +207,7 @@ class Loop:
         if control & TEXT_WANTED:
             self._wanting.add(step + 1)
         # Whoever wanted a save before the last one began has it.
-        self._told |= control & (LEAVE_WANTED | (SAVE_WANTED if step > self._saved_step else 0))
+        self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
         self._reporter.step_done(
             StepReport(
                 step=step,
@@ -220,12 +221,6 @@ class Loop:
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._last_good()):
             self._reporter.skipped(step, why)
 
-    def _heed(self, bit: int) -> bool:
-        """Whether some process has set a bit; asked once, it is heeded."""
-        told = bool(self._told & bit)
-        self._told &= ~bit
-        return told
-
     def _last_good(self) -> str:
         newest = self._checkpointer.newest
         return "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest.step} ({newest.path})"
@@ -235,7 +230,7 @@ class Loop:
         if step == self._saved_step:
             return
         self._report_pending()  # no state is committed whose step was not looked at
-        self._heed(SAVE_WANTED)
+        self._save_asked = False
         self._saved_step = step
         self._requests.begun()
         schedule = self._dataset.schedule
@@ -273,7 +268,7 @@ class Loop:
         """What this process asks of all with the step of this number, counted from 0; they know after having handed out the next one."""
         save = self._requests.wanted or self._checkpointer.due(self._clock())
         text = self._dataset.streams and step + 2 < self._settings.steps and not self._dataset.holds(step + 2)
-        return self._controls[save * SAVE_WANTED + text * TEXT_WANTED + self._notice.arrived * LEAVE_WANTED]
+        return self._controls[save * SAVE_WANTED + text * TEXT_WANTED]
 
     def _control_array(self, value: int) -> jax.Array:
         sharding = self._program.control_sharding

@@ -41,7 +41,7 @@ class StepMetrics(eqx.Module):
     """The bits that any process has set in its control value: how one process's wish reaches all at the same step."""
 
 
-CONTROL_BITS = 3
+CONTROL_BITS = 2
 """Bits of a control value."""
 
 

@@ -24,6 +24,7 @@ from halcyon.loop import Ended, Loop
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, enable_compilation_cache, join, leave
 from halcyon.program import STEP_MODULE, build_program
@@ -73,7 +74,8 @@ def train(
     ):
         reporter.stage("joining")
         world = _join(context, on_lost_process)
-        notice = last.enter_context(PreemptionNotice())
+        sync_point = SyncPoint(world)
+        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice))
         reporter.joined(processes=world.process_count, devices=jax.device_count())
         try:
             caches.growth.on_failure(lambda error: _end(error, world, on_failed_build))
@@ -114,7 +116,7 @@ def train(
             reporter.saves_every(checkpointer.interval_seconds)
 
             reporter.stage("compiling")
-            loop = Loop(context, program, steps, dataset, caches, checkpointer, world, notice, requests, reporter, clock)
+            loop = Loop(context, program, steps, dataset, caches, checkpointer, world, notice, sync_point, requests, reporter, clock)
             try:
                 ended = loop.run(state, step, after_first_step=lambda: background.submit(_publish, world, programs, reporter))
             finally:

@@ -8,7 +8,7 @@ import http.server
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from halcyon.checkpoint import Limits
+from halcyon.checkpoint.abilities import overwrite_problem
+from halcyon.checkpoint.store import Store
 from halcyon.cli import app
 from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
@@ -213,6 +215,20 @@ def test_doctor_names_what_a_store_lacks(s3_root: Root, compares: bool) -> None:
     assert re.search(CREATES, result.stdout)
     assert re.search(OVERWRITES, result.stdout)
     assert result.stdout.count(" yes ") == 2
+
+
+def test_no_two_writes_of_the_probe_are_alike(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generation of S3 is a hash of the content: the same content in a second try would let two writers through, and blame the store."""
+    contend, written = Store.contend, list[bytes]()
+
+    def first_answers_lost(store: Store, key: str, values: Sequence[bytes], generation: bytes) -> int:
+        written.extend(values)
+        winners = contend(store, key, values, generation)
+        return 0 if len(written) < 3 * len(values) else winners
+
+    monkeypatch.setattr(Store, "contend", first_answers_lost)
+    assert overwrite_problem(Store.of(s3_root.spec), "nonce") is None
+    assert len(set(written)) == len(written) >= 12
 
 
 def test_saving_by_steps_and_by_time(file_root: Root) -> None:

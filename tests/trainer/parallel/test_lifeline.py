@@ -8,6 +8,7 @@ import pytest
 from halcyon.parallel.lifeline import Lifeline
 
 PATIENCE = 30
+FAREWELL = b"!" + bytes(8)
 
 
 class Losses:
@@ -54,7 +55,7 @@ def test_process_0_learns_who_is_gone(centre):
 def test_a_farewell_is_no_loss(centre):
     lifeline, invitation, losses = centre
     polite, rude = peer(invitation, 1), peer(invitation, 2)
-    polite.sendall(b"!")
+    polite.sendall(FAREWELL)
     polite.close()
     rude.close()
     assert losses.next() == 2
@@ -78,7 +79,7 @@ def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
     follower_losses = Losses()
     follower = Lifeline.connect("127.0.0.1", invitation, 2, follower_losses)
     lifeline.part()
-    assert connection.recv(1) == b"!"
+    assert connection.recv(9) == FAREWELL
     connection.close()
     assert lifeline.lost.wait(PATIENCE)
     assert losses.none()

@@ -44,10 +44,13 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
         Contended: Other processes were probing all the time.
         StoreFailure: The store did not answer.
     """
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         before = store.read(PROBE_KEY)
-        winners = store.contend(PROBE_KEY, [_content(nonce, number) for number in range(_CONTENDERS)], before.generation)
-        late = store.swap(PROBE_KEY, _content(nonce, _CONTENDERS), before.generation)
+        # A generation is a hash of what is there, in S3. Were the same content written in two tries, a write could leave the generation as
+        # it found it, and a second one would rightly win.
+        *contents, latest = (_content(nonce, attempt, number) for number in range(_CONTENDERS + 1))
+        winners = store.contend(PROBE_KEY, contents, before.generation)
+        late = store.swap(PROBE_KEY, latest, before.generation)
         if winners > 1 or late is not None:
             return (
                 f"does not honour conditional writes ({winners + (late is not None)} of {_CONTENDERS + 1} went through where one may), so "
@@ -55,7 +58,7 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
             )
         if winners == 1:
             return None
-        # None won: another process is probing.
+        # None won, or none that heard of it: another process is probing, or an answer was lost on the way.
     raise Contended
 
 
@@ -63,9 +66,9 @@ def create_problem(store: Store, nonce: str) -> str | None:
     """What is wrong with creating a key that must not exist; None if one of several wins and nobody may write it again so."""
     key = f"{_folder(nonce)}created"
     absent = store.read(key)
-    contents = [_content(nonce, number) for number in range(_CONTENDERS)]
+    *contents, latest = (_content(nonce, 0, number) for number in range(_CONTENDERS + 1))
     winners = store.contend(key, contents, absent.generation)
-    late = store.swap(key, _content(nonce, _CONTENDERS), absent.generation)
+    late = store.swap(key, latest, absent.generation)
     if winners == 0 and store.read(key).data in contents:
         winners = 1  # the answer to the one that won was lost on the way, and its second try came too late
     store.delete(key)
@@ -80,7 +83,7 @@ def create_problem(store: Store, nonce: str) -> str | None:
 def listing_problem(store: Store, nonce: str) -> str | None:
     """What is wrong with listings; None if what was just written or deleted is seen at once."""
     key = f"{_folder(nonce)}listed"
-    store.write(key, _content(nonce, 0))
+    store.write(key, _content(nonce, 0, 0))
     seen = key in store.list(_folder(nonce))
     store.delete(key)
     gone = key not in store.list(_folder(nonce))
@@ -92,7 +95,7 @@ def listing_problem(store: Store, nonce: str) -> str | None:
 def reading_problem(store: Store, nonce: str) -> str | None:
     """What is wrong with reads; None if a value and a part of it come back as they were written."""
     key = f"{_folder(nonce)}read"
-    content = _content(nonce, 0) * 64
+    content = _content(nonce, 0, 0) * 64
     store.write(key, content)
     whole, end = store.read(key).data, store.tail(key, len(content) - 16)
     store.delete(key)
@@ -159,5 +162,5 @@ def _folder(nonce: str) -> str:
     return f"probe-{nonce}/"
 
 
-def _content(nonce: str, number: int) -> bytes:
-    return json.dumps({"probe": nonce, "write": number}).encode()
+def _content(nonce: str, attempt: int, number: int) -> bytes:
+    return json.dumps({"probe": nonce, "attempt": attempt, "write": number}).encode()

@@ -2,9 +2,12 @@
 
 JAX's coordination service finds a dead process by its missing heartbeats, many seconds later, and a collective may wait all that time: of
 the devices of a surviving process only those whose neighbours died see an error, the others wait for them for ever. The kernel
-knows better: it closes the sockets of a killed process in the same millisecond. So every process holds one TCP connection to process 0,
-which carries nothing but a greeting and a farewell. Whoever loses one without a farewell reports the loss, and ends; the loss of process 0
-reaches everybody. What closes no socket (a cut network, a stopped process, a dead machine) is still the heartbeat's to find.
+knows better: it closes the sockets of a killed process in the same millisecond. So every process holds one TCP connection to process 0.
+Whoever loses one without a farewell reports the loss, and ends; the loss of process 0 reaches everybody. What closes no socket (a cut
+network, a stopped process, a dead machine) is still the heartbeat's to find.
+
+Besides a greeting and a farewell it carries small messages, which are heard at once whatever the main threads wait for: those of
+`halcyon.parallel.sync_point`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import secrets
 import selectors
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -25,11 +29,14 @@ from halcyon_api.exit_codes import PEER_GONE, ExitCode
 _TOKEN_BYTES = 16
 _INDEX_BYTES = 4
 _GREETING_BYTES = _TOKEN_BYTES + _INDEX_BYTES
+_MESSAGE = struct.Struct(">cQ")
 _FAREWELL = b"!"
 _CONNECT_SECONDS = 10.0
 
 OnLoss = Callable[[int], object]
 """Is told the index of the lost process, in a thread of the lifeline."""
+OnMessage = Callable[[bytes, int], object]
+"""Is told the kind of a message, one byte, and its number."""
 
 
 def end_process(lost: int) -> None:
@@ -60,6 +67,12 @@ class Lifeline:
         self._on_loss = on_loss
         self._selector = selectors.DefaultSelector()
         self._connections: list[socket.socket] = []
+        """Of all processes that have greeted, and on the others' side the one to process 0."""
+        self._said: list[bytes] = []
+        self._speaking = threading.Lock()
+        self._on_message: OnMessage | None = None
+        self._unheard: list[tuple[bytes, int]] = []
+        self._hearing = threading.Lock()
         self._leaving = threading.Event()
         self._token = b""
         self._thread = threading.Thread(target=self._watch, name="halcyon-lifeline", daemon=True)
@@ -86,9 +99,32 @@ class Lifeline:
         lifeline = Lifeline(on_loss)
         connection = socket.create_connection((host, invitation["port"]), timeout=_CONNECT_SECONDS)
         connection.sendall(bytes.fromhex(invitation["token"]) + index.to_bytes(_INDEX_BYTES, "big"))
-        lifeline._add(connection, _Peer(0))
+        lifeline._watch_over(connection, _Peer(0))
+        lifeline._connections.append(connection)
         lifeline._thread.start()
         return lifeline
+
+    def listen(self, on_message: OnMessage) -> None:
+        """Be told all messages, in a thread of the lifeline; those that have come already, in this one. Once."""
+        with self._hearing:
+            self._on_message = on_message
+            for kind, number in self._unheard:
+                on_message(kind, number)
+            self._unheard.clear()
+
+    def tell(self, kind: bytes, number: int = 0) -> None:
+        """Send a message to process 0, and from process 0 to all others, those included that have not connected yet. For any thread.
+
+        Args:
+            kind: One byte.
+            number: 0 to 2^64 - 1.
+        """
+        message = _MESSAGE.pack(kind, number)
+        with self._speaking:
+            self._said.append(message)
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # whoever cannot hear it any more is missed by the watch
+                    connection.send(message)
 
     def part(self) -> bool:
         """Say farewell: from now on, neither is the end of this process a loss to the others, nor theirs to this one.
@@ -99,14 +135,12 @@ class Lifeline:
         if self._leaving.is_set():
             return False
         self._leaving.set()
-        for connection in tuple(self._connections):
-            with contextlib.suppress(OSError):
-                connection.send(_FAREWELL)
+        self.tell(_FAREWELL)
         return True
 
-    def _add(self, connection: socket.socket, peer: _Peer) -> None:
+    def _watch_over(self, connection: socket.socket, peer: _Peer) -> None:
         connection.setblocking(False)
-        self._connections.append(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._selector.register(connection, selectors.EVENT_READ, peer)
 
     def _watch(self) -> None:
@@ -117,13 +151,13 @@ class Lifeline:
                 if key.data is None:
                     with contextlib.suppress(OSError):
                         accepted, _ = connection.accept()
-                        self._add(accepted, _Peer(None))
+                        self._watch_over(accepted, _Peer(None))
                 else:
                     self._read(connection, key.data)
 
     def _read(self, connection: socket.socket, peer: _Peer) -> None:
         try:
-            data = connection.recv(64)
+            data = connection.recv(1024)
         except BlockingIOError:
             return
         except OSError:
@@ -138,8 +172,28 @@ class Lifeline:
                 self._forget(connection)
                 return
             peer.index = int.from_bytes(greeting[_TOKEN_BYTES:], "big")
-        if peer.index is not None and _FAREWELL in peer.received:
-            peer.parted = True
+            self._welcome(connection)
+        while peer.index is not None and len(peer.received) >= _MESSAGE.size:
+            kind, number = _MESSAGE.unpack(peer.received[: _MESSAGE.size])
+            peer.received = peer.received[_MESSAGE.size :]
+            if kind == _FAREWELL:
+                peer.parted = True
+            else:
+                self._hear(kind, number)
+
+    def _welcome(self, connection: socket.socket) -> None:
+        """From now on it is told everything, and now what it has missed."""
+        with self._speaking:
+            self._connections.append(connection)
+            with contextlib.suppress(OSError):
+                connection.send(b"".join(self._said))
+
+    def _hear(self, kind: bytes, number: int) -> None:
+        with self._hearing:
+            if self._on_message is None:
+                self._unheard.append((kind, number))
+            else:
+                self._on_message(kind, number)
 
     def _closed(self, connection: socket.socket, peer: _Peer) -> None:
         self._forget(connection)
@@ -151,5 +205,7 @@ class Lifeline:
 
     def _forget(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
-        self._connections.remove(connection)
+        with self._speaking:
+            if connection in self._connections:
+                self._connections.remove(connection)
         connection.close()

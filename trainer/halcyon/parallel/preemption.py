@@ -1,9 +1,10 @@
 """Notices of preemption: SIGTERM to any process stops all of them at the same step.
 
 Kubernetes says SIGTERM to one pod of a gang. If that process alone stopped, the others would hang in their next collective. So a process
-that has a notice only says so: with its next step (see `halcyon.loop`) or at the next meeting (see `halcyon.parallel.waiting`), and all
-leave together. JAX has a service for the same, which looks for the signal once a second and keeps the time of its coming to itself; of the
-15 seconds that a spot machine gives, that second is worth having, and the time is what decides whether a save still fits.
+that has a notice only says so: over the lifeline (see `halcyon.parallel.sync_point`) and at the next meeting (see
+`halcyon.parallel.waiting`), and all leave together. JAX has a service for the same, which looks for the signal once a second and keeps the
+time of its coming to itself; of the 15 seconds that a spot machine gives, that second is worth having, and the time is what decides
+whether a save still fits.
 
 SIGTERM no longer ends the process then. Whoever holds a `PreemptionNotice` must look at it and leave on its own.
 """
@@ -24,10 +25,12 @@ class PreemptionNotice:
     Create it in the main thread, once, after joining. Close it, or use it as a context manager, to give SIGTERM back.
 
     Args:
+        on_arrival: Is told in a thread of the notice's, within a moment.
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, on_arrival: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._on_arrival = on_arrival
         self._clock = clock
         self._arrived_at: float | None = None
         # Python runs signal handlers in the main thread, which may be inside of a long step. The byte that it writes here is immediate.
@@ -68,6 +71,7 @@ class PreemptionNotice:
         while signals := self._reading.recv(64):
             if signal.SIGTERM in signals:
                 self._take()
+                self._on_arrival()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame

@@ -1,0 +1,105 @@
+"""After a notice all processes leave at the same point, and soon; wherever each of them is when it comes."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from halcyon.parallel.lifeline import Lifeline
+from halcyon.parallel.sync_point import SyncPoint
+from halcyon.parallel.world import World
+
+PATIENCE = 30
+POINTS = 400
+
+
+@contextmanager
+def worlds(count: int) -> Iterator[list[World]]:
+    """The processes of a run, tied by real lifelines; process 0 may begin before the others have greeted."""
+    main, invitation = Lifeline.serve()
+    others = [Lifeline.connect("127.0.0.1", invitation, index) for index in range(1, count)]
+    try:
+        yield [World(index, count, lifeline) for index, lifeline in enumerate([main, *others])]
+    finally:
+        for lifeline in (main, *others):
+            lifeline.part()
+
+
+def test_a_single_process_leaves_at_the_next_point() -> None:
+    sync_point = SyncPoint(World(0, 1))
+    assert not sync_point.reached()
+    sync_point.notice()
+    sync_point.notice()
+    assert sync_point.reached()
+    assert sync_point.reached()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: int) -> None:
+    """Processes in lockstep, as collectives keep them: each may be a point ahead of the slowest. Were two to leave at different points,
+    the ones that go on would wait at the barrier for ever."""
+    chance = random.Random(seed)
+    count = chance.choice((2, 3, 5, 8))
+    noticed = chance.sample(range(count), chance.choice((1, 1, 2)))
+    moments = {index: chance.randrange(POINTS // 2) for index in noticed}
+    left: dict[int, int] = {}
+    began_at: list[int] = []
+    together = threading.Barrier(count, timeout=PATIENCE)
+
+    def process(world: World) -> None:
+        sync_point = SyncPoint(world)
+        for point in range(POINTS):
+            if moments.get(world.process_index) == point:
+                began_at.append(point)
+                threading.Thread(target=sync_point.notice).start()
+            if sync_point.reached():
+                left[world.process_index] = point
+                return
+            together.wait()
+
+    with worlds(count) as all_worlds:
+        threads = [threading.Thread(target=process, args=(world,)) for world in all_worlds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert len(left) == count, "some process never left"
+    assert len(set(left.values())) == 1
+    assert min(began_at) <= left[0] < POINTS
+
+
+def test_a_process_that_was_asked_waits_and_then_does_what_another_had_begun() -> None:
+    with worlds(3) as (first, second, third):
+        main, asked = SyncPoint(first), SyncPoint(second)
+        questions: queue.Queue[bytes] = queue.Queue()
+        assert third.lifeline is not None
+        third.lifeline.listen(lambda kind, number: questions.put(kind))
+        assert [main.reached(), asked.reached()] == [False, False]
+        main.notice()
+        assert questions.get(timeout=PATIENCE) == b"a"
+        while not asked._asked:
+            threading.Event().wait(0.001)
+        reached: list[bool] = []
+        waiting = threading.Thread(target=lambda: reached.extend(asked.reached() for _ in range(4)))
+        waiting.start()
+        waiting.join(0.1)
+        assert reached == [], "a point was passed without an agreement"
+        third.lifeline.tell(b"p", 3)
+        waiting.join(PATIENCE)
+        assert reached == [False, False, True, True]
+        assert [main.reached() for _ in range(3)] == [False, False, True]
+
+
+def test_a_notice_before_anyone_has_begun() -> None:
+    with worlds(2) as (first, second):
+        other = SyncPoint(second)
+        other.notice()
+        main = SyncPoint(first)
+        passed = next(count for count in range(10**6) if main.reached())
+        assert [other.reached() for _ in range(passed)] == [False] * passed
+        assert other.reached()
