@@ -227,7 +227,7 @@ def test_no_two_writes_of_the_probe_are_alike(s3_root: Root, monkeypatch: pytest
         return 0 if len(written) < 3 * len(values) else winners
 
     monkeypatch.setattr(Store, "contend", first_answers_lost)
-    assert overwrite_problem(Store.of(s3_root.spec), "nonce") is None
+    assert overwrite_problem(Store(s3_root.spec), "nonce") is None
     assert len(set(written)) == len(written) >= 12
 
 

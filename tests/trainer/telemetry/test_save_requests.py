@@ -48,6 +48,7 @@ def post(client: httpx.Client, token: str = TOKEN, **changes: Any) -> httpx.Resp
 def test_a_request_is_answered_at_once_with_its_step_and_shown(scene: Scene, requests: SaveRequests, client: httpx.Client) -> None:
     answer = post(client)
     assert (answer.status_code, answer.json()) == (202, {"id": "user-1", "step": 45})
+    assert answer.headers["connection"] == "close", "the client would use a connection again that is about to go"
     assert requests.wanted
     shown = ProgressReport.model_validate_json(client.get("/status").content).save_requests
     assert [(taken.id, taken.step) for taken in shown] == [("user-1", 45)]

@@ -154,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        if self.close_connection:
+            self.send_header("Connection", "close")  # or the next request of a client that keeps connections is lost
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
