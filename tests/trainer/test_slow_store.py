@@ -1,0 +1,59 @@
+"""A notice while a save is under way to a slow store: what is in flight is finished, and nothing new begun that would not fit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.faults.proxy import PASS, Fault, Request, Stall, proxied
+from tests.trainer.checkpoint.helpers import Root
+from tests.trainer.checkpoint.roots import Gateway, gateway, s3_root
+from tests.trainer.worlds import run_document, start_world
+
+__all__ = ["gateway", "s3_root"]
+
+COMMIT_SECONDS = 5.0
+GRACE_SECONDS = 10
+"""Room for the rest of one save (1.2 times what it takes, and a second), and not for another one behind it."""
+
+
+@pytest.mark.slow
+def test_a_save_in_flight_is_finished_and_no_other_begun(tmp_path: Path, gateway: Gateway, s3_root: Root) -> None:
+    commits = threading.Semaphore(0)
+
+    def slow_commit(request: Request) -> Fault:
+        if not (request.method == "PUT" and request.key.endswith("COMMIT")):
+            return PASS
+        over = threading.Event()
+        threading.Timer(COMMIT_SECONDS, over.set).start()
+        commits.release()
+        return Stall(over)
+
+    with proxied(gateway.endpoint) as proxy:
+        proxy.decide = slow_commit
+        run = run_document(tmp_path / "root", steps=10**6)
+        at_request = {"save": {"everySteps": 0}, "root": s3_root.spec.root, "endpoint": proxy.endpoint}
+        run["spec"]["checkpoint"] = at_request
+        world = start_world(run, tmp_path / "run", grace_seconds=GRACE_SECONDS)
+        try:
+            leader = world.leader
+            leader.wait_for(lambda events: any(event.get("event") == "step" for event in events))
+            world.signal(signal.SIGUSR1, 0)
+            leader.wait_for(lambda events: any(event.get("event") == "checkpoint" for event in events))
+            assert commits.acquire(timeout=60)
+            world.signal(signal.SIGUSR1, 0)
+            assert commits.acquire(timeout=60), "no second save was begun"
+            world.signal(signal.SIGTERM, 1)
+            assert world.wait() == [ExitCode.PREEMPTED] * 2
+        finally:
+            world.reap()
+    report = leader.report()
+    saved = [event["step"] for event in leader.events if event.get("event") == "checkpoint"]
+    assert (report["saved"], report["checkpointStep"]) == ("inFlight", saved[1])
+    assert report["step"] > saved[1]
+    assert f"so only the one under way, of step {saved[1]}, was finished; " in report["message"]
+    assert not commits.acquire(blocking=False), "a third save was begun"
