@@ -48,6 +48,12 @@ def jobset_name(run: str, attempt: int) -> str:
     return f"{run}-{attempt}"
 
 
+def is_attempt_name(run: str, name: str) -> bool:
+    """Whether `name` is what an attempt of the run would be called."""
+    number = name.removeprefix(f"{run}-")
+    return number.isascii() and number.isdigit() and len(number) <= len(str(MAX_ATTEMPT)) and name == jobset_name(run, int(number))
+
+
 def probe_name(run: str) -> str:
     """Name of the JobSet that looks for room for more slices. As long as that of the highest attempt, and never that of one."""
     return f"{run}-probe"

@@ -30,7 +30,7 @@ from halcyon_operator.placement import first_slices, placement_of, smaller
 from halcyon_operator.plain import seconds_between
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
 from halcyon_operator.spec_hash import RETIRED, fits
-from halcyon_operator.views import HeadFound, JobSetView, Observed
+from halcyon_operator.views import HeadFound, JobSetView, ObjectView, Observed
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def current_jobset(observed: Observed) -> JobSetView | None:
     return next(
         (
             jobset
-            for jobset in _owned(observed)
+            for jobset in own_jobsets(observed)
             if jobset.name == names.jobset_name(observed.run.name, status.attempt) and status.job_set_uid in (None, jobset.uid)
         ),
         None,
@@ -146,7 +146,7 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
         if _stalled_generation(status) >= observed.run.generation:
             return StayStalled()
         released = True
-    if jobset is not None and not jobset.deleting and all(other is jobset for other in _owned(observed)):
+    if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
     left = _left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
     return left or _without_jobset(observed, status, spec, wanted_hash, released)
@@ -219,7 +219,6 @@ def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, ru
 
 
 def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, released: bool) -> Step:
-    run = observed.run
     owner = foreign_owner(observed)
     if owner is not None:
         return Stall(
@@ -231,8 +230,7 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
     unused = status.attempt > 0 and status.job_set_uid is None
     if unused and not released and fits(status.attempt_spec_hash, wanted_hash) and status.root_attempt < status.attempt:
         return _taken_name(observed, status) or Create()
-    config_map = observed.config_map
-    if config_map is not None and config_map.owner_uid == run.uid:
+    if own_config_map(observed) is not None:
         return DiscardConfigMap("removing the last attempt's ConfigMap")
     highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)
     if highest >= names.MAX_ATTEMPT:
@@ -244,10 +242,10 @@ def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait |
     """Whether something stands under the names that the attempt needs and is not the attempt's own."""
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
-    config_map = observed.config_map
-    if not foreign and config_map is not None and config_map.owner_uid == observed.run.uid and config_map.deleting:
+    own = own_config_map(observed)
+    if not foreign and own is not None and own.deleting:
         return Wait(f"waiting for ConfigMap {name} to be gone")
-    kind = "JobSet" if foreign else "ConfigMap" if config_map is not None and config_map.owner_uid != observed.run.uid else None
+    kind = "JobSet" if foreign else "ConfigMap" if observed.config_map is not None and own is None else None
     if kind is None:
         return None
     return Stall("NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name")
@@ -255,7 +253,7 @@ def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait |
 
 def _left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
     """What of the run is still in the cluster and must go first."""
-    owned = _owned(observed)
+    owned = own_jobsets(observed)
     if any(not jobset.deleting for jobset in owned):
         return Stop(cause, message)
     if owned:
@@ -268,8 +266,19 @@ def _left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait
     return None
 
 
-def _owned(observed: Observed) -> tuple[JobSetView, ...]:
-    return tuple(jobset for jobset in observed.jobsets if jobset.owner_uid == observed.run.uid and jobset.owner_uid)
+def own_jobsets(observed: Observed) -> tuple[JobSetView, ...]:
+    """JobSets that the run controls, under names of its attempts. Whatever fits in one only is somebody else's, and left alone."""
+    return tuple(jobset for jobset in observed.jobsets if _is_own(observed, jobset))
+
+
+def own_config_map(observed: Observed) -> ObjectView | None:
+    """The ConfigMap of the present attempt, if it is the run's own."""
+    return observed.config_map if observed.config_map is not None and _is_own(observed, observed.config_map) else None
+
+
+def _is_own(observed: Observed, thing: JobSetView | ObjectView) -> bool:
+    run = observed.run
+    return bool(run.uid) and thing.owner_uid == run.uid and names.is_attempt_name(run.name, thing.name)
 
 
 def _condition_holds(status: TrainingRunStatus, kind: str) -> bool:

@@ -66,7 +66,8 @@ def tend_probe(
     if probe is None:
         wanted = (build_probe(observed.run, spec, observed.platform, missing, status, now),) if spec is not None and missing else ()
         return wanted, ()
-    if probe.jobset.deleting or probe.jobset.owner_uid != observed.run.uid:
+    own = probe.jobset.owner_uid == observed.run.uid != "" and probe.jobset.name == names.probe_name(observed.run.name)
+    if probe.jobset.deleting or not own:
         return (), ()
     if holding or (missing and probe.jobset.replicas == missing and probe.jobset.outcome == "running"):
         return (), ()

@@ -222,15 +222,12 @@ def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
 
 
 def _all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
-    own = (jobset for jobset in observed.jobsets if jobset.owner_uid == observed.run.uid and not jobset.deleting)
-    return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in own)
+    return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in attempts.own_jobsets(observed) if not jobset.deleting)
 
 
 def _config_map(observed: Observed) -> tuple[Deletion, ...]:
-    found = observed.config_map
-    if found is None or found.deleting or found.owner_uid != observed.run.uid:
-        return ()
-    return (Deletion("ConfigMap", found.name, found.uid),)
+    found = attempts.own_config_map(observed)
+    return (Deletion("ConfigMap", found.name, found.uid),) if found is not None and not found.deleting else ()
 
 
 def _topology(spec: TrainingRunSpec, slices: int) -> TopologyStatus:

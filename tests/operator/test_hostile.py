@@ -19,32 +19,8 @@ from halcyon_operator.reconcile import reconcile
 from halcyon_operator.settle import status_document
 from halcyon_operator.trainers import parse_report
 from halcyon_operator.views import ProbeView
-from tests.operator.builders import UID, at, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
-
-JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(min_value=-(2**70), max_value=2**70)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=20)
-    | st.sampled_from(["True", "Failed", "9" * 30, "-1", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", rfc(5), "\x00", "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
-    """The document with junk in some places, members missing in others."""
-    die = data.draw(st.integers(min_value=0, max_value=chance))
-    if die == 0:
-        return data.draw(JUNK)
-    if isinstance(document, dict):
-        kept = {key: spoil(value, data, chance * 2) for key, value in document.items() if data.draw(st.integers(0, 4 * chance)) > 0}
-        return kept | (data.draw(st.dictionaries(st.text(max_size=6), JUNK, max_size=2)) if die == 1 else {})
-    if isinstance(document, list):
-        return [spoil(value, data, chance * 2) for value in document]
-    return document
-
+from tests.operator.builders import UID, at, head, jobset, observed, pod, report, run
+from tests.operator.hostile import JUNK, PODS, STATUS, spoil
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
 FORMATS = FormatChecker(formats=())
@@ -52,40 +28,10 @@ FORMATS.checks("date-time")(lambda value: not isinstance(value, str) or moment(v
 VALIDATOR = Draft202012Validator(CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], format_checker=FORMATS)
 """What the API server takes as a status."""
 
-STATUS = {
-    "phase": "Running",
-    "attempt": 1,
-    "jobSetUid": "jobset-1",
-    "jobSetName": "demo-1",
-    "startedAt": rfc(0),
-    "jobSetRestarts": 1,
-    "restarts": {"total": 1, "preempted": 1},
-    "history": [{"attempt": 1, "restart": 1, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}],
-    "progress": {"step": 40, "steps": 300},
-    "conditions": [{"type": "Stalled", "status": "True", "reason": "RunChanged", "lastTransitionTime": rfc(1), "observedGeneration": 1}],
-    "placement": {
-        "slices": 2,
-        "wantedSlices": 4,
-        "waitingSince": rfc(0),
-        "roomSince": rfc(0),
-        "roomSlices": 4,
-        "roomStep": 20,
-        "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}],
-        "blames": [{"node": "node-a", "time": rfc(3), "attempt": 1, "restart": 0}],
-    },
-    "checkpoint": {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)},
-    "goodput": {"ratio": 0.5, "wallSeconds": 5, "productiveSeconds": 2, "carried": {}},
-}
-
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
-    pods = [
-        pod(1, 2, 0, 0, **ended(83, 12, termination("runChanged", 83))),
-        pod(1, 2, 1, 0, **(ended(42, 12) | disrupted(10))),
-        pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),
-    ]
     found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
     document = spoil(run(STATUS, recovery={"elastic": {"minSlices": 1}} if data.draw(st.booleans()) else {}), data)
     probe = None
@@ -94,7 +40,7 @@ def test_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
     seen = observed(
         document if isinstance(document, dict) else {},
         jobsets=[spoil(found, data), spoil(jobset(2), data)],
-        pods=[spoil(one, data) for one in pods],
+        pods=[spoil(one, data) for one in PODS],
         head=data.draw(st.sampled_from([head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))])),
         report=data.draw(st.sampled_from([None, report(), report(1, 2, step=7), report(checkpoint=None, first=None)])),
         probe=probe,

@@ -1,0 +1,121 @@
+"""What may stand in a cluster: objects as they should be, spoiled in any place, and objects that only look like a run's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from halcyon_api import names
+from tests.operator.builders import UID, changed, disrupted, ended, jobset, pod, rfc, run, termination
+
+LONG = 10_000
+"""Characters of a text that is meant to do harm."""
+
+TEXTS = ["True", "Failed", "9" * 30, "-1", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", rfc(5), "\x00", "\ud800", "../../kube-system"]
+LONG_TEXTS = ["x" * LONG, "9" * LONG, "🦊" * LONG, "\n" * LONG, '{"a":' * (LONG // 5), "a," * (LONG // 2)]
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(min_value=-(2**70), max_value=2**70)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.sampled_from(TEXTS)
+    | st.sampled_from(LONG_TEXTS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+"""Any JSON value."""
+
+STATUS: dict[str, Any] = {
+    "phase": "Running",
+    "attempt": 1,
+    "jobSetUid": "jobset-1",
+    "jobSetName": "demo-1",
+    "startedAt": rfc(0),
+    "jobSetRestarts": 1,
+    "restarts": {"total": 1, "preempted": 1},
+    "history": [{"attempt": 1, "restart": 1, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}],
+    "progress": {"step": 40, "steps": 300},
+    "conditions": [{"type": "Stalled", "status": "True", "reason": "RunChanged", "lastTransitionTime": rfc(1), "observedGeneration": 1}],
+    "placement": {
+        "slices": 2,
+        "wantedSlices": 4,
+        "waitingSince": rfc(0),
+        "roomSince": rfc(0),
+        "roomSlices": 4,
+        "roomStep": 20,
+        "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}],
+        "blames": [{"node": "node-a", "time": rfc(3), "attempt": 1, "restart": 0}],
+    },
+    "checkpoint": {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)},
+    "goodput": {"ratio": 0.5, "wallSeconds": 5, "productiveSeconds": 2, "carried": {}},
+}
+"""A status with something in every part that decisions are made from."""
+
+NEXT_VERSION: list[dict[str, Any]] = [
+    {"apiVersion": "halcyon.dev/v1beta1"},
+    {"spec.federation": {"clusters": ["a", "b"]}},
+    {"spec.accelerator.type": "v9"},
+    {"spec.trainer": {"schedule": {"steps": 300}}},
+    {"status.phase": "Migrating"},
+    {"status.attempt": {"number": 1, "epoch": 2}},
+    {"status.conditions": [{"type": "Federated", "status": "Maybe"}]},
+]
+"""What an operator may meet that is older than the cluster's definition of the resource."""
+
+
+def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
+    """The document with junk in some places, members missing in others."""
+    die = data.draw(st.integers(min_value=0, max_value=chance))
+    if die == 0:
+        return data.draw(JUNK)
+    if isinstance(document, dict):
+        kept = {key: spoil(value, data, chance * 2) for key, value in document.items() if data.draw(st.integers(0, 4 * chance)) > 0}
+        return kept | (data.draw(st.dictionaries(st.text(max_size=6), JUNK, max_size=2)) if die == 1 else {})
+    if isinstance(document, list):
+        return [spoil(value, data, chance * 2) for value in document]
+    return document
+
+
+@st.composite
+def run_documents(draw: st.DrawFn) -> dict[str, Any]:
+    """A run with a status, elastic or not, of this version or of one to come."""
+    specs: list[dict[str, Any]] = [{}, {"recovery": {"elastic": {"minSlices": 1}}}, {"suspend": True}, {"ttlSecondsAfterFinished": 1}]
+    statuses: list[Any] = [None, STATUS, STATUS | {"conditions": []}, STATUS | {"conditions": [], "jobSetUid": None}, {"attempt": 1}]
+    document = run(draw(st.sampled_from(statuses)), **draw(st.sampled_from(specs)))
+    return changed(document, draw(st.sampled_from([{}, {}, {}, *(_applicable(document, change) for change in NEXT_VERSION)])))
+
+
+def _applicable(document: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    return change if "status" in document or not any(path.startswith("status.") for path in change) else {}
+
+
+@st.composite
+def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
+    """An object that is the run's own but, perhaps, for its name, its owner, its labels or its namespace."""
+    made = jobset(draw(st.integers(0, 3)), outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])), reason="ReachedMaxRestarts")
+    if kind == "ConfigMap":
+        made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made["metadata"], "data": {names.RUN_DOCUMENT_KEY: "mine"}}
+    metadata = made["metadata"]
+    metadata["name"] = draw(
+        st.sampled_from([metadata["name"], "demo-2", "demo-probe", "demo", "demo-1-x", "demo-one", "other-1", "coredns"])
+    )
+    owner = draw(st.sampled_from([UID, UID, "someone-else", "", None]))
+    metadata["ownerReferences"] = [{"kind": "TrainingRun", "name": "demo", "uid": owner, "controller": True}] if owner is not None else []
+    metadata["uid"] = draw(st.sampled_from([metadata["uid"], "another", ""]))
+    if draw(st.booleans()):
+        metadata["labels"] = {**metadata.get("labels", {}), names.LABEL_ROLE: names.ROLE_PROBE}
+    if draw(st.integers(0, 3)) == 0:
+        metadata["deletionTimestamp"] = rfc(0)
+    return made
+
+
+PODS = [
+    pod(),
+    pod(1, 2, 0, 0, **ended(83, 12, termination("runChanged", 83))),
+    pod(1, 2, 1, 0, **(ended(42, 12) | disrupted(10))),
+    pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),
+]
+"""Pods of a run, running, ended and waiting."""

@@ -1,0 +1,216 @@
+"""Whatever stands in the cluster, the operator touches nothing but what belongs to the run that it looks at.
+
+Once against the centre (what a decision names) and once through the edge (every request that reaches the API server), with objects that are
+spoiled in any place and objects that only look like the run's own: of a foreign owner, under a foreign name, with forged labels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halcyon_api.training_run import API_VERSION, PLURAL
+from halcyon_operator.api_client import ApiError, Conflict, NotFound
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.controller import Controller
+from halcyon_operator.decision import Ask, Decision
+from halcyon_operator.health import WatchEcho
+from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
+from halcyon_operator.journal import Journal
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.node_notices import NodeNotices
+from halcyon_operator.observe import Observer
+from halcyon_operator.plain import dig, mapping
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.trainers import Reading, parse_report
+from halcyon_operator.views import Observed, PodView, ProbeView
+from halcyon_operator.work_queue import WorkQueue
+from tests.operator.builders import PLATFORM, UID, at, head, observed, report
+from tests.operator.hostile import JUNK, PODS, look_alikes, run_documents, spoil
+
+OWN_NAME = re.compile(r"demo-(\d{1,5}|probe)")
+HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
+
+
+def is_own(manifest: dict[str, Any], uid: str) -> bool:
+    """Whether an object that is to be made belongs to the run, and to nothing else."""
+    metadata = manifest["metadata"]
+    (owner,) = metadata["ownerReferences"]
+    named = OWN_NAME.fullmatch(metadata["name"]) is not None and metadata["namespace"] == "default"
+    return named and owner["controller"] is True and (owner["kind"], owner["name"], owner["uid"]) == ("TrainingRun", "demo", uid)
+
+
+def is_confined(manifest: dict[str, Any]) -> bool:
+    """Whether the pods of an object get nothing of their node and no way to the API server."""
+    if manifest["kind"] != "JobSet":
+        return True
+    pods = [job["template"]["spec"]["template"]["spec"] for job in manifest["spec"]["replicatedJobs"]]
+    safe = all(pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"] for pod in pods)
+    open_doors = {"hostNetwork", "hostPID", "hostIPC", "initContainers", "nodeName"}
+    return safe and not any(open_doors & set(pod) or any("hostPath" in volume for volume in pod.get("volumes", [])) for pod in pods)
+
+
+def check(decision: Decision, seen: Observed) -> None:
+    """A decision names only what is the run's own."""
+    uid = seen.run.uid
+    found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in seen.jobsets}
+    found |= {(seen.probe.jobset.name, seen.probe.jobset.uid): seen.probe.jobset.owner_uid} if seen.probe is not None else {}
+    maps = {(seen.config_map.name, seen.config_map.uid): seen.config_map.owner_uid} if seen.config_map is not None else {}
+    for deletion in decision.delete:
+        owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
+        assert owner == uid != ""
+        assert OWN_NAME.fullmatch(deletion.name)
+    for manifest in decision.create:
+        assert is_own(manifest, uid)
+        assert is_confined(manifest)
+    assert {ask.ip for ask in decision.asks} <= {pod.ip for pod in seen.pods}
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> None:
+    probe = None
+    if data.draw(st.booleans()):
+        probe = ProbeView(parse_jobset(data.draw(look_alikes())), (parse_pod(data.draw(st.sampled_from(PODS))),))
+    document = data.draw(run_documents())
+    seen = observed(
+        document,
+        jobsets=data.draw(st.lists(look_alikes(), max_size=3)),
+        pods=[spoil(one, data) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))],
+        head=data.draw(st.sampled_from(HEADS)),
+        report=data.draw(st.sampled_from([None, report(), report(1, 2, step=7)])),
+        probe=probe,
+        config_map=parse_object("ConfigMap", data.draw(look_alikes("ConfigMap"))) if data.draw(st.booleans()) else None,
+    )
+    check(reconcile(seen, at(data.draw(st.sampled_from([0, 60, 10**6])))), seen)
+
+
+class HostileApi:
+    """Answers reads with whatever it is given, writes with whatever comes, and keeps a list of all requests."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+        self.run = self._spoiled(data.draw(run_documents()))
+        # What was asked for by its address has that address, and everything that is stored has a uid.
+        identity = {"name": "demo", "namespace": "default", "uid": UID}
+        self.run = mapping(self.run) | {"metadata": mapping(dig(self.run, "metadata")) | identity}
+        self.jobsets = [self._spoiled(one) for one in data.draw(st.lists(look_alikes(), max_size=3))]
+        self.pods = [self._spoiled(one) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))]
+        self.named = {"jobsets": self._spoiled(data.draw(look_alikes())), "configmaps": self._spoiled(data.draw(look_alikes("ConfigMap")))}
+        self.requests: list[tuple[str, str, Any]] = []
+
+    def _spoiled(self, document: dict[str, Any]) -> Any:
+        return document if self._data.draw(st.booleans()) else spoil(document, self._data)
+
+    def owned(self) -> set[tuple[object, object]]:
+        """Name and uid of everything that the run controls."""
+        own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(dig(thing, "metadata"))) == UID]
+        return {(dig(thing, "metadata", "name"), dig(thing, "metadata", "uid")) for thing in own}
+
+    async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
+        self.requests.append((method, path, body))
+        if method != "GET":
+            return self._write(resource)
+        if path.endswith(f"/{PLURAL}/demo"):
+            return self.run
+        if path.endswith(("/jobsets", "/pods")):
+            assert query["labelSelector"] == "halcyon.dev/run=demo"
+            return {"items": self.jobsets if resource == "jobsets" else self.pods, "metadata": {"continue": self._data.draw(st.integers())}}
+        if self._data.draw(st.booleans()):
+            raise NotFound(404, "NotFound", "")
+        thing = self.named[resource]
+        return thing if isinstance(thing, dict) else {}
+
+    def _write(self, resource: str) -> dict[str, Any]:
+        outcome = self._data.draw(st.sampled_from(["done", "done", "done", "conflict", "refused"]))
+        if outcome == "conflict":
+            raise Conflict(409, "Conflict", "changed")
+        if outcome == "refused":
+            raise ApiError(422, "Invalid", "because")
+        return mapping(self._data.draw(JUNK))
+
+    # Checkpoints and trainers
+
+    async def read(self, first: Any, *_: Any) -> Any:
+        """HEAD for whoever asks with a spec, a report for whoever asks with a pod."""
+        if not isinstance(first, PodView):
+            return self._data.draw(st.sampled_from(HEADS))
+        body = json.dumps(spoil(report(*first.world).document(), self._data)).encode()
+        return parse_report(body, "demo", first.world) if self._data.draw(st.booleans()) else Reading(problem="x" * 10_000)
+
+    async def ask_save(self, ask: Ask) -> str:
+        assert ask.ip in {dig(pod, "status", "podIP") for pod in self.pods}
+        return "no " * 5_000
+
+
+@contextmanager
+def no_crash() -> Iterator[None]:
+    """Nothing is logged with a traceback meanwhile."""
+    found: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info:
+                found.append(logging.Formatter().format(record))
+
+    log, handler = logging.getLogger("halcyon_operator"), Keep()
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+    assert not found, found[0]
+
+
+RUN_PATH = f"/apis/{API_VERSION}/namespaces/default/{PLURAL}/demo"
+WRITES = {
+    "PATCH": re.compile(re.escape(RUN_PATH) + "/status"),
+    "POST": re.compile(r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1|apis/events\.k8s\.io/v1)/namespaces/default/(jobsets|configmaps|events)"),
+    "DELETE": re.compile(r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1)/namespaces/default/(jobsets|configmaps)/" + OWN_NAME.pattern),
+}
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_no_request_touches_anything_else(data: st.DataObject) -> None:
+    api = HostileApi(data)
+    metrics, journal, nodes = Metrics(), Journal(), NodeNotices()
+    cluster = Cluster(api)  # type: ignore[arg-type]
+    observer = Observer(cluster, api, api, journal, PLATFORM, nodes)  # type: ignore[arg-type]
+    queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
+    controller = Controller(queue, observer, cluster, journal, metrics, WatchEcho(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
+    nodes.saw(spoil({"metadata": {"name": "node-a", "labels": {}}, "spec": {"unschedulable": True}}, data))
+
+    async def looks() -> None:
+        for _ in range(2):
+            await controller.look(("default", "demo"))
+
+    with no_crash():
+        asyncio.run(looks())
+    for method, path, body in api.requests:
+        assert "/namespaces/default/" in path, "not even a read leaves the namespace"
+        if method == "GET":
+            continue
+        assert WRITES[method].fullmatch(path), (method, path)
+        if method == "DELETE":
+            assert (path.rpartition("/")[2], body["preconditions"]["uid"]) in api.owned()
+        elif path.endswith("/events"):
+            regarding = body["regarding"]
+            assert (regarding["kind"], regarding["namespace"], regarding["name"]) == ("TrainingRun", "default", "demo")
+            assert body["metadata"]["namespace"] == "default"
+            assert len(body["note"]) <= 1024
+        elif method == "POST":
+            assert is_own(body, UID)
+            assert is_confined(body)
+        else:
+            assert set(body) == {"metadata", "status"}, "the operator never writes a spec"
+        json.dumps(body, allow_nan=False)
