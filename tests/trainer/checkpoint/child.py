@@ -183,7 +183,7 @@ def _tell_files() -> None:
 
 def _tell_read_backs(checkpointer: Checkpointer, root: Root, victim: int) -> threading.Semaphore:
     """Say what was read back, and turn a file of one process around before it reads the second step."""
-    from halcyon.checkpoint import checkpointer as module
+    from halcyon.checkpoint import readback_worker as module
 
     told, read_back = threading.Semaphore(0), module.read_back
 

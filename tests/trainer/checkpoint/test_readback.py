@@ -72,7 +72,7 @@ def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wa
         chunk.write_bytes(chunk.read_bytes()[::-1])
         return read_back(store, entry, files, **options)
 
-    monkeypatch.setattr("halcyon.checkpoint.checkpointer.read_back", spoil)
+    monkeypatch.setattr("halcyon.checkpoint.readback_worker.read_back", spoil)
     with open_root(root) as checkpointer:
         told = Told(checkpointer)
         save(checkpointer, 1)

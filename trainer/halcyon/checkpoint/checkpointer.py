@@ -19,11 +19,11 @@ from typing import Any, Self
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
 from halcyon.checkpoint.failures import Abandoned, SaveFailed, StoreFailure, as_exit, explain
-from halcyon.checkpoint.head import HeadKeeper, with_bad, with_failed, with_passed
+from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
-from halcyon.checkpoint.readback import Check, Unanswered, gather_checks, read_back, remove_checks, report
+from halcyon.checkpoint.readback_worker import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
@@ -41,7 +41,6 @@ from halcyon_api.checkpoint_documents import (
     Epoch,
     Fingerprints,
     Head,
-    ManifestFile,
     Owner,
     step_prefix,
 )
@@ -61,7 +60,16 @@ class Checkpointer:
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(world.process_index, world.process_count)
         self._thread: threading.Thread | None = None
-        self._reading_back: threading.Thread | None = None
+        self._readback = ReadBackWorker(
+            store,
+            keeper,
+            world,
+            timeout_seconds=limits.parts_seconds,
+            sleep=self._pause,
+            on_read_back=self._take_read_back,
+            on_warning=self._warn,
+            on_fatal=self._end_by,
+        )
         self._save_wanted = False
         self._step, self._try = -1, 0
         index, wait = world.process_index, limits.parts_seconds
@@ -76,7 +84,7 @@ class Checkpointer:
                 sleep=self._pause,
                 clock=time.monotonic,
                 warn=self._warn,
-                read_back_every=lambda: 0 if self._is_reading_back() else spec.verify.every_saves,
+                read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
             )
         )
         self._last_save_at = clock()
@@ -346,8 +354,7 @@ class Checkpointer:
         """Give up what is under way and stop the background. An unfinished checkpoint is never seen by anyone."""
         self._stop.set()
         self._join()
-        if self._reading_back is not None:
-            self._reading_back.join()
+        self._readback.join()
 
     def __enter__(self) -> Self:
         return self
@@ -406,7 +413,7 @@ class Checkpointer:
                     self.on_commit(self.last_save)
                 self._tidy()
                 if self.last_save.checkpoint.verification == "wanted":
-                    self._begin_reading_back(self.last_save.checkpoint)
+                    self._readback.begin(self.last_save.checkpoint, self._saver.written)
             if self.last_error is not None and self.on_failure is not None:
                 self.on_failure(self.last_error)
         except Exception as failure:
@@ -422,48 +429,13 @@ class Checkpointer:
         except (StoreFailure, DamagedDocument) as failure:
             self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
 
-    def _is_reading_back(self) -> bool:
-        return self._reading_back is not None and self._reading_back.is_alive()
-
-    def _begin_reading_back(self, entry: CommittedStep) -> None:
-        """In a thread of its own: neither the next save nor the end of the run waits for it."""
-        if self._reading_back is not None:
-            self._reading_back.join()  # has told what it found already: process 0 wants no other before it knows
-        files = self._saver.written
-        self._reading_back = threading.Thread(target=lambda: self._read_back(entry, files), name="checkpoint-check")
-        self._reading_back.start()
-
-    def _read_back(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
-        try:
-            damages = read_back(self._store, entry, files, manifest=self._keeper is not None)
-            check = Check(process=self._world.process_index, damages=damages)
-            if self._keeper is None:
-                report(self._store, entry.path, check)
-                return
-            found = gather_checks(
-                self._store, entry.path, check, self._world.process_count, timeout_seconds=self._limits.parts_seconds, sleep=self._pause
-            )
-            remove_checks(self._store, entry.path)
-            self._tell_read_back(self._keeper, entry, found)
-        except Abandoned:
-            return
-        except Fenced as fenced:
-            self._fatal = fenced
-        except (StoreFailure, Unanswered, DamagedDocument) as failure:
-            self._warn(f"the checkpoint at step {entry.step} could not be read back: {failure}")
-        except Exception as failure:
-            self._fatal = failure
-
-    def _tell_read_back(self, keeper: HeadKeeper, entry: CommittedStep, found: tuple[str, ...]) -> None:
-        if not found:
-            keeper.update(lambda head: with_passed(head, entry.path))
-        else:
-            bad = BadStep(path=entry.path, step=entry.step, reason=found[0][:1024])
-            if bad not in keeper.update(lambda head: with_failed(head, bad)).bad:
-                return  # it is being deleted, so nothing is known about it
-            self._save_wanted = True
+    def _take_read_back(self, entry: CommittedStep, damage: str | None) -> None:
+        self._save_wanted |= damage is not None
         if self.on_read_back is not None:
-            self.on_read_back(entry, found[0] if found else None)
+            self.on_read_back(entry, damage)
+
+    def _end_by(self, failure: Exception) -> None:
+        self._fatal = failure
 
 
 def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits) -> Store:
