@@ -25,6 +25,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.checkpoint_status import foreign_owner, resume_step
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
+from halcyon_operator.history import entry_of
 from halcyon_operator.nodes import still_avoided, to_avoid
 from halcyon_operator.placement import first_slices, placement_of, smaller
 from halcyon_operator.plain import seconds_between
@@ -165,6 +166,9 @@ def _with_jobset(
         return Stop(ended_cause(status), last_message(status))
     if released or not fits(status.attempt_spec_hash, wanted_hash):
         return Stop("specChanged", "the spec was edited")
+    if jobset.suspended and _has_run(observed, status, jobset):
+        # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead.
+        return Stop("preempted", f"JobSet {jobset.name} was suspended by somebody else; a run is suspended by its spec.suspend")
     slices = placement_of(status, spec).slices
     if slices not in usable_slices(spec):
         return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
@@ -194,6 +198,14 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
             return Stop("moved", f"{waited} off {nodes}: taking all nodes back", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
+
+
+def _has_run(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
+    """Whether processes of the present world have been there."""
+    world = (status.attempt, jobset.restarts)
+    entry = entry_of(status, world)
+    trained = entry is not None and entry.first_step_at is not None
+    return trained or any(ending.world == world for ending in observed.endings)
 
 
 def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: str) -> Stop:

@@ -28,6 +28,7 @@ def parse_jobset(document: object) -> JobSetView:
         finished_at=moment(end.get("lastTransitionTime")) if completed or failed else None,
         created_at=moment(metadata.get("creationTimestamp")),
         replicas=sum(count(dig(job, "replicas")) for job in sequence(dig(document, "spec", "replicatedJobs"))),
+        suspended=dig(document, "spec", "suspend") is True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from halcyon_api import names
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.conditions import Outlook
@@ -31,6 +32,9 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     entry = entry_of(status, world)
     first = len(status.history) <= 1
     starting = "Starting" if first else "Restarting"
+    if jobset.suspended:
+        message = f"JobSet {jobset.name} is suspended by a queue or by somebody, and starts when they resume it"
+        return Outlook(starting, "JobSetSuspended", message)
     if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
         return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
@@ -79,7 +83,8 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
         if observed.pods:
             old = observed.pods[0]
             return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (f" from node {old.node}" if old.node else "")
-        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods"
+        tells = f"if that takes long, `kubectl describe jobs --selector {names.LABEL_RUN}={observed.run.name}` tells why"
+        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {tells}"
     if running < wanted:
         return f"attempt {status.attempt}: {running} of {wanted} pods run"
     if observed.report is not None:

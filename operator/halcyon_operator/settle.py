@@ -29,9 +29,9 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
     standing = old.get("progress") == new.get("progress")
     if standing and (written is None or status.phase in AT_REST):
         return None
-    if spec is None or written is None:
+    if written is None:
         return status
-    interval = CLOCK_SECONDS if standing else spec.telemetry.status_interval_seconds
+    interval = CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds
     # A look comes a little early or late; half a second must not double the interval.
     return status if (now - written).total_seconds() >= interval - 0.5 else None
 

@@ -56,6 +56,8 @@ class JobSetView:
     created_at: datetime | None = None
     replicas: int = 0
     """Slices."""
+    suspended: bool = False
+    """Whether somebody wants it to have no pods. The operator never does: it suspends a run by deleting its JobSet."""
 
 
 @dataclass(frozen=True)

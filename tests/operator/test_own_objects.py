@@ -140,12 +140,13 @@ class HostileApi:
 
     # Checkpoints and trainers
 
-    async def read(self, first: Any, *_: Any) -> Any:
-        """HEAD for whoever asks with a spec, a report for whoever asks with a pod."""
-        if not isinstance(first, PodView):
+    async def read(self, *arguments: Any) -> Any:
+        """HEAD for whoever asks without a pod, a report for whoever asks with one."""
+        world = next((argument.world for argument in arguments if isinstance(argument, PodView)), None)
+        if world is None:
             return self._data.draw(st.sampled_from(HEADS))
-        body = json.dumps(spoil(report(*first.world).document(), self._data)).encode()
-        return parse_report(body, "demo", first.world) if self._data.draw(st.booleans()) else Reading(problem="x" * 10_000)
+        body = json.dumps(spoil(report(*world).document(), self._data)).encode()
+        return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else Reading(problem="x" * 10_000)
 
     async def ask_save(self, ask: Ask) -> str:
         assert ask.ip in {dig(pod, "status", "podIP") for pod in self.pods}

@@ -1,0 +1,270 @@
+"""What others do to a run's objects, to its namespace and to its status: each time one clear sentence, and nothing done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+import pytest
+
+from halcyon_api import names
+from halcyon_api.hardware import suggestion
+from halcyon_operator.api_client import ApiError
+from halcyon_operator.attempts import own_jobsets
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import at, changed, head, jobset, observed, pod, run
+from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
+from tests.operator.simulation import JOBSETS, KEY, RUN, World
+
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+def ready(world: World) -> tuple[str, str]:
+    """Reason and message of the condition Ready."""
+    condition = next(one for one in world.status["conditions"] if one["type"] == "Ready")
+    return condition["reason"], condition["message"]
+
+
+def training(step: int = 50) -> World:
+    """A run whose first attempt trains and has saved."""
+    world = World(run())
+    world.settle()
+    world.train(step)
+    world.head = head(step)
+    world.settle()
+    assert (world.status["phase"], world.status["attempt"]) == ("Running", 1)
+    return world
+
+
+def goes_on(world: World, attempt: int) -> None:
+    """The attempt trains, from the last checkpoint, and it is the only one."""
+    world.settle()
+    assert world.status["attempt"] == attempt
+    saved = world.status.get("checkpoint", {}).get("step", 0)
+    world.train(saved + 1, resumed=saved)
+    world.settle()
+    assert world.status["phase"] == "Running"
+    assert [place for place in world.api.objects if place.startswith(JOBSETS)] == [f"{JOBSETS}/demo-{attempt}"]
+    made = [name for kind, name in world.api.created if kind == "JobSet"]
+    assert len(made) == len(set(made)), "no attempt is made twice"
+
+
+def test_a_foreign_jobset_under_the_name_is_left_as_it_is() -> None:
+    world = World(run())
+    foreign = jobset(uid="theirs", outcome="Completed") | {"spec": {"mine": True}}
+    foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
+    world.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
+    world.settle()
+    assert ready(world) == ("NameTaken", "JobSet demo-1 exists and is not this run's; remove it or make the run under another name")
+    assert world.api.objects[f"{JOBSETS}/demo-1"] == foreign
+    del world.api.objects[f"{JOBSETS}/demo-1"]
+    goes_on(world, 1)
+
+
+def test_a_config_map_cannot_be_edited_and_the_next_attempt_has_its_own() -> None:
+    world = training()
+    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["immutable"] is True, "the API server refuses an edit"
+    world.api.objects[f"{CONFIG_MAPS}/demo-1"] = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "demo-1", "uid": "by hand"},
+        "data": {"run.yaml": "x"},
+    }
+    world.delete_jobset()
+    goes_on(world, 2)
+    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", "what is not the run's is left alone"
+    assert "kind: TrainingRun" in world.api.objects[f"{CONFIG_MAPS}/demo-2"]["data"][names.RUN_DOCUMENT_KEY]
+
+
+def test_a_deleted_jobset_is_followed_by_the_next_attempt() -> None:
+    world = training()
+    world.delete_jobset()
+    goes_on(world, 2)
+    assert world.status["restarts"]["jobSetDeleted"] == 1
+
+
+def test_a_jobset_that_is_suspended_by_hand_is_followed_by_the_next_attempt() -> None:
+    world = training()
+    world.jobset["spec"]["suspend"] = True
+    goes_on(world, 2)
+    first = world.status["history"][0]
+    assert (first["cause"], world.status["restarts"]["preempted"]) == ("preempted", 1)
+    assert first["message"] == "JobSet demo-1 was suspended by somebody else; a run is suspended by its spec.suspend"
+
+
+def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
+    held = jobset() | {"spec": {"suspend": True}}
+    started = {"attempt": 1, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "history": [STATUS["history"][0] | {"restart": 0}]}
+    del started["history"][0]["firstStepAt"]
+    decision = reconcile(observed(run(started), jobsets=[held]), at(60))
+    assert (decision.delete, decision.create) == ((), ())
+    assert decision.status is not None
+    condition = decision.status.condition("Ready")
+    assert condition is not None
+    assert (condition.reason, "demo-1 is suspended" in condition.message) == ("JobSetSuspended", True)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"ownerReferences": []},
+        {"ownerReferences": [{"kind": "TrainingRun", "uid": "another", "controller": True}]},
+        {"labels": {names.LABEL_ATTEMPT: "1"}},
+    ],
+    ids=["nobody's", "another's", "of no run"],
+)
+def test_a_jobset_whose_metadata_is_edited_is_never_joined_by_a_second_one(edit: dict[str, Any]) -> None:
+    world = training()
+    assert world.jobset is not None
+    world.jobset["metadata"] |= edit
+    world.settle()
+    assert [name for kind, name in world.api.created if kind == "JobSet"] == ["demo-1"]
+    if "labels" in edit:
+        assert world.status["phase"] == "Running", "its name and its owner are what counts"
+    else:
+        reason, message = ready(world)
+        assert reason == "Restarting"
+        assert "waiting for 1 pods of the last attempt to end, among them demo-1-s-0-0" in message
+
+
+REFUSALS = {
+    "the namespace is being deleted": (
+        403,
+        'jobsets "demo-1" is forbidden: unable to create new content in namespace default because it is ',
+    ),
+    "the quota is exceeded": (
+        403,
+        'jobsets "demo-1" is forbidden: exceeded quota: jobs, requested: count/jobsets.jobset.x-k8s.io=1, used: 5',
+    ),
+}
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_what_the_api_server_refuses_is_told_and_tried_again(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(run())
+    code, message = REFUSALS[said]
+    inner = world.api.request
+
+    async def refuse(method: str, path: str, resource: str, **arguments: Any) -> dict[str, Any]:
+        if (method, resource) == ("POST", "jobsets"):
+            raise ApiError(code, "Forbidden", message)
+        return await inner(method, path, resource, **arguments)
+
+    monkeypatch.setattr(world.api, "request", refuse)
+    world.settle()
+    assert ready(world) == ("CreateRefused", f"JobSet was refused: Forbidden: {message}".strip())
+    monkeypatch.undo()
+    goes_on(world, 1)
+
+
+def test_a_run_that_is_gone_with_its_namespace_is_forgotten() -> None:
+    world = training()
+    world.api.objects.clear()
+    asyncio.run(world.look())
+    assert (world.api.objects, world.journal.endings(KEY)) == ({}, ())
+
+
+TAMPERED: dict[str, Any] = {
+    "gone": {},
+    "of no attempt": {"attempt": 0},
+    "of an attempt to come": {"attempt": 7, "jobSetUid": "x"},
+    "of the last attempt there is": {"attempt": names.MAX_ATTEMPT, "jobSetUid": "x"},
+    "of another JobSet": {"jobSetUid": "another", "jobSetName": "coredns"},
+    "of far more restarts": {"jobSetRestarts": 2**40, "jobSetRestartsCounted": 2**40},
+    "of wrong types": {"attempt": "many", "history": 3, "conditions": [{}], "restarts": []},
+    "of long texts": {"jobSetName": "x" * LONG, "phase": "y" * LONG, "jobSetUid": "z" * LONG},
+}
+
+
+@pytest.mark.parametrize("tampered", TAMPERED)
+def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str) -> None:
+    """The status says which attempt is which; the objects, the root and the spec say everything else."""
+    world = training()
+    document = world.api.objects[RUN]
+    change = TAMPERED[tampered]
+    document["status"] = {**document["status"], **change} if change else {}
+    world.settle()
+    mine = [place.rpartition("/")[2] for place in world.api.objects if place.startswith(JOBSETS)]
+    made = [name for kind, name in world.api.created if kind == "JobSet"]
+    assert len(made) == len(set(made)), "no attempt is made twice"
+    if tampered == "of the last attempt there is":
+        assert (ready(world)[0], mine) == ("AttemptsExhausted", []), "told, and nothing done"
+    else:
+        assert len(mine) == 1
+        assert mine == made[-1:]
+
+
+@pytest.mark.parametrize("change", NEXT_VERSION, ids=lambda change: next(iter(change)))
+def test_fields_of_a_version_to_come_are_told_and_stop_nothing(change: dict[str, Any]) -> None:
+    """As after a downgrade: the definition in the cluster knows more than this operator."""
+    world = training()
+    before = copy.deepcopy(world.api.objects[RUN])
+    world.api.objects[RUN] = changed(before, {path: value for path, value in change.items() if path != "apiVersion"})
+    world.settle()
+    assert next(name for kind, name in world.api.created if kind == "JobSet") == "demo-1"
+    if any(path.startswith("spec.") for path in change):
+        _, message = ready(world)
+        (path,) = change
+        assert world.status["phase"] == "Running", "what trains goes on"
+        assert path.removeprefix("spec.").split(".")[0] in message
+        stalled = next(one for one in world.status["conditions"] if one["type"] == "Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
+    else:
+        goes_on(world, world.status["attempt"])
+
+
+@pytest.mark.parametrize("path", ["image", "accelerator.type", "accelerator.topology", "checkpoint.root", "scheduling", "trainer.steps"])
+def test_long_texts_are_refused_in_a_short_sentence(path: str) -> None:
+    decision = reconcile(observed(changed(run(), {f"spec.{path}": "x" * LONG})), at(0))
+    assert (decision.create, decision.delete) == ((), ())
+    assert decision.status is not None
+    condition = decision.status.condition("Stalled")
+    assert condition is not None
+    assert condition.reason == "InvalidSpec"
+    assert path.split(".")[0] in condition.message
+    assert len(condition.message) <= 2048
+
+
+def test_an_unknown_accelerator_is_told_with_the_one_that_was_meant() -> None:
+    assert suggestion("h10") == "h100"
+    decision = reconcile(observed(run(accelerator={"type": "v5litepod-16", "topology": "4x4"})), at(0))
+    assert decision.status is not None
+    condition = decision.status.condition("Stalled")
+    assert condition is not None
+    assert "accelerator.type: unknown accelerator 'v5litepod-16'; did you mean v5e?" in condition.message
+
+
+RUNS = 500
+
+
+def test_five_hundred_runs_at_once_get_one_jobset_each() -> None:
+    world = World(run())
+    base = RUN.rpartition("/")[0]
+    keys = [KEY]
+    for number in range(1, RUNS):
+        document = run(name=f"demo{number}")
+        document["metadata"]["uid"] = f"uid-of-{number}"
+        world.api.objects[f"{base}/demo{number}"] = document
+        keys.append(("default", f"demo{number}"))
+
+    async def work() -> None:
+        for key in keys:
+            world.queue.add(key)
+        workers = [asyncio.create_task(world.controller.work()) for _ in range(8)]
+        while len([1 for kind, _ in world.api.created if kind == "JobSet"]) < RUNS:
+            await asyncio.sleep(0)
+            assert not any(worker.done() for worker in workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(work(), 120))
+    made = sorted(name for kind, name in world.api.created if kind == "JobSet")
+    assert made == sorted(f"{name}-1" for _, name in keys)
+    assert all(world.api.objects[f"{base}/{name}"]["status"]["attempt"] == 1 for _, name in keys)
+
+
+def test_what_only_looks_like_an_own_jobset_is_none() -> None:
+    forged = jobset(2)
+    forged["metadata"]["name"] = "coredns"
+    assert [one.name for one in own_jobsets(observed(run(), jobsets=[forged, jobset(1)], pods=[pod()]))] == ["demo-1"]
