@@ -53,6 +53,16 @@ def main(
         bool,
         typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
     ] = False,
+    lease_namespace: Annotated[
+        str,
+        typer.Option(
+            envvar="HALCYON_LEASE_NAMESPACE", help="Namespace of the Lease by which one of several operators leads. Default: none."
+        ),
+    ] = "",
+    lease_name: Annotated[str, typer.Option(envvar="HALCYON_LEASE_NAME", help="Name of that Lease.")] = "halcyon-operator",
+    pod_name: Annotated[
+        str, typer.Option(envvar="HALCYON_POD_NAME", help="Name of the pod that the operator runs in, by which it holds the Lease.")
+    ] = "",
 ) -> None:
     """Look after the TrainingRuns of a cluster."""
     if log_level not in ("debug", "info", "warning", "error"):
@@ -72,6 +82,9 @@ def main(
         file_roots=_many(file_root),
         allow_gpu_direct=allow_gpu_direct,
         watch_nodes=watch_nodes,
+        lease_namespace=lease_namespace,
+        lease_name=lease_name,
+        pod_name=pod_name,
     )
     try:
         asyncio.run(run_operator(settings))

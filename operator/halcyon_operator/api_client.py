@@ -6,7 +6,9 @@ The client's generated classes are left aside: they would refuse fields they do 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -19,7 +21,8 @@ from kubernetes.aio.client.configuration import Configuration
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.plain import dig, text
 
-_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+_TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
+_TIMEOUT = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -37,6 +40,13 @@ class ApiError(Exception):
         super().__init__(f"{reason or code}: {message}" if message else f"{reason or code}")
         self.code = code
         self.reason = reason
+
+
+class NotLeading(ApiError):
+    """Another process may write now, so this one must not."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "NotLeading", "this operator does not hold the lease any more")
 
 
 class NotFound(ApiError):
@@ -59,9 +69,15 @@ def path_of(api_version: str, plural: str, namespace: str | None, name: str | No
 class KubernetesApi:
     """JSON in, JSON out, with errors by kind."""
 
-    def __init__(self, client: ApiClient, metrics: Metrics) -> None:
+    def __init__(self, client: ApiClient, metrics: Metrics, agent: str = "halcyon-operator") -> None:
         self._client: Any = client  # The client's methods have no types.
         self._metrics = metrics
+        self._agent = agent
+        self._seconds_left: Callable[[], float] = lambda: math.inf
+
+    def fence(self, seconds_left: Callable[[], float]) -> None:
+        """Write only while there are seconds left, and no longer."""
+        self._seconds_left = seconds_left
 
     async def request(
         self,
@@ -73,6 +89,7 @@ class KubernetesApi:
         body: dict[str, Any] | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        fenced: bool = True,
     ) -> dict[str, Any]:
         """One request.
 
@@ -84,18 +101,26 @@ class KubernetesApi:
             body: JSON body.
             content_type: Kind of the body.
             accept: Kind of the answer wanted.
+            fenced: Whether a write needs the lease.
 
         Raises:
             NotFound: There is no such object.
             Conflict: The object has changed meanwhile, or exists already.
+            NotLeading: It is a write, and another process may write now.
             ApiError: Any other refusal, or no answer.
         """
         verb = method.lower()
         try:
             url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-            headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "halcyon-operator"}
+            headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            response = await self._client.call_api(method, url, headers, body, None, _TIMEOUT)
+            timeout = _TIMEOUT
+            if fenced and method != "GET":
+                # As late as can be: whatever came before may have taken long.
+                if (left := self._seconds_left()) <= 0:
+                    raise NotLeading
+                timeout = aiohttp.ClientTimeout(total=min(_TOTAL_SECONDS, left), connect=_CONNECT_SECONDS)
+            response = await self._client.call_api(method, url, headers, body, None, timeout)
             content: bytes = await response.read()
             code = int(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -113,7 +138,7 @@ class KubernetesApi:
         await self._client.close()
 
 
-async def connect(metrics: Metrics) -> KubernetesApi:
+async def connect(metrics: Metrics, agent: str = "halcyon-operator") -> KubernetesApi:
     """A way to the API server: with the pod's service account inside a cluster, else with the kubeconfig.
 
     Raises:
@@ -128,7 +153,7 @@ async def connect(metrics: Metrics) -> KubernetesApi:
             await loader.load_kube_config(client_configuration=configuration)
     except (kubernetes_config.ConfigException, OSError) as error:
         raise NoCluster(f"no way to a Kubernetes API server ({error}); run inside a cluster, or set KUBECONFIG") from None
-    return KubernetesApi(ApiClient(configuration), metrics)
+    return KubernetesApi(ApiClient(configuration), metrics, agent)
 
 
 def inside_cluster() -> bool:

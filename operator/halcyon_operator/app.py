@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
+import signal
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
@@ -30,19 +30,26 @@ from halcyon_operator.controller import Controller, Key
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.http_server import HttpServer
 from halcyon_operator.journal import Journal
+from halcyon_operator.leadership import Leadership, process_identity
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
 from halcyon_operator.plain import dig, mapping, text
+from halcyon_operator.polls import Polls
 from halcyon_operator.settings import Settings
+from halcyon_operator.store import Store
+from halcyon_operator.supervision import Supervision, trouble
 from halcyon_operator.trainers import Trainers
 from halcyon_operator.views import Platform
+from halcyon_operator.watch_audit import WatchAudit
 from halcyon_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
 JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
 LONGEST_START_DELAY_SECONDS = 15.0
+ROUTINE_LOOKS_PER_SECOND = 25.0
+"""How many looks without a reason, and writes of mere progress, an operator does at most, however many runs there are."""
 
 
 async def run_operator(settings: Settings) -> None:
@@ -54,35 +61,64 @@ async def run_operator(settings: Settings) -> None:
     """
     disable_created_metrics()  # One more series for each counter, which nobody asks for.
     metrics = Metrics(version("halcyon"))
-    api = await connect(metrics)
+    identity = process_identity(settings.pod_name)
+    api = await connect(metrics, f"halcyon-operator/{version('halcyon')} ({identity})")
     trainers = Trainers(metrics)
     checkpoints = Checkpoints(metrics, time.monotonic, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
     queue: WorkQueue[Key] = WorkQueue(random.random)
-    journal, echo = Journal(), WatchEcho(time.monotonic)
-    metrics.watch(lambda: float(len(queue)), lambda: echo.lag_seconds)
+    polls = Polls(trainers, queue.add, time.monotonic)
+    journal, echo, store = Journal(), WatchEcho(time.monotonic), Store()
+    audit = WatchAudit(store.version, time.monotonic)
+    leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
+    cluster = Cluster(api)
+    platform = Platform(settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct)
+    nodes = NodeNotices() if settings.watch_nodes else None
+    observer = Observer(
+        cluster, checkpoints, polls, journal, platform, nodes, store=store, pace=lambda: len(store) / ROUTINE_LOOKS_PER_SECOND
+    )
+    controller = Controller(queue, observer, cluster, journal, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers)
+    supervision = Supervision(cluster, settings.namespaces, audit, controller.check)
+    if leadership is not None:
+        api.fence(lambda: leadership.seconds_left)
+
+    def leads() -> bool:
+        return leadership is None or leadership.leads
+
+    metrics.watch(lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads)
     ready = asyncio.Event()
-    server = HttpServer(metrics, alive=lambda: not echo.stuck, ready=ready.is_set)
+    server = HttpServer(metrics, lambda: trouble(echo, audit, controller.longest_look_seconds), ready.is_set)
     await server.start(settings.metrics_port)
+
+    async def lead() -> None:
+        """Work until somebody else may."""
+        try:
+            # Whatever waited while another led has been seen to since; what is to be done now is found by looking at everything.
+            controller.begin(store.keys())
+            await asyncio.gather(*(controller.work() for _ in range(settings.workers)))
+        finally:
+            controller.stand_down()
+
+    async def stand_by() -> None:
+        """Lead when it is this process's turn, but not before it sees everything: who takes over knows what to do."""
+        await ready.wait()
+        await (lead() if leadership is None else leadership.campaign(lead))
+
     try:
-        cluster = Cluster(api)
         await _wait_for_api(cluster)
-        platform = Platform(settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct)
-        nodes = NodeNotices() if settings.watch_nodes else None
-        observer = Observer(cluster, checkpoints, trainers, journal, platform, nodes)
-        controller = Controller(
-            queue, observer, cluster, journal, metrics, echo, socket.gethostname(), lambda: datetime.now(UTC), time.monotonic, trainers
-        )
-        loops = [controller.work() for _ in range(settings.workers)] + [controller.resync(settings.namespaces, settings.resync_seconds)]
+        loops = [supervision.run(ready, settings.resync_seconds), stand_by()]
         logger.info("looking after the TrainingRuns in %s", ", ".join(settings.namespaces) or "all namespaces")
-        await _run_together(loops, handlers(queue, journal, echo, nodes), settings, ready)
+        await _run_together(loops, handlers(queue, journal, echo, store, nodes), settings)
     finally:
         queue.close()
+        await polls.close()
         await trainers.close()
         await api.close()
         await server.stop()
 
 
-def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho, nodes: NodeNotices | None = None) -> kopf.OperatorRegistry:
+def handlers(
+    queue: WorkQueue[Key], journal: Journal, echo: WatchEcho, store: Store, nodes: NodeNotices | None = None
+) -> kopf.OperatorRegistry:
     """What to do on each event. Nodes are watched only if there is somebody to tell of them."""
     registry = kopf.OperatorRegistry()
 
@@ -94,8 +130,13 @@ def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho, nodes: No
     async def on_run(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         metadata = dig(event, "object", "metadata")
         key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
+        store.saw_run(event["object"], deleted=event["type"] == "DELETED")
+        if (run := store.run(key)) is not None:
+            # What is on record, whoever wrote it, needs no evidence any more.
+            journal.prune(key, run.status.attempt, run.status.job_set_restarts)
         if event["type"] == "DELETED":
             echo.gone(key)
+            journal.forget(key)
         elif echo.saw(key, dig(metadata, "resourceVersion")):
             return
         queue.add(key)
@@ -103,11 +144,13 @@ def handlers(queue: WorkQueue[Key], journal: Journal, echo: WatchEcho, nodes: No
     @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
     async def on_jobset(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         if (key := run_of(event)) is not None:
+            store.saw_jobset(key, event["object"], deleted=event["type"] == "DELETED")
             queue.add(key)
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         if (key := run_of(event)) is not None:
+            store.saw_pod(key, event["object"], deleted=event["type"] == "DELETED")
             journal.record(key, event["object"])
             queue.add(key)
 
@@ -160,27 +203,39 @@ async def _wait_for_api(cluster: Cluster) -> None:
         await asyncio.sleep(delay)
 
 
-async def _run_together(
-    loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, settings: Settings, ready: asyncio.Event
-) -> None:
-    """Run kopf and the operator's own loops until kopf is told to stop, or until any of them fails."""
+async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, settings: Settings) -> None:
+    """Run kopf and the operator's own loops until a signal comes, or until any of them fails.
+
+    At a signal the own loops end first, so that the lease is released at once; kopf takes its time.
+    """
+    stopping = asyncio.Event()
+    signalled = asyncio.create_task(stopping.wait())
     own = [asyncio.create_task(loop) for loop in loops]
-    watching = asyncio.create_task(
-        kopf.operator(
+    # Kopf takes every task that is not there before it for its own, and waits for it in the end.
+    ignored = asyncio.all_tasks()
+    watching: asyncio.Task[None] | None = None
+    try:
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=kopf_settings(),
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            ready_flag=ready,
         )
-    )
-    try:
-        await asyncio.wait([watching, *own], return_when=asyncio.FIRST_COMPLETED)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=ignored))
+        await asyncio.wait([watching, signalled, *own], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (watching, *own):
-            task.cancel()
-        results = await asyncio.gather(watching, *own, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+        ended = await _cancelled([signalled, *own]) + (await _cancelled([watching]) if watching is not None else [])
+    for result in ended:
+        if result is not None and not isinstance(result, asyncio.CancelledError):
             raise result
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException | None]:
+    """What tasks that are cancelled now ended with, if it was an exception."""
+    for task in tasks:
+        task.cancel()
+    results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    return [result if isinstance(result, BaseException) else None for result in results]

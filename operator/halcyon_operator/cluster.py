@@ -7,7 +7,6 @@ deleted: an attempt's objects never change, so a create that meets an object of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,8 @@ from halcyon_operator.api_client import MERGE_PATCH, METADATA_ONLY, ApiError, Co
 from halcyon_operator.decision import Deletion, Event, Manifest
 from halcyon_operator.jobset import JOBSET_API_VERSION
 from halcyon_operator.merge_patch import merge_patch
-from halcyon_operator.plain import dig, sequence, text
+from halcyon_operator.plain import dig, integer, sequence, text
+from halcyon_operator.store import Kind, Place
 from halcyon_operator.views import RunView
 
 COMPONENT = "halcyon-operator"
@@ -58,16 +58,19 @@ class Cluster:
         """A TrainingRun, or None if there is none."""
         return await self._get(API_VERSION, PLURAL, namespace, name)
 
-    async def run_keys(self, namespace: str | None) -> AsyncIterator[tuple[str, str]]:
-        """Namespace and name of every TrainingRun."""
-        query = {"limit": str(PAGE)}
+    async def versions(self, kind: Kind, namespace: str | None) -> list[tuple[Place, int]]:
+        """Every watched object of a kind, and its resource version."""
+        api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
+        query = {"limit": str(PAGE)} | ({} if kind == "trainingruns" else {"labelSelector": names.LABEL_RUN})
+        found: list[tuple[Place, int]] = []
         while True:
-            page = await self._api.request("GET", path_of(API_VERSION, PLURAL, namespace), PLURAL, query=query, accept=METADATA_ONLY)
+            page = await self._api.request("GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY)
             for item in sequence(page.get("items")):
-                yield text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
+                place = kind, text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
+                found.append((place, integer(dig(item, "metadata", "resourceVersion")) or 0))
             token = dig(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
-                return
+                return found
             query["continue"] = token
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
@@ -105,11 +108,11 @@ class Cluster:
         except (NotFound, Conflict):
             return
 
-    async def write_status(self, run: RunView, status: dict[str, Any]) -> str:
+    async def write_status(self, run: RunView, status: dict[str, Any]) -> dict[str, Any]:
         """Write a run's status, if the run is still as it was seen.
 
         Returns:
-            The run's new resource version.
+            The run as it is now.
 
         Raises:
             Conflict: The run has changed meanwhile.
@@ -117,8 +120,7 @@ class Cluster:
         body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
         path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
         query = {"fieldManager": names.FIELD_MANAGER}
-        written = await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
-        return text(dig(written, "metadata", "resourceVersion"))
+        return await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
 
     async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
         """Post an event about a run. One that was posted before is left alone; one that is refused is only an event."""

@@ -3,14 +3,17 @@
 One look at a run at a time, many runs at once. A look that fails, for whatever reason, is told in the log, in the metrics and (unless
 the API server itself is the reason) in an Event of that run, and comes back with a growing delay; the other runs do not notice. A conflict
 is no failure: somebody else changed the run between look and write, so it is looked at again.
+
+A look begins with what the watches have shown, which costs nothing. If that leads to anything but new numbers of progress, the API
+server is asked for everything, and what is done is decided from its answers. So at rest nothing is read, and nothing of weight hangs on a
+watch.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
@@ -21,10 +24,10 @@ from halcyon_operator.decision import Ask, Decision, Event
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
-from halcyon_operator.plain import text
+from halcyon_operator.plain import dig, text
 from halcyon_operator.probe import is_probe
 from halcyon_operator.reconcile import reconcile
-from halcyon_operator.settle import status_document
+from halcyon_operator.settle import is_routine, status_document
 from halcyon_operator.views import Observed, RunView
 from halcyon_operator.work_queue import WorkQueue
 
@@ -40,8 +43,16 @@ CONFLICT_SECONDS = 0.05
 class Looks(Protocol):
     """What collects the observations."""
 
+    async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run as the watches showed it last, or None if that is not enough."""
+        ...
+
     async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """Everything about a run, or None if there is no such run."""
+        ...
+
+    def wrote(self, document: object) -> None:
+        """A run was written and is like this now."""
         ...
 
 
@@ -95,49 +106,64 @@ class Controller:
         self._written_at: dict[Key, datetime] = {}
         self._refusals: dict[Key, str] = {}
         self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._unchecked: set[Key] = set()
+        self._at_work: dict[Key, float] = {}
 
     async def work(self) -> None:
         """Look at runs as they become due, for ever."""
         while True:
             key = await self._queue.get()
-            started = self._timer()
+            started = self._at_work[key] = self._timer()
             try:
                 await self.look(key)
             finally:
+                del self._at_work[key]
                 self._metrics.reconcile_seconds.observe(self._timer() - started)
                 self._queue.done(key)
 
-    async def resync(self, namespaces: tuple[str, ...], interval_seconds: float) -> None:
-        """Queue all runs now and then, for whatever no event told of."""
-        while True:
-            try:
-                async for key in self._all_runs(namespaces):
-                    self._queue.add(key)
-            except ApiError as error:
-                logger.warning("cannot list the runs: %s", error)
-            except Exception:
-                logger.exception("cannot list the runs")
-            await asyncio.sleep(interval_seconds)
+    @property
+    def longest_look_seconds(self) -> float:
+        """For how long the oldest look has been under way. Every request in one has a limit, so it comes to an end where all is well."""
+        now = self._timer()
+        return max((now - started for started in list(self._at_work.values())), default=0.0)
 
-    async def _all_runs(self, namespaces: tuple[str, ...]) -> AsyncIterator[Key]:
-        for namespace in namespaces or (None,):
-            async for key in self._cluster.run_keys(namespace):
-                yield key
+    def check(self, keys: Iterable[Key], within_seconds: float) -> None:
+        """Have runs looked at without a reason, for whatever no event told of: from what the API server says, and spread over a time."""
+        keys = list(keys)
+        self._unchecked.update(keys)
+        for number, key in enumerate(keys):
+            self._queue.add_after(key, within_seconds * (number + 1) / len(keys))
+
+    def begin(self, keys: Iterable[Key]) -> None:
+        """This operator looks after the runs from now on."""
+        for key in keys:
+            self._queue.add(key)
+
+    def stand_down(self) -> None:
+        """Another operator looks after the runs now. What was posted is posted; everything else this one must not rely on later."""
+        self._metrics.stand_down()
+        self._written_at.clear()
+        self._refusals.clear()
+        self._unchecked.clear()
 
     async def look(self, key: Key) -> None:
         """Look at a run once, and queue it for the next time. Never raises."""
         observed: Observed | None = None
+        decision: Decision | None = None
         try:
-            observed = await self._observer.look(*key, self._written_at.get(key))
-            if observed is None:
+            if key not in self._unchecked:
+                observed, decision = await self._judge(key, self._observer.glance)
+            if observed is None or decision is None or not self._is_routine(observed, decision):
+                observed, decision = await self._judge(key, self._observer.look)
+                self._unchecked.discard(key)
+            if observed is None or decision is None:
                 self._forget(key)
                 return
-            observed = replace(observed, create_refusal=self._refusals.get(key, ""))
-            decision = reconcile(observed, self._clock())
             await self._carry_out(key, observed, decision)
         except Conflict as error:
             self._metrics.reconciles.labels("conflict").inc()
             logger.debug("%s/%s changed meanwhile: %s", *key, error)
+            self._unchecked.add(key)
             self._queue.add_after(key, CONFLICT_SECONDS)
         except ApiError as error:
             delay = self._failed(key)
@@ -156,11 +182,28 @@ class Controller:
             if decision.requeue_after is not None:
                 self._queue.add_after(key, decision.requeue_after)
 
+    async def _judge(
+        self, key: Key, observe: Callable[[str, str, datetime | None], Awaitable[Observed | None]]
+    ) -> tuple[Observed | None, Decision | None]:
+        """What a way of looking shows, and what follows from it."""
+        observed = await observe(*key, self._written_at.get(key))
+        if observed is None:
+            return None, None
+        observed = replace(observed, create_refusal=self._refusals.get(key, ""))
+        return observed, reconcile(observed, self._clock())
+
+    def _is_routine(self, observed: Observed, decision: Decision) -> bool:
+        """Whether a decision comes to nothing, or to new numbers of progress."""
+        told = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
+        nothing = not (decision.create or decision.delete or decision.asks or told)
+        return nothing and (decision.status is None or is_routine(observed, decision.status))
+
     async def _carry_out(self, key: Key, observed: Observed, decision: Decision) -> None:
         run = observed.run
         if decision.status is not None:
-            version = await self._cluster.write_status(run, status_document(decision.status))
-            self._echo.wrote(key, version)
+            written = await self._cluster.write_status(run, status_document(decision.status))
+            self._echo.wrote(key, dig(written, "metadata", "resourceVersion"))
+            self._observer.wrote(written)
             self._written_at[key] = self._clock()
             # What is on record needs no evidence any more.
             self._journal.prune(key, decision.status.attempt, decision.status.job_set_restarts)
@@ -236,3 +279,4 @@ class Controller:
         self._metrics.lost_run(key)
         self._written_at.pop(key, None)
         self._refusals.pop(key, None)
+        self._unchecked.discard(key)

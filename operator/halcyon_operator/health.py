@@ -1,4 +1,4 @@
-"""Whether the operator still sees and still moves.
+"""Whether what the operator writes comes back through its watches.
 
 Its event loop is alive when it answers at all. Its watch streams are alive when they bring back what it wrote itself: every status write
 changes an object that it watches, so the new resource version must come back as an event. A stream that lies open and silent, as happens

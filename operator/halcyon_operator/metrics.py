@@ -41,6 +41,7 @@ class Metrics:
         self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
         self.head_reads = self._counter("checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result")
         self.watch_lag_seconds = self._gauge("watch_lag_seconds", "Age of the operator's oldest write that its watch has not shown it yet.")
+        self.leader = self._gauge("leader", "1 where this operator holds the lease and writes, 0 where it stands by.")
         self._goodput = _GoodputCollector()
         self._runs = RunCollector()
         self.registry.register(self._goodput)
@@ -62,8 +63,9 @@ class Metrics:
     def _histogram(self, name: str, help_text: str) -> Histogram:
         return Histogram(f"halcyon_operator_{name}", help_text, buckets=_SECONDS, registry=self.registry)
 
-    def watch(self, queue_depth: Callable[[], float], watch_lag_seconds: Callable[[], float]) -> None:
+    def watch(self, queue_depth: Callable[[], float], watch_lag_seconds: Callable[[], float], leads: Callable[[], bool]) -> None:
         """Read these at every scrape."""
+        self.leader.set_function(lambda: float(leads()))
         self.queue_depth.set_function(queue_depth)
         self.watch_lag_seconds.set_function(watch_lag_seconds)
 
@@ -87,6 +89,11 @@ class Metrics:
         self._goodput.lost(key)
         self._runs.lost(key)
         self._count_phases()
+
+    def stand_down(self) -> None:
+        """Another operator tells of the runs now."""
+        for key in list(self._phases):
+            self.lost_run(key)
 
     def _count_phases(self) -> None:
         tally = Tally(self._phases.values())

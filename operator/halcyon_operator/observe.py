@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from halcyon_api import names
 from halcyon_operator.checkpoints import Checkpoints
@@ -19,25 +19,48 @@ from halcyon_operator.plain import dig
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
 from halcyon_operator.runs import parse_run_view
-from halcyon_operator.trainers import Reading, Trainers, first_process
+from halcyon_operator.store import Store
+from halcyon_operator.trainers import Reading, first_process
 from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, ProbeView, RunView
 
 HEAD_AGE_SECONDS = 10.0
 """How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
 
 
+class ReadsProgress(Protocol):
+    """What knows how far trainers are."""
+
+    async def read(self, key: tuple[str, str], pod: PodView, port: int) -> Reading:
+        """The last report of a run's pod, or why there is none."""
+        ...
+
+
 class Observer:
-    """Looks at runs."""
+    """Looks at runs.
+
+    Args:
+        cluster: Where runs, JobSets and pods are read.
+        checkpoints: Reads heads of checkpoint roots.
+        trainers: Knows how far trainers are.
+        journal: Endings of pods that may be gone.
+        platform: What is the same for all runs.
+        nodes: What nodes say about their end; None: nobody asks them.
+        token: Makes up tokens.
+        store: What the watches have shown; None: every look asks the API server.
+        pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
+    """
 
     def __init__(
         self,
         cluster: Cluster,
         checkpoints: Checkpoints,
-        trainers: Trainers,
+        trainers: ReadsProgress,
         journal: Journal,
         platform: Platform,
         nodes: NodeNotices | None = None,
         token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+        store: Store | None = None,
+        pace: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._cluster = cluster
         self._checkpoints = checkpoints
@@ -46,19 +69,45 @@ class Observer:
         self._platform = platform
         self._nodes = nodes
         self._token = token
+        self._store = store
+        self._pace = pace
+
+    async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
+        at work, for then more has to be known."""
+        key = namespace, name
+        run = self._store.run(key) if self._store is not None else None
+        if run is None or self._store is None:
+            return None
+        jobsets = tuple(seen.view for seen in self._store.jobsets(key) if not seen.probe)
+        if not any(_at_work(run, jobset) for jobset in jobsets):
+            return None
+        own = [seen for seen in self._store.pods(key) if seen.run_uid == run.uid]
+        pods = tuple(seen.view for seen in own if not seen.probe)
+        probes = [seen.view for seen in self._store.jobsets(key) if seen.probe]
+        probe = ProbeView(probes[0], tuple(seen.view for seen in own if seen.probe)) if probes else None
+        return await self._complete(key, run, jobsets, pods, probe, progress_written_at)
+
+    def wrote(self, document: object) -> None:
+        """A run was written and is like this now: the watch may tell of it later."""
+        if self._store is not None:
+            self._store.saw_run(document)
 
     async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """Everything about a run as it is now, or None if there is no such run.
+        """Everything about a run as the API server has it now, or None if there is no such run.
 
         Raises:
             ApiError: The API server refused a read or did not answer.
         """
+        key = namespace, name
         document, jobset_documents, pod_documents = await asyncio.gather(
             self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name)
         )
+        if self._store is not None:
+            self._store.listed(key, document, jobset_documents, pod_documents)
         if document is None:
             if self._nodes is not None:
-                self._nodes.forget((namespace, name))
+                self._nodes.forget(key)
             return None
         run = parse_run_view(document)
         jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
@@ -67,7 +116,19 @@ class Observer:
         probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
         probe = ProbeView(probes[0], tuple(parse_pod(pod) for pod in own if is_probe(pod))) if probes else None
         for pod in pod_documents:
-            self._journal.record((namespace, name), pod)
+            self._journal.record(key, pod)
+        return await self._complete(key, run, jobsets, pods, probe, progress_written_at)
+
+    async def _complete(
+        self,
+        key: tuple[str, str],
+        run: RunView,
+        jobsets: tuple[JobSetView, ...],
+        pods: tuple[PodView, ...],
+        probe: ProbeView | None,
+        progress_written_at: datetime | None,
+    ) -> Observed:
+        """What was seen of a run in the cluster, with what is to be known besides."""
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
@@ -80,7 +141,7 @@ class Observer:
             pods=pods,
             probe=probe,
             endings=merge_endings(
-                (ending for ending in self._journal.endings((namespace, name)) if ending.run_uid == run.uid),
+                (ending for ending in self._journal.endings(key) if ending.run_uid == run.uid),
                 (pod.ending for pod in pods if pod.ending is not None),
             ),
             head=head,
@@ -88,8 +149,9 @@ class Observer:
             report_problem=reading.problem,
             config_map=config_map,
             progress_written_at=progress_written_at,
-            notices=self._notices((namespace, name), pods),
+            notices=self._notices(key, pods),
             fresh_token=self._token(),
+            pace_seconds=self._pace(),
         )
 
     def _notices(self, key: tuple[str, str], pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
@@ -111,13 +173,14 @@ class Observer:
     async def _head(self, run: RunView, alive: JobSetView | None) -> HeadReading:
         if run.spec is None or run.deleting:
             return HeadAbsent()
-        return await self._checkpoints.read(run.spec.checkpoint, HEAD_AGE_SECONDS if alive is not None else 0.0)
+        age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
+        return await self._checkpoints.read(run.spec.checkpoint, age)
 
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> Reading:
         if run.spec is None or alive is None or run.deleting:
             return Reading()
         pod = first_process(pods, (run.status.attempt, alive.restarts))
-        return Reading() if pod is None else await self._trainers.read(pod, run.spec.telemetry.port, run.name)
+        return Reading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, run.spec.telemetry.port)
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:

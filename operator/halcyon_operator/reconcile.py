@@ -26,7 +26,7 @@ from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
 from halcyon_operator.placement import next_placement, placement_of, with_room
-from halcyon_operator.plain import moment, stamp
+from halcyon_operator.plain import moment, seconds_between, stamp
 from halcyon_operator.probe import tend_probe
 from halcyon_operator.runs import permitted
 from halcyon_operator.save_requests import next_due, with_requests
@@ -111,8 +111,8 @@ def _carry_out(
         case attempts.Keep(jobset):
             status = status.model_copy(update={"attempt_spec_hash": wanted, "topology": _topology(spec, placement_of(status, spec).slices)})
             outlook = keep_outlook(observed, status, jobset)
-            interval = float(spec.telemetry.status_interval_seconds)
-            return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else min(interval, SOON_SECONDS))
+            interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
+            return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else _soon(status, interval, now))
         case attempts.Finish():
             return _finish(observed, _vanished(status, now), spec, now)
         case attempts.Finished():
@@ -148,6 +148,13 @@ def _carry_out(
             return Decision(say(_vanished(status, now), stalled(reason, message)), requeue_after=LATER_SECONDS)
         case attempts.StayStalled():
             return Decision(say(status, unchanged_outlook(status)))
+
+
+def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
+    """When to look again at a world that is on its way: ever more rarely, the longer it takes. Events and its first report come at once."""
+    entry = last_entry(status, status.attempt)
+    waited = seconds_between(entry.started_at, now) if entry is not None else 0.0
+    return min(interval, max(SOON_SECONDS, waited / 10))
 
 
 def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:

@@ -31,5 +31,11 @@ class Settings:
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     watch_nodes: bool = False
     """Look for what nodes say about their end; needs the right to list and watch nodes."""
+    lease_namespace: str = ""
+    """Where the Lease is by which one of several operators leads; empty: there is only this one."""
+    lease_name: str = "halcyon-operator"
+    """Name of the Lease."""
+    pod_name: str = ""
+    """Name of the pod that this process runs in; empty: it runs in none."""
     resync_seconds: float = 300.0
     """How often all runs are looked at without a reason."""

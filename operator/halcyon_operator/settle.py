@@ -31,9 +31,14 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
         return None
     if written is None:
         return status
-    interval = CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds
+    interval = max(CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds)
     # A look comes a little early or late; half a second must not double the interval.
     return status if (now - written).total_seconds() >= interval - 0.5 else None
+
+
+def is_routine(observed: Observed, status: TrainingRunStatus) -> bool:
+    """Whether a status differs from the one on record in nothing but the numbers that change all the time."""
+    return bool(observed.run.raw_status) and _steady(status_document(observed.run.status)) == _steady(status_document(status))
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:

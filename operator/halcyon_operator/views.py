@@ -190,3 +190,5 @@ class Observed:
     """Why the API server refused the last object that was to be created for the run, if it did."""
     progress_written_at: datetime | None = None
     """When this operator last wrote progress into the status."""
+    pace_seconds: float = 0.0
+    """How often to look at, and write of, a run at which nothing happens, if its own interval is shorter: one operator's share for it."""

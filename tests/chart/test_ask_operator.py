@@ -33,7 +33,7 @@ def serving(*, ready: bool) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     loop = asyncio.new_event_loop()
-    server = HttpServer(Metrics("1.2"), alive=lambda: True, ready=lambda: ready)
+    server = HttpServer(Metrics("1.2"), trouble=lambda: "", ready=lambda: ready)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
@@ -53,7 +53,7 @@ def test_an_operator_that_is_well(script: ModuleType, capsys: pytest.CaptureFixt
 
 
 def test_an_operator_that_is_not_ready(script: ModuleType) -> None:
-    with serving(ready=False) as port, pytest.raises(SystemExit, match="is not well: /readyz answers 503: not watching yet"):
+    with serving(ready=False) as port, pytest.raises(SystemExit, match="is not well: /readyz answers 503: the watches are not filled yet"):
         script.main("127.0.0.1", port)
 
 

@@ -39,7 +39,7 @@ def test_lint(helm: Path) -> None:
 def test_rights_in_the_whole_cluster_by_default(render: Render) -> None:
     objects = render()
     assert only(objects, "ClusterRole")["rules"] == RULES
-    assert not of_kind(objects, "Role")
+    assert [role["metadata"]["name"] for role in of_kind(objects, "Role")] == ["halcyon-lease"]
     binding = only(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == only(objects, "ClusterRole")["metadata"]["name"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
@@ -49,7 +49,8 @@ def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
     objects = render(watchNamespaces=["team-a", "team-b"])
     assert not of_kind(objects, "ClusterRole")
     assert not of_kind(objects, "ClusterRoleBinding")
-    assert [(role["metadata"]["namespace"], role["rules"]) for role in of_kind(objects, "Role")] == [("team-a", RULES), ("team-b", RULES)]
+    roles = [role for role in of_kind(objects, "Role") if not role["metadata"]["name"].endswith("-lease")]
+    assert [(role["metadata"]["namespace"], role["rules"]) for role in roles] == [("team-a", RULES), ("team-b", RULES)]
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
     assert environment(objects)["HALCYON_NAMESPACES"] == "team-a,team-b"
@@ -71,10 +72,36 @@ def test_pod_passes_the_restricted_profile(render: Render) -> None:
     assert container["resources"]["limits"] == {"memory": "384Mi"}
 
 
-def test_one_operator_at_a_time(render: Render) -> None:
-    spec = only(render(), "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+def test_one_of_the_operators_leads(render: Render) -> None:
+    alone = render()
+    spec = only(alone, "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    assert "affinity" not in pod(alone)
+    assert not of_kind(alone, "PodDisruptionBudget")
+    two = render(replicas=2)
+    (term,) = pod(two)["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert term["podAffinityTerm"]["labelSelector"]["matchLabels"] == spec["selector"]["matchLabels"]
+    assert only(two, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    own = {"nodeAffinity": {}}
+    assert pod(render(replicas=2, affinity=own))["affinity"] == own
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team-a"]])
+def test_the_lease_is_the_releases_own(render: Render, namespaces: list[str]) -> None:
+    objects = render(release="train", namespace="system", watchNamespaces=namespaces)
+    (role,) = [found for found in of_kind(objects, "Role") if found["metadata"]["name"] == "train-halcyon-lease"]
+    (binding,) = [found for found in of_kind(objects, "RoleBinding") if found["metadata"]["name"] == "train-halcyon-lease"]
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "system"
+    assert role["rules"] == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["train-halcyon"], "verbs": ["get", "update"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    ]
+    assert binding["roleRef"]["name"] == "train-halcyon-lease"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "train-halcyon", "namespace": "system"}]
+    variables = environment(objects)
+    assert (variables["HALCYON_LEASE_NAMESPACE"], variables["HALCYON_LEASE_NAME"]) == ("system", "train-halcyon")
 
 
 def test_definition_is_the_generated_one(render: Render) -> None:

@@ -160,11 +160,12 @@ class World:
     def clock(self) -> datetime:
         return at(self.now)
 
-    async def read(self, first: Any, *_: Any) -> Any:
-        """HEAD for the observer that asks with a spec, the report for the one that asks with a pod."""
-        if not isinstance(first, PodView):
+    async def read(self, _: Any, *rest: Any) -> Any:
+        """HEAD for the observer that asks with a spec, the report for the one that asks with a run's key and a pod."""
+        pod = rest[0]
+        if not isinstance(pod, PodView):
             return self.head
-        told = self.reports.get(first.world)
+        told = self.reports.get(pod.world)
         return Reading(self._with_requests(told)) if told is not None else Reading(problem="not yet")
 
     async def ask_save(self, ask: Any) -> str:

@@ -252,8 +252,8 @@ def test_health_follows_the_echo_of_the_operators_writes() -> None:
 
 def test_the_http_server_tells_metrics_health_and_readiness() -> None:
     async def run() -> list[tuple[int, str]]:
-        alive, ready = [True], [False]
-        server = HttpServer(Metrics("1.2"), lambda: alive[0], lambda: ready[0])
+        trouble, ready = [""], [False]
+        server = HttpServer(Metrics("1.2"), lambda: trouble[0], lambda: ready[0])
         port = closed_port()
         await server.start(port)
         answers = []
@@ -261,7 +261,7 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
             for path in ("/metrics", "/healthz", "/readyz"):
                 async with http.get(f"http://127.0.0.1:{port}{path}") as response:
                     answers.append((response.status, await response.text()))
-            alive[0], ready[0] = False, True
+            trouble[0], ready[0] = "the watches are dead", True
             for path in ("/healthz", "/readyz"):
                 async with http.get(f"http://127.0.0.1:{port}{path}") as response:
                     answers.append((response.status, await response.text()))
@@ -271,6 +271,7 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
     metrics, *probes = asyncio.run(run())
     assert 'halcyon_operator_build_info{version="1.2"} 1.0' in metrics[1]
     assert [status for status, _ in probes] == [200, 503, 503, 200]
+    assert probes[2][1] == "the watches are dead\n"
 
 
 def test_the_journal_is_bounded_and_forgets() -> None:

@@ -10,6 +10,7 @@ import yaml
 from halcyon_operator.app import handlers, kopf_settings
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.journal import Journal
+from halcyon_operator.store import Store
 from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import World
@@ -40,7 +41,7 @@ def test_granted_is_used() -> None:
 
 
 def test_kopf_writes_nothing_and_watches_labelled_objects_only() -> None:
-    registry = handlers(WorkQueue(lambda: 0.0), Journal(), WatchEcho(lambda: 0.0))
+    registry = handlers(WorkQueue(lambda: 0.0), Journal(), WatchEcho(lambda: 0.0), Store())
     settings = kopf_settings()
     assert not registry._changing._handlers, "handlers of changes write annotations"
     assert not registry._spawning._handlers, "daemons and timers add finalizers"

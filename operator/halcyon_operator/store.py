@@ -1,0 +1,146 @@
+"""What the watches have shown last: every run with its JobSets and pods, read once and kept as plain values.
+
+A look at a run that trains, or waits, and at which nothing has happened costs no request then. It is only ever used to find out that
+nothing has happened: whatever is written is decided from what the API server says at that moment, because watches of several kinds are
+behind by several times, and what they missed while they were away they do not tell. Values, not documents: a pod as the API server sends
+it takes fifty times the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from halcyon_api import names
+from halcyon_operator.jobset_views import parse_jobset
+from halcyon_operator.plain import dig, integer, text
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.probe import is_probe
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.views import JobSetView, PodView, RunView
+
+Key = tuple[str, str]
+"""Namespace and name of a run."""
+Kind = Literal["trainingruns", "jobsets", "pods"]
+Place = tuple[Kind, str, str]
+"""Kind, namespace and name of any object."""
+
+
+class SeenJobSet:
+    """A JobSet and whether it looks for room only."""
+
+    __slots__ = ("probe", "view")
+
+    def __init__(self, view: JobSetView, probe: bool) -> None:
+        self.view, self.probe = view, probe
+
+
+class SeenPod:
+    """A pod, whose it is, and whether it looks for room only."""
+
+    __slots__ = ("probe", "run_uid", "view")
+
+    def __init__(self, view: PodView, run_uid: str, probe: bool) -> None:
+        self.view, self.run_uid, self.probe = view, run_uid, probe
+
+
+class Store:
+    """The last state of everything watched. All calls come from one event loop."""
+
+    def __init__(self) -> None:
+        self._versions: dict[Place, int] = {}
+        self._runs: dict[Key, RunView] = {}
+        self._jobsets: dict[Key, dict[str, SeenJobSet]] = {}
+        self._pods: dict[Key, dict[str, SeenPod]] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def version(self, place: Place) -> int | None:
+        """The resource version at which an object was seen last; None: it is not known."""
+        return self._versions.get(place)
+
+    def keys(self) -> tuple[Key, ...]:
+        """All runs."""
+        return tuple(self._runs)
+
+    def run(self, key: Key) -> RunView | None:
+        """A run."""
+        return self._runs.get(key)
+
+    def jobsets(self, key: Key) -> tuple[SeenJobSet, ...]:
+        """The JobSets that bear a run's label."""
+        return tuple(self._jobsets.get(key, {}).values())
+
+    def pods(self, key: Key) -> tuple[SeenPod, ...]:
+        """The pods that bear a run's label."""
+        return tuple(self._pods.get(key, {}).values())
+
+    def saw_run(self, document: object, *, deleted: bool = False) -> None:
+        """A run was seen, or its deletion."""
+        place = _place("trainingruns", document)
+        if not self._newer(place, document, deleted):
+            return
+        if deleted:
+            self._runs.pop(place[1:], None)
+        else:
+            self._runs[place[1:]] = parse_run_view(document)
+
+    def saw_jobset(self, key: Key, document: object, *, deleted: bool = False) -> None:
+        """A JobSet of a run was seen, or its deletion."""
+        place = _place("jobsets", document)
+        if self._newer(place, document, deleted):
+            _put(self._jobsets, key, place[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
+
+    def saw_pod(self, key: Key, document: object, *, deleted: bool = False) -> None:
+        """A pod of a run was seen, or its deletion."""
+        place = _place("pods", document)
+        if self._newer(place, document, deleted):
+            owner = text(dig(document, "metadata", "labels", names.LABEL_RUN_UID))
+            _put(self._pods, key, place[2], None if deleted else SeenPod(parse_pod(document), owner, is_probe(document)))
+
+    def listed(self, key: Key, run: object, jobsets: Iterable[object], pods: Iterable[object]) -> None:
+        """All of a run as the API server has it: what is not among it is gone, whatever the watches missed."""
+        jobsets, pods = tuple(jobsets), tuple(pods)
+        self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
+        self._drop("pods", key, self._pods, {text(dig(thing, "metadata", "name")) for thing in pods})
+        if run is None:
+            self._versions.pop(("trainingruns", *key), None)
+            self._runs.pop(key, None)
+        else:
+            self.saw_run(run)
+        for jobset in jobsets:
+            self.saw_jobset(key, jobset)
+        for pod in pods:
+            self.saw_pod(key, pod)
+
+    def _drop(self, kind: Kind, key: Key, table: dict[Key, dict[str, SeenJobSet]] | dict[Key, dict[str, SeenPod]], kept: set[str]) -> None:
+        for name in [name for name in table.get(key, ()) if name not in kept]:
+            _put(table, key, name, None)
+            self._versions.pop((kind, key[0], name), None)
+
+    def _newer(self, place: Place, document: object, deleted: bool) -> bool:
+        """Whether this is later than what is known; versions grow within a kind."""
+        version = integer(dig(document, "metadata", "resourceVersion")) or 0
+        if version < self._versions.get(place, 0):
+            return False
+        if deleted:
+            self._versions.pop(place, None)
+        else:
+            self._versions[place] = version
+        return True
+
+
+def _place(kind: Kind, document: object) -> Place:
+    metadata = dig(document, "metadata")
+    return kind, text(dig(metadata, "namespace")), text(dig(metadata, "name"))
+
+
+def _put(table: dict[Key, dict[str, SeenJobSet]] | dict[Key, dict[str, SeenPod]], key: Key, name: str, seen: object) -> None:
+    entries: dict[str, object] = table.setdefault(key, {})  # type: ignore[assignment, arg-type]
+    if seen is None:
+        entries.pop(name, None)
+    else:
+        entries[name] = seen
+    if not entries:
+        table.pop(key, None)

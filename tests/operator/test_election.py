@@ -1,0 +1,195 @@
+"""The rules of the lease, with given clocks: never two who may write, never long without one, whatever stops and whenever it wakes up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halcyon_operator.election import LONGEST_LEASE_SECONDS, Election, LeaseRecord, Terms, lease_document, parse_lease
+from tests.operator.builders import at
+
+TERMS = Terms()
+
+
+class Server:
+    """The Lease on the API server: writes go through only over the version that is there."""
+
+    def __init__(self) -> None:
+        self.record = LeaseRecord()
+        self.version = 0
+
+    def write(self, record: LeaseRecord) -> LeaseRecord | None:
+        if record.version != self.record.version:
+            return None
+        self.version += 1
+        self.record = replace(parse_lease(lease_document(record, "n", "l")), version=str(self.version))
+        return self.record
+
+
+def turn(candidate: Election, server: Server, now: float, *, answered: bool = True, arrives: bool = True) -> None:
+    """One turn of a candidate, as `leadership` does it; the write may be lost, or its answer."""
+    if not candidate.known:
+        candidate.saw(server.record, now)
+    proposal = candidate.proposal(now, at(now))
+    if proposal is None:
+        return
+    candidate.lost_sight()
+    written = server.write(proposal) if arrives else None
+    if written is not None and answered:
+        candidate.wrote(written, now)
+
+
+def test_the_first_one_leads_and_the_second_waits() -> None:
+    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    turn(first, server, 0)
+    turn(second, server, 0.5)
+    assert (first.leads(1), second.leads(1), second.holder) == (True, False, "first")
+    for now in range(2, 100, 2):
+        turn(first, server, now)
+        turn(second, server, now + 1)
+        assert (first.leads(now + 1), second.leads(now + 1)) == (True, False)
+    assert server.record.transitions == 0
+
+
+def test_a_killed_leader_is_followed_within_the_length_of_a_lease_and_two_looks() -> None:
+    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    turn(first, server, 0)
+    now = 0.0
+    while not second.leads(now):
+        now += TERMS.look_seconds
+        turn(second, server, now)
+    assert TERMS.lease_seconds <= now <= TERMS.lease_seconds + 2 * TERMS.look_seconds < 20
+    assert (server.record.holder, server.record.transitions) == ("second", 1)
+
+
+def test_a_leader_that_cannot_renew_stops_before_another_may_begin() -> None:
+    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    turn(first, server, 0)
+    turn(second, server, 0)
+    turn(first, server, 2, arrives=False)
+    assert first.leads(TERMS.hold_seconds - 0.01)
+    assert not first.leads(TERMS.hold_seconds)
+    turn(second, server, TERMS.lease_seconds - 0.01)
+    assert not second.leads(TERMS.lease_seconds - 0.01)
+    turn(second, server, TERMS.lease_seconds)
+    assert second.leads(TERMS.lease_seconds)
+
+
+def test_a_leader_that_wakes_up_late_knows_it_at_once() -> None:
+    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    turn(first, server, 0)
+    turn(second, server, 1)
+    turn(second, server, 20)
+    assert second.leads(20)
+    assert (first.leads(20), first.left(20)) == (False, 0)
+    turn(first, server, 20.1)
+    assert not first.leads(20.1)
+    turn(first, server, 20.2)
+    assert (server.record.holder, first.holder) == ("second", "second")
+
+
+def test_a_renewal_whose_answer_is_lost_does_not_count() -> None:
+    server, first = Server(), Election("first", TERMS)
+    turn(first, server, 0)
+    turn(first, server, 6, answered=False)
+    assert not first.leads(TERMS.hold_seconds)
+    turn(first, server, 9)
+    assert first.leads(9), "the lease is still its own, and it renews it once it has read it"
+
+
+def test_a_released_lease_is_taken_at_the_next_look() -> None:
+    server, first, second = Server(), Election("first", TERMS), Election("second", TERMS)
+    turn(first, server, 0)
+    turn(second, server, 0.5)
+    released = first.release(at(1))
+    assert released is not None
+    assert not first.leads(1)
+    server.write(released)
+    turn(second, server, 1.5)
+    assert second.leads(1.5)
+    assert second.release(at(2)) is not None
+    assert first.release(at(2)) is None, "what is somebody else's is not released"
+
+
+def test_a_container_that_is_started_again_goes_on_under_its_pods_name() -> None:
+    server, before, after = Server(), Election("pod-a", TERMS), Election("pod-a", TERMS)
+    turn(before, server, 0)
+    turn(after, server, 1)
+    assert after.leads(1)
+
+
+@pytest.mark.parametrize("seconds", [0, 10**9])
+def test_a_damaged_lease_keeps_nobody_waiting_for_ever(seconds: int) -> None:
+    server, first = Server(), Election("first", TERMS)
+    server.write(LeaseRecord("somebody", seconds, "never", "never", -5))
+    turn(first, server, 0)
+    turn(first, server, LONGEST_LEASE_SECONDS)
+    assert first.leads(LONGEST_LEASE_SECONDS)
+    assert parse_lease({"spec": [], "metadata": "x"}) == LeaseRecord()
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]),
+        st.floats(0, 15),
+        st.sampled_from(["well", "well", "well", "write lost", "answer lost", "release", "dies"]),
+        st.floats(0, 6),
+        st.floats(0, 6),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(EVENTS)
+def test_never_two_may_write(story: list[tuple[str, float, str, float, float]]) -> None:
+    """Candidates that stop for any time between any two steps, lose requests or wait for them, die and come back: holds never overlap."""
+    server, now, deaths = Server(), 0.0, 0
+    candidates = {name: Election(name, TERMS) for name in "abc"}
+    holds: dict[str, float] = {}
+    for name, pause, fate, there, back in story:
+        now += pause
+        candidate = candidates[name]
+        if fate == "dies":
+            deaths += 1
+            candidates[name] = Election(f"{name}-{deaths}", TERMS)
+            continue
+        if fate == "release":
+            record = candidate.release(at(now))
+            if record is not None:
+                server.write(record)
+            holds.pop(name, None)
+            continue
+        began = now
+        if not candidate.known:
+            candidate.saw(server.record, now)
+        proposal = candidate.proposal(now, at(now))
+        if proposal is None:
+            continue
+        candidate.lost_sight()
+        now += there
+        written = None if fate == "write lost" else server.write(proposal)
+        now += back
+        if written is not None and fate != "answer lost":
+            candidate.wrote(written, began)
+            if candidate.leads(now):
+                assert all(other == name or until <= now for other, until in holds.items()), f"{name} leads beside {holds}"
+                holds[name] = now + candidate.left(now)
+        assert sum(one.leads(now) for one in candidates.values()) <= 1
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    record = LeaseRecord("me", 12, "2026-11-20T12:00:00.000000Z", "2026-11-20T12:00:01.000000Z", 3, "7")
+    document = lease_document(record, "halcyon-system", "halcyon")
+    assert parse_lease(document) == record
+    assert document["metadata"] == {"name": "halcyon", "namespace": "halcyon-system", "resourceVersion": "7"}
+    fresh = Election("me", TERMS)
+    fresh.saw(LeaseRecord(), 0)
+    proposal = fresh.proposal(0, at(0) + timedelta(microseconds=5))
+    assert proposal is not None
+    assert proposal.renewed == "2026-11-20T12:00:00.000005Z"
+    assert "resourceVersion" not in lease_document(proposal, "n", "l")["metadata"]
