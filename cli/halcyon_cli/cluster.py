@@ -56,6 +56,43 @@ class Runs:
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
             return found
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """A run's document, or None if there is no such run.
+
+        Raises:
+            Refused: The cluster does not answer or allow it.
+        """
+        with self._asking(name, absent=True):
+            found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
+            return found
+        return None
+
+    def objection(self, name: str, document: dict[str, Any]) -> str:
+        """What the API server, with all its policies, says against a document in the place of a run's; empty where it would take it, or
+        does not let the user ask. Nothing is changed.
+
+        Raises:
+            Refused: The cluster does not answer.
+        """
+        from kubernetes.client.exceptions import ApiException
+
+        while True:
+            with self._asking(name):
+                try:
+                    self._api.replace_namespaced_custom_object(
+                        *self._kind, name, document, dry_run="All", _request_timeout=_TIMEOUT_SECONDS
+                    )
+                except ApiException as error:
+                    said = _message(error)
+                    if error.status in (400, 422) or (error.status == 403 and "denied" in said):  # by the schema, or by a policy
+                        return said
+                    if error.status not in (403, 409):
+                        raise
+                    if error.status == 409:  # its status was written meanwhile
+                        document = document | {"metadata": self.get(name)["metadata"]}
+                        continue
+            return ""
+
     def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
         """The documents of all runs, of the namespace or of the whole cluster, by namespace and name.
 

@@ -137,6 +137,41 @@ def checkpoint(
         _say(f"{run} has saved step {step}")
 
 
+def diff(
+    run: Run,
+    file: Annotated[Path, typer.Option("--filename", "-f", help="The run document that would be applied.")],
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Tell what applying a document would change in a run, and what it would do: exits with 0 where nothing differs, 1 where something
+    does, and 2 where that cannot be told."""
+    from halcyon_api.training_run import InvalidRun, load_run, parse_run
+    from halcyon_cli.differing import difference
+    from halcyon_cli.differing_view import difference_view
+
+    with told(2):
+        try:
+            wanted = load_run(file)
+        except InvalidRun as error:
+            raise Refused(f"{file}: {error}") from None
+        if wanted.metadata.name != run:
+            raise Refused(f"{file} is about run {wanted.metadata.name}, not {run}; give the file of that run")
+        runs = Runs(Place(context, namespace))
+        live = runs.find(run)
+        if live is None:
+            _say(f"there is no run {run} in namespace {runs.namespace}: applying makes it")
+            raise typer.Exit(1)
+        try:
+            present = parse_run({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}).spec
+        except InvalidRun as error:
+            raise Refused(f"run {run} in the cluster is not one that this version can read: {error}") from None
+        objection = runs.objection(run, live | {"spec": wanted.spec.document()}) if present != wanted.spec else ""
+        found = difference(present, wanted.spec, parse_status(live.get("status")), objection)
+        Console().print(difference_view(found))
+        if found.effects or objection:
+            raise typer.Exit(1)
+
+
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Save a checkpoint, release the hardware, and rest until `resume`."""
     with told():
@@ -176,7 +211,7 @@ def restart(run: Run, namespace: Namespace = None, context: Context = None) -> N
 
 def register(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (status, top, logs, report, checkpoint, suspend, resume, restart):
+    for command in (status, top, logs, report, diff, checkpoint, suspend, resume, restart):
         app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""How a command tells what it cannot do: one sentence on standard error, and exit code 1."""
+"""How a command tells what it cannot do: one sentence on standard error, and an exit code, 1 if not said otherwise."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Run a command's work in here."""
+def told(code: int = 1) -> Iterator[None]:
+    """Run a command's work in here. The code is for what cannot be done."""
     try:
         yield
     except Refused as refused:
         sys.stderr.write(f"{refused}\n")
-        raise typer.Exit(1) from None
+        raise typer.Exit(code) from None

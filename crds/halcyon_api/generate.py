@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon_api import crd, hardware_reference, reference
+from halcyon_api.edits import reference as edits
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -18,6 +19,7 @@ def generated_files() -> dict[Path, str]:
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only what lies in the chart
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
+        REPOSITORY / "docs" / "reference" / "edits.md": edits.render(),
         REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.edits.status import EditStatus, InForce
 from halcyon_api.goodput import Goodput, GoodputSeconds
 from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
 from halcyon_api.placement import PlacementStatus
@@ -128,6 +129,10 @@ class TrainingRunStatus(StatusModel):
     attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         default=None, description="Hash of what the present attempt was made from."
     )
+    in_force: InForce | None = Field(
+        default=None, description="The fields of the spec that may be edited and are not at their default, as the run goes by them now."
+    )
+    edit: EditStatus | None = Field(default=None, description="An edit that waits for a checkpoint, while there is one.")
     job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(
         default=None, description="JobSet of the present attempt."
     )

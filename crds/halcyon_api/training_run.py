@@ -1,8 +1,8 @@
 """The ``TrainingRun`` resource as a whole, and how its document is read.
 
-What defines the mathematics of a run (model, tokenizer, data, optimizer, steps, batch, seed, precision) and the place of its
-checkpoints must not change while it exists: the API server refuses such an edit. What only says where and how it is computed
-(image, accelerator, mesh, microbatches, evaluation, recovery) may change; the operator then makes a new attempt.
+What defines the mathematics of a run (model, tokenizer, data, optimizer, batch, seed, precision) and the place of its checkpoints must
+not change while it exists: the API server refuses such an edit. What only says where and how it is computed (image, accelerator, mesh,
+microbatches, evaluation, recovery), and how long, may change; `halcyon_api.edits` says what becomes of each field.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import yaml
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from halcyon_api.base import ApiModel, Seconds, cel
+from halcyon_api.edits.rules import frozen_rules
+from halcyon_api.edits.steps import STEPS_RULE
 from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.spec.accelerator import AcceleratorSpec
@@ -36,25 +38,11 @@ SINGULAR = "trainingrun"
 SHORT_NAME = "trun"
 CATEGORY = "training"
 
-FROZEN_SECTIONS = ("stage", "model", "tokenizer", "optimizer")
-FROZEN_DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
-FROZEN_TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "stages", "seed", "precision")
-FROZEN_CHECKPOINT_FIELDS = ("root",)
-
 _NAME_RULE = cel(
     f"self.metadata.name.size() <= {MAX_RUN_NAME_LENGTH} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     f"metadata.name must have at most {MAX_RUN_NAME_LENGTH} characters (pod names and the coordinator's label are made from it), begin "
     "with a letter and consist of lower-case letters, digits and `-`",
 )
-
-
-def _frozen(path: str) -> dict[str, str]:
-    return cel(
-        f"self.{path} == oldSelf.{path}",
-        f"{path} must not change while the run exists; make a new run with another name and checkpoint.root",
-        field_path=f".{path}",
-        reason="FieldValueForbidden",
-    )
 
 
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
@@ -144,10 +132,6 @@ class TrainingRunSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
-        *(_frozen(section) for section in FROZEN_SECTIONS),
-        *(_frozen(f"data.{field}") for field in FROZEN_DATA_FIELDS),
-        *(_frozen(f"trainer.{field}") for field in FROZEN_TRAINER_FIELDS),
-        *(_frozen(f"checkpoint.{field}") for field in FROZEN_CHECKPOINT_FIELDS),
         cel(
             f"!has(self.mesh) || {_MESH_FITS}",
             "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
@@ -199,6 +183,9 @@ class TrainingRunSpec(ApiModel):
         return self
 
 
+TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
+
+
 class ObjectMeta(ApiModel):
     """The part of an object's metadata that Halcyon reads. Everything else the server puts there is passed over."""
 
@@ -222,7 +209,7 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE,)
+    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE)
 
 
 class InvalidRun(ValueError):

@@ -40,6 +40,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_tensor_problems(spec, mesh),
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
+        *_schedule_problems(spec),
         *_elastic_problems(spec),
     )
 
@@ -141,6 +142,22 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         for name, slices in bounds.items()
         if microbatches_on(spec, slices) is None
     )
+
+
+def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The parts of a schedule must fit into the run one after the other."""
+    schedule = spec.optimizer.adamw.schedule if spec.optimizer.adamw is not None else None
+    if schedule is None or spec.stage != "train":
+        return ()
+    name, steps = "spec.optimizer.adamw.schedule", spec.trainer.steps
+    wsd, cosine = schedule.wsd, schedule.cosine
+    if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
+        sentence = f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of the run"
+        return (Problem(f"{name}.wsd.decaySteps", f"{sentence}; give fewer, or more trainer.steps"),)
+    if cosine is not None and cosine.decay_steps is not None and cosine.decay_steps <= cosine.warmup_steps:
+        sentence = f"{cosine.decay_steps} is not after the {cosine.warmup_steps} steps of the warm-up"
+        return (Problem(f"{name}.cosine.decaySteps", f"{sentence}; it counts from the first step, so give more"),)
+    return ()
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:

@@ -64,6 +64,10 @@ def kube_apiserver(paths: Paths, addresses: Addresses) -> list[str]:
             "service-account-key-file": pki / "service-accounts.pub",
             "service-account-signing-key-file": pki / "service-accounts.key",
             "profiling": "false",
+            "audit-policy-file": paths.config / "audit-policy.yaml",
+            "audit-log-path": paths.audit_log,
+            "audit-log-maxsize": 200,  # MiB
+            "audit-log-maxbackup": 1,
         }
     )
 

@@ -7,6 +7,7 @@ without systemd and without the right to lower anyone's out-of-memory score.
 from pathlib import Path
 from typing import Any
 
+from halcyon_devcluster import audit
 from halcyon_devcluster.addresses import CLUSTER_DOMAIN, Addresses
 from halcyon_devcluster.debian import CNI_FOLDER
 from halcyon_devcluster.paths import Paths
@@ -125,4 +126,5 @@ def documents(paths: Paths, addresses: Addresses, control_group: str, pause_imag
         config / "kubelet.yaml": kubelet(paths, addresses, control_group),
         config / "kube-proxy.yaml": kube_proxy(paths, addresses),
         config / "resolv.conf": resolv_conf(),
+        config / "audit-policy.yaml": audit.policy(),
     }

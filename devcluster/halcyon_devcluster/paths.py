@@ -63,6 +63,11 @@ class Paths:
         return self.state / "config"
 
     @property
+    def audit_log(self) -> Path:
+        """What the API server was asked; a kind cluster has none."""
+        return self.logs / "audit.log"
+
+    @property
     def logs(self) -> Path:
         """One file for each component, and the pods' logs under `pods/`."""
         return self.state / "logs"

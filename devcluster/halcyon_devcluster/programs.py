@@ -58,6 +58,8 @@ VERSITYGW = Group(
     source="github.com/versity/versitygw",
     in_image=True,
 )
+# Nodes and pods that exist in the API server alone, for questions of scale.
+KWOK = Group("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, source="sigs.k8s.io/kwok", keep="kustomize/stage")
 HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, source="helm.sh/helm/v4")
 KIND = Group("kind", {"kind": "sigs.k8s.io/kind"}, source="sigs.k8s.io/kind")
 PAUSE = Group("pause", {"pause": "."}, in_image=True)

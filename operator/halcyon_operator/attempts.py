@@ -23,6 +23,7 @@ from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.checkpoint_status import foreign_owner, resume_step
+from halcyon_operator.edits import lengthened, why
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
 from halcyon_operator.history import entry_of
@@ -135,10 +136,11 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
         wanted_hash: Hash of the state of the spec that an attempt should be made from.
         now: The time.
     """
-    if _condition_holds(status, "Succeeded"):
+    more = lengthened(status, spec)
+    if _condition_holds(status, "Succeeded") and not more:
         return Finished()
     jobset = current_jobset(observed)
-    if jobset is not None and jobset.outcome == "completed":
+    if jobset is not None and jobset.outcome == "completed" and not more:
         return Finish(jobset)
     if spec.suspend:
         return _left_over(observed, "suspended", "suspended") or Rest()
@@ -164,15 +166,16 @@ def _with_jobset(
 ) -> Step:
     if status.attempt_spec_hash == RETIRED and not released:
         return Stop(ended_cause(status), last_message(status))
-    if released or not fits(status.attempt_spec_hash, wanted_hash):
-        return Stop("specChanged", "the spec was edited")
+    edited = not fits(status.attempt_spec_hash, wanted_hash)
+    if released or (edited and jobset.outcome != "running"):
+        return Stop("specChanged", why(status))
     if jobset.suspended and _has_run(observed, status, jobset):
         # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead.
         return Stop("preempted", f"JobSet {jobset.name} was suspended by somebody else; a run is suspended by its spec.suspend")
     slices = placement_of(status, spec).slices
-    if slices not in usable_slices(spec):
+    if slices not in usable_slices(spec) and not edited:
         return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
-    row = decide(facts_of(observed, status, spec, jobset, now))
+    row = decide(facts_of(observed, status, spec, jobset, now, edited=edited))
     return _carried_out(row, observed, status, spec, jobset, now)
 
 
@@ -184,6 +187,8 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
     match row.action:
         case "stop":
             return Stall(row.reason, _stop_message(row, status, spec, observed.run.name))
+        case "edited":
+            return Stop("specChanged", why(status))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
             return _resize(status, spec, slices, waited)
         case "larger" if placement.room_slices is not None:

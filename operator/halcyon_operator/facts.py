@@ -8,6 +8,7 @@ from typing import cast
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.checkpoint_status import resume_step
+from halcyon_operator.edits import saved
 from halcyon_operator.endings import EndCause
 from halcyon_operator.history import last_entry
 from halcyon_operator.nodes import to_avoid
@@ -21,18 +22,24 @@ _STARTED_AGAIN: frozenset[str] = frozenset(ENDED) - {"fenced"}
 """Causes of ends after which another world is on its way without anybody's doing."""
 
 
-def facts_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Facts:
+def facts_of(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime, *, edited: bool = False
+) -> Facts:
     """The facts about a run whose present attempt has a JobSet that works, or has given up."""
     failed = jobset.outcome == "failed"
     cause: Cause = last_cause(status) if failed else _started_again_after(status)
     capacity = capacity_of(observed, status, spec, now)
     idle = failed or not trains(status)
+    progress: Progress = _grown(status, spec) if capacity == "more" else _progress(status, cause)
+    if edited and cause == "none":
+        progress = "yes" if saved(observed, status, now) else "no"
     return Facts(
         cause=cause,
-        progress=_grown(status, spec) if capacity == "more" else _progress(status, cause),
+        progress=progress,
         budget=_budget(status, spec, cause) if failed else "left",
         node="blamed" if idle and to_avoid(placement_of(status, spec), spec, now) is not None else "clear",
         capacity=capacity,
+        edit="waits" if edited else "none",
     )
 
 

@@ -40,6 +40,7 @@ _RESTART_FIELDS: dict[str, str] = {
     "fenced": "fenced",
     "resized": "resized",
     "moved": "moved",
+    "completed": "spec_changed",  # and then it was to do more steps
     # These stop a run until its spec is edited.
     **dict.fromkeys(("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable", "diverged"), "spec_changed"),
 }

@@ -225,7 +225,7 @@ def _count_between(before: TrainingRunStatus, status: TrainingRunStatus, book: _
     """Count until now what a run waits for that has no world."""
     if status.phase == "Succeeded":
         return
-    if {"Suspending", "Suspended"} & {before.phase, status.phase}:
+    if {"Suspending", "Suspended"} & {before.phase, status.phase} or before.phase == "Succeeded":  # and is to do more steps now
         book.leave_out(now)
         return
     stopped = any((condition := one.condition("Stalled")) is not None and condition.status == "True" for one in (before, status))

@@ -18,7 +18,7 @@ from halcyon_operator.node_notices import NodeNotices, NoticeView
 from halcyon_operator.plain import dig
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.runs import parse_run_view, trainer_port
 from halcyon_operator.store import Store
 from halcyon_operator.trainers import Reading, first_process
 from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, ProbeView, RunView
@@ -180,7 +180,7 @@ class Observer:
         if run.spec is None or alive is None or run.deleting:
             return Reading()
         pod = first_process(pods, (run.status.attempt, alive.restarts))
-        return Reading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, run.spec.telemetry.port)
+        return Reading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:

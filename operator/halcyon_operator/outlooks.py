@@ -6,6 +6,7 @@ from halcyon_api import names
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.conditions import Outlook
+from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
 from halcyon_operator.history import entry_of
 from halcyon_operator.views import HeadUnreachable, JobSetView, Observed, PodView
@@ -42,7 +43,8 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         report = observed.report
         if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
             return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
-        return Outlook("Running", "Running", f"{training}{_reach(observed)}")
+        reason = "Running" if status.edit is None else "EditPending"
+        return Outlook("Running", reason, f"{training}{waiting_clause(status)}{_reach(observed)}")
     pods = [pod for pod in observed.pods if pod.world == world]
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked

@@ -20,6 +20,7 @@ from halcyon_operator import attempts, events
 from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Manifest
+from halcyon_operator.edits import in_force_with, with_edits
 from halcyon_operator.follow import count_restart, follow
 from halcyon_operator.goodput import account
 from halcyon_operator.history import last_entry, shown, with_end
@@ -32,7 +33,7 @@ from halcyon_operator.runs import permitted
 from halcyon_operator.save_requests import next_due, with_requests
 from halcyon_operator.settle import settle
 from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
-from halcyon_operator.views import Observed
+from halcyon_operator.views import Observed, RunView
 
 SOON_SECONDS = 2.0
 """When to look again at something that is on its way, should the event about it not come."""
@@ -55,19 +56,25 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         status, told = followed.status, told + followed.events
         if run.spec is not None:
             status = with_room(observed, status, run.spec, jobset, now)
+    wanted = attempt_spec_hash(run.spec) if run.spec is not None else ""
+    noticed = with_edits(observed, status, jobset, wanted, now)
+    status, told = noticed.status, told + noticed.events
+    if noticed.refusal:
+        run = replace(run, spec=None, problems=(noticed.refusal,))
+        observed = replace(observed, run=run)
     requested = with_requests(observed, status, jobset, now)
     status, told = requested.status, told + requested.events
     if run.spec is None:
         decision = _invalid(observed, status, now)
     else:
-        wanted = attempt_spec_hash(run.spec)
         step = attempts.next_step(observed, status, run.spec, wanted, now)
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
     if decision.status is None:
         return decision
     settled = settle(observed, account(observed, decision.status, now), now)
     changed = () if settled is None else (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
-    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks else None
+    pressing = requested.asks or (jobset is not None and decision.status.edit is not None)
+    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if pressing else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(settled, decision.delete, decision.create, told + decision.events + changed, requested.asks, soonest)
 
@@ -109,7 +116,7 @@ def _carry_out(
 
     match step:
         case attempts.Keep(jobset):
-            status = status.model_copy(update={"attempt_spec_hash": wanted, "topology": _topology(spec, placement_of(status, spec).slices)})
+            status = _kept(status, run, spec, wanted)
             outlook = keep_outlook(observed, status, jobset)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else _soon(status, interval, now))
@@ -133,8 +140,9 @@ def _carry_out(
                 requeue_after=SOON_SECONDS,
             )
         case attempts.Mint(attempt, pardon):
-            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now)
-            return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), requeue_after=0.0)
+            update, told = in_force_with(observed, status, attempt)
+            status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now).model_copy(update=update)
+            return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), events=told, requeue_after=0.0)
         case attempts.Create():
             outlook = restart_outlook(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
@@ -157,6 +165,15 @@ def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
     return min(interval, max(SOON_SECONDS, waited / 10))
 
 
+def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted: str) -> TrainingRunStatus:
+    """The status of an attempt that goes on. While an edit waits, what stands there is still what the attempt was made from."""
+    if status.edit is not None:
+        return status
+    in_force = dict(run.fields) if status.in_force is None else status.in_force
+    topology = _topology(spec, placement_of(status, spec).slices)
+    return status.model_copy(update={"attempt_spec_hash": wanted, "in_force": in_force, "topology": topology})
+
+
 def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
     """The status with an end for a world whose JobSet is gone without anyone having seen why."""
     message = f"JobSet {status.job_set_name} was deleted"
@@ -177,6 +194,7 @@ def _minted(
         "topology": _topology(spec, placement.slices),
         "placement": placement if placement.avoided or placement.blames or spec.recovery.elastic is not None else None,
         "failures_without_checkpoint": 0 if pardon else status.failures_without_checkpoint,
+        "finished_at": None,
     }
     before = last_entry(status, status.attempt)
     if status.job_set_uid is not None and before is not None:

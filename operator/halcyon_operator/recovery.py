@@ -1,6 +1,6 @@
 """What follows from the state of a run: the decision table, as data. Pure.
 
-Five facts are drawn from what is seen (`facts.py`), the first row of `TABLE` that they fit says what to do, and `attempts.py` does it. The
+Six facts are drawn from what is seen (`facts.py`), the first row of `TABLE` that they fit says what to do, and `attempts.py` does it. The
 same rows are printed in docs/reference/recovery.md (`recovery_reference.py`). A test holds that every combination of facts has a row, that
 every row is the first for some combination, and that every cause is named.
 """
@@ -16,7 +16,8 @@ Cause = EndCause | Literal["none"]
 """Why the last world ended, until the next one trains; `none` while a world trains, and before the first."""
 
 Progress = Literal["yes", "no"]
-"""Whether a checkpoint was committed since: since the failure before, or, where there is room for more slices, since that was found."""
+"""Whether a checkpoint was committed since: since the failure before, or, where there is room for more slices, since that was found; for an
+edit that waits, whether what was trained when it was seen is saved, or nothing is left to wait for."""
 
 Budget = Literal["left", "spent"]
 """Whether another failure is allowed: `recovery.maxRestarts` failures in a row without a checkpoint; three losses of the root in a row."""
@@ -27,7 +28,10 @@ Node = Literal["clear", "blamed"]
 Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
 """Whether there is room for the run, see `CAPACITIES`."""
 
-Action = Literal["same", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
+Edit = Literal["none", "waits"]
+"""Whether the spec was edited so that it takes a new attempt."""
+
+Action = Literal["same", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
 
 CAUSES: tuple[Cause, ...] = ("none", *get_args(EndCause))
 
@@ -41,6 +45,7 @@ CAPACITIES: dict[Capacity, str] = {
 
 ACTIONS: dict[Action, str] = {
     "same": "go on with the same slices: the world trains on, the JobSet starts it again, or, where the JobSet has given up, a new attempt",
+    "edited": "a new attempt with the spec as it is now",
     "elsewhere": "a new attempt with the same slices that keeps off the blamed node",
     "anywhere": "a new attempt with the same slices on any node; blames are forgotten",
     "smaller": "a new attempt with the slices that have nodes",
@@ -59,6 +64,7 @@ class Facts:
     budget: Budget = "left"
     node: Node = "clear"
     capacity: Capacity = "enough"
+    edit: Edit = "none"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Row:
     budget: Budget | None = None
     node: Node | None = None
     capacity: Capacity | None = None
+    edit: Edit | None = None
     reason: str = ""
     """Reason of `Stalled`, for rows that stop."""
 
@@ -83,6 +90,7 @@ class Row:
             and self.budget in (None, facts.budget)
             and self.node in (None, facts.node)
             and self.capacity in (None, facts.capacity)
+            and self.edit in (None, facts.edit)
         )
 
 
@@ -110,6 +118,9 @@ TABLE: tuple[Row, ...] = (
     Row(("suspended",), "wait", "until `spec.suspend` is false"),
     Row(("fenced",), "stop", "attempt after attempt loses the root to another writer", progress="no", budget="spent", reason="Fenced"),
     Row(FAILURES, "stop", "a crash loop that gets to no checkpoint", budget="spent", reason="RestartsExhausted"),
+    Row(ENDED, "edited", "the world has ended anyway", edit="waits"),
+    Row(("none",), "wait", "for a checkpoint, so that no step is lost", progress="no", edit="waits"),
+    Row(("none",), "edited", "what was trained when the edit was seen is saved", progress="yes", edit="waits"),
     Row(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
     Row(None, "smaller", "fewer slices now are worth more than all of them some day", capacity="fewer"),
     Row(None, "anywhere", "a bad node is better than none", capacity="avoided"),

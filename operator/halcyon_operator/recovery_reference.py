@@ -20,9 +20,10 @@ cause is seen as stands in the [operator's reference](operator.md); what it mean
 | facts | |
 |---|---|
 | cause | why the last world of processes ended, until the next one trains; `none` while one trains |
-| checkpoint | whether the world that ended had committed one (`fenced`: had got anywhere); `more`: whether one was since committed |
+| checkpoint | whether the world that ended had committed one (`fenced`: had got anywhere); `more`, `waits`: whether one was since |
 | budget | `spent`: more failures in a row without a checkpoint than `recovery.maxRestarts`, or three attempts in a row that lost the root |
 | node | `blamed`: a node was blamed so often that it is to be avoided (`recovery.badNodes`), and no world trains |
+| edit | `waits`: the spec was edited so that it takes a new attempt ([edits](edits.md)) |
 | capacity | see below |
 """
 
@@ -33,14 +34,14 @@ def render() -> str:
     parts += [f"| `{name}` | {meaning} |" for name, meaning in CAPACITIES.items()]
     parts += ["\n| action | |\n|---|---|"]
     parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
-    parts += ["\n| cause | checkpoint | budget | node | capacity | action | why |\n|---|---|---|---|---|---|---|"]
+    parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
     parts += map(_line, TABLE)
     return "\n".join(parts) + "\n"
 
 
 def _line(row: Row) -> str:
     causes = ", ".join(f"`{cause}`" for cause in row.cause) if row.cause is not None else ""
-    conditions = (f"{value}" if value else "" for value in (row.progress, row.budget, row.node, row.capacity))
+    conditions = (f"{value}" if value else "" for value in (row.progress, row.budget, row.node, row.capacity, row.edit))
     action = f"**{row.action}**" + (f" `{row.reason}`" if row.reason else "")
     return f"| {causes} | {' | '.join(conditions)} | {action} | {row.why} |"
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from halcyon_api import names
+from halcyon_api.edits.changes import read_recorded, recorded, values_of
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.mesh import pinned
 from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.operations import TelemetrySpec
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
@@ -19,6 +21,7 @@ from halcyon_operator.pod_template import CACHE_DIRECTORY
 from halcyon_operator.views import Platform, RunView
 
 MAX_PROBLEM_TEXT = 2048
+DEFAULT_PORT = TelemetrySpec().port
 
 
 def parse_run_view(document: object) -> RunView:
@@ -27,7 +30,9 @@ def parse_run_view(document: object) -> RunView:
     raw_spec = mapping(dig(document, "spec"))
     status = parse_status(dig(document, "status"))
     spec, problems = _parse_spec(metadata, raw_spec)
+    fields: dict[str, str] = {}
     if spec is not None:
+        fields = recorded(values_of(spec))
         spec = _with_mesh(spec, status)
     return RunView(
         namespace=text(metadata.get("namespace")) or "default",
@@ -40,6 +45,7 @@ def parse_run_view(document: object) -> RunView:
         problems=problems,
         status=status,
         save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
+        fields=fields,
         raw_spec=raw_spec,
         raw_status=mapping(dig(document, "status")),
     )
@@ -52,6 +58,12 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tup
         return None, (text(str(error), MAX_PROBLEM_TEXT),)
     problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
     return (spec, ()) if not problems else (None, problems)
+
+
+def trainer_port(run: RunView) -> int:
+    """Port of the present processes' telemetry, whatever port the next ones will have."""
+    port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
+    return port if isinstance(port, int) else run.spec.telemetry.port if run.spec is not None else DEFAULT_PORT
 
 
 def permitted(run: RunView, platform: Platform) -> RunView:

@@ -1,4 +1,4 @@
-"""Checkpoints that somebody asked for: a user (by an annotation), a node (by a notice of its end), a run that is about to grow. Pure.
+"""Checkpoints that somebody asked for: a user (by an annotation or an edit), a node (by a notice), a run that is about to grow. Pure.
 
 Level-triggered: a request stands in the status until a checkpoint serves it. As long as the trainer's own report does not name it, it is
 handed to process 0 at every look, which takes the same one only once; and any checkpoint serves it that holds the step at which the
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from halcyon_api.edits.status import EditStatus
 from halcyon_api.maintenance import MAX_NOTICES, MAX_REQUEST_VALUE, MaintenanceStatus, NodeNotice, Notice, SaveRequestStatus
 from halcyon_api.save_requests import SaveRequest, request_id
 from halcyon_api.status import TrainingRunStatus
@@ -17,6 +18,7 @@ from halcyon_operator.checkpoint_status import resume_step
 from halcyon_operator.decision import Ask, Event
 from halcyon_operator.node_notices import NoticeView
 from halcyon_operator.plain import seconds_between, stamp, text
+from halcyon_operator.runs import trainer_port
 from halcyon_operator.trainers import first_process
 from halcyon_operator.views import JobSetView, Observed
 
@@ -71,7 +73,8 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
         save = _pursue(maintenance.save, request, observed, status, jobset, asks)
         maintenance = maintenance.model_copy(update={"save": save})
     _ask_for_growth(observed, status, jobset, asks)
-    return Requested(status.model_copy(update={"save_request": user, "maintenance": maintenance}), tuple(asks), tuple(told))
+    edit = _for_edit(observed, status, jobset, asks)
+    return Requested(status.model_copy(update={"save_request": user, "maintenance": maintenance, "edit": edit}), tuple(asks), tuple(told))
 
 
 def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> SaveRequestStatus | None:
@@ -89,6 +92,15 @@ def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSe
         return
     found = SaveRequestStatus(value=f"room {placement.room_since}", requested_at=placement.room_since)
     _pursue(found, request_id("room", f"{observed.run.uid}/{found.value}"), observed, status, jobset, asks)
+
+
+def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> EditStatus | None:
+    """Have a checkpoint made for an edit that waits for one."""
+    edit = status.edit
+    if edit is None or edit.save.step is not None:
+        return edit
+    request = request_id("edit", f"{observed.run.uid}/{edit.save.value}")
+    return edit.model_copy(update={"save": _pursue(edit.save, request, observed, status, jobset, asks)})
 
 
 def _pursue(
@@ -121,7 +133,7 @@ def _ask(request: str, observed: Observed, world: tuple[int, int]) -> tuple[Ask,
     if pod is None or spec is None or spec.stage != "train" or not pod.save_token:
         return ()
     body = SaveRequest(id=request, run=observed.run.name, attempt=world[0], restart=world[1])
-    return (Ask(pod.ip, spec.telemetry.port, pod.save_token, body),)
+    return (Ask(pod.ip, trainer_port(observed.run), pod.save_token, body),)
 
 
 def _maintenance(

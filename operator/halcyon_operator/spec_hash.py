@@ -1,15 +1,7 @@
 """Which edits of a spec need a new attempt.
 
 An attempt is made from one state of the spec, and its objects never change. `status.attemptSpecHash` remembers that state, without the
-fields that the operator itself obeys or that can wait for the next attempt:
-
-| field | an edit takes effect |
-| --- | --- |
-| `suspend`, `ttlSecondsAfterFinished`, `telemetry.statusIntervalSeconds` | at once, in the operator |
-| `recovery.maxRestarts` | at once in the operator's count of failures; in the JobSet with the next attempt |
-| `recovery.elastic`, `recovery.badNodes` | at once, in the operator's decisions |
-| `imagePullPolicy` | with the next attempt |
-| everything else | at once, by a new attempt |
+fields that the operator itself obeys or that can wait for the next attempt: those of class `live` (`halcyon_api.edits`).
 
 Fields that have their default are left out, so that a newer version of the schema with more fields restarts nothing.
 """
@@ -20,6 +12,9 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic.alias_generators import to_snake
+
+from halcyon_api.edits.classes import TABLE
 from halcyon_api.training_run import TrainingRunSpec
 
 _SCHEME = "1-"
@@ -28,13 +23,21 @@ _SCHEME = "1-"
 RETIRED = _SCHEME + "retired"
 """In place of a hash: the attempt is over, whatever the spec says. It fits nothing."""
 
-_NOT_RELEVANT: dict[str, Any] = {
-    "image_pull_policy": True,
-    "recovery": {"max_restarts": True, "elastic": True, "bad_nodes": True},
-    "suspend": True,
-    "telemetry": {"status_interval_seconds": True},
-    "ttl_seconds_after_finished": True,
-}
+
+def _live() -> dict[str, Any]:
+    """The live fields as pydantic leaves them out."""
+    tree: dict[str, Any] = {}
+    for row in TABLE:
+        if row.edit == "live":
+            *sections, field = map(to_snake, row.path.split("."))
+            node = tree
+            for section in sections:
+                node = node.setdefault(section, {})
+            node[field] = True
+    return tree
+
+
+_NOT_RELEVANT = _live()
 
 
 def attempt_spec_hash(spec: TrainingRunSpec) -> str:

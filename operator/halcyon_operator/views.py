@@ -34,6 +34,8 @@ class RunView:
     status: TrainingRunStatus
     save_request: str = ""
     """Value of the annotation that asks for a checkpoint."""
+    fields: dict[str, str] = field(default_factory=dict[str, str])
+    """The fields that may be edited and are not at their default, as the user wrote them; see `status.inForce`."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
 

@@ -8,7 +8,15 @@ from halcyon_devcluster import programs
 from halcyon_devcluster.programs import GO_MODULES, KUBERNETES, PAUSE, build_command, cache_key, pinned_version, produced_name
 from halcyon_devcluster.toolchain import parse_version
 
-GROUPS = [*programs.NATIVE_GROUPS, programs.VERSITYGW, programs.KIND, programs.KUBECTL, programs.PROMETHEUS, programs.PROMTOOL]
+GROUPS = [
+    *programs.NATIVE_GROUPS,
+    programs.VERSITYGW,
+    programs.KWOK,
+    programs.KIND,
+    programs.KUBECTL,
+    programs.PROMETHEUS,
+    programs.PROMTOOL,
+]
 SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
 
 

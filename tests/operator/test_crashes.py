@@ -37,6 +37,8 @@ def edited(world: World) -> None:
     world.settle()
     world.edit(image="other:2")
     world.settle()
+    world.head = head(50, epoch=(1, 0))
+    world.settle()
     finish(world)
 
 

@@ -10,13 +10,26 @@ import pytest
 
 from halcyon_operator.endings import EndCause
 from halcyon_operator.reconcile import reconcile
-from halcyon_operator.recovery import ACTIONS, CAPACITIES, CAUSES, FAILURES, STICKY_REASONS, TABLE, Budget, Facts, Node, Progress, decide
+from halcyon_operator.recovery import (
+    ACTIONS,
+    CAPACITIES,
+    CAUSES,
+    FAILURES,
+    STICKY_REASONS,
+    TABLE,
+    Budget,
+    Edit,
+    Facts,
+    Node,
+    Progress,
+    decide,
+)
 from halcyon_operator.recovery_reference import render
 from tests.operator.builders import EXHAUSTED, at, jobset, observed, rfc, run
 from tests.operator.test_attempts import condition, deletions, status
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "recovery.md"
-EVERYTHING = [Facts(*facts) for facts in product(CAUSES, get_args(Progress), get_args(Budget), get_args(Node), CAPACITIES)]
+EVERYTHING = [Facts(*facts) for facts in product(CAUSES, get_args(Progress), get_args(Budget), get_args(Node), CAPACITIES, get_args(Edit))]
 
 
 def test_every_combination_has_a_row_and_every_row_a_combination() -> None:
@@ -43,6 +56,9 @@ def test_the_promises_of_the_guide() -> None:
             assert facts.cause not in ("none", "preempted", "podDeleted", "jobSetDeleted"), f"not the run's fault: {facts}"
         if facts.cause in ("failed", "hung") and facts.budget == "spent":
             assert action == "stop", f"a crash loop ends: {facts}"
+        if action == "edited":
+            assert facts.edit == "waits"
+            assert facts.progress == "yes" or facts.cause != "none", f"an edit costs no step: {facts}"
         if action in ("elsewhere", "anywhere", "smaller") and facts.cause == "none":
             assert facts.capacity in ("fewer", "avoided"), f"a world that trains and has its nodes is left alone: {facts}"
         if action == "larger":

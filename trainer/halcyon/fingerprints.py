@@ -1,7 +1,8 @@
 """What must be the same for a run to go on from a checkpoint: everything that decides its numbers, and nothing else.
 
 The mesh, the microbatches, the image, remat and the recovery settings may change between attempts: they say where and how the same
-numbers are computed.
+numbers are computed. The number of steps is among the sections because most schedules end with it; whether it may change all the same
+is for `halcyon_api.edits.steps` to say.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from halcyon_api.checkpoint_documents import Fingerprints
-from halcyon_api.training_run import FROZEN_DATA_FIELDS, FROZEN_TRAINER_FIELDS, TrainingRunSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
+TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "stages", "seed", "precision")
 
 
 def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerprints:
@@ -25,16 +29,31 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
     document = spec.document()
     for kind in document["model"].values():
         kind.pop("remat", None)
-    trainer = {name: value for name, value in document["trainer"].items() if name in FROZEN_TRAINER_FIELDS}
+    trainer = {name: value for name, value in document["trainer"].items() if name in TRAINER_FIELDS}
     sections: dict[str, Any] = {
         "spec.model": document["model"],
         "spec.tokenizer": document["tokenizer"],
-        "spec.data": {name: value for name, value in document["data"].items() if name in FROZEN_DATA_FIELDS},
+        "spec.data": {name: value for name, value in document["data"].items() if name in DATA_FIELDS},
         "spec.optimizer": document["optimizer"],
         "spec.trainer": trainer,
         "data": dict(data),
     }
     return Fingerprints(sections={name: _sha256(section) for name, section in sections.items()}, documents=sections)
+
+
+def planned_steps(fingerprints: Fingerprints) -> int | None:
+    """``spec.trainer.steps`` of whoever made these; None where they do not tell."""
+    trainer = fingerprints.documents.get("spec.trainer")
+    return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def with_steps(fingerprints: Fingerprints, steps: int) -> Fingerprints:
+    """The fingerprints of the same run with another number of steps."""
+    trainer = {**fingerprints.documents["spec.trainer"], "steps": steps}
+    return Fingerprints(
+        sections={**fingerprints.sections, "spec.trainer": _sha256(trainer)},
+        documents={**fingerprints.documents, "spec.trainer": trainer},
+    )
 
 
 def _sha256(document: Any) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 from halcyon_api.base import ApiModel, OneOf
 
 Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
+DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class ConstantScheduleSpec(ApiModel):
@@ -22,6 +23,24 @@ class CosineScheduleSpec(ApiModel):
 
     warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
     min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
+    decay_steps: DecaySteps | None = Field(
+        default=None,
+        description=(
+            "The step at which the last learning rate is reached, and kept from there on; `trainer.steps` may then change. Default: the "
+            "last step of the run, whose number must not change then once the warm-up is over."
+        ),
+    )
+
+
+class WsdScheduleSpec(ApiModel):
+    """Warm-up, stable, decay (Hu et al. 2024): the learning rate rises linearly, stays, and falls linearly over the last steps.
+
+    `trainer.steps` may change until the decay begins.
+    """
+
+    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    decay_steps: DecaySteps = Field(description="Steps of the decay, the last ones of the run.")
+    min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
 
 
 class ScheduleSpec(OneOf):
@@ -29,6 +48,7 @@ class ScheduleSpec(OneOf):
 
     constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
     cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
+    wsd: WsdScheduleSpec | None = Field(default=None, description="Warm-up, constant, then a linear decay over the last steps.")
 
 
 def _cosine() -> ScheduleSpec:

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import pytest
 
 from halcyon.optim import learning_rate
-from halcyon_api.spec.optimizer import AdamWSpec, ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, ScheduleSpec
+from halcyon_api.edits.steps import settled_steps
+from halcyon_api.spec.optimizer import AdamWSpec, ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, ScheduleSpec, WsdScheduleSpec
 
 CONSTANT = ScheduleSpec(constant=ConstantScheduleSpec(warmup_steps=4))
 STEADY = ScheduleSpec(constant=ConstantScheduleSpec())
 COSINE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=4, min_ratio=0.1))
 COLD_COSINE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=0, min_ratio=0.0))
+ABSOLUTE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=4, decay_steps=8))
+WSD = ScheduleSpec(wsd=WsdScheduleSpec(warmup_steps=4, decay_steps=4, min_ratio=0.2))
 LATE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=12))
 
 
@@ -38,10 +41,26 @@ def rate(schedule: ScheduleSpec, steps: int = 12):
         (COLD_COSINE, 11, 0.0),
         (LATE, 0, 1 / 12),
         (LATE, 11, 1.0),
+        (ABSOLUTE, 5, 0.55),
+        (ABSOLUTE, 7, 0.1),  # the eighth step has the least rate, and all after it
+        (ABSOLUTE, 11, 0.1),
+        (WSD, 0, 0.25),
+        (WSD, 3, 1.0),
+        (WSD, 7, 1.0),  # the last step before the decay
+        (WSD, 9, 0.6),  # half-way down
+        (WSD, 11, 0.2),
     ],
 )
 def test_rate_of_a_step(schedule: ScheduleSpec, done: int, share: float):
     assert float(rate(schedule)(done)) == pytest.approx(0.8 * share, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize(("schedule", "same"), [(STEADY, 40), (ABSOLUTE, 40), (COSINE, 4), (WSD, 8)])
+def test_steps_that_are_settled_have_bitwise_the_same_rate_in_a_longer_run(schedule: ScheduleSpec, same: int):
+    assert settled_steps(OptimizerSpec(adamw=AdamWSpec(schedule=schedule)), 12) in (same, None)
+    short, long = rate(schedule, 12), rate(schedule, 50)
+    assert [float(short(done)) for done in range(same)] == [float(long(done)) for done in range(same)]
+    assert same == 40 or float(short(same)) != float(long(same))
 
 
 def test_rate_falls_without_a_jump():

@@ -14,6 +14,7 @@ from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
 from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.fingerprints import planned_steps, with_steps
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     BadStep,
@@ -26,6 +27,8 @@ from halcyon_api.checkpoint_documents import (
     decode_head,
     encode_head,
 )
+from halcyon_api.edits.steps import steps_refusal
+from halcyon_api.spec.optimizer import OptimizerSpec
 
 QUARANTINE_PREFIX = "quarantine/"
 _TRIES = 20
@@ -146,10 +149,30 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        clauses = differences(fingerprints, manifest.fingerprints)
+        clauses = differences(_with_its_steps(fingerprints, manifest.fingerprints, entry.step, store.root), manifest.fingerprints)
         if clauses:
             raise RunChanged(sentence(clauses, entry.step, store.root))
         return
+
+
+def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str) -> Fingerprints:
+    """The run's fingerprints with the checkpoint's number of steps, where another number changes nothing that is done.
+
+    Raises:
+        RunChanged: It does.
+    """
+    wanted, planned = planned_steps(now), planned_steps(then)
+    if wanted is None or planned is None or wanted == planned:
+        return now
+    try:
+        optimizer = OptimizerSpec.model_validate(now.documents["spec.optimizer"], by_alias=True)
+        rehearsal = now.documents["spec.data"]["mixture"].get("simulateTokens") is not None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return now
+    refusal = steps_refusal(optimizer, rehearsal=rehearsal, old=planned, new=wanted, done=done)
+    if refusal is not None:
+        raise RunChanged(f"the checkpoint at step {done} in {root} was made for {planned} steps: {refusal}")
+    return with_steps(now, planned)
 
 
 def same_root_everywhere(store: Store, writer: str) -> str:

@@ -1,0 +1,103 @@
+"""What applying a run document would change in a run that exists, and what that would lead to. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from halcyon_api.edits.changes import Change, changes, values_of
+from halcyon_api.edits.steps import steps_refusal
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+
+STEPS = "trainer.steps"
+
+Outcome = Literal["nothing", "atOnce", "restart", "later", "refused"]
+"""What applying amounts to: nothing, an effect at once, a new attempt now, an effect when a new attempt is made anyway, a refusal."""
+
+_AT_ONCE = "at once"
+_FROZEN = "refused: it must not change while the run exists; begin a new run from this one's checkpoint (spec.from)"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A field that differs, and what applying does about it."""
+
+    change: Change
+    outcome: Outcome
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that differs, and what applying would do."""
+
+    effects: tuple[Effect, ...]
+    outcome: Outcome
+    sentence: str
+
+
+def difference(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus, refusal: str = "") -> Difference:
+    """Compare a run with a document of it.
+
+    Args:
+        live: The spec as the cluster has it.
+        wanted: The spec in the document.
+        status: The run's status.
+        refusal: What the API server says against the document, if it does.
+    """
+    effects = tuple(_effect(change, live, wanted, status) for change in changes(values_of(live), values_of(wanted)))
+    outcomes = [effect.outcome for effect in effects]
+    if refusal or "refused" in outcomes:
+        return Difference(effects, "refused", f"applying is refused: {refusal or _first(effects)}")
+    if not effects:
+        return Difference((), "nothing", "nothing differs")
+    for outcome, sentence in (
+        ("restart", _restart(status)[1]),
+        ("later", _restart(status)[1]),
+        ("atOnce", "applying takes effect at once, and what trains goes on"),
+    ):
+        if outcome in outcomes:
+            return Difference(effects, outcome, sentence)  # pyright: ignore[reportArgumentType]
+    return Difference(effects, "nothing", "the run has succeeded, so applying changes nothing that it does")
+
+
+def _effect(change: Change, live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus) -> Effect:
+    if change.edit == "frozen":
+        return Effect(change, "refused", _FROZEN)
+    if change.path == STEPS and live.stage == "train":
+        refusal = _steps_refusal(live, wanted, status)
+        if refusal is not None:
+            return Effect(change, "refused", f"refused: {refusal.removeprefix(f'spec.{STEPS}: ')}")
+        if status.phase == "Succeeded" and wanted.trainer.steps > live.trainer.steps:
+            return Effect(change, "restart", "the run goes on from its last checkpoint")
+    if change.edit == "live":
+        return Effect(change, "atOnce", _AT_ONCE)
+    if status.phase == "Succeeded":
+        return Effect(change, "nothing", "nothing: the run has succeeded")
+    outcome, _ = _restart(status)
+    return Effect(change, outcome, "with the next attempt" if outcome == "later" else "with a new attempt")
+
+
+def _steps_refusal(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus) -> str | None:
+    done = max(status.progress.step if status.progress is not None else 0, status.checkpoint.step if status.checkpoint is not None else 0)
+    rehearsal = wanted.data.mixture.simulate_tokens is not None
+    return steps_refusal(live.optimizer, rehearsal=rehearsal, old=live.trainer.steps, new=wanted.trainer.steps, done=done)
+
+
+def _restart(status: TrainingRunStatus) -> tuple[Outcome, str]:
+    """What a field that waits for a checkpoint leads to in the run's phase."""
+    match status.phase:
+        case "Running":
+            return "restart", "applying restarts the run at a checkpoint that is made for it: no step is lost"
+        case "Suspended" | "Suspending":
+            return "later", "applying takes effect when the run is resumed"
+        case "Succeeded":
+            return "restart", "applying lets the run go on from its last checkpoint"
+        case _:
+            return "restart", "applying makes a new attempt at once: nothing is trained that could be lost"
+
+
+def _first(effects: tuple[Effect, ...]) -> str:
+    refused = next(effect for effect in effects if effect.outcome == "refused")
+    return f"spec.{refused.change.path}: {refused.sentence.removeprefix('refused: ')}"

@@ -1,0 +1,95 @@
+"""What differs between two states of a run's spec, field by field, with the class of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from halcyon_api.edits.classes import EditClass, class_of, leaves_of
+from halcyon_api.edits.status import MAX_VALUE
+from halcyon_api.training_run import TrainingRunSpec
+
+_LONGEST_VALUE = 80
+
+Values = dict[str, Any]
+"""Fields that are not at their default, by path, as JSON values."""
+
+_LEAVES = {leaf.path: leaf for leaf in leaves_of(TrainingRunSpec)}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field that differs."""
+
+    path: str
+    old: Any
+    """None: not set."""
+    new: Any
+
+    @property
+    def edit(self) -> EditClass:
+        """The class of the field."""
+        return class_of(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.path} is {shown(self.new)} but was {shown(self.old)}"
+
+
+def values_of(spec: TrainingRunSpec) -> Values:
+    """All fields of a spec that are not at their default."""
+    document = spec.document()
+    found: Values = {}
+    for path, leaf in _LEAVES.items():
+        value = _at(document, path)
+        if value is not None and value != leaf.default:
+            found[path] = value
+    return found
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
+    """The fields that differ, in the order of the document; those that this version does not know are passed over."""
+    return tuple(
+        Change(path, old.get(path, leaf.default), new.get(path, leaf.default))
+        for path, leaf in _LEAVES.items()
+        if old.get(path, leaf.default) != new.get(path, leaf.default)
+    )
+
+
+def recorded(values: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that may be edited, as ``status.inForce`` holds them. Of one that is too long for it there is the hash."""
+    texts = {path: json.dumps(value, sort_keys=True, ensure_ascii=False) for path, value in values.items() if class_of(path) != "frozen"}
+    return {path: text if len(text) <= MAX_VALUE else json.dumps(_digest(text)) for path, text in texts.items()}
+
+
+def _digest(text: str) -> str:
+    return f"{len(text)} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def read_recorded(texts: Mapping[str, str]) -> Values:
+    """The fields of a record, whoever wrote it; what cannot be read is passed over."""
+    found: Values = {}
+    for path, text in texts.items():
+        try:
+            found[path] = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence has it."""
+    if value is None:
+        return "not set"
+    text = value if isinstance(value, str) and value else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def _at(document: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(document, dict):
+            return None
+        document = document.get(part)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return document  # pyright: ignore[reportUnknownVariableType]

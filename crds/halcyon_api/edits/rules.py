@@ -1,0 +1,52 @@
+"""The rules by which the API server keeps frozen fields as they are, made from the table of edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic.alias_generators import to_camel
+
+from halcyon_api.base import ApiModel, cel
+from halcyon_api.edits.classes import class_of, leaves_of, section_of
+
+RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
+"""Sections with a rule of their own, for it is about more than one field."""
+
+
+def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
+    """One rule for each field, or whole section, whose leaves are all frozen."""
+    return tuple(_rules(model, "", ()))
+
+
+def _rules(model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    for name, field in model.model_fields.items():
+        child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
+        section = section_of(field.annotation)
+        below = [leaf.path for leaf in leaves_of(section, child)] if section is not None and section.model_fields else [child]
+        frozen = [class_of(leaf) == "frozen" for leaf in below]
+        if not any(frozen) or child in RULED_BY_THEIR_SECTION:
+            continue
+        optional = not field.is_required() and field.default is None
+        if section is None or all(frozen):
+            yield _same(child, optional=optional, guards=guards)
+            continue
+        if optional:
+            yield _frozen(f"has(self.{child}) == has(oldSelf.{child})", child, guards)
+        yield from _rules(section, child, (*guards, child) if optional else guards)
+
+
+def _same(path: str, *, optional: bool, guards: tuple[str, ...]) -> dict[str, str]:
+    equal = f"self.{path} == oldSelf.{path}"
+    if optional:
+        equal = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {equal})"
+    return _frozen(equal, path, guards)
+
+
+def _frozen(rule: str, path: str, guards: tuple[str, ...]) -> dict[str, str]:
+    absent = "".join(f"!has(self.{guard}) || !has(oldSelf.{guard}) || " for guard in guards)
+    return cel(
+        f"{absent}({rule})" if absent else rule,
+        f"{path} must not change while the run exists; make a new run with another name and checkpoint.root",
+        field_path=f".{path}",
+        reason="FieldValueForbidden",
+    )

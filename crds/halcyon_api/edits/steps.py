@@ -1,0 +1,80 @@
+"""When ``trainer.steps`` may change: as long as every step that is done would have been done the same way.
+
+What of a step depends on how many there will be is its learning rate, where the schedule ends with the run, and its batch, where a longer
+run is rehearsed. So a run on a constant rate, on a cosine of `decaySteps`, or before the decay of `wsd`, may go on for longer, or shorter.
+"""
+
+from __future__ import annotations
+
+from halcyon_api.base import cel
+from halcyon_api.spec.optimizer import ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, WsdScheduleSpec
+
+
+def settled_steps(optimizer: OptimizerSpec, steps: int) -> int | None:
+    """So many first steps have a learning rate that does not depend on the number of steps; None: all have.
+
+    Args:
+        optimizer: ``spec.optimizer`` of the run.
+        steps: ``spec.trainer.steps``.
+    """
+    schedule = optimizer.adamw.schedule.value if optimizer.adamw is not None else None
+    match schedule:
+        case ConstantScheduleSpec() | CosineScheduleSpec(decay_steps=int()):
+            return None
+        case CosineScheduleSpec(warmup_steps=warmup):
+            return min(warmup, steps)
+        case WsdScheduleSpec(decay_steps=decay):
+            return max(0, steps - decay)
+        case _:
+            return 0
+
+
+def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: int, done: int) -> str | None:
+    """Why the number of steps cannot change so, in one sentence with the mend; None where it can.
+
+    Args:
+        optimizer: ``spec.optimizer`` of the run, which does not change.
+        rehearsal: Whether ``data.mixture.simulateTokens`` is set.
+        old: ``trainer.steps`` so far.
+        new: ``trainer.steps`` wanted.
+        done: Steps that are done.
+    """
+    if old == new:
+        return None
+    mend = f"set it back to {old}, or begin a new run from this one's checkpoint (spec.from)"
+    if new < done:
+        return f"spec.trainer.steps: {done} steps are done, so {new} are too few; give at least {done}"
+    if rehearsal:
+        return f"spec.trainer.steps: which data is used follows from it where data.mixture.simulateTokens is set; {mend}"
+    settled = [steps for steps in (settled_steps(optimizer, old), settled_steps(optimizer, new)) if steps is not None]
+    if not settled or done <= min(settled):
+        return None
+    kind = optimizer.adamw.schedule.kind if optimizer.adamw is not None else "this schedule"
+    why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else f"{kind} decays over all steps"
+    return (
+        f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, for "
+        f"{why}; {mend}"
+    )
+
+
+_NEW, _OLD = "self.spec", "oldSelf.spec"
+_DONE = "self.status.progress.step"
+_SCHEDULE = "self.spec.optimizer.adamw.schedule"
+_LEAST = f"({_NEW}.trainer.steps < {_OLD}.trainer.steps ? {_NEW}.trainer.steps : {_OLD}.trainer.steps)"
+_SETTLED = (
+    f"has({_NEW}.optimizer.adamw) && (has({_SCHEDULE}.constant) || (has({_SCHEDULE}.cosine) && (has({_SCHEDULE}.cosine.decaySteps) || "
+    f"{_DONE} <= {_SCHEDULE}.cosine.warmupSteps)) || (has({_SCHEDULE}.wsd) && {_DONE} <= {_LEAST} - {_SCHEDULE}.wsd.decaySteps))"
+)
+_UNKNOWN = "!has(self.status) || !has(self.status.progress) || !has(self.status.progress.step)"
+_BACK = f"(has(self.status.progress.steps) && {_NEW}.trainer.steps == self.status.progress.steps)"
+
+STEPS_RULE = cel(
+    f"{_NEW}.trainer.steps == {_OLD}.trainer.steps || {_UNKNOWN} || {_DONE} == 0 || {_BACK} || "
+    f"({_NEW}.trainer.steps >= {_DONE} && !has({_NEW}.data.mixture.simulateTokens) && {_SETTLED})",
+    "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "
+    "data.mixture.simulateTokens, and with schedule constant, cosine with decaySteps, or wsd before its decay; else begin a new run from "
+    "this one's checkpoint (spec.from)",
+    field_path=".spec.trainer.steps",
+    reason="FieldValueForbidden",
+)
+"""The same for the API server, which knows how far the run was when the status was last written."""

@@ -1,0 +1,122 @@
+"""Every field has one class, the API server freezes exactly the frozen ones, and what differs is told field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon.fingerprints import DATA_FIELDS, TRAINER_FIELDS
+from halcyon_api.crd import custom_resource_definition
+from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
+from halcyon_api.edits.classes import MEANINGS, TABLE, class_of, leaves_of, row_of
+from halcyon_api.edits.steps import settled_steps, steps_refusal
+from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from tests.api.documents import document
+
+SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def schema_leaves(node: dict[str, Any], path: str = "") -> list[str]:
+    """Fields of the schema that hold no other fields."""
+    below = node.get("properties", {})
+    return [path] if not below else [leaf for name, child in below.items() for leaf in schema_leaves(child, f"{path}.{name}".strip("."))]
+
+
+LEAVES = schema_leaves(SCHEMA["properties"]["spec"])
+
+
+def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """Field and expression of every rule that looks at the old object."""
+    own = [
+        (f"{path}{rule['fieldPath']}".strip("."), rule["rule"])
+        for rule in node.get("x-kubernetes-validations", ())
+        if "oldSelf" in rule["rule"]
+    ]
+    return own + [found for name, child in node.get("properties", {}).items() for found in transition_rules(child, f"{path}.{name}")]
+
+
+def spec(**changes: Any) -> TrainingRunSpec:
+    return parse_run(document(**changes)).spec
+
+
+def test_every_field_of_the_schema_has_one_class() -> None:
+    assert [leaf.path for leaf in leaves_of(TrainingRunSpec)] == LEAVES, "the table is asked about what the API server knows"
+    assert [leaf for leaf in LEAVES if row_of(leaf) is None] == []
+    assert {class_of(leaf) for leaf in LEAVES} == set(MEANINGS)
+    assert [row.path for row in TABLE if all(row_of(leaf) is not row for leaf in LEAVES)] == [], "a row that speaks for nothing"
+
+
+def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
+    rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
+    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule and "oldSelf" in rule}
+    frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
+    assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
+        "recovery.divergence.spike.windowSteps"
+    }
+    # What is left are rules about more than one field: kinds that must not come or go with what is frozen in them.
+    assert set(rules) - whole == {"model.llama", "model.gpt2", "recovery.divergence.spike"}
+    assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == ["spec.trainer.steps"]
+
+
+def test_a_checkpoint_is_compared_by_what_is_frozen_and_by_the_steps() -> None:
+    frozen = {".".join(leaf.split(".")[:2]) for leaf in LEAVES if class_of(leaf) == "frozen"}
+    assert {field for field in frozen if field.startswith("data.")} == {f"data.{name}" for name in DATA_FIELDS}
+    assert {field for field in frozen if field.startswith("trainer.")} | {"trainer.steps"} == {f"trainer.{name}" for name in TRAINER_FIELDS}
+
+
+def test_what_differs_is_told_with_both_values_and_defaults_are_no_change() -> None:
+    old = values_of(spec(spec__scheduling={"nodeSelector": {"a": "b"}}, spec__trainer__logEverySteps=1))
+    new = values_of(spec(spec__recovery={"elastic": {"minSlices": 1}}, spec__image="x:1"))
+    assert [str(change) for change in changes(old, new)] == [
+        "image is x:1 but was not set",
+        "recovery.elastic.minSlices is 1 but was not set",
+        'scheduling.nodeSelector is {} but was {"a": "b"}',
+    ]
+    assert [change.edit for change in changes(old, new)] == ["atCheckpoint", "live", "atCheckpoint"]
+    assert changes(values_of(spec()), values_of(spec(spec__mesh={}, spec__recovery={"maxRestarts": 10}))) == ()
+
+
+def test_a_record_holds_what_may_be_edited_and_no_more_than_fits() -> None:
+    tolerations = [{"key": f"{'k' * 250}/{'l' * 60}", "value": "v" * 60} for _ in range(16)]
+    values = values_of(spec(spec__scheduling={"tolerations": tolerations}))
+    texts = recorded(values | {"scheduling.tolerations": tolerations * 10})
+    assert not any(class_of(path) == "frozen" for path in texts)
+    assert max(map(len, texts.values())) <= MAX_VALUE
+    assert changes(read_recorded(texts), read_recorded(recorded(values)))[0].path == "scheduling.tolerations"
+    assert read_recorded({"image": "{", "trainer.steps": "7"}) == {"trainer.steps": 7}
+
+
+SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [
+    ({"constant": {"warmupSteps": 5}}, 100, None),
+    ({"cosine": {"warmupSteps": 5}}, 100, 5),
+    ({"cosine": {"warmupSteps": 5, "decaySteps": 80}}, 100, None),
+    ({"wsd": {"warmupSteps": 5, "decaySteps": 20}}, 100, 80),
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "settled"), SCHEDULES, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
+)
+def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled: int | None) -> None:
+    optimizer = OptimizerSpec.model_validate({"adamw": {"schedule": schedule}})
+    assert settled_steps(optimizer, steps) == settled
+    for done in range(steps + 1):
+        refused = steps_refusal(optimizer, rehearsal=False, old=steps, new=steps + 50, done=done)
+        assert (refused is None) == (settled is None or done <= settled)
+    assert "at least 90" in (steps_refusal(optimizer, rehearsal=False, old=steps, new=89, done=90) or "")
+    assert steps_refusal(optimizer, rehearsal=True, old=steps, new=steps, done=steps) is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ({"wsd": {"warmupSteps": 5, "decaySteps": 6}}, "5 steps of warm-up and 6 of decay are more than the 10 steps of the run"),
+        ({"cosine": {"warmupSteps": 5, "decaySteps": 5}}, "5 is not after the 5 steps of the warm-up"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_into_the_run_is_told(schedule: dict[str, Any], sentence: str) -> None:
+    (problem,) = find_problems(spec(spec__optimizer={"adamw": {"schedule": schedule}}))
+    assert sentence in str(problem)

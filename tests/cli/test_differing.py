@@ -1,0 +1,79 @@
+"""What applying a document would do, in every phase of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api.status import parse_status
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_cli.differing import Difference, difference
+from halcyon_cli.differing_view import difference_view
+from tests.api.documents import document
+from tests.cli.test_report import STATUS
+from tests.cli.test_status_view import text
+
+CONSTANT = {"adamw": {"schedule": {"constant": {}}}}
+
+
+def spec(**changes: Any) -> TrainingRunSpec:
+    return parse_run(document(**changes)).spec
+
+
+def compared(wanted: dict[str, Any], *, phase: str = "Running", step: int = 5, refusal: str = "", **live: Any) -> Difference:
+    status = parse_status({**STATUS, "phase": phase, "progress": {"step": step, "steps": 10}})
+    return difference(spec(**live), spec(**{**live, **wanted}), status, refusal)
+
+
+def test_a_document_that_says_the_same_in_other_words_differs_in_nothing() -> None:
+    found = compared({"spec__recovery": {"maxRestarts": 10}, "spec__mesh": {"ici": {"fsdp": -1}}})
+    assert (found.effects, found.outcome) == ((), "nothing")
+    assert text(difference_view(found)).strip() == "nothing differs"
+
+
+def test_every_field_says_its_class_and_the_worst_decides() -> None:
+    found = compared({"spec__recovery": {"maxRestarts": 3}, "spec__image": "x:2", "spec__trainer__seed": 7})
+    assert [(effect.change.path, effect.outcome) for effect in found.effects] == [
+        ("image", "restart"),
+        ("trainer.seed", "refused"),
+        ("recovery.maxRestarts", "atOnce"),
+    ]
+    assert found.sentence.startswith("applying is refused: spec.trainer.seed: it must not change while the run exists")
+    lines = text(difference_view(found)).splitlines()
+    assert lines[1].split()[:6] == ["image", "not", "set", "x:2", "at", "a"]
+    assert "frozen" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("phase", "outcome", "words"),
+    [
+        ("Running", "restart", "no step is lost"),
+        ("Restarting", "restart", "nothing is trained that could be lost"),
+        ("Failed", "restart", "new attempt at once"),
+        ("Suspended", "later", "when the run is resumed"),
+        ("Succeeded", "nothing", "the run has succeeded"),
+    ],
+)
+def test_what_waits_for_a_checkpoint_depends_on_the_phase(phase: str, outcome: str, words: str) -> None:
+    found = compared({"spec__image": "x:2"}, phase=phase)
+    assert found.outcome == outcome
+    assert words in found.sentence
+
+
+def test_a_live_edit_is_in_force_at_once() -> None:
+    found = compared({"spec__recovery": {"maxRestarts": 3}})
+    assert (found.outcome, found.sentence) == ("atOnce", "applying takes effect at once, and what trains goes on")
+
+
+def test_more_steps_are_judged_by_the_steps_that_are_done() -> None:
+    more = {"spec__trainer__steps": 20}
+    assert "the 5 steps that are done would have had other learning rates" in compared(more).sentence
+    assert compared(more, spec__optimizer=CONSTANT).outcome == "restart"
+    again = compared(more, phase="Succeeded", step=10, spec__optimizer=CONSTANT)
+    assert (again.outcome, again.effects[0].sentence) == ("restart", "the run goes on from its last checkpoint")
+
+
+def test_what_the_api_server_says_stands_above_all() -> None:
+    found = compared({"spec__image": "x:2"}, refusal="denied by policy images")
+    assert (found.outcome, found.sentence) == ("refused", "applying is refused: denied by policy images")

@@ -1,0 +1,204 @@
+"""An edit costs no step: live fields are obeyed at once, everything else by a new attempt that begins with a checkpoint of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api.save_requests import SaveRequestTaken, request_id
+from halcyon_operator.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.spec_hash import RETIRED
+from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, report, rfc, run
+from tests.operator.simulation import World
+from tests.operator.test_attempts import condition, deletions, status
+
+IN_FORCE = {
+    "accelerator.slices": "2",
+    "accelerator.type": '"cpu"',
+    "recovery.maxRestarts": "3",
+    "trainer.steps": "300",
+}
+CONSTANT = {"adamw": {"schedule": {"constant": {}}}}
+WSD = {"adamw": {"schedule": {"wsd": {"decaySteps": 100}}}}
+
+
+def known(**more: Any) -> dict[str, Any]:
+    return status(inForce=IN_FORCE, **more)
+
+
+def look(
+    document: dict[str, Any], *, now: float = 60, step: int = 20, saved: int | None = 10, taken: int | None = None, **more: Any
+) -> Any:
+    requests = None if taken is None else [SaveRequestTaken(id=request_id("edit", f"{UID}/edit {rfc(60)}"), step=taken)]
+    told = report(step=step, **more.pop("told", {})).model_copy(update={"save_requests": requests})
+    seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
+    return reconcile(observed(document, **seen), at(now))
+
+
+def said(decision: Any, reason: str) -> list[str]:
+    return [event.message for event in decision.events if event.reason == reason]
+
+
+def after(decision: Any, **spec: Any) -> dict[str, Any]:
+    return run(decision.status.document(), generation=2, **spec)
+
+
+def test_what_is_in_force_is_written_down_with_the_attempt() -> None:
+    minted = reconcile(observed(run()), at(60)).status
+    assert minted.in_force == IN_FORCE
+    upgraded = look(run(status()))
+    assert upgraded.status.in_force == IN_FORCE, "an attempt from before there were records"
+    assert said(upgraded, "EditApplied") == []
+
+
+def test_a_live_field_is_in_force_at_once_and_nothing_stops() -> None:
+    decision = look(run(known(), generation=2, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9))
+    assert (decision.delete, decision.asks, decision.status.edit) == ((), (), None)
+    assert decision.status.in_force == IN_FORCE | {"recovery.maxRestarts": "7", "telemetry.statusIntervalSeconds": "9"}
+    assert said(decision, "EditApplied") == [
+        "In force at once: recovery.maxRestarts is 7 but was 3, telemetry.statusIntervalSeconds is 9 but was 5"
+    ]
+    assert said(look(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
+
+
+def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> None:
+    edit = {"trainer__logEverySteps": 5, "image": "other:2"}
+    seen = look(run(known(), generation=2, **edit))
+    assert said(seen, "EditPending") == [
+        "image is other:2 but was not set, trainer.logEverySteps is 5 but was 1: asking for a checkpoint, from which a new attempt goes on"
+    ]
+    assert condition(seen, "Running") == ("True", "EditPending")
+    assert "an edit waits for a checkpoint: image, trainer.logEverySteps" in seen.status.condition("Ready").message
+    (ask,) = seen.asks
+    assert (ask.request.attempt, seen.delete, seen.requeue_after) == (1, (), 2)
+    assert seen.status.attempt_spec_hash == known()["attemptSpecHash"], "the attempt is still what it was made from"
+
+    taken = look(after(seen, **edit), taken=21, step=21)
+    assert (taken.asks, taken.delete, taken.status.edit.save.asked_step) == ((), (), 21)
+    late = look(after(taken, **edit), taken=21, step=25, saved=20)
+    assert ((late.status or taken.status).edit.save.step, late.delete) == (None, ()), "a checkpoint from before it does not do"
+    saved = look(after(taken, **edit), taken=21, step=25, saved=22)
+    assert deletions(saved) == [("JobSet", "demo-1")]
+    assert saved.status.history[-1].message == "the spec was edited: image, trainer.logEverySteps; saved at step 22"
+    assert saved.status.attempt_spec_hash == RETIRED
+
+    minted = reconcile(observed(after(saved, **edit), head=head(22)), at(70))
+    assert (minted.status.attempt, minted.status.edit) == (2, None)
+    assert minted.status.in_force == IN_FORCE | {"image": '"other:2"', "trainer.logEverySteps": "5"}
+    assert said(minted, "EditApplied") == [
+        "In force with attempt 2, from step 22 on: image is other:2 but was not set, trainer.logEverySteps is 5 but was 1"
+    ]
+    assert minted.status.restarts.spec_changed == 1
+
+
+def test_an_edit_that_is_taken_back_stops_nothing() -> None:
+    seen = look(run(known(), generation=2, image="other:2"))
+    back = look(after(seen), taken=21, saved=22)
+    assert (back.delete, back.status.edit) == ((), None)
+    assert said(back, "EditWithdrawn") == ["The edit was taken back before it was in force; attempt 1 goes on"]
+
+
+def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
+    large = {
+        "model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "heads": 64, "kvHeads": 8}},
+        "accelerator": {"type": "v5e", "topology": "8x16"},
+        "trainer__batchSize": 64,
+    }
+    made = reconcile(observed(run(**large)), at(50)).status
+    mesh = made.topology.mesh
+    assert mesh.tensor > 1, "suggested, so that writing it out is an edit"
+    document = made.document() | {"jobSetUid": "jobset-1", "history": known()["history"]}
+    decision = look(run(document, generation=2, **large, mesh={"ici": {"fsdp": mesh.fsdp, "tensor": mesh.tensor}}))
+    assert (decision.delete, decision.status.edit) == ((), None)
+    assert decision.status.in_force["mesh.ici.tensor"] == str(mesh.tensor)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"pods": [pod(**ended(1, 59, "boom"))]},
+        {"jobsets": [jobset(restarts=1)], "report": None, "pods": []},
+        {"jobsets": [jobset(outcome="Failed")]},
+    ],
+    ids=["ended", "restarting", "failed"],
+)
+def test_nothing_is_waited_for_while_nothing_is_trained(more: dict[str, Any]) -> None:
+    history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": "preempted", "message": "evicted"}]
+    decision = look(run(known(history=history), generation=2, image="other:2"), **more)
+    assert deletions(decision) == [("JobSet", "demo-1")]
+
+
+@pytest.mark.parametrize(
+    ("told", "taken", "limit"),
+    [({}, None, UNHEARD_SECONDS), ({"checkpointError": "denied"}, 21, UNHEARD_SECONDS), ({}, 21, SAVING_SECONDS)],
+)
+def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
+    edit = {"checkpoint__credentialsSecret": {"name": "mended"}}
+    seen = look(run(known(), generation=2, **edit))
+    document = after(seen, **edit)
+    assert look(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
+    assert deletions(look(document, now=60 + limit, told=told, taken=taken)) == [("JobSet", "demo-1")]
+
+
+def test_the_present_trainer_is_asked_at_the_port_that_it_has() -> None:
+    (ask,) = look(run(known(), generation=2, telemetry__port=9500)).asks
+    assert ask.port == 9400
+
+
+def test_more_steps_are_an_edit_like_any_other_where_the_steps_done_stay_the_same() -> None:
+    hashed = look(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
+    decision = look(run(hashed, generation=2, optimizer=CONSTANT, trainer__steps=500))
+    assert said(decision, "EditPending")[0].startswith("trainer.steps is 500 but was 300")
+    assert decision.status.edit.fields == ["trainer.steps"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "step", "sentence"),
+    [
+        ({"trainer__steps": 500}, 20, "the 20 steps that are done would have had other learning rates with 500 steps than with 300"),
+        ({"trainer__steps": 500, "optimizer": WSD}, 201, "the decay of wsd began after step 200; set it back to 300"),
+        ({"trainer__steps": 15, "optimizer": CONSTANT}, 20, "20 steps are done, so 15 are too few; give at least 20"),
+        ({"trainer__steps": 500, "optimizer": CONSTANT, "data__mixture": {"simulateTokens": 10_000}}, 20, "which data is used follows"),
+    ],
+)
+def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dict[str, Any], step: int, sentence: str) -> None:
+    decision = look(run(known(), generation=2, **spec), step=step)
+    assert (decision.delete, decision.asks) == ((), ())
+    assert condition(decision, "Stalled") == ("True", "InvalidSpec")
+    assert sentence in decision.status.condition("Stalled").message
+    assert "attempt 1 goes on as it was" in decision.status.condition("Stalled").message
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
+    world = World(run(optimizer=CONSTANT))
+    world.settle()
+    world.train(200)
+    world.settle()
+    world.head = head(300)
+    world.end_jobset("Completed")
+    world.settle()
+    assert world.status["phase"] == "Succeeded"
+    world.edit(trainer={"steps": 400, "batchSize": 8, "sequenceLength": 32})
+    world.settle()
+    world.train(350, resumed=300)
+    world.settle()
+    assert (world.status["phase"], world.status["attempt"], world.status["restarts"]["total"]) == ("Running", 2, 1)
+    assert "finishedAt" not in world.status
+    world.head = head(400, epoch=(2, 0))
+    world.end_jobset("Completed")
+    world.settle()
+    assert (world.status["phase"], world.status["progress"]["step"], world.status["attempt"]) == ("Succeeded", 400, 2)
+    world.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
+    world.settle()
+    assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "what is done stays done"
+
+
+def test_more_steps_that_come_with_the_last_one_are_done_too() -> None:
+    document = look(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
+    decision = look(
+        run(document, generation=2, optimizer=CONSTANT, trainer__steps=500), jobsets=[jobset(outcome="Completed")], saved=300, step=300
+    )
+    assert deletions(decision) == [("JobSet", "demo-1")]
+    assert (decision.status.phase, decision.status.progress.step) == ("Restarting", 300)

@@ -1,0 +1,55 @@
+"""More steps where that changes nothing that is done: bitwise the losses of a run that had them from the start; else one sentence."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.worlds import run_document, start_world
+
+pytestmark = pytest.mark.slow
+
+
+def document(root: Path, steps: int, schedule: dict[str, Any]) -> dict[str, Any]:
+    run = run_document(root, slices=1, steps=steps)
+    run["spec"]["optimizer"]["adamw"]["schedule"] = schedule
+    return run
+
+
+def losses(run: dict[str, Any], directory: Path, *, attempt: int = 1) -> dict[int, float]:
+    world = start_world(run, directory, attempt=attempt)
+    assert world.wait() == [ExitCode.DONE], world.leader.noise[-20:]
+    return world.leader.losses()
+
+
+def test_a_finished_run_on_a_constant_rate_goes_on(tmp_path: Path) -> None:
+    constant = {"constant": {"warmupSteps": 3}}
+    expected = losses(document(tmp_path / "whole-root", 16, constant), tmp_path / "whole")
+    first = losses(document(tmp_path / "root", 10, constant), tmp_path / "run")
+    more = losses(document(tmp_path / "root", 16, constant), tmp_path / "run", attempt=2)
+    assert (sorted(first), sorted(more)) == (list(range(1, 11)), list(range(11, 17)))
+    assert first | more == expected
+
+
+def test_a_run_goes_on_for_longer_until_its_decay_has_begun(tmp_path: Path) -> None:
+    wsd = {"wsd": {"warmupSteps": 3, "decaySteps": 5}}
+    expected = losses(document(tmp_path / "whole-root", 156, wsd), tmp_path / "whole")
+    world = start_world(document(tmp_path / "root", 150, wsd), tmp_path / "run")
+    world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
+    world.signal(signal.SIGTERM, 0)
+    assert world.wait() == [ExitCode.PREEMPTED]
+    first = world.leader.losses()
+    assert max(first) < 145, "the decay has not begun"
+    more = losses(document(tmp_path / "root", 156, wsd), tmp_path / "run", attempt=2)
+    assert first | more == expected
+
+    refused = start_world(document(tmp_path / "root", 170, wsd), tmp_path / "run", attempt=3)
+    assert refused.wait() == [ExitCode.RUN_CHANGED]
+    assert (
+        "was made for 156 steps: spec.trainer.steps: the 156 steps that are done would have had other learning rates with 170"
+        in (refused.leader.report()["message"])
+    )
