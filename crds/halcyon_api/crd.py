@@ -23,6 +23,9 @@ from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 CRD_FILE = Path(__file__).resolve().parents[1] / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
 HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"
 
+UNSEEN = -1
+"""`status.observedGeneration` of a run that no operator has looked at."""
+
 _DROPPED = ("title", "$defs", "discriminator", "examples")
 _UNBOUNDED_FORMATS = ("date-time",)
 
@@ -38,6 +41,9 @@ def custom_resource_definition() -> Schema:
     # The API server knows metadata by itself; the bound on the name only prices the rule over it.
     properties["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}}
     schema["required"] = ["spec"]
+    # Whoever reads a run before the operator has, kstatus above all, must not take silence for success: no generation is -1.
+    properties["status"]["default"] = {"observedGeneration": UNSEEN}
+    properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

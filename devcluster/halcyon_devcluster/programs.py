@@ -75,6 +75,11 @@ PROMTOOL = Group(
     "prometheus", {"promtool": "github.com/prometheus/prometheus/cmd/promtool"}, source=PROMETHEUS.source, tags=PROMETHEUS.tags
 )
 
+# Readers of TrainingRuns that tests ask: Argo CD's own code for its scripts, kstatus, and a validator of documents.
+ARGO = Group("argo", {"argo": "."}, source="github.com/argoproj/argo-cd/v3")
+KSTATUS = Group("kstatus", {"kstatus": "."}, source="github.com/fluxcd/cli-utils")
+KUBECONFORM = Group("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, source="github.com/yannh/kubeconform")
+
 NATIVE_GROUPS = (KUBERNETES, JOBSET, COREDNS, HELM, PAUSE)
 """What a cluster of our own needs, longest build first."""
 KIND_GROUPS = (KUBECTL, JOBSET, HELM, KIND)

@@ -16,6 +16,9 @@ GROUPS = [
     programs.KUBECTL,
     programs.PROMETHEUS,
     programs.PROMTOOL,
+    programs.ARGO,
+    programs.KSTATUS,
+    programs.KUBECONFORM,
 ]
 SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
 

@@ -22,8 +22,17 @@ def shown_documents() -> Iterator[tuple[str, Any]]:
                 yield f"{path.relative_to(REPOSITORY)}#{number}", document
 
 
+def patches() -> dict[str, dict[str, Any]]:
+    """What Kustomize lays over a TrainingRun: files that name the schema of patches to editors."""
+    paths = [path for path in sorted(REPOSITORY.glob("examples/**/*.yaml")) if ".patch.json" in path.read_text(encoding="utf-8")]
+    return {f"{path.relative_to(REPOSITORY)}#0": yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
 def training_runs() -> dict[str, dict[str, Any]]:
-    """The complete TrainingRuns among them; a fragment that shows one section has no kind."""
+    """The complete TrainingRuns among them; a fragment that shows one section has no kind, and a patch is no run."""
+    parts = patches()
     return {
-        where: document for where, document in shown_documents() if isinstance(document, dict) and document.get("kind") == "TrainingRun"
+        where: document
+        for where, document in shown_documents()
+        if isinstance(document, dict) and document.get("kind") == "TrainingRun" and where not in parts
     }

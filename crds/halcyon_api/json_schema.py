@@ -1,0 +1,98 @@
+"""The JSON schemas of TrainingRun, for editors and for checks that have no API server at hand, made from the CRD.
+
+An API server says more than a JSON schema can, its CEL rules; but unknown fields, wrong types and "exactly one of" are told by the schema
+too. The second schema is for patches, as Kustomize's overlays have them: it knows the same fields and needs none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from halcyon_api import training_run
+from halcyon_api.crd import custom_resource_definition
+
+Schema = dict[str, Any]
+
+FOLDER = Path(__file__).resolve().parents[1] / "schema" / training_run.GROUP
+NAME = f"{training_run.SINGULAR}_{training_run.VERSION}"
+"""As validators look schemas up: the kind in lower case, and the version."""
+DIALECT = "http://json-schema.org/draft-07/schema#"
+
+_ONE_OF = re.compile(r"\[((?:has\(self\.\w+\)(?:, )?)+)\]\.filter\(present, present\)\.size\(\) == 1")
+_MEMBER = re.compile(r"has\(self\.(\w+)\)")
+_METADATA: Schema = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
+
+
+def document_schema() -> Schema:
+    """The schema of a whole document. The status is the operator's, and no part of it."""
+    (version,) = custom_resource_definition()["spec"]["versions"]
+    crd = version["schema"]["openAPIV3Schema"]
+    properties = crd["properties"]
+    return {
+        "$schema": DIALECT,
+        "title": training_run.KIND,
+        "description": crd["description"],
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": properties["apiVersion"] | {"const": training_run.API_VERSION},
+            "kind": properties["kind"] | {"const": training_run.KIND},
+            "metadata": _METADATA | {"description": "Standard object metadata."},
+            "spec": _converted(properties["spec"]),
+            "status": {"type": "object", "description": properties["status"]["description"]},
+        },
+        "additionalProperties": False,
+    }
+
+
+def patch_schema() -> Schema:
+    """The schema of a strategic-merge or merge patch of a document: the same fields, none of them required, null to remove one."""
+    schema = cast("Schema", _without_demands(document_schema()))
+    return schema | {"title": f"Patch of a {training_run.KIND}"}
+
+
+def _converted(node: Schema) -> Schema:
+    """A part of the structural schema as plain JSON Schema: closed objects, exclusive bounds as numbers, choices said."""
+    found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
+    for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if found.get(flag) is True:
+            found[flag] = found.pop(bound)
+    if "properties" in node:
+        found["properties"] = {name: _converted(child) for name, child in node["properties"].items()}
+        found["additionalProperties"] = False
+    elif "additionalProperties" in node:
+        found["additionalProperties"] = _converted(node["additionalProperties"])
+    if "items" in node:
+        found["items"] = _converted(node["items"])
+    for rule in node.get("x-kubernetes-validations", ()):
+        if choice := _ONE_OF.fullmatch(rule["rule"]):
+            found["oneOf"] = [{"required": [member]} for member in _MEMBER.findall(choice[1])]
+    return found
+
+
+def _without_demands(node: Any) -> Any:
+    """The schema with nothing required, and null allowed for every member of an object."""
+    if not isinstance(node, dict):
+        return node
+    node = cast("Schema", node)
+    found = {key: value for key, value in node.items() if key not in ("required", "oneOf", "default", "$schema")}
+    if "properties" in found:
+        found["properties"] = {name: _or_null(_without_demands(child)) for name, child in found["properties"].items()}
+    for part in ("items", "additionalProperties"):
+        found |= {part: _without_demands(found[part])} if part in found else {}
+    return {"$schema": node["$schema"]} | found if "$schema" in node else found
+
+
+def _or_null(node: Schema) -> Schema:
+    if "type" not in node:
+        return node
+    allowed = {"enum": [*node["enum"], None]} if "enum" in node else {}
+    return node | {"type": [node["type"], "null"]} | allowed
+
+
+def render(schema: Schema) -> str:
+    """The committed file's text."""
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
