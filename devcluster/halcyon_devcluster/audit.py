@@ -23,6 +23,8 @@ def policy() -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
+            # Also what takes the rights along with a namespace.
+            {"level": "Metadata", "resources": [{"group": "rbac.authorization.k8s.io"}], "verbs": ["create", "delete", "deletecollection"]},
             {"level": "None", "users": _COMPONENTS},
             {"level": "None", "userGroups": ["system:nodes", "system:serviceaccounts:kube-system"]},
             {"level": "None", "nonResourceURLs": ["*"]},
@@ -42,6 +44,7 @@ class Request:
         name: The object; empty for lists. Of an object that is created, as far as the server logged it.
         code: HTTP status.
         at: When the request came.
+        denied: Whether it was refused because the user has no right to it, and for no other reason.
     """
 
     verb: str
@@ -53,6 +56,7 @@ class Request:
     name: str
     code: int
     at: datetime
+    denied: bool = False
 
     @property
     def write(self) -> bool:
@@ -79,6 +83,7 @@ def parse(line: str) -> Request | None:
         name=about.get("name", ""),
         code=entry.get("responseStatus", {}).get("code", 0),
         at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
+        denied=entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
     )
 
 

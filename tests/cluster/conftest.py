@@ -14,12 +14,28 @@ import pytest
 from rich.console import Console
 
 from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_cluster
+from halcyon_devcluster.audit import AuditLog
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.progress import ConsoleProgress
 from tests.cluster.whole_path import path, undisturbed
 
 __all__ = ["path", "undisturbed"]
 PROGRESS = ConsoleProgress(Console(stderr=True))
+LAST = "test_used_rights.py"
+"""Looks back on what all other tests have made the operators do."""
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name == LAST)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember the cluster's tests that are left out of this session."""
+    for item in items:
+        if item.get_closest_marker("cluster") is not None:
+            item.config.stash.setdefault(LEFT_OUT, []).append(item.nodeid)
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,8 @@ class DevCluster:
 
     cluster: Cluster
     faults: Faults
+    audit: AuditLog
+    """From the first test on; one test alone may read it."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -51,7 +69,7 @@ def devcluster() -> Iterator[DevCluster]:
         pytest.fail(str(why))
     ran_already = cluster.status().ready
     cluster.up()
-    yield DevCluster(cluster, Faults(cluster))
+    yield DevCluster(cluster, Faults(cluster), AuditLog(cluster.paths.audit_log))
     if not ran_already:
         cluster.down()
 

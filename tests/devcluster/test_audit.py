@@ -30,6 +30,16 @@ def test_a_request_as_the_log_has_it():
     assert parse("{") is None
 
 
+def test_a_denied_request_is_told_from_one_that_is_refused_otherwise():
+    def decided(decision: str) -> bool:
+        request = parse(json.dumps(json.loads(line()) | {"annotations": {"authorization.k8s.io/decision": decision}}))
+        return request is not None and request.denied
+
+    assert decided("forbid")
+    assert not decided("allow")
+    assert parse(line()).denied is False  # type: ignore[union-attr]
+
+
 def test_only_whole_lines_from_its_making_on_and_on_into_the_next_file(tmp_path: Path):
     path = tmp_path / "audit.log"
     path.write_text(line(name="before"))
@@ -48,5 +58,5 @@ def test_only_whole_lines_from_its_making_on_and_on_into_the_next_file(tmp_path:
 
 def test_the_clusters_own_components_are_left_out():
     levels = [(rule["level"], bool(rule.get("users") or rule.get("userGroups"))) for rule in policy()["rules"]]
-    assert levels[0] == ("None", True)
+    assert levels[1] == ("None", True)
     assert levels[-1] == ("Metadata", False)

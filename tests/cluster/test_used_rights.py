@@ -1,0 +1,60 @@
+"""The last test of the cluster suite: the operators asked for nothing that they may not do, and what they may do they did.
+
+Where only a part of the suite has run, or something in it failed, an unused right proves nothing; a denied request always does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_demo.install import helm
+from halcyon_devcluster.engine import Backend
+from tests.cluster.conftest import LEFT_OUT, DevCluster
+from tests.cluster.rights import NOT_REQUESTED, Right, granted, judge
+
+pytestmark = pytest.mark.cluster
+
+CHART = Path(__file__).parents[2] / "charts" / "halcyon"
+
+
+def is_operator(user: str) -> bool:
+    """Whether a user is an operator of the suite: the chart's service account is called as the release is."""
+    return user.startswith("system:serviceaccount:") and user.endswith(":halcyon")
+
+
+def chart_rights(devcluster: DevCluster) -> frozenset[Right]:
+    """All rights that the chart gives with everything switched on that needs one."""
+    values: dict[str, Any] = {
+        "image": {"repository": "o"},
+        "trainerImage": {"repository": "t"},
+        "watchNamespaces": ["a"],
+        "watchNodes": True,
+    }
+    text = helm(devcluster.cluster, "template", "halcyon", CHART, "--values", "-", stdin=yaml.safe_dump(values))
+    roles = [found for found in yaml.safe_load_all(text) if found and found["kind"] in ("Role", "ClusterRole")]
+    return granted(rule for role in roles for rule in role["rules"])
+
+
+def whole(request: pytest.FixtureRequest) -> bool:
+    """Whether all of the cluster suite has run in this session, and well."""
+    ran = {item.path for item in request.session.items}
+    left_out = request.config.stash.get(LEFT_OUT, [])
+    return ran >= set(Path(__file__).parent.glob("test_*.py")) and not left_out and not request.session.testsfailed
+
+
+def test_the_operators_used_their_rights_and_asked_for_no_more(devcluster: DevCluster, request: pytest.FixtureRequest) -> None:
+    if devcluster.cluster.backend is Backend.KIND:
+        pytest.skip("the API server of a kind cluster keeps no audit log")
+    rights = chart_rights(devcluster)
+    findings = judge(devcluster.audit.new(), is_operator, rights)
+    for right in sorted(rights):
+        print(f"{findings.used[right]:7d}  {right}" + ("  (no request needed)" if right in NOT_REQUESTED else ""))
+    assert not findings.denied, "the chart gives too few rights"
+    assert not findings.ungranted, "something else than the chart gives rights"
+    if whole(request):
+        assert not findings.unused, "the chart gives rights that nobody uses"
+        assert not findings.needless, "an exception of tests/cluster/rights.py is none"

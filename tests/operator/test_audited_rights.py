@@ -1,0 +1,69 @@
+"""How an audit log is held against the chart's rights. The log itself is that of the cluster suite: tests/cluster/test_used_rights.py."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from halcyon_devcluster.audit import Request
+from tests.cluster.rights import Findings, Right, granted, judge
+
+OPERATOR = "system:serviceaccount:ns:halcyon"
+RULES = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns", "trainingruns/status"], "verbs": ["patch"]},
+]
+LIST, WATCH = Right("", "pods", "list"), Right("", "pods", "watch")
+RUN, STATUS = Right("halcyon.dev", "trainingruns", "patch"), Right("halcyon.dev", "trainingruns/status", "patch")
+
+
+def asked(right: Right, *, user: str = OPERATOR, namespace: str = "team", denied: bool = False, code: int = 200) -> Request:
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    return Request(right.verb, user, "agent", right.group, right.resource, namespace, "", 403 if denied else code, at, denied)
+
+
+def found(*log: Request, **more: dict[Right, str]) -> Findings:
+    return judge(log, OPERATOR.__eq__, granted(RULES), **({"not_requested": {}} | more))
+
+
+def test_rules_are_taken_apart() -> None:
+    assert granted(RULES) == {LIST, WATCH, RUN, STATUS}
+
+
+def test_an_idle_right_is_found_and_one_with_a_reason_is_not() -> None:
+    findings = found(asked(LIST), asked(WATCH), asked(RUN, user="somebody"), not_requested={STATUS: "because"})
+    assert findings.unused == {RUN}, "what somebody else does with it counts for nothing"
+    assert (findings.denied, findings.needless) == ((), frozenset())
+    assert findings.used == {LIST: 1, WATCH: 1}
+
+
+def test_an_exception_that_is_none_must_go() -> None:
+    assert found(asked(STATUS), not_requested={STATUS: "because"}).needless == {STATUS}
+    secrets = Right("", "secrets", "get")
+    assert found(not_requested={secrets: "because"}).needless == {secrets}
+
+
+def test_a_denied_request_uses_nothing_and_is_told() -> None:
+    findings = found(asked(LIST, denied=True))
+    assert [(request.namespace, request.resource) for request in findings.denied] == [("team", "pods")]
+    assert LIST in findings.unused
+
+
+def test_a_refusal_for_another_reason_is_no_denial() -> None:
+    assert found(asked(LIST, code=403)).denied == (), "a quota, a namespace that is being deleted"
+
+
+def test_what_is_denied_after_its_rights_were_taken_back_is_no_denial() -> None:
+    denied = asked(LIST, denied=True)
+    taken, given = (asked(Right("rbac.authorization.k8s.io", "rolebindings", verb), user="admin") for verb in ("delete", "create"))
+    elsewhere = asked(Right("rbac.authorization.k8s.io", "rolebindings", "delete"), user="admin", namespace="other")
+    assert len(found(denied, taken, denied).denied) == 1
+    assert len(found(taken, given, denied).denied) == 1
+    assert len(found(elsewhere, denied).denied) == 1
+    everywhere = asked(Right("rbac.authorization.k8s.io", "clusterrolebindings", "delete"), user="admin", namespace="")
+    assert found(everywhere, denied).denied == ()
+
+
+def test_a_right_that_is_not_the_charts_is_told() -> None:
+    (request,) = found(asked(Right("", "secrets", "get"))).ungranted
+    assert request.resource == "secrets"
+    assert (str(STATUS), str(LIST)) == ("patch trainingruns/status.halcyon.dev", "list pods")
