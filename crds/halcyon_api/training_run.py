@@ -19,12 +19,13 @@ from halcyon_api.edits.steps import STEPS_RULE
 from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.spec.accelerator import AcceleratorSpec
-from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
+from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.status import TrainingRunStatus
@@ -44,6 +45,9 @@ _NAME_RULE = cel(
     "with a letter and consist of lower-case letters, digits and `-`",
 )
 
+
+_ORIGIN_SELF = "spec.from.run is the run itself; name another one"
+_ORIGIN_RULE = cel("!has(self.spec.from) || self.spec.from.run != self.metadata.name", _ORIGIN_SELF, field_path=".spec.from.run")
 
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
 _FIXED = " * ".join(_ICI.format(axis) for axis in ("data", "fsdp", "tensor"))
@@ -88,6 +92,11 @@ _ELASTIC_RANGE = "accelerator.slices must lie between recovery.elastic.minSlices
 _ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
 
 
+_ORIGIN_STAGE = "from begins a training with a checkpoint; leave it out with stage: data"
+_ORIGIN_STEP = "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too"
+_ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of its own"
+
+
 class TrainingRunSpec(ApiModel):
     """What to train, on what, and where its checkpoints live."""
 
@@ -97,6 +106,11 @@ class TrainingRunSpec(ApiModel):
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When the kubelet pulls the image."
+    )
+    origin: OriginSpec | None = Field(
+        default=None,
+        alias="from",
+        description="Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's.",
     )
     stage: Literal["train", "data"] = Field(
         default="train",
@@ -132,6 +146,17 @@ class TrainingRunSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
+        cel("!has(self.from) || self.stage == 'train'", _ORIGIN_STAGE, field_path=".from"),
+        cel(
+            "!has(self.from) || !has(self.from.step) || self.from.step < self.trainer.steps",
+            _ORIGIN_STEP,
+            field_path=".from.step",
+        ),
+        cel(
+            "!has(self.from) || !has(self.from.root) || self.from.root != self.checkpoint.root",
+            _ORIGIN_ROOT,
+            field_path=".from.root",
+        ),
         cel(
             f"!has(self.mesh) || {_MESH_FITS}",
             "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
@@ -172,6 +197,21 @@ class TrainingRunSpec(ApiModel):
     )
 
     @model_validator(mode="after")
+    def _origin_fits(self) -> Self:
+        origin = self.origin
+        if origin is None:
+            return self
+        if self.stage != "train":
+            raise ValueError(_ORIGIN_STAGE)
+        if origin.step is not None and origin.step >= self.trainer.steps:
+            raise ValueError(_ORIGIN_STEP)
+        if origin.root is not None:
+            if origin.root.rstrip("/") == self.checkpoint.root.rstrip("/"):
+                raise ValueError(_ORIGIN_ROOT)
+            parse_root(origin.root)
+        return self
+
+    @model_validator(mode="after")
     def _elastic_fits(self) -> Self:
         elastic = self.recovery.elastic
         if elastic is None:
@@ -209,7 +249,13 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE)
+    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE)
+
+    @model_validator(mode="after")
+    def _origin_is_another(self) -> Self:
+        if self.spec.origin is not None and self.spec.origin.run == self.metadata.name:
+            raise ValueError(_ORIGIN_SELF)
+        return self
 
 
 class InvalidRun(ValueError):

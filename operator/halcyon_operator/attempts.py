@@ -244,6 +244,8 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
         )
     if status.job_set_uid is not None and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)
+    if (missing := _missing_origin(observed, status, spec)) is not None:
+        return missing
     unused = status.attempt > 0 and status.job_set_uid is None
     if unused and not released and fits(status.attempt_spec_hash, wanted_hash) and status.root_attempt < status.attempt:
         return _taken_name(observed, status) or Create()
@@ -253,6 +255,27 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
     return Mint(highest + 1, released or (bool(status.history) and ended_cause(status) == "suspended"))
+
+
+def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | None:
+    """Why a run that is to begin with another one's checkpoint cannot."""
+    origin = spec.origin
+    if origin is None or status.checkpoint is not None:
+        return None
+    root = origin.root or observed.origin_root
+    if root is None:
+        return Stall(
+            "OriginUnknown",
+            f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace} that would say where its "
+            "checkpoints are; correct the name, or make this run with spec.from.root",
+        )
+    if root.startswith("file://"):
+        return Stall(
+            "OriginUnknown",
+            f"spec.from: the checkpoints of run {origin.run} lie in {root}, on a volume that this run's pods do not have; copy one to this "
+            "run's root (halcyon checkpoints copy) and make the run without spec.from",
+        )
+    return None
 
 
 def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:

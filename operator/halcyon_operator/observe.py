@@ -15,7 +15,7 @@ from halcyon_operator.endings import merge_endings
 from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
 from halcyon_operator.node_notices import NodeNotices, NoticeView
-from halcyon_operator.plain import dig
+from halcyon_operator.plain import dig, text
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
 from halcyon_operator.runs import parse_run_view, trainer_port
@@ -133,7 +133,7 @@ class Observer:
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
-        head, reading = await asyncio.gather(self._head(run, alive), self._report(run, pods, alive))
+        head, reading, origin_root = await asyncio.gather(self._head(run, alive), self._report(run, pods, alive), self._origin(run, alive))
         return Observed(
             run=run,
             platform=self._platform,
@@ -145,6 +145,7 @@ class Observer:
                 (pod.ending for pod in pods if pod.ending is not None),
             ),
             head=head,
+            origin_root=origin_root,
             report=reading.report,
             report_problem=reading.problem,
             config_map=config_map,
@@ -175,6 +176,14 @@ class Observer:
             return HeadAbsent()
         age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
         return await self._checkpoints.read(run.spec.checkpoint, age)
+
+    async def _origin(self, run: RunView, alive: JobSetView | None) -> str | None:
+        """Where the checkpoints of the run are that this one begins from, as long as it has none of its own."""
+        origin = run.spec.origin if run.spec is not None else None
+        if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
+            return None
+        source = await self._cluster.run(run.namespace, origin.run)
+        return text(dig(source, "spec", "checkpoint", "root")) or None
 
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> Reading:
         if run.spec is None or alive is None or run.deleting:

@@ -206,6 +206,8 @@ def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpe
     remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
     placement = placement_of(status, spec)
     spec, avoided = on_slices(spec, placement.slices), [node.node for node in placement.avoided]
+    if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
+        spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
     jobset = build_jobset(
         observed.run, spec, observed.platform, status.attempt, resume_step(status), remaining, avoided, observed.fresh_token
     )

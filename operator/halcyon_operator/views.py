@@ -184,6 +184,8 @@ class Observed:
     """Why there is no report although the process runs."""
     config_map: ObjectView | None = None
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
+    origin_root: str | None = None
+    """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not there."""
     notices: tuple[NoticeView, ...] = ()
     """What the nodes of the present pods say about their end; empty where nodes are not watched."""
     fresh_token: str = field(default="", repr=False)

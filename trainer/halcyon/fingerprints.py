@@ -38,7 +38,12 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         "spec.trainer": trainer,
         "data": dict(data),
     }
-    return Fingerprints(sections={name: _sha256(section) for name, section in sections.items()}, documents=sections)
+    return fingerprints_of(sections)
+
+
+def fingerprints_of(sections: Mapping[str, Any]) -> Fingerprints:
+    """The fingerprints of sections by name."""
+    return Fingerprints(sections={name: _sha256(section) for name, section in sections.items()}, documents=dict(sections))
 
 
 def planned_steps(fingerprints: Fingerprints) -> int | None:
@@ -50,10 +55,7 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
 def with_steps(fingerprints: Fingerprints, steps: int) -> Fingerprints:
     """The fingerprints of the same run with another number of steps."""
     trainer = {**fingerprints.documents["spec.trainer"], "steps": steps}
-    return Fingerprints(
-        sections={**fingerprints.sections, "spec.trainer": _sha256(trainer)},
-        documents={**fingerprints.documents, "spec.trainer": trainer},
-    )
+    return fingerprints_of({**fingerprints.documents, "spec.trainer": trainer})
 
 
 def _sha256(document: Any) -> str:

@@ -104,9 +104,12 @@ class Loop:
         """Steps (counted from 0) for whose text some process may have to wait, so that all meet before them."""
         self._waited_seconds = 0.0
 
-    def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], object]) -> Ended:
-        """Step until the end or a notice. ``step`` counts the steps done."""
+    def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], object], save_first: bool = False) -> Ended:
+        """Step until the end or a notice. ``step`` counts the steps done; with ``save_first`` they are saved before any other is done."""
         first = self._saved_step = step
+        if save_first:
+            self._saved_step = -1
+            self._save(state, step)
         if self._dataset.streams:
             self._wanting = {first, first + 1}
         while step < self._settings.steps:

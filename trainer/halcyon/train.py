@@ -12,6 +12,7 @@ import jax
 
 from halcyon.checkpoint import Checkpointer, Restored, SaveReport
 from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.checkpoint.store import Store
 from halcyon.compilation import CompilationCache, program_key
 from halcyon.context import Context, adapt_to_devices, check_context, process_name, run_name
@@ -27,12 +28,12 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, enable_compilation_cache, join, leave
-from halcyon.program import STEP_MODULE, build_program
+from halcyon.program import STEP_MODULE, Program, build_program
 from halcyon.state import initial_state
 from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
-from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints
 
 
 def train(
@@ -95,11 +96,12 @@ def train(
             steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: programs.compiled(STEP_MODULE, one))
             steps.start_for(build_schedule(spec.trainer), context.resume_step)
             dataset = opening.result()
+            prints = fingerprints(spec, data=dataset.description)
             checkpointer = Checkpointer.open(
                 spec.checkpoint,
                 owner=context.owner,
                 epoch=context.epoch,
-                fingerprints=fingerprints(spec, data=dataset.description),
+                fingerprints=prints,
                 world=world,
                 seed=spec.trainer.seed,
                 mesh=context.mesh.model_dump(),
@@ -110,15 +112,22 @@ def train(
             checkpointer.on_warning = reporter.warning
             checkpointer.on_read_back = lambda entry, damage: _tell_read_back(reporter, entry, damage)
             restored = checkpointer.restore(program.template)
-            state = restored.state if restored else initial_state(program.build_state, program.template)
-            step = restored.step if restored else 0
-            _tell_restored(reporter, restored)
+            begun = _begin(context, world, program, prints) if restored is None else None
+            found = restored or begun
+            state = found.state if found else initial_state(program.build_state, program.template)
+            step = found.step if found else 0
+            _tell_restored(reporter, restored, begun)
             reporter.saves_every(checkpointer.interval_seconds)
 
             reporter.stage("compiling")
             loop = Loop(context, program, steps, dataset, caches, checkpointer, world, notice, sync_point, requests, reporter, clock)
             try:
-                ended = loop.run(state, step, after_first_step=lambda: background.submit(_publish, world, programs, reporter))
+                ended = loop.run(
+                    state,
+                    step,
+                    save_first=begun is not None,
+                    after_first_step=lambda: background.submit(_publish, world, programs, reporter),
+                )
             finally:
                 loop.close()
                 checkpointer.close()
@@ -164,9 +173,20 @@ def _tell_read_back(reporter: RunReporter, entry: CommittedStep, damage: str | N
         reporter.checkpoint_failed(f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}")
 
 
-def _tell_restored(reporter: RunReporter, restored: Restored | None) -> None:
+def _begin(context: Context, world: World, program: Program, prints: Fingerprints) -> Restored | None:
+    """The state of another run's checkpoint, for a run that has none of its own yet and is to begin with it."""
+    spec = context.run.spec
+    if spec.origin is None:
+        return None
+    store = origin_store(spec.origin, spec.checkpoint)
+    return begin_from(
+        spec.origin, store, owner=context.owner, fingerprints=prints, steps=spec.trainer.steps, world=world, template=program.template
+    )
+
+
+def _tell_restored(reporter: RunReporter, restored: Restored | None, begun: Restored | None) -> None:
     if restored is None:
-        reporter.resumed(0)
+        reporter.resumed(begun.step if begun else 0, path=begun.checkpoint.path if begun else None)
         return
     reporter.found_checkpoint(restored.checkpoint)
     reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)

@@ -10,6 +10,8 @@ from halcyon.checkpoint.verify import Damaged
 from halcyon.checkpoint.world import World, gather_texts
 from halcyon.errors import RunChanged
 
+_MEND = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
+
 
 class Agreement:
     """Tells the other processes what this one found. A collective, for the main thread.
@@ -18,10 +20,11 @@ class Agreement:
         world: The processes.
         root: Address of the root, for the sentences.
         step: The checkpoint's step, for the sentences.
+        mend: What to do about arrays of another run, for the sentence.
     """
 
-    def __init__(self, world: World, root: str, step: int) -> None:
-        self._world, self._root, self._step = world, root, step
+    def __init__(self, world: World, root: str, step: int, *, mend: str = _MEND) -> None:
+        self._world, self._root, self._step, self._mend = world, root, step, mend
 
     @property
     def process_count(self) -> int:
@@ -45,10 +48,7 @@ class Agreement:
         told = [text.partition(" ")[::2] for text in gather_texts(self._world, text)]
         for kind, message in told:
             if kind == "changed":
-                raise RunChanged(
-                    f"{message} at step {self._step} in {self._root}; set the configuration back to go on, or give the changed run a "
-                    "spec.checkpoint.root of its own"
-                )
+                raise RunChanged(f"{message} at step {self._step} in {self._root}{self._mend}")
             if kind == "failed":
                 code, _, message = message.partition(" ")
                 raise as_exit(StoreFailure(code, message), self._root)

@@ -1,0 +1,144 @@
+"""Beginning a run with a checkpoint of another one (``spec.from``). The other run's root is only read; it may be written meanwhile.
+
+What must be the same is what gives the arrays their meaning: the model and the tokenizer. All else is the new run's own from that step on:
+data and their order, seed, batch, learning rates, number of steps. The step counts on, so where nothing differs the new run does what the
+other would have done, to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon.checkpoint.agreement import Agreement
+from halcyon.checkpoint.changes import differences
+from halcyon.checkpoint.opening import load_head
+from halcyon.checkpoint.reader import read_state
+from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
+from halcyon.checkpoint.store import Store
+from halcyon.checkpoint.verify import Damaged, read_manifest
+from halcyon.checkpoint.world import World, decide
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
+from halcyon.fingerprints import fingerprints_of
+from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.origin import OriginSpec
+
+_KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
+_MEND = "; a run that begins from another one keeps its model and tokenizer, so set it back, or leave spec.from out to begin anew"
+
+
+def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS) -> Store:
+    """The other run's root, in the kind of store that the run itself has.
+
+    Raises:
+        BadConfiguration: Nobody has said where it is.
+    """
+    if origin.root is None:
+        raise BadConfiguration(
+            f"spec.from.root: only the operator can look up where the checkpoints of run {origin.run} are; outside of a cluster give its "
+            "checkpoint.root here"
+        )
+    endpoint, region = (own.endpoint, own.region) if origin.root.startswith("s3://") else (None, None)
+    return Store(CheckpointSpec(root=origin.root, endpoint=endpoint, region=region), timeout_seconds=limits.request_seconds)
+
+
+def begin_from(
+    origin: OriginSpec,
+    store: Store,
+    *,
+    owner: Owner,
+    fingerprints: Fingerprints,
+    steps: int,
+    world: World,
+    template: Any,
+    limits: Limits = USUAL_LIMITS,
+) -> Restored:
+    """Read the state that a run begins with: all processes together, on the main thread.
+
+    Args:
+        origin: ``spec.from`` of the run.
+        store: The other run's root.
+        owner: The run itself, whose namespace is the other's too.
+        fingerprints: Of the run itself.
+        steps: ``spec.trainer.steps`` of the run itself.
+        world: The processes.
+        template: What to read, and where to; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
+        limits: How far to go back where no step is named.
+
+    Raises:
+        RootTaken: The root is not the named run's.
+        NoValidCheckpoint: It has no checkpoint of that step, or none that verifies.
+        RunChanged: The run differs from it in what must be the same.
+    """
+
+    def work() -> dict[str, Any]:
+        found = _candidates(origin, store, owner, limits)
+        _compare(origin, store, found, fingerprints, steps)
+        return {"entries": [entry.document() for entry in found]}
+
+    entries = [CommittedStep.model_validate(entry) for entry in decide(world, store.root, work)["entries"]]
+    skipped: list[BadStep] = []
+    for entry in entries:
+        agree = Agreement(world, store.root, entry.step, mend=_MEND)
+        try:
+            state = read_state(store, entry, template, agree, cast=True, share_from_bytes=limits.shared_read_bytes)
+        except Damaged as damage:
+            skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
+            continue
+        return Restored(entry.step, state, entry, tuple(skipped))
+    reasons = "; ".join(f"step {bad.step}: {bad.reason[:200]}" for bad in skipped)
+    raise NoValidCheckpoint(
+        f"spec.from: no checkpoint of run {origin.run} in {store.root} verifies ({reasons}); name another spec.from.step"
+    )
+
+
+def _candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits) -> tuple[CommittedStep, ...]:
+    """What may be begun with, the best first."""
+    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    wanted = Owner(namespace=owner.namespace, name=origin.run)
+    if head is not None and not head.owner.same_run(wanted):
+        raise RootTaken(
+            f"spec.from: the checkpoint root {store.root} is of run {head.owner.namespace}/{head.owner.name}, not of "
+            f"{wanted.namespace}/{wanted.name}; correct spec.from"
+        )
+    if head is None or not head.committed:
+        raise NoValidCheckpoint(
+            f"spec.from: run {origin.run} has no checkpoint in {store.root} yet; wait for its first, or correct spec.from"
+        )
+    if origin.step is None:
+        return head.committed[: limits.damaged_checkpoints + 1]
+    found = tuple(entry for entry in head.committed if entry.step == origin.step)
+    if not found:
+        steps = ", ".join(str(entry.step) for entry in head.committed[:10])
+        raise NoValidCheckpoint(
+            f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {store.root} (any more); there are {steps}; pin "
+            "one that is to stay (halcyon checkpoints pin)"
+        )
+    return found
+
+
+def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int) -> None:
+    """Refuse a run that differs in what must be the same, by the first checkpoint whose manifest can be read."""
+    for entry in found:
+        if entry.step >= steps:
+            raise RunChanged(
+                f"spec.trainer.steps: {steps} are not more than the {entry.step} that run {origin.run} had done at its checkpoint, and "
+                "they count; give more, or name an earlier spec.from.step"
+            )
+        try:
+            manifest = read_manifest(store, entry)
+        except Damaged:
+            continue
+        clauses = differences(_kept(fingerprints), _kept(manifest.fingerprints))
+        if clauses:
+            raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_MEND}")
+        return
+
+
+def _kept(fingerprints: Fingerprints) -> Fingerprints:
+    """What must be the same; of the tokenizer what it came to be, too, for one may be trained on a run's own text."""
+    documents = {name: fingerprints.documents[name] for name in _KEPT_SECTIONS if name in fingerprints.documents}
+    data = fingerprints.documents.get("data")
+    if isinstance(data, dict) and "tokenizerSha256" in data:
+        documents["tokenizer"] = {"sha256": str(data["tokenizerSha256"])}  # pyright: ignore[reportUnknownArgumentType]
+    return fingerprints_of(documents)
