@@ -41,7 +41,7 @@ def document_schema() -> Schema:
             "apiVersion": properties["apiVersion"] | {"const": training_run.API_VERSION},
             "kind": properties["kind"] | {"const": training_run.KIND},
             "metadata": _METADATA | {"description": "Standard object metadata."},
-            "spec": _converted(properties["spec"]),
+            "spec": plain_schema(properties["spec"]),
             "status": {"type": "object", "description": properties["status"]["description"]},
         },
         "additionalProperties": False,
@@ -54,19 +54,19 @@ def patch_schema() -> Schema:
     return schema | {"title": f"Patch of a {training_run.KIND}"}
 
 
-def _converted(node: Schema) -> Schema:
+def plain_schema(node: Schema) -> Schema:
     """A part of the structural schema as plain JSON Schema: closed objects, exclusive bounds as numbers, choices said."""
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if found.get(flag) is True:
             found[flag] = found.pop(bound)
     if "properties" in node:
-        found["properties"] = {name: _converted(child) for name, child in node["properties"].items()}
+        found["properties"] = {name: plain_schema(child) for name, child in node["properties"].items()}
         found["additionalProperties"] = False
     elif "additionalProperties" in node:
-        found["additionalProperties"] = _converted(node["additionalProperties"])
+        found["additionalProperties"] = plain_schema(node["additionalProperties"])
     if "items" in node:
-        found["items"] = _converted(node["items"])
+        found["items"] = plain_schema(node["items"])
     for rule in node.get("x-kubernetes-validations", ()):
         if choice := _ONE_OF.fullmatch(rule["rule"]):
             found["oneOf"] = [{"required": [member]} for member in _MEMBER.findall(choice[1])]

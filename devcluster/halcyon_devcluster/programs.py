@@ -76,9 +76,22 @@ PROMTOOL = Group(
 )
 
 # Readers of TrainingRuns that tests ask: Argo CD's own code for its scripts, kstatus, and a validator of documents.
-ARGO = Group("argo", {"argo": "."}, source="github.com/argoproj/argo-cd/v3")
+ARGO = Group("argo", {"argo": "."}, source="github.com/argoproj/argo-cd/v3", keep="manifests/crds")
 KSTATUS = Group("kstatus", {"kstatus": "."}, source="github.com/fluxcd/cli-utils")
 KUBECONFORM = Group("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, source="github.com/yannh/kubeconform")
+# Flux: what fetches a repository, and what applies it. Their definitions are copied beside them.
+FLUX_SOURCE = Group(
+    "flux-source",
+    {"source-controller": "github.com/fluxcd/source-controller"},
+    source="github.com/fluxcd/source-controller",
+    keep="config/crd/bases",
+)
+FLUX_KUSTOMIZE = Group(
+    "flux-kustomize",
+    {"kustomize-controller": "github.com/fluxcd/kustomize-controller"},
+    source="github.com/fluxcd/kustomize-controller",
+    keep="config/crd/bases",
+)
 
 NATIVE_GROUPS = (KUBERNETES, JOBSET, COREDNS, HELM, PAUSE)
 """What a cluster of our own needs, longest build first."""

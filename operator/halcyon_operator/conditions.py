@@ -1,7 +1,8 @@
 """Phase and conditions of a run, made from one sentence about its state.
 
-The conditions follow the conventions that kstatus readers (Argo CD, Flux, ``kubectl wait``) go by: `Ready` is the summary, `Reconciling`
-holds only while something is on its way that needs nobody, `Stalled` only while nothing will happen unless somebody changes something.
+The conditions follow the conventions that kstatus readers (Argo CD, Flux, ``kubectl wait``) go by: `Ready` says that the run is as its spec
+wants it, and so is one that rests because `spec.suspend` says so; `Reconciling` holds only while something is on its way that needs
+nobody, `Stalled` only while nothing will happen unless somebody changes something.
 Every type is there from the first sight of a run, so that waiting for one of them always has something to wait on.
 """
 
@@ -17,6 +18,7 @@ from halcyon_operator.plain import stamp, text
 MAX_MESSAGE = 2048
 
 _ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Starting", "Restarting", "Suspending"})
+_AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Running": "Running",
     "Suspended": "Suspended",
@@ -75,7 +77,7 @@ def _verdict(kind: ConditionType, outlook: Outlook) -> tuple[bool, str, str]:
     if kind == "Ready":
         if outlook.stalled:
             return False, outlook.stalled, outlook.stalled_message
-        return outlook.phase in ("Running", "Succeeded"), outlook.reason, outlook.message
+        return outlook.phase in _AS_WANTED, outlook.reason, outlook.message
     if kind == "Stalled":
         return bool(outlook.stalled), outlook.stalled or "NotStalled", outlook.stalled_message
     if kind == "Reconciling":

@@ -19,6 +19,8 @@ GROUPS = [
     programs.ARGO,
     programs.KSTATUS,
     programs.KUBECONFORM,
+    programs.FLUX_SOURCE,
+    programs.FLUX_KUSTOMIZE,
 ]
 SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
 

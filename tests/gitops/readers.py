@@ -10,12 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from halcyon_api import json_schema
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import ARGO, KSTATUS, KUBECONFORM, KUBECTL, Group
 from halcyon_devcluster.progress import QUIET
 
+BUILT = [pytest.mark.slow, pytest.mark.timeout(1800)]
+"""For tests whose programs take minutes to build on a machine that never built them."""
 SCHEMAS = json_schema.FOLDER.parent / "{{.Group}}" / "{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
 """Where kubeconform finds the schema of a kind."""
 

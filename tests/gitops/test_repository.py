@@ -17,8 +17,9 @@ from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_devcluster.programs import GO_MODULES, KUBECONFORM, KUBECTL, pinned_version
 from tests.examples.documents import REPOSITORY
-from tests.gitops.readers import kustomize, program
+from tests.gitops.readers import BUILT, kustomize, program
 
+pytestmark = BUILT
 EXAMPLE = REPOSITORY / "examples" / "gitops"
 ENVIRONMENTS = sorted(path.name for path in (EXAMPLE / "environments").iterdir())
 EXPERIMENTS = sorted(path.name for path in (EXAMPLE / "experiments").iterdir())

@@ -1,4 +1,4 @@
-"""Conditions as kstatus readers understand them."""
+"""Conditions by phase. What readers make of them is tested in tests/gitops, by those readers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from typing import get_args
 
 import pytest
 
+from halcyon_api.crd import UNSEEN
 from halcyon_api.status import ConditionType, Phase, TrainingRunStatus, parse_status
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
-from tests.operator.builders import at, rfc
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import at, observed, rfc, run
 
 ON_ITS_WAY = ("Pending", "Starting", "Restarting", "Suspending")
-
-
-def kstatus(status: TrainingRunStatus) -> str:
-    """What kstatus computes from the standard conditions."""
-    truth = {condition.type: condition.status for condition in status.conditions}
-    if truth["Reconciling"] == "True":
-        return "InProgress"
-    if truth["Stalled"] == "True":
-        return "Failed"
-    return "Current" if truth["Ready"] == "True" else "InProgress"
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
@@ -30,12 +22,10 @@ def test_every_phase_says_one_thing(phase: Phase) -> None:
     truth = {condition.type: condition.status for condition in status.conditions}
     assert set(truth) == set(get_args(ConditionType))
     assert truth["Reconciling"] == ("True" if phase in ON_ITS_WAY else "False")
-    assert truth["Ready"] == ("True" if phase in ("Running", "Succeeded") else "False")
+    assert truth["Ready"] == ("True" if phase in ("Running", "Suspended", "Succeeded") else "False")
     assert [kind for kind in ("Running", "Suspended", "Succeeded", "Failed") if truth[kind] == "True"] == (
         [] if phase in ON_ITS_WAY else [phase]
     )
-    expected = {"Failed": "Failed", "Running": "Current", "Succeeded": "Current"}.get(phase, "InProgress")
-    assert kstatus(status) == expected
     assert {condition.observed_generation for condition in status.conditions} == {3}
     assert parse_status(status.document()) == status, "what is written can be read back"
 
@@ -55,3 +45,10 @@ def test_messages_are_bounded_and_printable() -> None:
     message = status.condition("Stalled").message
     assert len(message) <= 2048
     assert message.isprintable()
+
+
+def test_what_the_definition_says_of_a_run_that_nobody_has_seen_is_no_status() -> None:
+    unseen = reconcile(observed(run({"observedGeneration": UNSEEN})), at(0))
+    assert unseen == reconcile(observed(run()), at(0))
+    assert unseen.status is not None
+    assert unseen.status.observed_generation == 1

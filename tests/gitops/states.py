@@ -1,0 +1,40 @@
+"""Runs as the operator writes them in each phase, and what others are to read in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon_api.status import Phase, TrainingRunStatus
+from halcyon_operator.conditions import Outlook, with_outlook
+from tests.operator import builders
+
+KSTATUS: dict[Phase, str] = {
+    "Pending": "InProgress",
+    "Starting": "InProgress",
+    "Running": "Current",
+    "Restarting": "InProgress",
+    "Suspending": "InProgress",
+    "Suspended": "Current",
+    "Succeeded": "Current",
+    "Failed": "Failed",
+}
+"""The operator writes Failed together with `Stalled`, see `run_in`."""
+HEALTH: dict[Phase, str] = {
+    "Pending": "Progressing",
+    "Starting": "Progressing",
+    "Running": "Healthy",
+    "Restarting": "Progressing",
+    "Suspending": "Progressing",
+    "Suspended": "Suspended",
+    "Succeeded": "Healthy",
+    "Failed": "Degraded",
+}
+"""By Argo CD."""
+
+
+def run_in(phase: Phase, *, stalled: str = "", generation: int = 1, **spec: Any) -> dict[str, Any]:
+    """A run with the conditions that the operator wrote of generation 1 in a phase."""
+    reason = stalled or ("BadConfiguration" if phase == "Failed" else "")
+    outlook = Outlook(phase, phase, f"it is {phase}", reason, "mend it" if reason else "")
+    status = with_outlook(TrainingRunStatus(), outlook, 1, builders.at(0))
+    return builders.run(status.document(), generation=generation, **spec)

@@ -1,0 +1,58 @@
+"""What the guide shows of Argo CD and Flux is what their own definitions take, and fits the example of a repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+
+from halcyon_api.argocd import CONFIG_MAP
+from halcyon_api.json_schema import plain_schema
+from halcyon_devcluster.programs import ARGO, FLUX_KUSTOMIZE, FLUX_SOURCE
+from tests.examples.documents import REPOSITORY, shown_documents
+from tests.gitops.readers import BUILT, program
+from tests.gitops.test_repository import EXAMPLE
+
+pytestmark = BUILT
+SHOWN: dict[str, dict[str, Any]] = {
+    document["kind"]: document for where, document in shown_documents() if where.startswith("docs/guides/gitops.md") and "kind" in document
+}
+
+
+def definition(kind: str) -> Path:
+    """The definition that comes with the program of a kind."""
+    flux, argo = "config/crd/bases", "manifests/crds"
+    return {
+        "GitRepository": program(FLUX_SOURCE, "source-controller").parent / flux / "source.toolkit.fluxcd.io_gitrepositories.yaml",
+        "Kustomization": program(FLUX_KUSTOMIZE, "kustomize-controller").parent / flux / "kustomize.toolkit.fluxcd.io_kustomizations.yaml",
+        "Application": program(ARGO, "argo").parent / argo / "application-crd.yaml",
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["GitRepository", "Kustomization", "Application"])
+def test_what_is_shown_is_what_they_take(kind: str) -> None:
+    document = SHOWN[kind]
+    crd = yaml.safe_load(definition(kind).read_text())["spec"]
+    group, version = document["apiVersion"].split("/")
+    assert (crd["group"], crd["names"]["kind"]) == (group, kind)
+    (schema,) = [found["schema"]["openAPIV3Schema"] for found in crd["versions"] if found["name"] == version]
+    assert not list(Draft7Validator(plain_schema(schema["properties"]["spec"])).iter_errors(document["spec"]))
+
+
+def test_the_guide_fits_the_repository() -> None:
+    environment = EXAMPLE / SHOWN["Kustomization"]["spec"]["path"]
+    assert (environment / "kustomization.yaml").is_file()
+    application = SHOWN["Application"]["spec"]
+    assert (EXAMPLE / application["source"]["path"]).resolve() == environment.resolve()
+    assert application["destination"]["namespace"] == yaml.safe_load((environment / "namespace.yaml").read_text())["metadata"]["name"]
+    assert SHOWN["Kustomization"]["spec"]["sourceRef"]["name"] == SHOWN["GitRepository"]["metadata"]["name"]
+
+
+def test_the_guide_names_every_action_and_the_file_that_brings_them() -> None:
+    guide = (REPOSITORY / "docs" / "guides" / "gitops.md").read_text()
+    assert str(CONFIG_MAP.relative_to(REPOSITORY)) in guide
+    actions = yaml.safe_load(yaml.safe_load(CONFIG_MAP.read_text())["data"]["resource.customizations.actions.halcyon.dev_TrainingRun"])
+    assert all(f"| {action['name']} | " in guide for action in actions["definitions"])

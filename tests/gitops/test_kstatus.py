@@ -1,0 +1,59 @@
+"""What the real kstatus, by which Flux waits, makes of the conditions that the operator writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halcyon_api.argocd import SCRIPTS
+from halcyon_api.crd import UNSEEN
+from halcyon_api.status import Phase
+from tests.gitops.readers import BUILT, Reader
+from tests.gitops.states import KSTATUS, run_in
+from tests.operator import builders
+
+pytestmark = BUILT
+RECORDED = sorted((SCRIPTS / "testdata").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_each_phase_has_one_meaning(kstatus: Reader, phase: Phase) -> None:
+    assert kstatus.ask(run_in(phase))["status"] == KSTATUS[phase]
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_what_needs_somebody_has_failed_whatever_goes_on_meanwhile(kstatus: Reader, phase: Phase) -> None:
+    assert kstatus.ask(run_in(phase, stalled="InvalidSpec"))["status"] == "Failed"
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_what_was_said_of_an_older_version_does_not_count(kstatus: Reader, phase: Phase) -> None:
+    assert kstatus.ask(run_in(phase, generation=2))["status"] == "InProgress"
+
+
+def test_a_run_that_nobody_has_looked_at_is_on_its_way(kstatus: Reader) -> None:
+    assert kstatus.ask(builders.run({"observedGeneration": UNSEEN}))["status"] == "InProgress"
+    assert kstatus.ask(builders.run())["status"] == "Current", "why the definition has that default: silence counts as success"
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_recorded_runs_mean_what_they_are(kstatus: Reader, path: Path) -> None:
+    run: dict[str, Any] = yaml.safe_load(path.read_text())
+    stalled = any((one["type"], one["status"]) == ("Stalled", "True") for one in run["status"].get("conditions", []))
+    expected = "Failed" if stalled else KSTATUS[run["status"].get("phase", "Pending")]
+    assert kstatus.ask(run)["status"] == expected
+
+
+@settings(max_examples=150)
+@given(phase=st.sampled_from(get_args(Phase)), stalled=st.sampled_from(["", "InvalidSpec"]), generation=st.integers(1, 3))
+def test_never_more_than_one_of_on_its_way_and_stalled(kstatus: Reader, phase: Phase, stalled: str, generation: int) -> None:
+    run = run_in(phase, stalled=stalled, generation=generation)
+    truth = {one["type"]: one["status"] for one in run["status"]["conditions"]}
+    assert [truth["Ready"], truth["Reconciling"], truth["Stalled"]].count("True") == 1
+    expected = "InProgress" if generation != 1 else "Failed" if stalled else KSTATUS[phase]
+    assert kstatus.ask(run)["status"] == expected
