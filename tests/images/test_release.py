@@ -1,0 +1,104 @@
+"""The workflows take nothing that can change under them and sign what they push; the chart names no floating image."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yaml"))
+CHART = REPOSITORY / "charts" / "halcyon"
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
+
+
+def workflow(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in workflow(path)["jobs"].values() for step in job["steps"]]
+
+
+def release_job(name: str) -> dict[str, Any]:
+    return workflow(REPOSITORY / ".github" / "workflows" / "release.yaml")["jobs"][name]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it(path: Path) -> None:
+    used = re.findall(r"uses: (\S+)(.*)", path.read_text())
+    assert used
+    for action, comment in used:
+        assert PINNED.fullmatch(action), action
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"{action}: say which version that is"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_jobs_have_the_rights_they_need_and_no_more(path: Path) -> None:
+    document = workflow(path)
+    assert document["permissions"] == {}
+    for job in document["jobs"].values():
+        assert job["permissions"]["contents"] == "read"
+        assert set(job["permissions"]) <= {"contents", "packages", "id-token"}
+        assert job["timeout-minutes"] <= 90
+    for step in steps(path):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"] == {"persist-credentials": False}
+    # On pull requests the file of the pull request runs, without secrets.
+    assert "pull_request_target" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_no_text_of_others_becomes_a_command(path: Path) -> None:
+    scripts = [step["run"] for step in steps(path) if "run" in step]
+    assert scripts
+    assert not any("${{" in script for script in scripts), "values come by the environment"
+
+
+def test_every_image_is_built_with_provenance_and_sbom_and_signed_by_digest() -> None:
+    job = release_job("images")
+    (build,) = [step for step in job["steps"] if step.get("uses", "").startswith("docker/build-push-action@")]
+    assert (build["with"]["provenance"], build["with"]["sbom"], build["with"]["push"]) == ("mode=max", True, True)
+    assert "BASE_IMAGE=${{ steps.base.outputs.image }}" in build["with"]["build-args"]
+    (sbom,) = [step for step in job["steps"] if step.get("uses", "").startswith("anchore/sbom-action@")]
+    assert sbom["with"]["image"].endswith("@${{ steps.build.outputs.digest }}")
+    signing = job["steps"][-1]["run"]
+    assert 'cosign sign --yes --recursive "$IMAGE@$DIGEST"' in signing
+    assert "cosign attest --yes --type spdxjson --predicate sbom.spdx.json" in signing
+    assert job["permissions"]["id-token"] == "write"
+    built = {(entry["dockerfile"], entry["accelerator"]) for entry in job["strategy"]["matrix"]["include"]}
+    assert {dockerfile for dockerfile, _ in built} == {f"images/{name}/Dockerfile" for name in ("operator", "trainer")}
+    offered = re.search(r"choose (\w+), (\w+) or (\w+)", (REPOSITORY / "images" / "trainer" / "Dockerfile").read_text())
+    assert offered is not None
+    assert {accelerator for dockerfile, accelerator in built if "trainer" in dockerfile} == set(offered.groups())
+
+
+def test_nothing_is_released_that_was_not_tested() -> None:
+    checks = [step.get("run", "") for step in release_job("check")["steps"]]
+    assert checks[-1] == ".ci/run"
+    assert release_job("images")["needs"] == "check"
+    assert "check" in release_job("chart")["needs"]
+    assert 'cosign sign --yes "$CHARTS/halcyon@$digest"' in release_job("chart")["steps"][-1]["run"]
+
+
+def test_tag_package_and_chart_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    package = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert chart["version"] == chart["appVersion"] == package
+
+
+def test_every_image_of_the_chart_is_by_digest_or_by_the_releases_tag() -> None:
+    named = [line.strip() for path in CHART.glob("templates/**/*.yaml") for line in path.read_text().splitlines()]
+    named = [line for line in named if line.removeprefix("- ").startswith("image:")]
+    assert named
+    assert all(re.fullmatch(r'(- )?image: \{\{ include "halcyon\.image" \$?\w+ \}\}', line) for line in named), named
+    helper = (CHART / "templates" / "_helpers.tpl").read_text()
+    assert 'printf "%s@%s" $repository .image.digest' in helper
+    assert 'printf "%s:%s" $repository (default .appVersion .image.tag)' in helper
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for image in (values["image"], values["trainerImage"]):
+        assert (image["tag"], image["digest"]) == ("", ""), "by default the tag is the release's"
