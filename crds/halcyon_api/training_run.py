@@ -142,7 +142,10 @@ class TrainingRunSpec(ApiModel):
         default=False, description="true: save a checkpoint, release the hardware and wait. false: go on from the checkpoint."
     )
     ttl_seconds_after_finished: Seconds | None = Field(
-        default=None, description="Delete the run's pods this long after its end. The TrainingRun and its checkpoints stay."
+        default=None,
+        description=(
+            "Delete the TrainingRun, with its pods and their logs, so long after it has succeeded. Its checkpoints stay. Default: it stays too."
+        ),
     )
 
     cel_rules: ClassVar = (

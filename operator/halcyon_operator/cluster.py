@@ -25,6 +25,7 @@ PAGE = 500
 MAX_NOTE = 1000
 
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
+_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL)}
 
 
 class MissingApi(Exception):
@@ -100,9 +101,10 @@ class Cluster:
         await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
 
     async def delete(self, namespace: str, deletion: Deletion) -> None:
-        """Delete an object and everything below it, the object last. One that is gone or was replaced is left alone."""
-        api_version, plural = _RESOURCES[deletion.kind]
-        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": deletion.uid}}
+        """Delete an object and everything below it, the object last. One that is gone, was replaced or was changed is left alone."""
+        api_version, plural = _DELETED[deletion.kind]
+        unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": deletion.uid, **unchanged}}
         try:
             await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
         except (NotFound, Conflict):

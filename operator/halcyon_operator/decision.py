@@ -21,9 +21,11 @@ Manifest = dict[str, Any]
 class Deletion:
     """An object to delete, if it still is the one that was seen."""
 
-    kind: Literal["JobSet", "ConfigMap"]
+    kind: Literal["JobSet", "ConfigMap", "TrainingRun"]
     name: str
     uid: str
+    resource_version: str = ""
+    """If given, only while nobody has changed it since."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from halcyon_api.progress import ProgressReport
 from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decision import Event
 from halcyon_operator.endings import WorldEnd
 from halcyon_operator.history import entry_of
@@ -69,6 +70,12 @@ def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[
         message = condition.message if condition is not None else after.phase
         told.append(Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}"))
     return tuple(told)
+
+
+def expired(spec: TrainingRunSpec) -> Event:
+    """The run is deleted, for its time to live is over."""
+    message = f"Deleted {spec.ttl_seconds_after_finished} s after it succeeded; its checkpoints stay in {spec.checkpoint.root}"
+    return Event("Normal", "Expired", message, "expired")
 
 
 def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:

@@ -72,6 +72,9 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if decision.status is None:
         return decision
     settled = settle(observed, account(observed, decision.status, now), now)
+    if settled is not None and any(deletion.resource_version for deletion in decision.delete):
+        # Writing the status changes the run, so whatever depends on its being as it was seen waits for the next look.
+        decision = replace(decision, delete=(), events=(), requeue_after=0.0)
     changed = () if settled is None else (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
     pressing = requested.asks or (jobset is not None and decision.status.edit is not None)
     again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if pressing else None
@@ -237,15 +240,16 @@ def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
 
 
 def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
-    """A finished run keeps its pods, for their logs, until its time to live is over."""
-    if spec.ttl_seconds_after_finished is None or (not observed.jobsets and observed.config_map is None):
+    """A finished run stays, with its pods for their logs, until its time to live is over. Its checkpoints stay in any case."""
+    if spec.ttl_seconds_after_finished is None:
         return Decision(status)
     finished = moment(status.finished_at) or now
     left = spec.ttl_seconds_after_finished - (now - finished).total_seconds()
     if left > 0:
         return Decision(status, requeue_after=left)
-    delete = _all_jobsets(observed) or _config_map(observed)
-    return Decision(status, delete=delete, requeue_after=SOON_SECONDS if delete else None)
+    run = observed.run
+    gone = Deletion("TrainingRun", run.name, run.uid, run.resource_version)
+    return Decision(status, (gone,), events=(events.expired(spec),), requeue_after=SOON_SECONDS)
 
 
 def _all_jobsets(observed: Observed) -> tuple[Deletion, ...]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
 
 REPOSITORY = CHART.parents[1]
 RULES = [
-    {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns"], "verbs": ["get", "list", "watch", "delete"]},
     {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns/status"], "verbs": ["patch"]},
     {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns/finalizers"], "verbs": ["update"]},
     {"apiGroups": ["jobset.x-k8s.io"], "resources": ["jobsets"], "verbs": ["get", "list", "watch", "create", "delete"]},

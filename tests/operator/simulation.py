@@ -47,6 +47,8 @@ class FakeApi:
     faults: dict[int, str] = field(default_factory=dict)
     writes: int = 0
     version: int = 1
+    gone: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
     used: set[tuple[str, str]] = field(default_factory=set)
     """Verbs and resources that were asked for, as RBAC names them."""
@@ -114,10 +116,13 @@ class FakeApi:
         found = self.objects.get(path)
         if found is None:
             raise NotFound(404, "NotFound", path)
-        if body["preconditions"]["uid"] != found["metadata"]["uid"]:
-            raise Conflict(409, "Conflict", "the uid differs")
+        if any(found["metadata"][name] != value for name, value in body["preconditions"].items()):
+            raise Conflict(409, "Conflict", "it is another, or was changed")
         if found["kind"] == "JobSet":
             found["metadata"]["deletionTimestamp"] = rfc(0)
+        elif found["kind"] == "TrainingRun":
+            self.gone = _copy(self.objects[path])
+            self.objects.clear()  # all that there is belongs to it
         else:
             del self.objects[path]
         return {}
@@ -197,6 +202,11 @@ class World:
     @property
     def status(self) -> dict[str, Any]:
         return self.api.objects[RUN].get("status", {})
+
+    @property
+    def last_status(self) -> dict[str, Any]:
+        """The run's status, or the last one that it had."""
+        return (self.api.objects.get(RUN) or self.api.gone)["status"]
 
     @property
     def jobset(self) -> dict[str, Any] | None:

@@ -162,15 +162,20 @@ def test_a_completed_run_is_done_for_good() -> None:
     assert vanished.status.phase == "Succeeded", "the JobSet is gone, but the last step is committed"
 
 
-def test_time_to_live_takes_the_objects_and_leaves_the_run() -> None:
+def test_time_to_live_takes_a_run_that_has_succeeded_as_it_was_seen() -> None:
     document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")]), NOW).status.document()
     finished = run(document, ttlSecondsAfterFinished=100)
     early = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(150))
     assert (deletions(early), early.requeue_after) == ([], 50)
-    late = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")], config_map=None), at(201))
-    assert deletions(late) == [("JobSet", "demo-1")]
-    assert deletions(reconcile(observed(finished, config_map=OWN_CONFIG_MAP), at(202))) == [("ConfigMap", "demo-1")]
-    assert reconcile(observed(finished), at(203)).requeue_after is None
+    late = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(201))
+    assert deletions(late) == [("TrainingRun", "demo")], "what it owns goes with it"
+    assert (late.delete[0].uid, late.delete[0].resource_version) == (UID, "1")
+    assert [event.message for event in late.events if event.reason == "Expired"] == [
+        "Deleted 100 s after it succeeded; its checkpoints stay in s3://bucket/demo"
+    ]
+    for kept in (stalled("Diverged"), status(phase="Suspended")):
+        decision = reconcile(observed(run(kept, ttlSecondsAfterFinished=0, suspend=kept["phase"] == "Suspended")), at(9999))
+        assert "TrainingRun" not in [kind for kind, _ in deletions(decision)], "only what has succeeded has ended"
 
 
 @pytest.mark.parametrize(

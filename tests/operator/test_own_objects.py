@@ -66,6 +66,11 @@ def check(decision: Decision, seen: Observed) -> None:
     found |= {(seen.probe.jobset.name, seen.probe.jobset.uid): seen.probe.jobset.owner_uid} if seen.probe is not None else {}
     maps = {(seen.config_map.name, seen.config_map.uid): seen.config_map.owner_uid} if seen.config_map is not None else {}
     for deletion in decision.delete:
+        if deletion.kind == "TrainingRun":
+            assert (deletion.name, deletion.uid, deletion.resource_version) == (seen.run.name, uid, seen.run.resource_version)
+            assert seen.run.spec is not None
+            assert seen.run.spec.ttl_seconds_after_finished is not None
+            continue
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)

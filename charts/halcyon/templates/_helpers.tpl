@@ -56,9 +56,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* What the operator may do. The same in one namespace and in all. */}}
 {{- define "halcyon.rules" -}}
+# A run that has succeeded is deleted where its spec.ttlSecondsAfterFinished says so.
 - apiGroups: [halcyon.dev]
   resources: [trainingruns]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, delete]
 - apiGroups: [halcyon.dev]
   resources: [trainingruns/status]
   verbs: [patch]
