@@ -73,8 +73,9 @@ class Metrics:
         self, key: tuple[str, str], before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None
     ) -> None:
         """A run's status went from one to another; `spec` is None where the document is not valid."""
-        self._phases[key] = after.phase
-        self._count_phases()
+        if self._phases.get(key) != after.phase:
+            self._phases[key] = after.phase
+            self._count_phases()
         self._runs.saw(key, spec, after)
         if after.goodput is not None:
             self._goodput.saw(key, after.goodput)

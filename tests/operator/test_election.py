@@ -135,11 +135,12 @@ def test_a_damaged_lease_keeps_nobody_waiting_for_ever(seconds: int) -> None:
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c"]),
-        st.floats(0, 15),
-        st.sampled_from(["well", "well", "well", "write lost", "answer lost", "release", "dies"]),
-        st.floats(0, 6),
-        st.floats(0, 6),
+        st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0, 7.9, 8.1, 11.9, 12.1, 15.0]),
+        st.sampled_from(["well"] * 8 + ["write lost", "answer lost", "release", "dies"]),
+        st.sampled_from([0.0, 0.0, 0.1, 3.0, 6.0]),
+        st.sampled_from([0.0, 0.0, 0.1, 3.0, 6.0]),
     ),
+    min_size=25,
     max_size=60,
 )
 
