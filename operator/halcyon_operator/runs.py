@@ -22,6 +22,7 @@ from halcyon_operator.views import Platform, RunView
 
 MAX_PROBLEM_TEXT = 2048
 DEFAULT_PORT = TelemetrySpec().port
+_LAST_PORT = 65_535
 
 
 def parse_run_view(document: object) -> RunView:
@@ -63,7 +64,9 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tup
 def trainer_port(run: RunView) -> int:
     """Port of the present processes' telemetry, whatever port the next ones will have."""
     port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
-    return port if isinstance(port, int) else run.spec.telemetry.port if run.spec is not None else DEFAULT_PORT
+    if isinstance(port, int) and 0 < port <= _LAST_PORT:
+        return port
+    return run.spec.telemetry.port if run.spec is not None else DEFAULT_PORT
 
 
 def permitted(run: RunView, platform: Platform) -> RunView:

@@ -25,14 +25,15 @@ WSD = {"adamw": {"schedule": {"wsd": {"decaySteps": 100}}}}
 
 
 def known(**more: Any) -> dict[str, Any]:
-    return status(inForce=IN_FORCE, **more)
+    return status(**{"inForce": IN_FORCE, **more})
 
 
 def look(
     document: dict[str, Any], *, now: float = 60, step: int = 20, saved: int | None = 10, taken: int | None = None, **more: Any
 ) -> Any:
     requests = None if taken is None else [SaveRequestTaken(id=request_id("edit", f"{UID}/edit {rfc(60)}"), step=taken)]
-    told = report(step=step, **more.pop("told", {})).model_copy(update={"save_requests": requests})
+    trains = {} if more.pop("stage", "training") == "training" else {"first": None, "resumed": None}
+    told = report(step=step, **trains, **more.pop("told", {})).model_copy(update={"save_requests": requests})
     seen = {"jobsets": [jobset()], "pods": [pod()], "report": told, "head": head(saved), **more}
     return reconcile(observed(document, **seen), at(now))
 
@@ -128,6 +129,20 @@ def test_nothing_is_waited_for_while_nothing_is_trained(more: dict[str, Any]) ->
     history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": "preempted", "message": "evicted"}]
     decision = look(run(known(history=history), generation=2, image="other:2"), **more)
     assert deletions(decision) == [("JobSet", "demo-1")]
+
+
+def test_nothing_is_waited_for_before_the_first_step() -> None:
+    history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}]
+    decision = look(run(known(history=history), generation=2, image="other:2"), stage="compiling")
+    assert deletions(decision) == [("JobSet", "demo-1")]
+    assert said(decision, "EditPending") == ["image is other:2 but was not set: a new attempt is made at once"]
+
+
+@pytest.mark.parametrize("port", ['"x"', "true", "99999999", "-1", "1e400", "[" * 5000])
+def test_a_record_that_somebody_spoiled_stops_nothing(port: str) -> None:
+    spoiled = known(inForce=IN_FORCE | {"telemetry.port": port, "no.field": "{", "trainer.steps": "null"})
+    decision = look(run(spoiled, generation=2))
+    assert decision.delete == ()
 
 
 @pytest.mark.parametrize(
