@@ -106,6 +106,7 @@ ROOT_UNREACHABLE = (
     " / sum(rate(halcyon_operator_checkpoint_head_reads_total[15m])) > 0.5"
 )
 OPERATOR_DOWN = f'absent(up{{job="{OPERATOR_JOB}"}} == 1)'
+OPERATOR_WITHOUT_LEADER = "max(halcyon_operator_leader) == 0"
 OPERATOR_ERRORS = (
     'sum(rate(halcyon_operator_reconciles_total{result="error"}[10m]))'
     f" / sum(rate(halcyon_operator_reconciles_total[10m])) > {RECONCILE_ERRORS}"

@@ -129,6 +129,14 @@ OPERATOR_ALERTS = (
         "Runs go on, and JobSet restarts them; edits, new runs and new attempts wait for the operator.",
     ),
     Alert(
+        "HalcyonOperatorWithoutLeader",
+        queries.OPERATOR_WITHOUT_LEADER,
+        "2m",
+        "critical",
+        "No Halcyon operator leads.",
+        "Operators stand by, and none gets or keeps the lease: edits, new runs and new attempts wait.",
+    ),
+    Alert(
         "HalcyonOperatorReconcileErrors",
         queries.OPERATOR_ERRORS,
         "15m",

@@ -58,6 +58,7 @@ def badput(cause: str) -> str:
     return f'halcyon_badput_seconds_total{{{WHO},cause="{cause}",pod="operator-1"}}'
 
 
+LEADS = of_operator("leader"), of_operator("leader").replace("operator-1", "operator-2")
 RUNNING = {of_run("phase", phase="Running"): "1x120"}
 STEPPING = RUNNING | {of_run("step"): "0+10x120"}
 UP = f'up{{job="{queries.OPERATOR_JOB}",pod="operator-1"}}'
@@ -206,6 +207,8 @@ ALERT_CASES = (
     AlertCase("HalcyonOperatorDown", "it does not answer", {UP: "1x5 0x30"}, "20m", {}),
     AlertCase("HalcyonOperatorDown", "it is not there at all", {'up{job="other"}': "1x30"}, "20m", {}),
     AlertCase("HalcyonOperatorDown", "it was replaced", {UP: "1x5 stale", UP.replace("operator-1", "operator-2"): "_x7 1x30"}, "6m"),
+    AlertCase("HalcyonOperatorWithoutLeader", "two stand by", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x60"}, "15m", {}),
+    AlertCase("HalcyonOperatorWithoutLeader", "one took over", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x5 1x30"}, "15m"),
     AlertCase(
         "HalcyonOperatorReconcileErrors",
         "every fifth look",
