@@ -76,7 +76,7 @@ def test_pod_monitor_finds_trainers_and_names_their_run(render: Render) -> None:
 
 
 def test_pod_monitor_looks_everywhere_if_the_operator_does(render: Render) -> None:
-    assert only(render(metrics={"podMonitor": ON}), "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
+    assert only(render(metrics={"podMonitor": ON}, clusterWide=True), "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
     named = render(metrics={"podMonitor": ON | {"namespaces": ["a"]}}, watchNamespaces=["b"])
     assert only(named, "PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
 
@@ -126,9 +126,8 @@ def test_the_values_of_the_guide_install_all_of_it(render: Render) -> None:
 def test_policy_of_the_operator(render: Render) -> None:
     store = {"s3": {"endpoints": ["http://store.team.svc:7070", "https://s3.example", "http://plain.example"]}}
     monitoring = {"namespaceLabels": {"team": "watchers"}}
-    policy = only(
-        render(networkPolicy=ON | {"monitoring": monitoring, "apiServer": {"cidrs": ["10.0.0.1/32"]}}, objectStore=store), "NetworkPolicy"
-    )
+    values = ON | {"monitoring": monitoring, "apiServer": {"cidrs": ["10.0.0.1/32"]}}
+    policy = only(render(networkPolicy=values, objectStore=store, clusterWide=True), "NetworkPolicy")
     spec = policy["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (scrape,) = spec["ingress"]
@@ -183,7 +182,7 @@ def test_test_pod_is_confined_and_nobody_takes_it_for_the_operator(render: Rende
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    allowed = only(render(networkPolicy=ON), "NetworkPolicy")["spec"]["ingress"][0]["from"][1]["podSelector"]
+    allowed = only(render(networkPolicy=ON, clusterWide=True), "NetworkPolicy")["spec"]["ingress"][0]["from"][1]["podSelector"]
     assert selects(allowed, pod["metadata"]["labels"])
     assert not of_kind(render(metrics={"service": {"enabled": False}}), "Pod")
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from halcyon_devcluster.commands import run
+from halcyon_devcluster.errors import DevclusterError
 from tests.chart.conftest import CHART, Objects, Render, of_kind, only
 
 pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
@@ -36,13 +37,27 @@ def test_lint(helm: Path) -> None:
     run([helm, "lint", "--strict", CHART])
 
 
-def test_rights_in_the_whole_cluster_by_default(render: Render) -> None:
-    objects = render()
+def test_rights_in_the_whole_cluster_where_that_is_asked_for(render: Render) -> None:
+    objects = render(clusterWide=True)
+    assert environment(objects)["HALCYON_NAMESPACES"] == ""
     assert only(objects, "ClusterRole")["rules"] == RULES
     assert [role["metadata"]["name"] for role in of_kind(objects, "Role")] == ["halcyon-lease"]
     binding = only(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == only(objects, "ClusterRole")["metadata"]["name"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
+
+
+def test_rights_in_the_own_namespace_by_default(render: Render) -> None:
+    objects = render()
+    assert not [found for found in objects if found["kind"].startswith("ClusterRole")]
+    assert {role["metadata"]["namespace"] for role in of_kind(objects, "Role")} == {"halcyon-system"}
+    assert [role["rules"] for role in of_kind(objects, "Role") if not role["metadata"]["name"].endswith("-lease")] == [RULES]
+    assert environment(objects)["HALCYON_NAMESPACES"] == "halcyon-system"
+
+
+def test_some_namespaces_and_all_of_them_exclude_one_another(render: Render) -> None:
+    with pytest.raises(DevclusterError, match="clusterWide and watchNamespaces exclude one another: leave one of them out"):
+        render(clusterWide=True, watchNamespaces=["team"])
 
 
 def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
@@ -203,6 +218,6 @@ def test_own_service_account(render: Render) -> None:
     objects = render(serviceAccount={"create": False, "name": "mine"})
     assert not of_kind(objects, "ServiceAccount")
     assert pod(objects)["serviceAccountName"] == "mine"
-    assert only(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "mine"
+    assert {binding["subjects"][0]["name"] for binding in of_kind(objects, "RoleBinding")} == {"mine"}
     annotated = render(serviceAccount={"annotations": {"iam.gke.io/gcp-service-account": "reader@project"}})
     assert only(annotated, "ServiceAccount")["metadata"]["annotations"] == {"iam.gke.io/gcp-service-account": "reader@project"}

@@ -41,12 +41,12 @@ def test_the_object_store_is_accepted(devcluster: DevCluster, namespace: str) ->
     dry_run(devcluster, namespace, [manifest for manifest in manifests if manifest["metadata"]["namespace"] == "training"])
 
 
-@pytest.mark.parametrize("watched", [[], ["default"]], ids=["cluster", "namespace"])
-def test_the_chart_is_accepted(devcluster: DevCluster, namespace: str, watched: list[str]) -> None:
+@pytest.mark.parametrize("everywhere", [True, False], ids=["cluster", "namespace"])
+def test_the_chart_is_accepted(devcluster: DevCluster, namespace: str, everywhere: bool) -> None:
     values = {
         "image": {"repository": "operator"},
         "trainerImage": {"repository": "trainer"},
-        "watchNamespaces": watched,
+        "clusterWide": everywhere,
         "objectStore": {"s3": {"credentialsSecret": "store"}},
         "crds": {"enabled": False},
     }

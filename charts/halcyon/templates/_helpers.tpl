@@ -54,6 +54,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* JSON list of the namespaces that the operator serves; empty: all. */}}
+{{- define "halcyon.namespaces" -}}
+{{- if and .Values.clusterWide .Values.watchNamespaces }}
+{{- fail "clusterWide and watchNamespaces exclude one another: leave one of them out." }}
+{{- end }}
+{{- ternary list (default (list .Release.Namespace) .Values.watchNamespaces) .Values.clusterWide | toJson }}
+{{- end }}
+
 {{/* What the operator may do. The same in one namespace and in all. */}}
 {{- define "halcyon.rules" -}}
 # A run that has succeeded is deleted where its spec.ttlSecondsAfterFinished says so.
