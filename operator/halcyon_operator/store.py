@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from halcyon_api import names
+from halcyon_api.status import AT_REST
 from halcyon_operator.jobset_views import parse_jobset
 from halcyon_operator.plain import dig, integer, text
 from halcyon_operator.pods import parse_pod
@@ -50,19 +51,22 @@ class Store:
     def __init__(self) -> None:
         self._versions: dict[Place, int] = {}
         self._runs: dict[Key, RunView] = {}
+        self._under_way: set[Key] = set()
         self._jobsets: dict[Key, dict[str, SeenJobSet]] = {}
         self._pods: dict[Key, dict[str, SeenPod]] = {}
 
-    def __len__(self) -> int:
-        return len(self._runs)
+    @property
+    def under_way(self) -> int:
+        """How many runs are at something, or about to be."""
+        return len(self._under_way)
 
     def version(self, place: Place) -> int | None:
         """The resource version at which an object was seen last; None: it is not known."""
         return self._versions.get(place)
 
     def keys(self) -> tuple[Key, ...]:
-        """All runs."""
-        return tuple(self._runs)
+        """All runs, and whatever was named as the run of a JobSet or pod: it may be gone."""
+        return tuple(self._runs.keys() | self._jobsets.keys() | self._pods.keys())
 
     def run(self, key: Key) -> RunView | None:
         """A run."""
@@ -82,9 +86,10 @@ class Store:
         if not self._newer(place, document, deleted):
             return
         if deleted:
-            self._runs.pop(place[1:], None)
-        else:
-            self._runs[place[1:]] = parse_run_view(document)
+            self._forget_run(place[1:])
+            return
+        self._runs[place[1:]] = run = parse_run_view(document)
+        (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(place[1:])
 
     def saw_jobset(self, key: Key, document: object, *, deleted: bool = False) -> None:
         """A JobSet of a run was seen, or its deletion."""
@@ -106,13 +111,17 @@ class Store:
         self._drop("pods", key, self._pods, {text(dig(thing, "metadata", "name")) for thing in pods})
         if run is None:
             self._versions.pop(("trainingruns", *key), None)
-            self._runs.pop(key, None)
+            self._forget_run(key)
         else:
             self.saw_run(run)
         for jobset in jobsets:
             self.saw_jobset(key, jobset)
         for pod in pods:
             self.saw_pod(key, pod)
+
+    def _forget_run(self, key: Key) -> None:
+        self._runs.pop(key, None)
+        self._under_way.discard(key)
 
     def _drop(self, kind: Kind, key: Key, table: dict[Key, dict[str, SeenJobSet]] | dict[Key, dict[str, SeenPod]], kept: set[str]) -> None:
         for name in [name for name in table.get(key, ()) if name not in kept]:

@@ -1,7 +1,7 @@
 """What keeps one operator process honest: the list of all there is, taken now and then, and the verdict about its health.
 
 Each list serves twice: what stands in it must have come by in the watches (`watch_audit`), and the runs in it are looked at, whether
-anything told of them or not.
+anything told of them or not, together with those that only the watches know: nobody may have told of their end.
 """
 
 from __future__ import annotations
@@ -32,15 +32,22 @@ class Supervision:
         cluster: Where it is listed.
         namespaces: The namespaces served; empty: all.
         audit: What compares it with what the watches have shown.
+        known: The runs that the watches have shown.
         check: Called with the runs of a list, and the seconds until the next one.
     """
 
     def __init__(
-        self, cluster: Cluster, namespaces: tuple[str, ...], audit: WatchAudit, check: Callable[[Iterable[Key], float], None]
+        self,
+        cluster: Cluster,
+        namespaces: tuple[str, ...],
+        audit: WatchAudit,
+        known: Callable[[], Iterable[Key]],
+        check: Callable[[Iterable[Key], float], None],
     ) -> None:
         self._cluster = cluster
         self._namespaces = namespaces
         self._audit = audit
+        self._known = known
         self._check = check
 
     async def run(self, warm: asyncio.Event, interval_seconds: float) -> None:
@@ -55,7 +62,7 @@ class Supervision:
         while True:
             await asyncio.sleep(interval_seconds)
             present = await self._list()
-            self._check((place[1:] for place in present if place[0] == "trainingruns"), interval_seconds)
+            self._check({place[1:] for place in present if place[0] == "trainingruns"} | set(self._known()), interval_seconds)
 
     async def _list(self) -> list[Place]:
         """Everything there is; nothing where the API server does not say."""

@@ -18,13 +18,13 @@ from halcyon_operator.observe import Observer
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_AT_ONCE, PATIENCE_SECONDS, Polls
 from halcyon_operator.store import Store
-from halcyon_operator.supervision import trouble
+from halcyon_operator.supervision import Supervision, trouble
 from halcyon_operator.trainers import Reading
 from halcyon_operator.views import PodView
 from halcyon_operator.watch_audit import WatchAudit
 from tests.operator import test_work_queue
 from tests.operator.builders import PLATFORM, jobset, pod, report, run
-from tests.operator.simulation import KEY, FakeApi, World
+from tests.operator.simulation import KEY, RUN, FakeApi, World
 from tests.operator.test_crashes import cleaned_up, deleted, edited, plain, suspended
 
 
@@ -93,7 +93,8 @@ def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | N
     for world in (plainly, watched):
         story(world)
     keep = ("phase", "attempt", "restarts", "failuresWithoutCheckpoint")
-    assert {key: watched.status.get(key) for key in keep} == {key: plainly.status.get(key) for key in keep}
+    ends = [world.api.objects.get(RUN, {}).get("status", {}) for world in (watched, plainly)]
+    assert [ends[0].get(key) for key in keep] == [ends[1].get(key) for key in keep]
     assert watched.api.created == plainly.api.created
 
 
@@ -136,8 +137,46 @@ def test_what_a_watch_missed_is_mended_by_the_next_look_that_asks() -> None:
     store.saw_pod(KEY, second)
     store.listed(KEY, document, (), ())
     assert (store.jobsets(KEY), store.pods(KEY)) == ((), ())
+    assert (store.keys(), store.under_way) == ((KEY,), 1)
     store.listed(KEY, None, (), ())
-    assert (store.run(KEY), len(store)) == (None, 0)
+    assert (store.run(KEY), store.keys(), store.under_way) == (None, (), 0)
+    store.saw_pod(KEY, second)
+    assert store.keys() == (KEY,), "somebody has to look whether there is such a run"
+
+
+def test_a_run_whose_end_no_watch_told_of_is_found_out() -> None:
+    async def story() -> list[tuple[str, str]]:
+        world = WatchedWorld(run())
+        world.show()
+        del world.api.objects[RUN]
+        found: list[tuple[str, str]] = []
+
+        def check(keys: Any, _: float) -> None:
+            found.extend(keys)
+            watching.cancel()
+
+        audit = WatchAudit(world.store.version, lambda: world.now)
+        cluster = Cluster(world.api)  # type: ignore[arg-type]
+        warm = asyncio.Event()
+        warm.set()
+        watching = asyncio.create_task(Supervision(cluster, ("default",), audit, world.store.keys, check).run(warm, 0.01))
+        await asyncio.gather(watching, return_exceptions=True)
+        world.controller.check(found, 1e9)
+        await world.look()
+        assert world.store.run(KEY) is None
+        return found
+
+    assert asyncio.run(story()) == [KEY]
+
+
+def test_runs_at_rest_do_not_slow_those_under_way() -> None:
+    store = Store()
+    for number, phase in enumerate(("Succeeded", "Failed", "Suspended", "Running", "Starting")):
+        document = run({"phase": phase, "observedGeneration": 1}, name=f"run-{number}")
+        store.saw_run(document)
+    assert store.under_way == 2
+    store.saw_run(run(name="run-3"), deleted=True)
+    assert store.under_way == 1
 
 
 def test_an_older_event_changes_nothing() -> None:
