@@ -1,0 +1,121 @@
+"""The scripts for Argo CD, run by Argo CD's own code out of the ConfigMap that users apply."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halcyon_api import names
+from halcyon_api.argocd import SCRIPTS
+from halcyon_api.status import Phase, TrainingRunStatus
+from halcyon_operator.conditions import Outlook, with_outlook
+from tests.gitops.readers import BUILT, Argo
+from tests.gitops.states import HEALTH, run_in
+from tests.operator import builders
+from tests.operator.builders import at
+from tests.operator.test_hostile import JUNK, STATUS, spoil
+
+pytestmark = BUILT
+WORDS = {"Healthy", "Suspended", "Progressing", "Degraded"}
+"""What a script may say; Argo CD itself says Missing and Unknown."""
+
+
+def load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", load(SCRIPTS / "health_test.yaml")["tests"], ids=lambda case: Path(case["inputPath"]).stem)
+def test_recorded_runs_have_their_health(argo: Argo, case: dict[str, Any]) -> None:
+    assert argo.health(load(SCRIPTS / case["inputPath"])) == case["healthStatus"]
+
+
+def test_runs_in_every_phase_were_recorded() -> None:
+    recorded = [load(path) for path in (SCRIPTS / "testdata").glob("*.yaml")]
+    assert {run["status"].get("phase") for run in recorded} >= set(get_args(Phase))
+    assert {path.name for path in (SCRIPTS / "testdata").glob("*.yaml")} == {
+        Path(case["inputPath"]).name for case in load(SCRIPTS / "health_test.yaml")["tests"]
+    }
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_each_phase_has_one_health(argo: Argo, phase: Phase) -> None:
+    message = "mend it" if phase == "Failed" else f"it is {phase}"
+    assert argo.health(run_in(phase)) == {"status": HEALTH[phase], "message": message}
+
+
+def test_a_run_that_trains_on_against_a_bad_document_is_degraded(argo: Argo) -> None:
+    assert argo.health(run_in("Running", stalled="InvalidSpec")) == {"status": "Degraded", "message": "mend it"}
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_what_was_said_of_an_older_version_does_not_count(argo: Argo, phase: Phase) -> None:
+    assert argo.health(run_in(phase, generation=2))["status"] == "Progressing"
+
+
+@pytest.mark.parametrize("status", [None, {}, {"observedGeneration": -1}, {"observedGeneration": 1}, {"conditions": []}])
+def test_a_run_that_nobody_has_looked_at_is_on_its_way(argo: Argo, status: dict[str, Any] | None) -> None:
+    assert argo.health(builders.run(status))["status"] == "Progressing"
+
+
+@settings(max_examples=200)
+@given(
+    phase=st.sampled_from(get_args(Phase)),
+    stalled=st.sampled_from(["", "InvalidSpec", "NoValidCheckpoint"]),
+    message=st.text(max_size=3000),
+    fewer=st.booleans(),
+)
+def test_whatever_the_operator_writes_has_a_health(argo: Argo, phase: Phase, stalled: str, message: str, fewer: bool) -> None:
+    before = TrainingRunStatus.model_validate({**STATUS, "placement": STATUS["placement"] | {"reason": message[:99] if fewer else None}})
+    status = with_outlook(before, Outlook(phase, phase, message, stalled, message if stalled else ""), 1, at(0))
+    health = argo.health(builders.run(status.document()))
+    assert health["status"] == ("Degraded" if stalled else HEALTH[phase])
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_nothing_that_stands_in_a_run_makes_a_script_fail(argo: Argo, data: st.DataObject) -> None:
+    document = builders.run(data.draw(JUNK) if data.draw(st.booleans()) else spoil(STATUS, data), suspend=data.draw(st.booleans()))
+    found = argo.look(document)
+    assert "error" not in found, found
+    assert found["health"]["status"] in WORDS
+    assert {action["name"] for action in found.get("actions", ())} <= {"suspend", "resume", "checkpoint"}
+
+
+@pytest.mark.parametrize("message", [5, True, [], {"a": 1}, None, ""], ids=repr)
+@pytest.mark.parametrize("kind", ["Stalled", "Failed", "Suspended", "Reconciling", "Ready", "Degraded"])
+def test_a_message_that_is_no_text_is_left_out(argo: Argo, kind: str, message: Any) -> None:
+    conditions = [{"type": kind, "status": "True", "message": message}, {"type": "Ready", "status": "True", "message": message}]
+    assert set(argo.health(builders.run({"observedGeneration": 1, "conditions": conditions}))) == {"status"}
+
+
+def action_tests() -> dict[str, Any]:
+    return load(SCRIPTS / "actions" / "action_test.yaml")
+
+
+@pytest.mark.parametrize("case", action_tests()["discoveryTests"], ids=lambda case: Path(case["inputPath"]).stem)
+def test_recorded_runs_offer_their_actions(argo: Argo, case: dict[str, Any]) -> None:
+    found = argo.look(load(SCRIPTS / "actions" / case["inputPath"])).get("actions", [])
+    assert sorted(found, key=lambda action: action["name"]) == case["result"]
+
+
+@pytest.mark.parametrize("case", action_tests()["actionTests"], ids=lambda case: case["action"])
+def test_an_action_edits_what_it_should_and_nothing_else(argo: Argo, case: dict[str, Any]) -> None:
+    before = load(SCRIPTS / "actions" / case["inputPath"])
+    after, expected = argo.do(case["action"], before), load(SCRIPTS / "actions" / case["expectedOutputPath"])
+    if case["action"] == "checkpoint":  # the value is the time
+        asked = after["metadata"]["annotations"][names.ANNOTATION_CHECKPOINT]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", asked)
+        after["metadata"]["annotations"][names.ANNOTATION_CHECKPOINT] = expected["metadata"]["annotations"][names.ANNOTATION_CHECKPOINT]
+    assert after == expected
+
+
+def test_every_action_is_tested_and_can_be_found() -> None:
+    there = {path.parent.name for path in (SCRIPTS / "actions").glob("*/action.lua")}
+    offered = {action["name"] for case in action_tests()["discoveryTests"] for action in case["result"]}
+    assert there == offered == {case["action"] for case in action_tests()["actionTests"]}
