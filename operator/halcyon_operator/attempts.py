@@ -311,6 +311,11 @@ def own_jobsets(observed: Observed) -> tuple[JobSetView, ...]:
     return tuple(jobset for jobset in observed.jobsets if _is_own(observed, jobset))
 
 
+def highest_own(observed: Observed) -> int:
+    """The highest attempt whose JobSet is there; above the one on record where the status was lost or tampered with."""
+    return max((int(jobset.name.rpartition("-")[2]) for jobset in own_jobsets(observed)), default=0)
+
+
 def own_config_map(observed: Observed) -> ObjectView | None:
     """The ConfigMap of the present attempt, if it is the run's own."""
     return observed.config_map if observed.config_map is not None and _is_own(observed, observed.config_map) else None

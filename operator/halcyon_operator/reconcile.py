@@ -132,6 +132,9 @@ def _carry_out(
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause in ("specChanged", "suspended"):
                 update["failures_without_checkpoint"] = 0
+            if (known := attempts.highest_own(observed)) > status.attempt:
+                # No number is used twice, also not one that the status does not know of.
+                update["root_attempt"] = max(status.root_attempt, known)
             outlook = restart_outlook(status, spec, f"stopping attempt {status.attempt}: {message}")
             return Decision(say(status.model_copy(update=update), outlook), delete=_all_jobsets(observed), requeue_after=SOON_SECONDS)
         case attempts.Wait(message):

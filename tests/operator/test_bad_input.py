@@ -13,6 +13,7 @@ from halcyon_api.hardware import suggestion
 from halcyon_operator.api_client import ApiError
 from halcyon_operator.attempts import own_jobsets
 from halcyon_operator.reconcile import reconcile
+from halcyon_operator.views import HeadUnreachable
 from tests.operator.builders import at, changed, head, jobset, observed, pod, run
 from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
 from tests.operator.simulation import JOBSETS, KEY, RUN, World
@@ -192,6 +193,14 @@ def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str)
     else:
         assert len(mine) == 1
         assert mine == made[-1:]
+
+
+def test_a_status_that_is_wiped_while_the_root_is_out_of_reach_uses_no_number_twice() -> None:
+    """What is known of the pods of an attempt would else be taken for news of the next."""
+    world = training()
+    world.head = HeadUnreachable("no route")
+    world.api.objects[RUN]["status"] = {}
+    goes_on(world, 2)
 
 
 @pytest.mark.parametrize("change", NEXT_VERSION, ids=lambda change: next(iter(change)))
