@@ -19,10 +19,11 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from halcyon_operator.metrics import Metrics
-from halcyon_operator.plain import dig, text
+from halcyon_operator.plain import dig, integer, text
 
 _TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
 _TIMEOUT = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
+LONGEST_RETRY_AFTER_SECONDS = 60.0
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -34,12 +35,20 @@ class NoCluster(Exception):
 
 
 class ApiError(Exception):
-    """The API server refused a request, or could not be reached (code 0)."""
+    """The API server refused a request, or could not be reached (code 0).
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    Args:
+        code: HTTP status.
+        reason: One word for it.
+        message: A sentence about it.
+        retry_after: Seconds for which the API server wants to be left alone.
+    """
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{reason or code}: {message}" if message else f"{reason or code}")
         self.code = code
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class NotLeading(ApiError):
@@ -131,7 +140,8 @@ class KubernetesApi:
         if code < 400:
             return document
         kind = {404: NotFound, 409: Conflict}.get(code, ApiError)
-        raise kind(code, text(dig(document, "reason")), text(dig(document, "message")))
+        wait = min(LONGEST_RETRY_AFTER_SECONDS, float(integer(response.headers.get("Retry-After")) or 0))
+        raise kind(code, text(dig(document, "reason")), text(dig(document, "message")), max(0.0, wait))
 
     async def close(self) -> None:
         """Close all connections."""

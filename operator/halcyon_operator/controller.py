@@ -166,7 +166,7 @@ class Controller:
             self._unchecked.add(key)
             self._queue.add_after(key, CONFLICT_SECONDS)
         except ApiError as error:
-            delay = self._failed(key)
+            delay = self._failed(key, error.retry_after)
             logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
             if observed is not None and error.code in (400, 422) and key not in self._refusals:
                 await self._tell_of_error(observed.run, error)
@@ -267,9 +267,9 @@ class Controller:
         except Exception:
             logger.exception("%s/%s: cannot post an event", run.namespace, run.name)
 
-    def _failed(self, key: Key) -> float:
+    def _failed(self, key: Key, at_least: float = 0.0) -> float:
         self._metrics.reconciles.labels("error").inc()
-        return self._queue.add_failed(key)
+        return self._queue.add_failed(key, at_least)
 
     def _forget(self, key: Key) -> None:
         """Drop everything known of a run that is gone."""

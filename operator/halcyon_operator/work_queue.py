@@ -64,8 +64,8 @@ class WorkQueue(Generic[K]):
         self._cancel_timer(key)
         self._timers[key] = loop.call_at(due, self.add, key)
 
-    def add_failed(self, key: K) -> float:
-        """Have a key worked on again after its work failed.
+    def add_failed(self, key: K, at_least: float = 0.0) -> float:
+        """Have a key worked on again after its work failed, and after at least some seconds.
 
         Returns:
             The seconds until then.
@@ -73,7 +73,8 @@ class WorkQueue(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(failures, _LARGEST_EXPONENT))
-        delay *= 0.5 + 0.5 * self._random()
+        # Never earlier than asked for; whoever was refused at the same time comes back at different ones.
+        delay = max(delay * (0.5 + 0.5 * self._random()), at_least * (1.0 + 0.5 * self._random()))
         self.add_after(key, delay)
         return delay
 

@@ -12,6 +12,7 @@ import pytest
 from halcyon_operator.api_client import ApiError, Conflict, KubernetesApi, NotFound, NotLeading
 from halcyon_operator.leadership import Leadership
 from halcyon_operator.metrics import Metrics
+from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import at
 from tests.operator.test_work_queue import run
 
@@ -186,6 +187,32 @@ class Connection:
     async def call_api(self, method: str, _url: str, _headers: Any, _body: Any, _form: Any, timeout: aiohttp.ClientTimeout) -> Any:
         self.sent.append((method, timeout.total))
         raise OSError("nobody there")
+
+
+class Busy(Connection):
+    """An API server that wants to be left alone."""
+
+    status, headers = 429, {"Retry-After": "7"}
+
+    async def call_api(self, *_: Any) -> Any:
+        return self
+
+    async def read(self) -> bytes:
+        return b'{"reason": "TooManyRequests", "message": "please"}'
+
+
+def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
+    async def story() -> None:
+        api = KubernetesApi(Busy(), Metrics())  # type: ignore[arg-type]
+        with pytest.raises(ApiError, match="TooManyRequests: please") as refusal:
+            await api.request("GET", "/path", "things")
+        assert refusal.value.retry_after == 7
+        queue: WorkQueue[str] = WorkQueue(lambda: 0.0)
+        assert queue.add_failed("a", refusal.value.retry_after) == 7
+        assert queue.add_failed("b") < 1
+        queue.close()
+
+    run(story())
 
 
 def test_without_the_lease_nothing_is_written_and_a_write_never_outlasts_it() -> None:
