@@ -19,6 +19,8 @@ MAX_MESSAGE = 2048
 
 _ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Starting", "Restarting", "Suspending"})
 _AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
+EDIT_PENDING = "EditPending"
+"""Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Running": "Running",
     "Suspended": "Suspended",
@@ -81,7 +83,7 @@ def _verdict(kind: ConditionType, outlook: Outlook) -> tuple[bool, str, str]:
     if kind == "Stalled":
         return bool(outlook.stalled), outlook.stalled or "NotStalled", outlook.stalled_message
     if kind == "Reconciling":
-        holds = outlook.phase in _ON_ITS_WAY and not outlook.stalled
+        holds = (outlook.phase in _ON_ITS_WAY or outlook.reason == EDIT_PENDING) and not outlook.stalled
         return holds, outlook.reason if holds else "NothingToDo", outlook.message if holds else ""
     if kind == "Queued":
         return False, "NoQueue", ""

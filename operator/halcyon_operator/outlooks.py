@@ -5,7 +5,7 @@ from __future__ import annotations
 from halcyon_api import names
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.conditions import Outlook
+from halcyon_operator.conditions import EDIT_PENDING, Outlook
 from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
 from halcyon_operator.history import entry_of
@@ -43,7 +43,7 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         report = observed.report
         if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
             return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
-        reason = "Running" if status.edit is None else "EditPending"
+        reason = "Running" if status.edit is None else EDIT_PENDING
         return Outlook("Running", reason, f"{training}{waiting_clause(status)}{_reach(observed)}")
     pods = [pod for pod in observed.pods if pod.world == world]
     if (blocked := _blocked(pods)) is not None:

@@ -70,7 +70,7 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> Non
     assert said(seen, "EditPending") == [
         "image is other:2 but was not set, trainer.logEverySteps is 5 but was 1: asking for a checkpoint, from which a new attempt goes on"
     ]
-    assert condition(seen, "Running") == ("True", "EditPending")
+    assert condition(seen, "Running") == condition(seen, "Reconciling") == ("True", "EditPending")
     assert "an edit waits for a checkpoint: image, trainer.logEverySteps" in seen.status.condition("Ready").message
     (ask,) = seen.asks
     assert (ask.request.attempt, seen.delete, seen.requeue_after) == (1, (), 2)
