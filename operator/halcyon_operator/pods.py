@@ -7,6 +7,7 @@ first is what the end was about: an evicted pod is later deleted and its process
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 from pydantic import ValidationError
 
@@ -37,7 +38,7 @@ def parse_pod(document: object) -> PodView:
         world=_world(metadata),
         process=_process(metadata),
         phase=text(status.get("phase")),
-        ip=text(status.get("podIP"), 64),
+        ip=_ip(status.get("podIP")),
         node=text(dig(document, "spec", "nodeName")),
         deleting=metadata.get("deletionTimestamp") is not None,
         running="running" in mapping(container.get("state")),
@@ -48,6 +49,15 @@ def parse_pod(document: object) -> PodView:
         scheduled_at=_scheduled_at(status),
         save_token=_save_token(document),
     )
+
+
+def _ip(value: object) -> str:
+    """The pod's address, which the operator sends requests to: no name, and none of those where a machine keeps its own metadata."""
+    try:
+        address = ip_address(text(value, 64))
+    except ValueError:
+        return ""
+    return "" if address.is_link_local or address.is_multicast or address.is_unspecified else str(address)
 
 
 def _save_token(document: object) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ from halcyon_operator.reconcile import reconcile
 from halcyon_operator.trainers import Reading, parse_report
 from halcyon_operator.views import Observed, PodView, ProbeView
 from halcyon_operator.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, UID, at, head, observed, report
+from tests.operator.builders import PLATFORM, UID, at, head, observed, pod, report
 from tests.operator.hostile import JUNK, PODS, look_alikes, run_documents, spoil
 
 OWN_NAME = re.compile(r"demo-(\d{1,5}|probe)")
@@ -220,3 +221,22 @@ def test_no_request_touches_anything_else(data: st.DataObject) -> None:
         else:
             assert set(body) == {"metadata", "status"}, "the operator never writes a spec"
         json.dumps(body, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("169.254.169.254", ""),
+        ("fe80::1", ""),
+        ("0.0.0.0", ""),
+        ("224.0.0.1", ""),
+        ("metadata.google.internal", ""),
+        ("10.0.0.1/latest#", ""),
+        ("user@10.0.0.1", ""),
+        (["10.0.0.1"], ""),
+    ],
+)
+def test_only_addresses_of_pods_are_asked(said: object, asked: str) -> None:
+    assert parse_pod(pod(podIP=said)).ip == asked

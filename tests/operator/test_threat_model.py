@@ -1,0 +1,87 @@
+"""What the threat model says of the schema, of the code and of the chart, and that every test it names is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.crd import custom_resource_definition
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = REPOSITORY / "docs" / "design" / "threat-model.md"
+SPEC = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+NODE_FIELDS = re.compile(
+    "podTemplate|template|hostPath|hostNetwork|hostPID|hostIPC|hostPort|nodeName|privileged|securityContext|runAs.*|capabilities|patch|"
+    "command|args|env|initContainers|sidecars|runtimeClassName",
+    re.IGNORECASE,
+)
+CHAT_TEMPLATES = re.compile(r"\.data\.sources\[\]\.format\.(chat|preference)\.template")
+"""Texts for the tokenizer, rendered in a sandbox by the trainer."""
+
+
+def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path, name and schema of every field below a schema."""
+    for name, child in schema.get("properties", {}).items():
+        yield f"{path}.{name}", name, child
+        yield from fields(child, f"{path}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", "{}")):
+        if isinstance(schema.get(key), dict):
+            yield f"{path}{mark}", "", schema[key]
+            yield from fields(schema[key], path + mark)
+
+
+def test_no_field_of_a_run_reaches_the_node() -> None:
+    found = [path for path, name, _ in fields(SPEC) if name and NODE_FIELDS.fullmatch(name)]
+    assert [path for path in found if not CHAT_TEMPLATES.fullmatch(path)] == []
+    for path, _, schema in fields(SPEC):
+        assert "x-kubernetes-preserve-unknown-fields" not in schema, path
+        assert "x-kubernetes-embedded-resource" not in schema, path
+
+
+def test_no_field_of_a_run_names_a_namespace() -> None:
+    assert [path for path, name, _ in fields(SPEC) if "namespace" in name.lower()] == []
+
+
+CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+SOURCES = [path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+
+
+def test_nothing_that_is_read_can_be_code() -> None:
+    assert SOURCES
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not CODE & {name.split(".")[0] for name in names}, path
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "os.system"), f"{path}:{node.lineno}"
+                given = {keyword.arg: keyword.value for keyword in node.keywords}
+                for unsafe in ("shell", "allow_pickle"):
+                    value = given.get(unsafe)
+                    assert value is None or (isinstance(value, ast.Constant) and value.value is False), f"{path}:{node.lineno}"
+
+
+def test_there_is_no_webhook() -> None:
+    templates = (REPOSITORY / "charts" / "halcyon" / "templates").rglob("*.yaml")
+    assert not [path for path in templates if "WebhookConfiguration" in path.read_text()]
+
+
+NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE.read_text())
+
+
+@pytest.mark.parametrize(("file", "test"), sorted(set(NAMED)), ids=lambda part: part.rpartition("/")[2])
+def test_the_tests_that_are_named_are_there(file: str, test: str) -> None:
+    text = (REPOSITORY / file).read_text()
+    assert not test or f"def {test}(" in text
+
+
+def test_every_threat_is_answered_by_a_test() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    assert [int(number) for number, *_ in rows] == list(range(1, 15))
+    assert all("tests/" in proofs for *_, proofs in rows)
