@@ -124,6 +124,7 @@ def test_every_rule_is_evaluated_and_a_healthy_run_raises_no_alarm(prometheus: P
 def test_every_panel_has_data(prometheus: Prometheus, path: WholePath, watched: Training, expressions: dict[str, str]) -> None:
     minute = {"a minute of samples": f'halcyon_run_attempt{{run="{RUN}"}} offset 1m'}
     prometheus.until_all_answer(minute, 180)
+    began = time.time()
     watched.wait_for_recovery(watched.evict(1))  # what the marks of restarts show
     wanted = {name: expression for name, expression in expressions.items() if name not in NEEDS_AN_ACCELERATOR}
     answers = prometheus.until_all_answer(wanted, 300)
@@ -136,16 +137,22 @@ def test_every_panel_has_data(prometheus: Prometheus, path: WholePath, watched: 
     assert 0 <= share <= 1
     for board in DASHBOARDS:  # what the guide shows is drawn from such data
         missing = len([name for name in NEEDS_AN_ACCELERATOR if name.startswith(f"{board}:")])
-        drawn = drawn_until(prometheus, board, path.place.runs, lambda drawn, missing=missing: drawn.count("no data") == missing)
+        drawn = drawn_until(
+            prometheus, board, path.place.runs, began - 120, lambda drawn, missing=missing: drawn.count("no data") == missing
+        )
         if folder := os.environ.get("HALCYON_PICTURES"):
             (Path(folder) / f"dashboard-{board}.svg").write_text(drawn)
 
 
-def drawn_until(prometheus: Prometheus, board: str, namespace: str, holds: Callable[[str], bool]) -> str:
-    """A board's picture once it is as it should be: a busy Prometheus may be behind with its samples."""
+def drawn_until(prometheus: Prometheus, board: str, namespace: str, since: float, holds: Callable[[str], bool]) -> str:
+    """A board's picture, from a moment on, once it is as it should be: a busy Prometheus may be behind with its samples.
+
+    The moment stands still: a picture of the last minutes alone would lose what happened once, such as an eviction, while it is waited for.
+    """
     deadline = time.monotonic() + 120
     while True:
-        drawn = picture(prometheus.url, board, {"namespace": namespace, "run": RUN}, 240, time.time())
+        now = time.time()
+        drawn = picture(prometheus.url, board, {"namespace": namespace, "run": RUN}, now - since, now)
         if holds(drawn):
             return drawn
         assert time.monotonic() < deadline, f"{board}: {drawn}"
