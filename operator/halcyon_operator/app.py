@@ -36,6 +36,7 @@ from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
 from halcyon_operator.plain import dig, mapping, text
 from halcyon_operator.polls import Polls
+from halcyon_operator.reachable import other_namespaces, served_namespaces
 from halcyon_operator.settings import Settings
 from halcyon_operator.store import Store
 from halcyon_operator.supervision import Supervision, trouble
@@ -77,7 +78,6 @@ async def run_operator(settings: Settings) -> None:
         cluster, checkpoints, polls, journal, platform, nodes, store=store, pace=lambda: store.under_way / ROUTINE_LOOKS_PER_SECOND
     )
     controller = Controller(queue, observer, cluster, journal, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers)
-    supervision = Supervision(cluster, settings.namespaces, audit, store.keys, controller.check)
     if leadership is not None:
         api.fence(lambda: leadership.seconds_left)
 
@@ -104,10 +104,13 @@ async def run_operator(settings: Settings) -> None:
         await (lead() if leadership is None else leadership.campaign(lead))
 
     try:
-        await _wait_for_api(cluster)
+        served = await _wait_for_api(cluster, settings.namespaces)
+        supervision = Supervision(cluster, served, audit, store.keys, controller.check)
         loops = [supervision.run(ready, settings.resync_seconds), stand_by()]
-        logger.info("looking after the TrainingRuns in %s", ", ".join(settings.namespaces) or "all namespaces")
-        await _run_together(loops, handlers(queue, journal, echo, store, nodes), settings)
+        if served:
+            loops.append(other_namespaces(cluster, settings.namespaces, served))
+        logger.info("looking after the TrainingRuns in %s", ", ".join(served) or "all namespaces")
+        await _run_together(loops, handlers(queue, journal, echo, store, nodes), served)
     finally:
         queue.close()
         await polls.close()
@@ -190,20 +193,20 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-async def _wait_for_api(cluster: Cluster) -> None:
-    """Wait until the API server answers and serves what is needed."""
+async def _wait_for_api(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """Wait until the API server answers and serves what is needed, and return the namespaces that can be served."""
     delay = 0.5
     while True:
         try:
             await cluster.check()
-            return
+            return await served_namespaces(cluster, namespaces)
         except ApiError as error:
             delay = min(2 * delay, LONGEST_START_DELAY_SECONDS)
             logger.warning("%s; again in %.0f s", error, delay)
         await asyncio.sleep(delay)
 
 
-async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, settings: Settings) -> None:
+async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
     """Run kopf and the operator's own loops until a signal comes, or until any of them fails.
 
     At a signal the own loops end first, so that the lease is released at once; kopf takes its time.
@@ -219,8 +222,8 @@ async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: 
             registry=registry,
             settings=kopf_settings(),
             standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)

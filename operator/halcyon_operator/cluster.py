@@ -59,6 +59,17 @@ class Cluster:
         """A TrainingRun, or None if there is none."""
         return await self._get(API_VERSION, PLURAL, namespace, name)
 
+    async def serves(self, namespace: str) -> bool:
+        """Whether the runs of a namespace may be listed. One that is gone took the right to it along."""
+        path = path_of(API_VERSION, PLURAL, namespace)
+        try:
+            await self._api.request("GET", path, PLURAL, query={"limit": "1"}, accept=METADATA_ONLY)
+        except ApiError as error:
+            if error.code in (403, 404):
+                return False
+            raise
+        return True
+
     async def versions(self, kind: Kind, namespace: str | None) -> list[tuple[Place, int]]:
         """Every watched object of a kind, and its resource version."""
         api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
