@@ -144,7 +144,8 @@ class TrainingRunSpec(ApiModel):
     ttl_seconds_after_finished: Seconds | None = Field(
         default=None,
         description=(
-            "Delete the TrainingRun, with its pods and their logs, so long after it has succeeded. Its checkpoints stay. Default: it stays too."
+            "Delete the TrainingRun, with its pods and their logs, so long after it has succeeded. Its checkpoints stay. Default: it stays "
+            "too."
         ),
     )
 
