@@ -53,8 +53,8 @@ def difference(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingR
     if not effects:
         return Difference((), "nothing", "nothing differs")
     for outcome, sentence in (
-        ("restart", _restart(status)[1]),
-        ("later", _restart(status)[1]),
+        ("restart", _restart(status, wanted)[1]),
+        ("later", _restart(status, wanted)[1]),
         ("atOnce", "applying takes effect at once, and what trains goes on"),
     ):
         if outcome in outcomes:
@@ -75,7 +75,7 @@ def _effect(change: Change, live: TrainingRunSpec, wanted: TrainingRunSpec, stat
         return Effect(change, "atOnce", _AT_ONCE)
     if status.phase == "Succeeded":
         return Effect(change, "nothing", "nothing: the run has succeeded")
-    outcome, _ = _restart(status)
+    outcome, _ = _restart(status, wanted)
     return Effect(change, outcome, "with the next attempt" if outcome == "later" else "with a new attempt")
 
 
@@ -85,13 +85,17 @@ def _steps_refusal(live: TrainingRunSpec, wanted: TrainingRunSpec, status: Train
     return steps_refusal(live.optimizer, rehearsal=rehearsal, old=live.trainer.steps, new=wanted.trainer.steps, done=done)
 
 
-def _restart(status: TrainingRunStatus) -> tuple[Outcome, str]:
+def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcome, str]:
     """What a field that waits for a checkpoint leads to in the run's phase."""
     match status.phase:
-        case "Running":
-            return "restart", "applying restarts the run at a checkpoint that is made for it: no step is lost"
+        case "Suspended" | "Suspending" if not wanted.suspend:
+            return "restart", "applying resumes the run, from its last checkpoint"
         case "Suspended" | "Suspending":
             return "later", "applying takes effect when the run is resumed"
+        case "Running" | "Starting" | "Restarting" | "Pending" if wanted.suspend:
+            return "later", "applying suspends the run; the rest takes effect when it is resumed"
+        case "Running":
+            return "restart", "applying restarts the run at a checkpoint that is made for it: no step is lost"
         case "Succeeded":
             return "restart", "applying lets the run go on from its last checkpoint"
         case _:

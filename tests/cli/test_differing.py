@@ -51,7 +51,7 @@ def test_every_field_says_its_class_and_the_worst_decides() -> None:
         ("Running", "restart", "no step is lost"),
         ("Restarting", "restart", "nothing is trained that could be lost"),
         ("Failed", "restart", "new attempt at once"),
-        ("Suspended", "later", "when the run is resumed"),
+        ("Suspended", "restart", "applying resumes the run, from its last checkpoint"),
         ("Succeeded", "nothing", "the run has succeeded"),
     ],
 )
@@ -59,6 +59,13 @@ def test_what_waits_for_a_checkpoint_depends_on_the_phase(phase: str, outcome: s
     found = compared({"spec__image": "x:2"}, phase=phase)
     assert found.outcome == outcome
     assert words in found.sentence
+
+
+def test_a_run_that_is_suspended_or_is_to_be_takes_the_rest_up_later() -> None:
+    for phase, live, words in (("Suspended", True, "when the run is resumed"), ("Running", False, "applying suspends the run; the rest")):
+        found = compared({"spec__image": "x:2", "spec__suspend": True}, phase=phase, spec__suspend=live)
+        assert found.outcome == "later"
+        assert words in found.sentence
 
 
 def test_a_live_edit_is_in_force_at_once() -> None:

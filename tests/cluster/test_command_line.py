@@ -7,11 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_demo.documents import variant
 from halcyon_demo.training import Training
+from halcyon_devcluster.waiting import until
 from tests.cluster.whole_path import STEPS, WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -35,7 +41,7 @@ class Plugin:
         command = [self._kubectl, "halcyon", *arguments, "--namespace", self._namespace]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout if code == 0 else done.stderr
+        return done.stdout or done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,75 @@ def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Trainin
     assert sum(report["seconds"].values()) == pytest.approx(report["wallSeconds"], abs=0.01)
     assert report["suspendedSeconds"] == pytest.approx(status.goodput.suspended_seconds)
     assert [world["ended"] for world in report["worlds"]] == ["suspended", "suspended", "completed"]
+
+
+def test_edits_a_clone_and_the_end_of_a_run(path: WholePath, halcyon: Plugin, tmp_path: Path) -> None:
+    """An edit is told beforehand and costs no step; a clone does what its source did; a run that has ended goes, its checkpoints stay."""
+    document = variant(path.document, name="any")
+    document["spec"]["optimizer"] = {"adamw": {"schedule": {"constant": {}}}}
+    document["spec"]["trainer"] |= {"steps": 100_000, "evaluation": {"everySteps": 0}}
+    long = replace(path, document=document)
+    training = long.training("edited", save={"everySteps": 20})
+    training.apply()
+    training.wait_for_step(20)
+    kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
+    stored = kubectl.json("get", "trainingrun", "edited", *where)
+    file = tmp_path / "run.yaml"
+
+    def diff(code: int, **trainer: Any) -> str:
+        spec = stored["spec"] | {"trainer": stored["spec"]["trainer"] | trainer}
+        file.write_text(
+            yaml.safe_dump({key: stored[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": "edited"}, "spec": spec})
+        )
+        return halcyon("diff", "edited", "--filename", str(file), code=code)
+
+    assert diff(0) == "nothing differs\n"
+    refused = diff(1, seed=7)
+    assert "trainer.seed must not change while the run exists" in refused
+    assert "frozen" in refused
+    assert "greater than or equal to 1" in diff(2, steps=0)
+    said = diff(1, logEverySteps=3)
+    assert "trainer.logEverySteps  1" in said
+    assert "applying restarts the run at a checkpoint that is made for it: no step is lost" in said
+
+    kubectl("apply", *where, "--filename", str(file))
+    seen: dict[str, Any] = {}
+
+    def second_attempt() -> bool:
+        seen.update(kubectl.json("get", "trainingrun", "edited", *where)["status"])
+        return seen["attempt"] == 2 and seen["phase"] == "Running"
+
+    until(second_attempt, timeout_seconds=120, failure=lambda: f"no second attempt: {seen}")
+    halcyon("suspend", "edited", "--wait")
+    steps = kubectl.json("get", "trainingrun", "edited", *where)["status"]["checkpoint"]["step"] + 50
+    assert "applying resumes the run, from its last checkpoint" in diff(1, logEverySteps=3, steps=steps)
+    kubectl("apply", *where, "--filename", str(file))
+    status, lines = path.finish(training)
+    assert [entry.cause for entry in status.history] == ["specChanged", "suspended", "completed"]
+    first, second, _ = status.history
+    assert first.message is not None
+    assert first.message.startswith("the spec was edited: trainer.logEverySteps; saved at step ")
+    assert second.from_step is not None
+    assert second.from_step >= int(first.message.rsplit(" ", 1)[1])
+    assert status.goodput is not None
+    assert status.goodput.lost_steps == 0
+    assert (status.edit, status.progress.step if status.progress else 0) == (None, steps)
+    assert "the run has succeeded" in diff(1, logEverySteps=2, steps=steps)
+
+    earlier = (steps - 1) // 20 * 20
+    document["spec"] |= {"from": {"run": "edited", "step": earlier}, "trainer": document["spec"]["trainer"] | {"steps": steps}}
+    clone = long.training("cloned")
+    clone.apply()
+    clone.wait_for_step(earlier + 1)
+    kubectl("patch", "trainingrun", "edited", *where, "--type=merge", "--patch", '{"spec": {"ttlSecondsAfterFinished": 0}}')
+    kubectl("wait", "--for=delete", "trainingrun/edited", *where, "--timeout=60s")
+    cloned, clone_lines = path.finish(clone)
+    assert [(entry.from_step, entry.to_step) for entry in cloned.history] == [(earlier, steps)]
+    own, others = ([line.fields["loss"] for line in found if line.event == "step" and line.step == steps] for found in (clone_lines, lines))
+    assert (own, len(own)) == (others, 1), "bitwise"
+    with path.root("edited") as root:
+        assert root.get(HEAD_KEY).bytes(), "checkpoints stay"
+    clone.delete()
 
 
 def test_what_is_not_there_is_one_sentence(halcyon: Plugin) -> None:

@@ -34,6 +34,7 @@ FITTING = {
     "spec__image": f"registry.example/halcyon/trainer@{DIGEST}",
     "spec__checkpoint__root": "gs://team/small",
     "spec__data__cache": {"root": "gs://team/cache"},
+    "spec__from": {"run": "x", "root": "gs://team/x"},
 }
 
 
@@ -112,6 +113,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"spec__checkpoint__root": "gs://other/team/small"}, "take an address below gs://team/ or file:///checkpoints/"),
     ({"spec__data__cache": {"root": "gs://other/cache"}}, "spec.data.cache.root: gs://other/cache is not allowed in namespace TEAM"),
+    ({"spec__from": {"run": "x", "root": "gs://other/x"}}, "spec.from.root: gs://other/x is not allowed in namespace TEAM"),
 ]
 
 

@@ -104,10 +104,11 @@ def test_a_run_from_apply_to_success(runs: Runs, name: str) -> None:
     assert list(metadata["annotations"]) == ["kubectl.kubernetes.io/last-applied-configuration"]
     managers = runs.kubectl("get", "trainingrun", name, "--show-managed-fields", "--output=jsonpath={.metadata.managedFields[*].manager}")
     assert "halcyon-operator" in managers.split()
-    # Deleting the JobSet of a finished run brings nothing back; its time to live takes what is left.
+    # Its time to live takes it, and all that it owns before it.
     runs.patch(name, ttlSecondsAfterFinished=1)
-    until(lambda: not runs.names("jobset,configmap,pod", name), timeout_seconds=60, failure=lambda: str(runs.names("all", name)))
-    assert runs.status(name)["phase"] == "Succeeded"
+    runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", "--timeout=60s")
+    assert runs.names("jobset,configmap,pod", name) == []
+    assert "Expired" in runs.events(name)
 
 
 def test_an_eviction_is_a_preemption_and_free(runs: Runs, name: str) -> None:
@@ -252,6 +253,10 @@ def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_n
     assert (causes(status)[0], counts(status)) == ((1, 0, "specChanged"), {"specChanged": 1})
     assert status["topology"]["slices"] == 1
     assert len(runs.pods(name)) == 1
+    first, second = status["history"]
+    assert first["message"].startswith("the spec was edited: accelerator.slices; saved at step ")
+    assert second["fromStep"] >= int(first["message"].rsplit(" ", 1)[1]) > 0
+    assert {"EditPending", "EditApplied"} <= set(runs.events(name))
 
 
 FATAL = {80: "BadConfiguration", 82: "NoValidCheckpoint", 83: "RunChanged", 84: "CheckpointRootTaken", 85: "CheckpointRootUnusable"}

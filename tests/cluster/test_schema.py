@@ -135,7 +135,8 @@ def test_hardware_of_every_family_is_taken(devcluster: DevCluster, namespace: st
         {"spec__model__llama__layers": 3},
         {"spec__data__order": {"sequential": {}}},
         {"spec__optimizer": {"adamw": {"learningRate": 0.1}}},
-        {"spec__trainer__steps": 20},
+        {"spec__model": {"gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4}}},
+        {"spec__model__llama__kvHeads": 2},
         {"spec__trainer__seed": 1},
         {"spec__checkpoint__root": "file:///checkpoints/other"},
     ],
@@ -156,12 +157,41 @@ def test_what_decides_the_numbers_must_not_change(devcluster: DevCluster, namesp
         {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 4}}},
         {"spec__trainer__microbatches": 2},
         {"spec__checkpoint__keep": 5},
+        {"spec__model__llama__remat": "full"},
+        {"spec__trainer__steps": 20},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_what_only_says_where_and_how_may_change(devcluster: DevCluster, namespace: str, change: dict[str, Any]) -> None:
     apply(devcluster, namespace, document(), dry_run=False)
     apply(devcluster, namespace, document(**change))
+
+
+def test_steps_may_change_while_those_that_are_done_stay_the_same(devcluster: DevCluster, namespace: str) -> None:
+    """The API server judges by the progress in the status; the operator's and the trainer's judgement is the same function."""
+    schedules: dict[str, tuple[dict[str, Any], int]] = {
+        "constant": ({"constant": {}}, 1000),
+        "absolute": ({"cosine": {"decaySteps": 50}}, 1000),
+        "cosine": ({"cosine": {"warmupSteps": 6}}, 6),
+        "wsd": ({"wsd": {"decaySteps": 30}}, 70),
+    }
+    for name, (schedule, settled) in schedules.items():
+        base = {"metadata__name": name, "spec__optimizer": {"adamw": {"schedule": schedule}}}
+        apply(devcluster, namespace, document(**base, spec__trainer__steps=100), dry_run=False)
+        longer = document(**base, spec__trainer__steps=120)
+        for done in (5, 6, 7, 70, 71, 100):
+            patch = yaml.safe_dump({"status": {"progress": {"step": done, "steps": 100}}})
+            devcluster.kubectl(
+                "patch", "trainingrun", name, "--namespace", namespace, "--subresource=status", "--type=merge", "--patch", patch
+            )
+            refused = ""
+            try:
+                apply(devcluster, namespace, longer)
+            except DevclusterError as error:
+                refused = str(error)
+            assert ("trainer.steps may change only while" in refused) == (done > settled), f"{name} at {done}: {refused}"
+        with pytest.raises(DevclusterError, match=r"trainer\.steps may change only while"):
+            apply(devcluster, namespace, document(**base, spec__trainer__steps=99))
 
 
 def test_the_spike_rule_is_there_from_the_start_or_never(devcluster: DevCluster, namespace: str) -> None:
