@@ -26,11 +26,12 @@ class WatchEcho:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._awaited: dict[Key, tuple[int, float]] = {}
+        self._seen: dict[Key, int] = {}
 
     def wrote(self, key: Key, resource_version: object) -> None:
-        """The operator wrote an object, which has this resource version now."""
+        """The operator wrote an object, which has this resource version now. The watch may have shown it before the answer was here."""
         version = integer(resource_version)
-        if version is not None:
+        if version is not None and version > self._seen.get(key, 0):
             since = self._awaited[key][1] if key in self._awaited else self._clock()
             self._awaited[key] = (version, since)
 
@@ -41,6 +42,7 @@ class WatchEcho:
             Whether it is just what the operator wrote, so that there is nothing new in it.
         """
         version = integer(resource_version)
+        self._seen[key] = max(version or 0, self._seen.get(key, 0))
         awaited = self._awaited.get(key)
         if awaited is None or version is None or version < awaited[0]:
             return False
@@ -50,6 +52,7 @@ class WatchEcho:
     def gone(self, key: Key) -> None:
         """The object does not exist any more."""
         self._awaited.pop(key, None)
+        self._seen.pop(key, None)
 
     @property
     def lag_seconds(self) -> float:

@@ -2,8 +2,8 @@
 
 A look waits a moment for a trainer that answered the last time, since that one answers in milliseconds. Any other is asked in the
 background: the look goes on with what is known, and the run is looked at again when the answer is there. One whose address swallows
-requests is asked ever more rarely; one that refuses, as while it imports its libraries, costs nothing and is asked every second. At most
-`MAX_AT_ONCE` are asked at a time.
+requests is asked ever more rarely; one that refuses, as while it imports its libraries, costs little and is asked every second at first. At
+most `MAX_AT_ONCE` are asked at a time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ Key = tuple[str, str]
 PATIENCE_SECONDS = 0.25
 """How long a look waits for a trainer that answered the last time."""
 REFUSED_PAUSE_SECONDS = 1.0
+LONGEST_REFUSED_PAUSE_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 MAX_AT_ONCE = 32
@@ -100,7 +101,8 @@ class Polls:
         if reading.report is not None:
             trainer.failures, trainer.due = 0, 0.0
         elif not slow:
-            trainer.failures, trainer.due = 0, now + REFUSED_PAUSE_SECONDS
+            trainer.due = now + min(LONGEST_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS * (1 + trainer.failures / 10))
+            trainer.failures += 1
         else:
             trainer.due = now + min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(trainer.failures, 16))
             trainer.failures += 1

@@ -244,6 +244,9 @@ def test_health_follows_the_echo_of_the_operators_writes() -> None:
     assert not echo.stuck
     echo.wrote(("ns", "a"), "20")
     assert echo.saw(("ns", "a"), "20"), "nothing but the operator's own write"
+    assert not echo.saw(("ns", "c"), "31"), "the watch may be quicker than the answer to the write"
+    echo.wrote(("ns", "c"), "31")
+    assert echo.lag_seconds == 0
     echo.wrote(("ns", "b"), "12")
     now[0] += STUCK_SECONDS + 1
     echo.gone(("ns", "b"))
