@@ -1,0 +1,332 @@
+"""Runs that are kept in git: nothing that the API server or the operator does to them shows as a difference, others read their state as it
+is, and a run that leaves git comes back to its checkpoints.
+
+`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py` writes the runs that are seen here, one file for each state, in the form of the
+test data of the Argo CD scripts.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import secrets
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.argocd import CONFIG_MAP
+from halcyon_api.crd import UNSEEN
+from halcyon_api.status import Phase
+from halcyon_demo.documents import EXAMPLES, load, variant
+from halcyon_demo.install import moved
+from halcyon_devcluster import Kubectl
+from halcyon_devcluster.waiting import until
+from halcyon_operator.merge_patch import merge_patch
+from tests.cluster.conftest import DevCluster
+from tests.cluster.flux import flux, served
+from tests.cluster.whole_path import WholePath
+from tests.examples.documents import shown_documents
+from tests.gitops import readers
+from tests.gitops.states import HEALTH, KSTATUS
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+RESOURCE = "trainingruns.halcyon.dev"
+WAYS = {"client": ("--server-side=false",), "server": ("--server-side",)}
+
+
+class Git:
+    """Documents as they lie in git, applied in one way."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str, documents: list[dict[str, Any]], way: str) -> None:
+        self._kubectl = kubectl
+        self._where = ("--namespace", namespace, "--filename=-", *WAYS[way])
+        self._text = yaml.safe_dump_all(documents)
+
+    def apply(self) -> None:
+        self._kubectl("apply", *self._where, stdin=self._text)
+
+    def diff(self) -> str:
+        """What `kubectl diff` finds. Its reading and its dry run are two requests: a status that is written in between is no drift."""
+        command = [self._kubectl.program, "--kubeconfig", self._kubectl.kubeconfig, "diff", *self._where]
+        for _ in range(5):
+            done = subprocess.run(command, input=self._text, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode in (0, 1), done.stderr
+            if done.returncode == 0:
+                return ""
+        return done.stdout
+
+
+def examples(path: WholePath) -> list[dict[str, Any]]:
+    """All runs of examples/, where the cluster of the tests has room for them."""
+    files = sorted(EXAMPLES.glob("*.yaml"))
+    documents = [document for file in files for document in load(file)] + load(EXAMPLES / "gitops" / "base" / "run.yaml")
+    found = moved(documents, path.place)
+    for document in found:
+        document["metadata"]["namespace"] = path.place.runs
+    return found
+
+
+def seen(path: WholePath, names: list[str]) -> bool:
+    """Whether the operator has looked at all of the runs."""
+    return all(run["status"]["observedGeneration"] == run["metadata"]["generation"] for run in (get(path, name) for name in names))
+
+
+def get(path: WholePath, name: str) -> dict[str, Any]:
+    return path.devcluster.kubectl.json("get", RESOURCE, name, "--namespace", path.place.runs)
+
+
+def delete(path: WholePath, *names: str) -> None:
+    path.devcluster.kubectl("delete", RESOURCE, *names, "--namespace", path.place.runs, "--ignore-not-found", "--cascade=foreground")
+
+
+@pytest.fixture(scope="module")
+def argo() -> Iterator[readers.Argo]:
+    with readers.argo(CONFIG_MAP) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def kstatus() -> Iterator[readers.Reader]:
+    with readers.kstatus() as found:
+        yield found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_example_drifts(path: WholePath, way: str) -> None:
+    documents = examples(path)
+    names = [document["metadata"]["name"] for document in documents]
+    git = Git(path.devcluster.kubectl, path.place.runs, documents, way)
+    try:
+        git.apply()
+        assert git.diff() == ""
+        until(lambda: seen(path, names), timeout_seconds=60, failure=lambda: str([get(path, name).get("status") for name in names]))
+        assert git.diff() == "", "the operator has taken them up"
+    finally:
+        delete(path, *names)
+
+
+def test_a_run_that_no_operator_has_seen_is_on_its_way(
+    devcluster: DevCluster, path: WholePath, namespace: str, argo: readers.Argo, kstatus: readers.Reader
+) -> None:
+    """The operator of the tests does not serve this namespace."""
+    document = {**path.document, "metadata": {"name": "unseen"}}
+    git = Git(devcluster.kubectl, namespace, [document], "server")
+    git.apply()
+    run = devcluster.kubectl.json("get", RESOURCE, "unseen", "--namespace", namespace)
+    assert run["status"] == {"observedGeneration": UNSEEN}
+    assert git.diff() == ""
+    assert kstatus.ask(run)["status"] == "InProgress"
+    assert argo.health(run)["status"] == "Progressing"
+    record(run)
+
+
+class Audience:
+    """Everything that a watch told of a run."""
+
+    def __init__(self, path: WholePath, name: str) -> None:
+        kubectl = path.devcluster.kubectl
+        command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, "get", RESOURCE, name, "--namespace", path.place.runs]
+        self._process = subprocess.Popen([*command, "--watch", "--output=json"], stdout=subprocess.PIPE, text=True)
+        self.told: list[dict[str, Any]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        decoder, rest = json.JSONDecoder(), ""
+        for line in self._process.stdout or ():
+            rest += line
+            if line.startswith("}"):
+                run, _ = decoder.raw_decode(rest)
+                self.told.append(run)
+                rest = ""
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@contextmanager
+def audience(path: WholePath, name: str) -> Iterator[Audience]:
+    """Listen while something happens to a run, until it was told the state in which the run is at rest."""
+    found = Audience(path, name)
+
+    def version(run: dict[str, Any]) -> str:
+        return run["metadata"]["resourceVersion"]
+
+    def told_all() -> bool:
+        return bool(found.told) and version(found.told[-1]) == version(get(path, name))
+
+    try:
+        yield found
+        until(told_all, timeout_seconds=30, failure=lambda: f"the watch did not tell of the last change: {found.told[-1:]}")
+    finally:
+        found.close()
+
+
+def record(run: dict[str, Any], name: str = "") -> None:
+    """Keep a run as test data, if that was asked for; the first of a state."""
+    if folder := os.environ.get("HALCYON_RECORD"):
+        conditions = {one["type"]: one for one in run.get("status", {}).get("conditions", [])}
+        stalled = conditions.get("Stalled", {}).get("status") == "True"
+        phase = run.get("status", {}).get("phase", "unseen").lower()
+        file = Path(folder) / f"{name or phase}{'-stalled' if stalled and phase != 'failed' else ''}.yaml"
+        if not file.exists():
+            run = {key: value for key, value in run.items() if key != "metadata"} | {
+                "metadata": {key: value for key, value in run["metadata"].items() if key not in ("managedFields", "annotations")}
+            }
+            run["metadata"]["namespace"] = "training"
+            file.write_text(yaml.safe_dump(run, sort_keys=False, width=140))
+
+
+def check(told: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, kstatus: readers.Reader) -> None:
+    """Argo CD and kstatus say of every state that was seen what it is."""
+    phases: set[Phase] = set()
+    for run in told:
+        record(run)
+        status, fresh = run["status"], run["status"]["observedGeneration"] == run["metadata"]["generation"]
+        phase = status.get("phase", "Pending")
+        stalled = any((one["type"], one["status"]) == ("Stalled", "True") for one in status.get("conditions", []))
+        expected = ("InProgress", "Progressing") if not fresh else ("Failed", "Degraded") if stalled else (KSTATUS[phase], HEALTH[phase])
+        assert (kstatus.ask(run).get("status"), argo.health(run)["status"]) == expected, status
+        if fresh:
+            phases.add(phase)
+    assert phases >= want
+
+
+def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
+    """What Argo CD does when a user chooses an action: its script's edit of the live object, sent as a merge patch."""
+    before = get(path, name)
+    assert action in argo.offers(before)
+    patch = json.dumps(merge_patch(before, argo.do(action, before)))
+    path.devcluster.kubectl("patch", RESOURCE, name, "--namespace", path.place.runs, "--type=merge", f"--patch={patch}")
+
+
+def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
+    """Actions edit what git does not say, so nobody sees a difference; and each state is read as what it is."""
+    training = path.training("in-git")
+    git = Git(path.devcluster.kubectl, path.place.runs, [variant(path.document, name=training.name)], "client")
+    git.apply()
+    with audience(path, training.name) as heard:
+        training.wait_for_step(5)
+        assert git.diff() == ""
+        act(path, argo, "checkpoint", training.name)
+        act(path, argo, "suspend", training.name)
+        training.wait_for_phase("Suspended")
+        assert git.diff() == ""
+        git.apply()
+        assert get(path, training.name)["spec"]["suspend"], "git says nothing of it"
+        act(path, argo, "resume", training.name)
+        training.wait_for_phase("Succeeded")
+        assert git.diff() == ""
+    assert get(path, training.name)["status"]["saveRequest"]["step"] >= 5
+    check(heard.told, {"Starting", "Running", "Suspending", "Suspended", "Restarting", "Succeeded"}, argo, kstatus)
+    delete(path, training.name)
+
+
+def test_a_run_that_cannot_go_on_is_degraded(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
+    document = variant(path.document, name="hopeless")
+    document["spec"]["checkpoint"] = {"root": "file:///nowhere"}  # the API server cannot tell, the operator can: it ends with the pod
+    git = Git(path.devcluster.kubectl, path.place.runs, [document], "server")
+    git.apply()
+    with audience(path, "hopeless") as heard:
+        until(lambda: get(path, "hopeless")["status"].get("phase") == "Failed", timeout_seconds=60, failure=lambda: str(heard.told[-1:]))
+        assert git.diff() == ""
+    check(heard.told, {"Failed"}, argo, kstatus)
+    delete(path, "hopeless")
+
+
+def committed(path: WholePath, root: str) -> int:
+    """The newest step in a checkpoint root; 0 where it has none."""
+    with path.root(root) as store:
+        try:
+            head = json.loads(bytes(store.get("HEAD").bytes()))
+        except FileNotFoundError:
+            return 0
+    return max((entry["step"] for entry in head["committed"]), default=0)
+
+
+def shown(kind: str) -> dict[str, Any]:
+    """An object as the guide shows it."""
+    found = [document for where, document in shown_documents() if where.startswith("docs/guides/gitops.md") and document["kind"] == kind]
+    return copy.deepcopy(found[0])
+
+
+@pytest.mark.timeout(1800)  # on a machine that has never built Flux
+def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) -> None:
+    """The example repository and the guide's objects, with Flux's real controllers: a run taken out of git keeps its checkpoints."""
+    kubectl, runs = path.devcluster.kubectl, path.place.runs
+    name, root = "wide", f"{runs}/wide"
+    with served(EXAMPLES / "gitops", tmp_path) as repository, flux(kubectl, tmp_path):
+        # As a user fills the example in: the namespace, the store, and only one experiment that lasts for a while.
+        repository.edit("environments/staging/namespace.yaml", "name: staging", f"name: {runs}")
+        repository.edit("environments/staging/kustomization.yaml", "namespace: staging", f"namespace: {runs}")
+        for other in ("baseline", "gpt2"):
+            repository.edit("environments/staging/kustomization.yaml", f"  - ../../experiments/{other}\n", "")
+        repository.edit("environments/staging/small.yaml", "steps: 20", "steps: 2000")
+        repository.edit("environments/staging/small.yaml", "everySteps: 5", "everySteps: 2")
+        repository.edit("base/run.yaml", "http://object-store.training.svc.cluster.local:7070", path.place.store_endpoint)
+        source, applied = shown("GitRepository"), shown("Kustomization")
+        source["spec"] |= {"url": repository.url}
+        applied["spec"] |= {"path": "./environments/staging", "timeout": "3m", "retryInterval": "5s"}
+        label = (applied["kind"], applied["metadata"]["name"])
+        where = ("--namespace", applied["metadata"]["namespace"])
+
+        def reconciled(commit: str) -> None:
+            """Have Flux look now, and wait until it calls the commit applied and everything in it healthy."""
+            for kind, what in (("gitrepository", source), ("kustomization", applied)):
+                mark = f"reconcile.fluxcd.io/requestedAt={commit}-{len(kind)}-{secrets.token_hex(2)}"
+                kubectl("annotate", "--overwrite", kind, what["metadata"]["name"], mark, *where)
+
+            def ready() -> bool:
+                status = kubectl.json("get", label[0], label[1], *where).get("status", {})
+                conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
+                return str(status.get("lastAppliedRevision", "")).endswith(commit) and conditions.get("Ready") == "True"
+
+            until(ready, timeout_seconds=180, failure=lambda: kubectl("get", "gitrepository,kustomization", "-A", "--output=yaml"))
+
+        commit = repository.push("Try a wider model")
+        try:
+            kubectl.apply([source, applied])
+            reconciled(commit)
+            assert get(path, name)["status"]["phase"] in ("Running", "Succeeded"), "it is ready when it trains, and no sooner"
+            generation = get(path, name)["metadata"]["generation"]
+            until(lambda: committed(path, root) >= 4, timeout_seconds=120, failure=lambda: str(get(path, name)["status"]))
+
+            whole = (repository.tree / "environments/staging/kustomization.yaml").read_text()
+            assert get(path, name)["metadata"]["generation"] == generation == 1, "nothing was applied twice"
+            repository.edit("environments/staging/kustomization.yaml", "  - ../../experiments/wide\n", "")
+            reconciled(repository.push("Stop the wider model"))
+            gone = ("get", RESOURCE, name, "--namespace", runs, "--ignore-not-found", "--output=name")
+            until(lambda: not kubectl(*gone), timeout_seconds=60, failure=lambda: kubectl(*gone))
+            pods = ("get", "pods", f"--selector=halcyon.dev/run={name}", "--namespace", runs, "--output=name")
+            until(lambda: not kubectl(*pods), timeout_seconds=90, failure=lambda: kubectl(*pods))
+            assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active", "its annotation keeps it"
+            saved = committed(path, root)
+            assert saved >= 4
+
+            (repository.tree / "environments/staging/kustomization.yaml").write_text(whole)
+            reconciled(repository.push("Go on with the wider model"))
+            status = get(path, name)["status"]
+            assert status["history"][0]["fromStep"] == saved
+            assert status["attempt"] > 1, "the root remembers who wrote into it"
+
+            patch = repository.tree / "experiments/wide/run.yaml"
+            patch.write_text(patch.read_text().replace("spec:\n", "spec:\n  suspend: true\n"))
+            reconciled(repository.push("Let it rest"))
+            assert get(path, name)["status"]["phase"] == "Suspended", "and Flux calls that healthy"
+        finally:
+            kubectl("delete", label[0], label[1], *where, "--timeout=90s")
+            kubectl("delete", "gitrepository", source["metadata"]["name"], *where, "--timeout=60s")
+    assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active"
+    assert committed(path, root) >= saved
