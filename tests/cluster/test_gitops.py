@@ -215,7 +215,9 @@ def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
 def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
     """Actions edit what git does not say, so nobody sees a difference; and each state is read as what it is."""
     training = path.training("in-git")
-    git = Git(path.devcluster.kubectl, path.place.runs, [variant(path.document, name=training.name)], "client")
+    document = variant(path.document, name=training.name)
+    git = Git(path.devcluster.kubectl, path.place.runs, [document], "client")
+    outspoken = Git(path.devcluster.kubectl, path.place.runs, [document | {"spec": document["spec"] | {"suspend": False}}], "client")
     git.apply()
     with audience(path, training.name) as heard:
         training.wait_for_step(5)
@@ -224,6 +226,7 @@ def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Rea
         act(path, argo, "suspend", training.name)
         training.wait_for_phase("Suspended")
         assert git.diff() == ""
+        assert "-  suspend: true\n+  suspend: false\n" in outspoken.diff(), "what git does say would be a difference"
         git.apply()
         assert get(path, training.name)["spec"]["suspend"], "git says nothing of it"
         act(path, argo, "resume", training.name)
