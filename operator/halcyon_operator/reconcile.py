@@ -71,13 +71,13 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
     if decision.status is None:
         return decision
+    waits_for_edit = jobset is not None and decision.status.edit is not None
     settled = settle(observed, account(observed, decision.status, now), now)
     if settled is not None and any(deletion.resource_version for deletion in decision.delete):
         # Writing the status changes the run, so whatever depends on its being as it was seen waits for the next look.
         decision = replace(decision, delete=(), events=(), requeue_after=0.0)
     changed = () if settled is None else (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
-    pressing = requested.asks or (jobset is not None and decision.status.edit is not None)
-    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if pressing else None
+    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks or waits_for_edit else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(settled, decision.delete, decision.create, told + decision.events + changed, requested.asks, soonest)
 
