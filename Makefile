@@ -76,6 +76,10 @@ reliability: setup ## Make the table of docs/reliability.md by running its tests
 mutations: setup ## Break the engine on purpose and see which row of docs/reliability.md fails
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
 
+.PHONY: churn
+churn: setup ## 200 random faults in ten minutes among forty runs of fake pods; every run ends in its right state
+	@$(BIN)/python tests/bench/churn.py $(ARGS)
+
 .PHONY: check
 check: setup ## Format, lint, types, layers, and that generated files are fresh
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }

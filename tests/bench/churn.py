@@ -1,0 +1,242 @@
+"""Hundreds of random preemptions, deletions, edits and operator kills, after which every run must be in its right state.
+
+    python tests/bench/churn.py                       # 200 in ten minutes, among 40 runs
+    python tests/bench/churn.py --actions 40 --seconds 120 --seed 7
+
+Two operators share a Lease; either is killed now and then, or stopped and woken. In the end the API server's audit log tells whether any
+JobSet was created twice for one attempt, and the exit status says whether all was well. The seed that is printed makes the same choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import secrets
+import signal
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from halcyon_api.crd import custom_resource_definition
+from halcyon_devcluster import Cluster, open_cluster
+from halcyon_devcluster.audit import AuditLog, Request
+from halcyon_operator.api_client import ApiError
+from tests.bench.fleet import JOBSETS_API, PODS_A_RUN, RUNS_API, Fleet, dump, fake_nodes, fleet, until_async
+from tests.cluster.operators import OperatorProcess
+
+SETTLE_SECONDS = 240
+ACTIONS = {
+    "evict": 8,
+    "delete a pod": 4,
+    "delete the JobSet": 3,
+    "suspend or resume": 5,
+    "edit a live field": 4,
+    "edit the image": 3,
+    "delete the run": 2,
+    "make a run": 2,
+    "kill an operator": 3,
+    "stop an operator for a while": 2,
+}
+
+
+@dataclass
+class Wanted:
+    """What the user wants of a run."""
+
+    suspended: bool = False
+    edits: int = 0
+
+
+@dataclass
+class Churn:
+    """The runs, the operators, and what was done to them."""
+
+    cluster: Cluster
+    fleet: Fleet
+    folder: Path
+    dice: random.Random
+    wanted: dict[str, Wanted] = field(default_factory=dict[str, Wanted])
+    operators: list[OperatorProcess] = field(default_factory=list[OperatorProcess])
+    done: Counter[str] = field(default_factory=Counter[str])
+    made: int = 0
+    started: int = 0
+
+    def start_operator(self) -> OperatorProcess:
+        """One more operator."""
+        self.started += 1
+        return OperatorProcess.start(
+            f"churn-{self.started}", self.cluster.kubeconfig, self.fleet.namespace, self.folder, lease="halcyon-operator"
+        )
+
+    async def make_run(self) -> None:
+        """One more run, under a name that none had."""
+        self.made += 1
+        await self.fleet.apply(f"run-{self.made}")
+        self.wanted[f"run-{self.made}"] = Wanted()
+
+    async def act(self) -> None:
+        """Do one thing."""
+        action = self.dice.choices(list(ACTIONS), list(ACTIONS.values()))[0]
+        name = self.dice.choice(list(self.wanted))
+        try:
+            await self._do(action, name)
+            self.done[action] += 1
+        except ApiError as error:
+            if error.code not in (404, 409, 429):  # what it was to be done to went a moment before
+                raise
+            self.done[f"{action}: came too late"] += 1
+
+    async def _do(self, action: str, name: str) -> None:
+        wanted = self.wanted[name]
+        match action:
+            case "evict" | "delete a pod":
+                pods = (await self.fleet.running_pods()).get(name, [])
+                if pods:
+                    pod = self.dice.choice(pods)["metadata"]["name"]
+                    await (self.fleet.evict(pod) if action == "evict" else self.fleet.delete("v1", "pods", pod))
+            case "delete the JobSet":
+                for jobset in await self.fleet.listed(*JOBSETS_API, f"halcyon.dev/run={name}"):
+                    await self.fleet.delete(*JOBSETS_API, jobset["metadata"]["name"])
+            case "suspend or resume":
+                await self.fleet.edit(name, suspend=not wanted.suspended)
+                wanted.suspended = not wanted.suspended
+            case "edit a live field":
+                wanted.edits += 1
+                await self.fleet.edit(name, ttlSecondsAfterFinished=3600 + wanted.edits)
+            case "edit the image":
+                wanted.edits += 1
+                await self.fleet.edit(name, image=f"registry.invalid/trainer:{wanted.edits}")
+            case "delete the run":
+                if len(self.wanted) > 5:
+                    await self.fleet.delete(*RUNS_API, name)
+                    del self.wanted[name]
+            case "make a run":
+                await self.make_run()
+            case "kill an operator":
+                place = self.dice.randrange(len(self.operators))
+                self.operators[place].kill()
+                self.operators[place] = self.start_operator()
+            case _:
+                operator = self.dice.choice(self.operators)
+                operator.signal(signal.SIGSTOP)
+                asyncio.get_running_loop().call_later(self.dice.uniform(1, 25), operator.signal, signal.SIGCONT)
+
+    async def wrong(self) -> list[str]:
+        """What is not as it should be; empty: everything is."""
+        found: list[str] = []
+        runs = {run["metadata"]["name"]: run for run in await self.fleet.listed(*RUNS_API)}
+        jobsets: dict[str, list[dict[str, Any]]] = {}
+        for jobset in await self.fleet.listed(*JOBSETS_API):
+            jobsets.setdefault(jobset["metadata"]["labels"]["halcyon.dev/run"], []).append(jobset)
+        pods = await self.fleet.running_pods()
+        found += [f"{name} is {'missing' if name in self.wanted else 'still there'}" for name in runs.keys() ^ self.wanted.keys()]
+        found += [f"objects of {name} are left" for name in (jobsets.keys() | pods.keys()) - self.wanted.keys()]
+        for name in runs.keys() & self.wanted.keys():
+            if problem := self._problem(runs[name], self.wanted[name], jobsets.get(name, []), pods.get(name, [])):
+                found.append(f"{name}: {problem}")
+        return found
+
+    @staticmethod
+    def _problem(run: dict[str, Any], wanted: Wanted, jobsets: list[dict[str, Any]], pods: list[dict[str, Any]]) -> str:
+        status = run.get("status", {})
+        if status.get("observedGeneration") != run["metadata"]["generation"]:
+            return "its status is of an older generation"
+        if wanted.suspended:
+            right = status.get("phase") == "Suspended" and not jobsets and not pods
+            return "" if right else f"should rest and is {status.get('phase')}, with {len(jobsets)} JobSets and {len(pods)} pods"
+        attempt = str(status.get("attempt"))
+        names = [jobset["metadata"]["name"] for jobset in jobsets]
+        if status.get("phase") not in ("Starting", "Restarting") or len(jobsets) != 1 or names != [status.get("jobSetName")]:
+            return f"is {status.get('phase')} in attempt {attempt} with JobSets {names}"
+        attempts = Counter(pod["metadata"]["labels"]["halcyon.dev/attempt"] for pod in pods)
+        return "" if attempts == {attempt: PODS_A_RUN} else f"is in attempt {attempt} and has pods of attempts {dict(attempts)}"
+
+
+def created_twice(log: list[Request], namespace: str) -> dict[str, int]:
+    """JobSets that were created more than once, and how often."""
+    created = Counter(
+        request.name
+        for request in log
+        if (request.verb, request.resource, request.namespace, request.code) == ("create", "jobsets", namespace, 201)
+    )
+    return {name: count for name, count in created.items() if count > 1}
+
+
+async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds: float, seed: int) -> bool:
+    """Do it all; whether everything was right in the end."""
+    namespace, dice = f"churn-{secrets.token_hex(3)}", random.Random(seed)
+    audit, log = AuditLog(cluster.paths.audit_log), list[Request]()
+    async with fleet(cluster, namespace) as its:
+        story = Churn(cluster, its, folder, dice)
+        story.operators = [story.start_operator(), story.start_operator()]
+        try:
+            for _ in range(runs):
+                await story.make_run()
+
+            async def right() -> bool:
+                log.extend(audit.new())
+                return not await story.wrong()
+
+            await until_async(right, SETTLE_SECONDS, "all runs have their pods")
+            began = asyncio.get_running_loop().time()
+            for number in range(actions):
+                await story.act()
+                log.extend(audit.new())
+                rest = began + (number + 1) * seconds / actions - asyncio.get_running_loop().time()
+                await asyncio.sleep(max(0.0, rest))
+            took = asyncio.get_running_loop().time() - began
+            try:
+                await until_async(right, SETTLE_SECONDS, "all runs are as they should be", 2.0)
+            except TimeoutError:
+                print("\n".join(await story.wrong()))
+                print(dump({name: status for name, status in (await its.statuses()).items() if name in " ".join(await story.wrong())}))
+                return False
+        finally:
+            for operator in story.operators:
+                operator.stop()
+        log.extend(audit.new())
+    twice = created_twice(log, namespace)
+    created = sum(r.code == 201 for r in log if (r.verb, r.resource, r.namespace) == ("create", "jobsets", namespace))
+    for action, count in sorted(story.done.items()):
+        print(f"{count:4}  {action}")
+    print(
+        f"{actions} actions in {took:.0f} s (seed {seed}); {story.started} operators; {created} JobSets created, {len(twice)} of them twice"
+    )
+    print(f"{len(story.wanted)} runs, all in their right state" if not twice else f"created twice: {twice}")
+    return not twice
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--runs", type=int, default=40)
+    arguments.add_argument("--actions", type=int, default=200)
+    arguments.add_argument("--seconds", type=float, default=600)
+    arguments.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    arguments.add_argument("--folder", type=Path, help="where logs stay")
+    options = arguments.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    cluster = open_cluster()
+    was_up = cluster.status().ready
+    cluster.up()
+    if not cluster.paths.audit_log.exists():
+        raise SystemExit("The API server of this cluster keeps no audit log: take the cluster down, and let this start one without Docker.")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="halcyon-churn-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        cluster.kubectl.apply([custom_resource_definition()])
+        with fake_nodes(cluster, folder):
+            well = asyncio.run(churn(cluster, folder, options.runs, options.actions, options.seconds, options.seed))
+    finally:
+        if not was_up:
+            cluster.down()
+    sys.exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Thousands of runs on one machine: fake nodes and pods by kwok, everything else real — API server, scheduler, Job and JobSet controllers.
+
+A fake pod runs at once and for ever; one that is evicted or deleted ends with exit code 42, as a trainer that saved does, so that JobSet
+starts its run's world anew. No fake pod answers when it is asked for its progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from halcyon_devcluster import Cluster
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.programs import KWOK
+from halcyon_devcluster.progress import QUIET
+from halcyon_operator.api_client import KubernetesApi, path_of
+from halcyon_operator.metrics import Metrics
+
+PODS_A_RUN = 5
+NODES = 20
+NODE_LABEL = "halcyon.dev/fake"
+POD_NETWORK = "10.213.0.0/16"
+RUNS_API = ("halcyon.dev/v1alpha1", "trainingruns")
+JOBSETS_API = ("jobset.x-k8s.io/v1alpha2", "jobsets")
+MERGE = "application/merge-patch+json"
+
+_ENDED = """
+{{ $now := Now }}
+phase: Failed
+containerStatuses:
+{{ range .spec.containers }}
+- image: {{ .image | Quote }}
+  name: {{ .name | Quote }}
+  ready: false
+  restartCount: 0
+  state:
+    terminated:
+      exitCode: 42
+      reason: Error
+      startedAt: {{ $now | Quote }}
+      finishedAt: {{ $now | Quote }}
+{{ end }}
+"""
+
+
+def _stage(name: str, phases: list[str], then: dict[str, Any]) -> dict[str, Any]:
+    """What becomes of a pod that is told to end, by phase."""
+    told = {"key": ".metadata.deletionTimestamp", "operator": "Exists"}
+    spec = {
+        "resourceRef": {"apiGroup": "v1", "kind": "Pod"},
+        "selector": {"matchExpressions": [told, {"key": ".status.phase", "operator": "In", "values": phases}]},
+        "next": then,
+    }
+    return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Stage", "metadata": {"name": name}, "spec": spec}
+
+
+@contextmanager
+def fake_nodes(cluster: Cluster, folder: Path) -> Iterator[None]:
+    """Nodes that take any number of pods; the real one takes none meanwhile."""
+    program = Binaries(cluster.paths.cache, QUIET).path(KWOK, "kwok")
+    kept = program.parent / "kustomize" / "stage"
+    own = [
+        _stage("pod-end", ["Running", "Pending"], {"statusTemplate": _ENDED}),
+        _stage("pod-gone", ["Failed", "Succeeded"], {"delete": True}),
+    ]
+    stages = folder / "stages.yaml"
+    given = ("node/fast/node-initialize", "node/heartbeat-with-lease/node-heartbeat-with-lease", "pod/fast/pod-ready")
+    stages.write_text("---\n".join([*((kept / f"{name}.yaml").read_text() for name in given), *map(yaml.safe_dump, own)]))
+    real = cluster.kubectl("get", "nodes", "--output=name").split()[0]
+    names = [f"fake-{number}" for number in range(NODES)]
+    cluster.kubectl.apply(
+        [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {NODE_LABEL: "yes"}}} for name in names]
+    )
+    cluster.kubectl("cordon", real)
+    flags = ["--kubeconfig", cluster.kubeconfig, "--config", stages, "--cidr", POD_NETWORK, "--node-lease-duration-seconds", "40"]
+    with (folder / "kwok.log").open("wb") as log:
+        command = [program, *flags, f"--manage-nodes-with-label-selector={NODE_LABEL}=yes"]
+        process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        cluster.kubectl("wait", "--for=condition=Ready", "node", f"--selector={NODE_LABEL}=yes", "--timeout=60s")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+        cluster.kubectl("uncordon", real)
+        cluster.kubectl("delete", "nodes", f"--selector={NODE_LABEL}=yes", "--wait=false")
+
+
+def run_document(name: str, namespace: str) -> dict[str, Any]:
+    """A run of five pods whose checkpoint root nobody answers for."""
+    return {
+        "apiVersion": RUNS_API[0],
+        "kind": "TrainingRun",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "accelerator": {"type": "cpu", "topology": f"{PODS_A_RUN}x1"},
+            "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+            "data": {"sources": [{"name": "python", "stdlib": {}}]},
+            "trainer": {"steps": 1000, "batchSize": 10, "sequenceLength": 64},
+            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://127.0.0.1:9"},
+        },
+    }
+
+
+@dataclass
+class Fleet:
+    """The runs of one namespace, asked and told over one connection."""
+
+    api: KubernetesApi
+    namespace: str
+
+    async def apply(self, name: str) -> None:
+        """Make a run."""
+        await self.api.request("POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace))
+
+    async def apply_all(self, names: list[str]) -> None:
+        """Make many, some at the same time."""
+        waiting = asyncio.Semaphore(8)
+
+        async def one(name: str) -> None:
+            async with waiting:
+                await self.apply(name)
+
+        await asyncio.gather(*map(one, names))
+
+    async def edit(self, name: str, **spec: Any) -> None:
+        """Edit a run's spec."""
+        path = path_of(*RUNS_API, self.namespace, name)
+        await self.api.request("PATCH", path, "trainingruns", body={"spec": spec}, content_type=MERGE)
+
+    async def delete(self, api_version: str, plural: str, name: str) -> None:
+        """Delete an object."""
+        options = {"propagationPolicy": "Background"}
+        await self.api.request("DELETE", path_of(api_version, plural, self.namespace, name), plural, body=options)
+
+    async def evict(self, pod: str) -> None:
+        """Evict a pod through the Eviction API."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.namespace}}
+        await self.api.request("POST", path_of("v1", "pods", self.namespace, pod, "eviction"), "pods", body=body)
+
+    async def listed(self, api_version: str, plural: str, selector: str = "") -> list[dict[str, Any]]:
+        """All objects of a kind."""
+        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self.api.request("GET", path_of(api_version, plural, self.namespace), plural, query=query)
+            found += page["items"]
+            if not (token := page["metadata"].get("continue")):
+                return found
+            query["continue"] = token
+
+    async def statuses(self) -> dict[str, dict[str, Any]]:
+        """The status of every run."""
+        return {run["metadata"]["name"]: run.get("status", {}) for run in await self.listed(*RUNS_API)}
+
+    async def running_pods(self) -> dict[str, list[dict[str, Any]]]:
+        """The pods of every run that run and are not told to end."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for pod in await self.listed("v1", "pods", "halcyon.dev/run"):
+            if pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
+                found.setdefault(pod["metadata"]["labels"]["halcyon.dev/run"], []).append(pod)
+        return found
+
+
+@asynccontextmanager
+async def fleet(cluster: Cluster, namespace: str) -> AsyncIterator[Fleet]:
+    """A way to the runs of a namespace, which is made for it."""
+    cluster.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
+    configuration = Configuration()
+    loader: Any = kubernetes_config
+    await loader.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
+    api = KubernetesApi(ApiClient(configuration), Metrics(), "halcyon-bench")
+    try:
+        yield Fleet(api, namespace)
+    finally:
+        await api.close()
+        # What is left goes with the fake nodes: pods without a node are collected.
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+async def until_async(condition: Any, seconds: float, what: str, pause: float = 1.0) -> None:
+    """Wait until something holds that is asked of the API server."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not await condition():
+        if loop.time() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        await asyncio.sleep(pause)
+
+
+def dump(document: object) -> str:
+    """A document as people read it, for what went wrong."""
+    return json.dumps(document, indent=1)[:4000]

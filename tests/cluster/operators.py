@@ -1,0 +1,105 @@
+"""Operator processes beside the development cluster, as many as a test or a bench wants, each of which can be killed, stopped and woken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from halcyon_devcluster.waiting import until
+
+START_SECONDS = 60
+Condition = Callable[[], bool]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class OperatorProcess:
+    """One operator, from the checkout, with the administrator's rights."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @classmethod
+    def start(
+        cls, name: str, kubeconfig: Path, namespace: str, folder: Path, *flags: str, trainer_image: str = "none", lease: str = ""
+    ) -> OperatorProcess:
+        """Start one for a namespace; `lease` names the Lease in it by which it campaigns, if it does."""
+        port, log = free_port(), folder / f"operator-{name}.log"
+        arguments = ["--trainer-image", trainer_image, "--namespace", namespace, "--metrics-port", str(port), "--log-format", "text"]
+        arguments += ["--pod-name", name] + (["--lease-namespace", namespace, "--lease-name", lease] if lease else [])
+        environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
+        with log.open("ab") as sink:
+            command = [sys.executable, "-m", "halcyon_operator", *arguments, *flags]
+            process = subprocess.Popen(command, env=environment, stderr=sink, stdout=sink, stdin=subprocess.DEVNULL)
+        return cls(name, process, port, log)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of one of its pages; 0 where it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            return refused.code, refused.read().decode()
+        except OSError:
+            return 0, ""
+
+    def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """Its metrics: (name, labels) → value."""
+        families = text_string_to_metric_families(self.get("/metrics")[1])
+        return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says that it leads."""
+        return self.samples().get(("halcyon_operator_leader", ())) == 1
+
+    @property
+    def ready(self) -> bool:
+        """Whether its watches are filled."""
+        return self.get("/readyz")[0] == 200
+
+    def await_ready(self) -> None:
+        """Wait until its watches are filled."""
+        self.until(lambda: self.ready, "ready", START_SECONDS)
+
+    def until(self, condition: Condition, what: str, seconds: float) -> None:
+        """Wait for something of it."""
+        until(condition, timeout_seconds=seconds, interval_seconds=0.1, failure=lambda: f"{self.name} is not {what}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM (woken first, if it sleeps), and wait for the end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        return self.process.wait(timeout=60)
