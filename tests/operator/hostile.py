@@ -82,10 +82,18 @@ def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
 @st.composite
 def run_documents(draw: st.DrawFn) -> dict[str, Any]:
     """A run with a status, elastic or not, of this version or of one to come."""
-    specs: list[dict[str, Any]] = [{}, {"recovery": {"elastic": {"minSlices": 1}}}, {"suspend": True}, {"ttlSecondsAfterFinished": 1}]
-    statuses: list[Any] = [None, STATUS, STATUS | {"conditions": []}, STATUS | {"conditions": [], "jobSetUid": None}, {"attempt": 1}]
+    specs: list[dict[str, Any]] = [
+        {},
+        {"image": "other:2"},
+        {"suspend": True},
+        {"recovery": {"elastic": {"minSlices": 1}}},
+        {"ttlSecondsAfterFinished": 1},
+    ]
+    free = STATUS | {"conditions": []}
+    statuses: list[Any] = [None, STATUS, free, free | {"jobSetUid": None}, free | {"attemptSpecHash": "1-other"}, {"attempt": 1}]
     document = run(draw(st.sampled_from(statuses)), **draw(st.sampled_from(specs)))
-    return changed(document, draw(st.sampled_from([{}, {}, {}, *(_applicable(document, change) for change in NEXT_VERSION)])))
+    to_come = draw(st.sampled_from(NEXT_VERSION)) if draw(st.integers(0, 4)) == 0 else {}
+    return changed(document, _applicable(document, to_come))
 
 
 def _applicable(document: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -95,17 +103,18 @@ def _applicable(document: dict[str, Any], change: dict[str, Any]) -> dict[str, A
 @st.composite
 def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
     """An object that is the run's own but, perhaps, for its name, its owner, its labels or its namespace."""
-    made = jobset(draw(st.integers(0, 3)), outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])), reason="ReachedMaxRestarts")
+    made = jobset(
+        draw(st.sampled_from([1, 1, 0, 2, 3])), outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])), reason="ReachedMaxRestarts"
+    )
     if kind == "ConfigMap":
         made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made["metadata"], "data": {names.RUN_DOCUMENT_KEY: "mine"}}
     metadata = made["metadata"]
-    metadata["name"] = draw(
-        st.sampled_from([metadata["name"], "demo-2", "demo-probe", "demo", "demo-1-x", "demo-one", "other-1", "coredns"])
-    )
-    owner = draw(st.sampled_from([UID, UID, "someone-else", "", None]))
+    strange = ["demo-2", "demo-probe", "demo", "demo-1-x", "demo-one", "other-1", "coredns"]
+    metadata["name"] = draw(st.sampled_from([*[metadata["name"]] * 5, *strange]))
+    owner = draw(st.sampled_from([*[UID] * 5, "someone-else", "", None]))
     metadata["ownerReferences"] = [{"kind": "TrainingRun", "name": "demo", "uid": owner, "controller": True}] if owner is not None else []
-    metadata["uid"] = draw(st.sampled_from([metadata["uid"], "another", ""]))
-    if draw(st.booleans()):
+    metadata["uid"] = draw(st.sampled_from([*[metadata["uid"]] * 3, "another", ""]))
+    if draw(st.integers(0, 3)) == 0:
         metadata["labels"] = {**metadata.get("labels", {}), names.LABEL_ROLE: names.ROLE_PROBE}
     if draw(st.integers(0, 3)) == 0:
         metadata["deletionTimestamp"] = rfc(0)

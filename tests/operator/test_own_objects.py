@@ -29,7 +29,7 @@ from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
-from halcyon_operator.plain import dig, mapping
+from halcyon_operator.plain import dig, mapping, text
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.reconcile import reconcile
 from halcyon_operator.trainers import Reading, parse_report
@@ -37,6 +37,7 @@ from halcyon_operator.views import Observed, PodView, ProbeView
 from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, UID, at, head, observed, pod, report
 from tests.operator.hostile import JUNK, PODS, look_alikes, run_documents, spoil
+from tests.operator.simulation import _merged
 
 OWN_NAME = re.compile(r"demo-(\d{1,5}|probe)")
 HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
@@ -120,12 +121,12 @@ class HostileApi:
     def owned(self) -> set[tuple[object, object]]:
         """Name and uid of everything that the run controls."""
         own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(dig(thing, "metadata"))) == UID]
-        return {(dig(thing, "metadata", "name"), dig(thing, "metadata", "uid")) for thing in own}
+        return {(text(dig(thing, "metadata", "name")), text(dig(thing, "metadata", "uid"))) for thing in own}
 
     async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
         self.requests.append((method, path, body))
         if method != "GET":
-            return self._write(resource)
+            return self._write(resource, body)
         if path.endswith(f"/{PLURAL}/demo"):
             return self.run
         if path.endswith(("/jobsets", "/pods")):
@@ -136,12 +137,14 @@ class HostileApi:
         thing = self.named[resource]
         return thing if isinstance(thing, dict) else {}
 
-    def _write(self, resource: str) -> dict[str, Any]:
-        outcome = self._data.draw(st.sampled_from(["done", "done", "done", "conflict", "refused"]))
+    def _write(self, resource: str, body: Any) -> dict[str, Any]:
+        outcome = self._data.draw(st.sampled_from([*["done"] * 8, "conflict", "refused"]))
         if outcome == "conflict":
             raise Conflict(409, "Conflict", "changed")
         if outcome == "refused":
             raise ApiError(422, "Invalid", "because")
+        if resource == f"{PLURAL}/status":
+            self.run["status"] = _merged(mapping(self.run.get("status")), body["status"])
         return mapping(self._data.draw(JUNK))
 
     # Checkpoints and trainers
@@ -155,7 +158,7 @@ class HostileApi:
         return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else Reading(problem="x" * 10_000)
 
     async def ask_save(self, ask: Ask) -> str:
-        assert ask.ip in {dig(pod, "status", "podIP") for pod in self.pods}
+        assert ask.ip in {text(dig(pod, "status", "podIP")) for pod in self.pods}
         return "no " * 5_000
 
 
@@ -198,7 +201,7 @@ def test_no_request_touches_anything_else(data: st.DataObject) -> None:
     nodes.saw(spoil({"metadata": {"name": "node-a", "labels": {}}, "spec": {"unschedulable": True}}, data))
 
     async def looks() -> None:
-        for _ in range(2):
+        for _ in range(4):
             await controller.look(("default", "demo"))
 
     with no_crash():
