@@ -18,9 +18,12 @@ from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_demo.documents import variant
 from halcyon_demo.training import Training
 from halcyon_devcluster.waiting import until
-from tests.cluster.whole_path import STEPS, WholePath
+from tests.cluster.whole_path import WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+STEPS = 600
+"""Enough that the run still trains when a slow machine has come to the last command."""
 
 
 class Plugin:
@@ -51,7 +54,8 @@ def halcyon(path: WholePath) -> Plugin:
 
 @pytest.fixture(scope="module")
 def run(path: WholePath) -> Iterator[Training]:
-    training = path.training("typed")
+    document = variant(path.document, name="typed", steps=STEPS)
+    training = replace(path, document=document).training("typed")
     training.apply()
     training.wait_for_step(30)
     yield training
