@@ -6,11 +6,16 @@ import time
 
 HOUR = 3600
 
-_time, _time_ns = time.time, time.time_ns
-time.time = lambda: _time() - HOUR
-time.time_ns = lambda: _time_ns() - HOUR * 10**9
 
-from halcyon.cli import app  # noqa: E402 - it must not have taken the clock before
+def main() -> None:
+    """Turn this process's clock back, before anything of the trainer has taken it, and be `halcyon`."""
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() - HOUR
+    time.time_ns = lambda: now_ns() - HOUR * 10**9
+    from halcyon.cli import app
+
+    app()
+
 
 if __name__ == "__main__":
-    app()
+    main()
