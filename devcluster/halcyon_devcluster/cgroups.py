@@ -74,29 +74,35 @@ class ControlGroup:
     def kill(self) -> None:
         """SIGKILL every member until none is left; a member cannot leave, and its children are born in the group."""
 
-        def empty() -> bool:
-            for pid in self.pids():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-            return not self.pids()
-
         until(
-            empty,
+            self._emptied,
             timeout_seconds=30,
             interval_seconds=0.02,
             failure=lambda: f"The processes {self.pids()} of control group {self.name} do not end on SIGKILL: see `ps` for their state.",
         )
+
+    def _emptied(self) -> bool:
+        """Send SIGKILL to every member there is now, and say whether there is none."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return not self.pids()
 
     def exists(self) -> bool:
         """Whether any tree still has the group."""
         return any((tree / self.name).is_dir() for tree in self._trees)
 
     def remove(self) -> None:
-        """Remove the emptied group from every tree, deepest folders first."""
+        """Remove the emptied group from every tree, deepest folders first.
+
+        A process that was born outside and had not joined yet when `kill` found nobody (its starter was killed half way) is killed here;
+        after the folders are gone it finds nothing to join and ends by itself.
+        """
 
         def gone() -> bool:
+            self._emptied()
             for tree in self._trees:
                 for folder in reversed(self._folders(tree)):
                     with suppress(FileNotFoundError, OSError):
@@ -107,7 +113,7 @@ class ControlGroup:
             gone,
             timeout_seconds=10,
             interval_seconds=0.02,
-            failure=lambda: f"The control group {self.name} cannot be removed: a process outside the cluster has joined it.",
+            failure=lambda: f"The control group {self.name} cannot be removed: the processes {self.pids()} join it again and again.",
         )
 
     def _folders(self, tree: Path) -> list[Path]:

@@ -206,8 +206,9 @@ def check(told: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, ksta
 
 def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
     """What Argo CD does when a user chooses an action: its script's edit of the live object, sent as a merge patch."""
+    # A trainer's log tells of its steps before the operator's next look does: what is offered follows the status.
+    until(lambda: action in argo.offers(get(path, name)), timeout_seconds=60, failure=lambda: str(get(path, name)["status"]))
     before = get(path, name)
-    assert action in argo.offers(before)
     patch = json.dumps(merge_patch(before, argo.do(action, before)))
     path.devcluster.kubectl("patch", RESOURCE, name, "--namespace", path.place.runs, "--type=merge", f"--patch={patch}")
 
