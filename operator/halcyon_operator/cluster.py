@@ -25,7 +25,7 @@ PAGE = 500
 MAX_NOTE = 1000
 
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
-_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL)}
+_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
 
 
 class MissingApi(Exception):
@@ -115,7 +115,9 @@ class Cluster:
         """Delete an object and everything below it, the object last. One that is gone, was replaced or was changed is left alone."""
         api_version, plural = _DELETED[deletion.kind]
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
-        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": deletion.uid, **unchanged}}
+        # Nothing is below a pod, and a wait for it would only keep the pod's name.
+        policy = "Background" if deletion.kind == "Pod" else "Foreground"
+        options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}}
         try:
             await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
         except (NotFound, Conflict):

@@ -21,7 +21,7 @@ Manifest = dict[str, Any]
 class Deletion:
     """An object to delete, if it still is the one that was seen."""
 
-    kind: Literal["JobSet", "ConfigMap", "TrainingRun"]
+    kind: Literal["JobSet", "ConfigMap", "TrainingRun", "Pod"]
     name: str
     uid: str
     resource_version: str = ""

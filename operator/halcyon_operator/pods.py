@@ -48,6 +48,11 @@ def parse_pod(document: object) -> PodView:
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
         save_token=_save_token(document),
+        run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
+        jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
+        controlled=any(
+            dig(owner, "controller") is True and dig(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences"))
+        ),
     )
 
 

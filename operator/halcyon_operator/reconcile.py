@@ -18,6 +18,7 @@ from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator import attempts, events
 from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
+from halcyon_operator.company import sent_along
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Manifest
 from halcyon_operator.edits import in_force_with, with_edits
@@ -69,6 +70,8 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     else:
         step = attempts.next_step(observed, status, run.spec, wanted, now)
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
+        if isinstance(step, attempts.Keep):
+            decision = replace(decision, delete=decision.delete + sent_along(observed, status, step.jobset))
     if decision.status is None:
         return decision
     waits_for_edit = jobset is not None and decision.status.edit is not None

@@ -104,6 +104,12 @@ class PodView:
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
     """When it got its node."""
+    run_uid: str = ""
+    """The run that its labels name."""
+    jobset_uid: str = ""
+    """The JobSet that its labels name."""
+    controlled: bool = False
+    """Whether a Job controls it."""
 
     @property
     def over(self) -> bool:

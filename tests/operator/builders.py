@@ -100,10 +100,14 @@ def pod(attempt: int = 1, restart: int = 0, slice_index: int = 0, host: int = 0,
                 names.LABEL_RUN: "demo",
                 names.LABEL_RUN_UID: UID,
                 names.LABEL_ATTEMPT: str(attempt),
+                names.JOBSET_UID_LABEL: f"jobset-{attempt}",
                 names.JOBSET_RESTART: str(restart),
                 names.JOBSET_JOB_INDEX: str(slice_index),
                 names.JOB_COMPLETION_INDEX: str(host),
             },
+            "ownerReferences": [
+                {"kind": "Job", "name": f"demo-{attempt}-s-{slice_index}", "uid": f"job-{slice_index}", "controller": True}
+            ],
         },
         "spec": {
             "nodeName": "node-a",

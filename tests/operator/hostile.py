@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from halcyon_api import names
-from tests.operator.builders import UID, changed, disrupted, ended, jobset, pod, rfc, run, termination
+from tests.operator.builders import UID, changed, deleted, disrupted, ended, jobset, pod, rfc, run, termination
 
 LONG = 10_000
 """Characters of a text that is meant to do harm."""
@@ -123,6 +123,10 @@ def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
 
 PODS = [
     pod(),
+    # The world that the status tells of, one of it being deleted; and one that only bears the run's labels.
+    pod(1, 1),
+    deleted(pod(1, 1, 1), 5),
+    changed(pod(1, 1, 2), {"metadata.ownerReferences": []}),
     pod(1, 2, 0, 0, **ended(83, 12, termination("runChanged", 83))),
     pod(1, 2, 1, 0, **(ended(42, 12) | disrupted(10))),
     pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),

@@ -26,7 +26,7 @@ from halcyon_operator.observe import Observer
 from halcyon_operator.trainers import Reading
 from halcyon_operator.views import HeadAbsent, HeadReading, PodView
 from halcyon_operator.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, at, pod, report, rfc
+from tests.operator.builders import PLATFORM, at, deleted, disrupted, pod, report, rfc
 
 KEY = ("default", "demo")
 
@@ -118,7 +118,7 @@ class FakeApi:
             raise NotFound(404, "NotFound", path)
         if any(found["metadata"][name] != value for name, value in body["preconditions"].items()):
             raise Conflict(409, "Conflict", "it is another, or was changed")
-        if found["kind"] == "JobSet":
+        if found["kind"] in ("JobSet", "Pod"):
             found["metadata"]["deletionTimestamp"] = rfc(0)
         elif found["kind"] == "TrainingRun":
             self.gone = _copy(self.objects[path])
@@ -237,6 +237,15 @@ class World:
         assert self.jobset is not None
         self.jobset["metadata"]["deletionTimestamp"] = rfc(self.now)
 
+    def evict(self) -> None:
+        """A second pod of the present world is evicted: it goes when all others go too."""
+        self._add_pod(deleted(pod(self.status["attempt"], 0, 1, **disrupted(self.now)), self.now))
+
+    def _add_pod(self, made: dict[str, Any]) -> None:
+        assert self.jobset is not None
+        made["metadata"]["labels"][names.JOBSET_UID_LABEL] = self.jobset["metadata"]["uid"]
+        self.api.objects[f"{PODS}/{made['metadata']['name']}"] = made | {"kind": "Pod"}
+
     def tick(self) -> None:
         """The controllers of the cluster do one thing each."""
         self.now += 1
@@ -247,9 +256,12 @@ class World:
                 del self.api.objects[place]
             if jobset is not None and not pods:
                 del self.api.objects[f"{JOBSETS}/{jobset['metadata']['name']}"]
+        elif pods and all("deletionTimestamp" in self.api.objects[place]["metadata"] for place in pods):
+            for place in pods:
+                del self.api.objects[place]
+            jobset["status"] = {"restarts": jobset.get("status", {}).get("restarts", 0) + 1}
         elif not pods and not jobset.get("status", {}).get("conditions"):
-            made = pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), 0)
-            self.api.objects[f"{PODS}/{made['metadata']['name']}"] = made
+            self._add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
 
     async def look(self) -> None:
         """The operator looks once; if it dies of it, a new one starts."""

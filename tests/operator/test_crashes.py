@@ -62,6 +62,16 @@ def deleted(world: World) -> None:
     finish(world)
 
 
+def evicted(world: World) -> None:
+    """One pod is sent away, the operator sends the other along, and the JobSet makes new ones."""
+    world.settle()
+    world.train(50)
+    world.settle()
+    world.evict()
+    world.settle()
+    finish(world)
+
+
 def exhausted_with_progress(world: World) -> None:
     world.settle()
     world.train(50)
@@ -98,6 +108,7 @@ STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
     "edited": (edited, 2, {"specChanged": 1}),
     "suspended": (suspended, 2, {"resumed": 1}),
     "deleted": (deleted, 2, {"jobSetDeleted": 1}),
+    "evicted": (evicted, 1, {"preempted": 1}),
     "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
     "refused and mended": (refused_and_mended, 2, {"specChanged": 1}),
     "cleaned up": (cleaned_up, 1, {}),

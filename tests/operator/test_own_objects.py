@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from halcyon_api import names
 from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.api_client import ApiError, Conflict, NotFound
 from halcyon_operator.cluster import Cluster
@@ -79,6 +80,12 @@ def check(decision: Decision, seen: Observed) -> None:
             assert seen.run.spec is not None
             assert seen.run.spec.ttl_seconds_after_finished is not None
             continue
+        if deletion.kind == "Pod":
+            (pod,) = [pod for pod in seen.pods if (pod.name, pod.uid) == (deletion.name, deletion.uid)]
+            assert (pod.run_uid, pod.controlled) == (uid, True)
+            assert pod.jobset_uid in {jobset.uid for jobset in seen.jobsets if jobset.owner_uid == uid}
+            assert any(other.deleting and other.world == pod.world for other in seen.pods)
+            continue
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)
@@ -129,7 +136,12 @@ class HostileApi:
     def owned(self) -> set[tuple[object, object]]:
         """Name and uid of everything that the run controls."""
         own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(dig(thing, "metadata"))) == UID]
+        own += [pod for pod in self.pods if controller_uid(mapping(dig(pod, "metadata"))) and self._labelled(pod)]
         return {(text(dig(thing, "metadata", "name")), text(dig(thing, "metadata", "uid"))) for thing in own}
+
+    @staticmethod
+    def _labelled(pod: Any) -> bool:
+        return dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == UID
 
     async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
         self.requests.append((method, path, body))
@@ -193,7 +205,11 @@ RUN_PATH = f"/apis/{API_VERSION}/namespaces/default/{PLURAL}/demo"
 WRITES = {
     "PATCH": re.compile(re.escape(RUN_PATH) + "/status"),
     "POST": re.compile(r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1|apis/events\.k8s\.io/v1)/namespaces/default/(jobsets|configmaps|events)"),
-    "DELETE": re.compile(r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1)/namespaces/default/(jobsets|configmaps)/" + OWN_NAME.pattern),
+    "DELETE": re.compile(
+        r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1)/namespaces/default/((jobsets|configmaps)/"
+        + OWN_NAME.pattern
+        + r"|pods/demo-1-s-[0-9]-[0-9]-abcde)"
+    ),
 }
 
 

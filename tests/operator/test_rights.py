@@ -14,7 +14,7 @@ from halcyon_operator.store import Store
 from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import World
-from tests.operator.test_crashes import cleaned_up, edited
+from tests.operator.test_crashes import cleaned_up, edited, evicted
 
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
 
@@ -33,7 +33,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_granted_is_used() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, cleaned_up):
+    for story in (edited, evicted, cleaned_up):
         world = World(run())
         story(world)
         used |= world.api.used

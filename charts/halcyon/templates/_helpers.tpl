@@ -83,7 +83,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [get, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  # Deleted only if they are a run's own, when another of the same world is being deleted.
+  verbs: [list, watch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
