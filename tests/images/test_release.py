@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -10,8 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.paths import cache_folder
+from halcyon_devcluster.programs import ACTIONLINT
+from halcyon_devcluster.progress import QUIET
+
 REPOSITORY = Path(__file__).parents[2]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yaml"))
+SHOWN = sorted((REPOSITORY / "examples").glob("**/.github/workflows/*.yaml"))
+"""Those that readers copy."""
 CHART = REPOSITORY / "charts" / "halcyon"
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 
@@ -28,7 +37,15 @@ def release_job(name: str) -> dict[str, Any]:
     return workflow(REPOSITORY / ".github" / "workflows" / "release.yaml")["jobs"][name]
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+@pytest.mark.slow  # the linter is built where it is not there yet
+def test_workflows_are_written_as_the_service_reads_them() -> None:
+    actionlint = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(ACTIONLINT, "actionlint")
+    # Its other helpers are not pinned here.
+    assert SHOWN
+    run([actionlint, "-shellcheck=", "-pyflakes=", *WORKFLOWS, *SHOWN], cwd=REPOSITORY)
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *SHOWN], ids=lambda path: path.name)
 def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it(path: Path) -> None:
     used = re.findall(r"uses: (\S+)(.*)", path.read_text())
     assert used
@@ -50,6 +67,11 @@ def test_jobs_have_the_rights_they_need_and_no_more(path: Path) -> None:
             assert step["with"] == {"persist-credentials": False}
     # On pull requests the file of the pull request runs, without secrets.
     assert "pull_request_target" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_no_step_goes_on_after_a_command_that_failed_in_a_pipe(path: Path) -> None:
+    assert workflow(path)["defaults"]["run"]["shell"] == "bash", "the service's own default has no pipefail"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -83,6 +105,17 @@ def test_nothing_is_released_that_was_not_tested() -> None:
     assert release_job("images")["needs"] == "check"
     assert "check" in release_job("chart")["needs"]
     assert 'cosign sign --yes "$CHARTS/halcyon@$digest"' in release_job("chart")["steps"][-1]["run"]
+
+
+def test_the_released_chart_names_images_of_its_release() -> None:
+    job = release_job("chart")
+    (script,) = [step["run"] for step in job["steps"] if "charts/package.py" in step.get("run", "")]
+    named = re.findall(r'--(operator|trainer) "\$IMAGES/([\w-]+):\$VERSION"', script)
+    built = {entry["name"] for entry in release_job("images")["strategy"]["matrix"]["include"]}
+    assert dict(named) == {"operator": "halcyon-operator", "trainer": "halcyon-trainer-tpu"}
+    assert set(dict(named).values()) <= built
+    assert "images" in job["needs"], "an image is there before the chart that names it"
+    assert release_job("images")["env"]["IMAGE"] == job["env"]["IMAGES"] + "/${{ matrix.name }}"
 
 
 def test_tag_package_and_chart_have_one_version() -> None:

@@ -1,0 +1,83 @@
+"""Package the chart as it is released: it names the images that belong to it, so that `helm install` needs no values.
+
+    python3 charts/package.py --operator IMAGE --trainer IMAGE --destination FOLDER [--chart FOLDER] [--helm PROGRAM]
+
+IMAGE is `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or both; a digest decides alone. Needs Python and Helm, and nothing else.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHART = Path(__file__).resolve().parent / "halcyon"
+IMAGE = re.compile(r"(?P<repository>[^@]+?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
+
+
+class Misfit(ValueError):
+    """What was given does not fit; the message is one sentence."""
+
+
+def parts(image: str) -> dict[str, str]:
+    """Return `repository`, `tag` and `digest` of an image; what it lacks is empty. Pure.
+
+    Raises:
+        Misfit: It is no name of an image, or says neither tag nor digest, so that nobody knows what it will be tomorrow.
+    """
+    found = IMAGE.fullmatch(image)
+    if found is None:
+        raise Misfit(f"{image!r} is no image: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+    named = {part: text or "" for part, text in found.groupdict().items()}
+    if not (named["tag"] or named["digest"]):
+        raise Misfit(f"{image} has neither a tag nor a digest: give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+    return named
+
+
+def with_image(values: str, section: str, image: str) -> str:
+    """Return the text of values.yaml with another image in a section, and every other line as it was. Pure.
+
+    Raises:
+        Misfit: The text has no such section, or the section lacks a field of it.
+    """
+    block = re.search(rf"^{section}:\n(?:(?: .*)?\n)*?(?=\S|\Z)", values, re.MULTILINE)
+    if block is None:
+        raise Misfit(f"values.yaml has no section {section}")
+    text = block[0]
+    for part, value in parts(image).items():
+        text, count = re.subn(rf'^  {part}: ".*"$', f'  {part}: "{value}"', text, flags=re.MULTILINE)
+        if count != 1:
+            raise Misfit(f"values.yaml: section {section} has {count} lines of {part}, not one")
+    return values[: block.start()] + text + values[block.end() :]
+
+
+def package(chart: Path, operator: str, trainer: str, destination: Path, helm: str) -> None:
+    """Package a chart with these images into a folder, and say what Helm says. The chart's own files stay as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(chart, Path(folder) / chart.name)
+        values = (copy / "values.yaml").read_text(encoding="utf-8")
+        for section, image in (("image", operator), ("trainerImage", trainer)):
+            values = with_image(values, section, image)
+        (copy / "values.yaml").write_text(values, encoding="utf-8")
+        subprocess.run([helm, "package", str(copy), "--destination", str(destination)], check=True)
+
+
+def main(words: list[str]) -> None:
+    """Read the command line and do it."""
+    parser = argparse.ArgumentParser(description="Package the chart with the images that belong to it.")
+    parser.add_argument("--operator", required=True, metavar="IMAGE", help="the operator's image")
+    parser.add_argument("--trainer", required=True, metavar="IMAGE", help="the image of runs that name none")
+    parser.add_argument("--destination", required=True, type=Path, metavar="FOLDER", help="where the package goes")
+    parser.add_argument("--chart", default=CHART, type=Path, metavar="FOLDER", help="the chart (default: that of this repository)")
+    parser.add_argument("--helm", default="helm", metavar="PROGRAM", help="which Helm (default: that of the PATH)")
+    given = parser.parse_args(words)
+    try:
+        package(given.chart, given.operator, given.trainer, given.destination, given.helm)
+    except Misfit as why:
+        sys.exit(f"error: {why}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
