@@ -1,0 +1,17 @@
+{{/* Values that say two things at once are refused, each in one sentence. */}}
+{{- define "halcyon.contradictions" -}}
+{{- $served := include "halcyon.namespaces" . | fromJsonArray }}
+{{- with .Values.limits }}
+  {{- if and (not .enabled) (or .default .namespaces) }}
+    {{- fail "limits.enabled is false while limits are set, so nothing would hold them: set it to true, or leave the limits out." }}
+  {{- end }}
+  {{- range $namespace := keys .namespaces | sortAlpha }}
+    {{- if and $served (not (has $namespace $served)) }}
+      {{- fail (printf "limits.namespaces: this release does not serve %s, only %s: correct the name, or add it to watchNamespaces." $namespace (join ", " $served)) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- if and (not .Values.serviceAccount.create) .Values.serviceAccount.annotations }}
+  {{- fail "serviceAccount.annotations are for an account that this release makes: annotate the existing account yourself, or set serviceAccount.create." }}
+{{- end }}
+{{- end }}
