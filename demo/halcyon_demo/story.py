@@ -96,7 +96,7 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[Recovery,
         view.say(f"→ step {training.step()}: deleting the operator's pod", "yellow")
         before = training.step()
         restart_operator(cluster)
-        view.say(f"  the operator is back; the run went on meanwhile, from step {before} to step {training.step()}")
+        view.say(meanwhile(before, training.step()))
     return eviction, crash
 
 
@@ -137,6 +137,13 @@ def conclude(console: Console, disturbed: Training, undisturbed: Training, recov
         console.print()
         console.print(table)
     return Told(comparison, recoveries)
+
+
+def meanwhile(before: int, after: int) -> str:
+    """What the run did while the operator was away. Pure."""
+    if after == before:
+        return f"  the operator is back before the run has ended another step; it is at step {after}"
+    return f"  the operator is back; the run went on meanwhile, from step {before} to step {after}"
 
 
 def _went_on(found: Recovery) -> str:

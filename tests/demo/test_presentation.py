@@ -14,6 +14,7 @@ from halcyon_demo.install import Images, Place, chart_values, moved, with_image
 from halcyon_demo.journal import Journal
 from halcyon_demo.records import Fault
 from halcyon_demo.recovery import MEANINGS, PARTS, Recovery
+from halcyon_demo.story import meanwhile
 from halcyon_demo.tables import cost, equality_table, recovery_table, summary_table
 from halcyon_demo.view import View
 from tests.demo.samples import RUN, line, steps
@@ -27,6 +28,11 @@ def text_of(table: Table) -> str:
 
 def status(**fields: object) -> TrainingRunStatus:
     return parse_status(fields)
+
+
+def test_what_the_run_did_without_the_operator_reads_right() -> None:
+    assert meanwhile(200, 207).endswith("the run went on meanwhile, from step 200 to step 207")
+    assert meanwhile(200, 200).endswith("the operator is back before the run has ended another step; it is at step 200")
 
 
 def test_equality_table_gives_the_verdict() -> None:
