@@ -15,7 +15,6 @@ import os
 import secrets
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,15 +22,13 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from halcyon_api.crd import custom_resource_definition
-from halcyon_devcluster import Cluster, open_cluster
+from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog, Request
-from tests.bench.fleet import PODS_A_RUN, Fleet, fake_nodes, fleet, until_async
+from tests.bench.fleet import PODS_A_RUN, Fleet, bench_cluster, cluster_options, fleet, until_async, write_between
 from tests.cluster.operators import OperatorProcess
 
 REST_SECONDS = 45
 CHANGES = 60
-BEGIN, END = "<!-- scale:begin -->", "<!-- scale:end -->"
 
 
 def used(pid: int) -> tuple[float, float]:
@@ -241,27 +238,12 @@ async def measure(cluster: Cluster, sizes: list[int], folder: Path) -> list[Figu
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=int, nargs="+", default=[100, 300, 1000])
-    arguments.add_argument("--page", type=Path, help="page between whose marks the tables go")
-    arguments.add_argument("--folder", type=Path, help="where logs stay")
+    cluster_options(arguments)
     options = arguments.parse_args()
-    cluster = open_cluster()
-    was_up = cluster.status().ready
-    cluster.up()
-    if not cluster.paths.audit_log.exists():
-        raise SystemExit("The API server of this cluster keeps no audit log: take the cluster down, and let this start one without Docker.")
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="halcyon-scale-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        cluster.kubectl.apply([custom_resource_definition()])
-        with fake_nodes(cluster, folder):
-            figures = asyncio.run(measure(cluster, options.runs, folder))
-        if options.page is not None:
-            before, _, rest = options.page.read_text().partition(BEGIN)
-            _, _, after = rest.partition(END)
-            options.page.write_text(f"{before}{BEGIN}\n{page(figures)}{END}{after}")
-    finally:
-        if not was_up:
-            cluster.down()
+    with bench_cluster(options, "halcyon-scale-") as (cluster, folder):
+        figures = asyncio.run(measure(cluster, options.runs, folder))
+    if options.page is not None:
+        write_between(options.page, "scale", page(figures))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import random
 import secrets
 import signal
 import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +22,21 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from halcyon_api.crd import custom_resource_definition
-from halcyon_devcluster import Cluster, open_cluster
+from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog, Request
 from halcyon_operator.api_client import ApiError
-from tests.bench.fleet import JOBSETS_API, PODS_A_RUN, RUNS_API, Fleet, dump, fake_nodes, fleet, until_async
+from tests.bench.fleet import (
+    JOBSETS_API,
+    PODS_A_RUN,
+    RUNS_API,
+    Fleet,
+    bench_cluster,
+    cluster_options,
+    dump,
+    fleet,
+    until_async,
+    write_between,
+)
 from tests.cluster.operators import OperatorProcess
 
 SETTLE_SECONDS = 240
@@ -168,8 +177,8 @@ def created_twice(log: list[Request], namespace: str) -> dict[str, int]:
     return {name: count for name, count in created.items() if count > 1}
 
 
-async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds: float, seed: int) -> bool:
-    """Do it all; whether everything was right in the end."""
+async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds: float, seed: int) -> str:
+    """Do it all. What was done, if everything was right in the end; else an empty text, and what is wrong is printed."""
     namespace, dice = f"churn-{secrets.token_hex(3)}", random.Random(seed)
     audit, log = AuditLog(cluster.paths.audit_log), list[Request]()
     async with fleet(cluster, namespace) as its:
@@ -196,20 +205,19 @@ async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds
             except TimeoutError:
                 print("\n".join(await story.wrong()))
                 print(dump({name: status for name, status in (await its.statuses()).items() if name in " ".join(await story.wrong())}))
-                return False
+                return ""
         finally:
             for operator in story.operators:
                 operator.stop()
         log.extend(audit.new())
     twice = created_twice(log, namespace)
     created = sum(r.code == 201 for r in log if (r.verb, r.resource, r.namespace) == ("create", "jobsets", namespace))
-    for action, count in sorted(story.done.items()):
-        print(f"{count:4}  {action}")
-    print(
-        f"{actions} actions in {took:.0f} s (seed {seed}); {story.started} operators; {created} JobSets created, {len(twice)} of them twice"
-    )
-    print(f"{len(story.wanted)} runs, all in their right state" if not twice else f"created twice: {twice}")
-    return not twice
+    told = "".join(f"{count:4}  {action}\n" for action, count in sorted(story.done.items()))
+    told += f"{actions} actions in {took:.0f} s (seed {seed}); {story.started} operators; "
+    told += f"{created} JobSets created, {len(twice)} of them twice\n"
+    told += f"{len(story.wanted)} runs, all in their right state\n" if not twice else f"created twice: {twice}\n"
+    print(told, end="")
+    return "" if twice else told
 
 
 def main() -> None:
@@ -218,24 +226,14 @@ def main() -> None:
     arguments.add_argument("--actions", type=int, default=200)
     arguments.add_argument("--seconds", type=float, default=600)
     arguments.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
-    arguments.add_argument("--folder", type=Path, help="where logs stay")
+    cluster_options(arguments)
     options = arguments.parse_args()
     print(f"seed {options.seed}", flush=True)
-    cluster = open_cluster()
-    was_up = cluster.status().ready
-    cluster.up()
-    if not cluster.paths.audit_log.exists():
-        raise SystemExit("The API server of this cluster keeps no audit log: take the cluster down, and let this start one without Docker.")
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="halcyon-churn-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        cluster.kubectl.apply([custom_resource_definition()])
-        with fake_nodes(cluster, folder):
-            well = asyncio.run(churn(cluster, folder, options.runs, options.actions, options.seconds, options.seed))
-    finally:
-        if not was_up:
-            cluster.down()
-    sys.exit(0 if well else 1)
+    with bench_cluster(options, "halcyon-churn-") as (cluster, folder):
+        told = asyncio.run(churn(cluster, folder, options.runs, options.actions, options.seconds, options.seed))
+    if told and options.page is not None:
+        write_between(options.page, "churn", f"```\n{told}```\n")
+    sys.exit(0 if told else 1)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ starts its run's world anew. No fake pod answers when it is asked for its progre
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,8 +22,10 @@ from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from halcyon_devcluster import Cluster
+from halcyon_api.crd import custom_resource_definition
+from halcyon_devcluster import Cluster, open_cluster
 from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.paths import DEFAULT_NAME
 from halcyon_devcluster.programs import KWOK
 from halcyon_devcluster.progress import QUIET
 from halcyon_operator.api_client import KubernetesApi, path_of
@@ -95,6 +99,44 @@ def fake_nodes(cluster: Cluster, folder: Path) -> Iterator[None]:
         process.wait()
         cluster.kubectl("uncordon", real)
         cluster.kubectl("delete", "nodes", f"--selector={NODE_LABEL}=yes", "--wait=false")
+
+
+@contextmanager
+def bench_cluster(options: argparse.Namespace, prefix: str) -> Iterator[tuple[Cluster, Path]]:
+    """A development cluster with fake nodes and the resource's definition, and a folder for logs; as it was before afterwards."""
+    cluster = open_cluster(options.cluster)
+    was_up = cluster.status().ready
+    cluster.up()
+    try:
+        if not cluster.paths.audit_log.exists():
+            raise SystemExit(
+                "The API server of this cluster keeps no audit log: take the cluster down, and let this start one without Docker."
+            )
+        folder = options.folder or Path(tempfile.mkdtemp(prefix=prefix))
+        folder.mkdir(parents=True, exist_ok=True)
+        cluster.kubectl.apply([custom_resource_definition()])
+        with fake_nodes(cluster, folder):
+            yield cluster, folder
+    finally:
+        if not was_up:
+            cluster.down()
+
+
+def cluster_options(arguments: argparse.ArgumentParser) -> None:
+    """Which cluster, where logs stay, and where the figures go."""
+    arguments.add_argument("--cluster", default=DEFAULT_NAME, help="name of the development cluster")
+    arguments.add_argument("--folder", type=Path, help="where logs stay")
+    arguments.add_argument("--page", type=Path, help="page between whose marks the figures go")
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Put a text between the marks `name:begin` and `name:end` of a page."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{page} has no {begin} with {end} behind it.")
+    page.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
 def run_document(name: str, namespace: str) -> dict[str, Any]:
