@@ -52,20 +52,13 @@ def halcyon(path: WholePath) -> Plugin:
     return Plugin(path)
 
 
-def shown_step(training: Training) -> int:
-    """How far the run is by its status."""
-    progress = training.run.status.progress if training.run is not None else None
-    return progress.step if progress is not None else 0
-
-
 @pytest.fixture(scope="module")
 def run(path: WholePath) -> Iterator[Training]:
     document = variant(path.document, name="typed", steps=STEPS)
     training = replace(path, document=document).training("typed")
     training.apply()
     training.wait_for_step(30)
-    # The log is ahead of the status, which is what the plugin shows.
-    until(lambda: shown_step(training) >= 30, timeout_seconds=60, failure=lambda: str(training.run))
+    training.wait_for_phase("Running")  # the log is ahead of the status, which is what the plugin shows
     yield training
     training.delete()
 
