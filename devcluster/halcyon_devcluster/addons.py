@@ -154,7 +154,12 @@ def probe_jobset() -> dict[str, Any]:
 
 
 def install_jobset(helm: Path, kubeconfig: Path, chart: Path, values: Mapping[str, Any], log: Path) -> None:
-    """Install JobSet's chart, unless it is installed; an installation that was cut short is removed and made again.
+    """Install JobSet's chart, see `install_chart`."""
+    install_chart(helm, kubeconfig, "jobset", JOBSET_NAMESPACE, chart, values, log)
+
+
+def install_chart(helm: Path, kubeconfig: Path, release: str, namespace: str, chart: Path, values: Mapping[str, Any], log: Path) -> None:
+    """Install a chart, unless it is installed; an installation that was cut short is removed and made again.
 
     Helm's own files go beside `log` instead of the home folder.
     """
@@ -164,19 +169,19 @@ def install_jobset(helm: Path, kubeconfig: Path, chart: Path, values: Mapping[st
         "HELM_CONFIG_HOME": str(private / "config"),
         "HELM_DATA_HOME": str(private / "data"),
     }
-    where = ["--kubeconfig", str(kubeconfig), "--namespace", JOBSET_NAMESPACE]
-    state = _release_state([helm, "list", "--output", "json", *where], environ)
+    where = ["--kubeconfig", str(kubeconfig), "--namespace", namespace]
+    state = _release_state([helm, "list", "--output", "json", *where], release, environ)
     if state == "deployed":
         return
     if state is not None:
-        run([helm, "uninstall", "jobset", *where], environ=environ, log=log)
-    install = [helm, "install", "jobset", chart, "--create-namespace", "--values", "-", *where]
+        run([helm, "uninstall", release, *where], environ=environ, log=log)
+    install = [helm, "install", release, chart, "--create-namespace", "--values", "-", *where]
     run(install, stdin=yaml.safe_dump(dict(values)), environ=environ, log=log)
 
 
-def _release_state(command: list[str | Path], environ: Mapping[str, str]) -> str | None:
+def _release_state(command: list[str | Path], name: str, environ: Mapping[str, str]) -> str | None:
     releases = json.loads(run(command, environ=environ) or "[]")
-    return next((release["status"] for release in releases if release["name"] == "jobset"), None)
+    return next((release["status"] for release in releases if release["name"] == name), None)
 
 
 def jobset_available(kubectl: Kubectl) -> bool:

@@ -32,6 +32,7 @@ class OwnImage:
 PAUSE = OwnImage(programs.PAUSE, "pause", "/pause")
 COREDNS = OwnImage(programs.COREDNS, "coredns", "/coredns")
 JOBSET = OwnImage(programs.JOBSET, "jobset", "/manager")
+KUEUE = OwnImage(programs.KUEUE, "kueue", "/manager")
 VERSITYGW = OwnImage(programs.VERSITYGW, "versitygw", "/versitygw")
 PROMETHEUS = OwnImage(programs.PROMETHEUS, "prometheus", "/prometheus")
 

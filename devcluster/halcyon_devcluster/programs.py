@@ -51,6 +51,8 @@ KUBERNETES = Group(
 )
 KUBECTL = Group("kubernetes", {"kubectl": KUBERNETES.packages["kubectl"]}, source="k8s.io/kubernetes", stamp_kubernetes_version=True)
 JOBSET = Group("jobset", {"jobset": "sigs.k8s.io/jobset"}, source="sigs.k8s.io/jobset", in_image=True, keep="charts/jobset")
+# Queues with quota: for tests, and on clusters whose runs name one.
+KUEUE = Group("kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, source="sigs.k8s.io/kueue", in_image=True, keep="charts/kueue")
 COREDNS = Group("coredns", {"coredns": "github.com/coredns/coredns"}, source="github.com/coredns/coredns", in_image=True)
 VERSITYGW = Group(
     "versitygw",

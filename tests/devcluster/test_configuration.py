@@ -12,6 +12,7 @@ from halcyon_devcluster import DevclusterError, addons, components, node_config
 from halcyon_devcluster.addresses import Addresses
 from halcyon_devcluster.files import filesystem_type, mounted_below, write_document
 from halcyon_devcluster.kind import component_command, kind_config, node_container
+from halcyon_devcluster.kueue import kueue_values
 from halcyon_devcluster.namespaces import KERNEL_SETTINGS, anchor_command, cable_commands, enter
 from halcyon_devcluster.paths import Paths
 
@@ -80,6 +81,15 @@ def test_jobset_gets_the_local_image_and_little_of_a_small_machine():
     values = addons.jobset_values("localhost/halcyon/jobset:abc")
     assert values["image"] == {"repository": "localhost/halcyon/jobset", "tag": "abc", "pullPolicy": "Never"}
     assert values["controller"]["resources"]["requests"]["cpu"] == "20m"
+
+
+def test_kueue_looks_after_jobs_and_jobsets_alone():
+    values = kueue_values("localhost/halcyon/kueue:abc", waitForPodsReady={"timeout": "5s"})
+    manager = values["controllerManager"]["manager"]
+    assert manager["image"] == {"repository": "localhost/halcyon/kueue", "tag": "abc", "pullPolicy": "Never"}
+    configuration = yaml.safe_load(values["managerConfig"]["controllerManagerConfigYaml"])
+    assert configuration["integrations"]["frameworks"] == ["batch/job", "jobset.x-k8s.io/jobset"]
+    assert configuration["waitForPodsReady"] == {"timeout": "5s"}
 
 
 def test_the_anchor_covers_what_a_kubelet_would_change_for_the_whole_machine():

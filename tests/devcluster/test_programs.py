@@ -22,6 +22,7 @@ GROUPS = [
     programs.ACTIONLINT,
     programs.FLUX_SOURCE,
     programs.FLUX_KUSTOMIZE,
+    programs.KUEUE,
 ]
 SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"sum"}
 

@@ -1,0 +1,141 @@
+"""Kueue from its own chart, for as long as a test needs it: its webhooks stand before every JobSet, so it must not stay behind.
+
+It is no part of the cluster that `up` makes. What is in its queues has finalizers that only its controller takes off, so all of that goes
+before the controller does.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+
+from halcyon_devcluster import own_images, programs
+from halcyon_devcluster.addons import install_chart, probe_jobset
+from halcyon_devcluster.binaries import Binaries
+from halcyon_devcluster.cluster import Cluster
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.kubectl import Kubectl
+from halcyon_devcluster.progress import Progress
+from halcyon_devcluster.waiting import until
+
+NAMESPACE = "kueue-system"
+DEPLOYMENT = "kueue-controller-manager"
+RELEASE = "kueue"
+GROUP = "kueue.x-k8s.io"
+_READY_SECONDS = 120
+_APISERVICES = ("v1beta1.visibility.kueue.x-k8s.io", "v1beta2.visibility.kueue.x-k8s.io")
+
+
+def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
+    """Return the values for Kueue's chart; more of Kueue's own configuration by keyword. Pure.
+
+    Only Jobs and JobSets are looked after, so that no webhook stands before pods. Half a core for it would be a quarter of a small machine.
+    """
+    repository, _, tag = image.rpartition(":")
+    document = {
+        "apiVersion": "config.kueue.x-k8s.io/v1beta2",
+        "kind": "Configuration",
+        "health": {"healthProbeBindAddress": ":8081"},
+        "metrics": {"bindAddress": ":8443"},
+        "webhook": {"port": 9443},
+        "leaderElection": {"leaderElect": False},
+        "integrations": {"frameworks": ["batch/job", "jobset.x-k8s.io/jobset"]},
+        **configuration,
+    }
+    probe = {"initialDelaySeconds": 1, "periodSeconds": 1}
+    return {
+        "controllerManager": {
+            "featureGates": [{"name": "VisibilityOnDemand", "enabled": False}],
+            "manager": {
+                "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+                "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
+            },
+            "readinessProbe": probe,
+        },
+        "managerConfig": {"controllerManagerConfigYaml": yaml.safe_dump(document, sort_keys=False)},
+    }
+
+
+def kueue_answers(kubectl: Kubectl) -> bool:
+    """Whether a JobSet of a queue would be accepted now, and be held: the webhooks answer some seconds after the controller is there."""
+    if not kubectl.condition("deployment", DEPLOYMENT, "Available", NAMESPACE):
+        return False
+    document = probe_jobset()
+    document["metadata"]["labels"] = {f"{GROUP}/queue-name": "probe"}
+    text = yaml.safe_dump(document)
+    create = ("create", "--dry-run=server", "--filename=-", "--output=json")
+    if not kubectl.succeeds(*create, stdin=text):
+        return False
+    return json.loads(kubectl(*create, stdin=text))["spec"].get("suspend") is True
+
+
+@contextmanager
+def kueue(cluster: Cluster, progress: Progress, **configuration: Any) -> Iterator[None]:
+    """Kueue at work in the cluster, with its configuration by keyword. Nothing of it is left afterwards.
+
+    Args:
+        cluster: A cluster that is up.
+        progress: Where to report.
+        configuration: Members of Kueue's own configuration, such as `waitForPodsReady`.
+    """
+    binaries = Binaries(cluster.paths.cache, progress)
+    _, archive = own_images.make(own_images.KUEUE, binaries, cluster.paths.images)
+    image = cluster.load(str(archive))
+    chart = binaries.folder(programs.KUEUE) / "charts" / "kueue"
+    with progress.step("Installing Kueue"):
+        remove_kueue(cluster)  # of a session that was killed
+        _install(cluster, chart, kueue_values(image, **configuration))
+    try:
+        yield
+    finally:
+        with progress.step("Removing Kueue"):
+            remove_kueue(cluster)
+
+
+def _install(cluster: Cluster, chart: Any, values: Mapping[str, Any]) -> None:
+    log = cluster.paths.logs / "kueue.log"
+    install_chart(cluster.paths.tools / "helm", cluster.kubeconfig, RELEASE, NAMESPACE, chart, values, log)
+    # Nobody serves it here, and an API that does not answer holds up every namespace that is to be deleted.
+    cluster.kubectl("delete", "apiservice", *_APISERVICES, "--ignore-not-found")
+    until(
+        lambda: kueue_answers(cluster.kubectl),
+        timeout_seconds=_READY_SECONDS,
+        interval_seconds=0.3,
+        failure=lambda: f"Kueue does not answer after {_READY_SECONDS} s: see `kubectl -n {NAMESPACE} logs deployment/{DEPLOYMENT}`.",
+    )
+
+
+def remove_kueue(cluster: Cluster) -> None:
+    """Take Kueue out of the cluster, with everything in its queues; nothing happens where it is not there."""
+    kubectl = cluster.kubectl
+    selector = f"--selector=app.kubernetes.io/name={RELEASE}"
+    hooks = ("mutatingwebhookconfigurations,validatingwebhookconfigurations", selector)
+    kinds = kubectl("api-resources", f"--api-group={GROUP}", "--output=name", "--cached=false").split()
+    if kinds:
+        # First whoever would answer and make things anew; then what its finalizers hold.
+        kubectl("delete", *hooks, "--ignore-not-found")
+        kubectl("delete", "deployment", DEPLOYMENT, "--namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+        for kind in sorted(kinds):
+            _release(kubectl, kind)
+    _uninstall(cluster)
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+def _release(kubectl: Kubectl, kind: str) -> None:
+    """Delete every object of a kind, finalizers or not."""
+    kubectl("delete", kind, "--all", "--all-namespaces", "--wait=false", "--ignore-not-found")
+    for item in kubectl.json("get", kind, "--all-namespaces")["items"]:
+        metadata = item["metadata"]
+        where = ("--namespace", metadata["namespace"]) if "namespace" in metadata else ()
+        patch = ("--type=merge", '--patch={"metadata":{"finalizers":null}}')
+        kubectl.succeeds("patch", kind, metadata["name"], *where, *patch)  # it may be gone by now
+
+
+def _uninstall(cluster: Cluster) -> None:
+    private = cluster.paths.logs / "helm"
+    environ = {f"HELM_{what}_HOME": str(private / what.lower()) for what in ("CACHE", "CONFIG", "DATA")}
+    where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", NAMESPACE]
+    log = cluster.paths.logs / "kueue.log"
+    run([cluster.paths.tools / "helm", "uninstall", RELEASE, *where, "--ignore-not-found", "--wait"], environ=environ, log=log)
