@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from halcyon.cli import Document, app
+from halcyon.cli import Defaults, Document, app
 from halcyon_cli import commands
 
 commands.register(app)
@@ -18,13 +18,14 @@ def render(
     document: Document,
     trainer_image: Annotated[str, typer.Option(help="Image of runs that name none; in a cluster the operator's.")] = "halcyon-trainer",
     cluster_domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
+    defaults: Defaults = None,
 ) -> None:
     """Print what the operator would make of a run's first attempt: ConfigMap and JobSet, as YAML. Asks no cluster."""
     from halcyon_cli.rendering import rendered
     from halcyon_cli.telling import told
 
     with told():
-        sys.stdout.write(rendered(document, trainer_image, cluster_domain))
+        sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or ()))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from halcyon_api.training_run import InvalidRun, load_run
+from halcyon_api.defaults.files import load_resolved
+from halcyon_api.training_run import InvalidRun
 from halcyon_cli.telling import Refused
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.runs import parse_run_view
@@ -16,14 +18,20 @@ UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
 """In place of the uid that the API server gives a run."""
 
 
-def rendered(path: Path, trainer_image: str, cluster_domain: str) -> str:
+def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequence[Path] = ()) -> str:
     """The objects of a run's first attempt, as YAML documents.
+
+    Args:
+        path: The run.
+        trainer_image: Image of runs that name none.
+        cluster_domain: DNS domain of the cluster.
+        defaults: Files with the run's defaults, the most specific first.
 
     Raises:
         Refused: The document is not a valid run, or not one for a cluster.
     """
     try:
-        document = load_run(path).document()
+        document = load_resolved(path, defaults).document()
     except InvalidRun as error:
         raise Refused(f"{path}: {error}") from None
     document["metadata"]["uid"] = UNKNOWN_UID

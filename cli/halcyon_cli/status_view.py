@@ -61,6 +61,9 @@ def run_view(
     if topology is not None:
         mesh = ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1) or "one device"
         fact("runs on", f"{topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices; mesh: {mesh}")
+    if status.defaults is not None and status.defaults.sources:
+        of = " and ".join(f"{source.namespace}/{source.name}" for source in status.defaults.sources)
+        fact("defaults", Text(f"{', '.join(status.defaults.values)} of {of}"))
     progress = status.progress
     if progress is not None:
         total = progress.steps or steps or 1

@@ -9,18 +9,21 @@ prices its rules by those bounds.
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import BaseModel
 
 from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
+from halcyon_api.defaults import resource as defaults
+from halcyon_api.defaults.units import ROOT, UNITS
 
-CRD_FILE = Path(__file__).resolve().parents[1] / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
+_FOLDER = Path(__file__).resolve().parents[1]
+CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
+DEFAULTS_CRD_FILE = _FOLDER / f"{training_run.GROUP}_{defaults.PLURAL}.yaml"
 HEADER = "# Generated from crds/halcyon_api by `make generate`. Do not edit.\n"
 
 UNSEEN = -1
@@ -34,43 +37,94 @@ Schema = dict[str, Any]
 
 def custom_resource_definition() -> Schema:
     """The CRD of TrainingRun as a plain document."""
-    schema = structural_schema(training_run.TrainingRun)
+    schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
-    properties["apiVersion"] = {"type": "string", "description": properties["apiVersion"]["description"]}
-    properties["kind"] = {"type": "string", "description": properties["kind"]["description"]}
-    # The API server knows metadata by itself; the bound on the name only prices the rule over it.
-    properties["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}}
-    schema["required"] = ["spec"]
+    # The bound on the name only prices the rule over it.
+    properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
+    _leave_to_defaults(properties["spec"])
     # Whoever reads a run before the operator has, kstatus above all, must not take silence for success: no generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
+    more: Schema = {"subresources": {"status": {}}, "additionalPrinterColumns": _PRINTER_COLUMNS}
+    names = training_run.KIND, training_run.PLURAL, training_run.SINGULAR, training_run.SHORT_NAME
+    return _definition(*names, [training_run.CATEGORY], schema, more)
+
+
+def defaults_definition() -> Schema:
+    """The CRD of TrainingRunDefaults as a plain document."""
+    schema = _object_schema(defaults.TrainingRunDefaults)
+    more: Schema = {"additionalPrinterColumns": _DEFAULTS_COLUMNS}
+    return _definition(defaults.KIND, defaults.PLURAL, defaults.PLURAL, defaults.SHORT_NAME, [], schema, more)
+
+
+def definitions() -> list[Schema]:
+    """All CRDs."""
+    return [custom_resource_definition(), defaults_definition()]
+
+
+def _definition(kind: str, plural: str, singular: str, short_name: str, categories: list[str], schema: Schema, more: Schema) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{training_run.PLURAL}.{training_run.GROUP}"},
+        "metadata": {"name": f"{plural}.{training_run.GROUP}"},
         "spec": {
             "group": training_run.GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": training_run.KIND,
-                "listKind": f"{training_run.KIND}List",
-                "plural": training_run.PLURAL,
-                "singular": training_run.SINGULAR,
-                "shortNames": [training_run.SHORT_NAME],
-                "categories": [training_run.CATEGORY],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": singular,
+                "shortNames": [short_name],
+                **({"categories": categories} if categories else {}),
             },
-            "versions": [
-                {
-                    "name": training_run.VERSION,
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": schema},
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": _PRINTER_COLUMNS,
-                }
-            ],
+            "versions": [{"name": training_run.VERSION, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}, **more}],
         },
     }
+
+
+def _object_schema(model: type[BaseModel]) -> Schema:
+    """The schema of a whole object. The API server knows metadata by itself."""
+    schema = structural_schema(model)
+    properties = schema["properties"]
+    for name in ("apiVersion", "kind"):
+        properties[name] = {"type": "string", "description": properties[name]["description"]}
+    properties["metadata"] = {"type": "object"}
+    schema["required"] = ["spec"]
+    return schema
+
+
+def _leave_to_defaults(spec: Schema) -> None:
+    """Have the API server fill in nothing that a run may take from its defaults: in the stored object that is silence, not a wish.
+
+    The sections stay, empty, so that rules over them may take them for granted. The built-in default is told in the description.
+    """
+    for unit in UNITS:
+        *sections, name = unit.path.split(".")
+        node = spec
+        for depth, section in enumerate(sections):
+            node = node["properties"][section]
+            _forget(node.get("default"), [*sections[depth + 1 :], name])
+        field = node["properties"][name]
+        built_in = field.pop("default", None)
+        if built_in is not None and "Default:" not in field["description"]:
+            told = "none" if built_in in ([], {}) else "its members'" if isinstance(built_in, dict) else f"`{built_in}`"
+            field["description"] += f" Default: that of the run's TrainingRunDefaults, else {told}."
+    section, name = ROOT.split(".")
+    checkpoint = spec["properties"][section]
+    checkpoint["required"].remove(name)
+    if not checkpoint["required"]:
+        del checkpoint["required"]
+    checkpoint["default"] = {}
+    spec["required"].remove(section)
+
+
+def _forget(default: Any, path: list[str]) -> None:
+    """Drop a field from the default of a section above it."""
+    for part in path[:-1]:
+        default = cast("Schema", default).get(part) if isinstance(default, dict) else None
+    if isinstance(default, dict):
+        cast("Schema", default).pop(path[-1], None)
 
 
 _PRINTER_COLUMNS: list[Schema] = [
@@ -87,6 +141,14 @@ _PRINTER_COLUMNS: list[Schema] = [
     {"name": "Goodput", "type": "string", "jsonPath": ".status.goodput.ratio", "priority": 1},
     {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
     {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
+]
+
+
+_DEFAULTS_COLUMNS: list[Schema] = [
+    {"name": "Checkpoints", "type": "string", "jsonPath": ".spec.checkpoint.rootPrefix"},
+    {"name": "Image", "type": "string", "jsonPath": ".spec.image"},
+    {"name": "Account", "type": "string", "jsonPath": ".spec.scheduling.serviceAccountName"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
 
 
@@ -209,16 +271,6 @@ def _check_bounds(node: Schema, path: str) -> None:
         node["maxProperties"] = 0
 
 
-def render() -> str:
-    """The committed file's text."""
-    return HEADER + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=140, allow_unicode=True)
-
-
-def main() -> None:
-    """Write the CRD beside the package; the path is printed."""
-    CRD_FILE.write_text(render(), encoding="utf-8")
-    sys.stdout.write(f"{CRD_FILE.name}\n")
-
-
-if __name__ == "__main__":
-    main()
+def render(definition: Schema | None = None) -> str:
+    """A committed file's text. Default: that of TrainingRun."""
+    return HEADER + yaml.safe_dump(definition or custom_resource_definition(), sort_keys=False, width=140, allow_unicode=True)

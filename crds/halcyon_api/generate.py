@@ -14,14 +14,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def generated_files() -> dict[Path, str]:
     """Every generated file of the repository with the text it must have."""
+    defaults = crd.render(crd.defaults_definition())
     return {
         REPOSITORY / "crds" / crd.CRD_FILE.name: crd.render(),
-        REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),
         REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only what lies in the chart
+        REPOSITORY / "crds" / crd.DEFAULTS_CRD_FILE.name: defaults,
+        REPOSITORY / "charts" / "halcyon" / "files" / crd.DEFAULTS_CRD_FILE.name: defaults,
         json_schema.FOLDER / f"{json_schema.NAME}.json": json_schema.render(json_schema.document_schema()),
         json_schema.FOLDER / f"{json_schema.NAME}.patch.json": json_schema.render(json_schema.patch_schema()),
+        json_schema.FOLDER / f"{json_schema.DEFAULTS_NAME}.json": json_schema.render(json_schema.defaults_schema()),
         argocd.CONFIG_MAP: argocd.render(),
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
+        REPOSITORY / "docs" / "reference" / "trainingrundefaults.md": reference.render_defaults(),
         REPOSITORY / "docs" / "reference" / "edits.md": edits.render(),
         REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }

@@ -1,7 +1,7 @@
-"""The JSON schemas of TrainingRun, for editors and for checks that have no API server at hand, made from the CRD.
+"""The JSON schemas of TrainingRun and TrainingRunDefaults, for editors and for checks that have no API server at hand, made from the CRDs.
 
 An API server says more than a JSON schema can, its CEL rules; but unknown fields, wrong types and "exactly one of" are told by the schema
-too. The second schema is for patches, as Kustomize's overlays have them: it knows the same fields and needs none of them.
+too. Another schema is for patches of a run, as Kustomize's overlays have them: it knows the same fields and needs none of them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api import training_run
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.crd import custom_resource_definition, defaults_definition
+from halcyon_api.defaults import resource as defaults
 
 Schema = dict[str, Any]
 
 FOLDER = Path(__file__).resolve().parents[1] / "schema" / training_run.GROUP
 NAME = f"{training_run.SINGULAR}_{training_run.VERSION}"
+DEFAULTS_NAME = f"{defaults.PLURAL}_{training_run.VERSION}"
 """As validators look schemas up: the kind in lower case, and the version."""
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
@@ -27,25 +29,36 @@ _METADATA: Schema = {"type": "object", "required": ["name"], "properties": {"nam
 
 
 def document_schema() -> Schema:
-    """The schema of a whole document. The status is the operator's, and no part of it."""
-    (version,) = custom_resource_definition()["spec"]["versions"]
+    """The schema of a whole run. The status is the operator's, and no part of it."""
+    schema, properties = _whole(custom_resource_definition())
+    schema["properties"] |= {"status": {"type": "object", "description": properties["status"]["description"]}}
+    return schema
+
+
+def defaults_schema() -> Schema:
+    """The schema of whole defaults."""
+    return _whole(defaults_definition())[0]
+
+
+def _whole(definition: Schema) -> tuple[Schema, Schema]:
+    (version,) = definition["spec"]["versions"]
     crd = version["schema"]["openAPIV3Schema"]
-    properties = crd["properties"]
-    return {
+    properties, kind = crd["properties"], definition["spec"]["names"]["kind"]
+    schema: Schema = {
         "$schema": DIALECT,
-        "title": training_run.KIND,
+        "title": kind,
         "description": crd["description"],
         "type": "object",
         "required": ["apiVersion", "kind", "metadata", "spec"],
         "properties": {
             "apiVersion": properties["apiVersion"] | {"const": training_run.API_VERSION},
-            "kind": properties["kind"] | {"const": training_run.KIND},
+            "kind": properties["kind"] | {"const": kind},
             "metadata": _METADATA | {"description": "Standard object metadata."},
             "spec": plain_schema(properties["spec"]),
-            "status": {"type": "object", "description": properties["status"]["description"]},
         },
         "additionalProperties": False,
     }
+    return schema, properties
 
 
 def patch_schema() -> Schema:

@@ -1,11 +1,12 @@
-"""Renders ``docs/reference/trainingrun.md`` from the CRD's schema, so that the reference says what the API server enforces."""
+"""Renders the references of the resources from the CRDs' schemas, so that they say what the API server enforces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.crd import custom_resource_definition, defaults_definition
+from halcyon_api.defaults.units import UNITS
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION
 
@@ -19,9 +20,37 @@ required may be left out. Rules are checked by the API server when the document 
 """
 
 
+_DEFAULTS_HEADER = f"""<!-- Generated from crds/halcyon_api by `make generate`. Do not edit. -->
+# TrainingRunDefaults ({API_VERSION})
+
+Every field of the document, as `kubectl explain trainingrundefaults --recursive` shows it. Each may be left out, and has no value then; a
+run takes the next less specific one, in the end the built-in default that [its own reference](trainingrun.md) names.
+[The guide](../guides/defaults.md) says how and when runs take them.
+"""
+
+
+def render_defaults() -> str:
+    """The text of the reference of TrainingRunDefaults."""
+    schema = _schema(defaults_definition())
+    parts = [_DEFAULTS_HEADER, "## spec\n", *_tables("spec", schema["properties"]["spec"]), _units(), _rules(schema)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _units() -> str:
+    lines = ["## How they are merged\n", "| field | from two documents |", "|---|---|"]
+    for unit in UNITS:
+        how = "merged key by key" if unit.merged else "the more specific one, whole"
+        lines.append(f"| `{unit.path}` | {how}{', none from below whoever names the root' if unit.store else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _schema(definition: Schema) -> Schema:
+    return definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
 def render() -> str:
-    """The text of the reference."""
-    schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    """The text of the reference of TrainingRun."""
+    schema = _schema(custom_resource_definition())
     parts = [_HEADER]
     for section in ("spec", "status"):
         parts.append(f"## {section}\n")

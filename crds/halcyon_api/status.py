@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.edits.status import EditStatus, InForce
 from halcyon_api.goodput import Goodput, GoodputSeconds
 from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
@@ -128,6 +129,9 @@ class TrainingRunStatus(StatusModel):
     attempt: int = Field(default=0, ge=0, description="Number of the present attempt. It only grows and fences the checkpoint root.")
     attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         default=None, description="Hash of what the present attempt was made from."
+    )
+    defaults: DefaultsStatus | None = Field(
+        default=None, description="What the run has taken from its TrainingRunDefaults, since its first attempt."
     )
     in_force: InForce | None = Field(
         default=None, description="The fields of the spec that may be edited and are not at their default, as the run goes by them now."

@@ -8,12 +8,12 @@ microbatches, evaluation, recovery), and how long, may change; `halcyon_api.edit
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from halcyon_api.base import ApiModel, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Seconds, cel
 from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import STEPS_RULE
 from halcyon_api.hardware import TABLE
@@ -48,6 +48,14 @@ _NAME_RULE = cel(
 
 _ORIGIN_SELF = "spec.from.run is the run itself; name another one"
 _ORIGIN_RULE = cel("!has(self.spec.from) || self.spec.from.run != self.metadata.name", _ORIGIN_SELF, field_path=".spec.from.run")
+
+_ROOT_STAYS = cel(
+    "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || !has(self.status) || !has(self.status.attempt) || "
+    "self.status.attempt == 0",
+    "checkpoint.root must neither come nor go once the run has begun; make a new run with another name",
+    field_path=".spec.checkpoint",
+    reason="FieldValueForbidden",
+)
 
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
 _FIXED = " * ".join(_ICI.format(axis) for axis in ("data", "fsdp", "tensor"))
@@ -100,6 +108,13 @@ _ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of
 class TrainingRunSpec(ApiModel):
     """What to train, on what, and where its checkpoints live."""
 
+    defaults: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] | None = Field(
+        default=None,
+        description=(
+            "Name of the TrainingRunDefaults, of the run's namespace and the operator's, that fill in what this document lacks. Default: "
+            "`default`. An empty text: none do."
+        ),
+    )
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
         default=None,
         description="Image of the trainer. Default: the operator's trainer image, of the same version as the operator.",
@@ -157,7 +172,7 @@ class TrainingRunSpec(ApiModel):
             field_path=".from.step",
         ),
         cel(
-            "!has(self.from) || !has(self.from.root) || self.from.root != self.checkpoint.root",
+            "!has(self.from) || !has(self.from.root) || !has(self.checkpoint.root) || self.from.root != self.checkpoint.root",
             _ORIGIN_ROOT,
             field_path=".from.root",
         ),
@@ -253,7 +268,7 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE)
+    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE, _ROOT_STAYS)
 
     @model_validator(mode="after")
     def _origin_is_another(self) -> Self:
@@ -266,14 +281,31 @@ class InvalidRun(ValueError):
     """The document is not a valid TrainingRun. The message is one sentence for each fault, each naming its field."""
 
 
+Model = TypeVar("Model", bound=ApiModel)
+
+_NO_ROOT = (
+    "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.rootPrefix set in the "
+    "TrainingRunDefaults of its namespace"
+)
+
+
 def parse_run(document: Any) -> TrainingRun:
+    """Check a parsed YAML or JSON document, with what it takes from its defaults.
+
+    Raises:
+        InvalidRun: The document does not fit the schema.
+    """
+    return read_document(TrainingRun, document)
+
+
+def read_document(model: type[Model], document: Any) -> Model:
     """Check a parsed YAML or JSON document.
 
     Raises:
         InvalidRun: The document does not fit the schema.
     """
     try:
-        return TrainingRun.model_validate(document, by_alias=True, by_name=False)
+        return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidRun("; ".join(_sentence(fault) for fault in error.errors())) from None
 
@@ -284,18 +316,40 @@ def load_run(path: Path) -> TrainingRun:
     Raises:
         InvalidRun: The file is missing, is not YAML, or is not a valid TrainingRun.
     """
+    return parse_run(read_one(path))
+
+
+def read_one(path: Path) -> Any:
+    """The one YAML document of a file.
+
+    Raises:
+        InvalidRun: The file is missing, is not YAML, or holds several documents.
+    """
+    documents = read_yaml(path)
+    if len(documents) > 1:
+        raise InvalidRun(f"{path}: {len(documents)} documents; give a file with one TrainingRun")
+    return documents[0]
+
+
+def read_yaml(path: Path) -> list[Any]:
+    """The YAML documents of a file, at least one.
+
+    Raises:
+        InvalidRun: The file is missing or is not YAML.
+    """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return list(yaml.safe_load_all(path.read_text(encoding="utf-8"))) or [None]
     except OSError as error:
         raise InvalidRun(f"{path}: {error.strerror}; give the path of a TrainingRun document") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidRun(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse_run(document)
 
 
 def _sentence(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "document"
     what: str = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing" and where in ("spec.checkpoint", "spec.checkpoint.root"):
+        return _NO_ROOT
     if fault["type"] == "extra_forbidden":
         what = "unknown field; check the spelling (kubectl explain trainingrun.spec shows what exists)"
     return f"{where}: {what}"

@@ -53,6 +53,10 @@ def main(
         bool,
         typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
     ] = False,
+    defaults_namespace: Annotated[
+        str,
+        typer.Option(envvar="HALCYON_DEFAULTS_NAMESPACE", help="Namespace whose TrainingRunDefaults hold for all. Default: none."),
+    ] = "",
     lease_namespace: Annotated[
         str,
         typer.Option(
@@ -82,6 +86,7 @@ def main(
         file_roots=_many(file_root),
         allow_gpu_direct=allow_gpu_direct,
         watch_nodes=watch_nodes,
+        defaults_namespace=defaults_namespace,
         lease_namespace=lease_namespace,
         lease_name=lease_name,
         pod_name=pod_name,

@@ -75,7 +75,15 @@ async def run_operator(settings: Settings) -> None:
     platform = Platform(settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct)
     nodes = NodeNotices() if settings.watch_nodes else None
     observer = Observer(
-        cluster, checkpoints, polls, journal, platform, nodes, store=store, pace=lambda: store.under_way / ROUTINE_LOOKS_PER_SECOND
+        cluster,
+        checkpoints,
+        polls,
+        journal,
+        platform,
+        nodes,
+        store=store,
+        pace=lambda: store.under_way / ROUTINE_LOOKS_PER_SECOND,
+        defaults_namespace=settings.defaults_namespace,
     )
     controller = Controller(queue, observer, cluster, journal, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers)
     if leadership is not None:

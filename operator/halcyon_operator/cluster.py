@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from halcyon_api import names
+from halcyon_api.defaults.resource import PLURAL as DEFAULTS
 from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.api_client import MERGE_PATCH, METADATA_ONLY, ApiError, Conflict, KubernetesApi, NotFound, path_of
 from halcyon_operator.decision import Deletion, Event, Manifest
@@ -58,6 +59,10 @@ class Cluster:
     async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A TrainingRun, or None if there is none."""
         return await self._get(API_VERSION, PLURAL, namespace, name)
+
+    async def defaults(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A TrainingRunDefaults, or None if there is none, or no such kind."""
+        return await self._get(API_VERSION, DEFAULTS, namespace, name)
 
     async def serves(self, namespace: str) -> bool:
         """Whether the runs of a namespace may be listed. One that is gone took the right to it along."""

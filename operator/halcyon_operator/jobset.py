@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 
 from halcyon_api import names
+from halcyon_api.defaults.resource import BUILT_IN
+from halcyon_api.defaults.units import resolved
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_operator.decision import Manifest
@@ -40,13 +42,14 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
     Args:
         run: The run.
         attempt: The attempt's number.
-        spec: The run's spec on the attempt's number of slices. Default: as the user wrote it.
+        spec: The run's spec on the attempt's number of slices. Default: as the user wrote it, with what it takes from its defaults.
     """
     document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
-        "spec": run.raw_spec if spec is None or spec == run.spec else spec.document(),
+        # With the built-in defaults written out: the trainer's image may be of a version that has others.
+        "spec": resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document(),
     }
     return {
         "apiVersion": "v1",

@@ -9,13 +9,15 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from halcyon_api import names
+from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.cluster import Cluster
+from halcyon_operator.defaults import DefaultsRead, root_of, wanted
 from halcyon_operator.endings import merge_endings
 from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
 from halcyon_operator.node_notices import NodeNotices, NoticeView
-from halcyon_operator.plain import dig, text
+from halcyon_operator.plain import dig
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
 from halcyon_operator.runs import parse_run_view, trainer_port
@@ -48,6 +50,7 @@ class Observer:
         token: Makes up tokens.
         store: What the watches have shown; None: every look asks the API server.
         pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
+        defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Observer:
         token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         store: Store | None = None,
         pace: Callable[[], float] = lambda: 0.0,
+        defaults_namespace: str = "",
     ) -> None:
         self._cluster = cluster
         self._checkpoints = checkpoints
@@ -71,13 +75,14 @@ class Observer:
         self._token = token
         self._store = store
         self._pace = pace
+        self._defaults_namespace = defaults_namespace
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
         at work, for then more has to be known."""
         key = namespace, name
         run = self._store.run(key) if self._store is not None else None
-        if run is None or self._store is None:
+        if run is None or self._store is None or run.defaults_due:
             return None
         jobsets = tuple(seen.view for seen in self._store.jobsets(key) if not seen.probe)
         if not any(_at_work(run, jobset) for jobset in jobsets):
@@ -110,6 +115,8 @@ class Observer:
                 self._nodes.forget(key)
             return None
         run = parse_run_view(document)
+        if run.defaults_due and not run.deleting:
+            run = parse_run_view(document, await self._defaults(document, run))
         jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
         own = [pod for pod in pod_documents if dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == run.uid]
         pods = tuple(parse_pod(pod) for pod in own if not is_probe(pod))
@@ -183,7 +190,20 @@ class Observer:
         if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
             return None
         source = await self._cluster.run(run.namespace, origin.run)
-        return text(dig(source, "spec", "checkpoint", "root")) or None
+        return root_of(source)
+
+    async def _defaults(self, document: object, run: RunView) -> DefaultsRead:
+        """The defaults that the run would take: of each namespace those of the wanted name, or else those called `default`."""
+        name, _ = wanted(document)
+        namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
+        exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
+        found = [
+            document if document is not None or name == DEFAULT_NAME else await self._cluster.defaults(namespace, DEFAULT_NAME)
+            for namespace, document in zip(namespaces, exact, strict=True)
+        ]
+        return DefaultsRead(
+            name, namespaces, tuple(document for document in found if document is not None), any(document is not None for document in exact)
+        )
 
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> Reading:
         if run.spec is None or alive is None or run.deleting:

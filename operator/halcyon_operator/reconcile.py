@@ -16,7 +16,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.progress import Progress
 from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator import attempts, events
+from halcyon_operator import attempts, defaults, events
 from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
 from halcyon_operator.company import sent_along
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
@@ -150,6 +150,8 @@ def _carry_out(
             )
         case attempts.Mint(attempt, pardon):
             update, told = in_force_with(observed, status, attempt)
+            update["defaults"] = run.defaults or status.defaults
+            told += defaults.told(run.defaults, attempt)
             status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now).model_copy(update=update)
             return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), events=told, requeue_after=0.0)
         case attempts.Create():
@@ -180,7 +182,8 @@ def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted
         return status
     in_force = dict(run.fields) if status.in_force is None else status.in_force
     topology = _topology(spec, placement_of(status, spec).slices)
-    return status.model_copy(update={"attempt_spec_hash": wanted, "in_force": in_force, "topology": topology})
+    update: dict[str, object] = {"attempt_spec_hash": wanted, "in_force": in_force, "topology": topology}
+    return status.model_copy(update=update | {"defaults": run.defaults or status.defaults})
 
 
 def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:

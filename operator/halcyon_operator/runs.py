@@ -16,6 +16,7 @@ from halcyon_api.spec.operations import TelemetrySpec
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
+from halcyon_operator.defaults import DefaultsRead, due, taken, whole_spec
 from halcyon_operator.plain import count, dig, mapping, text
 from halcyon_operator.pod_template import CACHE_DIRECTORY
 from halcyon_operator.views import Platform, RunView
@@ -25,12 +26,20 @@ DEFAULT_PORT = TelemetrySpec().port
 _LAST_PORT = 65_535
 
 
-def parse_run_view(document: object) -> RunView:
-    """A run as the operator sees it. Never raises: what is wrong with the document is in `problems`."""
+def parse_run_view(document: object, defaults: DefaultsRead | None = None) -> RunView:
+    """A run as the operator sees it, with what it takes from its defaults.
+
+    Never raises: what is wrong with the document is in `problems`.
+
+    Args:
+        document: The run.
+        defaults: Its defaults as they are now; None: nobody looked, and it goes by those on record.
+    """
     metadata = mapping(dig(document, "metadata"))
-    raw_spec = mapping(dig(document, "spec"))
     status = parse_status(dig(document, "status"))
-    spec, problems = _parse_spec(metadata, raw_spec)
+    took = taken(document, status, defaults)
+    raw_spec = whole_spec(document, took.values)
+    spec, problems = _parse_spec(metadata, raw_spec) if not took.problem else (None, (took.problem,))
     fields: dict[str, str] = {}
     if spec is not None:
         fields = recorded(values_of(spec))
@@ -47,6 +56,8 @@ def parse_run_view(document: object) -> RunView:
         status=status,
         save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
         fields=fields,
+        defaults=took.record,
+        defaults_due=due(document, status),
         raw_spec=raw_spec,
         raw_status=mapping(dig(document, "status")),
     )

@@ -37,5 +37,7 @@ class Settings:
     """Name of the Lease."""
     pod_name: str = ""
     """Name of the pod that this process runs in; empty: it runs in none."""
+    defaults_namespace: str = ""
+    """Where the TrainingRunDefaults of all namespaces are; empty: there are none."""
     resync_seconds: float = 300.0
     """How often all runs are looked at without a reason."""

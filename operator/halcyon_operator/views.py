@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from halcyon_api.checkpoint_documents import Head
+from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.progress import ProgressReport, TerminationReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
@@ -36,6 +37,10 @@ class RunView:
     """Value of the annotation that asks for a checkpoint."""
     fields: dict[str, str] = field(default_factory=dict[str, str])
     """The fields that may be edited and are not at their default, as the user wrote them; see `status.inForce`."""
+    defaults: DefaultsStatus | None = None
+    """What the run takes from its defaults with its next attempt; None: what is on record."""
+    defaults_due: bool = False
+    """Whether it is to take them as they are now, so that somebody has to look."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
 

@@ -58,7 +58,10 @@ def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
     }
     # What is left are rules about more than one field: kinds that must not come or go with what is frozen in them.
     assert set(rules) - whole == {"model.llama", "model.gpt2", "recovery.divergence.spike"}
-    assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == ["spec.trainer.steps"]
+    assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
+        "spec.trainer.steps",
+        "spec.checkpoint",
+    ]
 
 
 def test_a_checkpoint_is_compared_by_what_is_frozen_and_by_the_steps() -> None:

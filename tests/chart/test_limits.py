@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from halcyon_devcluster.errors import DevclusterError
-from tests.chart.conftest import CHART, Objects, Render, of_kind, only
+from tests.chart.conftest import CHART, Objects, Render, of_kind
 
 pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
 
@@ -17,13 +17,22 @@ NAME = "kubernetes.io/metadata.name"
 
 def selectors(objects: Objects) -> dict[str, Any]:
     """Selectors of the bindings by the name of their parameters."""
+    of_runs, of_defaults = of_kind(objects, "ValidatingAdmissionPolicy")
     bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
-    policy = only(objects, "ValidatingAdmissionPolicy")["metadata"]["name"]
-    assert all(binding["spec"]["policyName"] == policy for binding in bindings)
-    assert all(binding["spec"]["paramRef"]["parameterNotFoundAction"] == "Deny" for binding in bindings)
+    assert len({binding["metadata"]["name"] for binding in bindings}) == len(bindings)
     parameters = {found["metadata"]["name"] for found in of_kind(objects, "ConfigMap")}
-    assert {binding["spec"]["paramRef"]["name"] for binding in bindings} == parameters
-    return {binding["spec"]["paramRef"]["name"]: binding["spec"]["matchResources"]["namespaceSelector"] for binding in bindings}
+    found: list[dict[str, Any]] = []
+    for policy in (of_runs, of_defaults):
+        own = [binding["spec"] for binding in bindings if binding["spec"]["policyName"] == policy["metadata"]["name"]]
+        assert all(binding["paramRef"]["parameterNotFoundAction"] == "Deny" for binding in own)
+        assert {binding["paramRef"]["name"] for binding in own} == parameters
+        found.append({binding["paramRef"]["name"]: binding["matchResources"]["namespaceSelector"] for binding in own})
+    assert found[0] == found[1], "defaults are limited where runs are"
+    assert [policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] for policy in (of_runs, of_defaults)] == [
+        ["trainingruns"],
+        ["trainingrundefaults"],
+    ]
+    return found[0]
 
 
 def test_there_are_no_limits_by_default(render: Render) -> None:

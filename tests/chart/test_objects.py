@@ -16,6 +16,7 @@ REPOSITORY = CHART.parents[1]
 RULES = [
     {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns"], "verbs": ["get", "list", "watch", "delete"]},
     {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns/status"], "verbs": ["patch"]},
+    {"apiGroups": ["halcyon.dev"], "resources": ["trainingrundefaults"], "verbs": ["get"]},
     {"apiGroups": ["halcyon.dev"], "resources": ["trainingruns/finalizers"], "verbs": ["update"]},
     {"apiGroups": ["jobset.x-k8s.io"], "resources": ["jobsets"], "verbs": ["get", "list", "watch", "create", "delete"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "delete"]},
@@ -65,7 +66,15 @@ def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
     assert not of_kind(objects, "ClusterRole")
     assert not of_kind(objects, "ClusterRoleBinding")
     roles = [role for role in of_kind(objects, "Role") if not role["metadata"]["name"].endswith("-lease")]
-    assert [(role["metadata"]["namespace"], role["rules"]) for role in roles] == [("team-a", RULES), ("team-b", RULES)]
+    reads_defaults = [{"apiGroups": ["halcyon.dev"], "resources": ["trainingrundefaults"], "verbs": ["get"]}]
+    assert [(role["metadata"]["namespace"], role["rules"]) for role in roles] == [
+        ("team-a", RULES),
+        ("team-b", RULES),
+        ("halcyon-system", reads_defaults),
+    ]
+    assert environment(objects)["HALCYON_DEFAULTS_NAMESPACE"] == "halcyon-system"
+    of_the_release = render(watchNamespaces=["halcyon-system", "team-a"])
+    assert not [role for role in of_kind(of_the_release, "Role") if role["metadata"]["name"].endswith("-defaults")], "served already"
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
     assert environment(objects)["HALCYON_NAMESPACES"] == "team-a,team-b"
@@ -120,16 +129,18 @@ def test_the_lease_is_the_releases_own(render: Render, namespaces: list[str]) ->
 
 
 def test_definition_is_the_generated_one(render: Render) -> None:
-    generated = yaml.safe_load((REPOSITORY / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
-    definition = only(render(), "CustomResourceDefinition")
-    assert definition["spec"] == generated["spec"]
-    assert definition["metadata"]["name"] == generated["metadata"]["name"]
-    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    generated = [yaml.safe_load(path.read_text()) for path in sorted((REPOSITORY / "crds").glob("*.yaml"))]
+    found = sorted(of_kind(render(), "CustomResourceDefinition"), key=lambda definition: str(definition["metadata"]["name"]))
+    assert len(found) == len(generated) == 2
+    for definition, source in zip(found, generated, strict=True):
+        assert definition["spec"] == source["spec"]
+        assert definition["metadata"]["name"] == source["metadata"]["name"]
+        assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 def test_definition_may_go_with_the_release_or_stay_out_of_it(render: Render) -> None:
-    gone = only(render(crds={"enabled": True, "keep": False}), "CustomResourceDefinition")
-    assert "annotations" not in gone["metadata"]
+    gone = of_kind(render(crds={"enabled": True, "keep": False}), "CustomResourceDefinition")
+    assert ["annotations" in definition["metadata"] for definition in gone] == [False, False]
     assert not of_kind(render(crds={"enabled": False, "keep": True}), "CustomResourceDefinition")
 
 
@@ -162,7 +173,7 @@ def test_releases_of_one_name_in_two_namespaces_do_not_meet(render: Render) -> N
         return {(found["kind"], found["metadata"]["name"]) for found in objects if "namespace" not in found["metadata"]}
 
     shared = cluster_wide("a") & cluster_wide("b")
-    assert shared == {("CustomResourceDefinition", "trainingruns.halcyon.dev")}
+    assert shared == {("CustomResourceDefinition", f"{plural}.halcyon.dev") for plural in ("trainingruns", "trainingrundefaults")}
 
 
 def test_pods_that_look_for_room_push_nobody_out(render: Render) -> None:

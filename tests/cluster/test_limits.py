@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.crd import definitions
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run as run_program
@@ -47,9 +47,17 @@ class Limited:
 
     def apply(self, namespace: str, *, dry_run: bool = True, **changes: Any) -> str:
         """What the API server says: empty if it takes the document."""
+        return self._said(namespace, document(**changes), dry_run)
+
+    def default(self, namespace: str, spec: dict[str, Any], *, dry_run: bool = True) -> str:
+        """The same of defaults."""
+        frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
+        return self._said(namespace, frame | {"spec": spec}, dry_run)
+
+    def _said(self, namespace: str, found: dict[str, Any], dry_run: bool) -> str:
         arguments = ["apply", "--namespace", namespace, "--filename=-", *(["--dry-run=server"] if dry_run else [])]
         try:
-            self._kubectl(*arguments, stdin=yaml.safe_dump(document(**changes)))
+            self._kubectl(*arguments, stdin=yaml.safe_dump(found))
         except DevclusterError as refused:
             return " ".join(str(refused).split())
         return ""
@@ -60,7 +68,7 @@ def limited(devcluster: DevCluster, tmp_path_factory: pytest.TempPathFactory) ->
     limited = Limited(devcluster)
     namespaces = [limited.team, limited.others, limited.release]
     devcluster.kubectl.apply(
-        [custom_resource_definition(), *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in namespaces)]
+        [*definitions(), *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in namespaces)]
     )
     values = {
         "image": {"repository": "registry.example/operator"},
@@ -76,7 +84,11 @@ def limited(devcluster: DevCluster, tmp_path_factory: pytest.TempPathFactory) ->
     # Until the API server has read the parameters, it refuses everything.
     bare = {"spec__image": "elsewhere.example/trainer:1"}
     until(
-        lambda: all("is not allowed in namespace" in limited.apply(namespace, **bare) for namespace in (limited.team, limited.others)),
+        lambda: all(
+            "is not allowed in namespace" in said
+            for namespace in (limited.team, limited.others)
+            for said in (limited.apply(namespace, **bare), limited.default(namespace, {"image": "elsewhere.example/trainer:1"}))
+        ),
         timeout_seconds=60,
         failure=lambda: "the policy does not come into force",
     )
@@ -92,6 +104,29 @@ def test_what_keeps_the_limits_is_taken(limited: Limited, devcluster: DevCluster
     assert limited.apply(limited.others, spec__scheduling={"serviceAccountName": "any"}) == "", "what a set leaves out is not limited"
     elsewhere = devcluster.kubectl("get", "validatingadmissionpolicy", "--output=jsonpath={.items[*].status.typeChecking}")
     assert "expressionWarnings" not in elsewhere, "the API server's own check of the expressions"
+
+
+def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -> None:
+    fitting = {
+        "image": FITTING["spec__image"],
+        "scheduling": {"serviceAccountName": "trainer"},
+        "checkpoint": {"rootPrefix": "gs://team"},
+        "data": {"cache": {"root": "gs://team/cache"}},
+    }
+    assert limited.default(limited.team, fitting) == ""
+    assert limited.default(limited.team, {"recovery": {"maxRestarts": 1}}) == "", "what defaults leave out is not judged"
+    for change, sentence in (
+        ({"image": "elsewhere.example/trainer:1"}, "spec.image: elsewhere.example/trainer:1 is not allowed in namespace TEAM"),
+        ({"image": "registry.example/halcyon/trainer:1"}, "must be given by its digest in namespace TEAM"),
+        ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName: admin is not allowed in namespace TEAM"),
+        ({"checkpoint": {"rootPrefix": "gs://team-2"}}, "spec.checkpoint.rootPrefix: gs://team-2 is not allowed in namespace TEAM"),
+        ({"data": {"cache": {"root": "gs://other/c"}}}, "spec.data.cache.root: gs://other/c is not allowed in namespace TEAM"),
+    ):
+        assert sentence.replace("TEAM", limited.team) in limited.default(limited.team, fitting | change)
+    # A run that names no root goes by defaults that were judged; one that names no account is judged as `default`.
+    bare = {key: value for key, value in FITTING.items() if key != "spec__checkpoint__root"} | {"spec__checkpoint": ...}
+    assert limited.apply(limited.team, **bare) == ""
+    assert "serviceAccountName: default is not allowed" in limited.apply(limited.team, **(bare | {"spec__scheduling": {}}))
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

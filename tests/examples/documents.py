@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from halcyon_api.defaults.units import Values, values_of_defaults
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -26,6 +28,19 @@ def patches() -> dict[str, dict[str, Any]]:
     """What Kustomize lays over a TrainingRun: files that name the schema of patches to editors."""
     paths = [path for path in sorted(REPOSITORY.glob("examples/**/*.yaml")) if ".patch.json" in path.read_text(encoding="utf-8")]
     return {f"{path.relative_to(REPOSITORY)}#0": yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def taken(where: str) -> Values:
+    """What a run that stands there takes: the TrainingRunDefaults of the same block or file, or of the same folder of examples."""
+    file = where.split("#")[0]
+    folder = file.rpartition("/")[0]
+    beside = [
+        document["spec"]
+        for place, document in shown_documents()
+        if isinstance(document, dict) and document.get("kind") == "TrainingRunDefaults"
+        if place == where or (folder.startswith("examples/") and place.startswith(f"{folder}/"))
+    ]
+    return values_of_defaults(beside[0]) if beside else {}
 
 
 def training_runs() -> dict[str, dict[str, Any]]:

@@ -7,19 +7,28 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon_api.defaults.files import with_values
+from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
-from tests.examples.documents import REPOSITORY, shown_documents, training_runs
+from tests.examples.documents import REPOSITORY, shown_documents, taken, training_runs
 
 EXAMPLES = REPOSITORY / "examples"
 
 
 @pytest.mark.parametrize(("where", "document"), training_runs().items(), ids=list(training_runs()))
 def test_every_run_that_is_shown_is_sound(where: str, document: dict[str, Any]) -> None:
-    run = parse_run(document)
+    run = parse_run(with_values(document, taken(where)))
     assert not find_problems(run.spec)
+
+
+def test_all_defaults_that_are_shown_are_sound() -> None:
+    found = [document for _, document in shown_documents() if isinstance(document, dict) and document.get("kind") == "TrainingRunDefaults"]
+    assert len(found) >= 2
+    for document in found:
+        parse_defaults(document)
 
 
 ACCELERATOR = re.compile(r"^\| `(\{type: .*?\})` \|", re.MULTILINE)
@@ -47,7 +56,7 @@ def test_every_file_says_what_it_is(path: Path) -> None:
 
 
 def test_runs_have_roots_of_their_own() -> None:
-    roots = [document["spec"]["checkpoint"]["root"] for document in training_runs().values()]
+    roots = [with_values(document, taken(where))["spec"]["checkpoint"]["root"] for where, document in training_runs().items()]
     names = [document["metadata"]["name"] for where, document in training_runs().items() if where.startswith("examples/")]
     assert len(set(names)) == len(names)
     assert all(roots)

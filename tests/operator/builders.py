@@ -189,3 +189,13 @@ def observed(document: dict[str, Any], *, jobsets: list[dict[str, Any]] = [], po
         ),
         **more,
     )
+
+
+def defaults(*, namespace: str = "default", name: str = "default", generation: int = 1, **spec: Any) -> dict[str, Any]:
+    """A TrainingRunDefaults; its spec by path with ``__`` for the dots."""
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRunDefaults",
+        "metadata": {"name": name, "namespace": namespace, "uid": f"{namespace}/{name}", "generation": generation},
+        "spec": changed({}, {path.replace("__", "."): value for path, value in spec.items()}),
+    }

@@ -29,6 +29,8 @@ from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, pod, report, rfc
 
 KEY = ("default", "demo")
+SYSTEM = "halcyon-system"
+"""The operator's own namespace."""
 
 
 MAX_ROUNDS = 100
@@ -156,7 +158,16 @@ class World:
         nodes = NodeNotices()
         for node in self.nodes:
             nodes.saw(node)
-        observer = Observer(cluster, self, self, journal, PLATFORM, nodes, token=lambda: "the-token")  # type: ignore[arg-type]
+        observer = Observer(
+            cluster,
+            self,  # type: ignore[arg-type]
+            self,
+            journal,
+            PLATFORM,
+            nodes,
+            token=lambda: "the-token",
+            defaults_namespace=SYSTEM,
+        )
         self.notices = nodes
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
         echo = WatchEcho(lambda: self.now)
@@ -187,11 +198,11 @@ class World:
         taken = [SaveRequestTaken(id=request, step=step) for request, where, step in self.asked if where == world]
         return told.model_copy(update={"save_requests": taken})
 
-    def annotate(self, value: str) -> None:
-        """The user asks for a checkpoint."""
+    def annotate(self, value: str, annotation: str = names.ANNOTATION_CHECKPOINT) -> None:
+        """The user asks for a checkpoint, or for something else."""
         run = self.api.objects[RUN]
         self.api.version += 1
-        run["metadata"].setdefault("annotations", {})[names.ANNOTATION_CHECKPOINT] = value
+        run["metadata"].setdefault("annotations", {})[annotation] = value
         run["metadata"]["resourceVersion"] = str(self.api.version)
 
     def notice(self, node: dict[str, Any]) -> None:

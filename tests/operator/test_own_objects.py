@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon_api import names
+from halcyon_api.defaults.resource import PLURAL as DEFAULTS
 from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.api_client import ApiError, Conflict, NotFound
 from halcyon_operator.cluster import Cluster
@@ -37,7 +38,7 @@ from halcyon_operator.reconcile import reconcile
 from halcyon_operator.trainers import Reading, parse_report
 from halcyon_operator.views import Observed, PodView, ProbeView
 from halcyon_operator.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, UID, at, head, observed, pod, report
+from tests.operator.builders import PLATFORM, UID, at, defaults, head, observed, pod, report
 from tests.operator.hostile import JUNK, PODS, look_alikes, run_documents, spoil
 from tests.operator.simulation import _merged
 
@@ -154,6 +155,8 @@ class HostileApi:
             return {"items": self.jobsets if resource == "jobsets" else self.pods, "metadata": {"continue": self._data.draw(st.integers())}}
         if self._data.draw(st.booleans()):
             raise NotFound(404, "NotFound", "")
+        if resource == DEFAULTS:
+            return mapping(spoil(defaults(image="x:1"), self._data))
         thing = self.named[resource]
         return thing if isinstance(thing, dict) else {}
 

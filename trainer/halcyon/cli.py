@@ -23,6 +23,10 @@ app.add_typer(data_app, name="data")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.command()(doctor)
 
+Defaults = Annotated[
+    list[Path] | None,
+    typer.Option(help="File with TrainingRunDefaults that fill in what the run lacks; may be repeated, the most specific first."),
+]
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 
 
@@ -38,22 +42,31 @@ def train(
     compilation_cache: Annotated[
         Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: the user's cache.")
     ] = None,
+    defaults: Defaults = None,
 ) -> None:
     """Train a run on this machine, or in the pod that the operator made; go on from its newest checkpoint if there is one."""
     from halcyon.process import run_training
 
-    run_training(document, os.environ, checkpoint_root=checkpoint_root, json_lines=json, compilation_cache=compilation_cache)
+    run_training(
+        document,
+        os.environ,
+        checkpoint_root=checkpoint_root,
+        json_lines=json,
+        compilation_cache=compilation_cache,
+        defaults=tuple(defaults or ()),
+    )
 
 
 @app.command()
-def validate(document: Document) -> None:
-    """Check a run document without a cluster or a device; say what is wrong, and exit with 80."""
+def validate(document: Document, defaults: Defaults = None) -> None:
+    """Check a run document, with its defaults, without a cluster or a device; say what is wrong, and exit with 80."""
+    from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
-    from halcyon_api.training_run import InvalidRun, load_run
+    from halcyon_api.training_run import InvalidRun
     from halcyon_api.validation import find_problems
 
     try:
-        run = load_run(document)
+        run = load_resolved(document, defaults or ())
     except InvalidRun as error:
         sys.stderr.write(f"{document}: {error}\n")
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None

@@ -8,17 +8,18 @@ the other types. Epochs there are minted from the checkpoint root itself.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Epoch, Owner
+from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.training_run import InvalidRun, TrainingRun, load_run
+from halcyon_api.training_run import InvalidRun, TrainingRun
 from halcyon_api.validation import find_problems
 
 
@@ -52,19 +53,22 @@ class Context:
         return self.epoch is not None
 
 
-def resolve_context(document: Path, environ: Mapping[str, str], *, checkpoint_root: str | None = None) -> Context:
+def resolve_context(
+    document: Path, environ: Mapping[str, str], *, checkpoint_root: str | None = None, defaults: Sequence[Path] = ()
+) -> Context:
     """Read the run document and the environment.
 
     Args:
         document: Path of the ``run.yaml``.
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root``, with the store settings that belong to it.
+        defaults: Files with what the run takes where its document is silent, the most specific first. In a pod it has taken it already.
 
     Raises:
         BadConfiguration: The document or the environment is not valid; the sentence names the field.
     """
     try:
-        run = load_run(document)
+        run = load_resolved(document, defaults, checkpoint_root)
         pod = parse_environment(environ)
         if checkpoint_root is not None:
             run = _with_root(run, checkpoint_root)

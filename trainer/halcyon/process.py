@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -42,7 +42,13 @@ NOTHING_TO_SAVE = "a notice of preemption came before the first step; there was 
 
 
 def run_training(
-    document: Path, environ: Mapping[str, str], *, checkpoint_root: str | None, json_lines: bool | None, compilation_cache: Path | None
+    document: Path,
+    environ: Mapping[str, str],
+    *,
+    checkpoint_root: str | None,
+    json_lines: bool | None,
+    compilation_cache: Path | None,
+    defaults: Sequence[Path] = (),
 ) -> NoReturn:
     """Train, and leave the process with the exit code that says how it ended.
 
@@ -52,9 +58,10 @@ def run_training(
         checkpoint_root: Replaces ``spec.checkpoint.root``.
         json_lines: Write JSON lines even on a terminal, or never. Default: by the stream.
         compilation_cache: Directory of compiled programs. Default: the user's cache.
+        defaults: Files with what the run takes where its document is silent.
     """
     try:
-        context = resolve_context(document, environ, checkpoint_root=checkpoint_root)
+        context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults)
     except BadConfiguration as error:
         _leave_unstarted(error, environ)
     identity = RunIdentity(

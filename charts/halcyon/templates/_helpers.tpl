@@ -71,6 +71,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [halcyon.dev]
   resources: [trainingruns/status]
   verbs: [patch]
+- apiGroups: [halcyon.dev]
+  resources: [trainingrundefaults]
+  verbs: [get]
 # Owner references that block the owner's deletion need this where the API server enforces it.
 - apiGroups: [halcyon.dev]
   resources: [trainingruns/finalizers]

@@ -35,6 +35,7 @@ class Row:
 
 
 TABLE: tuple[Row, ...] = (
+    Row("defaults", "live", "those are taken at once; each field that differs then is an edit of its own class"),
     Row("image", "atCheckpoint", "pods have one image for life"),
     Row("imagePullPolicy", "live", "obeyed when an image is pulled next: with the next attempt"),
     Row("from", "frozen", "a run begins once"),

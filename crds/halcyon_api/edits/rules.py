@@ -11,6 +11,8 @@ from halcyon_api.edits.classes import class_of, leaves_of, section_of
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections with a rule of their own, for it is about more than one field."""
+LEFT_TO_DEFAULTS = ("checkpoint.root",)
+"""Fields that a document may lack although a run has them. That they neither come nor go is a rule of the whole run."""
 
 
 def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
@@ -27,6 +29,9 @@ def _rules(model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterato
         if not any(frozen) or child in RULED_BY_THEIR_SECTION:
             continue
         optional = not field.is_required() and field.default is None
+        if child in LEFT_TO_DEFAULTS:
+            yield _same(child, optional=False, guards=(child,))
+            continue
         if section is None or all(frozen):
             yield _same(child, optional=optional, guards=guards)
             continue

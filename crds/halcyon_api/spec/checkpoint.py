@@ -75,7 +75,10 @@ class CheckpointSpec(ApiModel):
     """Where the run's checkpoints live and when they are made."""
 
     root: Annotated[str, StringConstraints(max_length=1024)] = Field(
-        description="Address under which this run alone keeps its checkpoints: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH.",
+        description=(
+            "Address under which this run alone keeps its checkpoints: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
+            "PREFIX/NAMESPACE/NAME, where the run's TrainingRunDefaults set `checkpoint.rootPrefix`."
+        ),
         json_schema_extra={"pattern": _ROOT_PATTERN},
     )
     endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = Field(
@@ -108,19 +111,19 @@ class CheckpointSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
-        cel("!self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),
+        cel("!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),
         cel(
-            "!has(self.endpoint) || self.root.startsWith('s3://')",
+            "!has(self.endpoint) || !has(self.root) || self.root.startsWith('s3://')",
             "endpoint belongs to an s3:// root; leave it out or change root",
             field_path=".endpoint",
         ),
         cel(
-            "!has(self.volumeClaim) || self.root.startsWith('file://')",
+            "!has(self.volumeClaim) || !has(self.root) || self.root.startsWith('file://')",
             "volumeClaim belongs to a file:// root; leave it out or change root",
             field_path=".volumeClaim",
         ),
         cel(
-            "!has(self.credentialsSecret) || self.root.startsWith('s3://')",
+            "!has(self.credentialsSecret) || !has(self.root) || self.root.startsWith('s3://')",
             "credentialsSecret belongs to an s3:// root; leave it out or change root",
             field_path=".credentialsSecret",
         ),

@@ -1,0 +1,1 @@
+"""What runs take from a ``TrainingRunDefaults`` where their own document is silent: which fields, how, and when."""

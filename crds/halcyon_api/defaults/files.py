@@ -1,0 +1,56 @@
+"""Runs and their defaults from files, for a laptop and for checks without a cluster: the same merge that the operator does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.defaults.units import PREFIX, Values, over, resolved, values_of_defaults
+from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml
+
+
+def load_defaults(paths: Sequence[Path]) -> Values:
+    """The units of TrainingRunDefaults in files, the most specific file (and document in it) first.
+
+    Raises:
+        InvalidRun: A file is missing, is not YAML, or holds something else.
+    """
+    found: Values = {}
+    for path in paths:
+        for document in read_yaml(path):
+            try:
+                parse_defaults(document)
+            except InvalidRun as error:
+                raise InvalidRun(f"{path}: {error}") from None
+            found = over(found, values_of_defaults(document["spec"]))
+    return found
+
+
+def load_resolved(path: Path, defaults: Sequence[Path] = (), checkpoint_root: str | None = None) -> TrainingRun:
+    """Read a ``run.yaml`` with what it takes from its defaults.
+
+    Args:
+        path: The run.
+        defaults: Files with its defaults, the most specific first.
+        checkpoint_root: Where the checkpoints will be in any case, so that a run that does not say where is no less valid.
+
+    Raises:
+        InvalidRun: A file is missing or not YAML, or together they make no valid run.
+    """
+    document, values = read_one(path), load_defaults(defaults)
+    placed = over(values, {PREFIX: checkpoint_root}) if checkpoint_root is not None else values
+    return parse_run(with_values(document, placed))
+
+
+def with_values(document: Any, values: Mapping[str, Any]) -> Any:
+    """A run's document with what it takes. One that is no run's is left for the schema to refuse."""
+    whole: dict[str, Any] = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    spec, found = whole.get("spec"), whole.get("metadata")
+    if not isinstance(spec, dict):
+        return cast("Any", document)
+    metadata = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    namespace, name = (value if isinstance(value, str) else "" for value in (metadata.get("namespace") or "default", metadata.get("name")))
+    spec = cast("dict[str, Any]", spec)
+    return whole | {"spec": resolved(spec, values if spec.get("defaults") != "" else {}, namespace, name)}

@@ -1,0 +1,138 @@
+"""The ``TrainingRunDefaults`` resource: the fields of a run that its namespace, or the whole cluster, fills in.
+
+Its classes are made from those of the run, field by field, so that a type, a bound or a sentence stands in one place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import ConfigDict, Field, StringConstraints, create_model, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+
+from halcyon_api.base import ApiModel, ObjectName, cel
+from halcyon_api.defaults.units import UNITS, Values
+from halcyon_api.edits.classes import section_of
+from halcyon_api.training_run import TrainingRunSpec, read_document
+
+KIND = "TrainingRunDefaults"
+PLURAL = "trainingrundefaults"
+SHORT_NAME = "trundef"
+
+_PREFIX_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*)/?$"
+_PREFIX_MESSAGE = "rootPrefix must not lead out by `.` or `..`; write the address as it is"
+_STORES = (("endpoint", "an s3:// rootPrefix"), ("credentialsSecret", "an s3:// rootPrefix"))
+
+
+class CheckpointPrefix(ApiModel):
+    """Where the runs' checkpoints live, and when they are made."""
+
+    root_prefix: (
+        Annotated[str, StringConstraints(max_length=900), Field(json_schema_extra={"pattern": _PREFIX_PATTERN}, pattern=_PREFIX_PATTERN)]
+        | None
+    ) = Field(
+        default=None,
+        description=(
+            "Address below which each run has a root of its own, PREFIX/NAMESPACE/NAME: file:///PATH, s3://BUCKET or gs://BUCKET, with or "
+            "without a path. For runs that set no `checkpoint.root`."
+        ),
+    )
+
+    cel_rules: ClassVar = (
+        cel(
+            "!has(self.rootPrefix) || !self.rootPrefix.split('/').exists(part, part == '..' || part == '.')",
+            _PREFIX_MESSAGE,
+            field_path=".rootPrefix",
+        ),
+        *(
+            cel(
+                f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.startsWith('s3://')",
+                f"{field} belongs to {owner}; leave it out or change rootPrefix",
+                field_path=f".{field}",
+            )
+            for field, owner in _STORES
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _prefix_is_sound(self) -> CheckpointPrefix:
+        prefix = self.root_prefix
+        if prefix is None:
+            return self
+        if {".", ".."} & set(prefix.split("/")):
+            raise ValueError(_PREFIX_MESSAGE)
+        document = self.document()
+        for field, owner in _STORES:
+            if field in document and not prefix.startswith("s3://"):
+                raise ValueError(f"{field} belongs to {owner}; leave it out or change rootPrefix")
+        return self
+
+
+def _part(source: type[ApiModel], path: str) -> type[ApiModel]:
+    """The class with those fields of a run's section that are in the table, none of them required and none with a value of its own."""
+    fields: dict[str, Any] = {}
+    for name, info in source.model_fields.items():
+        child = f"{path}.{info.alias or to_camel(name)}".removeprefix(".")
+        section = section_of(info.annotation)
+        if any(unit.path == child for unit in UNITS):
+            annotation: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+            fields[name] = (annotation | None, _field(info))
+        elif section is not None and any(unit.path.startswith(f"{child}.") for unit in UNITS):
+            fields[name] = (_part(section, child) | None, _field(info))
+    base = CheckpointPrefix if path == "checkpoint" else ApiModel
+    title = f"Defaults{''.join(part[0].upper() + part[1:] for part in path.split('.'))}" if path else "TrainingRunDefaultsSpec"
+    return create_model(title, __base__=base, __doc__=base.__doc__ if path else source.__doc__, __module__=__name__, **cast("Any", fields))
+
+
+def _field(info: FieldInfo) -> Any:
+    return Field(default=None, description=info.description, json_schema_extra=info.json_schema_extra)
+
+
+TrainingRunDefaultsSpec: type[ApiModel] = _part(TrainingRunSpec, "")
+
+
+def _built_in(path: str) -> Any:
+    """The built-in default of a field of the run, as JSON; None where it has none."""
+    *sections, field = path.split(".")
+    model: type[ApiModel] = TrainingRunSpec
+    for section in sections:
+        model = section_of(_named(model, section).annotation) or model
+    value: Any = _named(model, field).get_default(call_default_factory=True)
+    return value.document() if isinstance(value, ApiModel) else value
+
+
+def _named(model: type[ApiModel], name: str) -> FieldInfo:
+    return next(info for key, info in model.model_fields.items() if (info.alias or to_camel(key)) == name)
+
+
+BUILT_IN: Values = {unit.path: value for unit in UNITS if (value := _built_in(unit.path)) is not None}
+"""The last level: what a run has where neither it nor its defaults say otherwise."""
+
+
+class DefaultsMeta(ApiModel):
+    """The part of an object's metadata that Halcyon reads. Everything else the server puts there is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: ObjectName
+    namespace: Annotated[str, StringConstraints(max_length=63)] = "default"
+    generation: int = 0
+
+
+class TrainingRunDefaults(ApiModel):
+    """What TrainingRuns of its namespace take where their own document is silent; in the operator's namespace: those of all namespaces."""
+
+    api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
+    kind: Literal["TrainingRunDefaults"] = Field(description="Kind of the document.")
+    metadata: DefaultsMeta = Field(description="Name and namespace of the defaults. Runs that name none take those called `default`.")
+    spec: TrainingRunDefaultsSpec = Field(description="The fields, as a run has them.")  # type: ignore[valid-type] # pyright: ignore[reportInvalidTypeForm]
+
+
+def parse_defaults(document: Any) -> TrainingRunDefaults:
+    """Check a parsed YAML or JSON document.
+
+    Raises:
+        InvalidRun: The document does not fit the schema.
+    """
+    return read_document(TrainingRunDefaults, document)

@@ -1,0 +1,152 @@
+"""The table of what a run may take from its defaults, and the merge. Pure; reads documents as they are written, whatever is in them.
+
+The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list, and an object such
+as `checkpoint.save`, is never put together from two. Only a map is merged key by key. No field whose change would change the mathematics
+of a run is in the table.
+
+The place of the checkpoints is one decision: who names the root (a run by `root`, defaults by `rootPrefix`) names its store too. So where
+a document names it, no unit that belongs to a store is taken from a less specific one, and no Secret goes to somebody else's endpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+ROOT = "checkpoint.root"
+PREFIX = "checkpoint.rootPrefix"
+"""In place of the root: the root of run NAME of namespace NAMESPACE is PREFIX/NAMESPACE/NAME."""
+
+Values = dict[str, Any]
+"""Units that are set, by path, as JSON values."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A field, or an object or list that is taken whole."""
+
+    path: str
+    merged: bool = False
+    """Whether it is a map, whose keys are merged."""
+    store: bool = False
+    """Whether it belongs to the place of the checkpoints."""
+
+
+UNITS: tuple[Unit, ...] = (
+    Unit("image"),
+    Unit("imagePullPolicy"),
+    Unit("accelerator.hostResources.cpu"),
+    Unit("accelerator.hostResources.memory"),
+    Unit("data.cache.root", store=True),
+    Unit("data.cache.workers"),
+    Unit("data.cache.shardTokens"),
+    Unit("data.cache.memoryMebibytes"),
+    Unit("data.volume"),
+    Unit("checkpoint.endpoint", store=True),
+    Unit("checkpoint.region", store=True),
+    Unit("checkpoint.credentialsSecret", store=True),
+    Unit("checkpoint.save"),
+    Unit("checkpoint.verify"),
+    Unit("checkpoint.keep"),
+    Unit("recovery.maxRestarts"),
+    Unit("recovery.gracePeriodSeconds"),
+    Unit("recovery.stepTimeoutSeconds"),
+    Unit("recovery.badNodes.blames"),
+    Unit("recovery.badNodes.maxNodes"),
+    Unit("recovery.badNodes.expireSeconds"),
+    Unit("recovery.badNodes.giveUpSeconds"),
+    Unit("scheduling.nodeSelector", merged=True),
+    Unit("scheduling.tolerations"),
+    Unit("scheduling.priorityClassName"),
+    Unit("scheduling.serviceAccountName"),
+    Unit("telemetry.port"),
+    Unit("telemetry.statusIntervalSeconds"),
+    Unit("ttlSecondsAfterFinished"),
+)
+"""In the order of the document."""
+
+_OF_RUN = (*(unit.path for unit in UNITS), ROOT)
+_OF_DEFAULTS = (*(unit.path for unit in UNITS), PREFIX)
+_MERGED = frozenset(unit.path for unit in UNITS if unit.merged)
+_PLACE = frozenset(unit.path for unit in UNITS if unit.store) | {ROOT, PREFIX}
+
+
+def values_of_defaults(spec: object) -> Values:
+    """The units that the ``spec`` of a TrainingRunDefaults sets."""
+    return _values(spec, _OF_DEFAULTS)
+
+
+def values_of_run(spec: object) -> Values:
+    """The units that the ``spec`` of a run sets."""
+    return _values(spec, _OF_RUN)
+
+
+def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
+    """Two sets of units as one, the more specific set first."""
+    found = {path: value for path, value in lower.items() if path not in _PLACE or not _names_root(upper)}
+    for path, value in upper.items():
+        below = found.get(path)
+        merged = path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping)
+        found[path] = {**cast("Values", below), **value} if merged else value
+    return found
+
+
+def kept_place(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> Values:
+    """Fresh units, but for the place of the checkpoints, should it be another one: a root belongs to one run for life."""
+    if recorded.get(PREFIX) == fresh.get(PREFIX):
+        return dict(fresh)
+    place = {path: value for path, value in recorded.items() if path in _PLACE}
+    return place | {path: value for path, value in fresh.items() if path not in _PLACE}
+
+
+def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str, name: str) -> dict[str, Any]:
+    """A run's ``spec`` with what it takes from its defaults. Nothing of what it sets is changed, sound or not.
+
+    Args:
+        spec: As the run's document has it.
+        values: The units of its defaults.
+        namespace: The run's.
+        name: The run's.
+    """
+    document = copy.deepcopy(dict(spec))
+    own = values_of_run(spec)
+    whole = over(own, values)
+    if ROOT not in whole and isinstance(prefix := whole.get(PREFIX), str):
+        whole[ROOT] = f"{prefix.rstrip('/')}/{namespace}/{name}"
+    for path, value in whole.items():
+        if path != PREFIX and (path not in own or own[path] != value):
+            _put(document, path, copy.deepcopy(value))
+    return document
+
+
+def _names_root(values: Mapping[str, Any]) -> bool:
+    return ROOT in values or PREFIX in values
+
+
+def _values(spec: object, paths: tuple[str, ...]) -> Values:
+    return {path: value for path in paths if (value := _at(spec, path)) is not None}
+
+
+def _at(node: object, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(node, Mapping):
+            return None
+        node = cast("Mapping[str, object]", node).get(part)
+    return node
+
+
+def _put(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set a field, and the sections above it that are not there. A section that is no object is left for the schema to refuse."""
+    *sections, field = path.split(".")
+    node: Any = document
+    for section in sections:
+        if not isinstance(node, dict):
+            return
+        node = cast("dict[str, Any]", node)
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
+    if isinstance(node, dict):
+        node[field] = value

@@ -1,0 +1,167 @@
+"""Defaults on the real API server: what it takes and refuses, and a short run that trains with them and never changes because of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.crd import definitions
+from halcyon_devcluster import DevclusterError
+from tests.api.documents import document
+from tests.cluster.conftest import DevCluster
+from tests.cluster.operators import OperatorProcess
+from tests.cluster.scripted import Runs, build_scripted_trainer
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+TEAM: dict[str, Any] = {
+    "checkpoint": {"rootPrefix": "s3://nowhere/runs", "endpoint": "http://object-store.invalid:7070"},
+    "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
+    "scheduling": {"serviceAccountName": "trainer"},
+    "telemetry": {"statusIntervalSeconds": 1},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defined(devcluster: DevCluster) -> None:
+    found = definitions()
+    devcluster.kubectl.apply(found)
+    devcluster.kubectl("wait", "--for=condition=Established", *(f"crd/{one['metadata']['name']}" for one in found), "--timeout=60s")
+
+
+@pytest.fixture
+def runs(devcluster: DevCluster, namespace: str) -> Runs:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainer", "namespace": namespace}}
+    devcluster.kubectl.apply([account])
+    return Runs(devcluster, namespace)
+
+
+@pytest.fixture
+def operator(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    trainer = build_scripted_trainer(runs.devcluster, python_image)
+    found = OperatorProcess.start("operator", runs.devcluster.kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
+    found.await_ready()
+    yield found
+    found.stop()
+
+
+def put(runs: Runs, spec: dict[str, Any], *, dry_run: bool = False) -> str:
+    """Apply defaults; what the API server says if it refuses them."""
+    frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}, "spec": spec}
+    try:
+        runs.kubectl("apply", "--filename=-", *(["--dry-run=server"] if dry_run else []), stdin=yaml.safe_dump(frame))
+    except DevclusterError as refused:
+        return " ".join(str(refused).split())
+    return ""
+
+
+def short(name: str, **spec: Any) -> str:
+    found = {
+        "accelerator": {"type": "cpu"},
+        "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+        "data": {"sources": [{"name": "script", "text": {"paths": ["script/rate=10"]}}]},
+        "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
+    }
+    return yaml.safe_dump({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": name}, "spec": found | spec})
+
+
+def pod(runs: Runs, name: str) -> dict[str, Any]:
+    """Account and image of the run's one pod, and the document that its trainer reads."""
+    (found,) = runs.pods(name)
+    spec = runs.devcluster.kubectl.json("get", "pod", found, "--namespace", runs.namespace)["spec"]
+    attempt = runs.status(name)["attempt"]
+    data = runs.devcluster.kubectl.json("get", "configmap", f"{name}-{attempt}", "--namespace", runs.namespace)["data"]
+    document = yaml.safe_load(data["run.yaml"])["spec"]
+    return {"account": spec["serviceAccountName"], "checkpoint": document["checkpoint"], "recovery": document["recovery"]}
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"checkpoint": {"rootPrefix": "https://bucket"}}, "spec.checkpoint.rootPrefix"),
+    ({"checkpoint": {"rootPrefix": "s3://bucket/../other"}}, "rootPrefix must not lead out"),
+    ({"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}}, "endpoint belongs to an s3:// rootPrefix"),
+    ({"checkpoint": {"root": "gs://bucket/a"}}, 'unknown field "spec.checkpoint.root"'),
+    ({"trainer": {"steps": 1}}, 'unknown field "spec.trainer"'),
+    ({"recovery": {"maxRestarts": -1}}, "spec.recovery.maxRestarts"),
+    ({"checkpoint": {"save": {"auto": "yes"}}}, "spec.checkpoint.save.auto"),
+    ({"image": "-"}, "spec.image"),
+]
+
+
+def test_the_api_server_checks_defaults_like_runs(runs: Runs) -> None:
+    for spec, sentence in REFUSED:
+        assert sentence in put(runs, spec, dry_run=True)
+    assert put(runs, {"checkpoint": {"rootPrefix": "gs://bucket"}}, dry_run=True) == ""
+    assert put(runs, TEAM | {"image": "a/b:1", "ttlSecondsAfterFinished": 3}, dry_run=True) == ""
+
+
+def test_nothing_is_filled_in_that_defaults_may_set(runs: Runs) -> None:
+    text = runs.kubectl("create", "--dry-run=server", "--output=json", "--filename=-", stdin=yaml.safe_dump(document(spec__checkpoint=...)))
+    spec = yaml.safe_load(text)["spec"]
+    assert spec["trainer"]["microbatches"] == 1, "other fields are"
+    assert {name: spec[name] for name in ("checkpoint", "scheduling", "telemetry")} == {
+        "checkpoint": {"permanent": []} if "permanent" in spec["checkpoint"] else {},
+        "scheduling": {},
+        "telemetry": {},
+    }
+    assert spec["recovery"]["badNodes"] == {}
+    assert "maxRestarts" not in spec["recovery"]
+    assert "imagePullPolicy" not in spec
+
+
+def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_otherwise(runs: Runs, operator: OperatorProcess) -> None:
+    assert put(runs, TEAM) == ""
+    runs.kubectl("apply", "--filename=-", stdin=short("demo"))
+    runs.training("demo")
+    first = pod(runs, "demo")
+    root = f"s3://nowhere/runs/{runs.namespace}/demo"
+    assert (first["account"], first["checkpoint"]["root"]) == ("trainer", root)
+    assert first["recovery"]["maxRestarts"] == 2
+    record = runs.status("demo")["defaults"]
+    assert record["sources"] == [{"namespace": runs.namespace, "name": "default", "generation": 1}]
+    assert "DefaultsTaken" in runs.events("demo")
+
+    # Nobody sees anything but the document that was applied.
+    runs.kubectl("diff", "--filename=-", stdin=short("demo"))
+
+    # Other defaults, or none: nothing changes, not with the next attempt either.
+    other = copy.deepcopy(TEAM)
+    other["checkpoint"]["rootPrefix"] = "s3://elsewhere"
+    other["recovery"] |= {"maxRestarts": 9}
+    other["scheduling"] = {"serviceAccountName": "default"}
+    assert put(runs, other) == ""
+    runs.kubectl("delete", "jobset", "demo-1", "--wait=false")
+    runs.training("demo", attempt=2)
+    assert pod(runs, "demo") == first
+    assert runs.status("demo")["defaults"] == record
+
+    # Told to take them, the run does so at a checkpoint; its root stays.
+    runs.kubectl("annotate", "trainingrun", "demo", "halcyon.dev/refresh-defaults=now")
+    runs.training("demo", attempt=3)
+    after = pod(runs, "demo")
+    assert (after["account"], after["checkpoint"], after["recovery"]["maxRestarts"]) == ("default", first["checkpoint"], 9)
+    status = runs.status("demo")
+    assert (status["defaults"]["request"], status["defaults"]["sources"][0]["generation"]) == ("now", 2)
+    assert status["history"][-2]["cause"] == "specChanged"
+    assert status["checkpoint"]["step"] >= status["history"][-1]["fromStep"] > 0
+    runs.kubectl("diff", "--filename=-", stdin=short("demo"))
+
+
+def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs, operator: OperatorProcess) -> None:
+    runs.kubectl("apply", "--filename=-", stdin=short("bare", telemetry={"statusIntervalSeconds": 1}))
+    runs.stalled("bare", "InvalidSpec")
+    message = runs.condition("bare", "Ready")["message"]
+    assert message.startswith("spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.")
+    place = {"root": "s3://nowhere/bare", "endpoint": "http://object-store.invalid:7070"}
+    runs.patch("bare", checkpoint=place)
+    runs.training("bare")
+    for change, sentence in (
+        ({"root": None}, "checkpoint.root must neither come nor go once the run has begun"),
+        ({"root": "s3://nowhere/other"}, "checkpoint.root must not change while the run exists"),
+    ):
+        with pytest.raises(DevclusterError, match=sentence):
+            runs.patch("bare", checkpoint=change)
