@@ -1,0 +1,278 @@
+"""The life of an installation, by the commands of README.md and docs/guides/install.md, from the first one to an upgrade.
+
+In a cluster of its own, fresh, beside whatever else runs. What a fresh cluster without a registry needs is adapted, and nothing else: the
+images lie on the node, and a package of this chart stands for that of a release. The trainer plays a script. The tests follow one another.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_demo.documents import REPOSITORY
+from halcyon_devcluster import DevclusterError, Faults, open_cluster
+from halcyon_devcluster.audit import AuditLog
+from halcyon_devcluster.commands import run
+from halcyon_devcluster.images import Buildable, build
+from halcyon_devcluster.waiting import until
+from tests.cluster import previous
+from tests.cluster.conftest import PROGRESS, DevCluster
+from tests.cluster.documented import GUIDE, README, Command, commands, of_package
+from tests.cluster.scripted import Operator, Runs, build_scripted_trainer
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+NAME = "installation"
+DEFINITION = "trainingruns.halcyon.dev"
+NOTHING_LEFT = ["kubectl", "delete", "crd", "--selector", "app.kubernetes.io/name=halcyon"]
+NOT_OURS = "exists and cannot be imported into the current release"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A fresh cluster and what is installed in it."""
+
+    devcluster: DevCluster
+    package: Path
+    """The chart as it would be released, with the images that lie on the node."""
+    previous: Path
+    """That of the version before."""
+
+    def run(self, command: Command, *more: str) -> str:
+        """Run a command that a page shows, with more words behind it."""
+        program, *words = of_package(command, self.package)
+        assert program in ("helm", "kubectl"), command
+        cluster = self.devcluster.cluster
+        homes = {f"HELM_{what}_HOME": str(cluster.paths.state / "helm" / what) for what in ("CACHE", "CONFIG", "DATA")}
+        # A watch has no end.
+        words = [word for word in words if word != "--watch"]
+        return run([cluster.paths.tools / program, *words, *more, "--kubeconfig", cluster.kubeconfig], cwd=REPOSITORY, environ=homes)
+
+    def exists(self, kind: str, name: str, namespace: str = "default") -> bool:
+        return bool(self.devcluster.kubectl("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output=name"))
+
+    def store_is_there(self) -> None:
+        """Have the store of the examples run the image that lies on the node."""
+        kubectl, cluster = self.devcluster.kubectl, self.devcluster.cluster
+        image = self.devcluster.load(build(Buildable.VERSITYGW, cache=cluster.paths.cache, progress=PROGRESS))
+        kubectl("set", "image", "deployment/object-store", f"versitygw={image}", "--namespace=training")
+        kubectl("rollout", "status", "deployment/object-store", "--namespace=training", "--timeout=120s")
+
+    def runs(self, namespace: str) -> Runs:
+        if not self.exists("namespace", namespace):
+            self.devcluster.kubectl("create", "namespace", namespace)
+        return Runs(self.devcluster, namespace)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    cluster = open_cluster(NAME, progress=PROGRESS)
+    cluster.down()
+    cluster.up()
+    try:
+        devcluster = DevCluster(cluster, Faults(cluster), AuditLog(cluster.paths.audit_log))
+        cache = cluster.paths.cache
+        trainer = build_scripted_trainer(devcluster, build(Buildable.BASE, cache=cache, progress=PROGRESS))
+
+        def package(chart: Path, operator: str) -> Path:
+            folder = tmp_path_factory.mktemp("package")
+            images = ["--operator", devcluster.load(operator), "--trainer", trainer, "--helm", cluster.paths.tools / "helm"]
+            run([sys.executable, REPOSITORY / "charts" / "package.py", *images, "--chart", chart, "--destination", folder])
+            (made,) = folder.iterdir()
+            return made
+
+        old = tmp_path_factory.mktemp("previous")
+        old_chart = previous.unpack(old)
+        yield Site(
+            devcluster,
+            package(REPOSITORY / "charts" / "halcyon", build(Buildable.OPERATOR, cache=cache, progress=PROGRESS)),
+            package(old_chart, previous.build_operator(old, cache, PROGRESS)),
+        )
+    finally:
+        cluster.down(purge=True)
+
+
+def untouched(runs: Runs, name: str) -> dict[str, Any]:
+    """What must not change about a run while operators come and go: its world, by the identities of its objects."""
+    selector = (f"--selector=halcyon.dev/run={name}", "--namespace", runs.namespace)
+    pods = runs.devcluster.kubectl.json("get", "pods", *selector)["items"]
+    (jobset,) = runs.devcluster.kubectl.json("get", "jobsets", *selector)["items"]
+    status = runs.status(name)
+    return {
+        "pods": {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods},
+        "jobset": (jobset["metadata"]["uid"], jobset["metadata"]["generation"]),
+        "attempt": status["attempt"],
+        "worlds": [(entry["attempt"], entry["restart"]) for entry in status["history"]],
+        "attempts told": runs.events(name).count("AttemptStarted"),
+    }
+
+
+def goes_on(runs: Runs, name: str, before: dict[str, Any]) -> None:
+    """Wait until an operator tells of new steps of a run, in the world that it was in."""
+    step = runs.status(name)["progress"]["step"]
+    last = before["worlds"][-1]
+    runs.training(name, *last, step=step + 10)
+    assert untouched(runs, name) == before
+
+
+def trainer_step(runs: Runs, name: str) -> int:
+    """The step by the word of the run's first process, whatever its status says."""
+    answer = runs.devcluster.kubectl.pod_http(runs.namespace, runs.pods(name)[0], 9400, "/status")
+    return int(yaml.safe_load(answer)["progress"]["step"])
+
+
+def gone(runs: Runs, name: str) -> None:
+    """Wait until nothing of a run is left."""
+    until(
+        lambda: not runs.names("jobset,pod,configmap", name),
+        timeout_seconds=60,
+        failure=lambda: f"still there: {runs.names('jobset,pod,configmap', name)}",
+    )
+
+
+def test_for_one_namespace_no_value_is_needed(site: Site) -> None:
+    install, apply, look = commands(README, "On a cluster")[:3]
+    notes = site.run(install)
+    assert "serves the TrainingRuns of training, and of no other namespace" in notes
+    site.run(apply)
+    site.store_is_there()
+    site.runs("elsewhere").apply("unseen")
+    runs = site.runs("training")
+    runs.training("stdlib-llama")
+    assert "stdlib-llama" in site.run(look)
+    site.run(["helm", "test", "halcyon", "--namespace", "training"])
+    unseen = site.runs("elsewhere")
+    assert (unseen.status("unseen"), unseen.names("jobset", "unseen")) == ({"observedGeneration": -1}, [])
+
+
+def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
+    runs = site.runs("training")
+    for name in ("lasting", "first", "second"):
+        runs.apply(name)
+    for name in ("lasting", "first", "second"):
+        runs.training(name)
+    before = untouched(runs, "lasting")
+    objects = [found for found in yaml.safe_load_all(site.run(["helm", "get", "manifest", "halcyon", "--namespace", "training"])) if found]
+    (uninstall,) = commands(GUIDE, "Uninstall")
+    assert uninstall == commands(README, "On a cluster")[3]
+    site.run(uninstall)
+    places = {(found["kind"], found["metadata"]["name"], found["metadata"].get("namespace", "default")) for found in objects}
+    left = {kind for kind, name, namespace in places if site.exists(kind, name, namespace)}
+    assert left == {"CustomResourceDefinition"}
+    assert site.exists("lease", "halcyon", "training")
+    step = trainer_step(runs, "lasting")
+    until(lambda: trainer_step(runs, "lasting") >= step + 10, timeout_seconds=60, failure=lambda: "the run does not train on")
+    # Nobody has to be there for a run to be deleted.
+    runs.kubectl("delete", "trainingrun", "first", "--timeout=60s")
+    runs.kubectl("delete", "trainingrun", "second", "--timeout=60s", "--cascade=foreground")
+    for name in ("first", "second"):
+        gone(runs, name)
+    assert untouched(runs, "lasting") == before
+
+
+def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
+    runs = site.runs("training")
+    before = untouched(runs, "lasting")
+    site.run(commands(README, "On a cluster")[0])
+    goes_on(runs, "lasting", before)
+    # It has come to its end while nobody looked, or does now.
+    ended = runs.in_phase("stdlib-llama", "Succeeded")
+    assert (ended["attempt"], ended["progress"]["step"], ended["restarts"]["total"]) == (1, 250, 0)
+
+
+def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
+    first, second = site.runs("training"), site.runs("team-b")
+    before = untouched(first, "lasting")
+    (install,) = commands(GUIDE, "Several in one cluster")
+    with pytest.raises(DevclusterError, match=NOT_OURS):
+        site.run([word for word in install if word not in ("--set", "crds.enabled=false")])
+    assert "crds.enabled is false: the definitions come from elsewhere" in site.run(install)
+    second.apply("theirs")
+    second.training("theirs")
+    served = {place: Operator(site.devcluster, place).metrics() for place in ("training", "team-b")}
+    assert ('run="lasting"' in served["training"], 'run="theirs"' in served["training"]) == (True, False)
+    assert ('run="lasting"' in served["team-b"], 'run="theirs"' in served["team-b"]) == (False, True)
+    site.run(["helm", "uninstall", "halcyon", "--namespace", "team-b", "--wait"])
+    assert site.exists("crd", DEFINITION)
+    goes_on(first, "lasting", before)
+
+
+def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None:
+    install, *_ = commands(GUIDE, "For the whole cluster")
+    runs = site.runs("training")
+    before = untouched(runs, "lasting")
+    assert "serves the TrainingRuns of the whole cluster" in site.run(install, "--set", "crds.enabled=false")
+    site.runs("elsewhere").training("unseen")
+    runs.apply("shared")
+    runs.training("shared", step=20)
+    found = untouched(runs, "shared")
+    assert (found["attempt"], found["worlds"], found["attempts told"]) == (1, [(1, 0)], 1)
+    goes_on(runs, "lasting", before)
+
+
+def test_another_release_takes_the_definition_and_the_runs(site: Site) -> None:
+    runs = site.runs("training")
+    before = untouched(runs, "lasting")
+    for namespace in ("training", "halcyon-system"):
+        site.run(["helm", "uninstall", "halcyon", "--namespace", namespace, "--wait"])
+    install, *_ = commands(GUIDE, "For the whole cluster")
+    with pytest.raises(DevclusterError, match=NOT_OURS):
+        site.run(install)
+    site.run(install, "--take-ownership")
+    goes_on(runs, "lasting", before)
+
+
+def test_for_the_whole_cluster_one_value_is_enough(site: Site) -> None:
+    site.run(["helm", "uninstall", "halcyon", "--namespace", "halcyon-system", "--wait"])
+    assert f"`{' '.join(NOTHING_LEFT)}`" in GUIDE.read_text()
+    site.run(NOTHING_LEFT)
+    for namespace, name in (("training", "lasting"), ("elsewhere", "unseen"), ("team-b", "theirs")):
+        gone(site.runs(namespace), name)
+    install, apply, look = commands(GUIDE, "For the whole cluster")
+    site.run(install)
+    site.run(apply)
+    site.runs("training").training("stdlib-llama")
+    assert "stdlib-llama" in site.run(look)
+    site.run(["helm", "test", "halcyon", "--namespace", "halcyon-system"])
+    site.run(["helm", "uninstall", "halcyon", "--namespace", "halcyon-system", "--wait"])
+    site.run(NOTHING_LEFT)
+
+
+def test_an_upgrade_disturbs_no_run(site: Site) -> None:
+    """From the version before, with its own operator, definition and rights. The run has fields that are not what they are by default."""
+    runs, kubectl = site.runs("training"), site.devcluster.kubectl
+    values = ["--set", "watchNamespaces={training}", "--set", "log.format=text"]
+    site.run(["helm", "install", "halcyon", str(site.previous), "--namespace", "training", "--create-namespace", "--wait", *values])
+    trainer = {"steps": 100_000, "batchSize": 8, "sequenceLength": 64, "evaluation": {"everySteps": 50}}
+    root = {"root": "s3://nowhere/older", "endpoint": "http://object-store.invalid:7070", "keep": 5, "save": {"everySteps": 25}}
+    runs.apply("older", trainer=trainer, checkpoint=root)
+    runs.training("older", step=20)
+    before = untouched(runs, "older")
+
+    def schemas(*command: str) -> list[dict[str, Any]]:
+        return [version["schema"] for version in kubectl.json(*command)["spec"]["versions"]]
+
+    # As the API server would keep it.
+    present = f"--filename={REPOSITORY}/crds/halcyon.dev_trainingruns.yaml"
+    wanted = schemas("apply", "--server-side", "--force-conflicts", "--dry-run=server", present)
+    assert schemas("get", "crd", DEFINITION) != wanted, "the version before is another one"
+    (upgrade,) = commands(GUIDE, "Upgrade")
+    site.run(upgrade)
+    assert schemas("get", "crd", DEFINITION) == wanted
+    # The version before held no Lease.
+    until(lambda: site.exists("lease", "halcyon", "training"), timeout_seconds=60, failure=lambda: "nobody leads")
+    goes_on(runs, "older", before)
+    # What was stored before is sound by the new schema, and the new operator does what it is told.
+    stored = runs.kubectl("get", "trainingrun", "older", "--output=yaml")
+    runs.kubectl("replace", "--dry-run=server", "--validate=strict", "--filename=-", stdin=stored)
+    runs.patch("older", suspend=True)
+    saved = runs.in_phase("older", "Suspended")["checkpoint"]["step"]
+    runs.patch("older", suspend=False)
+    status = runs.training("older", attempt=2)
+    assert status["history"][1]["fromStep"] == saved > 0

@@ -1,0 +1,62 @@
+"""Runs that the version before has looked after: what it recorded fits what this version makes of the same objects, so no run is restarted.
+
+The same for a whole cluster, with its API server and a run that trains, is in tests/cluster/test_installation.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.training_run import parse_run
+from halcyon_operator.spec_hash import attempt_spec_hash, fits
+from tests.cluster import previous
+from tests.examples.documents import training_runs
+
+# What the version before made of a document: what it recorded, and the document as the API server kept it, with the defaults of its schema.
+RECORD = """
+import json, sys
+from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_operator.spec_hash import attempt_spec_hash
+for document in json.load(sys.stdin):
+    try:
+        spec = parse_run(document).spec
+    except InvalidRun:
+        continue
+    stored = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    print(json.dumps([attempt_spec_hash(spec), document | {"spec": stored}]))
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("previous")
+    previous.unpack(folder)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("crds", "operator"))}
+    told = subprocess.run(
+        [sys.executable, "-c", RECORD],
+        input=json.dumps(list(training_runs().values())),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [(found[0], found[1]) for found in map(json.loads, told.stdout.splitlines())]
+
+
+def test_no_attempt_of_the_version_before_is_taken_for_outdated(recorded: list[tuple[str, dict[str, Any]]]) -> None:
+    assert {"stdlib-llama", "gpt2"} <= {document["metadata"]["name"] for _, document in recorded}
+    for record, document in recorded:
+        wanted = attempt_spec_hash(parse_run(document).spec)
+        assert fits(record, wanted), document["metadata"]["name"]
+
+
+def test_the_archive_holds_what_it_should() -> None:
+    assert previous.ARCHIVE.stat().st_size < 500_000
+    assert Path(previous.KEPT[0]) == Path("charts/halcyon")
