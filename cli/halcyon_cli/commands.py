@@ -144,29 +144,36 @@ def diff(
     context: Context = None,
 ) -> None:
     """Tell what applying a document would change in a run, and what it would do: exits with 0 where nothing differs, 1 where something
-    does, and 2 where that cannot be told."""
-    from halcyon_api.training_run import InvalidRun, load_run, parse_run
+    does, and 2 where that cannot be told. What the run has taken from its defaults counts as it is on record."""
+    from halcyon_api.defaults.files import with_values
+    from halcyon_api.defaults.status import read_values
+    from halcyon_api.defaults.units import PREFIX, over
+    from halcyon_api.training_run import InvalidRun, parse_run, read_one
     from halcyon_cli.differing import difference
     from halcyon_cli.differing_view import difference_view
 
     with told(2):
+        runs = Runs(Place(context, namespace))
+        live = runs.find(run)
+        known = parse_status(live.get("status") if live is not None else None)
+        # Where the defaults are not known yet, both documents go by the same ones.
+        values = over(read_values(known.defaults), {PREFIX: "file:///defaults"} if known.attempt == 0 else {})
         try:
-            wanted = load_run(file)
+            document = read_one(file)
+            wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
             raise Refused(f"{file}: {error}") from None
         if wanted.metadata.name != run:
             raise Refused(f"{file} is about run {wanted.metadata.name}, not {run}; give the file of that run")
-        runs = Runs(Place(context, namespace))
-        live = runs.find(run)
         if live is None:
             _say(f"there is no run {run} in namespace {runs.namespace}: applying makes it")
             raise typer.Exit(1)
         try:
-            present = parse_run({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}).spec
+            present = parse_run(with_values({key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}, values)).spec
         except InvalidRun as error:
             raise Refused(f"run {run} in the cluster is not one that this version can read: {error}") from None
-        objection = runs.objection(run, live | {"spec": wanted.spec.document()}) if present != wanted.spec else ""
-        found = difference(present, wanted.spec, parse_status(live.get("status")), objection)
+        objection = runs.objection(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
+        found = difference(present, wanted.spec, known, objection)
         Console().print(difference_view(found))
         if found.effects or objection:
             raise typer.Exit(1)
@@ -209,9 +216,23 @@ def restart(run: Run, namespace: Namespace = None, context: Context = None) -> N
         _say(f"{run} goes on from its last checkpoint")
 
 
+def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
+    """Have a run take its defaults as they are now; what differs then is an edit like any other."""
+    with told():
+        runs = Runs(Place(context, namespace))
+        before = parse_status(runs.get(run).get("status"))
+        if before.phase == "Succeeded":
+            raise Refused(f"run {run} is Succeeded and takes nothing any more")
+        value = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_REFRESH_DEFAULTS: value}}})
+        _say(f"{run} takes its defaults anew; what needs new pods waits for a checkpoint")
+        if wait:
+            _wait_for(runs, run, lambda status: status.defaults is not None and status.defaults.request == value)
+
+
 def register(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (status, top, logs, report, diff, checkpoint, suspend, resume, restart):
+    for command in (status, top, logs, report, diff, checkpoint, suspend, resume, restart, refresh):
         app.command()(command)
 
 

@@ -25,7 +25,7 @@ class Found:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["re"], ["report", "restart", "resume"]),
+        (["re"], ["refresh", "report", "restart", "resume"]),
         (["report", "al"], ["alpha", "alphabet"]),
         (["report", ""], ["alpha", "alphabet", "beta"]),
         (["report", "--sv"], ["--svg"]),

@@ -41,3 +41,26 @@ def test_a_run_for_a_laptop_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(document))
     result = CliRunner().invoke(app, ["render", str(path)])
     assert "unknown field" in result.stderr
+
+
+def test_a_short_run_needs_its_defaults(tmp_path: Path) -> None:
+    run, defaults = (str(EXAMPLES / "defaults" / f"{name}.yaml") for name in ("run", "defaults"))
+    for command in ("render", "validate"):
+        alone = CliRunner().invoke(app, [command, run])
+        assert alone.exit_code != ExitCode.DONE
+        assert "spec.checkpoint.root: nothing says where the checkpoints of this run are kept" in alone.stderr
+        wrong = CliRunner().invoke(app, [command, run, "--defaults", run])
+        assert wrong.exit_code != ExitCode.DONE
+        assert "run.yaml: kind" in wrong.stderr
+        assert CliRunner().invoke(app, [command, run, "--defaults", defaults]).exit_code == ExitCode.DONE
+    more = tmp_path / "cluster.yaml"
+    more.write_text(
+        "apiVersion: halcyon.dev/v1alpha1\nkind: TrainingRunDefaults\nmetadata: {name: default}\nspec: {image: 'x.example/t:1'}\n"
+    )
+    result = CliRunner().invoke(app, ["render", run, "--defaults", defaults, "--defaults", str(more)])
+    config_map, jobset = yaml.safe_load_all(result.stdout)
+    spec = yaml.safe_load(config_map["data"]["run.yaml"])["spec"]
+    assert spec["checkpoint"]["root"] == "gs://team-a-checkpoints/runs/team-a/short"
+    assert (spec["recovery"]["maxRestarts"], spec["image"]) == (20, "x.example/t:1")
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "trainer"

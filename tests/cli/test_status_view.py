@@ -34,6 +34,14 @@ def test_a_running_run() -> None:
         assert words in view, words
     assert "2 slices, 8 hosts, 32 devices; mesh: replica 2, fsdp 16" in view
     assert "node-a" in view
+    assert "defaults" not in view
+
+
+def test_what_a_run_has_taken_from_its_defaults() -> None:
+    record = {"sources": [{"namespace": "team", "name": "default"}], "values": {"image": '"x:1"', "checkpoint.keep": "3"}}
+    assert "image, checkpoint.keep of team/default" in text(
+        run_view("demo", parse_status(RUNNING | {"defaults": record}), 100, [], [], NOW)
+    )
 
 
 def test_a_waiting_run_says_why_and_since_when() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from halcyon_api.crd import definitions
+from halcyon_cli.main import app
 from halcyon_devcluster import DevclusterError
 from tests.api.documents import document
 from tests.cluster.conftest import DevCluster
@@ -70,6 +73,13 @@ def short(name: str, **spec: Any) -> str:
     return yaml.safe_dump({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": name}, "spec": found | spec})
 
 
+def halcyon(runs: Runs, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command about the runs."""
+    environment = {"KUBECONFIG": str(runs.devcluster.kubeconfig), "COLUMNS": "160"}
+    result = CliRunner().invoke(app, [*arguments, "--namespace", runs.namespace], env=environment)
+    return result.exit_code, result.output
+
+
 def pod(runs: Runs, name: str) -> dict[str, Any]:
     """Account and image of the run's one pod, and the document that its trainer reads."""
     (found,) = runs.pods(name)
@@ -113,7 +123,9 @@ def test_nothing_is_filled_in_that_defaults_may_set(runs: Runs) -> None:
     assert "imagePullPolicy" not in spec
 
 
-def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_otherwise(runs: Runs, operator: OperatorProcess) -> None:
+def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_otherwise(
+    runs: Runs, operator: OperatorProcess, tmp_path: Path
+) -> None:
     assert put(runs, TEAM) == ""
     runs.kubectl("apply", "--filename=-", stdin=short("demo"))
     runs.training("demo")
@@ -127,6 +139,14 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
 
     # Nobody sees anything but the document that was applied.
     runs.kubectl("diff", "--filename=-", stdin=short("demo"))
+    file = tmp_path / "run.yaml"
+    file.write_text(short("demo"))
+    assert halcyon(runs, "diff", "demo", "--filename", str(file)) == (0, "nothing differs\n")
+    file.write_text(short("demo", recovery={"maxRestarts": 5}))
+    code, said = halcyon(runs, "diff", "demo", "--filename", str(file))
+    assert code == 1
+    assert re.search(r"recovery.maxRestarts +2 +5 +live", said)
+    assert re.search(r"defaults .*checkpoint.rootPrefix.* of \S+/default", halcyon(runs, "status", "demo")[1])
 
     # Other defaults, or none: nothing changes, not with the next attempt either.
     other = copy.deepcopy(TEAM)
@@ -140,12 +160,12 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert runs.status("demo")["defaults"] == record
 
     # Told to take them, the run does so at a checkpoint; its root stays.
-    runs.kubectl("annotate", "trainingrun", "demo", "halcyon.dev/refresh-defaults=now")
+    assert halcyon(runs, "refresh", "demo")[0] == 0
     runs.training("demo", attempt=3)
     after = pod(runs, "demo")
     assert (after["account"], after["checkpoint"], after["recovery"]["maxRestarts"]) == ("default", first["checkpoint"], 9)
     status = runs.status("demo")
-    assert (status["defaults"]["request"], status["defaults"]["sources"][0]["generation"]) == ("now", 2)
+    assert status["defaults"]["sources"][0]["generation"] == 2
     assert status["history"][-2]["cause"] == "specChanged"
     assert status["checkpoint"]["step"] >= status["history"][-1]["fromStep"] > 0
     runs.kubectl("diff", "--filename=-", stdin=short("demo"))

@@ -44,13 +44,20 @@ def load_resolved(path: Path, defaults: Sequence[Path] = (), checkpoint_root: st
     return parse_run(with_values(document, placed))
 
 
-def with_values(document: Any, values: Mapping[str, Any]) -> Any:
-    """A run's document with what it takes. One that is no run's is left for the schema to refuse."""
+def with_values(document: Any, values: Mapping[str, Any], namespace: str | None = None) -> Any:
+    """A run's document with what it takes. One that is no run's is left for the schema to refuse.
+
+    Args:
+        document: As it was read.
+        values: The units of its defaults.
+        namespace: Where the run is, whatever its document says. Default: where it says, or `default`.
+    """
     whole: dict[str, Any] = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     spec, found = whole.get("spec"), whole.get("metadata")
     if not isinstance(spec, dict):
         return cast("Any", document)
     metadata = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    namespace, name = (value if isinstance(value, str) else "" for value in (metadata.get("namespace") or "default", metadata.get("name")))
+    place = namespace or metadata.get("namespace") or "default", metadata.get("name")
+    namespace, name = (value if isinstance(value, str) else "" for value in place)
     spec = cast("dict[str, Any]", spec)
     return whole | {"spec": resolved(spec, values if spec.get("defaults") != "" else {}, namespace, name)}
