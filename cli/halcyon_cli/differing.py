@@ -92,7 +92,7 @@ def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcom
             return "restart", "applying resumes the run, from its last checkpoint"
         case "Suspended" | "Suspending":
             return "later", "applying takes effect when the run is resumed"
-        case "Running" | "Starting" | "Restarting" | "Pending" if wanted.suspend:
+        case "Running" | "Starting" | "Restarting" | "Pending" | "Queued" if wanted.suspend:
             return "later", "applying suspends the run; the rest takes effect when it is resumed"
         case "Running":
             return "restart", "applying restarts the run at a checkpoint that is made for it: no step is lost"

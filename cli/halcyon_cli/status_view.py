@@ -20,7 +20,7 @@ from halcyon_cli.timeline import span
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
 _PHASE_STYLES: dict[Phase, str] = {"Running": "green", "Succeeded": "green", "Failed": "bold red", "Restarting": "yellow"}
-_WAITING = {"Pending", "Starting", "Restarting", "Suspending"}
+_WAITING = {"Pending", "Queued", "Starting", "Restarting", "Suspending"}
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ On GKE, `provisioning` says it; each kind selects, and tolerates a taint of, the
 _PROVISIONING_NOTES = """
 Pods of spot machines have 15 seconds from the notice to their end, whatever `recovery.gracePeriodSeconds` says. Flex-start nodes live at
 most seven days; without queued provisioning, flex-start TPUs are slices of one host. `queued` asks for all nodes at once by a
-ProvisioningRequest, which Kueue makes.
+ProvisioningRequest, which Kueue makes for a run in a [queue](guides/queues.md).
 """
 
 _MESH_TEXT = """

@@ -13,9 +13,10 @@ from halcyon_api.goodput import Goodput, GoodputSeconds
 from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.progress import CheckpointProgress, Progress, StartupSeconds
+from halcyon_api.queue_status import QueueStatus
 from halcyon_api.spec.mesh import ResolvedMesh
 
-Phase = Literal["Pending", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
+Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
 
 AT_REST: frozenset[Phase] = frozenset({"Suspended", "Succeeded", "Failed"})
 """Phases in which a run has no pods at work, and nothing happens by itself."""
@@ -24,6 +25,7 @@ ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", 
 
 RestartCause = Literal[
     "preempted",
+    "queueEvicted",
     "failed",
     "hung",
     "podDeleted",
@@ -66,6 +68,9 @@ class Restarts(StatusModel):
 
     total: int = Field(default=0, ge=0, description="Sum over all causes.")
     preempted: int = Field(default=0, ge=0, description="Evictions, node losses, and leaves with a saved checkpoint. Free of charge.")
+    queue_evicted: int = Field(
+        default=0, ge=0, description="The queue took its quota back, mostly for a run of higher priority. Free of charge."
+    )
     failed: int = Field(default=0, ge=0, description="Crashes. They count against `recovery.maxRestarts`.")
     hung: int = Field(default=0, ge=0, description="No step ended in time. They count like crashes.")
     pod_deleted: int = Field(default=0, ge=0, description="Somebody deleted a pod.")
@@ -161,11 +166,17 @@ class TrainingRunStatus(StatusModel):
     goodput: Goodput | None = Field(default=None, description="How much of the time was training that lasted.")
     topology: TopologyStatus | None = Field(default=None, description="What the present attempt runs on.")
     placement: PlacementStatus | None = Field(default=None, description="On how many slices the run is, off which nodes, and why.")
+    queue: QueueStatus | None = Field(default=None, description="The queue that the present attempt is in.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
         default_factory=list[HistoryEntry], description="The last worlds of processes, oldest first."
     )
     started_at: Timestamp | None = Field(default=None, description="When the first attempt was made.")
     finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
+
+    @property
+    def waits_in_queue(self) -> bool:
+        """Whether a queue has yet to admit the run."""
+        return self.queue is not None and self.queue.waiting_since is not None
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type, if it was ever set."""

@@ -97,6 +97,7 @@ def _batch_divides(slices: str, microbatches: str = "1") -> str:
 
 
 _ELASTIC_RANGE = "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices"
+_ELASTIC_QUEUE = "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out"
 _ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
 
 
@@ -204,6 +205,11 @@ class TrainingRunSpec(ApiModel):
             field_path=".mesh.dcn.replica",
         ),
         cel(
+            "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
+            _ELASTIC_QUEUE,
+            field_path=".scheduling.queue",
+        ),
+        cel(
             f"!has(self.recovery.elastic) || {_batch_divides('self.recovery.elastic.minSlices')}",
             "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.minSlices slices",
             field_path=".recovery.elastic.minSlices",
@@ -239,6 +245,8 @@ class TrainingRunSpec(ApiModel):
             raise ValueError(_ELASTIC_RANGE)
         if self.mesh is not None and self.mesh.dcn.replica != -1:
             raise ValueError(_ELASTIC_REPLICA)
+        if self.scheduling.queue is not None:
+            raise ValueError(_ELASTIC_QUEUE)
         return self
 
 

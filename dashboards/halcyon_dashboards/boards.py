@@ -34,7 +34,8 @@ def fleet() -> Dashboard:
         ),
         graph("Restarts", "short", q["restarts"], bars=True, stacked=True, about="By cause; docs/reference/operator.md explains them."),
         graph("Waiting", "short", q["waiting"], stacked=True, about="Runs that wait for hardware, for the operator, or for images."),
-        graph("Longest waits for hardware", "s", q["waited"], width=24, about="Seconds since the run began."),
+        graph("Longest waits for hardware", "s", q["waited"], width=12, about="Seconds since the run began, those in queues too."),
+        graph("Longest in a queue", "s", q["queued"], width=12, about="Runs that Kueue has yet to admit, or to admit again."),
     ):
         made = made.with_panel(panel)
     columns = {

@@ -135,6 +135,7 @@ FLEET: dict[str, Query] = {
     "waited": Query(
         f'topk(10, max by (namespace, run) (halcyon_badput_seconds_total{{{_FLEET},cause="capacityWait"}}))', "{{namespace}}/{{run}}"
     ),
+    "queued": Query(f"topk(10, time() - {_of_run('halcyon_run_queued_timestamp_seconds', _FLEET)})", "{{namespace}}/{{run}}"),
     "tokens": Query(f"sum({TOKENS_PER_SECOND}{{{_FLEET}}})", "tokens per second"),
     "table phase": Query(_of_run("halcyon_run_phase", _FLEET, by="phase")),
     "table progress": Query(f"{_of_run('halcyon_run_step', _FLEET)} / {_of_run('halcyon_run_planned_steps', _FLEET)}"),

@@ -57,6 +57,12 @@ def main(
         str,
         typer.Option(envvar="HALCYON_DEFAULTS_NAMESPACE", help="Namespace whose TrainingRunDefaults hold for all. Default: none."),
     ] = "",
+    kueue: Annotated[
+        bool,
+        typer.Option(
+            envvar="HALCYON_KUEUE", help="Let runs wait in queues of Kueue, and tell what for; needs the right to list Workloads."
+        ),
+    ] = False,
     lease_namespace: Annotated[
         str,
         typer.Option(
@@ -87,6 +93,7 @@ def main(
         allow_gpu_direct=allow_gpu_direct,
         watch_nodes=watch_nodes,
         defaults_namespace=defaults_namespace,
+        kueue=kueue,
         lease_namespace=lease_namespace,
         lease_name=lease_name,
         pod_name=pod_name,

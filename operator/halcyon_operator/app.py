@@ -44,6 +44,7 @@ from halcyon_operator.trainers import Trainers
 from halcyon_operator.views import Platform
 from halcyon_operator.watch_audit import WatchAudit
 from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.workloads import Workloads
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,11 @@ async def run_operator(settings: Settings) -> None:
     audit = WatchAudit(store.version, time.monotonic)
     leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
     cluster = Cluster(api)
-    platform = Platform(settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct)
+    platform = Platform(
+        settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct, settings.kueue
+    )
     nodes = NodeNotices() if settings.watch_nodes else None
+    workloads = Workloads(cluster, time.monotonic) if settings.kueue else None
     observer = Observer(
         cluster,
         checkpoints,
@@ -84,6 +88,7 @@ async def run_operator(settings: Settings) -> None:
         store=store,
         pace=lambda: store.under_way / ROUTINE_LOOKS_PER_SECOND,
         defaults_namespace=settings.defaults_namespace,
+        workloads=workloads,
     )
     controller = Controller(queue, observer, cluster, journal, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers)
     if leadership is not None:

@@ -26,10 +26,10 @@ from halcyon_operator.checkpoint_status import foreign_owner, resume_step
 from halcyon_operator.edits import lengthened, why
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
-from halcyon_operator.history import entry_of
 from halcyon_operator.nodes import still_avoided, to_avoid
 from halcyon_operator.placement import first_slices, placement_of, smaller
 from halcyon_operator.plain import seconds_between
+from halcyon_operator.queueing import evicted_sentence, left_without_trace, lived
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
 from halcyon_operator.spec_hash import RETIRED, fits
 from halcyon_operator.views import HeadFound, JobSetView, ObjectView, Observed
@@ -169,8 +169,11 @@ def _with_jobset(
     edited = not fits(status.attempt_spec_hash, wanted_hash)
     if released or (edited and jobset.outcome != "running"):
         return Stop("specChanged", why(status))
-    if jobset.suspended and _has_run(observed, status, jobset):
-        # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead.
+    # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead. Where a queue suspended
+    # it, the processes that leave make JobSet begin the next world by itself.
+    if jobset.suspended and status.queue is not None and left_without_trace(observed, status, jobset, now):
+        return Stop("queueEvicted", evicted_sentence(status.queue))
+    if jobset.suspended and not jobset.queue and lived(observed, status, (status.attempt, jobset.restarts)):
         return Stop("preempted", f"JobSet {jobset.name} was suspended by somebody else; a run is suspended by its spec.suspend")
     slices = placement_of(status, spec).slices
     if slices not in usable_slices(spec) and not edited:
@@ -203,14 +206,6 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
             return Stop("moved", f"{waited} off {nodes}: taking all nodes back", moved)
         case _:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
-
-
-def _has_run(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
-    """Whether processes of the present world have been there."""
-    world = (status.attempt, jobset.restarts)
-    entry = entry_of(status, world)
-    trained = entry is not None and entry.first_step_at is not None
-    return trained or any(ending.world == world for ending in observed.endings)
 
 
 def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: str) -> Stop:

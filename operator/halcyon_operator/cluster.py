@@ -16,6 +16,8 @@ from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.api_client import MERGE_PATCH, METADATA_ONLY, ApiError, Conflict, KubernetesApi, NotFound, path_of
 from halcyon_operator.decision import Deletion, Event, Manifest
 from halcyon_operator.jobset import JOBSET_API_VERSION
+from halcyon_operator.kueue import API_VERSION as KUEUE_API_VERSION
+from halcyon_operator.kueue import LABEL_JOB_UID, WORKLOADS, NoKueue, WorkloadReading, WorkloadUnread, newest
 from halcyon_operator.merge_patch import merge_patch
 from halcyon_operator.plain import dig, integer, sequence, text
 from halcyon_operator.store import Kind, Place
@@ -105,6 +107,18 @@ class Cluster:
     async def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A ConfigMap by name."""
         return await self._get("v1", "configmaps", namespace, name)
+
+    async def workload(self, namespace: str, jobset_uid: str) -> WorkloadReading:
+        """What Kueue says of a JobSet."""
+        path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"}
+        try:
+            return newest(sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items")))
+        except NotFound:
+            return NoKueue()
+        except ApiError as error:
+            if error.code != 403:
+                raise
+            return WorkloadUnread("the API server does not let it; set kueue.enabled in the chart")
 
     async def create(self, manifest: Manifest) -> None:
         """Create an object that must not exist yet.

@@ -17,11 +17,12 @@ from halcyon_operator.plain import stamp, text
 
 MAX_MESSAGE = 2048
 
-_ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Starting", "Restarting", "Suspending"})
+_ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Queued", "Starting", "Restarting", "Suspending"})
 _AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
 EDIT_PENDING = "EditPending"
 """Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
 _OWN_CONDITION: dict[Phase, ConditionType] = {
+    "Queued": "Queued",
     "Running": "Running",
     "Suspended": "Suspended",
     "Succeeded": "Succeeded",
@@ -85,7 +86,5 @@ def _verdict(kind: ConditionType, outlook: Outlook) -> tuple[bool, str, str]:
     if kind == "Reconciling":
         holds = (outlook.phase in _ON_ITS_WAY or outlook.reason == EDIT_PENDING) and not outlook.stalled
         return holds, outlook.reason if holds else "NothingToDo", outlook.message if holds else ""
-    if kind == "Queued":
-        return False, "NoQueue", ""
     holds = _OWN_CONDITION.get(outlook.phase) == kind
     return holds, outlook.reason if holds else f"Not{kind}", outlook.message if holds else ""

@@ -21,6 +21,7 @@ from halcyon_operator.views import PodEnding, World
 EndCause = Literal[
     "completed",
     "preempted",
+    "queueEvicted",
     "failed",
     "hung",
     "podDeleted",

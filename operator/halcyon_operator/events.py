@@ -12,6 +12,7 @@ from halcyon_operator.views import World
 
 _END_REASONS = {
     "preempted": "Preempted",
+    "queueEvicted": "QueueEvicted",
     "failed": "TrainerFailed",
     "hung": "TrainerHung",
     "podDeleted": "PodDeleted",

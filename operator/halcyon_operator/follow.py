@@ -19,6 +19,7 @@ from halcyon_operator.history import entry_of, resumed_step, shown, with_end, wi
 from halcyon_operator.nodes import blamed_node, for_want_of_nodes, with_blame
 from halcyon_operator.placement import placement_of
 from halcyon_operator.plain import stamp
+from halcyon_operator.queueing import by_queue
 from halcyon_operator.recovery import FAILURES
 from halcyon_operator.views import JobSetView, Observed, World
 
@@ -30,6 +31,7 @@ JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 
 _RESTART_FIELDS: dict[str, str] = {
     "preempted": "preempted",
+    "queueEvicted": "queue_evicted",
     "failed": "failed",
     "hung": "hung",
     "podDeleted": "pod_deleted",
@@ -75,7 +77,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         told += events.resumed(status, world, report, step)
         status = with_report(status, world, report).model_copy(update={"progress": shown(report.progress, status.progress)})
     if jobset.outcome == "failed" and _is_open(status, world):
-        end = _concluded(observed, world, refused=jobset.failure_reason == JOBSET_REFUSED)
+        end = _concluded(observed, status, world, refused=jobset.failure_reason == JOBSET_REFUSED)
         end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
         status = with_end(status, world, end.cause, end.message, jobset.finished_at or now, end.step)
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
@@ -122,7 +124,7 @@ def _account_restarts(
     seen = {
         restart: end
         for restart in range(max(before, after - MAX_WORLDS_A_LOOK), after)
-        if (end := _concluded(observed, (attempt, restart))) is not None
+        if (end := _concluded(observed, status, (attempt, restart))) is not None
     }
     failures = sum(end.cause in FAILURES for end in seen.values())
     unseen = after - before - len(seen)
@@ -142,9 +144,9 @@ def _account_restarts(
     return status.model_copy(update=update), failures + unseen_failures, told
 
 
-def _concluded(observed: Observed, world: World, *, refused: bool = False) -> WorldEnd | None:
+def _concluded(observed: Observed, status: TrainingRunStatus, world: World, *, refused: bool = False) -> WorldEnd | None:
     end = conclude(observed.endings, world, refused=refused)
-    return for_want_of_nodes(observed, world, end) if end is not None else None
+    return by_queue(status, world, for_want_of_nodes(observed, world, end) if end is not None else None)
 
 
 def _with_blame(observed: Observed, status: TrainingRunStatus, world: World, end: WorldEnd) -> TrainingRunStatus:

@@ -164,13 +164,16 @@ def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus,
     hosts = status.topology.hosts if status.topology is not None else len(pods)
     heard = _heard(entry, observed, now)
     if book.process is None:
+        if entry.ended_at is None and observed.run.status.waits_in_queue and not status.waits_in_queue:
+            # Admitted since the last look: at the latest when its first pod was made.
+            book.advance(min([now, *(pod.created_at for pod in pods if pod.created_at is not None)]), "capacity_wait")
         _count_start(pods, hosts, book)
     if heard is not None:
         book.hear(*heard)
     end = moment(entry.ended_at)
     if end is None:
         if book.process is None:
-            _count_waiting(pods, hosts, book, now)
+            _count_waiting(pods, hosts, book, now, queued=status.waits_in_queue)
         return entry
     if not all(pod.over for pod in pods):
         return entry  # they may be saving, and say so when they end
@@ -211,9 +214,11 @@ def _count_start(pods: Sequence[PodView], hosts: int, book: _Book) -> None:
         book.advance(max(pod.scheduled_at for pod in pods if pod.scheduled_at is not None), "capacity_wait")
 
 
-def _count_waiting(pods: Sequence[PodView], hosts: int, book: _Book, now: datetime) -> None:
+def _count_waiting(pods: Sequence[PodView], hosts: int, book: _Book, now: datetime, *, queued: bool) -> None:
     """Count until now what a world waits for that has no process yet."""
-    if not pods:
+    if not pods and queued:
+        book.advance(now, "capacity_wait")
+    elif not pods:
         book.advance(now, "operator_delay")
     elif not _scheduled(pods, hosts):
         book.advance(now, "capacity_wait")

@@ -15,6 +15,7 @@ not. Every field that JobSet's webhook would fill in is filled in here, for the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -25,7 +26,8 @@ from halcyon_api.defaults.units import resolved
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_operator.decision import Manifest
-from halcyon_operator.hardware import place
+from halcyon_operator.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, place
+from halcyon_operator.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.pod_template import pod_template
 from halcyon_operator.views import Platform, RunView
 
@@ -83,11 +85,17 @@ def build_jobset(
         save_token: Whoever asks the attempt's processes for a checkpoint must know it.
     """
     topology = spec.accelerator.resolve()
-    placement = place(spec, avoided)
+    placement, queue = place(spec, avoided), spec.scheduling.queue
+    annotations = placement.jobset_annotations | jobset_annotations(queue)
+    if queue is not None and queue.topology is not None:
+        # Kueue chooses the nodes itself then, and JobSet must not choose others.
+        annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
+        placement = replace(placement, pod_annotations=placement.pod_annotations | pod_annotations(queue, topology.hosts_per_slice))
+    metadata = _metadata(run, attempt, annotations)
     return {
         "apiVersion": JOBSET_API_VERSION,
         "kind": "JobSet",
-        "metadata": _metadata(run, attempt, placement.jobset_annotations),
+        "metadata": metadata | {"labels": metadata["labels"] | jobset_labels(queue)},
         "spec": {
             "network": {
                 "enableDNSHostnames": True,
@@ -98,7 +106,8 @@ def build_jobset(
             "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
             "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
             "failurePolicy": _failure_policy(remaining_restarts),
-            "suspend": False,
+            # Kueue would suspend it, too. Where there is no Kueue, a run of a queue must not train past it.
+            "suspend": queue is not None,
             "replicatedJobs": [
                 {
                     "name": names.REPLICATED_JOB,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from halcyon_api import names
+from halcyon_operator.kueue import LABEL_QUEUE
 from halcyon_operator.plain import count, dig, mapping, moment, sequence, text
 from halcyon_operator.views import JobSetView, ObjectView
+
+MAX_LABEL = 63
 
 
 def parse_jobset(document: object) -> JobSetView:
@@ -29,6 +32,7 @@ def parse_jobset(document: object) -> JobSetView:
         created_at=moment(metadata.get("creationTimestamp")),
         replicas=sum(count(dig(job, "replicas")) for job in sequence(dig(document, "spec", "replicatedJobs"))),
         suspended=dig(document, "spec", "suspend") is True,
+        queue=text(dig(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
     )
 
 

@@ -16,10 +16,12 @@ from halcyon_operator.defaults import DefaultsRead, root_of, wanted
 from halcyon_operator.endings import merge_endings
 from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
+from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NodeNotices, NoticeView
 from halcyon_operator.plain import dig
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
+from halcyon_operator.queueing import UNREAD_SECONDS
 from halcyon_operator.runs import parse_run_view, trainer_port
 from halcyon_operator.store import Store
 from halcyon_operator.trainers import Reading, first_process
@@ -37,6 +39,14 @@ class ReadsProgress(Protocol):
         ...
 
 
+class ReadsWorkloads(Protocol):
+    """What knows why JobSets wait in their queues."""
+
+    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
+        """What Kueue says of a JobSet."""
+        ...
+
+
 class Observer:
     """Looks at runs.
 
@@ -51,6 +61,7 @@ class Observer:
         store: What the watches have shown; None: every look asks the API server.
         pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
         defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
+        workloads: Knows why JobSets wait in their queues; None: nobody asks Kueue.
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class Observer:
         store: Store | None = None,
         pace: Callable[[], float] = lambda: 0.0,
         defaults_namespace: str = "",
+        workloads: ReadsWorkloads | None = None,
     ) -> None:
         self._cluster = cluster
         self._checkpoints = checkpoints
@@ -76,6 +88,7 @@ class Observer:
         self._store = store
         self._pace = pace
         self._defaults_namespace = defaults_namespace
+        self._workloads = workloads
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
@@ -91,7 +104,8 @@ class Observer:
         pods = tuple(seen.view for seen in own if not seen.probe)
         probes = [seen.view for seen in self._store.jobsets(key) if seen.probe]
         probe = ProbeView(probes[0], tuple(seen.view for seen in own if seen.probe)) if probes else None
-        return await self._complete(key, run, jobsets, pods, probe, progress_written_at)
+        age = max(UNREAD_SECONDS, self._pace())
+        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
     def wrote(self, document: object) -> None:
         """A run was written and is like this now: the watch may tell of it later."""
@@ -124,7 +138,7 @@ class Observer:
         probe = ProbeView(probes[0], tuple(parse_pod(pod) for pod in own if is_probe(pod))) if probes else None
         for pod in pod_documents:
             self._journal.record(key, pod)
-        return await self._complete(key, run, jobsets, pods, probe, progress_written_at)
+        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
 
     async def _complete(
         self,
@@ -134,13 +148,16 @@ class Observer:
         pods: tuple[PodView, ...],
         probe: ProbeView | None,
         progress_written_at: datetime | None,
+        workload_age: float,
     ) -> Observed:
         """What was seen of a run in the cluster, with what is to be known besides."""
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
-        head, reading, origin_root = await asyncio.gather(self._head(run, alive), self._report(run, pods, alive), self._origin(run, alive))
+        head, reading, origin_root, workload = await asyncio.gather(
+            self._head(run, alive), self._report(run, pods, alive), self._origin(run, alive), self._workload(run, alive, workload_age)
+        )
         return Observed(
             run=run,
             platform=self._platform,
@@ -158,6 +175,7 @@ class Observer:
             config_map=config_map,
             progress_written_at=progress_written_at,
             notices=self._notices(key, pods),
+            workload=workload,
             fresh_token=self._token(),
             pace_seconds=self._pace(),
         )
@@ -204,6 +222,12 @@ class Observer:
         return DefaultsRead(
             name, namespaces, tuple(document for document in found if document is not None), any(document is not None for document in exact)
         )
+
+    async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
+        """Why a queue holds the run; what it says of one that it does not hold is of no use here."""
+        if self._workloads is None or alive is None or not (alive.queue and alive.suspended):
+            return None
+        return await self._workloads.read(run.namespace, alive.uid, max_age_seconds)
 
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> Reading:
         if run.spec is None or alive is None or run.deleting:

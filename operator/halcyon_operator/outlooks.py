@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from halcyon_api import names
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
@@ -9,6 +11,7 @@ from halcyon_operator.conditions import EDIT_PENDING, Outlook
 from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
 from halcyon_operator.history import entry_of
+from halcyon_operator.queueing import queued_outlook
 from halcyon_operator.views import HeadUnreachable, JobSetView, Observed, PodView
 
 _WAITING_REASONS: dict[str, str] = {
@@ -27,14 +30,16 @@ _WAITING_REASONS: dict[str, str] = {
 """What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is mended."""
 
 
-def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> Outlook:
+def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Outlook:
     """The outlook of an attempt whose JobSet is at work."""
     world = (status.attempt, jobset.restarts)
     entry = entry_of(status, world)
     first = len(status.history) <= 1
     starting = "Starting" if first else "Restarting"
+    if jobset.suspended and jobset.queue:
+        return queued_outlook(observed, status, jobset, now)
     if jobset.suspended:
-        message = f"JobSet {jobset.name} is suspended by a queue or by somebody, and starts when they resume it"
+        message = f"JobSet {jobset.name} is suspended by somebody else, and starts when they resume it"
         return Outlook(starting, "JobSetSuspended", message)
     if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
         return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")

@@ -33,7 +33,8 @@ def with_room(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     if (spec.recovery.elastic is None and not placement.avoided) or jobset.deleting or status.attempt_spec_hash == RETIRED:
         return status
     update: dict[str, object] = {"wanted_slices": wanted_slices(spec), "waiting_since": None}
-    if jobset.outcome == "running" and not _all_placed(observed, status, spec, placement.slices, jobset):
+    # Pods that a queue holds back ask for no node yet.
+    if jobset.outcome == "running" and not jobset.suspended and not _all_placed(observed, status, spec, placement.slices, jobset):
         update["waiting_since"] = placement.waiting_since or stamp(now)
     room = None if update["waiting_since"] else _room(observed, spec, placement, now)
     if room is None:

@@ -20,7 +20,7 @@ from halcyon_operator import attempts, defaults, events
 from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
 from halcyon_operator.company import sent_along
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
-from halcyon_operator.decision import Decision, Deletion, Manifest
+from halcyon_operator.decision import Decision, Deletion, Event, Manifest
 from halcyon_operator.edits import in_force_with, with_edits
 from halcyon_operator.follow import count_restart, follow
 from halcyon_operator.goodput import account
@@ -30,6 +30,7 @@ from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_o
 from halcyon_operator.placement import next_placement, placement_of, with_room
 from halcyon_operator.plain import moment, seconds_between, stamp
 from halcyon_operator.probe import tend_probe
+from halcyon_operator.queueing import UNREAD_SECONDS, queue_changed, with_queue
 from halcyon_operator.runs import permitted
 from halcyon_operator.save_requests import next_due, with_requests
 from halcyon_operator.settle import settle
@@ -52,6 +53,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     status = with_checkpoint(observed, now)
     told = events.checkpoint_failing(observed.report)
     jobset = attempts.current_jobset(observed)
+    status = with_queue(observed, status, jobset, now)
     if jobset is not None:
         followed = follow(observed, status, jobset, now)
         status, told = followed.status, told + followed.events
@@ -79,7 +81,10 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if settled is not None and any(deletion.resource_version for deletion in decision.delete):
         # Writing the status changes the run, so whatever depends on its being as it was seen waits for the next look.
         decision = replace(decision, delete=(), events=(), requeue_after=0.0)
-    changed = () if settled is None else (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
+    changed: tuple[Event, ...] = ()
+    if settled is not None:
+        changed = (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
+        changed += queue_changed(run.status, settled, now)
     again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks or waits_for_edit else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(settled, decision.delete, decision.create, told + decision.events + changed, requested.asks, soonest)
@@ -106,7 +111,7 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
     if jobset is None or jobset.outcome != "running":
         outlook = stalled("InvalidSpec", message)
     else:
-        alive = keep_outlook(observed, status, jobset)
+        alive = keep_outlook(observed, status, jobset, now)
         outlook = Outlook(alive.phase, alive.reason, alive.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was")
     return Decision(with_outlook(status, outlook, observed.run.generation, now), requeue_after=LATER_SECONDS)
 
@@ -123,8 +128,10 @@ def _carry_out(
     match step:
         case attempts.Keep(jobset):
             status = _kept(status, run, spec, wanted)
-            outlook = keep_outlook(observed, status, jobset)
+            outlook = keep_outlook(observed, status, jobset, now)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
+            if outlook.phase == "Queued":
+                interval = max(UNREAD_SECONDS, observed.pace_seconds)
             return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else _soon(status, interval, now))
         case attempts.Finish():
             return _finish(observed, _vanished(status, now), spec, now)

@@ -97,7 +97,7 @@ class Row:
 FAILURES: tuple[EndCause, ...] = ("failed", "hung")
 """Causes that count against `recovery.maxRestarts` and blame a node."""
 
-FREE: tuple[EndCause, ...] = ("preempted", "podDeleted", "noRoom", "jobSetDeleted")
+FREE: tuple[EndCause, ...] = ("preempted", "queueEvicted", "podDeleted", "noRoom", "jobSetDeleted")
 """Causes that cost the run nothing."""
 
 OWN: tuple[EndCause, ...] = ("specChanged", "resized", "moved")

@@ -74,6 +74,11 @@ def _first_step_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> fl
     return first.timestamp() if first is not None else None
 
 
+def _queued_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
+    since = moment(status.queue.waiting_since) if status.queue is not None else None
+    return since.timestamp() if since is not None else None
+
+
 def _interval_steps(spec: TrainingRunSpec | None, _: TrainingRunStatus) -> float | None:
     save = spec.checkpoint.save if spec is not None else None
     return save.every_steps if save is not None and save.every_steps and not save.auto else None
@@ -106,6 +111,12 @@ RUN_METRICS = (
     ),
     RunMetric(
         "halcyon_run_hosts", "gauge", "Hosts that the run holds or waits for; 0 while it needs none.", _one(lambda _, s: _held(s, "hosts"))
+    ),
+    RunMetric(
+        "halcyon_run_queued_timestamp_seconds",
+        "gauge",
+        "Since when the run waits in its queue, in seconds since 1970; absent while it does not.",
+        _one(_queued_time),
     ),
     RunMetric("halcyon_run_restarts_total", "counter", "Worlds of the run that were followed by another, by cause.", _restarts, ("cause",)),
     RunMetric(

@@ -82,13 +82,24 @@ def trainer_port(run: RunView) -> int:
 
 def permitted(run: RunView, platform: Platform) -> RunView:
     """The run, without its spec where this installation does not allow it."""
-    if run.spec is None or run.spec.accelerator.network == "standard" or platform.allow_gpu_direct:
+    if run.spec is None:
         return run
-    refusal = (
+    refusal = _forbidden(run.spec, platform)
+    return run if refusal is None else replace(run, spec=None, problems=(refusal,))
+
+
+def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
+    if spec.scheduling.queue is not None and not platform.kueue:
+        return (
+            "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "
+            "in the chart"
+        )
+    if spec.accelerator.network == "standard" or platform.allow_gpu_direct:
+        return None
+    return (
         "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not allow; leave it out, "
         "or have the operator's owner set gpuDirect.allowed in the chart"
     )
-    return replace(run, spec=None, problems=(refusal,))
 
 
 def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:

@@ -31,6 +31,8 @@ class Settings:
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     watch_nodes: bool = False
     """Look for what nodes say about their end; needs the right to list and watch nodes."""
+    kueue: bool = False
+    """Let runs wait in queues of Kueue, and tell what for; needs the right to list Workloads."""
     lease_namespace: str = ""
     """Where the Lease is by which one of several operators leads; empty: there is only this one."""
     lease_name: str = "halcyon-operator"

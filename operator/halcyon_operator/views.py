@@ -11,6 +11,7 @@ from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.progress import ProgressReport, TerminationReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NoticeView
 
 World = tuple[int, int]
@@ -64,7 +65,9 @@ class JobSetView:
     replicas: int = 0
     """Slices."""
     suspended: bool = False
-    """Whether somebody wants it to have no pods. The operator never does: it suspends a run by deleting its JobSet."""
+    """Whether somebody wants it to have no pods: a queue, or a person. The operator suspends a run by deleting its JobSet."""
+    queue: str = ""
+    """The queue that it is in; empty: in none."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,8 @@ class Platform:
     """PriorityClass of the pods that look for room; empty: the cluster's default."""
     allow_gpu_direct: bool = False
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    kueue: bool = False
+    """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,8 @@ class Observed:
     """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not there."""
     notices: tuple[NoticeView, ...] = ()
     """What the nodes of the present pods say about their end; empty where nodes are not watched."""
+    workload: WorkloadReading | None = None
+    """What Kueue says of the present attempt's JobSet while a queue holds it; None where it was not asked for."""
     fresh_token: str = field(default="", repr=False)
     """A secret that nobody has yet, for an attempt that is created now."""
     create_refusal: str = ""

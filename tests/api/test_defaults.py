@@ -47,6 +47,7 @@ SAMPLES: dict[str, list[Any]] = {
     "scheduling.nodeSelector": [{"pool": "a", "zone": "1"}, {"pool": "b"}, {}],
     "scheduling.tolerations": [[{"key": "a"}], [{"key": "b"}, {"key": "c"}], []],
     "scheduling.priorityClassName": ["a", "b"],
+    "scheduling.queue": [{"name": "research"}, {"name": "batch", "priorityClass": "low"}],
     "scheduling.serviceAccountName": ["a", "b"],
     "telemetry.port": [9000, 9400],
     "telemetry.statusIntervalSeconds": [1, 5],

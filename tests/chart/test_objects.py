@@ -1,5 +1,6 @@
 """What the chart makes: rights, the pod's confinement, the definition of the resource, and what the values lead to."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,21 @@ def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespac
     assert len(of_kind(objects, "ClusterRole")) == len(of_kind(bare, "ClusterRole")) + 1
     assert len(of_kind(objects, "ClusterRoleBinding")) == len(of_kind(bare, "ClusterRoleBinding")) + 1
     assert environment(objects)["HALCYON_WATCH_NODES"] == "true"
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team", "other"]}, {"clusterWide": True}], ids=["own", "some", "all"])
+def test_workloads_are_listed_only_where_queues_are_looked_after(render: Render, values: dict[str, Any]) -> None:
+    """The right is given wherever runs are served, and nowhere else."""
+
+    def listing(objects: list[dict[str, Any]]) -> list[str]:
+        rule = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]}
+        roles = of_kind(objects, "Role") + of_kind(objects, "ClusterRole")
+        return sorted(role["metadata"].get("namespace", "") for role in roles if rule in role["rules"])
+
+    bare, queues = render(**values), render(**values, kueue={"enabled": True})
+    assert ("HALCYON_KUEUE" in environment(bare), listing(bare), "kueue.x-k8s.io" in json.dumps(bare)) == (False, [], False)
+    served = [""] if values.get("clusterWide") else sorted(values.get("watchNamespaces", ["halcyon-system"]))
+    assert (environment(queues)["HALCYON_KUEUE"], listing(queues)) == ("true", served)
 
 
 def test_directories_of_nodes_are_not_given_away_by_default(render: Render) -> None:

@@ -50,6 +50,7 @@ def test_every_field_says_its_class_and_the_worst_decides() -> None:
     [
         ("Running", "restart", "no step is lost"),
         ("Restarting", "restart", "nothing is trained that could be lost"),
+        ("Queued", "restart", "nothing is trained that could be lost"),
         ("Failed", "restart", "new attempt at once"),
         ("Suspended", "restart", "applying resumes the run, from its last checkpoint"),
         ("Succeeded", "nothing", "the run has succeeded"),

@@ -70,6 +70,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 1}}}, "accelerator.slices must lie between"),
     ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}}, "data parallelism on recovery.elastic.maxSlices slices"),
     ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__mesh": {"dcn": {"replica": 2}}}, "leave mesh.dcn.replica out"),
+    (
+        {"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__scheduling": {"queue": {"name": "research"}}},
+        "recovery.elastic cannot stand beside scheduling.queue",
+    ),
+    ({"spec__scheduling": {"queue": {"name": "a", "topology": {}}}}, "set required, preferred or slice to the node label"),
+    ({"spec__scheduling": {"queue": {"name": "a", "topology": {"required": "x", "preferred": "y"}}}}, "not both"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint.root"),
     ({"spec__checkpoint__root": "file:///a/../b"}, "without `..`"),
     ({"spec__checkpoint__endpoint": "http://store:7070"}, "endpoint belongs to an s3:// root"),
@@ -158,6 +164,11 @@ def test_what_decides_the_numbers_must_not_change(devcluster: DevCluster, namesp
         {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 4}}},
         {"spec__trainer__microbatches": 2},
         {"spec__checkpoint__keep": 5},
+        {
+            "spec__scheduling": {
+                "queue": {"name": "research", "priorityClass": "urgent", "topology": {"preferred": "rack", "slice": "host"}}
+            }
+        },
         {"spec__model__llama__remat": "full"},
         {"spec__trainer__steps": 20},
     ],

@@ -94,6 +94,7 @@ ALERT_CASES = (
         "70m",
         LABELS,
     ),
+    AlertCase("HalcyonRunWaiting", "it waits for its turn in a queue", {of_run("phase", phase="Queued"): "1x90"}, "70m"),
     AlertCase("HalcyonRunWaiting", "for half an hour only", {of_run("phase", phase="Pending"): "1x30 stale"}, "29m"),
     AlertCase(
         "HalcyonRunWaiting",

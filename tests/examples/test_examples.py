@@ -45,6 +45,14 @@ def test_fragments_about_hardware_are_sound() -> None:
         SchedulingSpec.model_validate(fragment.get("scheduling", {}), by_alias=True, by_name=False)
 
 
+def test_fragments_about_scheduling_are_sound() -> None:
+    shown = [found.get("spec", found) for _, found in shown_documents() if isinstance(found, dict) and "apiVersion" not in found]
+    fragments = [found["scheduling"] for found in shown if "scheduling" in found]
+    assert any("topology" in fragment.get("queue", {}) for fragment in fragments)
+    for fragment in fragments:
+        SchedulingSpec.model_validate(fragment, by_alias=True, by_name=False)
+
+
 def test_the_examples_are_there() -> None:
     found = {where.split("#")[0] for where in training_runs()}
     assert {f"examples/{name}.yaml" for name in ("local-llama", "stdlib-llama", "gpt2")} <= found

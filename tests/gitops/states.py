@@ -10,6 +10,7 @@ from tests.operator import builders
 
 KSTATUS: dict[Phase, str] = {
     "Pending": "InProgress",
+    "Queued": "InProgress",
     "Starting": "InProgress",
     "Running": "Current",
     "Restarting": "InProgress",
@@ -21,6 +22,7 @@ KSTATUS: dict[Phase, str] = {
 """The operator writes Failed together with `Stalled`, see `run_in`."""
 HEALTH: dict[Phase, str] = {
     "Pending": "Progressing",
+    "Queued": "Progressing",
     "Starting": "Progressing",
     "Running": "Healthy",
     "Restarting": "Progressing",

@@ -12,7 +12,7 @@ from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.reconcile import reconcile
 from tests.operator.builders import at, observed, rfc, run
 
-ON_ITS_WAY = ("Pending", "Starting", "Restarting", "Suspending")
+ON_ITS_WAY = ("Pending", "Queued", "Starting", "Restarting", "Suspending")
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
@@ -23,6 +23,7 @@ def test_every_phase_says_one_thing(phase: Phase) -> None:
     assert set(truth) == set(get_args(ConditionType))
     assert truth["Reconciling"] == ("True" if phase in ON_ITS_WAY else "False")
     assert truth["Ready"] == ("True" if phase in ("Running", "Suspended", "Succeeded") else "False")
+    assert truth["Queued"] == ("True" if phase == "Queued" else "False")
     assert [kind for kind in ("Running", "Suspended", "Succeeded", "Failed") if truth[kind] == "True"] == (
         [] if phase in ON_ITS_WAY else [phase]
     )

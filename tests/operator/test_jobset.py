@@ -57,6 +57,21 @@ RUNS: dict[str, dict[str, Any]] = {
             "tolerations": [{"key": "dedicated", "value": "training", "effect": "NoSchedule"}, {"key": "slow"}],
         },
     ),
+    "h100-2x8-two-slices-in-a-queue": run(
+        accelerator={"type": "h100", "topology": "2x8", "slices": 2, "provisioning": "queued"},
+        trainer__batchSize=32,
+        scheduling={
+            "queue": {
+                "name": "research",
+                "priorityClass": "urgent",
+                "topology": {"preferred": "cloud.google.com/gce-topology-block", "slice": "cloud.google.com/gce-topology-subblock"},
+                "maxRunDurationSeconds": 86_400,
+            }
+        },
+    ),
+    "v5e-4x4-two-slices-in-a-queue": run(
+        accelerator={"type": "v5e", "topology": "4x4", "slices": 2}, trainer__batchSize=32, scheduling={"queue": {"name": "research"}}
+    ),
     "cpu-on-a-volume": run(
         checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"},
         data__volume={"claim": "text", "mountPath": "/text"},

@@ -92,3 +92,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   resources: [events]
   verbs: [create]
 {{- end }}
+
+{{/* What it takes to tell what a run waits for in its queue. */}}
+{{- define "halcyon.kueueRules" -}}
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
+{{- end }}

@@ -60,6 +60,7 @@ UNITS: tuple[Unit, ...] = (
     Unit("scheduling.nodeSelector", merged=True),
     Unit("scheduling.tolerations"),
     Unit("scheduling.priorityClassName"),
+    Unit("scheduling.queue"),
     Unit("scheduling.serviceAccountName"),
     Unit("telemetry.port"),
     Unit("telemetry.statusIntervalSeconds"),

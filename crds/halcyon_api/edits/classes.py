@@ -63,6 +63,7 @@ TABLE: tuple[Row, ...] = (
     Row("recovery.badNodes", "live", "the operator decides by it"),
     Row("recovery.divergence.spike.windowSteps", "frozen", "the checkpoints hold so many losses; spike itself must not come or go either"),
     Row("scheduling", "atCheckpoint", "pods are placed once"),
+    Row("scheduling.queue", "atCheckpoint", "a place in a queue is taken once; the next attempt takes a new one"),
     Row("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
     Row("telemetry.statusIntervalSeconds", "live", "the operator reads that often"),
     Row("suspend", "live", "saves and releases the hardware, or goes on"),

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, fie
 from halcyon_api.base import ApiModel, ObjectName, Seconds, cel
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.divergence import DivergenceSpec
+from halcyon_api.spec.queue import QueueSpec
 
 LabelKey = Annotated[
     str, StringConstraints(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
@@ -111,6 +112,10 @@ class SchedulingSpec(ApiModel):
     )
 
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
+    queue: QueueSpec | None = Field(
+        default=None,
+        description="Wait in a queue of Kueue until there is quota for all slices at once. Default: the pods are made at once.",
+    )
     service_account_name: ObjectName | None = Field(
         default=None,
         description="ServiceAccount whose cloud identity the pods bear. Default: the namespace's `default`. No token is mounted.",

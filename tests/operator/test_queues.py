@@ -1,0 +1,492 @@
+"""Runs in queues of Kueue: what is made for them, what they say while they wait, and what losing a place costs.
+
+Real Kueue has its turn in tests/cluster/test_queues.py. Here its Workload says whatever it could say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from halcyon_api import names
+from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_operator.api_client import ApiError, NotFound
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.decision import Decision
+from halcyon_operator.jobset import build_jobset
+from halcyon_operator.kueue import LABEL_QUEUE, NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, newest, parse_workload
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.settle import status_document
+from halcyon_operator.workloads import Workloads
+from tests.operator.builders import PLATFORM, at, changed, deleted, ended, head, jobset, observed, pod, report, rfc, run, termination
+
+QUEUED: dict[str, Any] = {"name": "research", "priorityClass": "normal"}
+WITH_KUEUE = replace(PLATFORM, kueue=True)
+
+
+def workload(**conditions: Any) -> dict[str, Any]:
+    """A Workload with conditions as (truth, reason, message, seconds); other members by path with ``__``."""
+    told = {name: value for name, value in conditions.items() if "__" not in name}
+    document: dict[str, Any] = {
+        "metadata": {"name": "jobset-demo-1-abcde", "creationTimestamp": rfc(0)},
+        "spec": {"queueName": "research", "active": True},
+        "status": {
+            "conditions": [
+                {"type": name, "status": str(truth), "reason": reason, "message": message, "lastTransitionTime": rfc(seconds)}
+                for name, (truth, reason, message, seconds) in told.items()
+            ]
+        },
+    }
+    return changed(document, {name.replace("__", "."): value for name, value in conditions.items() if "__" in name})
+
+
+NO_QUOTA = workload(QuotaReserved=(False, "Pending", "insufficient unused quota for cpu in flavor default, 1 more needed", 5))
+PREEMPTED = workload(
+    Evicted=(True, "Preempted", "Preempted to accommodate a workload (UID: 7) due to prioritization in the ClusterQueue", 100),
+    QuotaReserved=(True, "QuotaReserved", "Quota reserved in ClusterQueue all", 10),
+    Admitted=(True, "Admitted", "The workload is admitted", 10),
+)
+
+
+class Story:
+    """A run of two slices in a queue, and an operator that looks now and then and remembers nothing."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.document = run(scheduling={"queue": QUEUED}, **spec)
+        self.look(0)
+        self.look(1)
+
+    def look(
+        self, seconds: float, found: WorkloadReading | dict[str, Any] | None = None, *, held: bool = True, restarts: int = 0, **seen: Any
+    ) -> Decision:
+        """One look, at a JobSet that the queue holds, or does not, once the run has one."""
+        reading = parse_workload(found) if isinstance(found, dict) else found
+        jobsets: list[dict[str, Any]] = []
+        if self.status.get("attempt"):
+            made = jobset(self.status["attempt"], restarts=restarts) | {"spec": {"suspend": held}}
+            made["metadata"]["labels"][LABEL_QUEUE] = "research"
+            made["metadata"]["creationTimestamp"] = rfc(1)
+            jobsets = [made] if seconds > 1 else []
+        known = {"platform": WITH_KUEUE, "workload": reading, "progress_written_at": at(-1000)}
+        decision = reconcile(observed(self.document, jobsets=jobsets, **known, **seen), at(seconds))
+        if decision.status is not None:
+            self.document["status"] = status_document(decision.status)
+        return decision
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.document.get("status", {})
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        found = next(one for one in self.status["conditions"] if one["type"] == kind)
+        return found["status"], found["reason"], found["message"]
+
+    def admitted(self) -> None:
+        """It waits for a while, is admitted, trains, and has saved step 40."""
+        self.look(2, NO_QUOTA)
+        self.look(30, held=False)
+        pods = [pod(1, 0, 0), pod(1, 0, 1)]
+        self.look(40, held=False, pods=pods, report=report(step=10, first=35))
+        self.look(90, held=False, pods=pods, report=report(step=45, first=35), head=head(40))
+        assert self.status["phase"] == "Running"
+
+
+def leaving(seconds: float, *, saved: bool = False) -> list[dict[str, Any]]:
+    """The pods of the first world once the queue has had them deleted."""
+    gone = [deleted(pod(1, 0, index), seconds) for index in range(2)]
+    for one in gone if saved else ():
+        said = termination("preempted", 42, step=50, said="saved step 50 and left", saved="step")
+        one["status"] = ended(42, seconds + 2, said)
+    return gone
+
+
+# What is made ---------------------------------------------------------------------------------------------------------------------------
+
+
+def made(**spec: Any) -> dict[str, Any]:
+    found = parse_run_view(run(**spec))
+    assert found.spec is not None, found.problems
+    return build_jobset(found, found.spec, WITH_KUEUE, 1, 0, 3)
+
+
+def test_a_run_of_a_queue_is_made_suspended_and_others_are_not() -> None:
+    held, free = made(scheduling={"queue": QUEUED}), made()
+    assert (held["spec"]["suspend"], free["spec"]["suspend"]) == (True, False)
+    labels = held["metadata"]["labels"]
+    assert (labels[LABEL_QUEUE], labels["kueue.x-k8s.io/priority-class"]) == ("research", "normal")
+    assert not any("kueue" in label for label in free["metadata"]["labels"])
+    assert held["metadata"]["labels"].items() >= free["metadata"]["labels"].items()
+
+
+def test_kueue_alone_places_pods_where_it_knows_the_topology() -> None:
+    spec = {"accelerator": {"type": "v5e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
+    exclusive = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+    assert exclusive in made(**spec, scheduling={"queue": QUEUED})["metadata"]["annotations"]
+    placed = made(**spec, scheduling={"queue": QUEUED | {"topology": {"required": "rack", "slice": "example.com/host-group"}}})
+    assert exclusive not in placed["metadata"].get("annotations", {})
+    template = placed["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    assert template["metadata"]["annotations"] == {
+        "kueue.x-k8s.io/podset-required-topology": "rack",
+        "kueue.x-k8s.io/podset-slice-required-topology": "example.com/host-group",
+        "kueue.x-k8s.io/podset-slice-size": "4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "recovery", "mend"),
+    [
+        ({"queue": {"name": "a b"}}, {}, "pattern"),
+        ({"queue": {"name": "x" * 64}}, {}, "at most 63"),
+        ({"queue": {"name": "a", "topology": {}}}, {}, "set required, preferred or slice"),
+        ({"queue": {"name": "a", "topology": {"required": "x", "preferred": "y"}}}, {}, "not both"),
+        ({"queue": {"name": "a", "topology": {"slice": "a b"}}}, {}, "pattern"),
+        ({"queue": {"name": "a", "maxRunDurationSeconds": 5}}, {}, "greater than or equal to 600"),
+        ({"queue": {"name": "a"}}, {"elastic": {"minSlices": 1}}, "leave one of the two out"),
+    ],
+)
+def test_what_cannot_work_is_refused(scheduling: dict[str, Any], recovery: dict[str, Any], mend: str) -> None:
+    with pytest.raises(InvalidRun, match=mend):
+        parse_run(run(scheduling=scheduling, recovery=recovery))
+
+
+def test_without_kueue_in_the_installation_the_run_is_refused_at_once() -> None:
+    decision = reconcile(observed(run(scheduling={"queue": QUEUED})), at(0))
+    assert decision.create == ()
+    assert decision.status is not None
+    found = decision.status.condition("Stalled")
+    assert found is not None
+    assert (found.status, found.reason) == ("True", "InvalidSpec")
+    assert "spec.scheduling.queue" in found.message
+    assert "kueue.enabled" in found.message
+
+
+# Waiting --------------------------------------------------------------------------------------------------------------------------------
+
+RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQueue all", 9), "status__admission": {"clusterQueue": "all"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "told", "stalled"),
+    [
+        (NO_QUOTA, "WaitingForQuota", "insufficient unused quota for cpu in flavor default, 1 more needed", False),
+        (workload(), "WaitingForQuota", "not said what is missing", False),
+        (
+            workload(QuotaReserved=(False, "Inadmissible", "LocalQueue research doesn't exist", 5)),
+            "QueueInadmissible",
+            "LocalQueue research doesn't exist; correct scheduling.queue.name",
+            False,
+        ),
+        (
+            workload(
+                **RESERVED,
+                status__admissionChecks=[
+                    {"name": "dws", "state": "Pending", "message": "Waiting for resources. ETA: 2030-01-01"},
+                    {"name": "budget", "state": "Ready", "message": "granted"},
+                ],
+            ),
+            "WaitingForAdmissionCheck",
+            "quota is reserved in ClusterQueue all; dws is Pending: Waiting for resources. ETA: 2030-01-01",
+            False,
+        ),
+        (workload(**RESERVED, Admitted=(True, "Admitted", "", 9)), "Admitted", "about to start", False),
+        (
+            workload(
+                Evicted=(True, "PodsReadyTimeout", "Exceeded the PodsReady timeout", 9),
+                QuotaReserved=(False, "Pending", "", 9),
+                status__requeueState={"count": 1, "requeueAt": rfc(600)},
+            ),
+            "WaitingToRequeue",
+            f"queued again at {rfc(600)}, after PodsReadyTimeout: Exceeded the PodsReady timeout",
+            False,
+        ),
+        (
+            workload(Evicted=(True, "Deactivated", "exceeding the maximum number of re-queuing retries", 9), spec__active=False),
+            "QueueDeactivated",
+            "Workload jobset-demo-1-abcde is deactivated after Deactivated: exceeding the maximum number of re-queuing retries",
+            True,
+        ),
+        (
+            workload(Finished=(True, "FailedToStart", "conflict for nodeSelector", 9)),
+            "QueueRefused",
+            "Kueue does not start it, FailedToStart: conflict for nodeSelector; mend what it names",
+            True,
+        ),
+        (NoWorkload(), "WaitingForKueue", "yet to take note of JobSet demo-1", False),
+        (NoKueue(), "KueueMissing", "install Kueue, or leave scheduling.queue out", True),
+        (WorkloadUnread("why not"), "WaitingForQuota", "does not read (why not): kubectl describe workloads", False),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_it_says_what_it_waits_for_and_since_when(found: Any, reason: str, told: str, stalled: bool) -> None:
+    story = Story()
+    decision = story.look(20, found)
+    assert story.status["phase"] == "Queued"
+    for kind, truth in (("Queued", "True"), ("Ready", "False")):
+        status, why, message = story.condition(kind)
+        assert (status, why) == (truth, reason)
+        assert message.startswith(f"waiting in queue research since {rfc(1)}: ")
+        assert told in message
+    assert story.condition("Stalled")[0] == ("True" if stalled else "False")
+    assert story.condition("Reconciling")[0] == ("False" if stalled else "True")
+    assert (decision.create, decision.delete) == ((), ()), "its place in the queue is kept"
+    assert story.status["queue"]["waitingSince"] == rfc(1)
+
+
+def test_a_kueue_that_takes_no_note_is_told_of() -> None:
+    story = Story()
+    story.look(20, NoWorkload())
+    story.look(90, NoWorkload())
+    status, reason, message = story.condition("Queued")
+    assert (status, reason) == ("True", "WaitingForKueue")
+    assert "integrations" in message
+
+
+def test_waiting_is_a_wait_for_capacity_until_the_first_pod() -> None:
+    story = Story()
+    story.look(2, NO_QUOTA)
+    story.look(62, NO_QUOTA)
+    assert story.status["goodput"]["seconds"]["capacityWait"] == pytest.approx(60, abs=1.5)
+    story.look(72, held=False)
+    assert story.status["goodput"]["seconds"]["capacityWait"] == pytest.approx(70, abs=1.5)
+    assert story.condition("Queued")[0] == "False"
+    assert story.status["phase"] == "Starting"
+    story.look(75, held=False)
+    assert story.status["goodput"]["seconds"]["operatorDelay"] == pytest.approx(3, abs=1.5)
+
+
+def test_waiting_and_admission_are_each_told_once() -> None:
+    story = Story()
+    told = [event.reason for seconds in (2, 20, 40) for event in story.look(seconds, NO_QUOTA).events]
+    assert told.count("Queued") == 1
+    events = story.look(61, held=False).events
+    assert [event.message for event in events if event.reason == "Admitted"] == ["Attempt 1 was admitted by queue research after 60 s"]
+    assert not [event for event in story.look(62, held=False).events if event.reason in ("Admitted", "Queued")]
+
+
+def test_a_wait_is_no_reason_to_take_bad_nodes_back() -> None:
+    story = Story()
+    story.look(2, NO_QUOTA)
+    placement = {"slices": 2, "wantedSlices": 2, "avoided": [{"node": "node-b", "since": rfc(0), "blames": 2}]}
+    story.document["status"]["placement"] = placement
+    for seconds in (10, 1000, 5000):
+        assert story.look(seconds, NO_QUOTA).delete == ()
+    assert [one["node"] for one in story.status["placement"]["avoided"]] == ["node-b"]
+    assert "waitingSince" not in story.status["placement"]
+
+
+def test_a_suspended_run_leaves_the_queue() -> None:
+    story = Story()
+    story.look(2, NO_QUOTA)
+    story.document["spec"]["suspend"] = True
+    assert [(one.kind, one.name) for one in story.look(3, NO_QUOTA).delete] == [("JobSet", "demo-1")]
+
+
+# Eviction -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
+    story = Story()
+    story.admitted()
+    # Kueue suspends the JobSet; the processes save and leave.
+    decision = story.look(101, PREEMPTED, pods=leaving(101))
+    assert (decision.delete, decision.create) == ((), ()), "the JobSet begins the next world by itself"
+    assert story.status["phase"] == "Restarting"
+    assert story.condition("Ready")[1] == "QueueEvicted"
+    assert "due to prioritization in the ClusterQueue" in story.condition("Ready")[2]
+    # They have left, and the JobSet has begun its next world, which waits.
+    waiting = changed(PREEMPTED, {"status.conditions": [*PREEMPTED["status"]["conditions"][:1], *NO_QUOTA["status"]["conditions"]]})
+    decision = story.look(105, waiting, restarts=1, pods=leaving(101, saved=True), head=head(50))
+    assert (decision.delete, decision.create) == ((), ())
+    first, second = story.status["history"]
+    assert (first["cause"], first["toStep"]) == ("queueEvicted", 50)
+    assert "queue research took its quota back, Preempted: Preempted to accommodate" in first["message"]
+    assert "saved step 50 and left" in first["message"]
+    assert (second["attempt"], second["restart"]) == (1, 1)
+    assert story.status["restarts"] == {**dict.fromkeys(story.status["restarts"], 0), "total": 1, "queueEvicted": 1}
+    assert story.status["failuresWithoutCheckpoint"] == 0
+    assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
+    assert story.status["phase"] == "Queued"
+    assert story.status["queue"]["waitingSince"] == rfc(100)
+    # All the time until it is admitted again is a wait for capacity.
+    waited = story.status["goodput"]["seconds"]["capacityWait"]
+    story.look(205, waiting, restarts=1)
+    assert story.status["goodput"]["seconds"]["capacityWait"] - waited == pytest.approx(100)
+    # It goes on in the same attempt, from the step at which it left.
+    story.look(210, held=False, restarts=1)
+    story.look(220, held=False, restarts=1, pods=[pod(1, 1, 0)], report=report(1, 1, step=51, resumed=50, first=215), head=head(50))
+    assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == ("Running", 1, 50)
+    assert story.status["goodput"]["lostSteps"] == 0
+
+
+def test_the_cause_stands_although_the_run_is_admitted_again_before_the_next_look() -> None:
+    story = Story()
+    story.admitted()
+    story.look(101, PREEMPTED, pods=leaving(101))
+    story.look(106, held=False, restarts=1, pods=leaving(101, saved=True))
+    assert story.status["restarts"]["queueEvicted"] == 1
+
+
+def test_the_cause_is_known_to_an_operator_that_was_away_meanwhile() -> None:
+    story = Story()
+    story.admitted()
+    story.look(200, PREEMPTED, restarts=1)
+    assert story.status["history"][0]["cause"] == "queueEvicted"
+    assert story.status["restarts"]["queueEvicted"] == 1
+
+
+def test_a_crash_before_the_eviction_stays_a_crash() -> None:
+    story = Story()
+    story.admitted()
+    crashed = [pod(1, 0, 0, **ended(1, 95)), *leaving(101)[1:]]
+    story.look(101, PREEMPTED, pods=crashed)
+    story.look(105, PREEMPTED, restarts=1, pods=crashed)
+    assert story.status["history"][0]["cause"] == "failed"
+    assert story.status["failuresWithoutCheckpoint"] == 1
+
+
+def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None:
+    story = Story()
+    story.admitted()
+    story.look(101, PREEMPTED, pods=leaving(101))
+    story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True))
+    story.look(108, PREEMPTED, restarts=1)  # the Workload says it as long as the next world waits
+    second = [pod(1, 1, 0), pod(1, 1, 1)]
+    story.look(110, held=False, restarts=1, pods=second, report=report(1, 1, step=60, resumed=50, first=109))
+    gone = [deleted(second[0], 120), second[1]]
+    story.look(121, held=False, restarts=1, pods=gone)
+    story.look(125, held=False, restarts=2, pods=gone)
+    assert [entry.get("cause") for entry in story.status["history"]] == ["queueEvicted", "podDeleted", None]
+
+
+def test_processes_that_left_without_a_trace_are_followed_by_the_next_attempt() -> None:
+    story = Story()
+    story.admitted()
+    story.look(101, PREEMPTED, pods=leaving(101))
+    decision = story.look(110, PREEMPTED)
+    assert (decision.delete, story.status["phase"]) == ((), "Restarting"), "the JobSet may be about to begin the next world"
+    decision = story.look(140, PREEMPTED)
+    assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
+    assert story.status["history"][0]["cause"] == "queueEvicted"
+
+
+def test_the_jobset_has_time_to_begin_the_next_world_after_a_long_save() -> None:
+    story = Story()
+    story.admitted()
+    story.look(101, PREEMPTED, pods=leaving(101))
+    said = leaving(101, saved=True)
+    for one in said:
+        one["status"] = ended(42, 400, termination("preempted", 42, step=50, saved="step", time=rfc(400)))
+    gone = observed(story.document, pods=said).endings
+    assert story.look(410, PREEMPTED, endings=gone).delete == ()
+    assert len(story.look(440, PREEMPTED, endings=gone).delete) == 1
+
+
+def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
+    """As with an image that nobody can pull: Kueue counts how often it was queued again, so its Workload must stay."""
+    story = Story()
+    story.look(2, NO_QUOTA)
+    pending = [pod(1, 0, index, phase="Pending", containerStatuses=[]) for index in range(2)]
+    story.look(30, held=False, pods=pending)
+    late = workload(
+        Evicted=(True, "PodsReadyTimeout", "Exceeded the PodsReady timeout", 70),
+        QuotaReserved=(False, "Pending", "", 70),
+        status__requeueState={"count": 1, "requeueAt": rfc(600)},
+    )
+    gone = [deleted(one, 70) for one in pending]
+    story.look(71, late, pods=gone)
+    for seconds in (72, 100, 500):
+        assert story.look(seconds, late, endings=observed(story.document, pods=gone).endings).delete == ()
+        assert (story.status["phase"], story.condition("Queued")[1]) == ("Queued", "WaitingToRequeue")
+    assert (story.status["queue"]["eviction"]["reason"], story.status["queue"]["waitingSince"]) == ("PodsReadyTimeout", rfc(70))
+    # Admitted again, it is the same world, and how that ends has nothing to do with the queue.
+    story.look(601, held=False)
+    pods = [pod(1, 0, 0), pod(1, 0, 1)]
+    story.look(610, held=False, pods=pods, report=report(step=10, first=605))
+    gone = [deleted(pods[0], 620), pods[1]]
+    story.look(621, held=False, pods=gone)
+    story.look(625, held=False, restarts=1, pods=gone)
+    assert [entry.get("cause") for entry in story.status["history"]] == ["podDeleted", None]
+
+
+@pytest.mark.parametrize("reason", ["PodsReadyTimeout", "AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures"])
+def test_every_way_to_lose_the_quota_is_told_by_its_name(reason: str) -> None:
+    story = Story()
+    story.admitted()
+    lost = workload(Evicted=(True, reason, "The reason in words", 100))
+    story.look(101, lost, pods=leaving(101))
+    story.look(105, lost, restarts=1, pods=leaving(101, saved=True))
+    assert f"{reason}: The reason in words" in story.status["history"][0]["message"]
+    assert story.status["queue"]["eviction"] == {
+        "attempt": 1,
+        "restart": 0,
+        "reason": reason,
+        "message": "The reason in words",
+        "time": rfc(100),
+    }
+
+
+# Reading --------------------------------------------------------------------------------------------------------------------------------
+
+
+class Api:
+    """An API server that has Workloads, or answers something else."""
+
+    def __init__(self, *items: dict[str, Any], error: ApiError | None = None) -> None:
+        self.items, self.error, self.asked = items, error, 0
+
+    async def request(self, method: str, path: str, resource: str, *, query: dict[str, str], **_: Any) -> dict[str, Any]:
+        self.asked += 1
+        expected = ("GET", "/apis/kueue.x-k8s.io/v1beta2/namespaces/ns/workloads", "workloads", "kueue.x-k8s.io/job-uid=u")
+        assert (method, path, resource, query["labelSelector"]) == expected
+        if self.error is not None:
+            raise self.error
+        return {"items": list(self.items)}
+
+
+def read(api: Api) -> WorkloadReading:
+    return asyncio.run(Cluster(api).workload("ns", "u"))  # type: ignore[arg-type]
+
+
+def test_what_the_api_server_says_is_told_apart() -> None:
+    assert read(Api()) == NoWorkload()
+    assert read(Api(NO_QUOTA)) == parse_workload(NO_QUOTA)
+    assert read(Api(error=NotFound(404, "NotFound", ""))) == NoKueue()
+    assert isinstance(read(Api(error=ApiError(403, "Forbidden", ""))), WorkloadUnread)
+    with pytest.raises(ApiError):
+        read(Api(error=ApiError(500, "InternalError", "")))
+
+
+def test_of_two_workloads_the_one_that_stays_counts() -> None:
+    old, new = changed(PREEMPTED, {"metadata.name": "old"}), changed(NO_QUOTA, {"metadata.creationTimestamp": rfc(9)})
+    assert newest((new, old)) == parse_workload(new)
+    assert newest((changed(new, {"metadata.deletionTimestamp": rfc(10)}), old)) == parse_workload(old)
+
+
+def test_a_workload_is_read_again_only_when_that_is_worth_it() -> None:
+    now, api = [0.0], Api(NO_QUOTA)
+    workloads = Workloads(Cluster(api), lambda: now[0])  # type: ignore[arg-type]
+    for seconds, age, asked in ((0, 15, 1), (14, 15, 1), (14, 0, 2), (20, 15, 2), (29, 15, 3)):
+        now[0] = seconds
+        assert asyncio.run(workloads.read("ns", "u", age)) == parse_workload(NO_QUOTA)
+        assert api.asked == asked
+
+
+def test_a_label_that_kueue_gave_counts_like_one_that_was_asked_for() -> None:
+    """A namespace may have a default queue: a run that names none is held there too, and says so."""
+    held = jobset() | {"spec": {"suspend": True}}
+    held["metadata"]["labels"] = {**held["metadata"]["labels"], LABEL_QUEUE: "default"}
+    started = {
+        "attempt": 1,
+        "jobSetName": "demo-1",
+        "jobSetUid": "jobset-1",
+        "history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}],
+    }
+    decision = reconcile(observed(run(started), jobsets=[held], platform=WITH_KUEUE, workload=parse_workload(NO_QUOTA)), at(60))
+    assert decision.status is not None
+    assert decision.status.phase == "Queued"
+    assert decision.status.queue is not None
+    assert (decision.status.queue.name, names.LABEL_RUN in held["metadata"]["labels"]) == ("default", True)
