@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,13 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_cli.telling import Refused
+from halcyon_cli.watching import WatchEnded, documents
 
 _TIMEOUT_SECONDS = 20
+_WATCH_SECONDS = 30
+"""How long the server keeps a watch open; then the run is looked at anew, changed or not."""
+_PAUSE_SECONDS = 1.0
+"""After a watch that broke off, or that the user may not have."""
 _PAGE = 200
 
 
@@ -66,6 +72,14 @@ class Runs:
             found: Any = self._api.get_namespaced_custom_object(*self._kind, name, _request_timeout=_TIMEOUT_SECONDS)
             return found
         return None
+
+    def changes(self, name: str) -> Iterator[dict[str, Any]]:
+        """A run's document now, after every change, and every half minute without one, for as long as somebody asks.
+
+        Raises:
+            Refused: It is not there, or not any more, or the cluster does not answer.
+        """
+        return documents(lambda: self.get(name), lambda version: self._events(name, version), lambda: time.sleep(_PAUSE_SECONDS))
 
     def objection(self, name: str, document: dict[str, Any]) -> str:
         """What the API server, with all its policies, says against a document in the place of a run's; empty where it would take it, or
@@ -157,6 +171,30 @@ class Runs:
                 yield from (line.decode("utf-8", "replace") for line in lines)
             if rest:
                 yield rest.decode("utf-8", "replace")
+
+    def _events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
+        """What happens to a run after a resource version, until the server ends the watch.
+
+        Raises:
+            WatchEnded: It broke off, or cannot be had; why is what the next look tells.
+        """
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.watch import Watch
+        from urllib3.exceptions import HTTPError
+
+        stream: Any = Watch().stream(
+            self._api.list_namespaced_custom_object,
+            *self._kind,
+            field_selector=f"metadata.name={name}",
+            resource_version=version,
+            timeout_seconds=_WATCH_SECONDS,
+            _request_timeout=_WATCH_SECONDS + _TIMEOUT_SECONDS,
+        )
+        try:
+            # What is no event is a line that was cut off.
+            yield from (event for event in stream if event is not None)
+        except (ApiException, HTTPError, OSError):
+            raise WatchEnded from None
 
     @contextlib.contextmanager
     def _writing(self, pod: str, *, follow: bool, tail: int | None) -> Iterator[Any]:

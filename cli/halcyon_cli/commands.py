@@ -6,7 +6,6 @@ import contextlib
 import json
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +25,6 @@ Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RU
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
 Wait = Annotated[bool, typer.Option(help="Come back when it is done.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the present one.")]
-
-_WATCH_SECONDS = 2.0
-_POLL_SECONDS = 0.5
 
 
 def report(
@@ -69,14 +65,14 @@ def status(
     with told():
         runs = Runs(Place(context, namespace))
         if not watch:
-            Console().print(_look(runs, run)[0])
+            Console().print(_view(runs, run, runs.get(run))[0])
             return
-        view, ended = _look(runs, run)
-        with Live(view, console=Console(), auto_refresh=False) as live:
-            while not ended:
-                time.sleep(_WATCH_SECONDS)
-                view, ended = _look(runs, run)
+        with Live(console=Console(), auto_refresh=False) as live:
+            for document in runs.changes(run):
+                view, ended = _view(runs, run, document)
                 live.update(view, refresh=True)
+                if ended:
+                    return
 
 
 def top(
@@ -236,12 +232,11 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _look(runs: Runs, run: str) -> tuple[RenderableType, bool]:
-    """What is to be seen of a run now, and whether it has ended."""
+def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableType, bool]:
+    """What is to be seen of a run, and whether it has ended."""
     from halcyon_cli.following import hosts_of, last_losses
     from halcyon_cli.status_view import run_view
 
-    document = runs.get(run)
     found = parse_status(document.get("status"))
     pods = runs.pods(run)
     now = datetime.now(UTC)
@@ -252,28 +247,27 @@ def _look(runs: Runs, run: str) -> tuple[RenderableType, bool]:
 
 def _saved_step(runs: Runs, run: str, value: str) -> int:
     """The step of the checkpoint that serves a request, once it is committed."""
-    while True:
-        found = parse_status(runs.get(run).get("status"))
+    for document in runs.changes(run):
+        found = parse_status(document.get("status"))
         request = found.save_request
         if request is not None and request.value == value and request.step is not None:
             return request.step
         if found.phase in AT_REST:
             saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
             raise Refused(f"run {run} is {found.phase} before the request was served; its newest checkpoint holds {saved}")
-        time.sleep(_POLL_SECONDS)
+    raise AssertionError("changes have no end")
 
 
 def _wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool]) -> None:
     phase = ""
-    while True:
-        found = parse_status(runs.get(run).get("status"))
+    for document in runs.changes(run):
+        found = parse_status(document.get("status"))
         if found.phase != phase:
             phase = found.phase
             ready = found.condition("Ready")
             _say(f"{phase}" + (f": {ready.message}" if ready is not None and ready.message else ""))
         if done(found):
             return
-        time.sleep(_WATCH_SECONDS)
 
 
 def _say(sentence: str) -> None:
