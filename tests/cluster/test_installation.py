@@ -158,13 +158,13 @@ def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
     for name in ("lasting", "first", "second"):
         runs.training(name)
     before = untouched(runs, "lasting")
-    objects = [found for found in yaml.safe_load_all(site.run(["helm", "get", "manifest", "halcyon", "--namespace", "training"])) if found]
+    manifest = site.run(["helm", "get", "manifest", "halcyon", "--namespace", "training"])
     (uninstall,) = commands(GUIDE, "Uninstall")
     assert uninstall == commands(README, "On a cluster")[3]
     site.run(uninstall)
-    places = {(found["kind"], found["metadata"]["name"], found["metadata"].get("namespace", "default")) for found in objects}
-    left = {kind for kind, name, namespace in places if site.exists(kind, name, namespace)}
-    assert left == {"CustomResourceDefinition"}
+    left = site.devcluster.kubectl("get", "--filename=-", "--ignore-not-found", "--output=name", stdin=manifest).split()
+    assert f"customresourcedefinition.apiextensions.k8s.io/{DEFINITION}" in left
+    assert {name.partition("/")[0] for name in left} == {"customresourcedefinition.apiextensions.k8s.io"}
     assert site.exists("lease", "halcyon", "training")
     step = trainer_step(runs, "lasting")
     until(lambda: trainer_step(runs, "lasting") >= step + 10, timeout_seconds=60, failure=lambda: "the run does not train on")
