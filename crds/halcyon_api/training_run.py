@@ -19,6 +19,7 @@ from halcyon_api.edits.steps import STEPS_RULE
 from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.mesh import MeshSpec
@@ -48,6 +49,9 @@ _NAME_RULE = cel(
 
 _ORIGIN_SELF = "spec.from.run is the run itself; name another one"
 _ORIGIN_RULE = cel("!has(self.spec.from) || self.spec.from.run != self.metadata.name", _ORIGIN_SELF, field_path=".spec.from.run")
+
+_AFTER_SELF = "spec.after.run is the run itself; name another one, or leave after out"
+_AFTER_RULE = cel("!has(self.spec.after) || self.spec.after.run != self.metadata.name", _AFTER_SELF, field_path=".spec.after.run")
 
 _ROOT_STAYS = cel(
     "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || !has(self.status) || !has(self.status.attempt) || "
@@ -127,6 +131,9 @@ class TrainingRunSpec(ApiModel):
         default=None,
         alias="from",
         description="Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's.",
+    )
+    after: AfterSpec | None = Field(
+        default=None, description="Begin when another run has succeeded, such as one of stage `data` that builds the tokens of this one."
     )
     stage: Literal["train", "data"] = Field(
         default="train",
@@ -276,12 +283,14 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE, _ROOT_STAYS)
+    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE, _AFTER_RULE, _ROOT_STAYS)
 
     @model_validator(mode="after")
-    def _origin_is_another(self) -> Self:
+    def _others_are_others(self) -> Self:
         if self.spec.origin is not None and self.spec.origin.run == self.metadata.name:
             raise ValueError(_ORIGIN_SELF)
+        if self.spec.after is not None and self.spec.after.run == self.metadata.name:
+            raise ValueError(_AFTER_SELF)
         return self
 
 

@@ -22,6 +22,7 @@ import kopf
 from prometheus_client import disable_created_metrics
 
 from halcyon_api import names
+from halcyon_api.status import AT_REST
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.api_client import ApiError, connect, inside_cluster
 from halcyon_operator.checkpoints import Checkpoints
@@ -142,6 +143,13 @@ def handlers(
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:  # pyright: ignore[reportUnusedFunction]
         return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
 
+    def tell_those_after(key: Key) -> None:
+        """Have the runs looked at that begin when this one has succeeded."""
+        run = store.run(key)
+        if run is not None and run.status.phase in AT_REST:
+            for waiting in store.waiting_for(key):
+                queue.add(waiting)
+
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def on_run(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         metadata = dig(event, "object", "metadata")
@@ -154,7 +162,9 @@ def handlers(
             echo.gone(key)
             journal.forget(key)
         elif echo.saw(key, dig(metadata, "resourceVersion")):
+            tell_those_after(key)
             return
+        tell_those_after(key)
         queue.add(key)
 
     @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
@@ -195,6 +205,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = 20
     settings.queueing.exit_timeout = 1
+    # So long each object's last document is kept for a next one: with thousands of pods that start at once that is most of the memory.
+    settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.watching.server_timeout = 600

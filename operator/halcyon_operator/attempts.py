@@ -22,6 +22,7 @@ from halcyon_api.elastic import usable_slices
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator import awaited
 from halcyon_operator.checkpoint_status import foreign_owner, resume_step
 from halcyon_operator.edits import lengthened, why
 from halcyon_operator.endings import EndCause
@@ -72,6 +73,13 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Await:
+    """Another run must have succeeded first."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class DiscardConfigMap:
     """The old attempt's ConfigMap is the last thing left of it."""
 
@@ -110,7 +118,7 @@ class StayStalled:
     """Stalled at this generation already: the status says why."""
 
 
-Step = Keep | Finish | Finished | Stop | Wait | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
+Step = Keep | Finish | Finished | Stop | Wait | Await | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
 
 
 def current_jobset(observed: Observed) -> JobSetView | None:
@@ -239,6 +247,8 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
         )
     if status.job_set_uid is not None and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)
+    if (verdict := awaited.judge(observed.run.name, observed.run.namespace, observed.awaited)) is not None:
+        return Stall(verdict.reason, verdict.message) if verdict.reason else Await(verdict.message)
     if (missing := _missing_origin(observed, status, spec)) is not None:
         return missing
     unused = status.attempt > 0 and status.job_set_uid is None

@@ -37,6 +37,9 @@ RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
 
+_OPERATORS_ALONE = ("after", "defaults")
+"""Fields of a run that say nothing to a trainer, whose image may be of a version that does not know them."""
+
 
 def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
     """The run document as the trainer reads it, never changed once made.
@@ -46,12 +49,13 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
         attempt: The attempt's number.
         spec: The run's spec on the attempt's number of slices. Default: as the user wrote it, with what it takes from its defaults.
     """
+    # With the built-in defaults written out: the trainer's image may be of a version that has others.
+    whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document()
     document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
-        # With the built-in defaults written out: the trainer's image may be of a version that has others.
-        "spec": resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document(),
+        "spec": {field: value for field, value in whole.items() if field not in _OPERATORS_ALONE},
     }
     return {
         "apiVersion": "v1",

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
+from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, awaited_run
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.defaults import DefaultsRead, root_of, wanted
@@ -155,8 +156,12 @@ class Observer:
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
-        head, reading, origin_root, workload = await asyncio.gather(
-            self._head(run, alive), self._report(run, pods, alive), self._origin(run, alive), self._workload(run, alive, workload_age)
+        head, reading, origin_root, awaited, workload = await asyncio.gather(
+            self._head(run, alive),
+            self._report(run, pods, alive),
+            self._origin(run, alive),
+            self._awaited(run),
+            self._workload(run, alive, workload_age),
         )
         return Observed(
             run=run,
@@ -170,6 +175,7 @@ class Observer:
             ),
             head=head,
             origin_root=origin_root,
+            awaited=awaited,
             report=reading.report,
             report_problem=reading.problem,
             config_map=config_map,
@@ -209,6 +215,16 @@ class Observer:
             return None
         source = await self._cluster.run(run.namespace, origin.run)
         return root_of(source)
+
+    async def _awaited(self, run: RunView) -> tuple[AwaitedRun, ...]:
+        """The run that this one comes after, and those that it waits for itself, as long as this one has not begun."""
+        after = run.spec.after if run.spec is not None and run.status.attempt == 0 and not run.deleting else None
+        chain: list[AwaitedRun] = []
+        name = after.run if after is not None else ""
+        while name and name not in {run.name, *(other.name for other in chain)} and len(chain) < LONGEST_CHAIN:
+            chain.append(awaited_run(name, await self._cluster.run(run.namespace, name)))
+            name = chain[-1].after
+        return tuple(chain)
 
     async def _defaults(self, document: object, run: RunView) -> DefaultsRead:
         """The defaults that the run would take: of each namespace those of the wanted name, or else those called `default`."""

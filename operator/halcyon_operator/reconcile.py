@@ -149,6 +149,8 @@ def _carry_out(
             return Decision(say(status.model_copy(update=update), outlook), delete=_all_jobsets(observed), requeue_after=SOON_SECONDS)
         case attempts.Wait(message):
             return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
+        case attempts.Await(message):
+            return Decision(say(status, Outlook("Pending", "AwaitsRun", message)), requeue_after=LATER_SECONDS)
         case attempts.DiscardConfigMap(message):
             return Decision(
                 say(_vanished(status, now), restart_outlook(status, spec, message)),

@@ -52,6 +52,8 @@ class Store:
         self._versions: dict[Place, int] = {}
         self._runs: dict[Key, RunView] = {}
         self._under_way: set[Key] = set()
+        self._after: dict[Key, set[Key]] = {}
+        """Runs that have not begun, by the one that they come after."""
         self._jobsets: dict[Key, dict[str, SeenJobSet]] = {}
         self._pods: dict[Key, dict[str, SeenPod]] = {}
 
@@ -72,6 +74,10 @@ class Store:
         """A run."""
         return self._runs.get(key)
 
+    def waiting_for(self, key: Key) -> tuple[Key, ...]:
+        """The runs that come after another one and have not begun."""
+        return tuple(self._after.get(key, ()))
+
     def jobsets(self, key: Key) -> tuple[SeenJobSet, ...]:
         """The JobSets that bear a run's label."""
         return tuple(self._jobsets.get(key, {}).values())
@@ -88,7 +94,10 @@ class Store:
         if deleted:
             self._forget_run(place[1:])
             return
+        self._forget_after(place[1:])
         self._runs[place[1:]] = run = parse_run_view(document)
+        if run.status.attempt == 0 and (after := text(dig(run.raw_spec, "after", "run"))):
+            self._after.setdefault((run.namespace, after), set()).add(place[1:])
         (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(place[1:])
 
     def saw_jobset(self, key: Key, document: object, *, deleted: bool = False) -> None:
@@ -120,8 +129,18 @@ class Store:
             self.saw_pod(key, pod)
 
     def _forget_run(self, key: Key) -> None:
+        self._forget_after(key)
         self._runs.pop(key, None)
         self._under_way.discard(key)
+
+    def _forget_after(self, key: Key) -> None:
+        """Drop what a run came after when it was seen last."""
+        run = self._runs.get(key)
+        place = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
+        if place is not None and (others := self._after.get(place)) is not None:
+            others.discard(key)
+            if not others:
+                del self._after[place]
 
     def _drop(self, kind: Kind, key: Key, table: dict[Key, dict[str, SeenJobSet]] | dict[Key, dict[str, SeenPod]], kept: set[str]) -> None:
         for name in [name for name in table.get(key, ()) if name not in kept]:

@@ -11,6 +11,7 @@ from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.progress import ProgressReport, TerminationReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.awaited import AwaitedRun
 from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NoticeView
 
@@ -202,6 +203,8 @@ class Observed:
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
     origin_root: str | None = None
     """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not there."""
+    awaited: tuple[AwaitedRun, ...] = ()
+    """The run that this one comes after, the one that this comes after, and so on; empty once the run has begun."""
     notices: tuple[NoticeView, ...] = ()
     """What the nodes of the present pods say about their end; empty where nodes are not watched."""
     workload: WorkloadReading | None = None

@@ -39,6 +39,7 @@ TABLE: tuple[Row, ...] = (
     Row("image", "atCheckpoint", "pods have one image for life"),
     Row("imagePullPolicy", "live", "obeyed when an image is pulled next: with the next attempt"),
     Row("from", "frozen", "a run begins once"),
+    Row("after", "live", "asked before the first attempt only"),
     Row("stage", "frozen", "another stage is another run"),
     Row("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
     Row("mesh", "atCheckpoint", "arrays are laid out anew from the checkpoint"),

@@ -1,0 +1,178 @@
+"""A run that comes after another one begins when that one has succeeded, and says meanwhile what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import kopf
+import pytest
+import yaml
+
+from halcyon_operator.app import handlers
+from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, judge
+from halcyon_operator.health import WatchEcho
+from halcyon_operator.journal import Journal
+from halcyon_operator.store import Store
+from halcyon_operator.work_queue import WorkQueue
+from tests.operator.builders import run
+from tests.operator.simulation import RUN, World
+from tests.operator.test_crashes import finish
+from tests.operator.test_defaults import TEAM, put, ready, short
+
+AFTER = {"after": {"run": "tokens"}}
+
+
+def other(world: World, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
+    """The other run is in a phase now; None: nobody has looked at it."""
+    conditions = [{"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-11-20T12:00:00Z"}]
+    attempt = 0 if phase in (None, "Pending") else 1
+    status = {"phase": phase, "attempt": attempt, "conditions": conditions} if phase is not None else None
+    world.api.objects[RUN.replace("/demo", f"/{name}")] = run(status, name=name, **spec)
+
+
+def condition(world: World, kind: str) -> tuple[str, str]:
+    found = next(entry for entry in world.status["conditions"] if entry["type"] == kind)
+    return found["status"], found["reason"]
+
+
+def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
+    world = World(run(**AFTER))
+    for phase, said in (
+        (None, "Pending"),
+        ("Pending", "Pending: no node"),
+        ("Running", "Running: no node"),
+        ("Suspended", "Suspended: no node"),
+    ):
+        other(world, phase, "no node")
+        world.settle()
+        assert (world.status["phase"], world.status["attempt"], world.jobset) == ("Pending", 0, None)
+        assert ready(world) == f"waits for run tokens to succeed, which is {said}"
+        assert (condition(world, "Reconciling"), condition(world, "Stalled")[0]) == (("True", "AwaitsRun"), "False")
+    other(world, "Succeeded")
+    world.settle()
+    assert world.status["attempt"] == 1
+    (document,) = (thing["data"]["run.yaml"] for place, thing in world.api.objects.items() if "/configmaps/" in place)
+    assert "after" not in yaml.safe_load(document)["spec"], "it says nothing to a trainer"
+    # Whatever becomes of the other one now.
+    other(world, "Failed")
+    world.train(50)
+    world.settle()
+    del world.api.objects[RUN.replace("/demo", "/tokens")]
+    world.delete_jobset()
+    world.settle()
+    assert world.status["attempt"] == 2
+    finish(world)
+
+
+def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
+    world = World(run(**AFTER))
+    world.settle()
+    assert ready(world) == (
+        "spec.after.run: waits for run tokens, and there is none of that name in namespace default; make it, correct the name, or leave "
+        "`after` out if it is done and gone"
+    )
+    assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both, in any order"
+    other(world, "Succeeded")
+    world.settle()
+    assert world.status["attempt"] == 1
+
+
+def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
+    world = World(run(**AFTER))
+    other(world, "Failed", "spec.data.sources: no file")
+    world.settle()
+    assert (world.status["phase"], condition(world, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
+    assert ready(world) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; mend that run")
+    other(world, "Succeeded")
+    world.settle()
+    assert (world.status["attempt"], condition(world, "Stalled")[0]) == (1, "False")
+
+
+@pytest.mark.parametrize(
+    ("links", "sentence"),
+    [
+        ({"tokens": "demo"}, "this run waits for tokens, tokens for this run"),
+        ({"tokens": "clean", "clean": "demo"}, "this run waits for tokens, tokens for clean, clean for this run"),
+        ({"tokens": "clean", "clean": "tokens"}, "this run waits for tokens, tokens for clean, clean for tokens"),
+    ],
+)
+def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence: str) -> None:
+    world = World(run(**AFTER))
+    for name, after in links.items():
+        other(world, "Pending", name=name, after={"run": after})
+    world.settle()
+    assert condition(world, "Stalled") == ("True", "AwaitedRunCycle")
+    assert ready(world) == f"spec.after.run: {sentence}: none of them can begin; leave `after` out of one of them"
+    other(world, "Running", after={"run": "demo"})
+    world.settle()
+    assert condition(world, "Stalled")[0] == "False", "one that has begun waits for nobody"
+    world.edit(after=None)
+    world.settle()
+    assert world.status["attempt"] == 1
+
+
+def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
+    world = World(run(**AFTER))
+    chain = ["tokens", *(f"link-{number}" for number in range(3 * LONGEST_CHAIN))]
+    for name, after in zip(chain, [*chain[1:], "demo"], strict=True):
+        other(world, "Pending", name=name, after={"run": after})
+    world.settle()
+    assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False")
+
+
+def test_it_rests_while_it_is_suspended() -> None:
+    world = World(run(**AFTER, suspend=True))
+    world.settle()
+    assert world.status["phase"] == "Suspended"
+    world.edit(suspend=False)
+    world.settle()
+    assert condition(world, "Reconciling") == ("True", "AwaitsRun")
+
+
+def test_a_short_run_waits_with_its_defaults() -> None:
+    world = World(short(**AFTER))
+    put(world, **TEAM)
+    other(world, "Running")
+    world.settle()
+    assert (world.status["phase"], "defaults" in world.status) == ("Pending", False), "they are taken when it begins"
+    put(world, **(TEAM | {"image": "later.example/trainer:2"}))
+    other(world, "Succeeded")
+    world.settle()
+    assert world.status["defaults"]["values"]["image"] == '"later.example/trainer:2"'
+
+
+def test_nobody_is_judged_who_waits_for_nobody() -> None:
+    assert judge("demo", "team", ()) is None
+    assert judge("demo", "team", (AwaitedRun("tokens", "Succeeded"),)) is None
+
+
+def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
+    asyncio.run(_the_end_wakes())
+
+
+async def _the_end_wakes() -> None:
+    queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
+    store, echo = Store(), WatchEcho(lambda: 0.0)
+    registry = handlers(queue, Journal(), echo, store)
+    (on_run, *_) = registry._watching._handlers
+
+    async def see(document: dict[str, Any], version: int) -> None:
+        document["metadata"]["resourceVersion"] = str(version)
+        event: Any = {"type": "MODIFIED", "object": document}
+        await on_run.fn(event=kopf.RawEvent(event))  # type: ignore[call-arg, misc]
+
+    await see(short(**AFTER), 1)
+    await see(run({"attempt": 1}, name="begun", **AFTER), 2)
+    await see(run({"attempt": 1, "phase": "Running"}, name="tokens"), 3)
+    while len(queue):
+        queue.done(await queue.get())
+    await see(run({"attempt": 1, "phase": "Succeeded"}, name="tokens"), 4)
+    assert {await queue.get(), await queue.get()} == {("default", "tokens"), ("default", "demo")}
+    assert not len(queue)
+    tokens = ("default", "tokens")
+    assert store.waiting_for(tokens) == (("default", "demo"),)
+    await see(short(after={"run": "others"}), 5)
+    assert (store.waiting_for(tokens), store.waiting_for(("default", "others"))) == ((), (("default", "demo"),))
+    store.saw_run(short(**AFTER) | {"metadata": short()["metadata"] | {"resourceVersion": "6"}}, deleted=True)
+    assert (store.waiting_for(tokens), store.waiting_for(("default", "others"))) == ((), ())
