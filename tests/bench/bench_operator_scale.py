@@ -105,7 +105,7 @@ class Bench:
         figures.all_applied = time.monotonic() - began
         figures.kinds["made"] = self.costs(len(more))
         await self.rest(figures)
-        await self.change(figures, "edited, live field", 5.0, lambda name: self.fleet.edit(name, ttlSecondsAfterFinished=3600))
+        await self.change(figures, "edited, live field", 5.0, lambda name: self.fleet.edit(name, ttlSecondsAfterFinished=runs))
         pods = await self.fleet.running_pods()
         await self.change(figures, "preempted", 2.0, lambda name: self.fleet.evict(pods[name][0]["metadata"]["name"]))
         await self.start(figures)
