@@ -42,7 +42,7 @@ class Plugin:
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         command = [self._kubectl, "halcyon", *arguments, "--namespace", self._namespace]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout or done.stderr
 
