@@ -126,6 +126,7 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
         report=_report(terminated.get("message"), world),
         message=message,
         node=node,
+        ran=moment(terminated.get("finishedAt")) is not None,
     )
 
 

@@ -61,8 +61,11 @@ def lived(observed: Observed, status: TrainingRunStatus, world: World) -> bool:
     """Whether there have been processes of a world, as far as anybody knows. A pod that never started is none."""
     entry = entry_of(status, world)
     trained = entry is not None and entry.first_step_at is not None
-    ended = any(one.world == world and (one.exit_code is not None or one.report is not None) for one in observed.endings)
-    return trained or ended or any(pod.world == world and pod.running for pod in observed.pods)
+    return (
+        trained
+        or any(one.world == world and one.ran for one in observed.endings)
+        or any(pod.world == world and pod.running for pod in observed.pods)
+    )
 
 
 def left_without_trace(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> bool:

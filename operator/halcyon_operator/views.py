@@ -90,6 +90,8 @@ class PodEnding:
     report: TerminationReport | None = None
     message: str = ""
     node: str = ""
+    ran: bool = False
+    """Whether its process is known to have begun: a pod that is deleted before it starts has an exit code all the same."""
 
 
 @dataclass(frozen=True)

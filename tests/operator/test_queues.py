@@ -396,7 +396,11 @@ def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
         QuotaReserved=(False, "Pending", "", 70),
         status__requeueState={"count": 1, "requeueAt": rfc(600)},
     )
+    # What the kubelet makes of a container that never was.
+    lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}
     gone = [deleted(one, 70) for one in pending]
+    for one in gone:
+        one["status"] |= {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": lost}}]}
     story.look(71, late, pods=gone)
     for seconds in (72, 100, 500):
         assert story.look(seconds, late, endings=observed(story.document, pods=gone).endings).delete == ()
