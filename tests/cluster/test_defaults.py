@@ -146,7 +146,7 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     code, said = halcyon(runs, "diff", "demo", "--filename", str(file))
     assert code == 1
     assert re.search(r"recovery.maxRestarts +2 +5 +live", said)
-    assert re.search(r"defaults .*checkpoint.rootPrefix.* of \S+/default", halcyon(runs, "status", "demo")[1])
+    assert f" of {runs.namespace}/default" in " ".join(halcyon(runs, "status", "demo")[1].split())
 
     # Other defaults, or none: nothing changes, not with the next attempt either.
     other = copy.deepcopy(TEAM)

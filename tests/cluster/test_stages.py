@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 @pytest.fixture
 def runs(devcluster: DevCluster, namespace: str) -> Runs:
-    devcluster.kubectl.apply(definitions())
+    found = definitions()
+    devcluster.kubectl.apply(found)
+    devcluster.kubectl("wait", "--for=condition=Established", *(f"crd/{one['metadata']['name']}" for one in found), "--timeout=60s")
     return Runs(devcluster, namespace)
 
 
