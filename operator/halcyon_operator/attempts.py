@@ -30,7 +30,7 @@ from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, l
 from halcyon_operator.nodes import still_avoided, to_avoid
 from halcyon_operator.placement import first_slices, placement_of, smaller
 from halcyon_operator.plain import seconds_between
-from halcyon_operator.queueing import evicted_sentence, left_without_trace, lived
+from halcyon_operator.queueing import evicted_sentence, lived, sent_away
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
 from halcyon_operator.spec_hash import RETIRED, fits
 from halcyon_operator.views import HeadFound, JobSetView, ObjectView, Observed
@@ -177,9 +177,9 @@ def _with_jobset(
     edited = not fits(status.attempt_spec_hash, wanted_hash)
     if released or (edited and jobset.outcome != "running"):
         return Stop("specChanged", why(status))
-    # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead. Where a queue suspended
-    # it, the processes that leave make JobSet begin the next world by itself.
-    if jobset.suspended and status.queue is not None and left_without_trace(observed, status, jobset, now):
+    # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead. What a queue sends away
+    # saves first.
+    if jobset.suspended and status.queue is not None and sent_away(observed, status, jobset):
         return Stop("queueEvicted", evicted_sentence(status.queue))
     if jobset.suspended and not jobset.queue and lived(observed, status, (status.attempt, jobset.restarts)):
         return Stop("preempted", f"JobSet {jobset.name} was suspended by somebody else; a run is suspended by its spec.suspend")

@@ -1,9 +1,9 @@
 """A run in a queue: since when it waits and what for, and that an end was the queue's doing. Pure.
 
-The queue takes its quota back by suspending the JobSet: its pods are told to end, save and leave, and JobSet then makes the next world of
-the same attempt, which waits. So the attempt keeps its Workload, and with it whatever Kueue counts there. The processes that leave look
-like pods that somebody deleted; why they were is noted in `status.queue.eviction` at the first look at the suspended JobSet, for the
-Workload says so only until it is admitted again.
+The queue takes its quota back by suspending the JobSet: its pods are told to end, save and leave. When they are gone the next attempt takes
+a place in the queue, for its processes must not have the number of those that left; unless JobSet has begun the next world by itself. The
+processes that leave look like pods that somebody deleted; why they were is noted in `status.queue.eviction` at the first look at the
+suspended JobSet, for the Workload says so only until it is admitted again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from halcyon_operator.views import JobSetView, Observed, World
 
 TAKEN_UP_SECONDS = 60.0
 """So long Kueue may take to make a Workload before the user is told where to look."""
-NEXT_WORLD_SECONDS = 30.0
-"""So long after the last word of its processes a JobSet may take to begin the next world; it takes a second or two."""
 UNREAD_SECONDS = 15.0
 """How old what is known of a Workload may be. That it is admitted or evicted shows in the JobSet at once."""
 _BY_QUEUE = ("preempted", "podDeleted", "noRoom")
@@ -68,15 +66,10 @@ def lived(observed: Observed, status: TrainingRunStatus, world: World) -> bool:
     )
 
 
-def left_without_trace(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> bool:
-    """Whether the processes that a queue sent away are gone, and JobSet has not begun the next world for them."""
+def sent_away(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
+    """Whether the processes of the present world are gone that a queue sent away, and JobSet has not begun the next world for them."""
     world = (status.attempt, jobset.restarts)
-    if not lived(observed, status, world) or any(pod.world == world for pod in observed.pods):
-        return False
-    queue = status.queue
-    times = [queue.waiting_since if queue is not None else None]
-    times += [ending.report.time for ending in observed.endings if ending.world == world and ending.report is not None]
-    return min(seconds_between(time, now) for time in times) > NEXT_WORLD_SECONDS
+    return lived(observed, status, world) and not any(pod.world == world for pod in observed.pods)
 
 
 def by_queue(status: TrainingRunStatus, world: World, end: WorldEnd | None) -> WorldEnd | None:

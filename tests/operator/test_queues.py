@@ -362,27 +362,14 @@ def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None
     assert [entry.get("cause") for entry in story.status["history"]] == ["queueEvicted", "podDeleted", None]
 
 
-def test_processes_that_left_without_a_trace_are_followed_by_the_next_attempt() -> None:
+def test_processes_that_left_are_followed_by_the_next_attempt() -> None:
     story = Story()
     story.admitted()
     story.look(101, PREEMPTED, pods=leaving(101))
+    assert story.look(105, PREEMPTED, pods=leaving(101)).delete == (), "they have the time that they need to save"
     decision = story.look(110, PREEMPTED)
-    assert (decision.delete, story.status["phase"]) == ((), "Restarting"), "the JobSet may be about to begin the next world"
-    decision = story.look(140, PREEMPTED)
     assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
     assert story.status["history"][0]["cause"] == "queueEvicted"
-
-
-def test_the_jobset_has_time_to_begin_the_next_world_after_a_long_save() -> None:
-    story = Story()
-    story.admitted()
-    story.look(101, PREEMPTED, pods=leaving(101))
-    said = leaving(101, saved=True)
-    for one in said:
-        one["status"] = ended(42, 400, termination("preempted", 42, step=50, saved="step", time=rfc(400)))
-    gone = observed(story.document, pods=said).endings
-    assert story.look(410, PREEMPTED, endings=gone).delete == ()
-    assert len(story.look(440, PREEMPTED, endings=gone).delete) == 1
 
 
 def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
