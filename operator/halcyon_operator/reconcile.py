@@ -22,6 +22,7 @@ from halcyon_operator.company import sent_along
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Event, Manifest
 from halcyon_operator.edits import in_force_with, with_edits
+from halcyon_operator.endings import WorldEnd
 from halcyon_operator.follow import count_restart, follow
 from halcyon_operator.goodput import account
 from halcyon_operator.history import last_entry, shown, with_end
@@ -138,15 +139,18 @@ def _carry_out(
         case attempts.Finished():
             return _finished(observed, say(status, unchanged_outlook(status)), spec, now)
         case attempts.Stop(cause, message, placement):
-            status = with_end(status, (status.attempt, status.job_set_restarts), cause, message, now, None)
+            world = status.attempt, status.job_set_restarts
+            status = with_end(status, world, cause, message, now, None)
+            told = events.ended(status, world, WorldEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause in ("specChanged", "suspended"):
                 update["failures_without_checkpoint"] = 0
             if (known := attempts.highest_own(observed)) > status.attempt:
                 # No number is used twice, also not one that the status does not know of.
                 update["root_attempt"] = max(status.root_attempt, known)
+            status = status.model_copy(update=update)
             outlook = restart_outlook(status, spec, f"stopping attempt {status.attempt}: {message}")
-            return Decision(say(status.model_copy(update=update), outlook), delete=_all_jobsets(observed), requeue_after=SOON_SECONDS)
+            return Decision(say(status, outlook), _all_jobsets(observed), events=told, requeue_after=SOON_SECONDS)
         case attempts.Wait(message):
             return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
         case attempts.Await(message):

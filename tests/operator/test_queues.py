@@ -369,6 +369,7 @@ def test_processes_that_left_are_followed_by_the_next_attempt() -> None:
     assert story.look(105, PREEMPTED, pods=leaving(101)).delete == (), "they have the time that they need to save"
     decision = story.look(110, PREEMPTED)
     assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
+    assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
     assert story.status["history"][0]["cause"] == "queueEvicted"
 
 
