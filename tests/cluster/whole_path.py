@@ -57,6 +57,10 @@ class WholePath:
         document["spec"]["stage"] = stage
         if cache is not None:
             document["spec"]["data"]["cache"] = {"root": cache}
+        return self.training_of(document)
+
+    def training_of(self, document: dict[str, Any]) -> Training:
+        """A run as it is written."""
         return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.journal, self.place.runs, document)
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
@@ -135,7 +139,7 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
     images = provide_images(cluster, ConsoleProgress(Console(stderr=True)))
     try:
         install_object_store(cluster, images.store, place)
-        install_operator(cluster, chart_values(images, place), place)
+        install_operator(cluster, chart_values(images, place, kueue={"enabled": True}), place)
         with Watch(devcluster.kubectl, place.runs) as watch:
             yield WholePath(devcluster, place, watch, small_document(place))
     finally:
