@@ -1,4 +1,4 @@
-"""Runs in the queues of the real Kueue, from its own chart: they wait and say for what, and save when they lose their quota.
+"""Runs in the queues of the real Kueue, from its own chart: they wait and say for what, lose their quota, and go on without a lost step.
 
 Kueue stands in the cluster for these tests alone. The queue is that of the guide, with memory of processors' hosts in place of GPUs.
 """
@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon_demo.comparison import Loss, compare, losses
 from halcyon_demo.documents import variant
 from halcyon_devcluster.kueue import GROUP, kueue
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import PROGRESS
 from tests.cluster.scripted import Runs, build_scripted_trainer
-from tests.cluster.whole_path import WholePath
+from tests.cluster.whole_path import STEPS, WholePath
 from tests.examples.documents import shown_documents
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -131,7 +132,9 @@ def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs, scripted: str
     assert told.index("Queued") < told.index("Admitted")
 
 
-def test_a_run_of_higher_priority_takes_the_quota_of_one_that_saves_first(room: None, path: WholePath, runs: Runs, scripted: str) -> None:
+def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
+    room: None, path: WholePath, runs: Runs, scripted: str, undisturbed: list[Loss]
+) -> None:
     document = variant(path.document, name="humble")
     document["spec"]["accelerator"]["hostResources"] = {"memory": f"{MEMORY_GIB}Gi"}
     document["spec"]["scheduling"] = queued()
@@ -147,6 +150,24 @@ def test_a_run_of_higher_priority_takes_the_quota_of_one_that_saves_first(room: 
     assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
     assert ended["toStep"] >= 60
     assert {cause: count for cause, count in status["restarts"].items() if count} == {"total": 1, "queueEvicted": 1}
+    assert "QueueEvicted" in runs.events("humble")
+    delete(runs, "hasty")
+    final, lines = path.finish(training)
+    assert [entry.cause for entry in final.history] == ["queueEvicted", "completed"]
+    assert final.history[1].from_step == ended["toStep"]
+    comparison = compare(losses(lines, training.name), undisturbed, STEPS)
+    assert (comparison.differences, comparison.repeated) == ((), 0)
+    assert final.goodput is not None
+    assert (final.goodput.lost_steps, final.failures_without_checkpoint) == (0, 0)
+    assert final.goodput.seconds.capacity_wait >= 1
+    metrics = path.devcluster.kubectl.pod_http(path.place.operator, operator_pod(path), 9401, "/metrics")
+    assert f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0' in metrics
+
+
+def operator_pod(path: WholePath) -> str:
+    selector = "--selector=app.kubernetes.io/name=halcyon"
+    (pod,) = path.devcluster.kubectl("get", "pods", "--namespace", path.place.operator, selector, "--output=name").split()
+    return pod.removeprefix("pod/")
 
 
 def test_an_admission_check_and_a_late_start_are_told(room: None, path: WholePath, runs: Runs, scripted: str) -> None:
