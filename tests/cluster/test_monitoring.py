@@ -25,8 +25,8 @@ from tests.cluster.whole_path import WholePath
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 RUN = "watched"
-NEEDS_AN_ACCELERATOR = {"run: mfu"}
-"""Queries without data here: a processor's peak is not known."""
+WITHOUT_DATA = {"run: mfu", "fleet: queued"}
+"""Queries without data here: a processor's peak is not known, and nobody waits in a queue (that metric: test_queues.py)."""
 MONITORING = {
     "image": {"repository": "r.example/operator"},
     "trainerImage": {"repository": "r.example/trainer"},
@@ -126,17 +126,17 @@ def test_every_panel_has_data(prometheus: Prometheus, path: WholePath, watched: 
     prometheus.until_all_answer(minute, 180)
     began = time.time()
     watched.wait_for_recovery(watched.evict(1))  # what the marks of restarts show
-    wanted = {name: expression for name, expression in expressions.items() if name not in NEEDS_AN_ACCELERATOR}
+    wanted = {name: expression for name, expression in expressions.items() if name not in WITHOUT_DATA}
     answers = prometheus.until_all_answer(wanted, 300)
-    assert answers.keys() == expressions.keys() - NEEDS_AN_ACCELERATOR
+    assert answers.keys() == expressions.keys() - WITHOUT_DATA
     (mark,) = answers["run: restart marks"]
     assert mark["metric"] == {"cause": "preempted"}
-    for name in NEEDS_AN_ACCELERATOR:
+    for name in WITHOUT_DATA:
         assert prometheus.ask(expressions[name]) == []
     share = float(answers["run: data wait"][0]["value"][1])
     assert 0 <= share <= 1
     for board in DASHBOARDS:  # what the guide shows is drawn from such data
-        missing = len([name for name in NEEDS_AN_ACCELERATOR if name.startswith(f"{board}:")])
+        missing = len([name for name in WITHOUT_DATA if name.startswith(f"{board}:")])
         drawn = drawn_until(
             prometheus, board, path.place.runs, began - 120, lambda drawn, missing=missing: drawn.count("no data") == missing
         )

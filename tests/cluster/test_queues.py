@@ -146,6 +146,7 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
     status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
     assert [entry.get("cause") for entry in status["history"]] == ["queueEvicted", None]
+    assert f'halcyon_run_queued_timestamp_seconds{{namespace="{runs.namespace}",run="humble"}} ' in metrics_of(path)
     ended = status["history"][0]
     assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
     assert ended["toStep"] >= 60
@@ -160,14 +161,14 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     assert final.goodput is not None
     assert (final.goodput.lost_steps, final.failures_without_checkpoint) == (0, 0)
     assert final.goodput.seconds.capacity_wait >= 1
-    metrics = path.devcluster.kubectl.pod_http(path.place.operator, operator_pod(path), 9401, "/metrics")
-    assert f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0' in metrics
+    assert f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0' in metrics_of(path)
 
 
-def operator_pod(path: WholePath) -> str:
+def metrics_of(path: WholePath) -> str:
+    """What Prometheus would read from the operator."""
     selector = "--selector=app.kubernetes.io/name=halcyon"
     (pod,) = path.devcluster.kubectl("get", "pods", "--namespace", path.place.operator, selector, "--output=name").split()
-    return pod.removeprefix("pod/")
+    return path.devcluster.kubectl.pod_http(path.place.operator, pod.removeprefix("pod/"), 9401, "/metrics")
 
 
 def test_an_admission_check_and_a_late_start_are_told(room: None, path: WholePath, runs: Runs, scripted: str) -> None:
