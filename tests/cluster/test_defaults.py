@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from halcyon_api.crd import definitions
-from halcyon_cli.main import app
 from halcyon_devcluster import DevclusterError
 from tests.api.documents import document
 from tests.cluster.conftest import DevCluster
@@ -75,9 +76,11 @@ def short(name: str, **spec: Any) -> str:
 
 def halcyon(runs: Runs, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a command about the runs."""
-    environment = {"KUBECONFIG": str(runs.devcluster.kubeconfig), "COLUMNS": "160"}
-    result = CliRunner().invoke(app, [*arguments, "--namespace", runs.namespace], env=environment)
-    return result.exit_code, result.output
+    environment = os.environ | {"KUBECONFIG": str(runs.devcluster.kubeconfig), "COLUMNS": "160"}
+    # A process of its own: the client for Kubernetes reads KUBECONFIG once, when it is first imported.
+    command = [Path(sys.executable).with_name("kubectl-halcyon"), *arguments, "--namespace", runs.namespace]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
 def pod(runs: Runs, name: str) -> dict[str, Any]:

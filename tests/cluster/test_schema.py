@@ -75,7 +75,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "recovery.elastic cannot stand beside scheduling.queue",
     ),
     ({"spec__scheduling": {"queue": {"name": "a", "topology": {}}}}, "set required, preferred or slice to the node label"),
-    ({"spec__scheduling": {"queue": {"name": "a", "topology": {"required": "x", "preferred": "y"}}}}, "not both"),
+    ({"spec__scheduling": {"queue": {"name": "a", "topology": {"required": "rack", "preferred": "block"}}}}, "not both"),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint.root"),
     ({"spec__checkpoint__root": "file:///a/../b"}, "without `..`"),
     ({"spec__checkpoint__endpoint": "http://store:7070"}, "endpoint belongs to an s3:// root"),
