@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from halcyon_devcluster import Cluster, DevclusterError, Faults, open_cluster
+from halcyon_devcluster.cgroups import ControlGroup
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.images import Buildable, build
@@ -177,6 +178,20 @@ def test_an_up_that_was_killed_half_way_is_recovered(cluster: NativeCluster, cle
         assert footprint() == clean_machine
     cluster.up()
     assert cluster.status().ready
+
+
+def test_a_process_that_joins_late_is_ended_with_the_group(clean_machine: Footprint):
+    """Its starter was killed before it had joined, so whoever took the group down found nobody."""
+    group = ControlGroup(f"{NAME}-late")
+    group.create()
+    group.kill()
+    with subprocess.Popen(["sh", "-c", 'echo $$ > "$0" && exec sleep 600', str(group.members_file)]) as late:
+        try:
+            wait_until(lambda: group.pids() == [late.pid], "the process has joined")
+            group.remove()
+        finally:
+            late.kill()
+    assert not group.exists()
 
 
 @pytest.mark.parametrize("component", ["containerd", "anchor"])
