@@ -18,7 +18,6 @@ from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator import attempts, defaults, events
 from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
-from halcyon_operator.company import sent_along
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Event, Manifest
 from halcyon_operator.edits import in_force_with, with_edits
@@ -28,6 +27,7 @@ from halcyon_operator.goodput import account
 from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
+from halcyon_operator.peers import peers_to_delete
 from halcyon_operator.placement import next_placement, placement_of, with_room
 from halcyon_operator.plain import moment, seconds_between, stamp
 from halcyon_operator.probe import tend_probe
@@ -74,7 +74,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         step = attempts.next_step(observed, status, run.spec, wanted, now)
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
         if isinstance(step, attempts.Keep):
-            decision = replace(decision, delete=decision.delete + sent_along(observed, status, step.jobset))
+            decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
     if decision.status is None:
         return decision
     waits_for_edit = jobset is not None and decision.status.edit is not None

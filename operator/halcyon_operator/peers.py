@@ -16,7 +16,7 @@ MAX_PODS = 64
 """Of a larger world nobody is sent away: so many requests cost the API server more than the second is worth."""
 
 
-def sent_along(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
+def peers_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
     """The pods of the present world to delete, because one of it is being deleted.
 
     Only in a world that has trained: a process that has not come so far may not take the signal as a notice, and what it ends with would

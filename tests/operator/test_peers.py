@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.company import MAX_PODS
 from halcyon_operator.decision import Decision
+from halcyon_operator.peers import MAX_PODS
 from halcyon_operator.reconcile import reconcile
 from tests.operator.builders import at, changed, deleted, disrupted, ended, jobset, observed, pod, run
 from tests.operator.test_attempts import deletions
