@@ -8,6 +8,8 @@ export HALCYON_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 
 PYTHON ?= python3
 UV_VERSION := 0.13.8
+# Tests start a thousand interpreters; each would compile what it imports, which takes longer than the rest of most of them.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell command -v uv 2>/dev/null || echo $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv)
 BIN := .venv/bin
 
@@ -22,7 +24,7 @@ setup: .venv/.synced ## Make the virtual environment (.venv) from uv.lock
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@echo "==> virtual environment .venv from uv.lock"
-	@$(UV) sync --frozen --extra dev --quiet
+	@$(UV) sync --frozen --extra dev --quiet --compile-bytecode
 	@touch $@
 
 $(HALCYON_CACHE)/uv-$(UV_VERSION)/bin/uv:
@@ -53,7 +55,7 @@ test: check test-unit test-cluster ## Everything: checks, unit and contract test
 
 .PHONY: test-fast
 test-fast: setup ## Tests that need neither a cluster nor real time (a minute or two)
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not cluster and not slow"
+	@$(BIN)/pytest -q -n 3 --dist worksteal -m "not cluster and not slow"
 
 .PHONY: test-unit
 test-unit: test-fast ## Tests without a cluster, the slow ones too
@@ -106,6 +108,11 @@ generate: setup ## Write the CRD and the reference from the types, dashboards an
 	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
 	@$(BIN)/python -m halcyon_operator.recovery_reference > docs/reference/recovery.md
+
+.PHONY: pictures
+pictures: setup ## Draw the pictures of docs/guides anew, by the tests that see what they show
+	@HALCYON_PICTURES=$(CURDIR)/docs/guides $(BIN)/pytest -q tests/gitops/test_argocd.py tests/cluster/test_command_line.py \
+		tests/cluster/test_gitops.py tests/cluster/test_monitoring.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 CHART = Path(__file__).resolve().parent / "halcyon"
-IMAGE = re.compile(r"(?P<repository>[^@]+?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
+IMAGE = re.compile(r"(?P<repository>[\w.:/-]+?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 
 
 class Misfit(ValueError):
@@ -54,14 +54,23 @@ def with_image(values: str, section: str, image: str) -> str:
 
 
 def package(chart: Path, operator: str, trainer: str, destination: Path, helm: str) -> None:
-    """Package a chart with these images into a folder, and say what Helm says. The chart's own files stay as they are."""
+    """Package a chart with these images into a folder, and say what Helm says. The chart's own files stay as they are.
+
+    Raises:
+        Misfit: An image does not fit, or Helm is not there or made no package.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(chart, Path(folder) / chart.name)
         values = (copy / "values.yaml").read_text(encoding="utf-8")
         for section, image in (("image", operator), ("trainerImage", trainer)):
             values = with_image(values, section, image)
         (copy / "values.yaml").write_text(values, encoding="utf-8")
-        subprocess.run([helm, "package", str(copy), "--destination", str(destination)], check=True)
+        try:
+            subprocess.run([helm, "package", str(copy), "--destination", str(destination)], check=True)
+        except OSError as error:
+            raise Misfit(f"{helm} does not run ({error.strerror}): install Helm, or give --helm PROGRAM") from None
+        except subprocess.CalledProcessError:
+            raise Misfit("Helm made no package; what it says stands above") from None
 
 
 def main(words: list[str]) -> None:

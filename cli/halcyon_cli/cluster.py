@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api import names
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_cli.telling import Refused
-from halcyon_cli.watching import WatchEnded, documents
+from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
 _WATCH_SECONDS = 30
 """How long the server keeps a watch open; then the run is looked at anew, changed or not."""
 _PAUSE_SECONDS = 1.0
-"""After a watch that broke off, or that the user may not have."""
+"""After a watch or a log that broke off, or that the user may not have."""
+_SILENCE_SECONDS = 60
+"""A log in which nothing came for so long is asked for anew: a connection that is dead does not say so."""
+_OVERLAP_SECONDS = 30
+"""Of a log that is taken up again so much is asked for twice, and passed over by its times."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT")
+_READING = "read the log of pod"
 _PAGE = 200
 
 
@@ -79,7 +87,7 @@ class Runs:
         Raises:
             Refused: It is not there, or not any more, or the cluster does not answer.
         """
-        return documents(lambda: self.get(name), lambda version: self._events(name, version), lambda: time.sleep(_PAUSE_SECONDS))
+        return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
 
     def objection(self, name: str, document: dict[str, Any]) -> str:
         """What the API server, with all its policies, says against a document in the place of a run's; empty where it would take it, or
@@ -147,10 +155,15 @@ class Runs:
         Raises:
             Refused: The cluster does not answer or allow it.
         """
-        selector = f"{names.LABEL_RUN}={name},{names.LABEL_ROLE}!={names.ROLE_PROBE}"
-        with self._asking(name):
-            found = self._core.list_namespaced_pod(self.namespace, label_selector=selector, _request_timeout=_TIMEOUT_SECONDS)
-            return sorted(found.items, key=lambda pod: pod.metadata.name)
+        return sorted(self._pods(name)[0], key=lambda pod: pod.metadata.name)
+
+    def pod_changes(self, name: str) -> Iterator[Any]:
+        """A run's trainer pods as they are now, then each that comes or changes, and all anew every half minute.
+
+        Raises:
+            Refused: The cluster does not answer or allow it.
+        """
+        return each(lambda: self._pods(name), lambda version: self._pod_events(name, version), _pause)
 
     def log(self, pod: str, *, tail: int | None = None) -> str:
         """What a pod's trainer has written so far; empty where it has not begun, or is gone.
@@ -158,19 +171,75 @@ class Runs:
         Raises:
             Refused: The cluster does not answer or allow it.
         """
-        with self._asking(pod, absent=True), self._writing(pod, follow=False, tail=tail) as response:
+        with self._asking(pod, absent=True, doing=_READING), self._writing(pod, follow=False, tail_lines=tail) as response:
             return response.data.decode("utf-8", "replace")
         return ""
 
-    def follow(self, pod: str) -> Iterator[str]:
-        """The lines of a pod's trainer, as they come, until it ends."""
-        with self._asking(pod, absent=True), self._writing(pod, follow=True, tail=None) as response:
-            rest = b""
-            for piece in response.stream(amt=None):
-                *lines, rest = (rest + piece).split(b"\n")
-                yield from (line.decode("utf-8", "replace") for line in lines)
-            if rest:
-                yield rest.decode("utf-8", "replace")
+    def follow(self, pod: str, uid: str) -> Iterator[str]:
+        """The lines of a pod's trainer, as they come, until it has ended or is gone. Where the log breaks off it is taken up again at the
+        line after the last.
+
+        Raises:
+            Refused: The cluster does not allow it, or does not answer when it is asked for the pod.
+        """
+        last, heard_at = "", 0.0
+        while True:
+            over = self._is_over(pod, uid)  # before its log is read: what it writes after that is not its last word
+            recent = None if not last else math.ceil(time.monotonic() - heard_at) + _OVERLAP_SECONDS
+            before = last
+            for line in self._lines(pod, recent):
+                at, _, text = line.partition(" ")
+                if _TIME.match(at) is None:
+                    if over:
+                        yield line  # the kubelet's word on a log that it has not; of a pod that lives it may have it the next time
+                elif at > before:  # of one node, in one format, so texts compare as times do
+                    last, heard_at = at, time.monotonic()
+                    yield text
+            if over:
+                return
+            _pause()
+
+    def _lines(self, pod: str, recent_seconds: int | None) -> Iterator[str]:
+        """The lines of a pod's log with the kubelet's times before them, until it ends or breaks off.
+
+        Raises:
+            Refused: The cluster does not allow it.
+        """
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        rest = b""
+        with self._asking(pod, doing=_READING):
+            try:
+                with self._writing(pod, follow=True, timestamps=True, since_seconds=recent_seconds) as response:
+                    for piece in response.stream(amt=None):
+                        *lines, rest = (rest + piece).split(b"\n")
+                        yield from (line.decode("utf-8", "replace") for line in lines)
+            except ApiException as error:
+                if error.status in (401, 403):
+                    raise
+                return  # it has not begun, is gone, or its node does not answer
+            except (HTTPError, OSError):
+                return  # what was cut off comes again whole
+        if rest:
+            yield rest.decode("utf-8", "replace")
+
+    def _is_over(self, pod: str, uid: str) -> bool:
+        """Whether a pod has ended or is gone; another one of its name is not it."""
+        with self._asking(pod, absent=True, doing="get pod"):
+            found: Any = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
+            return found.metadata.uid != uid or found.status.phase in ("Succeeded", "Failed")
+        return True
+
+    def _pods(self, name: str) -> tuple[list[Any], str]:
+        """A run's trainer pods, and the resource version at which they were so."""
+        with self._asking(name, doing="list the pods of TrainingRun"):
+            found: Any = self._core.list_namespaced_pod(self.namespace, label_selector=_selector(name), _request_timeout=_TIMEOUT_SECONDS)
+            return found.items, found.metadata.resource_version
+
+    def _pod_events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
+        """What happens to a run's trainer pods after a resource version, as `_events`."""
+        return _watched(self._core.list_namespaced_pod, self.namespace, label_selector=_selector(name), resource_version=version)
 
     def _events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
         """What happens to a run after a resource version, until the server ends the watch.
@@ -178,35 +247,20 @@ class Runs:
         Raises:
             WatchEnded: It broke off, or cannot be had; why is what the next look tells.
         """
-        from kubernetes.client.exceptions import ApiException
-        from kubernetes.watch import Watch
-        from urllib3.exceptions import HTTPError
-
-        stream: Any = Watch().stream(
-            self._api.list_namespaced_custom_object,
-            *self._kind,
-            field_selector=f"metadata.name={name}",
-            resource_version=version,
-            timeout_seconds=_WATCH_SECONDS,
-            _request_timeout=_WATCH_SECONDS + _TIMEOUT_SECONDS,
+        return _watched(
+            self._api.list_namespaced_custom_object, *self._kind, field_selector=f"metadata.name={name}", resource_version=version
         )
-        try:
-            # What is no event is a line that was cut off.
-            yield from (event for event in stream if event is not None)
-        except (ApiException, HTTPError, OSError):
-            raise WatchEnded from None
 
     @contextlib.contextmanager
-    def _writing(self, pod: str, *, follow: bool, tail: int | None) -> Iterator[Any]:
-        options: dict[str, Any] = {} if tail is None else {"tail_lines": tail}
+    def _writing(self, pod: str, *, follow: bool, **options: Any) -> Iterator[Any]:
         response: Any = self._core.read_namespaced_pod_log(
             pod,
             self.namespace,
             container=names.TRAINER_CONTAINER,
             follow=follow,
             _preload_content=False,
-            _request_timeout=None if follow else _TIMEOUT_SECONDS,
-            **options,
+            _request_timeout=(_TIMEOUT_SECONDS, _SILENCE_SECONDS) if follow else _TIMEOUT_SECONDS,
+            **{name: value for name, value in options.items() if value is not None},
         )
         try:
             yield response
@@ -218,8 +272,8 @@ class Runs:
         return GROUP, VERSION, self.namespace, PLURAL
 
     @contextlib.contextmanager
-    def _asking(self, name: str, *, absent: bool = False) -> Iterator[None]:
-        """Turn errors into sentences. With `absent`, what is not there, or not yet, is no error."""
+    def _asking(self, name: str, *, absent: bool = False, doing: str = "touch TrainingRun") -> Iterator[None]:
+        """Turn errors into sentences. With `absent`, what is not there, or not yet, is no error; `doing` stands before the name."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -233,12 +287,40 @@ class Runs:
                     f"there is no TrainingRun {name} in namespace {self.namespace}; look with: kubectl get trainingruns --all-namespaces"
                 ) from None
             if error.status in (401, 403):
-                raise Refused(f"the cluster does not let you touch TrainingRun {self.namespace}/{name} ({error.reason})") from None
+                raise Refused(f"the cluster does not let you {doing} {self.namespace}/{name} ({error.reason})") from None
             raise Refused(f"the cluster refused: {_message(error)}") from None
         except (HTTPError, OSError) as error:
             raise Refused(
                 f"the cluster does not answer ({type(error).__name__}); is the context of your kubeconfig the right one?"
             ) from None
+
+
+def _watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[dict[str, Any]]:
+    """The events that a list of the client's tells when it is watched, until the server ends the watch.
+
+    Raises:
+        WatchEnded: It broke off, or cannot be had.
+    """
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.watch import Watch
+    from urllib3.exceptions import HTTPError
+
+    seconds = {"timeout_seconds": _WATCH_SECONDS, "_request_timeout": _WATCH_SECONDS + _TIMEOUT_SECONDS}
+    stream: Any = Watch().stream(function, *arguments, **options, **seconds)
+    try:
+        # What is no event is a line that was cut off.
+        yield from (event for event in stream if event is not None)
+    except (ApiException, HTTPError, OSError):
+        raise WatchEnded from None
+
+
+def _selector(run: str) -> str:
+    """What a run's trainer pods are found by."""
+    return f"{names.LABEL_RUN}={run},{names.LABEL_ROLE}!={names.ROLE_PROBE}"
+
+
+def _pause() -> None:
+    time.sleep(_PAUSE_SECONDS)
 
 
 def _message(error: Any) -> str:

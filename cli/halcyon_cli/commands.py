@@ -6,7 +6,7 @@ import contextlib
 import json
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,7 +124,7 @@ def checkpoint(
         if before.phase in AT_REST:
             saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
             raise Refused(f"run {run} is {before.phase} and trains no step that could be saved{saved}")
-        value = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+        value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
         if not wait:
             _say(f"{run} is asked for a checkpoint")
@@ -141,9 +141,8 @@ def diff(
 ) -> None:
     """Tell what applying a document would change in a run, and what it would do: exits with 0 where nothing differs, 1 where something
     does, and 2 where that cannot be told. What the run has taken from its defaults counts as it is on record."""
-    from halcyon_api.defaults.files import with_values
+    from halcyon_api.defaults.files import placed, with_values
     from halcyon_api.defaults.status import read_values
-    from halcyon_api.defaults.units import PREFIX, over
     from halcyon_api.training_run import InvalidRun, parse_run, read_one
     from halcyon_cli.differing import difference
     from halcyon_cli.differing_view import difference_view
@@ -152,10 +151,12 @@ def diff(
         runs = Runs(Place(context, namespace))
         live = runs.find(run)
         known = parse_status(live.get("status") if live is not None else None)
-        # Where the defaults are not known yet, both documents go by the same ones.
-        values = over(read_values(known.defaults), {PREFIX: "file:///defaults"} if known.attempt == 0 else {})
+        values = read_values(known.defaults)
         try:
             document = read_one(file)
+            if known.attempt == 0:
+                # Where the defaults are not known yet, both documents go by the same ones.
+                values = placed(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
             raise Refused(f"{file}: {error}") from None
@@ -179,37 +180,46 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
     """Save a checkpoint, release the hardware, and rest until `resume`."""
     with told():
         runs = Runs(Place(context, namespace))
-        runs.patch(run, {"spec": {"suspend": True}})
+        patched = runs.patch(run, {"spec": {"suspend": True}})
         _say(f"{run} saves and releases its hardware")
         if wait:
-            _wait_for(runs, run, lambda status: status.phase in AT_REST)
+            _wait_for(runs, run, lambda status: status.phase in AT_REST, _generation(patched))
 
 
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Go on from the last checkpoint."""
     with told():
         runs = Runs(Place(context, namespace))
-        runs.patch(run, {"spec": {"suspend": False}})
+        patched = runs.patch(run, {"spec": {"suspend": False}})
         _say(f"{run} goes on from its last checkpoint")
         if wait:
-            _wait_for(runs, run, lambda status: status.phase in ("Running", "Succeeded", "Failed"))
+            _wait_for(runs, run, lambda status: status.phase in ("Running", "Succeeded", "Failed"), _generation(patched))
 
 
-def restart(run: Run, namespace: Namespace = None, context: Context = None) -> None:
-    """Save, let all pods go, and go on with new ones: a suspension and what ends it."""
+def restart(
+    run: Run,
+    namespace: Namespace = None,
+    context: Context = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Come back when the new pods train.")] = True,
+) -> None:
+    """Save, let all pods go, and go on with new ones. The operator does it, whatever becomes of this command."""
     with told():
         runs = Runs(Place(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in ("Succeeded", "Suspended"):
             raise Refused(f"run {run} is {before.phase} and has no pods to replace")
-        runs.patch(run, {"spec": {"suspend": True}})
-        _say(f"{run} saves and lets its pods go")
-        try:
-            _wait_for(runs, run, lambda status: status.phase in ("Suspended", "Succeeded"))
-        finally:
-            # Whoever loses patience, or the connection's answer, has asked for a restart and not for a rest.
-            runs.patch(run, {"spec": {"suspend": False}})
-        _say(f"{run} goes on from its last checkpoint")
+        stalled = before.condition("Stalled")
+        if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec"):
+            raise Refused(f"run {run} cannot be restarted while its document is not valid: {stalled.message}")
+        value = _new_value()
+        runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_RESTART: value}}})
+        _say(f"{run} saves, and goes on with new pods")
+        if wait:
+            try:
+                _say(f"{run} goes on as attempt {_restarted(runs, run, value)}")
+            except KeyboardInterrupt:
+                _say("the restart goes on without this command")
+                raise typer.Exit(130) from None
 
 
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
@@ -219,8 +229,11 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
         before = parse_status(runs.get(run).get("status"))
         if before.phase == "Succeeded":
             raise Refused(f"run {run} is Succeeded and takes nothing any more")
-        value = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+        value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_REFRESH_DEFAULTS: value}}})
+        if before.phase == "Suspended":
+            _say(f"{run} is Suspended and takes its defaults anew when it is resumed")
+            return
         _say(f"{run} takes its defaults anew; what needs new pods waits for a checkpoint")
         if wait:
             _wait_for(runs, run, lambda status: status.defaults is not None and status.defaults.request == value)
@@ -258,16 +271,49 @@ def _saved_step(runs: Runs, run: str, value: str) -> int:
     raise AssertionError("changes have no end")
 
 
-def _wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool]) -> None:
+def _generation(document: dict[str, Any]) -> int:
+    return int(document["metadata"].get("generation", 0))
+
+
+def _wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool], generation: int = 0) -> None:
+    """Wait until a run is as it should be by a status that knows of a state of its spec: an older one tells of what was before."""
+    for _, found in _phases(runs, run, generation):
+        if done(found):
+            return
+
+
+def _restarted(runs: Runs, run: str, value: str) -> int:
+    """The attempt that a restart led to, once it trains or has come to its end."""
+    for document, found in _phases(runs, run):
+        known = found.restart
+        annotations = document["metadata"].get("annotations") or {}
+        # Whoever asks while this one waits gives it his value: one restart serves both.
+        if known is None or known.waits or known.value not in (value, annotations.get(names.ANNOTATION_RESTART)):
+            continue
+        if known.outcome == "passedOver":
+            raise Refused(f"run {run} is {found.phase} and has no pods to replace")
+        if found.phase in ("Running", *AT_REST):
+            return found.attempt
+    raise AssertionError("changes have no end")
+
+
+def _phases(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[str, Any], TrainingRunStatus]]:
+    """A run and its status after every change from a generation on; each new phase is told."""
     phase = ""
     for document in runs.changes(run):
         found = parse_status(document.get("status"))
+        if found.observed_generation < generation:
+            continue
         if found.phase != phase:
             phase = found.phase
             ready = found.condition("Ready")
             _say(f"{phase}" + (f": {ready.message}" if ready is not None and ready.message else ""))
-        if done(found):
-            return
+        yield document, found
+
+
+def _new_value() -> str:
+    """A value that no annotation has had."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
 
 
 def _say(sentence: str) -> None:

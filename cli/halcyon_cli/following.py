@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +17,28 @@ from halcyon_api.status import AT_REST, parse_status
 from halcyon_cli.cluster import Runs
 from halcyon_cli.log_lines import LogLine, losses, merged, parse
 from halcyon_cli.status_view import Host
-from halcyon_cli.telling import Refused
 
 _TAIL_LINES = 2000
-_LOOK_SECONDS = 2.0
+_WINDOW_SECONDS = 2.0
+"""Lines that come within so long of one another are put in the order of time."""
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """The run is in a phase now."""
+
+    at_rest: bool
+
+
+@dataclass(frozen=True)
+class _Silent:
+    """A pod has written its last line."""
+
+    uid: str
+
+
+Heard = LogLine | _Phase | _Silent | Exception | Any
+"""What the threads tell: lines, what becomes of the run and of its pods (as the client has them), and why no more can be told."""
 
 
 def read_run(runs: Runs, run: str) -> Iterator[LogLine]:
@@ -27,40 +47,75 @@ def read_run(runs: Runs, run: str) -> Iterator[LogLine]:
 
 
 def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
-    """The lines of all pods of a run as they come, those of later worlds too, until the run has ended and all are read."""
-    lines: queue.Queue[LogLine | None] = queue.Queue()
-    readers: dict[str, threading.Thread] = {}
+    """The lines of all pods of a run as they come, those of later worlds too, until the run has ended and all are read.
 
-    def read(pod: str) -> None:
-        try:
-            for line in parse(runs.follow(pod), pod):
-                lines.put(line)
-        except Refused:
-            return  # the pod went away; what it was replaced by is followed
-        finally:
-            lines.put(None)
+    Raises:
+        Refused: The run is gone, or the cluster does not answer or allow it.
+    """
+    heard: queue.Queue[Heard] = queue.Queue()
+    known: set[str] = set()
+    reading: set[str] = set()
+    ended = False
+    failure: Exception | None = None
 
+    def listen(things: Iterator[Heard]) -> None:
+        """Have a thread tell all of something."""
+
+        def tell() -> None:
+            try:
+                for thing in things:
+                    heard.put(thing)
+            except Exception as error:
+                heard.put(error)
+
+        threading.Thread(target=tell, daemon=True).start()
+
+    def read(pod: Any) -> None:
+        """Begin to read a pod's log, once it has one."""
+        name, uid = pod.metadata.name, pod.metadata.uid
+        if uid not in known and _has_begun(pod):
+            known.add(uid)
+            reading.add(uid)
+            listen(itertools.chain(parse(runs.follow(name, uid), name), [_Silent(uid)]))
+
+    def take(thing: Heard) -> None:
+        nonlocal ended, failure
+        match thing:
+            case Exception():
+                failure = thing
+            case _Phase(at_rest):
+                ended = at_rest
+            case _Silent(uid):
+                reading.discard(uid)
+            case _:
+                read(thing)
+
+    listen(_Phase(parse_status(document.get("status")).phase in AT_REST) for document in runs.changes(run))
+    listen(runs.pod_changes(run))
     while True:
-        ended = parse_status(runs.get(run).get("status")).phase in AT_REST
-        for pod in runs.pods(run):
-            uid = pod.metadata.uid
-            if uid not in readers and _has_begun(pod):
-                readers[uid] = threading.Thread(target=read, args=(pod.metadata.name,), daemon=True)
-                readers[uid].start()
-        if ended and not any(reader.is_alive() for reader in readers.values()) and lines.empty():
-            return
-        yield from come(lines, _LOOK_SECONDS)
+        yield from come(heard, _WINDOW_SECONDS, take)
+        if failure is not None:
+            raise failure
+        if ended and not reading and heard.empty():
+            for pod in runs.pods(run):  # the watch may have yet to tell of the last ones
+                read(pod)
+            if not reading:
+                return
 
 
-def come(lines: queue.Queue[LogLine | None], seconds: float, clock: Callable[[], float] = time.monotonic) -> list[LogLine]:
-    """The lines that come in the next seconds, in the order of time; however many come, pods are looked for after it."""
+def come(
+    heard: queue.Queue[Heard], seconds: float, take: Callable[[Heard], None], clock: Callable[[], float] = time.monotonic
+) -> list[LogLine]:
+    """The lines that come in the next seconds, in the order of time. Whatever else comes is taken at once, however many lines there are."""
     until = clock() + seconds
     found: list[LogLine] = []
     with contextlib.suppress(queue.Empty):
         while (left := until - clock()) > 0:
-            line = lines.get(timeout=left)
-            if line is not None:
-                found.append(line)
+            thing = heard.get(timeout=left)
+            if isinstance(thing, LogLine):
+                found.append(thing)
+            else:
+                take(thing)
     return sorted(found, key=lambda line: line.time)
 
 

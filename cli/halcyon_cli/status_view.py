@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from halcyon_api.progress import Evaluated, Progress
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_cli.report import read_report
 from halcyon_cli.tables import band
@@ -49,7 +50,8 @@ def run_view(
     facts = Table.grid(padding=(0, 2))
 
     def fact(title: str, value: RenderableType | str) -> None:
-        facts.add_row(Text(title, "bold"), value)
+        # As a plain string it would be read for markup, and what others have said may hold brackets.
+        facts.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
 
     ready = status.condition("Ready")
     fact("phase", Text(status.phase, _PHASE_STYLES.get(status.phase, "cyan")))
@@ -68,11 +70,14 @@ def run_view(
     if progress is not None:
         total = progress.steps or steps or 1
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=total, completed=progress.step, width=30), f"{progress.step:,} of {total:,} steps")
+        of = "steps" if progress.evaluated is None else "batches"
+        bar.add_row(ProgressBar(total=total, completed=progress.step, width=30), f"{progress.step:,} of {total:,} {of}")
         fact("progress", bar)
         fact("speed", _speed(status))
     if losses:
         fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
+    if progress is not None and progress.evaluated is not None:
+        fact("evaluates", f"run {progress.evaluated.run} at step {progress.evaluated.step:,}, {progress.evaluated.path}")
     if status.checkpoint is not None:
         fact("saved", f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}")
     causes = {name: count for name, count in status.restarts.model_dump(by_alias=True).items() if count and name != "total"}
@@ -81,10 +86,12 @@ def run_view(
     if report is not None:
         fact("goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20))
     parts: list[RenderableType] = [Text(name, "bold"), facts]
+    if progress is not None and progress.evaluated is not None and progress.evaluated.sources:
+        parts.append(_evaluation_table(progress, progress.evaluated))
     if hosts:
         table = Table("host", "node", "state", "age", box=SIMPLE_HEAD)
         for host in hosts:
-            table.add_row(host.pod, host.node, host.state, span(host.age_seconds))
+            table.add_row(*map(Text, (host.pod, host.node, host.state, span(host.age_seconds))))
         parts.append(table)
     return Group(*parts)
 
@@ -109,13 +116,13 @@ def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime
             if status.topology is not None and status.phase not in ("Succeeded", "Suspended", "Failed")
             else "-",
             f"{progress.step}/{progress.steps}" if progress is not None else "-",
-            f"{progress.loss:.4f}" if progress is not None and progress.loss is not None else "-",
+            _number(_loss(progress)),
             f"{progress.tokens_per_second:,.0f}" if progress is not None and progress.tokens_per_second else "-",
             span(progress.eta_seconds) if progress is not None and progress.eta_seconds else "-",
             f"{checkpoint.step} ({_ago(checkpoint.time, now)})" if checkpoint is not None else "-",
             str(status.restarts.total),
             f"{goodput.ratio:.0%}" if goodput is not None else "-",
-            waits,
+            Text(waits),
         )
     return table
 
@@ -128,6 +135,31 @@ def sparkline(values: Sequence[float], width: int) -> str:
     low, high = min(means), max(means)
     top = len(_BARS) - 1
     return "".join(_BARS[round(top * (mean - low) / (high - low)) if high > low else 0] for mean in means)
+
+
+def _evaluation_table(progress: Progress, evaluated: Evaluated) -> Table:
+    """What was found, a line a source, and all sources together once they are whole."""
+    table = Table("source", box=SIMPLE_HEAD)
+    for title in ("loss", "bits per byte", "tokens", "sequences"):
+        table.add_column(title, justify="right")
+    for one in evaluated.sources:
+        table.add_row(one.source, _number(one.loss), _number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}")
+    if progress.evaluation_loss is not None and len(evaluated.sources) > 1:
+        tokens, sequences = sum(one.tokens for one in evaluated.sources), sum(one.sequences for one in evaluated.sources)
+        table.add_section()
+        table.add_row("all", _number(progress.evaluation_loss), _number(progress.bits_per_byte), f"{tokens:,}", f"{sequences:,}")
+    return table
+
+
+def _loss(progress: Progress | None) -> float | None:
+    """The loss that says most of a run: of a run that only evaluates, that of its evaluation."""
+    if progress is None:
+        return None
+    return progress.loss if progress.evaluated is None else progress.evaluation_loss
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _speed(status: TrainingRunStatus) -> str:

@@ -1,11 +1,12 @@
-"""What a watch tells of one object, as a sequence of its documents. Pure: who looks, watches and pauses comes as an argument."""
+"""What a watch tells of one object, or of all that a selector names. Pure: who looks, watches and pauses comes as an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 Document = dict[str, Any]
+Thing = TypeVar("Thing")
 
 
 class WatchEnded(Exception):
@@ -31,5 +32,24 @@ def documents(
                     break  # The next look says so, or finds what has taken its place.
                 if event["type"] in ("ADDED", "MODIFIED"):
                     yield event["object"]
+        except WatchEnded:
+            pause()
+
+
+def each(
+    look: Callable[[], tuple[Iterable[Thing], str]], watch: Callable[[str], Iterable[Mapping[str, Any]]], pause: Callable[[], None]
+) -> Iterator[Thing]:
+    """Objects as they are now, then each that comes or changes, for as long as somebody asks. One may come twice; what goes is not told.
+
+    Args:
+        look: Reads all of them, and the resource version of the list.
+        watch: The events of the objects after a resource version, as for `documents`.
+        pause: As for `documents`.
+    """
+    while True:
+        found, version = look()
+        yield from found
+        try:
+            yield from (event["object"] for event in watch(version) if event["type"] in ("ADDED", "MODIFIED"))
         except WatchEnded:
             pause()

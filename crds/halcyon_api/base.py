@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from halcyon_api.names import MAX_RUN_NAME_LENGTH
+
 MAX_NAME_LENGTH = 253
 """Longest name of a Kubernetes object that is not a label (RFC 1123 subdomain)."""
 
@@ -96,6 +98,9 @@ class OneOf(ApiModel):
 
 ObjectName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)]
 """Name of another object in the same namespace."""
+
+RunName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+"""Name of a TrainingRun."""
 
 Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 """A Kubernetes resource quantity, such as ``500m`` or ``2Gi``."""

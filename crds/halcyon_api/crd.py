@@ -130,7 +130,7 @@ def _forget(default: Any, path: list[str]) -> None:
 _PRINTER_COLUMNS: list[Schema] = [
     {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
     {"name": "Step", "type": "integer", "jsonPath": ".status.progress.step"},
-    {"name": "Of", "type": "integer", "jsonPath": ".spec.trainer.steps"},
+    {"name": "Of", "type": "integer", "jsonPath": ".status.progress.steps"},
     {"name": "Loss", "type": "string", "jsonPath": ".status.progress.loss"},
     {"name": "Tokens/s", "type": "string", "jsonPath": ".status.progress.tokensPerSecond"},
     {"name": "Saved", "type": "integer", "jsonPath": ".status.checkpoint.step"},
@@ -139,6 +139,8 @@ _PRINTER_COLUMNS: list[Schema] = [
     {"name": "Attempt", "type": "integer", "jsonPath": ".status.attempt", "priority": 1},
     {"name": "Slices", "type": "integer", "jsonPath": ".status.topology.slices", "priority": 1},
     {"name": "Goodput", "type": "string", "jsonPath": ".status.goodput.ratio", "priority": 1},
+    {"name": "Held out", "type": "string", "jsonPath": ".status.progress.evaluationLoss", "priority": 1},
+    {"name": "Bits/byte", "type": "string", "jsonPath": ".status.progress.bitsPerByte", "priority": 1},
     {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
     {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
 ]

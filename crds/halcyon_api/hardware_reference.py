@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halcyon_api.hardware import PROVISIONING_LABELS, TABLE, Accelerator, Fabric
+from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE, Accelerator, Fabric
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
@@ -87,8 +87,15 @@ On GKE, `provisioning` says it; each kind selects, and tolerates a taint of, the
 
 _PROVISIONING_NOTES = """
 Pods of spot machines have 15 seconds from the notice to their end, whatever `recovery.gracePeriodSeconds` says. Flex-start nodes live at
-most seven days; without queued provisioning, flex-start TPUs are slices of one host. `queued` asks for all nodes at once by a
-ProvisioningRequest, which Kueue makes for a run in a [queue](guides/queues.md).
+most seven days. Without queued provisioning, flex-start TPUs are slices of one host; a run that asks for more is refused, for its pods
+would wait for ever. `queued` asks for all nodes at once by a ProvisioningRequest, which Kueue makes for a run in a
+[queue](guides/queues.md). A reservation that another project shares needs `reservationProject` as well, which becomes the label
+`cloud.google.com/reservation-project`.
+
+Most in doubt until somebody tries: that nodes of queued provisioning bear the label `cloud.google.com/gke-queued` besides the taint. GKE's
+guide speaks of the taint alone and has pods select `cloud.google.com/gke-flex-start`; xpk and the Cluster Toolkit's TPU examples select
+`gke-queued`, as is done here. Where a node pool has it otherwise, run with `onDemand`, and choose its nodes by
+`scheduling.nodeSelector` and `scheduling.tolerations`.
 """
 
 _MESH_TEXT = """
@@ -187,7 +194,8 @@ def _sources() -> Iterable[tuple[str, ...]]:
         if row.fabric is not None:
             source, _, read = row.fabric.source.partition(", read ")
             found.setdefault((source, read), []).append(f"network of `{row.name}`")
-    return ((", ".join(names), source, as_of) for (source, as_of), names in found.items())
+    rows = [(", ".join(names), source, as_of) for (source, as_of), names in found.items()]
+    return [*rows, ("`provisioning`", PROVISIONING_SOURCE, PROVISIONING_AS_OF)]
 
 
 def _memory(row: Accelerator) -> str:

@@ -111,8 +111,9 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 
 
 def least_memory(spec: TrainingRunSpec) -> int:
-    """Bytes that parameters and optimizer state take over all devices that share them, and that nothing makes less."""
-    return (_COPIES - 1) * _BYTES[spec.trainer.precision.parameters] * model_size(spec).parameters
+    """Bytes that parameters, and the optimizer state of a training, take over all devices that share them, and that nothing makes less."""
+    copies = {"train": _COPIES - 1, "evaluate": 1, "data": 0}[spec.stage]
+    return copies * _BYTES[spec.trainer.precision.parameters] * model_size(spec).parameters
 
 
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.base import ApiModel, RunName, Timestamp
 from halcyon_api.goodput import GoodputSeconds
 from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
+from halcyon_api.spec.sources import SourceName
 
 Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
 
@@ -46,19 +47,50 @@ class ReportModel(ApiModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class SourceEvaluation(ReportModel):
+    """What an evaluation found on the held-out part of one source."""
+
+    source: SourceName = Field(description="Name of the source.")
+    loss: float | None = Field(default=None, description="Nats per token.")
+    bits_per_byte: float | None = Field(default=None, description="Bits per byte of text; absent where the tokens stand for no text.")
+    tokens: StepNumber = Field(default=0, description="Tokens predicted.")
+    sequences: StepNumber = Field(default=0, description="Sequences evaluated.")
+
+
+class Evaluated(ReportModel):
+    """What a run of stage `evaluate` evaluates, and what it has found so far."""
+
+    run: RunName = Field(description="The run whose checkpoint it is.")
+    step: StepNumber = Field(description="Steps done when the checkpoint was made.")
+    path: Annotated[str, StringConstraints(max_length=1024, pattern=r"^[A-Za-z0-9._/-]+$")] = Field(
+        description="Its place below that run's root."
+    )
+    sources: Annotated[list[SourceEvaluation], Field(max_length=64)] = Field(
+        default_factory=list[SourceEvaluation], description="Sources of which all is evaluated, in their order."
+    )
+
+
 class Progress(ReportModel):
     """How far the run is. All counts are since the beginning of the run, over all attempts."""
 
-    step: StepNumber = Field(default=0, description="Steps done.")
-    steps: StepNumber = Field(default=0, description="Steps of the whole run.")
-    tokens: StepNumber = Field(default=0, description="Tokens trained on.")
+    step: StepNumber = Field(default=0, description="Steps done; batches evaluated, with stage `evaluate`.")
+    steps: StepNumber = Field(default=0, description="Steps of the whole run, or batches.")
+    tokens: StepNumber = Field(default=0, description="Tokens trained on, or evaluated.")
     loss: float | None = Field(default=None, description="Training loss of the last reported step, in nats per token.")
-    tokens_per_second: float | None = Field(default=None, description="Tokens trained on per second, over the last steps.")
+    tokens_per_second: float | None = Field(default=None, description="Tokens trained on, or evaluated, per second, over the last steps.")
     mfu: float | None = Field(default=None, description="Model FLOPs utilisation, between 0 and 1, where the device's peak is known.")
     eta_seconds: float | None = Field(default=None, description="Seconds until the last step at the present speed.")
     evaluation_loss: float | None = Field(default=None, description="Loss on the held-out part, in nats per token.")
     bits_per_byte: float | None = Field(default=None, description="Loss on the held-out part, in bits per byte of text.")
+    evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of stage `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, where they are made by time.")
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """All its whole numbers, for whoever asks whether they can be believed."""
+        found = self.evaluated
+        sources = [] if found is None else [number for one in found.sources for number in (one.tokens, one.sequences)]
+        return self.step, self.steps, self.tokens, *([] if found is None else [found.step]), *sources
 
 
 class CheckpointProgress(ReportModel):

@@ -14,6 +14,7 @@ from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.progress import CheckpointProgress, Progress, StartupSeconds
 from halcyon_api.queue_status import QueueStatus
+from halcyon_api.restart_status import RestartStatus
 from halcyon_api.spec.mesh import ResolvedMesh
 
 Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
@@ -32,6 +33,7 @@ RestartCause = Literal[
     "noRoom",
     "jobSetDeleted",
     "specChanged",
+    "requested",
     "resumed",
     "fenced",
     "resized",
@@ -77,6 +79,7 @@ class Restarts(StatusModel):
     no_room: int = Field(default=0, ge=0, description="Some pods found no node, and the others gave up waiting. Free of charge.")
     job_set_deleted: int = Field(default=0, ge=0, description="The JobSet had vanished and was made again.")
     spec_changed: int = Field(default=0, ge=0, description="The spec was edited.")
+    requested: int = Field(default=0, ge=0, description="A restart was asked for by the annotation `halcyon.dev/restart`.")
     resumed: int = Field(default=0, ge=0, description="Resumed from suspension.")
     fenced: int = Field(default=0, ge=0, description="Another epoch had taken the checkpoint root.")
     resized: int = Field(default=0, ge=0, description="The run went on with fewer slices, or with more.")
@@ -161,6 +164,9 @@ class TrainingRunStatus(StatusModel):
     checkpoint: RunCheckpoint | None = Field(default=None, description="The newest committed checkpoint.")
     save_request: SaveRequestStatus | None = Field(
         default=None, description="The last checkpoint that was asked for by the annotation `halcyon.dev/checkpoint`."
+    )
+    restart: RestartStatus | None = Field(
+        default=None, description="The last restart that was asked for by the annotation `halcyon.dev/restart`."
     )
     maintenance: MaintenanceStatus | None = Field(default=None, description="What nodes of the run say about their end, while one does.")
     goodput: Goodput | None = Field(default=None, description="How much of the time was training that lasted.")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import yaml
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
 from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import STEPS_RULE
 from halcyon_api.hardware import TABLE
@@ -105,9 +105,14 @@ _ELASTIC_QUEUE = "recovery.elastic cannot stand beside scheduling.queue, which a
 _ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
 
 
-_ORIGIN_STAGE = "from begins a training with a checkpoint; leave it out with stage: data"
+_ORIGIN_STAGE = "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with stage: data"
+_ORIGIN_MISSING = "stage: evaluate needs from, which names the run whose checkpoint is evaluated"
 _ORIGIN_STEP = "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too"
 _ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of its own"
+
+
+Stage = Literal["train", "data", "evaluate"]
+"""What a run does."""
 
 
 class TrainingRunSpec(ApiModel):
@@ -130,14 +135,20 @@ class TrainingRunSpec(ApiModel):
     origin: OriginSpec | None = Field(
         default=None,
         alias="from",
-        description="Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's.",
+        description=(
+            "Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's. With stage "
+            "`evaluate`, the checkpoint that is evaluated."
+        ),
     )
     after: AfterSpec | None = Field(
         default=None, description="Begin when another run has succeeded, such as one of stage `data` that builds the tokens of this one."
     )
-    stage: Literal["train", "data"] = Field(
+    stage: Stage = Field(
         default="train",
-        description="`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end.",
+        description=(
+            "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end. `evaluate`: only "
+            "evaluate the checkpoint that `from` names, on what is held out of each source of `data`, and end."
+        ),
     )
     accelerator: AcceleratorSpec = Field(description="The hardware: so many slices of one topology of one type.")
     mesh: MeshSpec | None = Field(
@@ -173,9 +184,10 @@ class TrainingRunSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
-        cel("!has(self.from) || self.stage == 'train'", _ORIGIN_STAGE, field_path=".from"),
+        cel("!has(self.from) || self.stage != 'data'", _ORIGIN_STAGE, field_path=".from"),
+        cel("has(self.from) || self.stage != 'evaluate'", _ORIGIN_MISSING, field_path=".from"),
         cel(
-            "!has(self.from) || !has(self.from.step) || self.from.step < self.trainer.steps",
+            "!has(self.from) || !has(self.from.step) || self.stage != 'train' || self.from.step < self.trainer.steps",
             _ORIGIN_STEP,
             field_path=".from.step",
         ),
@@ -232,10 +244,12 @@ class TrainingRunSpec(ApiModel):
     def _origin_fits(self) -> Self:
         origin = self.origin
         if origin is None:
+            if self.stage == "evaluate":
+                raise ValueError(_ORIGIN_MISSING)
             return self
-        if self.stage != "train":
+        if self.stage == "data":
             raise ValueError(_ORIGIN_STAGE)
-        if origin.step is not None and origin.step >= self.trainer.steps:
+        if self.stage == "train" and origin.step is not None and origin.step >= self.trainer.steps:
             raise ValueError(_ORIGIN_STEP)
         if origin.root is not None:
             if origin.root.rstrip("/") == self.checkpoint.root.rstrip("/"):
@@ -265,7 +279,7 @@ class ObjectMeta(ApiModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    name: RunName
     namespace: Annotated[str, StringConstraints(max_length=63)] = "default"
     uid: str = ""
     generation: int = 1

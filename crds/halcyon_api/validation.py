@@ -40,6 +40,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         *_tensor_problems(spec, mesh),
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
+        *_evaluation_problems(spec),
         *_schedule_problems(spec),
         *_elastic_problems(spec),
     )
@@ -115,12 +116,13 @@ def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
     """Parameters and optimizer state alone must fit into the memory of a device."""
     row = spec.accelerator.row
     least = least_memory(spec) // (mesh.fsdp * mesh.tensor)
-    if row.memory_bytes is None or spec.stage != "train" or least <= row.memory_bytes:
+    if row.memory_bytes is None or least <= row.memory_bytes:
         return ()
+    what = "parameters and optimizer state" if spec.stage == "train" else "parameters"
     return (
         Problem(
             "spec.accelerator.topology",
-            f"parameters and optimizer state alone take {least / 1e9:.0f} GB of each device, which has {row.memory_bytes / 1e9:.0f} GB; "
+            f"{what} alone take {least / 1e9:.0f} GB of each device, which has {row.memory_bytes / 1e9:.0f} GB; "
             "choose a larger topology, or a larger fsdp axis of the mesh",
         ),
     )
@@ -170,5 +172,16 @@ def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
             "messages",
         )
         for source in spec.data.sources
-        if source.format.preference is not None and spec.stage == "train"
+        if source.format.preference is not None and spec.stage != "data"
+    )
+
+
+def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """A run that only evaluates must have something to evaluate on."""
+    fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
+    if spec.stage != "evaluate" or any(fractions):
+        return ()
+    field = "spec.data.validation.fraction"
+    return (
+        Problem(field, "nothing is held out to evaluate on; raise it, or give a source validation.fraction: 1 to evaluate on all of it"),
     )

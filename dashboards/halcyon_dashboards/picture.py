@@ -1,6 +1,7 @@
-"""A dashboard as a picture (SVG), with the data of a Prometheus: for documentation, where no Grafana is at hand.
+"""A dashboard, or all alerts, as a picture (SVG), with the data of a Prometheus: for documentation, where no Grafana is at hand.
 
     python -m halcyon_dashboards.picture http://127.0.0.1:9090 run --set namespace=team --set run=demo --minutes 10 > run.svg
+    python -m halcyon_dashboards.picture http://127.0.0.1:9090 alerts > alerts.svg
 
 Panels lie where Grafana puts them and ask what they ask there; colours, axes and legends are simpler.
 """
@@ -14,14 +15,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from halcyon_dashboards.alert_table import alert_table
+from halcyon_dashboards.amounts import amount
 from halcyon_dashboards.generate import FILES
+from halcyon_dashboards.terminal import as_svg
 
 COLUMN, ROW, MARGIN, POINTS = 52, 30, 5, 100
+ALERT_COLUMNS = 140
+ALERTS = "alerts"
 COLORS = ("#3274d9", "#e0852b", "#299c46", "#d44a3a", "#8f3bb8", "#1f9ea8", "#b8860b", "#6d6d6d", "#d683ce", "#7aa6e8")
 
 
@@ -43,22 +50,6 @@ def substituted(text: str, variables: Mapping[str, str]) -> str:
     for name in sorted(variables, key=len, reverse=True):
         text = text.replace(f"${name}", variables[name])
     return text
-
-
-def amount(value: float, unit: str) -> str:
-    """A value as an axis shows it, in one of Grafana's units."""
-    if not math.isfinite(value):
-        return str(value)
-    if unit == "percentunit":
-        return f"{100 * value:.3g} %"
-    if unit == "s" and abs(value) >= 120:
-        return f"{value / 3600:.3g} h" if abs(value) >= 7200 else f"{value / 60:.3g} min"
-    if unit == "s":
-        return f"{1000 * value:.3g} ms" if 0 < abs(value) < 1 else f"{value:.3g} s"
-    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size and unit != "none":
-            return f"{value / size:.3g} {prefix}{'B' if unit == 'bytes' else ''}".strip()
-    return f"{value:.3g}" + {"ops": " /s", "reqps": " /s", "bytes": " B"}.get(unit, "")
 
 
 def draw(board: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], start: float, end: float) -> str:
@@ -97,7 +88,7 @@ def _panel(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], wid
     ]
     defaults = panel["fieldConfig"]["defaults"]
     if panel["type"] == "table":
-        return _table(panel, ask, variables)
+        return _table(panel, ask, variables, end - 2 * step)
     if panel["type"] == "stat":
         return _number(series, panel, defaults["unit"], width, height)
     return _graph(series, defaults, width, height, start, end)
@@ -189,7 +180,8 @@ def _stacked(series: Sequence[Series]) -> list[tuple[Series, list[float]]]:
     return found
 
 
-def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str]) -> str:
+def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str], since: float) -> str:
+    """What there was since that moment: a phase that is over is no longer the run's."""
     (organize,) = [change["options"] for change in panel["transformations"] if change["id"] == "organize"]
     names, hidden = organize["renameByName"], organize["excludeByName"]
     units = {rule["matcher"]["options"]: rule["properties"][0]["value"] for rule in panel["fieldConfig"]["overrides"]}
@@ -197,6 +189,8 @@ def _table(panel: Mapping[str, Any], ask: Ask, variables: Mapping[str, str]) -> 
     for target in panel["targets"]:
         column = f"Value #{target['refId']}"
         for labels, points in ask(substituted(target["expr"], variables)):
+            if points[-1][0] <= since:
+                continue
             row = rows.setdefault((labels.get("namespace", ""), labels.get("run", "")), {})
             row.update({names.get(label, label): value for label, value in labels.items()})
             if column not in hidden:
@@ -230,14 +224,25 @@ def picture(url: str, name: str, variables: Mapping[str, str], seconds: float, n
     return draw(board, asking(url, now - seconds, now), defaults | dict(variables), now - seconds, now)
 
 
+def alerts(url: str, now: datetime) -> str:
+    """Every alert that a Prometheus knows, with its state, as SVG."""
+    with urlopen(f"{url}/api/v1/rules?type=alert", timeout=60) as response:  # noqa: S310 - the address is the caller's own
+        rules = json.load(response)["data"]
+    return as_svg(alert_table(rules, now), "Alerts in Prometheus", ALERT_COLUMNS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a picture to standard output."""
-    parser = argparse.ArgumentParser(prog="python -m halcyon_dashboards.picture", description="A dashboard as SVG.")
+    parser = argparse.ArgumentParser(prog="python -m halcyon_dashboards.picture", description="A dashboard, or all alerts, as SVG.")
     parser.add_argument("url", help="address of Prometheus")
-    parser.add_argument("dashboard", choices=sorted(path.stem for path in (FILES / "dashboards").glob("*.json")))
+    boards = sorted(path.stem for path in (FILES / "dashboards").glob("*.json"))
+    parser.add_argument("dashboard", choices=[*boards, ALERTS])
     parser.add_argument("--set", action="append", default=[], metavar="VARIABLE=VALUE", help="a variable of the dashboard")
     parser.add_argument("--minutes", type=float, default=15)
     asked = parser.parse_args(arguments)
+    if asked.dashboard == ALERTS:
+        sys.stdout.write(alerts(asked.url, datetime.now(UTC)))
+        return 0
     variables = dict(text.split("=", 1) for text in asked.set)
     sys.stdout.write(picture(asked.url, asked.dashboard, variables, 60 * asked.minutes, time.time()))
     return 0

@@ -4,6 +4,7 @@ A build happens in a temporary folder beside its final place and is renamed ther
 looks finished. One lock keeps two builders from doing the same work.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -71,6 +72,17 @@ class Binaries:
     def version(self, group: Group) -> str:
         """Return the pinned version of the group's source, such as `v1.35.4`."""
         return pinned_version((GO_MODULES / group.folder / "go.mod").read_text(), group.source) if group.source else "own"
+
+    def source(self, group: Group) -> Path:
+        """Return the folder of the group's source module in Go's module cache, fetching it first where it is not there.
+
+        Raises:
+            DevclusterError: it cannot be fetched, or the group has no source but our own.
+        """
+        if group.source is None:
+            raise DevclusterError(f"The group {group.folder} has no source module.")
+        command = [self.toolchain.command, "mod", "download", "-json", group.source]
+        return Path(json.loads(run(command, cwd=GO_MODULES / group.folder))["Dir"])
 
     @property
     def toolchain(self) -> Toolchain:

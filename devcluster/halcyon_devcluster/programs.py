@@ -81,6 +81,8 @@ PROMTOOL = Group(
 ARGO = Group("argo", {"argo": "."}, source="github.com/argoproj/argo-cd/v3", keep="manifests/crds")
 KSTATUS = Group("kstatus", {"kstatus": "."}, source="github.com/fluxcd/cli-utils")
 KUBECONFORM = Group("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, source="github.com/yannh/kubeconform")
+# Nothing is built of it: the definitions of ServiceMonitor and its like lie in its source.
+PROMETHEUS_OPERATOR = Group("prometheus-operator", {}, source="github.com/prometheus-operator/prometheus-operator")
 # What knows how a workflow must be written.
 ACTIONLINT = Group("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, source="github.com/rhysd/actionlint")
 # Flux: what fetches a repository, and what applies it. Their definitions are copied beside them.

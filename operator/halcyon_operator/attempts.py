@@ -32,6 +32,7 @@ from halcyon_operator.placement import first_slices, placement_of, smaller
 from halcyon_operator.plain import seconds_between
 from halcyon_operator.queueing import evicted_sentence, lived, sent_away
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
+from halcyon_operator.restart_requests import restart_waits, why_restarted
 from halcyon_operator.spec_hash import RETIRED, fits
 from halcyon_operator.views import HeadFound, JobSetView, ObjectView, Observed
 
@@ -74,7 +75,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Await:
-    """Another run must have succeeded first."""
+    """Another run must have succeeded, or have begun, first."""
 
     message: str
 
@@ -154,7 +155,7 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
         return _left_over(observed, "suspended", "suspended") or Rest()
     released = False
     if _is_sticky(status):
-        if _stalled_generation(status) >= observed.run.generation:
+        if _stalled_generation(status) >= observed.run.generation and not restart_waits(status):
             return StayStalled()
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
@@ -175,19 +176,25 @@ def _with_jobset(
     if status.attempt_spec_hash == RETIRED and not released:
         return Stop(ended_cause(status), last_message(status))
     edited = not fits(status.attempt_spec_hash, wanted_hash)
-    if released or (edited and jobset.outcome != "running"):
-        return Stop("specChanged", why(status))
-    # Resumed, it would go on under the number of processes that are gone; the next attempt waits its turn instead. What a queue sends away
-    # saves first.
-    if jobset.suspended and status.queue is not None and sent_away(observed, status, jobset):
+    renewed = edited or restart_waits(status)
+    if released or (renewed and jobset.outcome != "running"):
+        return _renewed(status, edited)
+    # Resumed, it would go on under the number of processes that are leaving; the next attempt waits its turn instead.
+    if jobset.suspended and jobset.outcome == "running" and status.queue is not None and sent_away(observed, status, jobset):
         return Stop("queueEvicted", evicted_sentence(status.queue))
     if jobset.suspended and not jobset.queue and lived(observed, status, (status.attempt, jobset.restarts)):
         return Stop("preempted", f"JobSet {jobset.name} was suspended by somebody else; a run is suspended by its spec.suspend")
     slices = placement_of(status, spec).slices
     if slices not in usable_slices(spec) and not edited:
         return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
-    row = decide(facts_of(observed, status, spec, jobset, now, edited=edited))
-    return _carried_out(row, observed, status, spec, jobset, now)
+    row = decide(facts_of(observed, status, spec, jobset, now, edited=renewed))
+    return _renewed(status, edited) if row.action == "edited" else _carried_out(row, observed, status, spec, jobset, now)
+
+
+def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
+    """The stop for an edit, or for a restart that was asked for; for both at once it is the edit that tells more."""
+    asked = restart_waits(status) and not edited
+    return Stop("requested", why_restarted(status)) if asked else Stop("specChanged", why(status))
 
 
 def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Step:
@@ -198,8 +205,6 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
     match row.action:
         case "stop":
             return Stall(row.reason, _stop_message(row, status, spec, observed.run.name))
-        case "edited":
-            return Stop("specChanged", why(status))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
             return _resize(status, spec, slices, waited)
         case "larger" if placement.room_slices is not None:
@@ -229,11 +234,12 @@ def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, ru
     message = last_message(status)
     if row.reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
-        return f"{again}; find the other writer, then edit the spec (suspend: true and back)"
+        return f"{again}; find the other writer, then ask for a restart (kubectl halcyon restart)"
     if row.reason == "RestartsExhausted":
         return (
             f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and recovery.maxRestarts is "
-            f"{spec.recovery.max_restarts}; the last: {message}; look into `kubectl logs -l halcyon.dev/run={run_name}`, then edit the spec"
+            f"{spec.recovery.max_restarts}; the last: {message}; look into `kubectl logs -l halcyon.dev/run={run_name}`, then edit the "
+            "spec, or ask for a restart (kubectl halcyon restart)"
         )
     return message
 
@@ -248,9 +254,11 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
     if status.job_set_uid is not None and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)
     if (verdict := awaited.judge(observed.run.name, observed.run.namespace, observed.awaited)) is not None:
-        return Stall(verdict.reason, verdict.message) if verdict.reason else Await(verdict.message)
+        return _held(verdict)
     if (missing := _missing_origin(observed, status, spec)) is not None:
         return missing
+    if (left := _of_an_earlier_run(observed, status)) is not None:
+        return left
     unused = status.attempt > 0 and status.job_set_uid is None
     if unused and not released and fits(status.attempt_spec_hash, wanted_hash) and status.root_attempt < status.attempt:
         return _taken_name(observed, status) or Create()
@@ -262,12 +270,19 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
     return Mint(highest + 1, released or (bool(status.history) and ended_cause(status) == "suspended"))
 
 
-def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | None:
+def _held(verdict: awaited.Verdict) -> Stall | Await:
+    """The step of a run that another one keeps from beginning."""
+    return Stall(verdict.reason, verdict.message) if verdict.reason else Await(verdict.message)
+
+
+def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | Await | None:
     """Why a run that is to begin with another one's checkpoint cannot."""
     origin = spec.origin
     if origin is None or status.checkpoint is not None:
         return None
     root = origin.root or observed.origin_root
+    if root is None and observed.origin is not None:
+        return _held(awaited.judge_origin(observed.origin))
     if root is None:
         return Stall(
             "OriginUnknown",
@@ -280,6 +295,31 @@ def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: Trainin
             f"spec.from: the checkpoints of run {origin.run} lie in {root}, on a volume that this run's pods do not have; copy one to this "
             "run's root (halcyon checkpoints copy) and make the run without spec.from",
         )
+    return None
+
+
+def _of_an_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+    """What an earlier run of the same name has left at work. The fence would keep it from writing, and so from saving what it trained.
+
+    What has lost its owner stays until a person deletes it: the operator touches nothing that is not the run's own.
+    """
+    if status.attempt > 0:
+        return None
+    run, whose = observed.run, "of an earlier run of this name"
+    jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
+    for jobset in jobsets:
+        if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
+            mend = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace}"
+            return Stall(
+                "NameTaken",
+                f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({mend}): its pods save, "
+                "and this run goes on from there",
+            )
+    if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
+        return Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
+    if pods := [pod for pod in observed.earlier_pods if not pod.over or pod.deleting]:
+        on = f" on node {pods[0].node}" if pods[0].node else ""
+        return Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on}")
     return None
 
 

@@ -1,7 +1,8 @@
-"""What a run waits for that comes after another one (`spec.after`). Pure.
+"""What a run waits for that comes after another one (`spec.after`), or begins from one that has not begun itself (`spec.from`). Pure.
 
-It is asked before the first attempt only: a run that has begun goes on whatever becomes of the other. Runs that wait for one another in a
-circle are found by following `spec.after` from one to the next; only runs that have not begun themselves can be part of one.
+Of `spec.after` it is asked before the first attempt only: a run that has begun goes on whatever becomes of the other. Runs that wait for
+one another in a circle are found by following `spec.after` from one to the next; only runs that have not begun themselves can be part of
+one.
 """
 
 from __future__ import annotations
@@ -65,6 +66,17 @@ def judge(run: str, namespace: str, chain: tuple[AwaitedRun, ...]) -> Verdict | 
     if first.phase == "Failed":
         return Verdict(f"spec.after.run: run {first.name}, for which this one waits, has failed{said}; mend that run", "AwaitedRunFailed")
     return Verdict(f"waits for run {first.name} to succeed, which is {first.phase}{said}")
+
+
+def judge_origin(origin: AwaitedRun) -> Verdict:
+    """Why a run must wait that begins from one whose checkpoints have no place yet: it takes its root with its first attempt.
+
+    The other's own words are left out: it may wait for this one, and then each would repeat the other's, and its own in them, for ever.
+    """
+    if origin.phase == "Failed":
+        sentence = f"run {origin.name} has failed before it began, so where its checkpoints are is not known; mend that run"
+        return Verdict(f"spec.from.run: {sentence}", "OriginUnknown")
+    return Verdict(f"spec.from.run: waits for run {origin.name} to begin, which is {origin.phase}; before, it has no place for checkpoints")
 
 
 def _message(status: TrainingRunStatus) -> str:

@@ -21,6 +21,8 @@ _ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Queued", "Starting", "Res
 _AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
 EDIT_PENDING = "EditPending"
 """Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
+RESTART_PENDING = "RestartPending"
+"""Reason of a run that trains on until a checkpoint is made for the restart that was asked for."""
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
     "Running": "Running",
@@ -84,7 +86,7 @@ def _verdict(kind: ConditionType, outlook: Outlook) -> tuple[bool, str, str]:
     if kind == "Stalled":
         return bool(outlook.stalled), outlook.stalled or "NotStalled", outlook.stalled_message
     if kind == "Reconciling":
-        holds = (outlook.phase in _ON_ITS_WAY or outlook.reason == EDIT_PENDING) and not outlook.stalled
+        holds = (outlook.phase in _ON_ITS_WAY or outlook.reason in (EDIT_PENDING, RESTART_PENDING)) and not outlook.stalled
         return holds, outlook.reason if holds else "NothingToDo", outlook.message if holds else ""
     holds = _OWN_CONDITION.get(outlook.phase) == kind
     return holds, outlook.reason if holds else f"Not{kind}", outlook.message if holds else ""

@@ -12,6 +12,7 @@ watch.
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -38,6 +39,8 @@ Key = tuple[str, str]
 
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
+CHECK_SECONDS = 0.3
+"""From one run that is checked without a reason to the next, with three reads each; less where there are more than a thousand."""
 
 
 class Looks(Protocol):
@@ -106,7 +109,7 @@ class Controller:
         self._written_at: dict[Key, datetime] = {}
         self._refusals: dict[Key, str] = {}
         self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._unchecked: set[Key] = set()
+        self._check_from: dict[Key, float] = {}
         self._at_work: dict[Key, float] = {}
 
     async def work(self) -> None:
@@ -128,11 +131,12 @@ class Controller:
         return max((now - started for started in list(self._at_work.values())), default=0.0)
 
     def check(self, keys: Iterable[Key], within_seconds: float) -> None:
-        """Have runs looked at without a reason, for whatever no event told of: from what the API server says, and spread over a time."""
-        keys = list(keys)
-        self._unchecked.update(keys)
-        for number, key in enumerate(keys):
-            self._queue.add_after(key, within_seconds * (number + 1) / len(keys))
+        """Have runs looked at without a reason, for whatever no event told of: from what the API server says, one after the other."""
+        keys, now = list(keys), self._timer()
+        pause = min(CHECK_SECONDS, within_seconds / max(1, len(keys)))
+        for number, key in enumerate(keys, start=1):
+            self._check_from.setdefault(key, now + number * pause)
+            self._queue.add_after(key, number * pause)
 
     def begin(self, keys: Iterable[Key]) -> None:
         """This operator looks after the runs from now on."""
@@ -144,18 +148,18 @@ class Controller:
         self._metrics.stand_down()
         self._written_at.clear()
         self._refusals.clear()
-        self._unchecked.clear()
+        self._check_from.clear()
 
     async def look(self, key: Key) -> None:
         """Look at a run once, and queue it for the next time. Never raises."""
         observed: Observed | None = None
         decision: Decision | None = None
         try:
-            if key not in self._unchecked:
+            if self._timer() < self._check_from.get(key, math.inf):
                 observed, decision = await self._judge(key, self._observer.glance)
             if observed is None or decision is None or not self._is_routine(observed, decision):
                 observed, decision = await self._judge(key, self._observer.look)
-                self._unchecked.discard(key)
+                self._check_from.pop(key, None)
             if observed is None or decision is None:
                 self._forget(key)
                 return
@@ -163,7 +167,7 @@ class Controller:
         except Conflict as error:
             self._metrics.reconciles.labels("conflict").inc()
             logger.debug("%s/%s changed meanwhile: %s", *key, error)
-            self._unchecked.add(key)
+            self._check_from[key] = self._timer()
             self._queue.add_after(key, CONFLICT_SECONDS)
         except ApiError as error:
             delay = self._failed(key, error.retry_after)
@@ -279,4 +283,4 @@ class Controller:
         self._metrics.lost_run(key)
         self._written_at.pop(key, None)
         self._refusals.pop(key, None)
-        self._unchecked.discard(key)
+        self._check_from.pop(key, None)

@@ -74,7 +74,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
         told += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
         return Noticed(status, told)
-    edit, waiting = _waiting(status.edit, later, now) if edited else None, trains(status)
+    edit, waiting = _waiting(status.edit, later, now) if edited else None, trains(status) and spec.stage == "train"
     if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
         then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
         told += (Event("Normal", "EditPending", f"{sentence(later) or 'The spec was edited'}: {then}", f"edit/{run.generation}"),)
@@ -102,13 +102,14 @@ def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
 
 
 def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
-    """Whether there is nothing left to wait for before an edit comes into force."""
-    edit = status.edit
-    if edit is None or not trains(status) or edit.save.step is not None:
+    """Whether there is nothing left to wait for before an edit comes into force, or a restart is made."""
+    restart = status.restart if status.restart is not None and status.restart.waits else None
+    waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
+    if not waiting or not trains(status):
         return True
-    failing = observed.report is not None and observed.report.checkpoint_error is not None
-    patience = UNHEARD_SECONDS if edit.save.asked_step is None or failing else SAVING_SECONDS
-    return seconds_between(edit.since, now) >= patience
+    if observed.run.spec is not None and observed.run.spec.stage != "train":
+        return True  # there is no checkpoint to wait for
+    return any(_served(observed, save, now) for save in waiting)
 
 
 def why(status: TrainingRunStatus) -> str:
@@ -134,6 +135,15 @@ def sentence(found: tuple[Change, ...]) -> str:
 def _some(texts: list[str]) -> str:
     more = f" and {len(texts) - _MOST_TOLD} more" if len(texts) > _MOST_TOLD else ""
     return ", ".join(texts[:_MOST_TOLD]) + more
+
+
+def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
+    """Whether a checkpoint holds all that was trained when it was asked for, or has been waited for for long enough."""
+    if save.step is not None:
+        return True
+    failing = observed.report is not None and observed.report.checkpoint_error is not None
+    patience = UNHEARD_SECONDS if save.asked_step is None or failing else SAVING_SECONDS
+    return seconds_between(save.requested_at, now) >= patience
 
 
 def _waiting(known: EditStatus | None, later: tuple[Change, ...], now: datetime) -> EditStatus:

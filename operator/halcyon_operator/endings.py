@@ -16,7 +16,7 @@ from typing import Literal
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.progress import TerminationReport
 from halcyon_operator.pods import TROUBLE_RANKS, UNKNOWN_TIME
-from halcyon_operator.views import PodEnding, World
+from halcyon_operator.views import PodEnding, PodView, World
 
 EndCause = Literal[
     "completed",
@@ -35,6 +35,7 @@ EndCause = Literal[
     "diverged",
     "jobSetDeleted",
     "specChanged",
+    "requested",
     "resized",
     "moved",
     "suspended",
@@ -86,6 +87,25 @@ def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
         first = min(known, ending, key=lambda sight: (sight.at, TROUBLE_RANKS[sight.trouble]))
         merged[ending.uid] = replace(last, trouble=first.trouble, at=first.at, message=first.message)
     return tuple(merged.values())
+
+
+def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tuple[PodEnding, ...]:
+    """What is known of endings, one for each process of a world: of its newest pod, if that has ended.
+
+    A process begins again under its number only where a queue sent it away and its JobSet was resumed before a new attempt was made; how
+    the one before it ended says nothing of the world that there is now.
+
+    Args:
+        pods: The pods that are there.
+        noted: Endings of these and of pods that are gone.
+    """
+    pods = tuple(pods)
+    merged = merge_endings(noted, (pod.ending for pod in pods if pod.ending is not None))
+    newest = {(ending.world, ending.process): ending for ending in sorted(merged, key=lambda one: one.at)}
+    alive = {(pod.world, pod.process) for pod in pods if pod.ending is None}
+    return tuple(
+        ending for ending in merged if ending is newest[ending.world, ending.process] and (ending.world, ending.process) not in alive
+    )
 
 
 def cause_of(ending: PodEnding) -> EndCause:

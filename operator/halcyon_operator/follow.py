@@ -29,6 +29,9 @@ MAX_WORLDS_A_LOOK = 64
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 """Reason of a JobSet that stopped because a trainer asked not to be started again."""
 
+_FINAL = ("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable", "diverged")
+"""Ends that stop a run until its spec is edited, or a restart is asked for."""
+
 _RESTART_FIELDS: dict[str, str] = {
     "preempted": "preempted",
     "queueEvicted": "queue_evicted",
@@ -38,13 +41,13 @@ _RESTART_FIELDS: dict[str, str] = {
     "noRoom": "no_room",
     "jobSetDeleted": "job_set_deleted",
     "specChanged": "spec_changed",
+    "requested": "requested",
     "suspended": "resumed",
     "fenced": "fenced",
     "resized": "resized",
     "moved": "moved",
     "completed": "spec_changed",  # and then it was to do more steps
-    # These stop a run until its spec is edited.
-    **dict.fromkeys(("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable", "diverged"), "spec_changed"),
+    **dict.fromkeys(_FINAL, "spec_changed"),
 }
 """Which count of `status.restarts` a world's end adds to when another world follows; `unknown` for all others."""
 
@@ -75,7 +78,9 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     report = observed.report
     if report is not None and (report.attempt, report.restart) == world and (step := resumed_step(report)) is not None:
         told += events.resumed(status, world, report, step)
-        status = with_report(status, world, report).model_copy(update={"progress": shown(report.progress, status.progress)})
+        status = with_report(status, world, report)
+        if observed.run.spec is None or observed.run.spec.stage != "data":  # which has no steps to be at
+            status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
     if jobset.outcome == "failed" and _is_open(status, world):
         end = _concluded(observed, status, world, refused=jobset.failure_reason == JOBSET_REFUSED)
         end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
@@ -97,6 +102,12 @@ def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
     """The restarts with some more of one cause."""
     name = _RESTART_FIELDS.get(cause, "unknown")
     return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
+
+
+def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
+    """The restarts with the one that a new attempt is, after a world that ended because of a cause."""
+    asked = status.restart is not None and status.restart.waits and cause in _FINAL
+    return count_restart(status.restarts, "requested" if asked else cause)
 
 
 def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[TrainingRunStatus, tuple[Event, ...]]:
@@ -166,7 +177,8 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
 
 
 def _final_step(observed: Observed) -> int | None:
-    return observed.run.spec.trainer.steps if observed.run.spec is not None else None
+    spec = observed.run.spec
+    return spec.trainer.steps if spec is not None and spec.stage == "train" else None
 
 
 def _is_open(status: TrainingRunStatus, world: tuple[int, int]) -> bool:

@@ -22,6 +22,7 @@ HOSTNAME_LABEL = "kubernetes.io/hostname"
 NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
 TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
 RESERVATION_LABEL = "cloud.google.com/reservation-name"
+RESERVATION_PROJECT_LABEL = "cloud.google.com/reservation-project"
 EXCLUSIVE_TOPOLOGY_ANNOTATION = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 MEGASCALE_PORT = 8080
 """Port on which the first host of slice 0 coordinates transfers between slices."""
@@ -87,6 +88,8 @@ def _selector(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> dict[
         labels[label] = "true"
     if accelerator.reservation is not None:
         labels[RESERVATION_LABEL] = accelerator.reservation
+    if accelerator.reservation_project is not None:
+        labels[RESERVATION_PROJECT_LABEL] = accelerator.reservation_project
     return labels
 
 

@@ -73,12 +73,16 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
     """Progress with as many digits as a person reads (the full ones are in the trainer's log), and with the last losses until there are new
     ones."""
     if before is not None:
-        losses = {name: getattr(before, name) for name in ("loss", "evaluation_loss", "bits_per_byte") if getattr(progress, name) is None}
-        progress = progress.model_copy(update=losses)
+        kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated")
+        progress = progress.model_copy(update={name: getattr(before, name) for name in kept if getattr(progress, name) is None})
 
     def rounded(value: float | None, digits: int) -> float | None:
         return None if value is None else round(value, digits)
 
+    sources = [
+        one.model_copy(update={"loss": rounded(one.loss, 4), "bits_per_byte": rounded(one.bits_per_byte, 4)})
+        for one in (progress.evaluated.sources if progress.evaluated is not None else ())
+    ]
     return progress.model_copy(
         update={
             "loss": rounded(progress.loss, 4),
@@ -88,6 +92,7 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
             "tokens_per_second": rounded(progress.tokens_per_second, 1),
             "eta_seconds": rounded(progress.eta_seconds, 0),
             "save_interval_seconds": rounded(progress.save_interval_seconds, 0),
+            "evaluated": None if progress.evaluated is None else progress.evaluated.model_copy(update={"sources": sources}),
         }
     )
 

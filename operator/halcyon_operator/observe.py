@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, awaited_run
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.defaults import DefaultsRead, root_of, wanted
-from halcyon_operator.endings import merge_endings
+from halcyon_operator.endings import seen_endings
 from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
 from halcyon_operator.kueue import WorkloadReading
@@ -139,7 +140,8 @@ class Observer:
         probe = ProbeView(probes[0], tuple(parse_pod(pod) for pod in own if is_probe(pod))) if probes else None
         for pod in pod_documents:
             self._journal.record(key, pod)
-        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
+        observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
+        return observed if run.status.attempt else replace(observed, earlier_pods=_of_earlier_runs(run, pod_documents))
 
     async def _complete(
         self,
@@ -156,7 +158,7 @@ class Observer:
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
-        head, reading, origin_root, awaited, workload = await asyncio.gather(
+        head, reading, (origin, origin_root), awaited, workload = await asyncio.gather(
             self._head(run, alive),
             self._report(run, pods, alive),
             self._origin(run, alive),
@@ -169,11 +171,9 @@ class Observer:
             jobsets=jobsets,
             pods=pods,
             probe=probe,
-            endings=merge_endings(
-                (ending for ending in self._journal.endings(key) if ending.run_uid == run.uid),
-                (pod.ending for pod in pods if pod.ending is not None),
-            ),
+            endings=seen_endings(pods, (ending for ending in self._journal.endings(key) if ending.run_uid == run.uid)),
             head=head,
+            origin=origin,
             origin_root=origin_root,
             awaited=awaited,
             report=reading.report,
@@ -208,13 +208,14 @@ class Observer:
         age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
         return await self._checkpoints.read(run.spec.checkpoint, age)
 
-    async def _origin(self, run: RunView, alive: JobSetView | None) -> str | None:
-        """Where the checkpoints of the run are that this one begins from, as long as it has none of its own."""
+    async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[AwaitedRun | None, str | None]:
+        """The run that this one begins from if that has no root yet, and its root, as long as this one has no checkpoint of its own."""
         origin = run.spec.origin if run.spec is not None else None
         if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
-            return None
+            return None, None
         source = await self._cluster.run(run.namespace, origin.run)
-        return root_of(source)
+        root = root_of(source)
+        return (awaited_run(origin.run, source) if source is not None and root is None else None), root
 
     async def _awaited(self, run: RunView) -> tuple[AwaitedRun, ...]:
         """The run that this one comes after, and those that it waits for itself, as long as this one has not begun."""
@@ -260,6 +261,12 @@ def _at_work(run: RunView, jobset: JobSetView) -> bool:
         and jobset.outcome == "running"
         and not jobset.deleting
     )
+
+
+def _of_earlier_runs(run: RunView, documents: Iterable[object]) -> tuple[PodView, ...]:
+    """Trainer pods that bear the run's name and the uid of another one."""
+    pods = (parse_pod(pod) for pod in documents if not is_probe(pod))
+    return tuple(pod for pod in pods if pod.controlled and pod.jobset_uid and pod.run_uid not in ("", run.uid))
 
 
 async def _nothing() -> dict[str, Any] | None:

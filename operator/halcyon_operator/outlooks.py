@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api import names
+from halcyon_api.progress import Progress
 from halcyon_api.status import TrainingRunStatus
-from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.conditions import EDIT_PENDING, Outlook
+from halcyon_api.training_run import Stage, TrainingRunSpec
+from halcyon_operator.conditions import EDIT_PENDING, RESTART_PENDING, Outlook
 from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
 from halcyon_operator.history import entry_of
 from halcyon_operator.queueing import queued_outlook
+from halcyon_operator.restart_requests import restart_waits
 from halcyon_operator.views import HeadUnreachable, JobSetView, Observed, PodView
 
 _WAITING_REASONS: dict[str, str] = {
@@ -30,6 +32,10 @@ _WAITING_REASONS: dict[str, str] = {
 """What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is mended."""
 
 
+_WORK: dict[Stage, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+"""What a run does while it is Running."""
+
+
 def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Outlook:
     """The outlook of an attempt whose JobSet is at work."""
     world = (status.attempt, jobset.restarts)
@@ -44,12 +50,13 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
         return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        training = f"attempt {world[0]}, restart {world[1]} is training"
+        training = f"attempt {world[0]}, restart {world[1]} is {_WORK[observed.run.spec.stage if observed.run.spec else 'train']}"
         report = observed.report
         if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
             return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
-        reason = "Running" if status.edit is None else EDIT_PENDING
-        return Outlook("Running", reason, f"{training}{waiting_clause(status)}{_reach(observed)}")
+        asked = "; a restart waits for a checkpoint" if restart_waits(status) else ""
+        reason = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else "Running"
+        return Outlook("Running", reason, f"{training}{waiting_clause(status)}{asked}{_reach(observed)}")
     pods = [pod for pod in observed.pods if pod.world == world]
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked
@@ -70,8 +77,21 @@ def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlo
     """The outlook of a run that is done."""
     if spec.stage == "data":
         return Outlook("Succeeded", "Succeeded", "the token caches of all sources are whole")
+    if spec.stage == "evaluate":
+        return Outlook("Succeeded", "Succeeded", _evaluated(status.progress))
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
     return Outlook("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
+
+
+def _evaluated(progress: Progress | None) -> str:
+    """What a run of stage `evaluate` has found, in words."""
+    if progress is None or progress.evaluated is None:
+        return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
+    numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is no number"]
+    if progress.bits_per_byte is not None:
+        numbers.append(f"{progress.bits_per_byte:.4f} bits per byte")
+    found = progress.evaluated
+    return f"the checkpoint of run {found.run} at step {found.step} is evaluated: {', '.join(numbers)}"
 
 
 def unchanged_outlook(status: TrainingRunStatus) -> Outlook:

@@ -162,5 +162,5 @@ def _report(message: object, world: World) -> TerminationReport | None:
     except ValidationError:
         return None
     progress = report.progress or Progress()
-    claims = (report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, progress.step, progress.steps, progress.tokens)
+    claims = (report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts)
     return report if report.attempt in (0, world[0]) and max(claims) <= LARGEST_EXACT else None

@@ -1,9 +1,9 @@
 """A run in a queue: since when it waits and what for, and that an end was the queue's doing. Pure.
 
-The queue takes its quota back by suspending the JobSet: its pods are told to end, save and leave. When they are gone the next attempt takes
-a place in the queue, for its processes must not have the number of those that left; unless JobSet has begun the next world by itself. The
-processes that leave look like pods that somebody deleted; why they were is noted in `status.queue.eviction` at the first look at the
-suspended JobSet, for the Workload says so only until it is admitted again.
+The queue takes its quota back by suspending the JobSet: its pods are told to end, save and leave. The JobSet is deleted at the first look,
+and the next attempt takes a place in the queue when they are gone: Kueue may admit a JobSet again while its processes still save, and those
+that follow would have their number. Why they were sent away is noted in `status.queue.eviction` at the same look, for a process that leaves
+looks like one that somebody deleted.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from halcyon_api.queue_status import QueueEviction, QueueStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.conditions import Outlook
 from halcyon_operator.decision import Event
-from halcyon_operator.endings import WorldEnd
+from halcyon_operator.endings import WorldEnd, conclude
 from halcyon_operator.history import entry_of
 from halcyon_operator.kueue import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
 from halcyon_operator.plain import moment, seconds_between, stamp, text
-from halcyon_operator.views import JobSetView, Observed, World
+from halcyon_operator.views import JobSetView, Observed, PodView, World
 
 TAKEN_UP_SECONDS = 60.0
 """So long Kueue may take to make a Workload before the user is told where to look."""
@@ -44,8 +44,8 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     world = (status.attempt, jobset.restarts)
     found = _eviction(observed, status, jobset, now)
     eviction = found or (known.eviction if known is not None else None)
-    if eviction is not None and not jobset.suspended and _is_of(eviction, world) and not lived(observed, status, world):
-        eviction = None  # before any process began; it explains nothing of what the world comes to now
+    if eviction is not None and not jobset.suspended and _is_of(eviction, world):
+        eviction = None  # the world goes on; it explains nothing of what that comes to now
     waiting_since = None
     if jobset.suspended:
         fresh = jobset.restarts == 0 and not lived(observed, status, world)
@@ -67,9 +67,16 @@ def lived(observed: Observed, status: TrainingRunStatus, world: World) -> bool:
 
 
 def sent_away(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
-    """Whether the processes of the present world are gone that a queue sent away, and JobSet has not begun the next world for them."""
-    world = (status.attempt, jobset.restarts)
-    return lived(observed, status, world) and not any(pod.world == world for pod in observed.pods)
+    """Whether a queue has sent the processes of the present world away, so that the JobSet must never be admitted again.
+
+    Not those of a Workload that was deactivated, for that of the next attempt would be active. Nor those that had failed before: as long
+    as their pods are there, JobSet is about to judge them.
+    """
+    world, seen = (status.attempt, jobset.restarts), observed.workload
+    if not lived(observed, status, world) or (isinstance(seen, WorkloadView) and not seen.active):
+        return False
+    end = conclude(observed.endings, world)
+    return end is None or end.cause in _BY_QUEUE or not _pods_of(observed, world)
 
 
 def by_queue(status: TrainingRunStatus, world: World, end: WorldEnd | None) -> WorldEnd | None:
@@ -93,8 +100,8 @@ def evicted_sentence(queue: QueueStatus) -> str:
 
 def queued_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Outlook:
     """The outlook of an attempt whose JobSet a queue holds."""
-    queue = status.queue or QueueStatus(name=jobset.queue)
-    if lived(observed, status, (status.attempt, jobset.restarts)):
+    queue, world = status.queue or QueueStatus(name=jobset.queue), (status.attempt, jobset.restarts)
+    if lived(observed, status, world) and _pods_of(observed, world):
         return Outlook("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and leave")
     reason, why, stuck = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
     message = f"waiting in queue {queue.name} since {queue.waiting_since or stamp(now)}: {why}"
@@ -112,6 +119,10 @@ def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: date
         return (Event("Normal", "Queued", message, f"queued/{after.attempt}/{queue.waiting_since}"),)
     message = f"Attempt {after.attempt} was admitted by queue {queue.name} after {seconds_between(waited, now):.0f} s"
     return (Event("Normal", "Admitted", message, f"admitted/{after.attempt}/{waited}"),)
+
+
+def _pods_of(observed: Observed, world: World) -> tuple[PodView, ...]:
+    return tuple(pod for pod in observed.pods if pod.world == world)
 
 
 def _is_of(eviction: QueueEviction, world: World) -> bool:

@@ -22,7 +22,7 @@ from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Event, Manifest
 from halcyon_operator.edits import in_force_with, with_edits
 from halcyon_operator.endings import WorldEnd
-from halcyon_operator.follow import count_restart, follow
+from halcyon_operator.follow import count_next_attempt, follow
 from halcyon_operator.goodput import account
 from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
@@ -32,6 +32,7 @@ from halcyon_operator.placement import next_placement, placement_of, with_room
 from halcyon_operator.plain import moment, seconds_between, stamp
 from halcyon_operator.probe import tend_probe
 from halcyon_operator.queueing import UNREAD_SECONDS, queue_changed, with_queue
+from halcyon_operator.restart_requests import passed_over, restart_waits, restarted_with, with_restart
 from halcyon_operator.runs import permitted
 from halcyon_operator.save_requests import next_due, with_requests
 from halcyon_operator.settle import settle
@@ -66,6 +67,8 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if noticed.refusal:
         run = replace(run, spec=None, problems=(noticed.refusal,))
         observed = replace(observed, run=run)
+    noticed = with_restart(observed, status, jobset, now)
+    status, told = noticed.status, told + noticed.events
     requested = with_requests(observed, status, jobset, now)
     status, told = requested.status, told + requested.events
     if run.spec is None:
@@ -77,7 +80,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
             decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
     if decision.status is None:
         return decision
-    waits_for_edit = jobset is not None and decision.status.edit is not None
+    renewing = jobset is not None and (decision.status.edit is not None or restart_waits(decision.status))
     settled = settle(observed, account(observed, decision.status, now), now)
     if settled is not None and any(deletion.resource_version for deletion in decision.delete):
         # Writing the status changes the run, so whatever depends on its being as it was seen waits for the next look.
@@ -86,7 +89,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if settled is not None:
         changed = (*events.state_changed(run.status, settled), *events.placement_changed(run.status, settled))
         changed += queue_changed(run.status, settled, now)
-    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks or waits_for_edit else None
+    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks or renewing else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(settled, decision.delete, decision.create, told + decision.events + changed, requested.asks, soonest)
 
@@ -114,7 +117,7 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
     else:
         alive = keep_outlook(observed, status, jobset, now)
         outlook = Outlook(alive.phase, alive.reason, alive.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was")
-    return Decision(with_outlook(status, outlook, observed.run.generation, now), requeue_after=LATER_SECONDS)
+    return Decision(with_outlook(status, outlook, observed.run.generation, now), requeue_after=_later(observed))
 
 
 def _carry_out(
@@ -143,7 +146,7 @@ def _carry_out(
             status = with_end(status, world, cause, message, now, None)
             told = events.ended(status, world, WorldEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
-            if cause in ("specChanged", "suspended"):
+            if cause in ("specChanged", "requested", "suspended"):
                 update["failures_without_checkpoint"] = 0
             if (known := attempts.highest_own(observed)) > status.attempt:
                 # No number is used twice, also not one that the status does not know of.
@@ -154,7 +157,7 @@ def _carry_out(
         case attempts.Wait(message):
             return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
         case attempts.Await(message):
-            return Decision(say(status, Outlook("Pending", "AwaitsRun", message)), requeue_after=LATER_SECONDS)
+            return Decision(say(status, Outlook("Pending", "AwaitsRun", message)), requeue_after=_later(observed))
         case attempts.DiscardConfigMap(message):
             return Decision(
                 say(_vanished(status, now), restart_outlook(status, spec, message)),
@@ -165,6 +168,8 @@ def _carry_out(
             update, told = in_force_with(observed, status, attempt)
             update["defaults"] = run.defaults or status.defaults
             told += defaults.told(run.defaults, attempt)
+            restarted, said = restarted_with(status, attempt)
+            update, told = update | restarted, told + said
             status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now).model_copy(update=update)
             return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), events=told, requeue_after=0.0)
         case attempts.Create():
@@ -177,9 +182,14 @@ def _carry_out(
             outlook = Outlook("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
             return Decision(say(_vanished(status, now), outlook))
         case attempts.Stall(reason, message):
-            return Decision(say(_vanished(status, now), stalled(reason, message)), requeue_after=LATER_SECONDS)
+            return Decision(say(_vanished(status, now), stalled(reason, message)), requeue_after=_later(observed))
         case attempts.StayStalled():
             return Decision(say(status, unchanged_outlook(status)))
+
+
+def _later(observed: Observed) -> float:
+    """When to look again at a run that something outside the cluster, or another run, holds up: where there are many, more rarely."""
+    return max(LATER_SECONDS, observed.pace_seconds)
 
 
 def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
@@ -223,7 +233,7 @@ def _minted(
     }
     before = last_entry(status, status.attempt)
     if status.job_set_uid is not None and before is not None:
-        update["restarts"] = count_restart(status.restarts, before.cause or "unknown")
+        update["restarts"] = count_next_attempt(status, before.cause or "unknown")
     return status.model_copy(update=update)
 
 
@@ -246,10 +256,13 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
         "finished_at": status.finished_at or stamp(end),
         "topology": status.topology or _topology(spec, spec.accelerator.slices),
     }
+    if spec.stage == "evaluate":
+        update["progress"] = _last_progress(observed, status).model_copy(update={"eta_seconds": None})
     if spec.stage == "train":
         final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
         update["progress"] = _last_progress(observed, status).model_copy(update=final)
-    status = with_outlook(status.model_copy(update=update), succeeded_outlook(status, spec), observed.run.generation, now)
+    status = passed_over(status).model_copy(update=update)
+    status = with_outlook(status, succeeded_outlook(status, spec), observed.run.generation, now)
     return _finished(observed, status, spec, now)
 
 

@@ -17,7 +17,7 @@ Cause = EndCause | Literal["none"]
 
 Progress = Literal["yes", "no"]
 """Whether a checkpoint was committed since: since the failure before, or, where there is room for more slices, since that was found; for an
-edit that waits, whether what was trained when it was seen is saved, or nothing is left to wait for."""
+edit or a restart that waits, whether what was trained when it was seen is saved, or nothing is left to wait for."""
 
 Budget = Literal["left", "spent"]
 """Whether another failure is allowed: `recovery.maxRestarts` failures in a row without a checkpoint; three losses of the root in a row."""
@@ -29,7 +29,7 @@ Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
 """Whether there is room for the run, see `CAPACITIES`."""
 
 Edit = Literal["none", "waits"]
-"""Whether the spec was edited so that it takes a new attempt."""
+"""Whether the spec was edited so that it takes a new attempt, or one was asked for."""
 
 Action = Literal["same", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
 
@@ -45,7 +45,7 @@ CAPACITIES: dict[Capacity, str] = {
 
 ACTIONS: dict[Action, str] = {
     "same": "go on with the same slices: the world trains on, the JobSet starts it again, or, where the JobSet has given up, a new attempt",
-    "edited": "a new attempt with the spec as it is now",
+    "edited": "a new attempt with the spec as it is now, which may be as it was",
     "elsewhere": "a new attempt with the same slices that keeps off the blamed node",
     "anywhere": "a new attempt with the same slices on any node; blames are forgotten",
     "smaller": "a new attempt with the slices that have nodes",
@@ -100,7 +100,7 @@ FAILURES: tuple[EndCause, ...] = ("failed", "hung")
 FREE: tuple[EndCause, ...] = ("preempted", "queueEvicted", "podDeleted", "noRoom", "jobSetDeleted")
 """Causes that cost the run nothing."""
 
-OWN: tuple[EndCause, ...] = ("specChanged", "resized", "moved")
+OWN: tuple[EndCause, ...] = ("specChanged", "requested", "resized", "moved")
 """Ends that the operator itself made, for a new attempt."""
 
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
@@ -120,7 +120,7 @@ TABLE: tuple[Row, ...] = (
     Row(FAILURES, "stop", "a crash loop that gets to no checkpoint", budget="spent", reason="RestartsExhausted"),
     Row(ENDED, "edited", "the world has ended anyway", edit="waits"),
     Row(("none",), "wait", "for a checkpoint, so that no step is lost", progress="no", edit="waits"),
-    Row(("none",), "edited", "what was trained when the edit was seen is saved", progress="yes", edit="waits"),
+    Row(("none",), "edited", "what was trained when it was seen is saved", progress="yes", edit="waits"),
     Row(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
     Row(None, "smaller", "fewer slices now are worth more than all of them some day", capacity="fewer"),
     Row(None, "anywhere", "a bad node is better than none", capacity="avoided"),
@@ -138,7 +138,8 @@ TABLE: tuple[Row, ...] = (
 """Read from top to bottom: the first row that fits decides."""
 
 STICKY_REASONS: frozenset[str] = frozenset(row.reason for row in TABLE if row.reason) - {"Succeeded"}
-"""Reasons that were concluded from an ended attempt: they hold until the spec is edited, whatever else is seen."""
+"""Reasons that were concluded from an ended attempt: they hold until the spec is edited or a restart is asked for, whatever else
+is seen."""
 
 
 def decide(facts: Facts) -> Row:

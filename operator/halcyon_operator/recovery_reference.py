@@ -23,7 +23,7 @@ cause is seen as stands in the [operator's reference](operator.md); what it mean
 | checkpoint | whether the world that ended had committed one (`fenced`: had got anywhere); `more`, `waits`: whether one was since |
 | budget | `spent`: more failures in a row without a checkpoint than `recovery.maxRestarts`, or three attempts in a row that lost the root |
 | node | `blamed`: a node was blamed so often that it is to be avoided (`recovery.badNodes`), and no world trains |
-| edit | `waits`: the spec was edited so that it takes a new attempt ([edits](edits.md)) |
+| edit | `waits`: the spec was edited so that it takes a new attempt ([edits](edits.md)), or a restart was asked for |
 | capacity | see below |
 """
 

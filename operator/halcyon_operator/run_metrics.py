@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from halcyon_api.spec.checkpoint import SaveSpec
 from halcyon_api.status import ConditionType, Phase, RestartCause, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.plain import moment
@@ -79,13 +80,23 @@ def _queued_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float 
     return since.timestamp() if since is not None else None
 
 
+def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
+    """When a run makes checkpoints, if it is one that does."""
+    return spec.checkpoint.save if spec is not None and spec.stage == "train" else None
+
+
+def _steps(what: Literal["step", "steps"]) -> Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]:
+    """Of progress; a run that only builds tokens does no steps."""
+    return lambda spec, status: getattr(status.progress, what, None) if spec is None or spec.stage != "data" else None
+
+
 def _interval_steps(spec: TrainingRunSpec | None, _: TrainingRunStatus) -> float | None:
-    save = spec.checkpoint.save if spec is not None else None
+    save = _saves(spec)
     return save.every_steps if save is not None and save.every_steps and not save.auto else None
 
 
 def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
-    save = spec.checkpoint.save if spec is not None else None
+    save = _saves(spec)
     if save is not None and save.every_seconds and not save.auto:
         return save.every_seconds
     return status.progress.save_interval_seconds if status.progress is not None else None
@@ -125,8 +136,20 @@ RUN_METRICS = (
         "Failures in a row without a new checkpoint.",
         _one(lambda _, s: s.failures_without_checkpoint),
     ),
-    RunMetric("halcyon_run_step", "gauge", "Steps done.", _one(lambda _, s: s.progress and s.progress.step)),
-    RunMetric("halcyon_run_planned_steps", "gauge", "Steps of the whole run.", _one(lambda _, s: s.progress and s.progress.steps)),
+    RunMetric("halcyon_run_step", "gauge", "Steps done; batches evaluated, with stage `evaluate`.", _one(_steps("step"))),
+    RunMetric("halcyon_run_planned_steps", "gauge", "Steps of the whole run, or batches.", _one(_steps("steps"))),
+    RunMetric(
+        "halcyon_run_evaluation_loss_nats",
+        "gauge",
+        "Loss on the held-out part at the last evaluation, nats per token.",
+        _one(lambda _, s: s.progress and s.progress.evaluation_loss),
+    ),
+    RunMetric(
+        "halcyon_run_evaluation_bits_per_byte",
+        "gauge",
+        "The same in bits per byte of text.",
+        _one(lambda _, s: s.progress and s.progress.bits_per_byte),
+    ),
     RunMetric(
         "halcyon_run_checkpoint_step",
         "gauge",

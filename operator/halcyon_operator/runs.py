@@ -55,6 +55,7 @@ def parse_run_view(document: object, defaults: DefaultsRead | None = None) -> Ru
         problems=problems,
         status=status,
         save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
+        restart_request=text(dig(metadata, "annotations", names.ANNOTATION_RESTART), MAX_REQUEST_VALUE),
         fields=fields,
         defaults=took.record,
         defaults_due=due(document, status),

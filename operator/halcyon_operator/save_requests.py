@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from halcyon_api.edits.status import EditStatus
 from halcyon_api.maintenance import MAX_NOTICES, MAX_REQUEST_VALUE, MaintenanceStatus, NodeNotice, Notice, SaveRequestStatus
+from halcyon_api.restart_status import RestartStatus
 from halcyon_api.save_requests import SaveRequest, request_id
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.checkpoint_status import resume_step
@@ -26,6 +28,8 @@ SOON = timedelta(minutes=5)
 """So long before a scheduled maintenance a checkpoint is asked for."""
 COVERED_SECONDS = 60.0
 """A notice that comes so soon after another asks for nothing: the machines of a slice get theirs one after the other."""
+
+AnyRequest = TypeVar("AnyRequest", bound=SaveRequestStatus)
 
 _MEANINGS: dict[Notice, str] = {
     "scheduled": "maintenance is scheduled",
@@ -73,8 +77,9 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
         save = _pursue(maintenance.save, request, observed, status, jobset, asks)
         maintenance = maintenance.model_copy(update={"save": save})
     _ask_for_growth(observed, status, jobset, asks)
-    edit = _for_edit(observed, status, jobset, asks)
-    return Requested(status.model_copy(update={"save_request": user, "maintenance": maintenance, "edit": edit}), tuple(asks), tuple(told))
+    update: dict[str, object] = {"save_request": user, "maintenance": maintenance}
+    update |= {"edit": _for_edit(observed, status, jobset, asks), "restart": _for_restart(observed, status, jobset, asks)}
+    return Requested(status.model_copy(update=update), tuple(asks), tuple(told))
 
 
 def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> SaveRequestStatus | None:
@@ -103,14 +108,23 @@ def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView 
     return edit.model_copy(update={"save": _pursue(edit.save, request, observed, status, jobset, asks)})
 
 
+def _for_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> RestartStatus | None:
+    """Have a checkpoint made for a restart that waits for one."""
+    restart = status.restart
+    if restart is None or not restart.waits or restart.step is not None:
+        return restart
+    request = request_id("restart", f"{observed.run.uid}/{restart.attempt}/{restart.requested_at}")
+    return _pursue(restart, request, observed, status, jobset, asks)
+
+
 def _pursue(
-    wanted: SaveRequestStatus,
+    wanted: AnyRequest,
     request: str,
     observed: Observed,
     status: TrainingRunStatus,
     jobset: JobSetView | None,
     asks: list[Ask],
-) -> SaveRequestStatus:
+) -> AnyRequest:
     """See whether a request was taken note of, and whether it is served; have it asked where it was not."""
     newest = status.checkpoint.step if status.checkpoint is not None else None
     if status.phase in ("Succeeded", "Suspended") and newest is not None:

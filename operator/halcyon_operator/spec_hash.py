@@ -15,6 +15,7 @@ from typing import Any
 from pydantic.alias_generators import to_snake
 
 from halcyon_api.edits.classes import TABLE
+from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
 _SCHEME = "1-"
@@ -43,8 +44,18 @@ _NOT_RELEVANT = _live()
 def attempt_spec_hash(spec: TrainingRunSpec) -> str:
     """Hash of what an attempt is made from."""
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
+    _leave_out_former_default(document, spec)
     canonical = json.dumps({key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":"))
     return _SCHEME + hashlib.sha256(canonical.encode()).hexdigest()[:40]
+
+
+def _leave_out_former_default(document: dict[str, Any], spec: TrainingRunSpec) -> None:
+    """Objects stored by an earlier version hold the number that was the default of its schema, and means what none means now."""
+    if spec.stage != "evaluate" and spec.trainer.evaluation.batches == EVALUATION_BATCHES:
+        evaluation = document["trainer"]["evaluation"]
+        del evaluation["batches"]
+        if not evaluation:
+            del document["trainer"]["evaluation"]
 
 
 def fits(recorded: str | None, wanted: str) -> bool:

@@ -44,8 +44,7 @@ def parse_report(body: bytes, run: str, world: World) -> Reading:
         return Reading(problem=f"its report is not valid: {'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}")
     if report.run != run or (report.attempt, report.restart) != world:
         return Reading(problem=f"the address answers for {report.run!r}, attempt {report.attempt}, restart {report.restart}")
-    progress = report.progress
-    numbers = (progress.step, progress.steps, progress.tokens, report.resumed_step or 0)
+    numbers = (*report.progress.counts, report.resumed_step or 0)
     return Reading(report) if max(numbers) <= LARGEST_EXACT else Reading(problem="its report has numbers beyond all measure")
 
 

@@ -37,6 +37,8 @@ class RunView:
     status: TrainingRunStatus
     save_request: str = ""
     """Value of the annotation that asks for a checkpoint."""
+    restart_request: str = ""
+    """Value of the annotation that asks for a restart."""
     fields: dict[str, str] = field(default_factory=dict[str, str])
     """The fields that may be edited and are not at their default, as the user wrote them; see `status.inForce`."""
     defaults: DefaultsStatus | None = None
@@ -192,6 +194,8 @@ class Observed:
     jobsets: tuple[JobSetView, ...] = ()
     """JobSets that bear the run's label, and whatever stands under the name of the present attempt's JobSet."""
     pods: tuple[PodView, ...] = ()
+    earlier_pods: tuple[PodView, ...] = ()
+    """Trainer pods of an earlier run of the same name, by the uid in their labels; looked for only until this one has begun."""
     probe: ProbeView | None = None
     """What looks for room for more slices; neither its JobSet nor its pods are among the others."""
     endings: tuple[PodEnding, ...] = ()
@@ -204,7 +208,9 @@ class Observed:
     config_map: ObjectView | None = None
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
     origin_root: str | None = None
-    """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not there."""
+    """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not known."""
+    origin: AwaitedRun | None = None
+    """That run, where it is there and has no root yet because it has not begun."""
     awaited: tuple[AwaitedRun, ...] = ()
     """The run that this one comes after, the one that this comes after, and so on; empty once the run has begun."""
     notices: tuple[NoticeView, ...] = ()

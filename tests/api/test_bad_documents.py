@@ -36,6 +36,23 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__accelerator__slices": 257}, "spec.accelerator.slices", "less than or equal to 256"),
     ({"spec__accelerator__provisioning": "spot"}, "spec.accelerator", "nodes of type cpu or nvidia are chosen by"),
     ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "spec.accelerator", "set reservation together"),
+    (
+        {"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "flexStart"}},
+        "spec.accelerator",
+        "set provisioning: queued",
+    ),
+    ({"spec__accelerator": {"type": "v5p", "topology": "2x2x2", "provisioning": "flexStart"}}, "spec.accelerator", "v5p: 2x2x1"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "spec.accelerator", "one of one host"),
+    (
+        {"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}},
+        "spec.accelerator",
+        "reservationProject belongs to a reservation",
+    ),
+    (
+        {"spec__accelerator": {"type": "v6e", "provisioning": "reservation", "reservation": "r", "reservationProject": "projects/x"}},
+        "spec.accelerator.reservationProject",
+        "pattern",
+    ),
     ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__llama__heads": 5}, "spec.model.llama", "hiddenSize 64 must be a multiple of heads 5"),

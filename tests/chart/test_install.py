@@ -72,6 +72,10 @@ def test_notes_say_what_is_to_be_known_of_the_values(notes: Notes) -> None:
     # What is not brought is not taken along.
     assert "deletes every TrainingRun" not in notes(crds={"enabled": False, "keep": False})
     assert "helm test" not in notes(metrics={"service": {"enabled": False}})
+    cut_off = "the operator reaches no metadata server"
+    assert cut_off in notes(networkPolicy={"enabled": True})
+    assert cut_off not in notes(networkPolicy={"enabled": True, "metadataServer": {"enabled": True}})
+    assert cut_off not in notes()
 
 
 LIMITS: dict[str, Any] = {"default": {"images": []}, "namespaces": {"team-a": {"imageDigests": "required"}}}

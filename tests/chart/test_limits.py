@@ -1,5 +1,6 @@
 """Which namespaces the policy binds to which limits. What the API server makes of it is tested in the cluster suite."""
 
+import json
 import re
 from typing import Any
 
@@ -11,28 +12,36 @@ from tests.chart.conftest import CHART, Objects, Render, of_kind
 
 pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
 
-TEAM: dict[str, Any] = {"serviceAccounts": ["trainer"], "images": ["registry.example/halcyon/"], "roots": ["gs://team/", "s3://team/x/"]}
+TEAM: dict[str, Any] = {
+    "serviceAccounts": ["trainer"],
+    "images": ["registry.example/halcyon/"],
+    "roots": ["gs://team/", "s3://team/x/"],
+    "endpoints": ["aws", "http://store.team.svc:7070"],
+    "sources": ["gs://team/data/", "hf://datasets/team/"],
+}
 NAME = "kubernetes.io/metadata.name"
 
 
-def selectors(objects: Objects) -> dict[str, Any]:
-    """Selectors of the bindings by the name of their parameters."""
-    of_runs, of_defaults = of_kind(objects, "ValidatingAdmissionPolicy")
-    bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
-    assert len({binding["metadata"]["name"] for binding in bindings}) == len(bindings)
-    parameters = {found["metadata"]["name"] for found in of_kind(objects, "ConfigMap")}
-    found: list[dict[str, Any]] = []
-    for policy in (of_runs, of_defaults):
-        own = [binding["spec"] for binding in bindings if binding["spec"]["policyName"] == policy["metadata"]["name"]]
-        assert all(binding["paramRef"]["parameterNotFoundAction"] == "Deny" for binding in own)
-        assert {binding["paramRef"]["name"] for binding in own} == parameters
-        found.append({binding["paramRef"]["name"]: binding["matchResources"]["namespaceSelector"] for binding in own})
-    assert found[0] == found[1], "defaults are limited where runs are"
-    assert [policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] for policy in (of_runs, of_defaults)] == [
-        ["trainingruns"],
-        ["trainingrundefaults"],
-    ]
-    return found[0]
+def policies(objects: Objects, resource: str) -> Objects:
+    found = of_kind(objects, "ValidatingAdmissionPolicy")
+    return [policy for policy in found if policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] == [resource]]
+
+
+def selectors(objects: Objects, resource: str = "trainingruns") -> dict[str, Any]:
+    """Selectors of the bindings of a kind's policies, by the name that both have."""
+    bindings = {binding["metadata"]["name"]: binding["spec"] for binding in of_kind(objects, "ValidatingAdmissionPolicyBinding")}
+    assert len(bindings) == len(of_kind(objects, "ValidatingAdmissionPolicyBinding")) == len(of_kind(objects, "ValidatingAdmissionPolicy"))
+    found = {}
+    for policy in policies(objects, resource):
+        name = policy["metadata"]["name"]
+        assert bindings[name]["policyName"] == name
+        assert "paramKind" not in policy["spec"], "an API server does not take up a ConfigMap's kind a second time"
+        found[name] = bindings[name]["matchResources"]["namespaceSelector"]
+    return found
+
+
+def refusals(policy: dict[str, Any]) -> list[str]:
+    return [validation["message"].partition(" ")[0] for validation in policy["spec"]["validations"]]
 
 
 def test_there_are_no_limits_by_default(render: Render) -> None:
@@ -41,33 +50,57 @@ def test_there_are_no_limits_by_default(render: Render) -> None:
 
 def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render) -> None:
     objects = render(clusterWide=True, limits={"enabled": True, "default": {"images": []}, "namespaces": {"team": TEAM}})
-    assert selectors(objects) == {
-        "halcyon-limits-team": {"matchLabels": {NAME: "team"}},
-        "halcyon-limits": {"matchExpressions": [{"key": NAME, "operator": "NotIn", "values": ["team"]}]},
-    }
-    data = {found["metadata"]["name"]: found["data"] for found in of_kind(objects, "ConfigMap")}
-    assert data["halcyon-limits-team"] == {
-        "for": "team",
-        "serviceAccounts": "trainer",
-        "images": "registry.example/halcyon/",
-        "roots": "gs://team/\ns3://team/x/",
-    }
-    assert data["halcyon-limits"] == {"for": "all other namespaces", "images": ""}, "an empty list is a limit, an absent one is none"
-    assert {found["metadata"]["namespace"] for found in of_kind(objects, "ConfigMap")} == {"halcyon-system"}
+    team = {"matchLabels": {NAME: "team"}}
+    others = {"matchExpressions": [{"key": NAME, "operator": "NotIn", "values": ["team"]}]}
+    prefix = "halcyon-halcyon-system"
+    assert selectors(objects) == {f"{prefix}-limits-team": team, f"{prefix}-limits": others}
+    assert selectors(objects, "trainingrundefaults") == {f"{prefix}-defaults-limits-team": team, f"{prefix}-defaults-limits": others}
+    own, rest = policies(objects, "trainingruns")
+    assert refusals(own) == [
+        "spec.scheduling.serviceAccountName",
+        "spec.image",
+        "spec.checkpoint.root",
+        "spec.data.cache.root",
+        "spec.from.root",
+        "spec.checkpoint.endpoint",
+        "an",
+    ]
+    assert refusals(rest) == ["spec.image"], "an empty list is a limit, an absent one is none"
+    text = json.dumps(own)
+    assert all(entry in text for entries in TEAM.values() for entry in entries)
+    assert refusals(policies(objects, "trainingrundefaults")[0]) == [
+        "spec.scheduling.serviceAccountName",
+        "spec.image",
+        "spec.checkpoint.rootPrefix",
+        "spec.data.cache.root",
+        "spec.checkpoint.endpoint",
+    ]
+
+
+def test_a_set_makes_no_policy_of_a_kind_that_it_does_not_limit(render: Render) -> None:
+    limits = {"enabled": True, "namespaces": {"free": {}, "reader": {"sources": []}}}
+    objects = render(clusterWide=True, limits=limits)
+    assert list(selectors(objects)) == ["halcyon-halcyon-system-limits-reader"]
+    assert selectors(objects, "trainingrundefaults") == {}
 
 
 def test_the_guides_limits_are_taken(render: Render) -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "limits.md").read_text(), re.DOTALL)
-    assert set(selectors(render(clusterWide=True, **yaml.safe_load(shown)))) == {"halcyon-limits", "halcyon-limits-team-a"}
+    assert set(selectors(render(clusterWide=True, **yaml.safe_load(shown)))) == {
+        "halcyon-halcyon-system-limits",
+        "halcyon-halcyon-system-limits-team-a",
+    }
 
 
 def test_a_release_limits_only_the_namespaces_that_it_serves(render: Render) -> None:
     limits = {"enabled": True, "default": {"imageDigests": "required"}, "namespaces": {"a": TEAM}}
-    assert selectors(render(watchNamespaces=["a", "b"], limits=limits))["halcyon-limits"] == {
+    assert selectors(render(watchNamespaces=["a", "b"], limits=limits))["halcyon-halcyon-system-limits"] == {
         "matchExpressions": [{"key": NAME, "operator": "In", "values": ["b"]}]
     }
-    assert list(selectors(render(watchNamespaces=["a"], limits=limits))) == ["halcyon-limits-a"]
-    assert selectors(render(clusterWide=True, limits=limits | {"namespaces": {}}))["halcyon-limits"] == {"matchExpressions": []}
+    assert list(selectors(render(watchNamespaces=["a"], limits=limits))) == ["halcyon-halcyon-system-limits-a"]
+    assert selectors(render(clusterWide=True, limits=limits | {"namespaces": {}}))["halcyon-halcyon-system-limits"] == {
+        "matchExpressions": []
+    }
 
 
 @pytest.mark.parametrize(
@@ -76,6 +109,12 @@ def test_a_release_limits_only_the_namespaces_that_it_serves(render: Render) -> 
         ({"images": ["registry.example/halcyon"]}, "/limits/default/images/0"),
         ({"roots": ["gs://team"]}, "/limits/default/roots/0"),
         ({"roots": ["https://team/"]}, "/limits/default/roots/0"),
+        ({"endpoints": ["store.team.svc:7070"]}, "/limits/default/endpoints/0"),
+        ({"endpoints": ["http://store/"]}, "/limits/default/endpoints/0"),
+        ({"sources": ["gs://team"]}, "/limits/default/sources/0"),
+        ({"sources": ["/data/"]}, "/limits/default/sources/0"),
+        ({"sources": ["gs://team*/"]}, "/limits/default/sources/0"),
+        ({"sources": ["https://data.example@"]}, "/limits/default/sources/0"),
         ({"serviceAccount": ["a"]}, "additional properties 'serviceAccount' not allowed"),
     ],
 )

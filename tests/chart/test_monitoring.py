@@ -141,6 +141,21 @@ def test_policy_of_the_operator(render: Render) -> None:
     assert [port["port"] for port in stores["ports"]] == [443, 7070, 80]
 
 
+def test_the_operator_reaches_a_metadata_server_only_where_that_is_asked_for(render: Render) -> None:
+    def link_local(metadata_server: dict[str, Any]) -> list[tuple[str, list[int]]]:
+        spec = only(render(networkPolicy=ON | {"metadataServer": metadata_server}, clusterWide=True), "NetworkPolicy")["spec"]
+        # A rule for a port of any address would reach it, too.
+        assert not {80, 988} & {port["port"] for rule in spec["egress"] if "to" not in rule for port in rule["ports"]}
+        blocks = [(rule["to"], rule["ports"]) for rule in spec["egress"] if "ipBlock" in rule.get("to", [{}])[0]]
+        return [(peer["ipBlock"]["cidr"], [port["port"] for port in ports]) for (peer,), ports in blocks]
+
+    assert link_local({}) == []
+    # Of GKE, with Dataplane V2 and without.
+    assert link_local(ON) == [("169.254.169.254/32", [80]), ("169.254.169.252/32", [988])]
+    eks = [{"cidr": "169.254.170.23/32", "port": 80}]
+    assert link_local(ON | {"addresses": eks}) == [("169.254.170.23/32", [80])]
+
+
 def test_policy_of_the_trainers(render: Render) -> None:
     objects = render(networkPolicy=ON, watchNamespaces=["a", "b"])
     operator = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
@@ -195,6 +210,7 @@ def test_test_pod_is_confined_and_nobody_takes_it_for_the_operator(render: Rende
         ({"metrics": {"prometheusRule": {"runbookBaseUrl": "books"}}}, "/metrics/prometheusRule/runbookBaseUrl"),
         ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "/networkPolicy/apiServer/cidrs/0"),
         ({"networkPolicy": {"stores": {"ports": [0]}}}, "/networkPolicy/stores/ports/0"),
+        ({"networkPolicy": {"metadataServer": {"addresses": [{"cidr": "169.254.169.254"}]}}}, "missing property 'port'"),
         ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "/podDisruptionBudget/maxUnavailable"),
     ],
 )

@@ -39,7 +39,7 @@ def test_an_image_has_a_repository_and_a_tag_or_a_digest(script: ModuleType, ima
     assert script.parts(image) == {"repository": repository, "tag": tag, "digest": digest}
 
 
-@pytest.mark.parametrize("image", ["", "a/b", "registry.example:5000/a/b", "a@sha256:12"])
+@pytest.mark.parametrize("image", ["", "a/b", "registry.example:5000/a/b", "a@sha256:12", 'a": "b:1', "a\\g<9>:1"])
 def test_an_image_that_may_be_any_is_refused(script: ModuleType, image: str) -> None:
     with pytest.raises(script.Misfit, match="give REPOSITORY:TAG or REPOSITORY@sha256:DIGEST"):
         script.parts(image)
@@ -56,6 +56,12 @@ def test_only_the_image_of_the_section_changes(script: ModuleType) -> None:
         script.with_image(before, "sidecar", "a:1")
     with pytest.raises(script.Misfit, match="section log has 0 lines of repository"):
         script.with_image(before, "log", "a:1")
+
+
+def test_a_helm_that_does_not_do_it_is_told(script: ModuleType, tmp_path: Path) -> None:
+    for helm, told in (("helm-that-is-not-there", "install Helm, or give --helm PROGRAM"), ("false", "Helm made no package")):
+        with pytest.raises(SystemExit, match=told):
+            script.main(["--operator", "o:1", "--trainer", "t:1", "--destination", str(tmp_path), "--helm", helm])
 
 
 @pytest.mark.slow  # Helm is built where it is not there yet

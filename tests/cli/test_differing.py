@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from halcyon_api.status import parse_status
 from halcyon_api.training_run import TrainingRunSpec, parse_run
+from halcyon_cli.cluster import Runs
+from halcyon_cli.commands import diff
 from halcyon_cli.differing import Difference, difference
 from halcyon_cli.differing_view import difference_view
 from tests.api.documents import document
+from tests.cli.api_server import Server
 from tests.cli.test_report import STATUS
 from tests.cli.test_status_view import text
 
@@ -85,3 +90,15 @@ def test_more_steps_are_judged_by_the_steps_that_are_done() -> None:
 def test_what_the_api_server_says_stands_above_all() -> None:
     found = compared({"spec__image": "x:2"}, refusal="denied by policy images")
     assert (found.outcome, found.sentence) == ("refused", "applying is refused: denied by policy images")
+
+
+def test_a_run_that_has_not_begun_and_says_only_how_its_store_is_reached_is_compared(
+    server: Server, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where its checkpoints will be is not known yet, so any place will do that the store's settings fit."""
+    wanted = document(spec__checkpoint={"credentialsSecret": {"name": "mine"}}, metadata__name="small")
+    server.run = wanted | {"metadata": {"name": "small", "namespace": "training"}}
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(wanted))
+    diff("small", file)
+    assert capsys.readouterr().out == "nothing differs\n"

@@ -42,14 +42,15 @@ def test_a_line_says_who_when_and_what() -> None:
 def test_lines_without_end_do_not_keep_a_follower_from_looking_for_pods() -> None:
     """A process that writes all the time must not hide that another one has begun."""
 
-    class Endless(queue.Queue[LogLine | None]):
+    class Endless(queue.Queue[Any]):
         now = 0.0
 
-        def get(self, block: bool = True, timeout: float | None = None) -> LogLine | None:
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
             self.now += 0.25
-            return LogLine(f"2026-03-01T12:00:{59 - self.now * 4:04.1f}Z", "a", "", {})
+            return "a pod" if self.now == 1.0 else LogLine(f"2026-03-01T12:00:{59 - self.now * 4:04.1f}Z", "a", "", {})
 
-    lines = Endless()
-    found = come(lines, 2.0, clock=lambda: lines.now)
-    assert len(found) == 8
+    lines, told = Endless(), []
+    found = come(lines, 2.0, lambda thing: told.append((lines.now, thing)), clock=lambda: lines.now)
+    assert told == [(1.0, "a pod")]
+    assert len(found) == 7
     assert [line.time for line in found] == sorted(line.time for line in found)

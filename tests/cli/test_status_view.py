@@ -37,11 +37,52 @@ def test_a_running_run() -> None:
     assert "defaults" not in view
 
 
+def test_a_run_that_evaluates() -> None:
+    sources = [
+        {"source": "prose", "loss": 2.25, "bitsPerByte": 1.5, "tokens": 10_000, "sequences": 40},
+        {"source": "code", "loss": 1.25, "tokens": 20_000, "sequences": 80},
+    ]
+    progress = {
+        "step": 15,
+        "steps": 15,
+        "evaluationLoss": 1.5833,
+        "evaluated": {"run": "base", "step": 2000, "path": "steps/2000/", "sources": sources},
+    }
+    status = parse_status(RUNNING | {"progress": progress, "checkpoint": None})
+    view = text(run_view("demo", status, 100, [], [], NOW))
+    for words in (
+        "15 of 15 batches",
+        "run base at step 2,000",
+        "prose",
+        "2.2500",
+        "1.5000",
+        "code",
+        "1.2500",
+        "all",
+        "1.5833",
+        "30,000",
+        "120",
+    ):
+        assert words in view, words
+    assert "1.5833" in text(fleet_view([("team", "demo", status)], NOW))
+    begun = {**progress, "evaluationLoss": None, "evaluated": {**progress["evaluated"], "sources": sources[:1]}}
+    assert "all" not in text(run_view("demo", parse_status(RUNNING | {"progress": begun}), 100, [], [], NOW)).split("sequences")[1]
+
+
 def test_what_a_run_has_taken_from_its_defaults() -> None:
     record = {"sources": [{"namespace": "team", "name": "default"}], "values": {"image": '"x:1"', "checkpoint.keep": "3"}}
     assert "image, checkpoint.keep of team/default" in text(
         run_view("demo", parse_status(RUNNING | {"defaults": record}), 100, [], [], NOW)
     )
+
+
+def test_what_others_have_said_is_shown_as_they_said_it() -> None:
+    message = "container refused: [/bin/sh] is no [bold]program"
+    ready = {"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-03-01T12:08:00Z"}
+    status = parse_status({"phase": "Pending", "conditions": [ready]})
+    host = Host("demo-1-s-0-0-x", "node-[/a]", "Error[/b]", 65.0)
+    assert message in text(run_view("demo", status, 100, [host], [], NOW))
+    assert message[:40] in text(fleet_view([("team", "demo", status)], NOW))
 
 
 def test_a_waiting_run_says_why_and_since_when() -> None:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
-import queue
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import yaml
 
-from halcyon_cli.cluster import Place, Runs
-from halcyon_cli.commands import _wait_for, status
+from halcyon_cli.cluster import Runs
+from halcyon_cli.commands import _wait_for, refresh, status
 from halcyon_cli.telling import Refused
 from halcyon_cli.watching import Document, WatchEnded, documents
-
-
-def run(version: int, phase: str = "Running") -> Document:
-    return {"metadata": {"name": "small", "resourceVersion": str(version)}, "spec": {}, "status": {"phase": phase}}
-
-
-def event(kind: str, document: Document) -> dict[str, Any]:
-    return {"type": kind, "object": document}
+from tests.cli.api_server import Server, event, run
 
 
 class Story:
@@ -82,91 +69,6 @@ def test_what_was_deleted_is_looked_for() -> None:
     assert story.first(2) == ["5", "20"], "another one of the same name"
 
 
-class Server(ThreadingHTTPServer):
-    """An API server with one run, which counts what it is asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.run: Document | None = run(5)
-        self.looks = 0
-        self.watched: queue.Queue[dict[str, list[str]]] = queue.Queue()
-        self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.refuses_watches = False
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path)
-        if path.path.endswith("/trainingruns"):
-            self._watch(parse_qs(path.query))
-            return
-        if path.path.endswith("/pods"):
-            self._answer(200, {"kind": "PodList", "apiVersion": "v1", "items": []})
-            return
-        self.server.looks += 1
-        if self.server.run is None:
-            self._answer(404, {"message": "gone"})
-        else:
-            self._answer(200, self.server.run)
-
-    def _answer(self, code: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _watch(self, query: dict[str, list[str]]) -> None:
-        self.server.watched.put(query)
-        if self.server.refuses_watches:
-            self._answer(403, {"message": "no watches"})
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        while (told := self.server.events.get()) is not None:
-            line = json.dumps(told).encode() + b"\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-        self.wfile.write(b"0\r\n\r\n")
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.events.put(None)
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "training"}}],
-        "current-context": "x",
-    }
-    (tmp_path / "config").write_text(yaml.safe_dump(config))
-    # The client reads the variable when it is imported.
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
-    return Runs(Place())
-
-
 def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     waiting = threading.Thread(target=_wait_for, args=(runs, "small", lambda status: status.phase == "Suspended"))
     waiting.start()
@@ -178,6 +80,22 @@ def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, caps
     assert not waiting.is_alive()
     assert server.looks == 1
     assert capsys.readouterr().out.split() == ["Running", "Suspending", "Suspended"]
+
+
+def test_a_wait_passes_over_what_was_before_the_edit(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    """As with `resume --wait` of a run that has failed: what it said of itself before is no answer."""
+    for version, phase, seen in ((6, "Failed", 1), (7, "Starting", 2), (8, "Running", 2)):
+        server.events.put(event("MODIFIED", run(version, phase) | {"status": {"phase": phase, "observedGeneration": seen}}))
+    server.run = run(5, "Failed")
+    _wait_for(runs, "small", lambda status: status.phase in ("Running", "Failed"), 2)
+    assert capsys.readouterr().out.split() == ["Starting", "Running"]
+
+
+def test_a_run_that_rests_takes_its_defaults_later_and_nobody_waits(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    server.run = run(5, "Suspended")
+    refresh("small", wait=True)
+    assert len(server.patches) == 1
+    assert capsys.readouterr().out == "small is Suspended and takes its defaults anew when it is resumed\n"
 
 
 def test_a_status_that_is_watched_is_shown_until_the_run_has_ended(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

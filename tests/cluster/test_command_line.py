@@ -8,21 +8,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.text import Text
 
 from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_dashboards.terminal import as_svg
 from halcyon_demo.documents import variant
 from halcyon_demo.training import Training
 from halcyon_devcluster.waiting import until
+from tests import pictures
 from tests.cluster.whole_path import WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-STEPS = 600
+STEPS = 900
 """Enough that the run still trains when a slow machine has come to the last command."""
 
 
@@ -40,11 +44,25 @@ class Plugin:
         }
         self._namespace = path.place.runs
 
-    def __call__(self, *arguments: str, code: int = 0) -> str:
+    def __call__(self, *arguments: str, code: int = 0, **environment: str) -> str:
         command = [self._kubectl, "halcyon", *arguments, "--namespace", self._namespace]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=600, check=False)
+        variables = self._environment | environment
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout or done.stderr
+
+    def begun(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command while it runs."""
+        command = [self._kubectl, "halcyon", *arguments, "--namespace", self._namespace]
+        return subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True)
+
+    def on_terminal(self, picture: str, columns: int, *arguments: str) -> str:
+        """The text that a terminal of so many columns and all colours shows, which is kept as a picture."""
+        text = self(*arguments, COLUMNS=str(columns), FORCE_COLOR="1", COLORTERM="truecolor", TERM="xterm-256color")
+        shown = Text.from_ansi(text)
+        assert shown.spans, "it has colours"
+        pictures.keep(picture, as_svg(shown, " ".join(("kubectl halcyon", *arguments)), columns))
+        return shown.plain
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +82,10 @@ def run(path: WholePath) -> Iterator[Training]:
 
 
 def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Training) -> None:
-    seen = halcyon("status", "typed")
+    seen = halcyon.on_terminal("cli-status", 110, "status", "typed")
     for words in ("Running", f"of {STEPS} steps", "tokens/s", "2 slices", "typed-1-s-0-0", "typed-1-s-1-0", "▁"):
         assert words in seen, words
-    row = next(line for line in halcyon("top").splitlines() if " typed " in line)
+    row = next(line for line in halcyon.on_terminal("cli-top", 200, "top").splitlines() if " typed " in line)
     assert "Running" in row
 
     said = halcyon("checkpoint", "typed").split()
@@ -78,7 +96,8 @@ def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Trainin
     assert "is Suspended and trains no step" in halcyon("checkpoint", "typed", code=1)
     assert "Suspended" in halcyon("status", "typed")
     assert "Running" in halcyon("resume", "typed", "--wait")
-    halcyon("restart", "typed")
+    assert "typed goes on as attempt 3" in halcyon("restart", "typed")
+    restart_and_die(path, halcyon)
 
     followed = halcyon("logs", "typed", "--follow", "--raw")
     lines = [json.loads(line) for line in followed.splitlines() if line.startswith("{")]
@@ -87,13 +106,40 @@ def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Trainin
     assert [line["step"] for line in lines if line["event"] == "done"] == [STEPS, STEPS]
 
     status, _ = path.finish(run)
-    assert status.restarts.resumed == 2
-    assert [entry.cause for entry in status.history] == ["suspended", "suspended", "completed"]
+    assert (status.restarts.resumed, status.restarts.requested, status.restarts.total) == (1, 2, 3)
+    ends = ["suspended", "requested", "requested", "completed"]
+    assert [entry.cause for entry in status.history] == ends
+    for before, after in pairwise(status.history):
+        assert before.to_step is not None
+        assert after.from_step is not None
+        assert after.from_step >= before.to_step, "no step is done twice"
     report = json.loads(halcyon("report", "typed", "--json"))
     assert status.goodput is not None
+    assert status.goodput.lost_steps == 0
     assert sum(report["seconds"].values()) == pytest.approx(report["wallSeconds"], abs=0.01)
     assert report["suspendedSeconds"] == pytest.approx(status.goodput.suspended_seconds)
-    assert [world["ended"] for world in report["worlds"]] == ["suspended", "suspended", "completed"]
+    assert [world["ended"] for world in report["worlds"]] == ends
+    shown = halcyon.on_terminal("cli-report", 110, "report", "typed")
+    assert f"Succeeded, {report['ratio']:.1%} goodput" in shown
+    rows = [line.split() for line in shown.splitlines()]
+    assert [row[2] for row in rows if row and row[0] in ("1.0", "2.0", "3.0", "4.0")] == ends
+
+
+def restart_and_die(path: WholePath, halcyon: Plugin) -> None:
+    """Whoever asks for a restart may be gone before it is made."""
+    kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
+    with halcyon.begun("restart", "typed") as command:
+        assert command.stdout is not None
+        assert "saves, and goes on with new pods" in command.stdout.readline()
+        command.kill()
+    seen: dict[str, Any] = {}
+
+    def restarted() -> bool:
+        seen.update(kubectl.json("get", "trainingrun", "typed", *where)["status"])
+        return (seen["attempt"], seen["phase"], seen["restart"]["outcome"]) == (4, "Running", "restarted")
+
+    until(restarted, timeout_seconds=120, failure=lambda: f"no restart: {seen}")
+    assert not kubectl.json("get", "trainingrun", "typed", *where)["spec"].get("suspend")
 
 
 def test_edits_a_clone_and_the_end_of_a_run(path: WholePath, halcyon: Plugin, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import secrets
 import subprocess
 import threading
@@ -20,15 +21,20 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from halcyon_api.argocd import CONFIG_MAP
 from halcyon_api.crd import UNSEEN
 from halcyon_api.status import Phase
+from halcyon_dashboards.terminal import as_svg
 from halcyon_demo.documents import EXAMPLES, load, variant
 from halcyon_demo.install import moved
+from halcyon_demo.streams import documents as split
 from halcyon_devcluster import Kubectl
 from halcyon_devcluster.waiting import until
 from halcyon_operator.merge_patch import merge_patch
+from tests import pictures
 from tests.cluster.conftest import DevCluster
 from tests.cluster.flux import flux, served
 from tests.cluster.whole_path import WholePath
@@ -133,20 +139,17 @@ class Audience:
 
     def __init__(self, path: WholePath, name: str) -> None:
         kubectl = path.devcluster.kubectl
-        command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, "get", RESOURCE, name, "--namespace", path.place.runs]
-        self._process = subprocess.Popen([*command, "--watch", "--output=json"], stdout=subprocess.PIPE, text=True)
+        # Asked for by its name, kubectl leaves out what happens between its first answer and its watch; a list has no such gap.
+        chosen = ["get", RESOURCE, f"--field-selector=metadata.name={name}", "--namespace", path.place.runs]
+        command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, *chosen, "--watch", "--output=json"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.told: list[dict[str, Any]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        decoder, rest = json.JSONDecoder(), ""
-        for line in self._process.stdout or ():
-            rest += line
-            if line.startswith("}"):
-                run, _ = decoder.raw_decode(rest)
-                self.told.append(run)
-                rest = ""
+        for run in split(self._process.stdout or ()):
+            self.told.append(run)
 
     def close(self) -> None:
         self._process.terminate()
@@ -266,6 +269,28 @@ def shown(kind: str) -> dict[str, Any]:
     return copy.deepcopy(found[0])
 
 
+class Reported:
+    """What Flux's Kustomization said of itself, commit after commit: each thing once, in its order."""
+
+    def __init__(self) -> None:
+        self._table = Table("commit", "Ready", "reason", "message", "inventory", box=SIMPLE_HEAD, show_lines=True)
+        self._last: tuple[str, ...] = ()
+
+    def hear(self, commit: str, status: dict[str, Any]) -> None:
+        ready = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), None)
+        if ready is None:
+            return
+        held = sorted(entry["id"] for entry in status.get("inventory", {}).get("entries", []))
+        message = re.sub(r"(sha1:[0-9a-f]{7})[0-9a-f]{33}", r"\1", ready["message"])
+        row = (commit, ready["status"], ready["reason"], message, "\n".join(held))
+        if row != self._last:
+            self._table.add_row(*row)
+            self._last = row
+
+    def picture(self) -> str:
+        return as_svg(self._table, "Flux: the Kustomization of an environment", 170)
+
+
 @pytest.mark.timeout(1800)  # on a machine that has never built Flux
 def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) -> None:
     """The example repository and the guide's objects, with Flux's real controllers: a run taken out of git keeps its checkpoints."""
@@ -286,23 +311,31 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
         label = (applied["kind"], applied["metadata"]["name"])
         where = ("--namespace", applied["metadata"]["namespace"])
 
-        def reconciled(commit: str) -> None:
-            """Have Flux look now, and wait until it calls the commit applied and everything in it healthy."""
+        reported = Reported()
+
+        def reconciled(message: str) -> set[str]:
+            """Push, have Flux look now, and wait until it calls the commit applied and everything in it healthy. What it says it holds."""
+            commit = repository.push(message)
+            kubectl.apply([source, applied])
             for kind, what in (("gitrepository", source), ("kustomization", applied)):
                 mark = f"reconcile.fluxcd.io/requestedAt={commit}-{len(kind)}-{secrets.token_hex(2)}"
                 kubectl("annotate", "--overwrite", kind, what["metadata"]["name"], mark, *where)
 
+            status: dict[str, Any] = {}
+
             def ready() -> bool:
-                status = kubectl.json("get", label[0], label[1], *where).get("status", {})
+                status.clear()
+                status.update(kubectl.json("get", label[0], label[1], *where).get("status", {}))
+                reported.hear(message, status)
                 conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
                 return str(status.get("lastAppliedRevision", "")).endswith(commit) and conditions.get("Ready") == "True"
 
             until(ready, timeout_seconds=180, failure=lambda: kubectl("get", "gitrepository,kustomization", "-A", "--output=yaml"))
+            return {entry["id"] for entry in status["inventory"]["entries"]}
 
-        commit = repository.push("Try a wider model")
+        held = {f"_{runs}__Namespace", f"{runs}_{name}_halcyon.dev_TrainingRun"}
         try:
-            kubectl.apply([source, applied])
-            reconciled(commit)
+            assert reconciled("Try a wider model") == held
             assert get(path, name)["status"]["phase"] in ("Running", "Succeeded"), "it is ready when it trains, and no sooner"
             generation = get(path, name)["metadata"]["generation"]
             until(lambda: committed(path, root) >= 4, timeout_seconds=120, failure=lambda: str(get(path, name)["status"]))
@@ -310,7 +343,7 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
             whole = (repository.tree / "environments/staging/kustomization.yaml").read_text()
             assert get(path, name)["metadata"]["generation"] == generation == 1, "nothing was applied twice"
             repository.edit("environments/staging/kustomization.yaml", "  - ../../experiments/wide\n", "")
-            reconciled(repository.push("Stop the wider model"))
+            assert reconciled("Stop the wider model") == {f"_{runs}__Namespace"}
             gone = ("get", RESOURCE, name, "--namespace", runs, "--ignore-not-found", "--output=name")
             until(lambda: not kubectl(*gone), timeout_seconds=60, failure=lambda: kubectl(*gone))
             pods = ("get", "pods", f"--selector=halcyon.dev/run={name}", "--namespace", runs, "--output=name")
@@ -320,15 +353,16 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
             assert saved >= 4
 
             (repository.tree / "environments/staging/kustomization.yaml").write_text(whole)
-            reconciled(repository.push("Go on with the wider model"))
+            assert reconciled("Go on with the wider model") == held
             status = get(path, name)["status"]
             assert status["history"][0]["fromStep"] == saved
             assert status["attempt"] > 1, "the root remembers who wrote into it"
 
             patch = repository.tree / "experiments/wide/run.yaml"
             patch.write_text(patch.read_text().replace("spec:\n", "spec:\n  suspend: true\n"))
-            reconciled(repository.push("Let it rest"))
+            assert reconciled("Let it rest") == held
             assert get(path, name)["status"]["phase"] == "Suspended", "and Flux calls that healthy"
+            pictures.keep("gitops-flux", reported.picture())
         finally:
             kubectl("delete", label[0], label[1], *where, "--timeout=90s")
             kubectl("delete", "gitrepository", source["metadata"]["name"], *where, "--timeout=60s")

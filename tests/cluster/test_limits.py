@@ -27,22 +27,36 @@ LIMITS: dict[str, Any] = {
     "serviceAccounts": ["trainer", "other"],
     "images": ["registry.example/halcyon/"],
     "imageDigests": "required",
-    "roots": ["gs://team/", "file:///checkpoints/"],
+    "roots": ["gs://team/", "file:///checkpoints/", "s3://team/"],
+    "endpoints": ["http://store.team.svc:7070"],
+    "sources": ["gs://team/data/", "https://data.example/", "hf://datasets/team/", "hf://team/base@"],
 }
-FITTING = {
+FITTING: dict[str, Any] = {
     "spec__scheduling": {"serviceAccountName": "trainer"},
     "spec__image": f"registry.example/halcyon/trainer@{DIGEST}",
     "spec__checkpoint__root": "gs://team/small",
     "spec__data__cache": {"root": "gs://team/cache"},
     "spec__from": {"run": "x", "root": "gs://team/x"},
+    "spec__data__sources": [
+        {
+            "name": "own",
+            "text": {"paths": ["gs://team/data/*.txt", "https://data.example/a.txt", "/data/../a.txt", "b.txt", "file:///c.txt"]},
+        },
+        {"name": "hub", "huggingFace": {"dataset": "team/words"}},
+    ],
+    "spec__tokenizer": {"tokenizerJson": {"path": "hf://team/base@v1/tokenizer.json"}},
 }
+ON_S3: dict[str, Any] = FITTING | {"spec__checkpoint": {"root": "s3://team/small", "endpoint": "http://store.team.svc:7070"}}
+del ON_S3["spec__checkpoint__root"]
 
 
 class Limited:
     """Two namespaces: one with limits of its own, one with the default, which is that no image may be named."""
 
-    def __init__(self, devcluster: DevCluster) -> None:
+    def __init__(self, devcluster: DevCluster, home: Path) -> None:
         self._kubectl = devcluster.kubectl
+        self._helm = Binaries(devcluster.cluster.paths.cache, PROGRESS).path(HELM, "helm")
+        self._home = {name: str(home) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
         self.team, self.others, self.release = (f"{name}-{secrets.token_hex(4)}" for name in ("team", "others", "release"))
 
     def apply(self, namespace: str, *, dry_run: bool = True, **changes: Any) -> str:
@@ -54,8 +68,36 @@ class Limited:
         frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
         return self._said(namespace, frame | {"spec": spec}, dry_run)
 
+    def release_with(self, limits: dict[str, Any]) -> list[dict[str, Any]]:
+        """The objects of a release that limits both namespaces."""
+        values = {
+            "image": {"repository": "registry.example/operator"},
+            "trainerImage": {"repository": "registry.example/trainer"},
+            "watchNamespaces": [self.team, self.others],
+            "limits": {"enabled": True, "default": {"images": []}, "namespaces": {self.team: limits}},
+        }
+        command = [self._helm, "template", self.release, CHART, "--namespace", self.release, "--show-only", "templates/limits.yaml"]
+        return list(yaml.safe_load_all(run_program([*command, "--values", "-"], stdin=yaml.safe_dump(values), environ=self._home)))
+
+    def in_force(self) -> None:
+        """Return when both kinds are judged in both namespaces. An API server takes policies in about once a second."""
+        elsewhere = "elsewhere.example/trainer:1"
+        until(
+            lambda: all(
+                "is not allowed in namespace" in said
+                for namespace in (self.team, self.others)
+                for said in (
+                    self.apply(namespace, metadata__name="new", spec__image=elsewhere),
+                    self.default(namespace, {"image": elsewhere}),
+                )
+            ),
+            timeout_seconds=60,
+            failure=lambda: "the policies do not come into force",
+        )
+
     def _said(self, namespace: str, found: dict[str, Any], dry_run: bool) -> str:
-        arguments = ["apply", "--namespace", namespace, "--filename=-", *(["--dry-run=server"] if dry_run else [])]
+        # On the server's side: the client's way keeps the whole document in an annotation, which is too small for a large one.
+        arguments = ["apply", "--server-side", "--namespace", namespace, "--filename=-", *(["--dry-run=server"] if dry_run else [])]
         try:
             self._kubectl(*arguments, stdin=yaml.safe_dump(found))
         except DevclusterError as refused:
@@ -65,42 +107,23 @@ class Limited:
 
 @pytest.fixture(scope="module")
 def limited(devcluster: DevCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
-    limited = Limited(devcluster)
+    limited = Limited(devcluster, tmp_path_factory.mktemp("helm"))
     namespaces = [limited.team, limited.others, limited.release]
     devcluster.kubectl.apply(
         [*definitions(), *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in namespaces)]
     )
-    values = {
-        "image": {"repository": "registry.example/operator"},
-        "trainerImage": {"repository": "registry.example/trainer"},
-        "watchNamespaces": [limited.team, limited.others],
-        "limits": {"enabled": True, "default": {"images": []}, "namespaces": {limited.team: LIMITS}},
-    }
-    helm = Binaries(devcluster.cluster.paths.cache, PROGRESS).path(HELM, "helm")
-    home = {name: str(tmp_path_factory.mktemp("helm")) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
-    command = [helm, "template", limited.release, CHART, "--namespace", limited.release, "--show-only", "templates/limits.yaml"]
-    objects = list(yaml.safe_load_all(run_program([*command, "--values", "-"], stdin=yaml.safe_dump(values), environ=home)))
+    objects = limited.release_with(LIMITS)
     devcluster.kubectl.apply(objects)
-    # Until the API server has read the parameters, it refuses everything.
-    bare = {"spec__image": "elsewhere.example/trainer:1"}
-    until(
-        lambda: all(
-            "is not allowed in namespace" in said
-            for namespace in (limited.team, limited.others)
-            for said in (limited.apply(namespace, **bare), limited.default(namespace, {"image": "elsewhere.example/trainer:1"}))
-        ),
-        timeout_seconds=60,
-        failure=lambda: "the policy does not come into force",
-    )
+    limited.in_force()
     yield limited
     for found in objects:
-        if "namespace" not in found["metadata"]:
-            devcluster.kubectl("delete", found["kind"].lower(), found["metadata"]["name"])
+        devcluster.kubectl("delete", found["kind"].lower(), found["metadata"]["name"])
     devcluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
 
 
 def test_what_keeps_the_limits_is_taken(limited: Limited, devcluster: DevCluster) -> None:
     assert limited.apply(limited.team, **FITTING) == ""
+    assert limited.apply(limited.team, **ON_S3) == ""
     assert limited.apply(limited.others, spec__scheduling={"serviceAccountName": "any"}) == "", "what a set leaves out is not limited"
     elsewhere = devcluster.kubectl("get", "validatingadmissionpolicy", "--output=jsonpath={.items[*].status.typeChecking}")
     assert "expressionWarnings" not in elsewhere, "the API server's own check of the expressions"
@@ -121,8 +144,16 @@ def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -
         ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName: admin is not allowed in namespace TEAM"),
         ({"checkpoint": {"rootPrefix": "gs://team-2"}}, "spec.checkpoint.rootPrefix: gs://team-2 is not allowed in namespace TEAM"),
         ({"data": {"cache": {"root": "gs://other/c"}}}, "spec.data.cache.root: gs://other/c is not allowed in namespace TEAM"),
+        (
+            {"checkpoint": {"endpoint": "http://mine.example"}},
+            "spec.checkpoint.endpoint: http://mine.example is not allowed in namespace TEAM",
+        ),
+        ({"checkpoint": {"rootPrefix": "s3://team"}}, "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM"),
+        ({"checkpoint": {}, "data": {"cache": {"root": "s3://team/c"}}}, "spec.checkpoint.endpoint: none, which is AWS, is not allowed"),
     ):
         assert sentence.replace("TEAM", limited.team) in limited.default(limited.team, fitting | change)
+    on_s3 = {"rootPrefix": "s3://team", "endpoint": "http://store.team.svc:7070"}
+    assert limited.default(limited.team, fitting | {"checkpoint": on_s3, "data": {"cache": {"root": "s3://team/cache"}}}) == ""
     # A run that names no root goes by defaults that were judged; one that names no account is judged as `default`.
     bare = {key: value for key, value in FITTING.items() if key != "spec__checkpoint__root"} | {"spec__checkpoint": ...}
     assert limited.apply(limited.team, **bare) == ""
@@ -148,13 +179,81 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"spec__checkpoint__root": "gs://other/team/small"}, "take an address below gs://team/ or file:///checkpoints/"),
     ({"spec__data__cache": {"root": "gs://other/cache"}}, "spec.data.cache.root: gs://other/cache is not allowed in namespace TEAM"),
+    ({"spec__data__cache": {"root": "gs://team/../other"}}, "spec.data.cache.root: gs://team/../other is not allowed in namespace TEAM"),
     ({"spec__from": {"run": "x", "root": "gs://other/x"}}, "spec.from.root: gs://other/x is not allowed in namespace TEAM"),
+    ({"spec__from": {"run": "x", "root": "gs://team/../x"}}, "spec.from.root: gs://team/../x is not allowed in namespace TEAM"),
+    (
+        {"spec__checkpoint": {"root": "s3://team/small", "endpoint": "https://mine.example"}},
+        "spec.checkpoint.endpoint: https://mine.example is not allowed in namespace TEAM; take http://store.team.svc:7070",
+    ),
+    (
+        {"spec__checkpoint": {"root": "s3://team/small"}},
+        "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM; take http://store.team.svc:7070",
+    ),
+    # Whichever store the defaults bring, an address of one's own is not taken there unseen.
+    (
+        {"spec__checkpoint": {}, "spec__data__cache": {"root": "s3://team/cache"}},
+        "spec.checkpoint.endpoint: none, which is AWS, is not allowed",
+    ),
+    (
+        {"spec__checkpoint": {"endpoint": "http://mine.example"}},
+        "spec.checkpoint.endpoint: http://mine.example is not allowed in namespace TEAM",
+    ),
+    (
+        {
+            "spec__data__sources": [
+                {"name": "own", "stdlib": {}},
+                {"name": "taken", "text": {"paths": ["gs://team/data/a", "gs://team/b"]}},
+            ]
+        },
+        "spec.data.sources[taken]: gs://team/b is not allowed in namespace TEAM; take a file of the image or of a volume, or an address "
+        "below gs://team/data/ or https://data.example/ or hf://datasets/team/ or hf://team/base@",
+    ),
+    *(
+        (
+            {"spec__data__sources": [{"name": "taken", kind: {"paths": [path]}}]},
+            f"spec.data.sources[taken]: {path} is not allowed in namespace TEAM",
+        )
+        for kind, path in (
+            ("jsonl", "s3://team/data/a.jsonl"),
+            ("parquet", "gs://team/data-2/a.parquet"),
+            ("text", "gs://team/data/../b.txt"),
+            ("text", "https://data.example.org/a.txt"),
+            ("text", "hf://datasets/team-2/words/a.txt"),
+        )
+    ),
+    (
+        {"spec__data__sources": [{"name": "taken", "huggingFace": {"dataset": "other/words"}}]},
+        "spec.data.sources[taken]: hf://datasets/other/words is not allowed in namespace TEAM",
+    ),
+    *(
+        ({"spec__tokenizer": {kind: member | {"path": path}}}, f"spec.tokenizer.{kind}.path: {path} is not allowed in namespace TEAM")
+        for kind, member, path in (
+            ("tokenizerJson", {}, "hf://team/base/tokenizer.json"),
+            ("tiktoken", {"encoding": "gpt2"}, "https://other.example/gpt2"),
+            ("sentencePiece", {}, "s3://team/t.model"),
+        )
+    ),
 ]
 
 
 @pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
 def test_what_breaks_them_is_refused_with_the_field_and_the_mend(limited: Limited, change: dict[str, Any], sentence: str) -> None:
     assert sentence.replace("TEAM", limited.team) in limited.apply(limited.team, **(FITTING | change))
+
+
+def test_very_many_files_are_judged_too(limited: Limited) -> None:
+    """As many sources and paths as the schema takes: the API server bounds what a policy may cost, and refuses what costs more."""
+    paths = [[f"gs://team/data/{source}/{file}" for file in range(256)] for source in range(64)]
+    assert limited.apply(limited.team, **(FITTING | {"spec__data__sources": _named(paths)})) == ""
+    paths[-1][-1] = "gs://other/last"
+    assert "spec.data.sources[s63]: gs://other/last is not allowed" in limited.apply(
+        limited.team, **(FITTING | {"spec__data__sources": _named(paths)})
+    )
+
+
+def _named(paths: list[list[str]]) -> list[dict[str, Any]]:
+    return [{"name": f"s{number}", "jsonl": {"paths": files}} for number, files in enumerate(paths)]
 
 
 def test_an_empty_list_allows_none(limited: Limited) -> None:
@@ -165,16 +264,28 @@ def test_an_empty_list_allows_none(limited: Limited) -> None:
 
 def test_a_run_may_be_suspended_whatever_the_limits_have_become(limited: Limited, devcluster: DevCluster) -> None:
     assert limited.apply(limited.team, dry_run=False, **FITTING) == ""
-    name = devcluster.kubectl("get", "configmap", "--namespace", limited.release, "--output=name").split()
-    (parameters,) = [found for found in name if found.endswith(limited.team)]
-    tighter = {"data": {"roots": "gs://nowhere/", "serviceAccounts": "nobody", "images": ""}}
-    devcluster.kubectl("patch", parameters, "--namespace", limited.release, "--type=merge", "--patch", yaml.safe_dump(tighter))
+    assert limited.apply(limited.team, dry_run=False, **(ON_S3 | {"metadata__name": "on-s3"})) == ""
+    tighter = LIMITS | {"roots": ["gs://nowhere/"], "serviceAccounts": ["nobody"], "images": [], "endpoints": [], "sources": []}
+    devcluster.kubectl.apply(limited.release_with(tighter))
     until(
         lambda: "serviceAccountName: trainer is not allowed" in limited.apply(limited.team, **(FITTING | {"metadata__name": "new"})),
         timeout_seconds=30,
         failure=lambda: limited.apply(limited.team, **(FITTING | {"metadata__name": "new"})),
     )
     assert limited.apply(limited.team, **(FITTING | {"spec__suspend": True})) == ""
+    assert limited.apply(limited.team, **(ON_S3 | {"metadata__name": "on-s3", "spec__suspend": True})) == ""
     assert "serviceAccountName: other is not allowed" in limited.apply(
         limited.team, **(FITTING | {"spec__scheduling": {"serviceAccountName": "other"}})
     )
+
+
+def test_limits_that_were_taken_away_hold_again(limited: Limited, devcluster: DevCluster) -> None:
+    """As after `helm uninstall` and `helm install`: an API server does not take up parameters of its own kinds a second time."""
+    objects = limited.release_with(LIMITS)
+    for found in objects:
+        devcluster.kubectl("delete", found["kind"].lower(), found["metadata"]["name"])
+    other: dict[str, Any] = {"metadata__name": "other", "spec__image": "elsewhere.example/trainer:1"}
+    until(lambda: limited.apply(limited.team, **other) == "", timeout_seconds=30, failure=lambda: limited.apply(limited.team, **other))
+    devcluster.kubectl.apply(objects)
+    limited.in_force()
+    assert limited.apply(limited.team, **(FITTING | {"metadata__name": "other"})) == ""

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import yaml
 
-from halcyon_dashboards.picture import picture
+from halcyon.models.flops import flops_per_token
+from halcyon_api import names
+from halcyon_api.hardware import TABLE
+from halcyon_api.training_run import parse_run
+from halcyon_dashboards.picture import alerts, picture
 from halcyon_dashboards.queries import DASHBOARDS, OPERATOR_DOWN, OPERATOR_JOB, RECORDED, RUN_STALLED, TRAINER_JOB
 from halcyon_dashboards.rules import ALERTS
 from halcyon_demo.documents import REPOSITORY, variant
 from halcyon_demo.install import RELEASE, helm
 from halcyon_demo.training import Training
 from halcyon_devcluster.images import Buildable, build
+from halcyon_devcluster.kueue import kueue
+from halcyon_devcluster.waiting import until
+from tests import pictures
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.prometheus import Prometheus, running
+from tests.cluster.test_queues import queue_objects
 from tests.cluster.whole_path import WholePath
+from tests.cluster.workloads import POD_SECURITY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 RUN = "watched"
-WITHOUT_DATA = {"run: mfu", "fleet: queued"}
-"""Queries without data here: a processor's peak is not known, and nobody waits in a queue (that metric: test_queues.py)."""
+QUEUED = "patient"
+ALONE = "alone"
+"""A trainer that nobody but this file knows of, on an accelerator whose peak is known: those of processors are not."""
+PEAK_OF = "v5e"
 MONITORING = {
     "image": {"repository": "r.example/operator"},
     "trainerImage": {"repository": "r.example/trainer"},
@@ -86,10 +96,10 @@ def nobody_else_is_in_trouble(path: WholePath) -> None:
 @pytest.fixture(scope="module")
 def expressions(path: WholePath) -> dict[str, str]:
     """Every expression of the dashboards as Grafana would send it."""
-    values = {"$namespace": path.place.runs, "$run": RUN, "$__rate_interval": "30s"}
     found = {}
     for board, queries in DASHBOARDS.items():
         for name, query in queries.items():
+            values = {"$namespace": path.place.runs, "$run": ALONE if name == "mfu" else RUN, "$__rate_interval": "30s"}
             expression = query.expr
             for variable, value in values.items():
                 expression = expression.replace(variable, value)
@@ -121,27 +131,96 @@ def test_every_rule_is_evaluated_and_a_healthy_run_raises_no_alarm(prometheus: P
         assert prometheus.ask(alert.expr) == [], alert.name
 
 
-def test_every_panel_has_data(prometheus: Prometheus, path: WholePath, watched: Training, expressions: dict[str, str]) -> None:
+@pytest.fixture
+def queued(path: WholePath) -> Iterator[None]:
+    """A run that waits in a queue of the real Kueue, whose whole quota is less than it asks for."""
+    document = variant(path.document, name=QUEUED)
+    document["spec"]["accelerator"]["hostResources"] = {"memory": "2Gi"}
+    document["spec"]["scheduling"] = {"queue": {"name": "research"}}
+    training = training_of(path, document)
+    with kueue(path.devcluster.cluster, PROGRESS):
+        path.devcluster.kubectl.apply(queue_objects(path.place.runs))
+        training.apply()
+        try:
+            until(lambda: waits_for(path, QUEUED) == "WaitingForQuota", timeout_seconds=90, failure=lambda: waits_for(path, QUEUED))
+            yield
+        finally:
+            training.delete()
+
+
+def waits_for(path: WholePath, name: str) -> str:
+    """Why a run waits in its queue, by its condition."""
+    status = path.devcluster.kubectl.json("get", "trainingrun", name, "--namespace", path.place.runs)["status"]
+    return next((one["reason"] for one in status.get("conditions", []) if one["type"] == "Queued"), "")
+
+
+@pytest.fixture
+def alone(path: WholePath) -> Iterator[dict[str, Any]]:
+    """A real trainer that reckons with the peak of an accelerator, as on one's own machine, with the labels of a run's pod. Its document.
+
+    The operator makes no such pod: a process that it makes does not train where it finds another accelerator than the document names.
+    """
+    kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
+    document = variant(path.document, name=ALONE, steps=1_000_000)
+    document["spec"]["accelerator"] = {"type": PEAK_OF, "topology": "1x1", "slices": 1}
+    document["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 3600}
+    (like, *_) = kubectl.json("get", "pods", f"--selector={names.LABEL_RUN}={RUN}", *where)["items"]
+    (made,) = like["spec"]["containers"]
+    container = {key: made[key] for key in ("name", "image", "imagePullPolicy", "command", "args", "ports", "securityContext")}
+    container["env"] = [one for one in made["env"] if not one["name"].startswith("HALCYON_")]
+    container["volumeMounts"] = [{"name": "run", "mountPath": "/etc/halcyon"}, {"name": "tmp", "mountPath": "/tmp"}]
+    metadata = {"name": ALONE, "namespace": path.place.runs}
+    labels = {names.LABEL_RUN: ALONE, names.LABEL_ATTEMPT: "0"}
+    volumes = [{"name": "run", "configMap": {"name": ALONE}}, {"name": "tmp", "emptyDir": {}}]
+    spec = {"restartPolicy": "Never", "securityContext": POD_SECURITY, "containers": [container], "volumes": volumes}
+    objects = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"run.yaml": yaml.safe_dump(document)}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata | {"labels": labels}, "spec": spec},
+    ]
+    kubectl.apply(objects)
+    try:
+        yield document
+    finally:
+        kubectl("delete", "pod,configmap", ALONE, *where, "--timeout=60s")
+
+
+def test_every_panel_has_data(
+    prometheus: Prometheus,
+    path: WholePath,
+    watched: Training,
+    queued: None,
+    alone: dict[str, Any],
+    expressions: dict[str, str],
+) -> None:
     minute = {"a minute of samples": f'halcyon_run_attempt{{run="{RUN}"}} offset 1m'}
     prometheus.until_all_answer(minute, 180)
     began = time.time()
     watched.wait_for_recovery(watched.evict(1))  # what the marks of restarts show
-    wanted = {name: expression for name, expression in expressions.items() if name not in WITHOUT_DATA}
-    answers = prometheus.until_all_answer(wanted, 300)
-    assert answers.keys() == expressions.keys() - WITHOUT_DATA
+    answers = prometheus.until_all_answer(expressions, 300)
+    assert answers.keys() == expressions.keys()
     (mark,) = answers["run: restart marks"]
     assert mark["metric"] == {"cause": "preempted"}
-    for name in WITHOUT_DATA:
-        assert prometheus.ask(expressions[name]) == []
+    (waits,) = answers["fleet: queued"]
+    assert waits["metric"] == {"namespace": path.place.runs, "run": QUEUED}
+    assert float(waits["value"][1]) > 0
+    (share_of_peak,) = prometheus.ask(f'halcyon_trainer_mfu_ratio{{run="{ALONE}"}} / halcyon_trainer_tokens_per_second{{run="{ALONE}"}}')
+    peak = TABLE[PEAK_OF].peak_flops_per_second
+    assert peak is not None
+    assert float(share_of_peak["value"][1]) == pytest.approx(flops_of_token(alone) / peak)
     share = float(answers["run: data wait"][0]["value"][1])
     assert 0 <= share <= 1
     for board in DASHBOARDS:  # what the guide shows is drawn from such data
-        missing = len([name for name in WITHOUT_DATA if name.startswith(f"{board}:")])
+        missing = 1 if board == "run" else 0  # the share of a peak that is not known
         drawn = drawn_until(
             prometheus, board, path.place.runs, began - 120, lambda drawn, missing=missing: drawn.count("no data") == missing
         )
-        if folder := os.environ.get("HALCYON_PICTURES"):
-            (Path(folder) / f"dashboard-{board}.svg").write_text(drawn)
+        pictures.keep(f"dashboard-{board}", drawn)
+
+
+def flops_of_token(document: dict[str, Any]) -> int:
+    spec = parse_run(document).spec
+    assert spec.tokenizer.bpe is not None
+    return flops_per_token(spec.model, spec.trainer.sequence_length, spec.tokenizer.bpe.vocab_size)
 
 
 def drawn_until(prometheus: Prometheus, board: str, namespace: str, since: float, holds: Callable[[str], bool]) -> str:
@@ -163,13 +242,24 @@ def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, pa
     document = variant(path.document, name="hopeless")
     document["spec"]["checkpoint"] = {"root": "file:///checkpoints/hopeless"}  # of the pod, and gone with it
     training = training_of(path, document)
+    late = variant(path.document, name="late")
+    late["spec"]["scheduling"] = {"nodeSelector": {"example.com/pool": "nowhere"}}
+    waiting = training_of(path, late)
     training.apply()
+    waiting.apply()
     try:
         (sample,) = prometheus.until_all_answer({"stalled": RUN_STALLED}, 60)["stalled"]
         assert sample["metric"] == {"namespace": path.place.runs, "run": "hopeless", "reason": "InvalidSpec"}
         prometheus.until_all_answer({"fires": 'ALERTS{alertname="HalcyonRunStalled",alertstate="firing"}'}, 180)
+        (waits,) = prometheus.ask('ALERTS{alertname="HalcyonRunWaiting",run="late"}')
+        assert waits["metric"]["alertstate"] == "pending"
+        drawn = alerts(prometheus.url, datetime.now(UTC))
+        assert all(alert.name in drawn for alert in ALERTS)
+        assert all(word in drawn for word in ("firing", "pending", "inactive", "hopeless", "late"))
+        pictures.keep("alerts", drawn)
     finally:
         training.delete()
+        waiting.delete()
 
 
 def test_an_operator_that_is_gone_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:

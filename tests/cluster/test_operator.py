@@ -150,6 +150,30 @@ def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, name: 
     assert runs.names("configmap", name) == [f"configmap/{name}-2"]
 
 
+def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, name: str) -> None:
+    """Deleted without its JobSet, whose pods train on: the new run begins when they have saved and gone, and not beside them."""
+    runs.apply(name, "rate=20", "save=5")
+    runs.training(name, step=10)
+    pods = runs.names("pod", name)
+    runs.kubectl("delete", "trainingrun", name, "--cascade=orphan")
+    runs.apply(name, "rate=20", "save=5")
+    assert runs.stalled(name, "NameTaken")["attempt"] == 0
+    message = runs.condition(name, "Stalled")["message"]
+    mend = f"kubectl delete jobset,configmap {name}-1 --namespace {runs.namespace}"
+    assert mend in message
+    assert (runs.names("jobset", name), runs.names("pod", name)) == ([f"jobset.jobset.x-k8s.io/{name}-1"], pods), "they train on, alone"
+    runs.kubectl(*mend.removeprefix("kubectl ").split()[:-2])
+
+    def begun(status: dict[str, Any]) -> bool:
+        there = runs.names("pod", name)
+        assert not (set(there) & set(pods) and set(there) - set(pods)), f"pods of both runs at once: {there}"
+        return status.get("phase") == "Running"
+
+    status = runs.wait(name, "begun", begun)
+    assert (counts(status), status["history"][0]["fromStep"] is not None) == ({}, True)
+    assert runs.names("configmap", name) == [f"configmap/{name}-{status['attempt']}"]
+
+
 @rows.CONTROL_PLANE
 def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, operator: Operator, name: str, trials: Trials) -> None:
     runs.apply(name, "rate=10", "save=0")

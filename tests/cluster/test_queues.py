@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from halcyon_demo.documents import variant
 from halcyon_devcluster.kueue import GROUP, kueue
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import PROGRESS
+from tests.cluster.provisioning import CHECK, CLASS, CONSUMES, DETAIL, KIND, NODE_LABEL, answer, provisioning_check, provisioning_requests
 from tests.cluster.scripted import Runs, build_scripted_trainer
 from tests.cluster.whole_path import STEPS, WholePath
 from tests.examples.documents import shown_documents
@@ -95,7 +97,7 @@ def queues(path: WholePath, runs: Runs) -> Iterator[None]:
     """Kueue at work, with the queue of the guide; everything of it goes, for its webhooks stand before every JobSet."""
     kubectl = path.devcluster.kubectl
     ready = {"timeout": "40s", "blockAdmission": False, "requeuingStrategy": {"backoffBaseSeconds": 600}}
-    with kueue(path.devcluster.cluster, PROGRESS, waitForPodsReady=ready):
+    with provisioning_requests(kubectl), kueue(path.devcluster.cluster, PROGRESS, waitForPodsReady=ready):
         kubectl.apply(queue_objects(runs.namespace))
         try:
             yield
@@ -195,6 +197,122 @@ def test_an_admission_check_and_a_late_start_are_told(room: None, path: WholePat
     status = waits(runs, "late", "WaitingToRequeue", "after PodsReadyTimeout")
     assert status["queue"]["eviction"]["reason"] == "PodsReadyTimeout"
     assert (status["attempt"], status["restarts"]["total"], status["failuresWithoutCheckpoint"]) == (1, 0, 0)
+
+
+RACK, POOL, HOST = "example.com/rack", "example.com/pool", "kubernetes.io/hostname"
+
+
+@contextmanager
+def labelled(runs: Runs, **labels: str) -> Iterator[str]:
+    """The node with labels; its name for Kueue."""
+    kubectl = runs.devcluster.kubectl
+    (node,) = kubectl.json("get", "nodes")["items"]
+    name = node["metadata"]["name"]
+    kubectl("label", "node", name, "--overwrite", *(f"{key}={value}" for key, value in labels.items()))
+    try:
+        yield node["metadata"]["labels"][HOST]
+    finally:
+        kubectl("label", "node", name, *(f"{key}-" for key in labels))
+
+
+def queue_named(runs: Runs, name: str, flavor: str = "h100", memory: str = "1000Ti") -> list[dict[str, Any]]:
+    """A queue of its own, with as much quota as anybody wants."""
+    _, cluster_queue, local_queue, _ = queue_objects(runs.namespace)
+    cluster_queue["metadata"]["name"] = local_queue["metadata"]["name"] = local_queue["spec"]["clusterQueue"] = name
+    (kind,) = cluster_queue["spec"]["resourceGroups"][0]["flavors"]
+    kind["name"], kind["resources"][0]["nominalQuota"] = flavor, memory
+    return [cluster_queue, local_queue]
+
+
+def pod_specs(runs: Runs, name: str) -> list[dict[str, Any]]:
+    return [runs.devcluster.kubectl.json("get", "pod", pod, "--namespace", runs.namespace) for pod in runs.pods(name)]
+
+
+def workload_of(runs: Runs, name: str) -> dict[str, Any]:
+    """Kueue's Workload of a run's first JobSet."""
+    uid = runs.kubectl("get", "jobset", f"{name}-1", "--output=jsonpath={.metadata.uid}")
+    found = runs.devcluster.kubectl.json("get", "workloads", f"--selector=kueue.x-k8s.io/job-uid={uid}", "--namespace", runs.namespace)
+    (workload,) = found["items"]
+    return workload
+
+
+def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: None, runs: Runs, scripted: str) -> None:
+    kubectl = runs.devcluster.kubectl
+    with labelled(runs, **{RACK: "a", POOL: "racks"}) as host:
+        topology = {"apiVersion": f"{GROUP}/v1beta2", "kind": "Topology", "metadata": {"name": "racks"}}
+        topology["spec"] = {"levels": [{"nodeLabel": RACK}, {"nodeLabel": HOST}]}
+        flavor = queue_objects(runs.namespace)[0] | {"metadata": {"name": "racks"}}
+        flavor["spec"] = {"nodeLabels": {POOL: "racks"}, "topologyName": "racks"}
+        kubectl.apply([topology, flavor, *queue_named(runs, "close", "racks")])
+        apply(runs, "near", scripted, scheduling=queued("close", topology={"required": RACK, "slice": HOST}))
+        runs.training("near")
+        workload = workload_of(runs, "near")
+        (pods,) = workload["spec"]["podSets"]
+        wanted = pods["topologyRequest"]
+        assert (wanted["required"], wanted["podSetSliceRequiredTopology"], wanted["podSetSliceSize"]) == (RACK, HOST, 1)
+        (placed,) = workload["status"]["admission"]["podSetAssignments"]
+        assert placed["topologyAssignment"]["levels"] == [HOST]
+        assert host in str(placed["topologyAssignment"])
+        jobset = kubectl.json("get", "jobset", "near-1", "--namespace", runs.namespace)
+        template = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        assert template["schedulingGates"] == [{"name": "kueue.x-k8s.io/topology"}], "Kueue holds the pods until it has placed them"
+        for pod in pod_specs(runs, "near"):
+            assert {POOL: "racks", HOST: host}.items() <= pod["spec"]["nodeSelector"].items()
+            assert "schedulingGates" not in pod["spec"]
+        delete(runs, "near")
+        # Two of these have quota, and no rack for both of them.
+        memory = int(kubectl.json("get", "nodes")["items"][0]["status"]["allocatable"]["memory"].removesuffix("Ki"))
+        large = hosts() | {"hostResources": {"memory": f"{memory * 6 // 10}Ki"}}
+        apply(runs, "wide", scripted, accelerator=large, scheduling=queued("close", topology={"required": RACK}))
+        waits(runs, "wide", "WaitingForQuota", "allows to fit only 1 out of 2 pod(s)")
+        delete(runs, "wide")
+
+
+def test_nodes_come_by_a_provisioning_request(room: None, runs: Runs, scripted: str) -> None:
+    kubectl = runs.devcluster.kubectl
+    cluster_queue, local_queue = queue_named(runs, "bought")
+    cluster_queue["spec"]["admissionChecksStrategy"] = {"admissionChecks": [{"name": CHECK}]}
+    kubectl.apply([*provisioning_check(), cluster_queue, local_queue])
+    apply(runs, "bought", scripted, scheduling=queued("bought", maxRunDurationSeconds=3600))
+    waits(runs, "bought", "WaitingForAdmissionCheck", f"{CHECK} is Pending")
+    request = request_for_nodes(runs)
+    name, spec = request["metadata"]["name"], request["spec"]
+    assert (spec["provisioningClassName"], spec["parameters"]["maxRunDurationSeconds"]) == (CLASS, "3600")
+    (pods,) = spec["podSets"]
+    assert pods["count"] == 2, "all nodes of the run at once"
+    # From here on the test is the autoscaler.
+    patch(runs, KIND, name, answer("Waiting for resources. ETA: 2030-01-01", Accepted=True, Provisioned=False))
+    waits(runs, "bought", "WaitingForAdmissionCheck", "Waiting for resources. ETA: 2030-01-01")
+    with labelled(runs, **{NODE_LABEL: "resize-7"}):
+        made = answer("nodes are there", Accepted=True, Provisioned=True)
+        made["status"]["provisioningClassDetails"] = {DETAIL: "resize-7"}
+        patch(runs, KIND, name, made)
+        runs.training("bought")
+        for pod in pod_specs(runs, "bought"):
+            assert pod["spec"]["nodeSelector"][NODE_LABEL] == "resize-7"
+            assert pod["metadata"]["annotations"][CONSUMES] == name
+        # The time that the nodes were wanted for is over.
+        made["status"]["conditions"] += answer("its time is over", CapacityRevoked=True)["status"]["conditions"]
+        patch(runs, KIND, name, made)
+        runs.stalled("bought", "QueueDeactivated")
+        # As its message says: the next ones are asked for when the run is suspended and resumed.
+        runs.patch("bought", suspend=True)
+        runs.in_phase("bought", "Suspended")
+        runs.patch("bought", suspend=False)
+        waits(runs, "bought", "WaitingForAdmissionCheck", f"{CHECK} is Pending")
+        assert request_for_nodes(runs, after=name)["spec"]["parameters"] == spec["parameters"]
+
+
+def request_for_nodes(runs: Runs, after: str = "") -> dict[str, Any]:
+    """What Kueue asks an autoscaler for, once it does; after a request that it has dropped."""
+
+    def found() -> list[dict[str, Any]]:
+        items = runs.devcluster.kubectl.json("get", KIND, "--namespace", runs.namespace)["items"]
+        return [item for item in items if item["metadata"]["name"] != after]
+
+    until(lambda: bool(found()), timeout_seconds=30, failure=lambda: "Kueue asks for no nodes")
+    (request,) = found()
+    return request
 
 
 def patch(runs: Runs, kind: str, name: str, status: dict[str, Any]) -> None:

@@ -56,6 +56,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__accelerator__slices": 257}, "spec.accelerator.slices"),
     ({"spec__accelerator__provisioning": "spot"}, "nodes of type cpu or nvidia are chosen by scheduling.nodeSelector"),
     ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "set reservation together with"),
+    ({"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "flexStart"}}, "set provisioning: queued for a slice of"),
+    ({"spec__accelerator": {"type": "v5e", "topology": "2x4", "provisioning": "flexStart"}}, "v5e: 1x1, 2x2; v5p: 2x2x1; v6e: 1x1, 2x2"),
+    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "must be one of one host"),
+    ({"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}}, "reservationProject belongs to a reservation"),
     ({"spec__model": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__llama__heads": 5}, "hiddenSize must be a multiple of heads"),
@@ -112,6 +116,14 @@ TAKEN: list[dict[str, Any]] = [
     {"spec__accelerator": {"type": "h100", "topology": "2x8", "network": "gpuDirect"}, "spec__trainer__batchSize": 16},
     {"spec__accelerator": {"type": "gb200", "topology": "18x4", "computeDomain": "nvlink"}, "spec__trainer__batchSize": 72},
     {"spec__accelerator": {"type": "l4", "topology": "1x4", "provisioning": "queued"}},
+    {"spec__accelerator": {"type": "l4", "topology": "2x4", "provisioning": "flexStart"}},
+    {"spec__accelerator": {"type": "v6e", "topology": "2x2", "provisioning": "flexStart"}},
+    {"spec__accelerator": {"type": "v5p", "topology": "2x2x1", "provisioning": "flexStart"}},
+    {"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "queued"}, "spec__trainer__batchSize": 32},
+    {
+        "spec__accelerator": {"type": "h100", "topology": "1x8", "provisioning": "reservation", "reservation": "ours"}
+        | {"reservationProject": "others-project"}
+    },
     {
         "spec__accelerator": {"type": "nvidia", "topology": "1x3"},
         "spec__trainer__batchSize": 9,

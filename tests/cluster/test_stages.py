@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import pytest
 import yaml
 
 from halcyon_api.crd import definitions
+from halcyon_demo.documents import EXAMPLES, load
+from halcyon_demo.install import moved
+from halcyon_demo.training import Training
 from halcyon_devcluster import DevclusterError
+from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import DevCluster
 from tests.cluster.operators import OperatorProcess
 from tests.cluster.scripted import Runs, build_scripted_trainer
+from tests.cluster.whole_path import WholePath
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -64,3 +70,53 @@ def test_one_apply_runs_the_stages_in_their_order(runs: Runs, python_image: str,
         runs.in_phase("two", "Succeeded")
     finally:
         operator.stop()
+
+
+def evaluated(training: Training) -> int:
+    """Batches that a run's status tells of."""
+    run = training.run
+    return run.status.progress.step if run is not None and run.status.progress is not None else 0
+
+
+def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath) -> None:
+    """The file as it is, but for fewer steps: with real trainers, and an eviction of the one that evaluates."""
+    documents = moved(load(EXAMPLES / "stages.yaml"), path.place)
+    for document in documents:
+        document["spec"]["trainer"] |= {"steps": 20}
+    documents[1]["spec"]["trainer"]["evaluation"] = {"everySteps": 20, "batches": 1000}
+    documents[2]["spec"]["trainer"]["batchSize"] = 2  # so that there is time to send it away
+    documents[2]["spec"]["telemetry"] = {"statusIntervalSeconds": 1}
+    data, train, evaluate = (path.training_of(document) for document in documents)
+    path.devcluster.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
+    data.wait_for_phase("Succeeded")
+    trained, told = path.finish(train)
+    until(lambda: evaluated(evaluate) > 0, timeout_seconds=120, failure=lambda: f"no batch is told of: {evaluate.run}")
+    evaluate.evict(0)
+    status, lines = path.finish(evaluate)
+    (said,) = [line.fields for line in told if line.event == "evaluation"]
+    found = {line.fields.get("source"): line.fields for line in lines if line.event == "evaluation"}
+    assert found["source"]["sequences"] == said["sequences"], "all that the training held out"
+    assert found["source"]["loss"] == pytest.approx(said["loss"], rel=1e-5), "on half the devices, so not to the bit"
+    assert found["documentation"]["loss"] > 0
+    progress = status.progress
+    assert progress is not None
+    assert progress.evaluated is not None
+    assert (progress.evaluated.run, progress.evaluated.step) == ("stages-train", 20)
+    assert trained.checkpoint is not None
+    assert progress.evaluated.path == trained.checkpoint.path
+    assert [one.source for one in progress.evaluated.sources] == ["source", "documentation"]
+    assert progress.step == progress.steps > 0
+    assert progress.evaluation_loss == pytest.approx(found[None]["loss"], abs=1e-4)
+    assert status.checkpoint is None, "it makes none"
+    assert status.restarts.failed == 0
+    for world in status.history:
+        # A world begins after the batches of all sources that neither it nor a later one evaluates.
+        own = [line for line in lines if line.event == "evaluation" and line.world >= (world.attempt, world.restart)]
+        sequences = {line.fields["source"]: line.fields["sequences"] for line in own if "source" in line.fields}
+        batches = sum(-(-count // documents[2]["spec"]["trainer"]["batchSize"]) for count in sequences.values())
+        assert world.from_step == progress.steps - batches
+    with path.root("stages-evaluate") as root:
+        kept = json.loads(bytes(root.get("evaluation.json").bytes()))
+    assert (kept["finished"], kept["loss"]) == (True, found[None]["loss"])
+    for training in (data, train, evaluate):
+        training.delete()

@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from halcyon_dashboards.amounts import amount
 from halcyon_dashboards.generate import FILES
-from halcyon_dashboards.picture import amount, draw, substituted
+from halcyon_dashboards.picture import draw, substituted
 from halcyon_dashboards.queries import DASHBOARDS, FLEET
 
 VARIABLES = {"namespace": "team", "run": "demo", "__rate_interval": "30s"}
@@ -50,11 +51,13 @@ def test_the_table_has_a_row_for_each_run() -> None:
     def ask(expression: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
         rows = [{"namespace": "team", "run": run, "phase": "Running"} for run in ("first", "second")]
         is_table = expression in {substituted(query.expr, VARIABLES) for name, query in FLEET.items() if name.startswith("table")}
-        return [(row, [(0.0, 0.25)]) for row in rows] if is_table else []
+        over = {"namespace": "team", "run": "first", "phase": "Starting"}
+        return [*((row, [(100.0, 0.25)]) for row in rows), (over, [(0.0, 0.25)])] if is_table else []
 
     drawn = draw(board("fleet"), ask, VARIABLES, 0, 100)
-    for word in (">first<", ">second<", ">Progress<", ">25 %<", ">Checkpoint age<", ">250 ms<"):
+    for word in (">first<", ">second<", ">Progress<", ">25 %<", ">Checkpoint age<", ">250 ms<", ">Running<"):
         assert word in drawn, word
+    assert ">Starting<" not in drawn, "that phase is over"
 
 
 def test_no_line_is_drawn_where_a_series_was_away_or_no_number() -> None:

@@ -19,6 +19,7 @@ GROUPS = [
     programs.ARGO,
     programs.KSTATUS,
     programs.KUBECONFORM,
+    programs.PROMETHEUS_OPERATOR,
     programs.ACTIONLINT,
     programs.FLUX_SOURCE,
     programs.FLUX_KUSTOMIZE,

@@ -24,9 +24,14 @@ SCHEMAS = json_schema.FOLDER.parent / "{{.Group}}" / "{{.ResourceKind}}_{{.Resou
 """Where kubeconform finds the schema of a kind."""
 
 
+def binaries() -> Binaries:
+    """The cache of what is built."""
+    return Binaries(cache_folder(os.environ, Path.home()), QUIET)
+
+
 def program(group: Group, name: str) -> Path:
     """A program at its pinned version, built on first use."""
-    return Binaries(cache_folder(os.environ, Path.home()), QUIET).path(group, name)
+    return binaries().path(group, name)
 
 
 class Reader:

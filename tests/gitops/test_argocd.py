@@ -10,16 +10,21 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
 from halcyon_api import names
 from halcyon_api.argocd import SCRIPTS
 from halcyon_api.status import Phase, TrainingRunStatus
+from halcyon_dashboards.terminal import as_svg
 from halcyon_operator.conditions import Outlook, with_outlook
+from tests import pictures
 from tests.gitops.readers import BUILT, Argo
 from tests.gitops.states import HEALTH, run_in
 from tests.operator import builders
 from tests.operator.builders import at
-from tests.operator.test_hostile import JUNK, STATUS, spoil
+from tests.operator.hostile import JUNK, STATUS, spoil
 
 pytestmark = BUILT
 WORDS = {"Healthy", "Suspended", "Progressing", "Degraded"}
@@ -41,6 +46,19 @@ def test_runs_in_every_phase_were_recorded() -> None:
     assert {path.name for path in (SCRIPTS / "testdata").glob("*.yaml")} == {
         Path(case["inputPath"]).name for case in load(SCRIPTS / "health_test.yaml")["tests"]
     }
+
+
+def test_the_guides_picture_is_what_argo_cd_says_of_the_recorded_runs(argo: Argo) -> None:
+    table = Table("recorded", "health", "message", "actions", box=SIMPLE_HEAD)
+    colours = {"Healthy": "green", "Degraded": "bold red", "Suspended": "magenta", "Progressing": "cyan"}
+    for case in load(SCRIPTS / "health_test.yaml")["tests"]:
+        run = load(SCRIPTS / case["inputPath"])
+        health = argo.health(run)
+        message, actions = Text(health["message"], overflow="fold"), ", ".join(sorted(argo.offers(run)))
+        table.add_row(run["status"].get("phase", "not seen yet"), Text(health["status"], colours[health["status"]]), message, actions)
+    drawn = as_svg(table, "Argo CD: health and actions", 150)
+    pictures.keep("gitops-argocd", drawn)
+    assert (pictures.FOLDER / "gitops-argocd.svg").read_text(encoding="utf-8") == drawn, "draw it anew: make pictures"
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
@@ -84,7 +102,7 @@ def test_nothing_that_stands_in_a_run_makes_a_script_fail(argo: Argo, data: st.D
     found = argo.look(document)
     assert "error" not in found, found
     assert found["health"]["status"] in WORDS
-    assert {action["name"] for action in found.get("actions", ())} <= {"suspend", "resume", "checkpoint"}
+    assert {action["name"] for action in found.get("actions", ())} <= {"suspend", "resume", "checkpoint", "restart"}
 
 
 @pytest.mark.parametrize("message", [5, True, [], {"a": 1}, None, ""], ids=repr)
@@ -108,10 +126,11 @@ def test_recorded_runs_offer_their_actions(argo: Argo, case: dict[str, Any]) -> 
 def test_an_action_edits_what_it_should_and_nothing_else(argo: Argo, case: dict[str, Any]) -> None:
     before = load(SCRIPTS / "actions" / case["inputPath"])
     after, expected = argo.do(case["action"], before), load(SCRIPTS / "actions" / case["expectedOutputPath"])
-    if case["action"] == "checkpoint":  # the value is the time
-        asked = after["metadata"]["annotations"][names.ANNOTATION_CHECKPOINT]
+    asking = {"checkpoint": names.ANNOTATION_CHECKPOINT, "restart": names.ANNOTATION_RESTART}
+    if (annotation := asking.get(case["action"])) is not None:  # the value is the time
+        asked = after["metadata"]["annotations"][annotation]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", asked)
-        after["metadata"]["annotations"][names.ANNOTATION_CHECKPOINT] = expected["metadata"]["annotations"][names.ANNOTATION_CHECKPOINT]
+        after["metadata"]["annotations"][annotation] = expected["metadata"]["annotations"][annotation]
     assert after == expected
 
 

@@ -108,5 +108,5 @@ def test_the_workflow_runs_that_check_with_the_tool_that_is_tested() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLE.glob("**/*.yaml")), ids=lambda path: str(path.relative_to(EXAMPLE)))
 def test_editors_are_told_the_schema_of_every_run(path: Path) -> None:
     if yaml.safe_load(path.read_text()).get("kind") == "TrainingRun":
-        (schema,) = re.findall(r"^# yaml-language-server: \$schema=\S+/(\S+/\S+)$", path.read_text(), re.MULTILINE)
-        assert (json_schema.FOLDER.parent / schema).is_file()
+        (schema,) = re.findall(r"^# yaml-language-server: \$schema=\S+/(\S+)$", path.read_text(), re.MULTILINE)
+        assert (json_schema.FOLDER / schema).is_file()

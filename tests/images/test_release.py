@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
+import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -59,8 +63,9 @@ def test_jobs_have_the_rights_they_need_and_no_more(path: Path) -> None:
     document = workflow(path)
     assert document["permissions"] == {}
     for job in document["jobs"].values():
-        assert job["permissions"]["contents"] == "read"
-        assert set(job["permissions"]) <= {"contents", "packages", "id-token"}
+        page = any("gh release" in step.get("run", "") for step in job["steps"])
+        assert job["permissions"]["contents"] == ("write" if page else "read")
+        assert set(job["permissions"]) <= {"contents", "packages", "id-token"} - ({"packages"} if page else set())
         assert job["timeout-minutes"] <= 90
     for step in steps(path):
         if step.get("uses", "").startswith("actions/checkout@"):
@@ -116,6 +121,62 @@ def test_the_released_chart_names_images_of_its_release() -> None:
     assert set(dict(named).values()) <= built
     assert "images" in job["needs"], "an image is there before the chart that names it"
     assert release_job("images")["env"]["IMAGE"] == job["env"]["IMAGES"] + "/${{ matrix.name }}"
+
+
+SIGNER = """#!/bin/sh
+[ "$*" = "sign-blob --yes --bundle SHA256SUMS.sigstore.json SHA256SUMS" ] && cp SHA256SUMS SHA256SUMS.sigstore.json
+"""
+"""In place of cosign, which asks the workflow's own identity: keeps what it was given to sign."""
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    """What the workflow's own script puts onto the release's page."""
+    (script,) = [step["run"] for step in release_job("page")["steps"] if "sha256sum" in step.get("run", "")]
+    shutil.copytree(REPOSITORY / "crds", tmp_path / "crds", ignore=shutil.ignore_patterns("halcyon_api"))
+    (tmp_path / "bin").mkdir()
+    signer = tmp_path / "bin" / "cosign"
+    signer.write_text(SIGNER)
+    signer.chmod(0o755)
+    environment = os.environ | {"PATH": f"{signer.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=60)
+    return tmp_path / "assets"
+
+
+def test_a_release_has_every_schema_and_definition_with_signed_sums(assets: Path) -> None:
+    sources = [*(REPOSITORY / "crds").glob("*.yaml"), *(REPOSITORY / "crds" / "schema").rglob("*.json")]
+    assert {path.suffix for path in sources} == {".yaml", ".json"}
+    listed = {path.name for path in sources} | {"halcyon-schemas.tar.gz"}
+    assert {path.name for path in assets.iterdir()} == listed | {"SHA256SUMS", "SHA256SUMS.sigstore.json"}
+    for source in sources:
+        assert (assets / source.name).read_bytes() == source.read_bytes()
+    sums = dict(reversed(line.split("  ")) for line in (assets / "SHA256SUMS").read_text().splitlines())
+    assert sums == {name: hashlib.sha256((assets / name).read_bytes()).hexdigest() for name in listed}
+    assert (assets / "SHA256SUMS.sigstore.json").read_bytes() == (assets / "SHA256SUMS").read_bytes(), "what is signed is the whole list"
+    with tarfile.open(assets / "halcyon-schemas.tar.gz") as archive:
+        packed = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+        assert {f"crds/{name}" for name in packed} == {str(path.relative_to(REPOSITORY)) for path in sources if path.suffix == ".json"}
+        for name, file in packed.items():
+            assert file is not None
+            assert file.read() == (REPOSITORY / "crds" / name).read_bytes()
+
+
+def test_the_page_is_made_last_and_from_the_tag() -> None:
+    job = release_job("page")
+    assert "chart" in job["needs"]
+    assert job["env"]["TAG"] == "${{ github.ref_name }}"
+    script = job["steps"][-1]["run"]
+    assert 'gh release create "$TAG" --verify-tag' in script
+    assert 'gh release upload "$TAG" --clobber assets/*' in script
+
+
+def test_what_documents_fetch_from_a_release_is_there_and_of_this_version(assets: Path) -> None:
+    paths = [path for folder in ("docs", "examples") for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".md", ".yaml")]
+    fetched = [found for path in paths for found in re.findall(r"/OWNER/halcyon/releases/download/v([^/\s]+)(?:/(\S+))?", path.read_text())]
+    assert {version for version, _ in fetched} == {tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]}
+    assert {name for _, name in fetched if name} <= {path.name for path in assets.iterdir()}
+    (workflow_of_example,) = SHOWN
+    assert "$HALCYON_RELEASE/halcyon-schemas.tar.gz" in workflow_of_example.read_text()
 
 
 def test_tag_package_and_chart_have_one_version() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner
 from halcyon_api.progress import ProgressReport
-from halcyon_operator.endings import merge_endings
+from halcyon_operator.endings import seen_endings
 from halcyon_operator.jobset_views import parse_jobset
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.runs import parse_run_view
@@ -176,8 +176,15 @@ def head(step: int | None = None, *, epoch: tuple[int, int] = (1, 0), owner: tup
     return HeadFound(Head(owner=Owner(namespace=owner[0], name=owner[1]), epoch=at_epoch, committed=committed))
 
 
-def observed(document: dict[str, Any], *, jobsets: list[dict[str, Any]] = [], pods: list[dict[str, Any]] = [], **more: Any) -> Observed:  # noqa: B006
-    """What the operator would see."""
+def observed(
+    document: dict[str, Any],
+    *,
+    jobsets: list[dict[str, Any]] = [],  # noqa: B006
+    pods: list[dict[str, Any]] = [],  # noqa: B006
+    gone: list[dict[str, Any]] = [],  # noqa: B006
+    **more: Any,
+) -> Observed:
+    """What the operator would see; of pods that are gone it has noted how they ended."""
     views = tuple(map(parse_pod, pods))
     return replace(
         Observed(
@@ -185,7 +192,7 @@ def observed(document: dict[str, Any], *, jobsets: list[dict[str, Any]] = [], po
             platform=PLATFORM,
             jobsets=tuple(map(parse_jobset, jobsets)),
             pods=views,
-            endings=merge_endings(view.ending for view in views if view.ending is not None),
+            endings=seen_endings(views, (view.ending for view in map(parse_pod, gone) if view.ending is not None)),
         ),
         **more,
     )

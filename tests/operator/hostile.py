@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from typing import Any
 
 from hypothesis import strategies as st
 
 from halcyon_api import names
-from tests.operator.builders import UID, changed, deleted, disrupted, ended, jobset, pod, rfc, run, termination
+from halcyon_operator.awaited import awaited_run
+from halcyon_operator.defaults import DefaultsRead, root_of
+from halcyon_operator.endings import merge_endings
+from halcyon_operator.kueue import LABEL_QUEUE, NoKueue, WorkloadReading, WorkloadUnread, newest
+from halcyon_operator.node_notices import notices_of
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.trainers import parse_report
+from halcyon_operator.views import HeadUnreachable, Observed, Platform
+from tests.operator.builders import (
+    PLATFORM,
+    UID,
+    at,
+    changed,
+    defaults,
+    deleted,
+    disrupted,
+    ended,
+    head,
+    jobset,
+    pod,
+    report,
+    rfc,
+    run,
+    termination,
+)
 
 LONG = 10_000
 """Characters of a text that is meant to do harm."""
@@ -54,6 +81,72 @@ STATUS: dict[str, Any] = {
 }
 """A status with something in every part that decisions are made from."""
 
+_SAVE = {"value": "now", "requestedAt": rfc(1), "askedStep": 35, "step": 40}
+LATER_STATUS: dict[str, Any] = {
+    "observedGeneration": 1,
+    "attemptSpecHash": "1-other",
+    "defaults": {"name": "default", "request": "", "sources": [{"namespace": "default", "name": "default", "generation": 1}]}
+    | {"values": {"image": '"x:1"', "scheduling.nodeSelector": '{"a": "b"}', "checkpoint.rootPrefix": '"s3://bucket/all"'}},
+    "inForce": {"trainer.steps": "300", "telemetry.port": "9400"},
+    "edit": {"since": rfc(1), "fields": ["checkpoint.keep"], "save": _SAVE},
+    "jobSetRestartsCounted": 1,
+    "rootAttempt": 1,
+    "failuresWithoutCheckpoint": 1,
+    "saveRequest": _SAVE,
+    "restart": {"value": "now", "requestedAt": rfc(1), "attempt": 1, "outcome": "waiting"},
+    "maintenance": {"notices": [{"node": "node-a", "notice": "scheduled", "at": rfc(90), "seenAt": rfc(2)}], "save": _SAVE},
+    "topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}},
+    "queue": {"name": "research", "waitingSince": rfc(2)}
+    | {"eviction": {"attempt": 1, "restart": 1, "reason": "Preempted", "message": "for another", "time": rfc(2)}},
+    "finishedAt": rfc(99),
+}
+"""What `STATUS` is silent about: together they have every field of a status."""
+
+EVALUATED: dict[str, Any] = {
+    "run": "base",
+    "step": 40,
+    "path": "steps/000000000040.000001.n/",
+    "sources": [{"source": "python", "loss": 2.5, "bitsPerByte": 0.9, "tokens": 4096, "sequences": 8}],
+}
+PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.5, "tokensPerSecond": 99.5, "mfu": 0.4} | {
+    "etaSeconds": 7.0,
+    "evaluationLoss": 2.6,
+    "bitsPerByte": 0.9,
+    "evaluated": EVALUATED,
+    "saveIntervalSeconds": 60.0,
+}
+"""Every field of a trainer's progress."""
+
+REPORTS = [
+    report(),
+    report(1, 1, 40),
+    report(1, 2, step=7),
+    report(checkpoint=None, first=None),
+    report(1, 1, progress=PROGRESS, saveRequests=[]),
+]
+
+WORKLOAD: dict[str, Any] = {
+    "metadata": {"name": "jobset-demo-1-abcde", "namespace": "default", "creationTimestamp": rfc(0), "labels": {}},
+    "spec": {"active": True, "queueName": "research"},
+    "status": {
+        "conditions": [
+            {"type": kind, "status": status, "reason": "Preempted", "message": "for another", "lastTransitionTime": rfc(3)}
+            for kind, status in (("QuotaReserved", "False"), ("Evicted", "True"), ("Admitted", "False"), ("Finished", "False"))
+        ],
+        "admission": {"clusterQueue": "training"},
+        "admissionChecks": [{"name": "dws", "state": "Pending", "message": "waits"}],
+        "requeueState": {"count": 1, "requeueAt": rfc(60)},
+    },
+}
+
+NODE: dict[str, Any] = {
+    "metadata": {
+        "name": "node-a",
+        "labels": {"cloud.google.com/active-node-maintenance": "ONGOING", "cloud.google.com/scheduled-maintenance-time": "1763640000"},
+    },
+    "spec": {"unschedulable": True, "taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]},
+}
+
 NEXT_VERSION: list[dict[str, Any]] = [
     {"apiVersion": "halcyon.dev/v1beta1"},
     {"spec.federation": {"clusters": ["a", "b"]}},
@@ -79,19 +172,86 @@ def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
     return document
 
 
+def perhaps(document: Any, data: st.DataObject) -> Any:
+    """The document as it is, or spoiled: a look of which every part is spoiled seldom gets far."""
+    return spoil(document, data) if data.draw(st.integers(0, 3)) == 0 else document
+
+
+def workloads(data: st.DataObject) -> WorkloadReading | None:
+    """What Kueue says of a JobSet, or that it says nothing."""
+    found = newest((perhaps(WORKLOAD, data),))
+    return data.draw(st.sampled_from([None, NoKueue(), WorkloadUnread("x" * 2_000), newest(()), found, found, found]))
+
+
+def defaults_read(data: st.DataObject) -> DefaultsRead | None:
+    """The defaults that somebody found for a run."""
+    found = [
+        perhaps(defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all"), data)
+        for _ in range(data.draw(st.integers(0, 2)))
+    ]
+    name = data.draw(st.sampled_from(["default", "ours", ""]))
+    return data.draw(st.sampled_from([None, DefaultsRead(name, ("default", "halcyon"), tuple(found), bool(found))]))
+
+
+def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
+    """Anything that a look may have found: the fields that are given, all others drawn.
+
+    Raises:
+        AssertionError: `Observed` has a field that is not drawn here.
+    """
+    other = perhaps(run(STATUS | LATER_STATUS, name="base", after={"run": "demo"}), data)
+    pods = [perhaps(one, data) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))]
+    gone = [view.ending for view in map(parse_pod, PODS) if view.ending is not None]
+    told = data.draw(st.sampled_from(REPORTS))
+    reading = parse_report(json.dumps(perhaps(told.document(), data)).encode(), "demo", (told.attempt, told.restart))
+    some = data.draw(st.booleans())
+    drawn: dict[str, Any] = {
+        "run": parse_run_view(document, defaults_read(data)),
+        "platform": data.draw(st.sampled_from([PLATFORM, Platform("trainer:2", "else.where", "low", allow_gpu_direct=True, kueue=True)])),
+        "jobsets": (),
+        "pods": tuple(map(parse_pod, pods)),
+        "earlier_pods": tuple(map(parse_pod, data.draw(st.sampled_from([[], pods])))),
+        "probe": None,
+        "endings": merge_endings(data.draw(st.sampled_from([[], gone]))),
+        "head": data.draw(st.sampled_from([*HEADS, HeadUnreachable("x" * 2_000)])),
+        "report": reading.report,
+        "report_problem": reading.problem,
+        "config_map": None,
+        "origin_root": root_of(other) if some else None,
+        "origin": awaited_run("base", other) if some else None,
+        "awaited": tuple(awaited_run(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))),
+        "notices": notices_of(perhaps(NODE, data)) if data.draw(st.booleans()) else (),
+        "workload": workloads(data),
+        "fresh_token": "a-token",
+        "create_refusal": data.draw(st.sampled_from(["", "", "x" * 10_000])),
+        "progress_written_at": data.draw(st.sampled_from([None, at(0), at(10**7)])),
+        "pace_seconds": data.draw(st.sampled_from([0.0, 30.0])),
+    }
+    assert drawn.keys() == {field.name for field in fields(Observed)}, "every field of Observed is drawn"
+    return Observed(**(drawn | seen))
+
+
 @st.composite
 def run_documents(draw: st.DrawFn) -> dict[str, Any]:
     """A run with a status, elastic or not, of this version or of one to come."""
     specs: list[dict[str, Any]] = [
         {},
+        {"scheduling": {"queue": {"name": "research"}}},
+        {"after": {"run": "base"}},
+        {"from": {"run": "base"}},
+        {"defaults": "ours"},
         {"image": "other:2"},
         {"suspend": True},
         {"recovery": {"elastic": {"minSlices": 1}}},
         {"ttlSecondsAfterFinished": 1},
     ]
     free = STATUS | {"conditions": []}
+    later = LATER_STATUS | {"attemptSpecHash": None}
     statuses: list[Any] = [None, STATUS, free, free | {"jobSetUid": None}, free | {"attemptSpecHash": "1-other"}, {"attempt": 1}]
+    statuses += [free | later, free | LATER_STATUS, free | {"queue": LATER_STATUS["queue"]}]
     document = run(draw(st.sampled_from(statuses)), **draw(st.sampled_from(specs)))
+    if draw(st.booleans()):
+        document["metadata"]["annotations"] = {names.ANNOTATION_RESTART: "now"}
     to_come = draw(st.sampled_from(NEXT_VERSION)) if draw(st.integers(0, 4)) == 0 else {}
     return changed(document, _applicable(document, to_come))
 
@@ -108,6 +268,9 @@ def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
     )
     if kind == "ConfigMap":
         made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made["metadata"], "data": {names.RUN_DOCUMENT_KEY: "mine"}}
+    if kind == "JobSet" and draw(st.booleans()):
+        made["metadata"]["labels"] = {**made["metadata"]["labels"], LABEL_QUEUE: "research"}
+        made["spec"] = {"suspend": draw(st.booleans())}
     metadata = made["metadata"]
     strange = ["demo-2", "demo-probe", "demo", "demo-1-x", "demo-one", "other-1", "coredns"]
     metadata["name"] = draw(st.sampled_from([*[metadata["name"]] * 5, *strange]))
@@ -132,3 +295,6 @@ PODS = [
     pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),
 ]
 """Pods of a run, running, ended and waiting."""
+
+HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
+"""What may stand in a root."""

@@ -13,9 +13,10 @@ from halcyon_operator.app import handlers
 from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, judge
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.journal import Journal
+from halcyon_operator.reconcile import reconcile
 from halcyon_operator.store import Store
 from halcyon_operator.work_queue import WorkQueue
-from tests.operator.builders import run
+from tests.operator.builders import at, observed, run
 from tests.operator.simulation import RUN, World
 from tests.operator.test_crashes import finish
 from tests.operator.test_defaults import TEAM, put, ready, short
@@ -140,6 +141,13 @@ def test_a_short_run_waits_with_its_defaults() -> None:
     other(world, "Succeeded")
     world.settle()
     assert world.status["defaults"]["values"]["image"] == '"later.example/trainer:2"'
+
+
+@pytest.mark.parametrize("document", [run(**AFTER), run(**{"from": {"run": "base"}}), run(trainer__steps=-1)])
+def test_very_many_that_wait_are_looked_at_more_rarely(document: dict[str, Any]) -> None:
+    awaited = (AwaitedRun("tokens", "Running"),) if "after" in document["spec"] else ()
+    pauses = [reconcile(observed(document, awaited=awaited, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
+    assert pauses == [20.0, 40.0]
 
 
 def test_nobody_is_judged_who_waits_for_nobody() -> None:

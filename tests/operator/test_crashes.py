@@ -97,6 +97,30 @@ def refused_and_mended(world: World) -> None:
     finish(world)
 
 
+def restarted(world: World) -> None:
+    world.settle()
+    world.train(50)
+    world.settle()
+    world.annotate("now", names.ANNOTATION_RESTART)
+    world.settle()
+    world.head = head(50, epoch=(1, 0))
+    world.settle()
+    finish(world)
+
+
+def exhausted_and_restarted(world: World) -> None:
+    world.settle()
+    world.train(50)
+    world.settle()
+    world.end_jobset("Failed", EXHAUSTED, restarts=4)
+    world.settle()
+    assert world.status["phase"] == "Failed"
+    world.annotate("mended", names.ANNOTATION_RESTART)
+    world.settle()
+    assert world.status["failuresWithoutCheckpoint"] == 0
+    finish(world)
+
+
 def cleaned_up(world: World) -> None:
     plain(world)
     world.edit(ttlSecondsAfterFinished=1)
@@ -111,6 +135,8 @@ STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
     "evicted": (evicted, 1, {"preempted": 1}),
     "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
     "refused and mended": (refused_and_mended, 2, {"specChanged": 1}),
+    "restarted": (restarted, 2, {"requested": 1}),
+    "exhausted and restarted": (exhausted_and_restarted, 2, {"failed": 5}),
     "cleaned up": (cleaned_up, 1, {}),
 }
 

@@ -41,6 +41,16 @@ RUNS: dict[str, dict[str, Any]] = {
     ),
     "v7x-2x2x2-two-slices": run(accelerator={"type": "v7x", "topology": "2x2x2", "slices": 2}, trainer__batchSize=32),
     "l4-1x4-flex-start": run(accelerator={"type": "l4", "topology": "1x4", "provisioning": "flexStart"}),
+    "v6e-2x2-flex-start": run(accelerator={"type": "v6e", "topology": "2x2", "provisioning": "flexStart"}),
+    "h100-1x8-spot": run(accelerator={"type": "h100", "topology": "1x8", "provisioning": "spot"}),
+    "b200-2x8-reservation": run(
+        accelerator={"type": "b200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}, trainer__batchSize=16
+    ),
+    "h200-2x8-shared-reservation": run(
+        accelerator={"type": "h200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}
+        | {"reservationProject": "others-project"},
+        trainer__batchSize=16,
+    ),
     "a100-2x8-queued": run(accelerator={"type": "a100", "topology": "2x8", "provisioning": "queued"}, trainer__batchSize=16),
     "h100-2x8": run(accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16),
     **{
@@ -232,7 +242,7 @@ def test_runtimes_of_ironwood_are_told_addresses_with_ports() -> None:
 def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:
     annotation = "alpha.jobset.sigs.k8s.io/exclusive-topology"
     exclusive = {name for name in RUNS if annotation in built(name)["metadata"].get("annotations", {})}
-    assert exclusive == {name for name in RUNS if name.startswith(("v", "gb200"))}
+    assert exclusive == {name for name in RUNS if name.startswith(("v", "gb200")) and name != "v6e-2x2-flex-start"}
     assert annotation not in build_jobset_of({"type": "v5e", "topology": "2x2"})["metadata"].get("annotations", {})
 
 

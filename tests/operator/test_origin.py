@@ -9,7 +9,9 @@ import yaml
 from halcyon_operator.reconcile import reconcile
 from tests.operator.builders import at, head, observed, run
 from tests.operator.simulation import RUN, World
+from tests.operator.test_after import condition as condition_of
 from tests.operator.test_attempts import condition, kinds
+from tests.operator.test_defaults import ready
 
 CLONE = {"from": {"run": "base", "step": 40}}
 BASE = RUN.replace("/demo", "/base")
@@ -63,3 +65,33 @@ def test_a_root_on_a_volume_is_out_of_reach() -> None:
     decision = reconcile(observed(run(**CLONE), origin_root="file:///checkpoints/base"), at(60))
     assert (condition(decision, "Stalled"), kinds(decision)) == (("True", "OriginUnknown"), [])
     assert "halcyon checkpoints copy" in decision.status.condition("Stalled").message
+
+
+def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defaults() -> None:
+    world = World(run(**CLONE))
+    other = base()
+    del other["spec"]["checkpoint"]
+    for phase, stalled in (("Pending", False), ("Failed", True), ("Suspended", False)):
+        world.api.objects[BASE] = other | {"status": {"phase": phase, "attempt": 0}}
+        world.settle()
+        assert condition_of(world, "Stalled") == (("True", "OriginUnknown") if stalled else ("False", "NotStalled"))
+        assert "base" in ready(world)
+        assert "there is no TrainingRun" not in ready(world)
+        assert (world.jobset, world.status["attempt"]) == (None, 0)
+    assert ready(world) == "spec.from.run: waits for run base to begin, which is Suspended; before, it has no place for checkpoints"
+    taken = {"name": "default", "values": {"checkpoint.rootPrefix": '"s3://team"'}}
+    world.api.objects[BASE] = other | {"status": {"phase": "Running", "attempt": 1, "defaults": taken}}
+    world.settle()
+    assert document_of(world)["spec"]["from"]["root"] == "s3://team/default/base"
+
+
+def test_two_runs_that_wait_for_each_other_do_not_repeat_each_others_words() -> None:
+    other = base()
+    del other["spec"]["checkpoint"]
+    conditions = [{"type": "Ready", "status": "False", "reason": "AwaitsRun", "message": "waits for run demo to succeed"}]
+    conditions[0]["lastTransitionTime"] = "2026-11-20T12:00:00Z"
+    for phase in ("Pending", "Failed"):
+        world = World(run(**CLONE))
+        world.api.objects[BASE] = other | {"status": {"phase": phase, "attempt": 0, "conditions": conditions}}
+        world.settle()
+        assert "waits for run demo" not in ready(world)

@@ -29,6 +29,7 @@ from halcyon_operator.decision import Ask, Decision
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
 from halcyon_operator.journal import Journal
+from halcyon_operator.kueue import LABEL_QUEUE, WORKLOADS
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
@@ -38,12 +39,25 @@ from halcyon_operator.reconcile import reconcile
 from halcyon_operator.trainers import Reading, parse_report
 from halcyon_operator.views import Observed, PodView, ProbeView
 from halcyon_operator.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, UID, at, defaults, head, observed, pod, report
-from tests.operator.hostile import JUNK, PODS, look_alikes, run_documents, spoil
+from halcyon_operator.workloads import Workloads
+from tests.operator.builders import PLATFORM, UID, at, defaults, jobset, pod, report, run
+from tests.operator.hostile import (
+    HEADS,
+    JUNK,
+    LATER_STATUS,
+    NODE,
+    PODS,
+    PROGRESS,
+    STATUS,
+    WORKLOAD,
+    look_alikes,
+    looks,
+    run_documents,
+    spoil,
+)
 from tests.operator.simulation import _merged
 
 OWN_NAME = re.compile(r"demo-(\d{1,5}|probe)")
-HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
 
 
 def is_own(manifest: dict[str, Any], uid: str) -> bool:
@@ -96,6 +110,7 @@ def check(decision: Decision, seen: Observed) -> None:
     assert {ask.ip for ask in decision.asks} <= {pod.ip for pod in seen.pods}
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
 def test_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> None:
@@ -103,12 +118,10 @@ def test_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> None
     if data.draw(st.booleans()):
         probe = ProbeView(parse_jobset(data.draw(look_alikes())), (parse_pod(data.draw(st.sampled_from(PODS))),))
     document = data.draw(run_documents())
-    seen = observed(
+    seen = looks(
+        data,
         document,
-        jobsets=data.draw(jobset_lists()),
-        pods=[spoil(one, data) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))],
-        head=data.draw(st.sampled_from(HEADS)),
-        report=data.draw(st.sampled_from([None, report(), report(1, 2, step=7)])),
+        jobsets=tuple(map(parse_jobset, data.draw(jobset_lists()))),
         probe=probe,
         config_map=parse_object("ConfigMap", data.draw(look_alikes("ConfigMap"))) if data.draw(st.booleans()) else None,
     )
@@ -128,6 +141,8 @@ class HostileApi:
         self.run = mapping(self.run) | {"metadata": mapping(dig(self.run, "metadata")) | identity}
         self.jobsets = [self._spoiled(one) for one in data.draw(jobset_lists())]
         self.pods = [self._spoiled(one) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))]
+        self.workloads = [self._spoiled(WORKLOAD) for _ in range(data.draw(st.integers(0, 2)))]
+        self.other = spoil(run(STATUS | LATER_STATUS, name="base", after={"run": "demo"}), data)
         self.named = {"jobsets": self._spoiled(data.draw(look_alikes())), "configmaps": self._spoiled(data.draw(look_alikes("ConfigMap")))}
         self.requests: list[tuple[str, str, Any]] = []
 
@@ -150,11 +165,17 @@ class HostileApi:
             return self._write(resource, body)
         if path.endswith(f"/{PLURAL}/demo"):
             return self.run
+        if resource == WORKLOADS:
+            if (code := self._data.draw(st.sampled_from([200, 200, 200, 403, 404]))) == 200:
+                return mapping(self._data.draw(st.sampled_from([{"items": self.workloads}, {"items": self._data.draw(JUNK)}])))
+            raise (NotFound if code == 404 else ApiError)(code, "Refused", "because")
         if path.endswith(("/jobsets", "/pods")):
             assert query["labelSelector"] == "halcyon.dev/run=demo"
             return {"items": self.jobsets if resource == "jobsets" else self.pods, "metadata": {"continue": self._data.draw(st.integers())}}
         if self._data.draw(st.booleans()):
             raise NotFound(404, "NotFound", "")
+        if resource == PLURAL:
+            return mapping(self.other)
         if resource == DEFAULTS:
             return mapping(spoil(defaults(image="x:1"), self._data))
         thing = self.named[resource]
@@ -177,7 +198,8 @@ class HostileApi:
         world = next((argument.world for argument in arguments if isinstance(argument, PodView)), None)
         if world is None:
             return self._data.draw(st.sampled_from(HEADS))
-        body = json.dumps(spoil(report(*world).document(), self._data)).encode()
+        told = report(*world, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*world)
+        body = json.dumps(spoil(told.document(), self._data)).encode()
         return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else Reading(problem="x" * 10_000)
 
     async def ask_save(self, ask: Ask) -> str:
@@ -216,23 +238,31 @@ WRITES = {
 }
 
 
-@settings(max_examples=150)
-@given(st.data())
-def test_no_request_touches_anything_else(data: st.DataObject) -> None:
-    api = HostileApi(data)
+def look_at(api: HostileApi, data: st.DataObject) -> None:
+    """Four looks of the whole operator."""
     metrics, journal, nodes = Metrics(), Journal(), NodeNotices()
     cluster = Cluster(api)  # type: ignore[arg-type]
-    observer = Observer(cluster, api, api, journal, PLATFORM, nodes)  # type: ignore[arg-type]
+    platform = replace(PLATFORM, kueue=data.draw(st.booleans()))
+    workloads = Workloads(cluster, lambda: 0.0)
+    observer = Observer(cluster, api, api, journal, platform, nodes, workloads=workloads)  # type: ignore[arg-type]
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
     controller = Controller(queue, observer, cluster, journal, metrics, WatchEcho(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
-    nodes.saw(spoil({"metadata": {"name": "node-a", "labels": {}}, "spec": {"unschedulable": True}}, data))
+    nodes.saw(spoil(NODE, data))
 
-    async def looks() -> None:
+    async def some() -> None:
         for _ in range(4):
             await controller.look(("default", "demo"))
 
     with no_crash():
-        asyncio.run(looks())
+        asyncio.run(some())
+
+
+@pytest.mark.slow
+@settings(max_examples=150)
+@given(st.data())
+def test_no_request_touches_anything_else(data: st.DataObject) -> None:
+    api = HostileApi(data)
+    look_at(api, data)
     for method, path, body in api.requests:
         assert "/namespaces/default/" in path, "not even a read leaves the namespace"
         if method == "GET":
@@ -251,6 +281,19 @@ def test_no_request_touches_anything_else(data: st.DataObject) -> None:
         else:
             assert set(body) == {"metadata", "status"}, "the operator never writes a spec"
         json.dumps(body, allow_nan=False)
+
+
+@pytest.mark.slow
+@settings(max_examples=80)
+@given(st.data())
+def test_what_kueue_says_may_be_anything(data: st.DataObject) -> None:
+    api = HostileApi(data)
+    held = jobset(1)
+    held["metadata"]["labels"][LABEL_QUEUE] = "research"
+    api.run = run({"attempt": 1, "jobSetUid": "jobset-1", "jobSetName": "demo-1"}, scheduling={"queue": {"name": "research"}})
+    api.jobsets = [held | {"spec": {"suspend": True}}]
+    look_at(api, data)
+    assert any(path.endswith("/namespaces/default/workloads") for _, path, _ in api.requests)
 
 
 @pytest.mark.parametrize(

@@ -57,24 +57,27 @@ class Story:
 
     def __init__(self, **spec: Any) -> None:
         self.document = run(scheduling={"queue": QUEUED}, **spec)
+        self._made_at: dict[int, float] = {}
+        self._deleted: set[str] = set()
         self.look(0)
         self.look(1)
 
     def look(
         self, seconds: float, found: WorkloadReading | dict[str, Any] | None = None, *, held: bool = True, restarts: int = 0, **seen: Any
     ) -> Decision:
-        """One look, at a JobSet that the queue holds, or does not, once the run has one."""
+        """One look, at a JobSet that the queue holds, or does not, once the run has one; one that was deleted goes with its pods."""
         reading = parse_workload(found) if isinstance(found, dict) else found
         jobsets: list[dict[str, Any]] = []
-        if self.status.get("attempt"):
-            made = jobset(self.status["attempt"], restarts=restarts) | {"spec": {"suspend": held}}
+        if (attempt := self.status.get("attempt")) and seconds > 1:
+            made = jobset(attempt, restarts=restarts, deleting=f"demo-{attempt}" in self._deleted) | {"spec": {"suspend": held}}
             made["metadata"]["labels"][LABEL_QUEUE] = "research"
-            made["metadata"]["creationTimestamp"] = rfc(1)
-            jobsets = [made] if seconds > 1 else []
+            made["metadata"]["creationTimestamp"] = rfc(self._made_at.setdefault(attempt, 1 if attempt == 1 else seconds))
+            jobsets = [made] if seen.get("pods") or made["metadata"]["name"] not in self._deleted else []
         known = {"platform": WITH_KUEUE, "workload": reading, "progress_written_at": at(-1000)}
         decision = reconcile(observed(self.document, jobsets=jobsets, **known, **seen), at(seconds))
         if decision.status is not None:
             self.document["status"] = status_document(decision.status)
+        self._deleted |= {one.name for one in decision.delete if one.kind == "JobSet"}
         return decision
 
     @property
@@ -291,43 +294,88 @@ def test_a_suspended_run_leaves_the_queue() -> None:
 def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
     story = Story()
     story.admitted()
-    # Kueue suspends the JobSet; the processes save and leave.
+    # Kueue suspends the JobSet; the processes save and leave. It goes at once, for it could be admitted again while they do.
     decision = story.look(101, PREEMPTED, pods=leaving(101))
-    assert (decision.delete, decision.create) == ((), ()), "the JobSet begins the next world by itself"
+    assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
+    assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
     assert story.status["phase"] == "Restarting"
-    assert story.condition("Ready")[1] == "QueueEvicted"
     assert "due to prioritization in the ClusterQueue" in story.condition("Ready")[2]
-    # They have left, and the JobSet has begun its next world, which waits.
-    waiting = changed(PREEMPTED, {"status.conditions": [*PREEMPTED["status"]["conditions"][:1], *NO_QUOTA["status"]["conditions"]]})
-    decision = story.look(105, waiting, restarts=1, pods=leaving(101, saved=True), head=head(50))
-    assert (decision.delete, decision.create) == ((), ())
+    for seconds in (103, 105):
+        decision = story.look(seconds, PREEMPTED, pods=leaving(101, saved=seconds == 105), head=head(50))
+        assert (decision.delete, decision.create) == ((), ()), "they have the time that they need to save"
+    # They have left.
+    gone = leaving(101, saved=True)
+    story.look(106, gone=gone, head=head(50))
+    assert story.status["attempt"] == 2
+    story.look(107, NO_QUOTA, gone=gone, head=head(50))
     first, second = story.status["history"]
     assert (first["cause"], first["toStep"]) == ("queueEvicted", 50)
     assert "queue research took its quota back, Preempted: Preempted to accommodate" in first["message"]
-    assert "saved step 50 and left" in first["message"]
-    assert (second["attempt"], second["restart"]) == (1, 1)
+    assert (second["attempt"], second["restart"]) == (2, 0)
     assert story.status["restarts"] == {**dict.fromkeys(story.status["restarts"], 0), "total": 1, "queueEvicted": 1}
     assert story.status["failuresWithoutCheckpoint"] == 0
-    assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
     assert story.status["phase"] == "Queued"
-    assert story.status["queue"]["waitingSince"] == rfc(100)
+    assert story.status["queue"]["waitingSince"] == rfc(107)
     # All the time until it is admitted again is a wait for capacity.
     waited = story.status["goodput"]["seconds"]["capacityWait"]
-    story.look(205, waiting, restarts=1)
+    story.look(207, NO_QUOTA)
     assert story.status["goodput"]["seconds"]["capacityWait"] - waited == pytest.approx(100)
-    # It goes on in the same attempt, from the step at which it left.
-    story.look(210, held=False, restarts=1)
-    story.look(220, held=False, restarts=1, pods=[pod(1, 1, 0)], report=report(1, 1, step=51, resumed=50, first=215), head=head(50))
-    assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == ("Running", 1, 50)
+    # It goes on from the step at which it left.
+    story.look(210, held=False)
+    story.look(220, held=False, pods=[pod(2, 0, 0)], report=report(2, 0, step=51, resumed=50, first=215), head=head(50))
+    assert (story.status["phase"], story.status["history"][1]["fromStep"]) == ("Running", 50)
     assert story.status["goodput"]["lostSteps"] == 0
 
 
-def test_the_cause_stands_although_the_run_is_admitted_again_before_the_next_look() -> None:
+def test_a_world_that_jobset_has_begun_by_itself_keeps_its_place() -> None:
+    """A Job may see the exit code of those that save before its pods are gone; JobSet's rule then counts the next restart."""
     story = Story()
     story.admitted()
-    story.look(101, PREEMPTED, pods=leaving(101))
-    story.look(106, held=False, restarts=1, pods=leaving(101, saved=True))
+    decision = story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True), head=head(50))
+    assert (decision.delete, story.status["phase"]) == ((), "Queued")
+    first, second = story.status["history"]
+    assert (first["cause"], first["toStep"], second["restart"]) == ("queueEvicted", 50, 1)
+    assert "saved step 50 and left" in first["message"]
     assert story.status["restarts"]["queueEvicted"] == 1
+    assert story.status["queue"]["waitingSince"] == rfc(100)
+    story.look(210, held=False, restarts=1)
+    story.look(220, held=False, restarts=1, pods=[pod(1, 1, 0)], report=report(1, 1, step=51, resumed=50, first=215), head=head(50))
+    assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == ("Running", 1, 50)
+
+
+def test_processes_that_were_admitted_again_while_nobody_looked_train_on_under_the_same_number() -> None:
+    story = Story()
+    story.admitted()
+    again = [pod(1, 0, 0), pod(1, 0, 1)]
+    for one in again:
+        one["metadata"] |= {"uid": f"{one['metadata']['uid']}-again", "creationTimestamp": rfc(300)}
+    seen: dict[str, Any] = {"gone": leaving(101, saved=True), "report": report(step=60, resumed=50, first=310), "head": head(50)}
+    decision = story.look(320, held=False, pods=again, **seen)
+    assert (decision.delete, story.status["phase"], story.condition("Ready")[1]) == ((), "Running", "Running")
+    # How that ends is its own.
+    crashed = [pod(1, 0, 0, **ended(1, 400)), again[1]]
+    crashed[0]["metadata"]["uid"] = again[0]["metadata"]["uid"]
+    story.look(405, held=False, restarts=1, pods=crashed, **(seen | {"report": None}))
+    assert (story.status["history"][0]["cause"], story.status["failuresWithoutCheckpoint"]) == ("failed", 1)
+
+
+def test_what_somebody_took_out_of_the_queue_stays_out_until_they_put_it_back() -> None:
+    """A new attempt would have a Workload of its own, and be admitted at once."""
+    story = Story()
+    story.admitted()
+    out = workload(Evicted=(True, "Deactivated", "The workload is deactivated", 100), spec__active=False)
+    story.look(101, out, pods=leaving(101))
+    assert story.condition("Ready")[1] == "QueueEvicted"
+    for seconds in (110, 1000):
+        decision = story.look(seconds, out, gone=leaving(101, saved=True), head=head(50))
+        assert (decision.delete, story.status["phase"], story.status["attempt"]) == ((), "Queued", 1)
+        assert story.condition("Stalled")[:2] == ("True", "QueueDeactivated")
+    story.look(1100, held=False, head=head(50))
+    again = [pod(1, 0, 0), pod(1, 0, 1)]
+    for one in again:
+        one["metadata"] |= {"uid": f"{one['metadata']['uid']}-again", "creationTimestamp": rfc(1101)}
+    story.look(1120, held=False, pods=again, gone=leaving(101, saved=True), report=report(step=60, resumed=50, first=1110), head=head(50))
+    assert (story.status["phase"], story.condition("Ready")[1], story.status["attempt"]) == ("Running", "Running", 1)
 
 
 def test_the_cause_is_known_to_an_operator_that_was_away_meanwhile() -> None:
@@ -351,7 +399,6 @@ def test_a_crash_before_the_eviction_stays_a_crash() -> None:
 def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None:
     story = Story()
     story.admitted()
-    story.look(101, PREEMPTED, pods=leaving(101))
     story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True))
     story.look(108, PREEMPTED, restarts=1)  # the Workload says it as long as the next world waits
     second = [pod(1, 1, 0), pod(1, 1, 1)]
@@ -360,17 +407,6 @@ def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None
     story.look(121, held=False, restarts=1, pods=gone)
     story.look(125, held=False, restarts=2, pods=gone)
     assert [entry.get("cause") for entry in story.status["history"]] == ["queueEvicted", "podDeleted", None]
-
-
-def test_processes_that_left_are_followed_by_the_next_attempt() -> None:
-    story = Story()
-    story.admitted()
-    story.look(101, PREEMPTED, pods=leaving(101))
-    assert story.look(105, PREEMPTED, pods=leaving(101)).delete == (), "they have the time that they need to save"
-    decision = story.look(110, PREEMPTED)
-    assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
-    assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
-    assert story.status["history"][0]["cause"] == "queueEvicted"
 
 
 def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
@@ -391,16 +427,18 @@ def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
         one["status"] |= {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": lost}}]}
     story.look(71, late, pods=gone)
     for seconds in (72, 100, 500):
-        assert story.look(seconds, late, endings=observed(story.document, pods=gone).endings).delete == ()
+        assert story.look(seconds, late, gone=gone).delete == ()
         assert (story.status["phase"], story.condition("Queued")[1]) == ("Queued", "WaitingToRequeue")
     assert (story.status["queue"]["eviction"]["reason"], story.status["queue"]["waitingSince"]) == ("PodsReadyTimeout", rfc(70))
-    # Admitted again, it is the same world, and how that ends has nothing to do with the queue.
-    story.look(601, held=False)
-    pods = [pod(1, 0, 0), pod(1, 0, 1)]
-    story.look(610, held=False, pods=pods, report=report(step=10, first=605))
-    gone = [deleted(pods[0], 620), pods[1]]
-    story.look(621, held=False, pods=gone)
-    story.look(625, held=False, restarts=1, pods=gone)
+    # Admitted again, it is the same world, and how the pods before ended has nothing to do with it, nor has the queue with how it ends.
+    pods = [pod(1, 0, index) for index in range(2)]
+    for one in pods:
+        one["metadata"]["uid"] += "-again"
+    story.look(610, held=False, pods=pods, gone=gone, report=report(step=10, first=605))
+    assert (story.status["phase"], story.condition("Ready")[1]) == ("Running", "Running")
+    left = [deleted(pods[0], 620), pods[1]]
+    story.look(621, held=False, pods=left, gone=gone)
+    story.look(625, held=False, restarts=1, pods=left, gone=gone)
     assert [entry.get("cause") for entry in story.status["history"]] == ["podDeleted", None]
 
 
@@ -410,7 +448,6 @@ def test_every_way_to_lose_the_quota_is_told_by_its_name(reason: str) -> None:
     story.admitted()
     lost = workload(Evicted=(True, reason, "The reason in words", 100))
     story.look(101, lost, pods=leaving(101))
-    story.look(105, lost, restarts=1, pods=leaving(101, saved=True))
     assert f"{reason}: The reason in words" in story.status["history"][0]["message"]
     assert story.status["queue"]["eviction"] == {
         "attempt": 1,

@@ -51,6 +51,14 @@ def test_another_root_replaces_the_store_settings_too(tmp_path: Path) -> None:
     assert checkpoint.keep == 5
 
 
+def test_another_root_does_for_a_run_that_says_only_how_its_store_is_reached(tmp_path: Path) -> None:
+    """Its root would come from its defaults, which are not there."""
+    path = write(tmp_path, spec__checkpoint={"endpoint": "http://store:7070", "credentialsSecret": {"name": "mine"}})
+    for root in ("file:///elsewhere", "s3://bucket/run"):
+        checkpoint = resolve_context(path, {}, checkpoint_root=root).run.spec.checkpoint
+        assert (checkpoint.root, checkpoint.endpoint, checkpoint.credentials_secret) == (root, None, None)
+
+
 @pytest.mark.parametrize(
     ("changes", "environ", "root", "sentence"),
     [

@@ -136,9 +136,9 @@ def test_policies_do_not_change_the_bits_of_a_healthy_run() -> None:
 
 def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
     watch = Watch(DivergenceSpec())
-    assert watch.skipped(1, Verdict.HEALTHY, 2.0, 1.0, "") == ""
+    assert watch.skipped(1, Verdict.HEALTHY, 2.0, 1.0, str) == ""
     with pytest.raises(Diverged) as stopped:
-        watch.skipped(12, Verdict.NON_FINITE, float("nan"), float("inf"), "the last good checkpoint is that of step 10 (steps/10/)")
+        watch.skipped(12, Verdict.NON_FINITE, float("nan"), float("inf"), lambda: "the last good checkpoint is that of step 10 (steps/10/)")
     assert str(stopped.value) == (
         "the loss of step 12 is not a number and its gradient norm infinite; the last good checkpoint is that of step 10 (steps/10/); "
         "look at the data of this step, then go on past it with recovery.divergence.nonFinite: skip, or make a new run with a lower "
@@ -151,8 +151,8 @@ def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
 def test_dropping_for_ever_is_a_stop_too() -> None:
     watch = Watch(SPIKES)
     for step in range(1, MOST_SKIPPED_IN_A_ROW):
-        assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(step, Verdict.SPIKE, 9.0, 1.0, "")
+        assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(step, Verdict.SPIKE, 9.0, 1.0, str)
     with pytest.raises(Diverged, match=f"the updates of {MOST_SKIPPED_IN_A_ROW} steps in a row were dropped"):
-        watch.skipped(MOST_SKIPPED_IN_A_ROW, Verdict.SPIKE, 9.0, 1.0, "")
-    assert watch.skipped(100, Verdict.HEALTHY, 2.0, 1.0, "") == ""
-    assert watch.skipped(101, Verdict.SPIKE, 9.0, 1.0, "")
+        watch.skipped(MOST_SKIPPED_IN_A_ROW, Verdict.SPIKE, 9.0, 1.0, str)
+    assert watch.skipped(100, Verdict.HEALTHY, 2.0, 1.0, str) == ""
+    assert watch.skipped(101, Verdict.SPIKE, 9.0, 1.0, str)

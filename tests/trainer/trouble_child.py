@@ -1,7 +1,7 @@
 """``halcyon`` as it is, but that one of its steps goes wrong: ``python -m tests.trainer.trouble_child train RUN.YAML ...``.
 
 HANG=STEP,PROCESS: that process never gets the batch of that step (counted from 0). POISON=STEP: the loss weights of that step are no
-numbers, and a save that has begun after it is done before the next step, however slow the machine.
+numbers.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ def troubled_batch(loader: Loader, step: int) -> Any:
     if step == hang_step and int(os.environ["HALCYON_JOB_INDEX"]) == hang_process:
         wait_for_a_batch_that_never_comes()
     poisoned = int(os.environ.get("POISON", "-2"))
-    if step == poisoned + 1:
-        for thread in threading.enumerate():
-            if thread.name == "checkpoint":
-                thread.join()
     made = batch(loader, step)
     return replace(made, weights=made.weights * float("nan")) if step == poisoned else made
 

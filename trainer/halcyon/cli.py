@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from halcyon.checkpoint_cli import app as checkpoints_app
 from halcyon.checkpoint_cli import doctor
 from halcyon.data.cli import app as data_app
+from halcyon.options import Defaults, Document
 from halcyon.tokenizer.cli import app as tokenizer_app
+
+if TYPE_CHECKING:
+    from halcyon_api.training_run import TrainingRunSpec
 
 app = typer.Typer(
     help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
@@ -22,12 +26,6 @@ app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(data_app, name="data")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.command()(doctor)
-
-Defaults = Annotated[
-    list[Path] | None,
-    typer.Option(help="File with TrainingRunDefaults that fill in what the run lacks; may be repeated, the most specific first."),
-]
-Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 
 
 @app.command()
@@ -78,8 +76,17 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     topology = run.spec.accelerator.resolve()
     sys.stdout.write(
         f"{document}: {run.metadata.name} is sound: {topology.slices} slices x {topology.hosts_per_slice} hosts x "
-        f"{topology.devices_per_host} devices, {run.spec.trainer.steps} steps\n"
+        f"{topology.devices_per_host} devices, {_task(run.spec)}\n"
     )
+
+
+def _task(spec: TrainingRunSpec) -> str:
+    """What a run does, in a few words."""
+    if spec.stage == "data":
+        return "only builds tokens"
+    if spec.stage == "evaluate" and spec.origin is not None:
+        return f"only evaluates run {spec.origin.run}" + (f" at step {spec.origin.step}" if spec.origin.step is not None else "")
+    return f"{spec.trainer.steps} steps"
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ class Context:
         return run_mesh(self.run.spec, self.topology)
 
     @property
+    def own_devices(self) -> int | None:
+        """On ``cpu``, how many devices this process is to have; None: it takes the accelerator's as they are."""
+        return self.topology.devices // self.process_count if self.run.spec.accelerator.type == "cpu" else None
+
+    @property
     def in_pod(self) -> bool:
         """Whether the operator made this process."""
         return self.epoch is not None

@@ -8,6 +8,7 @@ that were taken, is part of the training state: a resumed run judges as one that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -92,7 +93,7 @@ class Watch:
         self._policy = policy
         self._skipped_in_a_row = 0
 
-    def skipped(self, step: int, verdict: int, loss: float, gradient_norm: float, last_good: str) -> str:
+    def skipped(self, step: int, verdict: int, loss: float, gradient_norm: float, last_good: Callable[[], str]) -> str:
         """Take note of a step.
 
         Args:
@@ -100,7 +101,7 @@ class Watch:
             verdict: Of the devices.
             loss: Of the step.
             gradient_norm: Of the step.
-            last_good: Where the newest checkpoint is, for the sentence.
+            last_good: Says where the newest checkpoint is, for the sentence; asked only where the run stops.
 
         Returns:
             Why its update was dropped; empty where it was not.
@@ -122,13 +123,13 @@ class Watch:
         if action == "stop":
             field = "nonFinite: skip" if verdict == Verdict.NON_FINITE else "spike.action: skip"
             raise Diverged(
-                f"{what}; {last_good}; look at the data of this step, then go on past it with recovery.divergence.{field}, or make a new "
+                f"{what}; {last_good()}; look at the data of this step, then go on past it with recovery.divergence.{field}, or make a new "
                 "run with a lower learning rate"
             )
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise Diverged(
-                f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good}; look at the data and "
+                f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good()}; look at the data and "
                 "make a new run with a lower learning rate"
             )
         return what

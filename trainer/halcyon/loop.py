@@ -28,17 +28,22 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World
-from halcyon.program import Program, padded_vocabulary
+from halcyon.program import Program, padded_token_bytes
 from halcyon.state import TrainState
 from halcyon.step import CONTROL_BITS, StepMetrics
 from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
 from halcyon_api.checkpoint_documents import DataPosition
+from halcyon_api.spec.trainer import EVALUATION_BATCHES
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
 TEXT_WANTED = 2
 """Bit of a process that does not have the text of the step after the next one yet."""
+
+
+_LAST_SAVE_SECONDS = 600.0
+"""So long a run that has diverged waits for the checkpoint that is on its way."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Loop:
         self._reporter = reporter
         self._clock = clock
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
-        self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, self._token_bytes()), compiler_options=compiler_options())
+        token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes)
+        self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, token_bytes), compiler_options=compiler_options())
         self._loader = Loader(
             dataset,
             microbatches=self._settings.microbatches,
@@ -221,10 +227,13 @@ class Loop:
                 data_wait_seconds=waited,
             )
         )
-        if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._last_good()):
+        if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._last_good):
             self._reporter.skipped(step, why)
 
     def _last_good(self) -> str:
+        """Where the newest checkpoint is, once the save that is under way is over: its steps were good, and the run stops for good."""
+        self._reporter.stage("leaving")
+        self._checkpointer.finish_within(_LAST_SAVE_SECONDS)
         newest = self._checkpointer.newest
         return "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest.step} ({newest.path})"
 
@@ -249,7 +258,8 @@ class Loop:
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """False: a notice came before there was text to evaluate on."""
         self._report_pending()
-        sequences = self._settings.evaluation.batches * self._settings.batch_size
+        batches = self._settings.evaluation.batches or EVALUATION_BATCHES
+        sequences = batches * self._settings.batch_size
         if self._dataset.streams and not self._wait_for_text(lambda: self._dataset.holds_validation(sequences)):
             return False
         self._reporter.stage("evaluating")
@@ -257,7 +267,7 @@ class Loop:
             evaluation = evaluate(
                 self._dataset,
                 lambda batch: self._evaluation_sums(state.model, batch),
-                batches=self._settings.evaluation.batches,
+                batches=batches,
                 batch_size=self._settings.batch_size,
                 microbatches=self._settings.microbatches,
                 sharding=self._program.batch_sharding,
@@ -277,8 +287,3 @@ class Loop:
         sharding = self._program.control_sharding
         mine = np.full(len(sharding.addressable_devices), value, np.int32)
         return jax.make_array_from_process_local_data(sharding, mine, (self._program.mesh.size,))
-
-    def _token_bytes(self) -> np.ndarray:
-        """Bytes of each token of the model's vocabulary; its padding stands for none."""
-        sizes = self._dataset.tokenizer.token_bytes
-        return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))

@@ -34,11 +34,21 @@ from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
+from halcyon_api.progress import Stage as WorkStage
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.training_run import Stage
 
 DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
 
 NOTHING_TO_SAVE = "a notice of preemption came before the first step; there was nothing to save"
+_NO_STEPS: dict[Stage, str] = {
+    "train": NOTHING_TO_SAVE,
+    "data": "a notice of preemption came; the shards of tokens that are committed stay",
+    "evaluate": "a notice of preemption came; the sources that are evaluated stay so",
+}
+"""What a process says that leaves at a notice while it trains nothing."""
+_WORK: dict[Stage, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+"""In which stage of the process the run does what it is for."""
 
 
 def run_training(
@@ -72,7 +82,7 @@ def run_training(
     )
     log = open_log(_own_stdout(), identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
-    reporter = RunReporter(identity, _plan(context), log, limits=limits)
+    reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.stage])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
     signal.signal(signal.SIGTERM, ending.before_joining)
@@ -88,6 +98,8 @@ def run_training(
         reporter.started(process_id=os.getpid())
         if context.run.spec.stage == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
+        if context.run.spec.stage == "evaluate":
+            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending))
         with without_collections(), without_unused_parts():
             from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
@@ -121,6 +133,14 @@ def _build_data(context: Context, reporter: RunReporter) -> str:
     store, caches = ensure_caches(context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are whole: {tokens} tokens in {len(caches.ledgers)} sources"
+
+
+def _evaluate(context: Context, reporter: RunReporter, ending: _Ending) -> str:
+    """The whole of a run of the stage ``evaluate``. Says what it found."""
+    with without_collections(), without_unused_parts():
+        from halcyon.evaluate.run import evaluate_checkpoint  # with JAX, as for a training
+
+    return evaluate_checkpoint(context, reporter, on_lost_process=ending.lost)
 
 
 class _Ending:
@@ -172,12 +192,13 @@ class _Ending:
         self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
 
     def before_joining(self, signal_number: int, frame: FrameType | None) -> None:
-        """A notice before there is anything to save: leave at once, and for free.
+        """A notice while there is nothing to save: leave at once, and for free.
 
         In a thread, for the signal may have come in the middle of a line of the log, whose lock the main thread holds until it goes on.
         """
         del signal_number, frame
-        threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE), daemon=True).start()
+        message = _NO_STEPS[self._context.run.spec.stage]
+        threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()
 
 
 def _tell_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:

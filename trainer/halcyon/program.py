@@ -13,6 +13,7 @@ from typing import Any, cast
 import haliax as hax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.compilation import compiler_options
@@ -74,6 +75,15 @@ def longest_sequence(settings: TrainerSpec) -> int:
 def padded_vocabulary(tokens: int) -> hax.Axis:
     """The model's vocabulary axis for a tokenizer of so many tokens."""
     return hax.Axis(VOCAB, -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
+
+
+def padded_token_bytes(sizes: np.ndarray) -> np.ndarray:
+    """Bytes of each token of the model's vocabulary, int32 [vocabulary]; its padding stands for none.
+
+    Args:
+        sizes: Bytes of each token of the tokenizer.
+    """
+    return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
 
 
 def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program:

@@ -74,7 +74,7 @@ def train(
         contextlib.closing(caches),
     ):
         reporter.stage("joining")
-        world = _join(context, on_lost_process)
+        world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
         sync_point = SyncPoint(world)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice))
         reporter.joined(processes=world.process_count, devices=jax.device_count())
@@ -147,12 +147,6 @@ def _end(error: Exception, world: World, on_failed_build: Callable[[Exception], 
 
 def _may_begin(context: Context, caches: BackgroundCaches) -> bool:
     return caches.growth.caches is not None and may_begin(context.run.spec, caches.growth.caches)
-
-
-def _join(context: Context, on_lost_process: Callable[[int], object]) -> World:
-    is_cpu = context.run.spec.accelerator.type == "cpu"
-    devices = context.topology.devices // context.process_count if is_cpu else None
-    return join(context.coordinator, context.process_index, context.process_count, devices, on_loss=on_lost_process)
 
 
 def _tell_committed(reporter: RunReporter, checkpointer: Checkpointer, save: SaveReport) -> None:

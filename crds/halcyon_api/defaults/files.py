@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from halcyon_api.defaults.resource import parse_defaults
-from halcyon_api.defaults.units import PREFIX, Values, over, resolved, values_of_defaults
+from halcyon_api.defaults.units import PREFIX, Values, over, resolved, values_of_defaults, values_of_run
 from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml
+
+_STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
 
 
 def load_defaults(paths: Sequence[Path]) -> Values:
@@ -40,8 +42,21 @@ def load_resolved(path: Path, defaults: Sequence[Path] = (), checkpoint_root: st
         InvalidRun: A file is missing or not YAML, or together they make no valid run.
     """
     document, values = read_one(path), load_defaults(defaults)
-    placed = over(values, {PREFIX: checkpoint_root}) if checkpoint_root is not None else values
-    return parse_run(with_values(document, placed))
+    return parse_run(with_values(document, placed(values, [document], checkpoint_root) if checkpoint_root is not None else values))
+
+
+def placed(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:
+    """Units with a place for checkpoints where nobody names one, so that a run of which it is not known yet is no less valid.
+
+    Args:
+        values: The units of the runs' defaults.
+        documents: The runs. Settings of an S3 store that one of them has would not fit a place elsewhere.
+        root: The place, where there are no such settings.
+    """
+    specs = [cast("dict[str, Any]", document).get("spec") for document in documents if isinstance(document, dict)]
+    whole = [over(values_of_run(spec), values) for spec in specs]
+    in_store = any(path in units for units in whole for path in _STORE)
+    return over(values, {PREFIX: "s3://not-known-yet" if in_store else root})
 
 
 def with_values(document: Any, values: Mapping[str, Any], namespace: str | None = None) -> Any:

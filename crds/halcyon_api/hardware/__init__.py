@@ -8,7 +8,19 @@ from halcyon_api.hardware.gpu import GPUS
 from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, Provisioning, Shape, Sidecar
 from halcyon_api.hardware.tpu import TPUS
 
-__all__ = ["PROVISIONING_LABELS", "TABLE", "Accelerator", "Fabric", "HostPath", "Provisioning", "Shape", "Sidecar", "suggestion"]
+__all__ = [
+    "PROVISIONING_AS_OF",
+    "PROVISIONING_LABELS",
+    "PROVISIONING_SOURCE",
+    "TABLE",
+    "Accelerator",
+    "Fabric",
+    "HostPath",
+    "Provisioning",
+    "Shape",
+    "Sidecar",
+    "suggestion",
+]
 
 CPU = Accelerator(
     "cpu",
@@ -30,6 +42,12 @@ PROVISIONING_LABELS: dict[Provisioning, str] = {
     "queued": "cloud.google.com/gke-queued",
 }
 """Label, and taint, with the value ``true`` of nodes that are bought in a certain way."""
+
+PROVISIONING_SOURCE = (
+    "GKE's guides to flex-start and to flex-start with queued provisioning; constants of GKE's cluster autoscaler (`gke-flex-start` is a "
+    "label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's TPU examples (`gke-queued`)"
+)
+PROVISIONING_AS_OF = "2026-11-21"
 
 
 def suggestion(name: str) -> str | None:

@@ -26,6 +26,9 @@ def _known(name: str) -> str:
     raise ValueError(f"unknown accelerator '{name[:40]}'; {meant}there are {', '.join(TABLE)}")
 
 
+ProjectId = Annotated[str, StringConstraints(max_length=30, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")]
+"""Id of a Google Cloud project."""
+
 AcceleratorType = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(TABLE)})]
 """Name of a row of the hardware table."""
 
@@ -90,6 +93,17 @@ _COMPUTE_DOMAINS = tuple(row.name for row in TABLE.values() if row.compute_domai
 _FABRIC = f"network gpuDirect is there for {', '.join(_FABRICS)} only; leave it out for the others"
 _COMPUTE_DOMAIN = f"computeDomain is there for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others"
 _RESERVATION = "set reservation together with provisioning: reservation, and only then"
+_RESERVATION_PROJECT = "reservationProject belongs to a reservation; set reservation too, or leave it out"
+_SLICES_OF_ONE_HOST = {
+    row.name: tuple(name for name in row.topologies if (shape := row.shape(name)) is not None and shape.hosts == 1)
+    for row in TABLE.values()
+    if row.family == "tpu" and "flexStart" in row.provisioning
+}
+_FLEX_START = (
+    "topology of a TPU slice with provisioning flexStart must be one of one host ("
+    + "; ".join(f"{name}: {', '.join(topologies)}" for name, topologies in _SLICES_OF_ONE_HOST.items())
+    + "), for GKE starts no others that way; set provisioning: queued for a slice of several hosts"
+)
 
 
 def _not_bought(kind: str) -> str:
@@ -126,6 +140,9 @@ class AcceleratorSpec(ApiModel):
         ),
     )
     reservation: ObjectName | None = Field(default=None, description="Name of the reservation, with `provisioning: reservation`.")
+    reservation_project: ProjectId | None = Field(
+        default=None, description="Project that the reservation is shared from, if it is not the cluster's own."
+    )
     network: Literal["standard", "gpuDirect"] = Field(
         default="standard",
         description=(
@@ -151,6 +168,15 @@ class AcceleratorSpec(ApiModel):
             cel(f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]", _not_bought(kind), field_path=".provisioning")
             for kind, names in _BOUGHT.items()
         ),
+        cel("!has(self.reservationProject) || has(self.reservation)", _RESERVATION_PROJECT, field_path=".reservationProject"),
+        *(
+            cel(
+                f"self.provisioning != 'flexStart' || self.type != '{name}' || self.topology in [{_quoted(topologies)}]",
+                _FLEX_START,
+                field_path=".topology",
+            )
+            for name, topologies in _SLICES_OF_ONE_HOST.items()
+        ),
         cel(f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]", _FABRIC, field_path=".network"),
         cel(f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]", _COMPUTE_DOMAIN, field_path=".computeDomain"),
     )
@@ -163,6 +189,10 @@ class AcceleratorSpec(ApiModel):
             raise ValueError(_RESERVATION)
         if self.provisioning not in self.row.provisioning:
             raise ValueError(_not_bought(self.provisioning))
+        if self.reservation_project is not None and self.reservation is None:
+            raise ValueError(_RESERVATION_PROJECT)
+        if self.provisioning == "flexStart" and self.topology not in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,)):
+            raise ValueError(_FLEX_START)
         if self.network != "standard" and self.row.fabric is None:
             raise ValueError(_FABRIC)
         if self.compute_domain is not None and not self.row.compute_domain:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel
-from halcyon_api.names import MAX_RUN_NAME_LENGTH
+from halcyon_api.base import ApiModel, RunName
 
 ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 
@@ -15,9 +14,7 @@ ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61
 class OriginSpec(ApiModel):
     """The run whose checkpoint this one begins with. Its root is only read; the new run has a root of its own from its first moment."""
 
-    run: Annotated[str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")] = Field(
-        description="Name of a run of the same namespace. It may go on meanwhile, or be over."
-    )
+    run: RunName = Field(description="Name of a run of the same namespace. It may go on meanwhile, or be over.")
     step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
         default=None, description="Step of its checkpoint. Default: its newest that verifies, when this run begins."
     )

@@ -11,6 +11,10 @@ from halcyon_api.base import ApiModel
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
+EVALUATION_BATCHES = 8
+"""Batches of an evaluation while training, where the document does not say how many."""
+
+
 class PrecisionSpec(ApiModel):
     """Which floating-point types hold the parameters and carry the matrix products."""
 
@@ -28,7 +32,13 @@ class EvaluationSpec(ApiModel):
     every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=0, description="Evaluate after every so many steps and after the last one; 0: never."
     )
-    batches: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=8, description="At most so many batches of the held-out part.")
+    batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description=(
+            f"At most so many batches of the held-out part. Default: {EVALUATION_BATCHES} while training, all with stage `evaluate`, where "
+            "it counts for each source."
+        ),
+    )
 
 
 BatchSize = Annotated[int, Field(ge=1, le=16_777_216)]

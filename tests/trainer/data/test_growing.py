@@ -22,7 +22,7 @@ from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.turns import next_source
 from halcyon.data.cli import app
-from halcyon.data.dataset import Dataset, Rows
+from halcyon.data.dataset import Dataset
 from halcyon.data.open import (
     background_caches,
     cache_store,
@@ -31,6 +31,7 @@ from halcyon.data.open import (
     look_at_dataset,
     may_begin,
 )
+from halcyon.data.source_data import Rows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams
 from halcyon.data.trace import rows_of_host

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data.dataset import Dataset, Rows
+from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.loader import Loader
+from halcyon.data.source_data import Rows
 from halcyon_api.spec.trainer import TrainerStageSpec
 from tests.trainer.data.corpus import distinct_tokens
 

@@ -195,3 +195,19 @@ def test_a_histogram_of_a_large_source_is_made_in_chunks(monkeypatch: pytest.Mon
     assert np.array_equal(chunked.counts, whole.counts)
     assert (chunked.low, chunked.high, chunked.mean) == (whole.low, whole.high, whole.mean)
     assert chunked.quantiles == pytest.approx(whole.quantiles, rel=0.05)
+
+
+def test_a_run_that_takes_its_root_from_defaults_is_looked_at_with_them(run: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(run.read_text())
+    del document["spec"]["checkpoint"]
+    run.write_text(yaml.safe_dump(document))
+    assert "checkpoint.root" in refused("build", run)
+    defaults = tmp_path / "defaults.yaml"
+    spec = {"checkpoint": {"rootPrefix": f"file://{tmp_path}/team"}}
+    head = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
+    defaults.write_text(yaml.safe_dump(head | {"spec": spec}))
+    look("build", run, "--defaults", defaults)
+    assert {path.name for path in (tmp_path / "team" / "default" / "looked-at" / "data").iterdir()} >= {"poems", "proofs"}
+    for command in ("show", "stats"):
+        assert "poems" in look(command, run, "--defaults", defaults)
+    assert not (tmp_path / "root").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch
+from halcyon_api.progress import Stage
 
 IDENTITY = RunIdentity("demo", attempt=3, restart=1, process_index=0)
 NOON = 1_772_366_400.0
@@ -32,7 +33,7 @@ class FakeTime:
 class Scene:
     """A reporter at noon, whose process started two seconds before, with its log."""
 
-    def __init__(self, *, process_index: int = 0, **plan: Any) -> None:
+    def __init__(self, *, process_index: int = 0, work: Stage = "training", **plan: Any) -> None:
         self.time = FakeTime()
         self.stream = io.StringIO()
         identity = RunIdentity("demo", attempt=3, restart=1, process_index=process_index)
@@ -42,6 +43,7 @@ class Scene:
             JsonLog(self.stream, identity, self.time.clock),
             clock=self.time.clock,
             age_seconds=2.0,
+            work=work,
         )
 
     @property

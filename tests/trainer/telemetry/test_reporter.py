@@ -14,7 +14,7 @@ from halcyon.telemetry import termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import ProgressReport, StartupSeconds
+from halcyon_api.progress import Evaluated, ProgressReport, StartupSeconds
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 
 
@@ -377,6 +377,63 @@ def test_health_follows_the_steps() -> None:
     assert scene.reporter.health().healthy
 
 
+def test_an_evaluation_that_was_begun_before_counts_on() -> None:
+    scene = Scene(work="evaluating")
+    reporter, time = scene.reporter, scene.time
+    reporter.resumed(2000, path="steps/2000/")
+    reporter.evaluates(Evaluated(run="base", step=2000, path="steps/2000/"), batches=10, batch_tokens=512, done=4)
+    assert (reporter.report().progress.step, reporter.report().resumed_step, reporter.report().stage) == (4, 4, "starting")
+    reporter.stage("compiling")
+    time.pass_(3)
+    reporter.evaluated_batch()
+    assert reporter.report().stage == "evaluating"
+    assert reporter.report().first_step_at is not None
+    for _ in range(4):
+        time.pass_(5)
+        reporter.evaluated_batch()
+    reporter.evaluation(2000, Found(), source="book")  # type: ignore[arg-type]
+    report = reporter.report()
+    assert report.progress.evaluation_loss is None, "there is one more source"
+    time.pass_(5)
+    reporter.evaluated_batch()
+    reporter.evaluation(2000, Found())  # type: ignore[arg-type]
+    report = reporter.report()
+    progress = report.progress
+    assert (progress.step, progress.steps, progress.tokens, progress.evaluation_loss) == (10, 10, 5120, 1.5)
+    assert progress.tokens_per_second == pytest.approx(512 / 5)
+    assert progress.evaluated is not None
+    (book,) = progress.evaluated.sources
+    assert (book.source, book.loss, book.bits_per_byte, book.tokens, book.sequences) == ("book", 1.5, 2.25, 1000, 8)
+    # What it is for is productive, and no evaluation beside a training.
+    assert (report.seconds.productive_step, report.seconds.compile, report.seconds.evaluation) == (25.0, 3.0, 0.0)
+    assert [event["batch"] for event in scene.named("evaluating")] == [5, 7, 9, 10], "one line in ten seconds, and the last"
+    assert [event.get("source") for event in scene.named("evaluation")] == ["book", None]
+
+
+def test_a_long_evaluation_is_alive_while_batches_end() -> None:
+    scene = Scene(work="evaluating")
+    scene.reporter.evaluates(Evaluated(run="base", step=1, path="steps/1/"), batches=10, batch_tokens=512)
+    scene.reporter.stage("compiling")
+    for _ in range(5):
+        scene.reporter.evaluated_batch()
+        scene.time.pass_(7000)
+        assert scene.reporter.health().healthy
+    scene.time.pass_(201)
+    assert not scene.reporter.health().healthy
+
+
+def test_tokenizing_is_what_a_run_of_stage_data_is_for() -> None:
+    scene = Scene(work="tokenizing")
+    assert scene.reporter.report().first_step_at is None
+    scene.reporter.stage("tokenizing")
+    scene.reporter.tokenized(Built(rows=7))
+    scene.time.pass_(5)
+    scene.reporter.tokenized(Built(rows=9, finished=True))
+    report = scene.reporter.report()
+    assert report.first_step_at is not None
+    assert (report.seconds.productive_step, report.seconds.data_wait) == (5.0, 0.0)
+
+
 def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene = Scene(steps=3)
     scene.reporter.stage("tokenizing")
@@ -385,11 +442,14 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped")
     scene.steps(2, 3)
     scene.reporter.evaluation(3, Found())  # type: ignore[arg-type]
+    scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
+    scene.reporter.evaluated_batch()
+    scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")
     scene.reporter.skipped(3, "the loss is not a number")
-    scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///root/diagnostics/hung-3.1-0.txt")
+    scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
     for cause, code in (("completed", 0), ("preempted", 42), ("failed", 1)):
         saved: Any = "step" if cause == "preempted" else None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halcyon.telemetry import RunIdentity, termination_report, write_termination_report
 from halcyon.telemetry.termination import clip, encode_report
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, TerminationReport
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Evaluated, Progress, SourceEvaluation, TerminationReport
 from tests.trainer.telemetry.fakes import IDENTITY, FakeTime
 
 
@@ -50,6 +50,24 @@ def test_as_much_of_a_long_message_is_kept_as_fits(character: str) -> None:
     message = TerminationReport.model_validate_json(written).message
     assert message.endswith("…")
     assert len(message) == 2048 or len(written) > TERMINATION_MESSAGE_LIMIT - 10
+
+
+def test_of_many_sources_as_many_are_told_as_leave_room() -> None:
+    sources = [
+        SourceEvaluation(source=f"a-source-with-a-rather-long-name-{number}", loss=2.123456789, bits_per_byte=1.23456789, tokens=10**9)
+        for number in range(64)
+    ]
+    evaluated = Evaluated(run="base", step=10, path="steps/10/", sources=sources)
+    report = termination_report(IDENTITY, cause="completed", exit_code=0, message="m" * 2000, progress=Progress(evaluated=evaluated))
+    written = encode_report(report)
+    assert len(written) <= TERMINATION_MESSAGE_LIMIT
+    read = TerminationReport.model_validate_json(written, by_alias=True)
+    assert read.progress is not None
+    assert read.progress.evaluated is not None
+    told = read.progress.evaluated.sources
+    assert 10 < len(told) < 64
+    assert told == sources[: len(told)]
+    assert len(read.message) >= 300
 
 
 def test_a_report_without_a_message_still_fits_in_little() -> None:

@@ -28,7 +28,16 @@ _MEND = "; a run that begins from another one keeps its model and tokenizer, so 
 
 
 def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS) -> Store:
-    """The other run's root, in the kind of store that the run itself has.
+    """The other run's root.
+
+    Raises:
+        BadConfiguration: Nobody has said where it is.
+    """
+    return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds)
+
+
+def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
+    """Where the other run's root is: in the kind of store that the run itself has.
 
     Raises:
         BadConfiguration: Nobody has said where it is.
@@ -39,7 +48,25 @@ def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL
             "checkpoint.root here"
         )
     endpoint, region = (own.endpoint, own.region) if origin.root.startswith("s3://") else (None, None)
-    return Store(CheckpointSpec(root=origin.root, endpoint=endpoint, region=region), timeout_seconds=limits.request_seconds)
+    return CheckpointSpec(root=origin.root, endpoint=endpoint, region=region)
+
+
+def tokenizer_fingerprint(store: Store) -> str | None:
+    """Fingerprint of the tokenizer that the other run's checkpoints were made with; None where no checkpoint tells.
+
+    Raises:
+        NoValidCheckpoint: HEAD is damaged, and no checkpoint tells what it was.
+        StoreFailure: The store did not answer.
+    """
+    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    for entry in head.committed if head is not None else ():
+        try:
+            data = read_manifest(store, entry).fingerprints.documents.get("data")
+        except Damaged:
+            continue
+        found = data.get("tokenizerSha256") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return found if isinstance(found, str) else None
+    return None
 
 
 def begin_from(
@@ -48,9 +75,10 @@ def begin_from(
     *,
     owner: Owner,
     fingerprints: Fingerprints,
-    steps: int,
+    steps: int | None,
     world: World,
     template: Any,
+    part: bool = False,
     limits: Limits = USUAL_LIMITS,
 ) -> Restored:
     """Read the state that a run begins with: all processes together, on the main thread.
@@ -60,9 +88,10 @@ def begin_from(
         store: The other run's root.
         owner: The run itself, whose namespace is the other's too.
         fingerprints: Of the run itself.
-        steps: ``spec.trainer.steps`` of the run itself.
+        steps: ``spec.trainer.steps`` of the run itself; None for one that does none.
         world: The processes.
         template: What to read, and where to; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
+        part: The template may be a part of the state, such as the model alone.
         limits: How far to go back where no step is named.
 
     Raises:
@@ -81,7 +110,7 @@ def begin_from(
     for entry in entries:
         agree = Agreement(world, store.root, entry.step, mend=_MEND)
         try:
-            state = read_state(store, entry, template, agree, cast=True, share_from_bytes=limits.shared_read_bytes)
+            state = read_state(store, entry, template, agree, cast=True, part=part, share_from_bytes=limits.shared_read_bytes)
         except Damaged as damage:
             skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
             continue
@@ -117,10 +146,10 @@ def _candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits) 
     return found
 
 
-def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int) -> None:
+def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:
     """Refuse a run that differs in what must be the same, by the first checkpoint whose manifest can be read."""
     for entry in found:
-        if entry.step >= steps:
+        if steps is not None and entry.step >= steps:
             raise RunChanged(
                 f"spec.trainer.steps: {steps} are not more than the {entry.step} that run {origin.run} had done at its checkpoint, and "
                 "they count; give more, or name an earlier spec.from.step"

@@ -47,13 +47,14 @@ class OtherState(Exception):
     """The arrays of the checkpoint are not those that are wanted; the message names one that differs."""
 
 
-def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
+def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
         manifest: Of the checkpoint.
         template: Tree of arrays or of their shapes.
         cast: Let one be of another floating-point type than the other.
+        part: Let the checkpoint have more arrays than the template.
 
     Raises:
         OtherState: One is missing on a side, or has another shape or type.
@@ -71,12 +72,14 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False) -> tu
                 f"{there.dtype}{list(there.shape)}"
             )
     surplus = set(saved) - {leaf.path for leaf in wanted}
-    if surplus:
+    if surplus and not part:
         raise OtherState(f"the checkpoint has an array {min(surplus)} that the state has not")
     return tuple((saved[leaf.path], leaf) for leaf in wanted)
 
 
-def read_state(store: Store, entry: CommittedStep, template: Any, agree: Agree, *, cast: bool = False, share_from_bytes: int = 0) -> Any:
+def read_state(
+    store: Store, entry: CommittedStep, template: Any, agree: Agree, *, cast: bool = False, part: bool = False, share_from_bytes: int = 0
+) -> Any:
     """Read a state, all processes together, on the main thread.
 
     Args:
@@ -85,6 +88,7 @@ def read_state(store: Store, entry: CommittedStep, template: Any, agree: Agree, 
         template: Tree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays. What has no sharding is read into a NumPy array.
         agree: How the processes tell each other what they found.
         cast: Round arrays that were saved in another floating-point type.
+        part: The template may be a part of what was saved.
         share_from_bytes: From this size of a checkpoint on, processes that need the same read it once and hand it on.
 
     Returns:
@@ -99,7 +103,7 @@ def read_state(store: Store, entry: CommittedStep, template: Any, agree: Agree, 
 
     def look() -> tuple[int, ...]:
         manifest = read_manifest(store, entry)
-        pairs.extend(match_leaves(manifest, template, cast=cast))
+        pairs.extend(match_leaves(manifest, template, cast=cast, part=part))
         files.update((file.path, file) for file in manifest.files)
         return ()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from halcyon.options import Defaults, Document
 from halcyon.telling import told
 
 if TYPE_CHECKING:
@@ -23,20 +24,19 @@ _STOPPED = "stopped; the shards that are done are kept"
 
 app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
 
-Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 _WIDE = 200
 """Characters of a line where there is no terminal."""
 Root = Annotated[str | None, typer.Option(help="The run's checkpoint root instead of spec.checkpoint.root: its caches are below it.")]
 
 
 @app.command()
-def build(document: Document, checkpoint_root: Root = None) -> None:
+def build(document: Document, checkpoint_root: Root = None, defaults: Defaults = None) -> None:
     """Build the token caches of a run; go on where an earlier build was stopped."""
     from halcyon.data.overview import source_table
 
     with told(document, interrupted=_STOPPED):
         console = _console()
-        _, caches = _ensured(_context(document, checkpoint_root).run.spec, "build", console)
+        _, caches = _ensured(_context(document, checkpoint_root, defaults).run.spec, "build", console)
         console.print(source_table(caches.ledgers))
 
 
@@ -50,6 +50,7 @@ def show(
     host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host reads.")] = None,
     text: Annotated[bool, typer.Option(help="Print the text, or only which documents it is from.")] = True,
     checkpoint_root: Root = None,
+    defaults: Defaults = None,
 ) -> None:
     """Print what a step trains on: its sources, documents and text; what does not count in the loss is struck through."""
     import numpy as np
@@ -61,7 +62,7 @@ def show(
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
     with told(document, interrupted=_STOPPED):
-        context = _context(document, checkpoint_root)
+        context = _context(document, checkpoint_root, defaults)
         spec = context.run.spec
         if step > spec.trainer.steps:
             raise typer.BadParameter(f"the run has {spec.trainer.steps} steps, not {step}", param_hint="--step")
@@ -86,6 +87,7 @@ def stats(
     document: Document,
     plot: Annotated[Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")] = None,
     checkpoint_root: Root = None,
+    defaults: Defaults = None,
 ) -> None:
     """Print what the sources of a run hold, how often each is seen, and how long its documents are."""
     from halcyon.data.open import look_at_dataset
@@ -95,7 +97,7 @@ def stats(
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with told(document, interrupted=_STOPPED):
-        spec = _context(document, checkpoint_root).run.spec
+        spec = _context(document, checkpoint_root, defaults).run.spec
         dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
         steps = spec.trainer.steps
         found = overview(dataset, ledgers, steps)
@@ -155,9 +157,9 @@ def _slice(words: str) -> slice:
     return slice(begin, end) if one is None else slice(one, one + 1)
 
 
-def _context(document: Path, checkpoint_root: str | None) -> Context:
+def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
     from halcyon.context import check_context, resolve_context
 
-    context = resolve_context(document, {}, checkpoint_root=checkpoint_root)
+    context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or ())
     check_context(context)
     return context

@@ -14,7 +14,7 @@ import numpy as np
 
 from halcyon.data.cache.background import Growth
 from halcyon.data.cache.ledger import Ledger
-from halcyon.data.dataset import SourceData
+from halcyon.data.source_data import SourceData
 
 
 class GrowingSource:

@@ -24,7 +24,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
-from halcyon.data.dataset import Dataset, Examples
+from halcyon.data.dataset import Dataset
+from halcyon.data.examples import Examples
 
 
 @jax.tree_util.register_dataclass

@@ -17,16 +17,19 @@ from halcyon.checkpoint.store import Store
 from halcyon.data.cache.background import BackgroundCaches, Growth
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
+from halcyon.data.cache.inherited import heir_of
 from halcyon.data.cache.kept import keep_arrays, kept_arrays
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
-from halcyon.data.dataset import Dataset, Source, SourceData
+from halcyon.data.dataset import Dataset
 from halcyon.data.fetch import fetch_file
 from halcyon.data.growing import GrowingSource
+from halcyon.data.held_out import HeldOut
 from halcyon.data.layout import Concatenate, Layout, build_layout, load_layout
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
 from halcyon.data.schedule import Schedule, build_schedule
+from halcyon.data.source_data import Source, SourceData
 from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, streams
@@ -111,6 +114,23 @@ def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
     return streams(spec.data) and all(ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers)
 
 
+def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
+    """What is held out of whole caches, for a run that only evaluates: the same sequences as for one that trains on this document.
+
+    Raises:
+        BadConfiguration: It is nothing.
+    """
+    by_weight = positive_weights(spec.data) if streams(spec.data) else None
+    sources = _open_sources(spec, store, caches, None)
+    held_out = HeldOut(sources, load(caches.tokenizer), build_schedule(spec.trainer).longest, first=by_weight)
+    if held_out.validation_sequences == 0:
+        raise BadConfiguration(
+            f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text holds no sequence out to evaluate on; raise it, "
+            "or give a source validation.fraction: 1 to evaluate on all of it"
+        )
+    return held_out
+
+
 def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Growth | None = None) -> Dataset:
     """The data set on top of caches.
 
@@ -125,12 +145,7 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Grow
     """
     data, settings = spec.data, spec.trainer
     schedule = build_schedule(settings)
-    memory = Memory(data.cache.memory_mebibytes * 2**20)
-    sources: list[Source] = []
-    for source in data.sources:
-        ledger = caches.ledgers[source.name]
-        snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger)
-        sources.append(snapshot(ledger) if ledger.finished or growth is None else GrowingSource(source.name, growth, snapshot))
+    sources = _open_sources(spec, store, caches, growth)
     mixture = build_mixture(data, {source.name: source.now.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
@@ -144,6 +159,17 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Grow
     return dataset
 
 
+def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Growth | None) -> list[Source]:
+    schedule = build_schedule(spec.trainer)
+    memory = Memory(spec.data.cache.memory_mebibytes * 2**20)
+    sources: list[Source] = []
+    for source in spec.data.sources:
+        ledger = caches.ledgers[source.name]
+        snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger)
+        sources.append(snapshot(ledger) if ledger.finished or growth is None else GrowingSource(source.name, growth, snapshot))
+    return sources
+
+
 def _portions(spec: TrainingRunSpec) -> dict[str, int]:
     """In portions of how many tokens the text of a source can be trained on: windows, with what is held out of them."""
     sequences = spec.data.order.windows.sequences if spec.data.order.windows else 1
@@ -154,7 +180,18 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
 
 def _keeper(spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object]) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
-    return CacheKeeper(spec.data, spec.tokenizer, cache_store(spec), access, lambda uri: fetch_file(uri, access), process, report, run)
+    store = cache_store(spec)
+    return CacheKeeper(
+        spec.data,
+        spec.tokenizer,
+        store,
+        access,
+        lambda uri: fetch_file(uri, access),
+        process,
+        report,
+        run,
+        heir=heir_of(spec, store),
+    )
 
 
 def _snapshots(

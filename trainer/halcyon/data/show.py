@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon.data.cache.ledger import Ledger
-from halcyon.data.dataset import NO_SOURCE, Dataset, Rows
+from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
+from halcyon.data.source_data import NO_SOURCE, Rows
 from halcyon.data.trace import Excerpt, trace
 from halcyon.tokenizer import Tokenizer
 

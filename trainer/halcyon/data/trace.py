@@ -9,9 +9,10 @@ import numpy as np
 
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
-from halcyon.data.dataset import NO_SOURCE, Dataset, Rows
+from halcyon.data.dataset import Dataset
 from halcyon.data.layout import Spans, split_at_documents
 from halcyon.data.layout.spans import document_spans
+from halcyon.data.source_data import NO_SOURCE, Rows
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,6 @@ changes the result beyond rounding. Bits per byte, ``nats / (ln 2 x bytes of the
 special tokens cost nats like all others and stand for no bytes.
 """
 
-from halcyon.evaluate.evaluation import Evaluation, EvaluationSums, evaluate, make_evaluation_step
+from halcyon.evaluate.evaluation import Evaluation, EvaluationSums, evaluate, make_evaluation_step, total
 
-__all__ = ["Evaluation", "EvaluationSums", "evaluate", "make_evaluation_step"]
+__all__ = ["Evaluation", "EvaluationSums", "evaluate", "make_evaluation_step", "total"]

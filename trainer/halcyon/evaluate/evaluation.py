@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from halcyon.data.dataset import Dataset, Rows
 from halcyon.data.examples import Examples
+from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import Batch, global_batch
+from halcyon.data.source_data import Rows
 
 LossSums = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 """(model, one microbatch, whose arrays are [b, L]) -> (weighted sum of nats, sum of weights)."""
@@ -40,17 +41,42 @@ class EvaluationSums(NamedTuple):
 class Evaluation:
     """What an evaluation found."""
 
-    loss: float
-    """Nats per predicted token."""
-    bits_per_byte: float | None
-    """Bits per byte of predicted text; None where the predicted tokens stand for no text."""
-    tokens: int
-    """Predicted tokens, that is, the sum of weights."""
+    nats: float
+    """Weighted sum of losses."""
+    weight: float
+    """Sum of weights."""
     size_bytes: int
     """Bytes of text that the predicted tokens stand for."""
     sequences: int
     seconds: float
     """How long it took."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per predicted token; no number where none counted."""
+        return self.nats / self.weight if self.weight else math.nan
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits per byte of predicted text; None where the predicted tokens stand for no text."""
+        return self.nats / (math.log(2) * self.size_bytes) if self.size_bytes else None
+
+    @property
+    def tokens(self) -> int:
+        """Predicted tokens, that is, the sum of weights."""
+        return round(self.weight)
+
+
+def total(parts: Iterable[Evaluation]) -> Evaluation:
+    """Several evaluations as one: sums are added, and divided once."""
+    parts = tuple(parts)
+    return Evaluation(
+        nats=math.fsum(part.nats for part in parts),
+        weight=math.fsum(part.weight for part in parts),
+        size_bytes=sum(part.size_bytes for part in parts),
+        sequences=sum(part.sequences for part in parts),
+        seconds=math.fsum(part.seconds for part in parts),
+    )
 
 
 def make_evaluation_step(loss_sums: LossSums, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
@@ -76,14 +102,15 @@ def make_evaluation_step(loss_sums: LossSums, token_bytes: np.ndarray) -> Callab
 
 
 def evaluate(
-    dataset: Dataset,
+    held_out: HeldOut,
     sums: Callable[[Batch], EvaluationSums],
     *,
-    batches: int,
+    batches: int | None,
     batch_size: int,
     microbatches: int,
     sharding: Sharding,
     segments: bool = False,
+    on_batch: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Evaluate on the held-out part, the same sequences every time.
@@ -92,46 +119,46 @@ def evaluate(
     with sequences of weight 0.
 
     Args:
-        dataset: Where the held-out examples come from.
+        held_out: Where the examples come from.
         sums: The compiled function of `make_evaluation_step` with the model filled in.
-        batches: At most so many batches.
+        batches: At most so many batches; None: all.
         batch_size: Sequences of a batch, over all devices.
         microbatches: Parts in which a batch is computed; divides ``batch_size``.
         sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
         segments: Whether batches tell documents apart, the same as in training.
+        on_batch: Is told after each batch whose sums have come.
         clock: Seconds, of any origin.
 
     Raises:
         ValueError: Nothing is held out.
     """
-    if dataset.validation_sequences == 0:
+    if held_out.validation_sequences == 0:
         raise ValueError("nothing is held out for evaluation")
     begin = clock()
-    shape = (microbatches, batch_size // microbatches, dataset.sequence_length)
+    shape = (microbatches, batch_size // microbatches, held_out.sequence_length)
     in_flight: deque[EvaluationSums] = deque()
     fetched: list[EvaluationSums] = []
     sequences = 0
-    for held_out in dataset.validation_batches(batches, batch_size):
-        batch = global_batch(lambda mine, rows=held_out: _padded_rows(dataset, rows, mine), shape, sharding, segments=segments)
+    for rows in held_out.validation_batches(batches, batch_size):
+        batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, segments=segments)
         in_flight.append(sums(batch))
-        sequences += len(held_out)
+        sequences += len(rows)
         if len(in_flight) > _IN_FLIGHT:
             fetched.append(jax.device_get(in_flight.popleft()))
-    fetched.extend(jax.device_get(list(in_flight)))
-    nats = math.fsum(float(part.nats) for part in fetched)
-    weight = math.fsum(float(part.weight) for part in fetched)
-    size_bytes = sum(int(part.size_bytes) for part in fetched)
+            on_batch()
+    for part in in_flight:
+        fetched.append(jax.device_get(part))
+        on_batch()
     return Evaluation(
-        loss=nats / weight,
-        bits_per_byte=nats / (math.log(2) * size_bytes) if size_bytes else None,
-        tokens=round(weight),
-        size_bytes=size_bytes,
+        nats=math.fsum(float(part.nats) for part in fetched),
+        weight=math.fsum(float(part.weight) for part in fetched),
+        size_bytes=sum(int(part.size_bytes) for part in fetched),
         sequences=sequences,
         seconds=clock() - begin,
     )
 
 
-def _padded_rows(dataset: Dataset, rows: Rows, mine: np.ndarray) -> Examples:
+def _padded_rows(held_out: HeldOut, rows: Rows, mine: np.ndarray) -> Examples:
     """Examples of some rows of a batch; those past the end of ``rows`` have weight 0."""
     there = mine[mine < len(rows)]
-    return dataset.examples(rows[there]).padded_to(len(mine))
+    return held_out.examples(rows[there]).padded_to(len(mine))

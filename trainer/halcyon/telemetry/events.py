@@ -103,12 +103,23 @@ EVENTS = (
         "evaluation",
         "The held-out part was evaluated.",
         {
-            "step": _STEP,
+            "step": "Steps done; with stage `evaluate`, when the checkpoint was made.",
+            "source": "Source whose held-out part it is, with stage `evaluate`; absent for that of all sources together.",
             "loss": "Nats per token.",
             "bitsPerByte": "Bits per byte of text; absent where the tokens stand for no text.",
             "tokens": "Tokens predicted.",
             "sequences": "Sequences evaluated.",
             "seconds": "How long it took.",
+        },
+    ),
+    Event(
+        "evaluating",
+        "Batches of a run of stage `evaluate` are done. Written every ten seconds, and after the last one.",
+        {
+            "batch": "Batches done, over all attempts.",
+            "batches": "Batches of the run.",
+            "tokensPerSecond": "Tokens evaluated per second, over the last batches; absent for the first.",
+            "etaSeconds": "Seconds until the last batch at that speed; absent for the first.",
         },
     ),
     Event(

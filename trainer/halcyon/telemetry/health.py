@@ -21,7 +21,7 @@ def _stage_limits() -> dict[Stage, float]:
         "tokenizing": 7200.0,  # from the last piece of text that this process has done; another one may do all of them
         "restoring": 7200.0,
         "compiling": 7200.0,
-        "evaluating": 7200.0,
+        "evaluating": 7200.0,  # in a run that only evaluates, from its last batch
         "saving": 7200.0,
         "leaving": 900.0,
         "done": math.inf,

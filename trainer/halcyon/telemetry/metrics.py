@@ -52,6 +52,18 @@ def _tokenized(field: str) -> Callable[[Observation], Iterable[Sample]]:
     return lambda seen: [((source.source,), float(getattr(source, field))) for source in seen.sources]
 
 
+def _evaluated(field: str) -> Callable[[Observation], Iterable[Sample]]:
+    """What a run that only evaluates has found, by source."""
+
+    def samples(seen: Observation) -> Iterator[Sample]:
+        evaluated = seen.report.progress.evaluated
+        for source in evaluated.sources if evaluated is not None else ():
+            if (value := getattr(source, field)) is not None:
+                yield (source.source,), float(value)
+
+    return samples
+
+
 METRICS = (
     Metric(
         "halcyon_trainer_info",
@@ -187,6 +199,20 @@ METRICS = (
         "gauge",
         "Loss on the held-out part, bits per byte of text.",
         _one(lambda seen: seen.report.progress.bits_per_byte),
+    ),
+    Metric(
+        "halcyon_trainer_evaluation_source_loss_nats",
+        "gauge",
+        "Loss on the held-out part of one source, nats per token, with stage `evaluate`.",
+        _evaluated("loss"),
+        ("source",),
+    ),
+    Metric(
+        "halcyon_trainer_evaluation_source_bits_per_byte",
+        "gauge",
+        "The same in bits per byte of text.",
+        _evaluated("bits_per_byte"),
+        ("source",),
     ),
     Metric("halcyon_trainer_evaluations_total", "counter", "Evaluations of this process.", _one(lambda seen: seen.tallies.evaluations)),
     Metric(

@@ -47,6 +47,9 @@ class ProgressLine:
         if name == "step":
             self._progress.update(self._task, completed=fields["step"], numbers=fields)
             return
+        if name == "evaluating":
+            self._progress.update(self._task, completed=fields["batch"], total=fields["batches"], numbers=fields)
+            return
         if name == "restored":
             self._progress.update(self._task, completed=fields["step"])
         moment = self._clock.timestamp()[11:19]
@@ -65,7 +68,7 @@ class _Numbers(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The numbers of the last step."""
         numbers = task.fields["numbers"]
-        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"]
+        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else [] if numbers else ["waiting for the first step"]
         if numbers.get("tokens_per_second"):
             parts += [f"{numbers['tokens_per_second']:,.0f} tok/s", f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
@@ -85,7 +88,8 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     step = fields.get("step", 0)
     if name == "evaluation":
         bits = fields.get("bits_per_byte")
-        return f"step {step}: held-out loss {fields['loss']:.4f}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
+        where = f"step {step}, {fields['source']}" if fields.get("source") else f"step {step}"
+        return f"{where}: held-out loss {fields['loss']:.4f}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
     if name == "checkpoint":
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
     if name == "checkpointFailed":

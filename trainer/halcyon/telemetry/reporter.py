@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
+from halcyon.telemetry.evaluating import Lines, numbers, with_source
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.facts import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
@@ -22,7 +23,7 @@ from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.time_account import TimeAccount
 from halcyon.telemetry.tokenizing import TokenizedSource, Tokenizing, fields
 from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, Stage, TerminationReport
+from halcyon_api.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, TerminationReport
 
 if TYPE_CHECKING:
     from halcyon.evaluate import Evaluation
@@ -39,6 +40,8 @@ class _State:
     last_step: StepReport | None = None
     evaluation_loss: float | None = None
     bits_per_byte: float | None = None
+    evaluated: Evaluated | None = None
+    batches: int = 0
     checkpoint: CheckpointProgress | None = None
     checkpoint_time: float | None = None
     fallback_reason: str | None = None
@@ -57,6 +60,7 @@ class RunReporter:
         clock: Sources of time.
         limits: When the process no longer counts as alive.
         age_seconds: How old the process is now. Default: as the system knows it.
+        work: The stage in which the run does what it is for.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class RunReporter:
         clock: Clock | None = None,
         limits: HealthLimits | None = None,
         age_seconds: float | None = None,
+        work: Stage = "training",
     ) -> None:
         self.identity = identity
         self.log = log
@@ -77,11 +82,13 @@ class RunReporter:
         self._lock = threading.Lock()
         self._pace = Pace()
         self._tokenizing = Tokenizing()
+        self._batch_lines = Lines()
         age = process_age_seconds() if age_seconds is None else age_seconds
         began = self._clock.monotonic() - age
         self._started_at = timestamp(self._clock.wall() - age)
         self._startup = Startup(began)
-        self._account = TimeAccount(began)
+        self._account = TimeAccount(began, work)
+        self._work: Stage = work
         self._state = _State(stage_began=began)
 
     # What the loop says.
@@ -94,6 +101,8 @@ class RunReporter:
         """The loop now does something else, or waits for it. Until the first step, the time of each stage is part of the start."""
         with self._lock:
             self._enter(stage, self._clock.monotonic())
+            if stage == self._work == "tokenizing" and self._state.first_step_time is None:
+                self._work_begins(self._clock.monotonic(), self._clock.wall())  # there is nothing to compile, and no step to wait for
 
     def knows_flops(self, flops_per_token: float) -> None:
         """How many floating-point operations training on a token takes, forward and backward."""
@@ -140,9 +149,7 @@ class RunReporter:
             before = state.last_step.step if state.last_step else (state.resumed_step or 0)
             steps = report.step - before
             if first:
-                state.first_step_time = wall
-                self._startup.first_step_ends(state.stage, now)
-                self._account.first_step_ends(state.stage, now)
+                self._work_begins(now, wall)
             if state.stage == "compiling":
                 state.stage, state.stage_began = "training", now
             state.last_step, state.last_step_time = report, wall
@@ -185,21 +192,58 @@ class RunReporter:
         """Nothing has ended for so long that nothing will: what all threads are doing. Comes from a thread of its own."""
         self._event("hung", seconds=_rounded(seconds), limit_seconds=_rounded(limit_seconds), path=path, stacks=clip(stacks, STACKS_LENGTH))
 
-    def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """The held-out part was evaluated after ``step`` steps."""
+    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
+        """The held-out part was evaluated after ``step`` steps: all of it, or that of one source of a run that only evaluates."""
         with self._lock:
-            self._state.evaluation_loss = evaluation.loss
-            self._state.bits_per_byte = evaluation.bits_per_byte
-            self._state.tallies = replace(self._state.tallies, evaluations=self._state.tallies.evaluations + 1)
-        self._event(
-            "evaluation",
-            step=step,
-            loss=evaluation.loss,
-            bits_per_byte=evaluation.bits_per_byte,
-            tokens=evaluation.tokens,
-            sequences=evaluation.sequences,
-            seconds=_rounded(evaluation.seconds),
-        )
+            if source is None:
+                self._state.evaluation_loss = evaluation.loss
+                self._state.bits_per_byte = evaluation.bits_per_byte
+                self._state.tallies = replace(self._state.tallies, evaluations=self._state.tallies.evaluations + 1)
+            elif (found := self._state.evaluated) is not None:
+                self._state.evaluated = with_source(found, source, evaluation)
+        self._event("evaluation", step=step, source=source, **numbers(evaluation))
+
+    def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0) -> None:
+        """What a run that only evaluates evaluates.
+
+        Args:
+            found: The checkpoint, and the sources that are evaluated already.
+            batches: Batches of the whole run.
+            batch_tokens: Tokens of a batch, over all devices.
+            done: Batches that are evaluated already.
+        """
+        with self._lock:
+            self._plan = replace(self._plan, steps=batches, tokens_before=lambda batch: batch * batch_tokens)
+            self._state.evaluated, self._state.resumed_step, self._state.batches = found, done, done
+
+    def evaluated_batch(self) -> None:
+        """The sums of a batch of a run that only evaluates have come."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        with self._lock:
+            state = self._state
+            first = state.first_step_time is None
+            if first:
+                self._work_begins(now, wall)
+            if state.stage == "compiling":
+                state.stage = "evaluating"
+            state.batches += 1
+            state.last_step_time = wall
+            state.stage_began = now
+            self._pace.step_ended(now, state.batches)
+            tokens = self._plan.tokens_before(1)
+            state.tallies = replace(state.tallies, steps=state.tallies.steps + 1, tokens=state.tallies.tokens + tokens)
+            due = self._batch_lines.due(now, last=state.batches == self._plan.steps)
+            line = {
+                "batch": state.batches,
+                "batches": self._plan.steps,
+                "tokens_per_second": self._tokens_per_second(),
+                "eta_seconds": self._eta_seconds(state.batches),
+            }
+            startup = self._startup.parts
+        if first:
+            self._event("compiled", step=line["batch"], **{f"{part}_seconds": seconds for part, seconds in startup.items()})
+        if due:
+            self._event("evaluating", **line)
 
     def saves_every(self, seconds: float | None) -> None:
         """So long is the interval between saves that are made by time. May come from any thread."""
@@ -285,7 +329,7 @@ class RunReporter:
         with self._lock:
             state = replace(self._state)
             sources = self._tokenizing.sources
-            step = state.last_step.step if state.last_step else (state.resumed_step or 0)
+            step = state.last_step.step if state.last_step else (state.batches or state.resumed_step or 0)
             tokens_per_second, eta = self._tokens_per_second(), self._eta_seconds(step)
             pace = self._pace
             tallies = replace(state.tallies, step_buckets=pace.buckets, step_seconds=pace.sum_seconds, data_wait_ratio=pace.wait_ratio)
@@ -303,6 +347,7 @@ class RunReporter:
             eta_seconds=_finite(eta),
             evaluation_loss=_finite(state.evaluation_loss),
             bits_per_byte=_finite(state.bits_per_byte),
+            evaluated=state.evaluated,
             save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
         )
         report = ProgressReport(
@@ -340,6 +385,12 @@ class RunReporter:
         self._startup.stage_ends(self._state.stage, now)
         self._account.stage_ends(self._state.stage, now)
         self._state.stage, self._state.stage_began = stage, now
+
+    def _work_begins(self, now: float, wall: float) -> None:
+        """From here on the time in the run's own stage is productive."""
+        self._state.first_step_time = wall
+        self._startup.first_step_ends(self._state.stage, now)
+        self._account.first_step_ends(self._state.stage, now)
 
     def _tokens_per_second(self) -> float | None:
         speed = self._pace.steps_per_second

@@ -16,6 +16,7 @@ _PARTS: dict[Stage, str] = {
     "compiling": "compile",
     # The first step compiles even where nobody said so.
     "training": "compile",
+    "evaluating": "compile",
 }
 
 

@@ -15,6 +15,7 @@ from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, Sav
 
 MESSAGE_LENGTH = 2048
 STACKS_LENGTH = 16_384
+_ROOM_FOR_MESSAGE = 512
 ELLIPSIS = "…"
 
 
@@ -58,11 +59,12 @@ def termination_report(
 
 
 def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LIMIT) -> bytes:
-    """The report as JSON of at most ``limit`` bytes; the longest beginning of its message that fits is kept."""
-    low, high = 0, len(report.message)
+    """The report as JSON of at most ``limit`` bytes; the longest beginning of its message that fits is kept, and as many sources."""
     best = _encode(report)
     if len(best) <= limit:
         return best
+    report = _with_fewer_sources(report, limit)
+    low, high = 0, len(report.message)
     best = _encode(report.model_copy(update={"message": ""}))
     while low < high:
         middle = (low + high + 1) // 2
@@ -89,6 +91,20 @@ def write_termination_report(path: Path | None, report: TerminationReport) -> st
     except OSError as error:
         return f"the termination report could not be written to {path}: {error.strerror}"
     return None
+
+
+def _with_fewer_sources(report: TerminationReport, limit: int) -> TerminationReport:
+    """The report with the first of the sources that were evaluated, as many as leave room for a message. The log has all of them."""
+    progress = report.progress
+    while (
+        progress is not None
+        and progress.evaluated is not None
+        and progress.evaluated.sources
+        and len(_encode(report.model_copy(update={"message": "", "progress": progress}))) > limit - _ROOM_FOR_MESSAGE
+    ):
+        evaluated = progress.evaluated.model_copy(update={"sources": progress.evaluated.sources[:-1]})
+        progress = progress.model_copy(update={"evaluated": evaluated})
+    return report.model_copy(update={"progress": progress})
 
 
 def _encode(report: TerminationReport) -> bytes:

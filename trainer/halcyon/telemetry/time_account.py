@@ -9,13 +9,14 @@ from __future__ import annotations
 from halcyon_api.goodput import CAUSES, GoodputSeconds
 from halcyon_api.progress import Stage
 
+_PRODUCTIVE = "productive_step"
 _CAUSES: dict[Stage, str] = {
     "starting": "startup",
     "joining": "join",
     "tokenizing": "data_wait",
     "restoring": "restore",
     "compiling": "compile",
-    "training": "productive_step",
+    "training": _PRODUCTIVE,  # in a run that trains; in any other it is what that one is for
     "evaluating": "evaluation",
     "saving": "save_blocking",
     "leaving": "save_blocking",  # what a leave waits for is its checkpoint
@@ -28,9 +29,11 @@ class TimeAccount:
 
     Args:
         began: When the process began, in seconds of a monotonic clock.
+        work: The stage in which the run does what it is for; the time in it is productive.
     """
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: float, work: Stage = "training") -> None:
+        self._work = work
         self._counted_until = began
         self._seconds = dict.fromkeys(CAUSES, 0.0)
         self._stepped = False
@@ -41,8 +44,8 @@ class TimeAccount:
         Returns:
             The cause that it was counted under.
         """
-        cause = _CAUSES[stage]
-        if cause == "productive_step" and not self._stepped:
+        cause = _PRODUCTIVE if stage == self._work else _CAUSES[stage]
+        if cause == _PRODUCTIVE and not self._stepped:
             cause = "compile"  # the first step compiles even where nobody said so
         self._seconds[cause] += max(0.0, now - self._counted_until)
         self._counted_until = max(now, self._counted_until)

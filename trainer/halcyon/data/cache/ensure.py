@@ -8,9 +8,7 @@ move data under the run, and to rebuild would do so in silence.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +22,8 @@ from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
+from halcyon.data.cache.inherited import Heir
+from halcyon.data.cache.kept_tokenizers import keep_tokenizer, read_tokenizer, tokenizer_key
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.turns import next_source
@@ -34,7 +34,6 @@ from halcyon.errors import BadConfiguration, DamagedData
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
-from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
@@ -71,6 +70,7 @@ class CacheKeeper:
         told: Is told of the caches whenever they are looked at, and after every shard of a build.
         awaited: Given where somebody waits for the first text of every source while the rest is built: in portions of how many tokens a
             source is of use. All sources then grow together, each by its weight, rather than one after the other.
+        heir: Given where the run goes on from another one, whose trained tokenizer it takes if that is still there.
         clock: Seconds, monotonic.
         pause: Waits for so many seconds.
     """
@@ -85,6 +85,7 @@ class CacheKeeper:
     run: str = ""
     told: Callable[[Caches], object] = lambda caches: None
     awaited: Mapping[str, int] | None = None
+    heir: Heir | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
@@ -135,7 +136,7 @@ class CacheKeeper:
         return caches
 
     def _build(self) -> None:
-        definition = self._tokenizer() or self._keep_tokenizer(self._train_tokenizer())
+        definition = self._tokenizer() or self._new_tokenizer()
         ledgers = {source.name: self._ledger(source, definition) or self._begin(source, definition) for source in self.data.sources}
         jobs = {source.name: self._job(source, definition, ledgers[source.name]) for source in self.data.sources}
         with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.awaited is not None) as pool:
@@ -239,31 +240,16 @@ class CacheKeeper:
             {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION) for source in self.data.sources
         ]
         document: dict[str, Any] = {"tokenizer": self.tokenizer.document(), "sources": sources}
-        return f"tokenizers/{hashlib.sha256(canonical_json(document)).hexdigest()[:32]}.json"
+        if self.heir is not None:
+            document["from"] = self.heir.source
+        return tokenizer_key(document)
 
     def _kept_tokenizer(self) -> TokenizerDefinition | None:
-        content = self.store.read(self._tokenizer_key).data
-        if content is None:
-            return None
-        damaged = f"spec.tokenizer.bpe: {self.store.root}/{self._tokenizer_key} is damaged; delete the cache to train it anew"
-        try:
-            document = json.loads(content)
-            definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"])
-            recorded = document["fingerprint"]
-        except (ValueError, KeyError, TypeError):
-            raise DamagedData(damaged) from None
-        if definition.fingerprint != recorded:
-            raise DamagedData(damaged)
-        return definition
+        return read_tokenizer(self.store, self._tokenizer_key)
 
-    def _keep_tokenizer(self, definition: TokenizerDefinition) -> TokenizerDefinition:
-        document = {
-            "kind": definition.kind,
-            "content": base64.b64encode(definition.content).decode(),
-            "options": dict(definition.options),
-            "fingerprint": definition.fingerprint,
-        }
-        self.store.create(self._tokenizer_key, json.dumps(document).encode())
+    def _new_tokenizer(self) -> TokenizerDefinition:
+        definition = (self.heir.find() if self.heir is not None else None) or self._train_tokenizer()
+        keep_tokenizer(self.store, self._tokenizer_key, definition)
         return definition
 
     def _train_tokenizer(self) -> TokenizerDefinition:

@@ -1,0 +1,144 @@
+"""A run's logs are followed through all its worlds: watches tell of pods, and no line is lost or told twice where a log breaks off."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from halcyon_cli.cluster import Runs
+from halcyon_cli.following import follow_run
+from halcyon_cli.log_lines import LogLine
+from halcyon_cli.telling import Refused
+from tests.cli.api_server import CUT, Server, event, pod, run
+
+
+def line(second: int, word: str) -> str:
+    """A line of a log as the kubelet gives it, with its own time before it."""
+    at = f"2026-03-01T12:00:{second:02}"
+    return f"{at}.000000001Z {json.dumps({'event': word, 'time': f'{at}.000Z'})}\n"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("halcyon_cli.cluster._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("halcyon_cli.following._WINDOW_SECONDS", 0.05)
+
+
+class Followed:
+    """A run that is followed by a thread of its own."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._lines: queue.Queue[LogLine | Exception | None] = queue.Queue()
+        threading.Thread(target=self._follow, args=(follow_run(runs, "small"),), daemon=True).start()
+
+    def _follow(self, lines: Iterator[LogLine]) -> None:
+        try:
+            for one in lines:
+                self._lines.put(one)
+            self._lines.put(None)
+        except Refused as refusal:
+            self._lines.put(refusal)
+
+    def next(self) -> str:
+        """The next line's word; empty at the end."""
+        found = self._lines.get(timeout=20)
+        if isinstance(found, Exception):
+            raise found
+        return found.event if found is not None else ""
+
+    def rest(self) -> list[str]:
+        return list(iter(self.next, ""))
+
+
+def test_pods_are_told_of_by_a_watch_and_looked_for_once(server: Server, runs: Runs) -> None:
+    server.pods["first"] = pod("first", "terminated", "Failed")
+    server.logs["first"].put([line(1, "start"), line(2, "step")])
+    followed = Followed(runs)
+    assert [followed.next(), followed.next()] == ["start", "step"]
+    asked = server.pod_watched.get(timeout=20)
+    assert (asked["resourceVersion"], asked["watch"]) == (["40"], ["true"])
+    assert asked["labelSelector"] == ["halcyon.dev/run=small,halcyon.dev/role!=probe"]
+    # The next world: its pod comes, and later its container.
+    server.pods["second"] = pod("second")
+    server.pod_events.put(event("ADDED", pod("second", "waiting", "Pending")))
+    server.logs["second"].put([line(9, "resumed")])
+    server.pod_events.put(event("MODIFIED", pod("second")))
+    assert followed.next() == "resumed"
+    assert (server.pod_lists, server.looks) == (1, 1), "nobody asks again and again"
+    server.pods["second"] = pod("second", "terminated", "Succeeded")
+    server.events.put(event("MODIFIED", run(6, "Succeeded")))
+    assert followed.rest() == []
+    assert server.looks == 1
+
+
+def test_a_log_that_breaks_off_is_taken_up_where_it_was(server: Server, runs: Runs) -> None:
+    server.pods["first"] = pod("first")
+    lines = [line(second, f"step {second}") for second in range(1, 7)]
+    server.logs["first"].put([*lines[:2], lines[2][:40], CUT])
+    server.logs["first"].put(lines[:4])  # and the server ends this one of itself
+    last = threading.Event()
+    server.logs["first"].put([*lines[1:5], last, lines[5]])
+    server.logs["first"].put(lines)
+    followed = Followed(runs)
+    assert [followed.next() for _ in range(5)] == [f"step {second}" for second in range(1, 6)]
+    server.pods["first"] = pod("first", "terminated", "Succeeded")
+    server.events.put(event("MODIFIED", run(6, "Succeeded")))
+    last.set()
+    assert followed.rest() == ["step 6"]
+    first, *others = server.log_queries["first"]
+    assert "sinceSeconds" not in first
+    assert all(30 <= int(query["sinceSeconds"][0]) <= 60 for query in others), "not all of a long log once more"
+
+
+def test_what_a_pod_writes_last_is_not_lost_though_the_log_had_broken_off_before(server: Server, runs: Runs) -> None:
+    """The pod ends between the break and the next request."""
+    server.pods["first"] = pod("first")
+    broken = threading.Event()
+    server.logs["first"].put([line(1, "step"), broken, CUT])
+    server.logs["first"].put([line(1, "step"), line(2, "done")])
+    followed = Followed(runs)
+    assert followed.next() == "step"
+    server.pods["first"] = pod("first", "terminated", "Succeeded")
+    server.events.put(event("MODIFIED", run(6, "Succeeded")))
+    broken.set()
+    assert followed.rest() == ["done"]
+
+
+def test_a_kubelet_that_has_no_log_does_not_hide_the_lines_that_come(server: Server, runs: Runs) -> None:
+    server.pods["first"] = pod("first")
+    server.logs["first"].put(["unable to retrieve container logs\n"])
+    server.logs["first"].put([line(1, "step")])
+    followed = Followed(runs)
+    assert followed.next() == "step"
+
+
+def test_who_may_not_read_logs_is_told(server: Server, runs: Runs) -> None:
+    server.pods["first"], server.refuses_logs = pod("first"), 403
+    with pytest.raises(Refused, match="does not let you read the log of pod training/first"):
+        Followed(runs).next()
+
+
+def test_a_node_that_does_not_answer_ends_nothing(server: Server, runs: Runs) -> None:
+    """The log of a pod on a node that is lost cannot be had; those of the next world can."""
+    server.pods["first"], server.refuses_logs = pod("first"), 500
+    followed = Followed(runs)
+    server.pod_watched.get(timeout=20)
+    del server.pods["first"]
+    server.refuses_logs = 0
+    server.pods["second"] = pod("second", "terminated", "Succeeded")
+    server.logs["second"].put([line(9, "resumed")])
+    server.pod_events.put(event("ADDED", server.pods["second"]))
+    assert followed.next() == "resumed"
+
+
+def test_a_run_that_is_deleted_ends_the_story(server: Server, runs: Runs) -> None:
+    followed = Followed(runs)
+    server.watched.get(timeout=20)
+    server.run = None
+    server.events.put(event("DELETED", run(6)))
+    with pytest.raises(Refused, match="there is no TrainingRun small"):
+        followed.next()

@@ -1,0 +1,26 @@
+"""Pictures of the documentation: each is shown, is one that a browser can draw, and is small."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.examples.documents import REPOSITORY
+
+PAGES = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
+PICTURES = sorted(REPOSITORY.glob("docs/**/*.svg"))
+LARGEST_BYTES = 100_000
+
+
+def test_every_picture_is_on_a_page_and_every_page_finds_its_own() -> None:
+    shown = {(page.parent / name).resolve() for page in PAGES for name in re.findall(r"\]\(([^()\s:]+\.svg)\)", page.read_text())}
+    assert shown == set(PICTURES)
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_a_picture_can_be_drawn_and_is_small(path: Path) -> None:
+    assert ET.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - of this repository
+    assert path.stat().st_size < LARGEST_BYTES

@@ -1,0 +1,120 @@
+"""A run whose name an earlier one had begins when nothing of that is at work any more, so that all that was trained is saved."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from halcyon_api import names
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import at, deleted, ended, head, jobset, observed, pod, rfc, run
+from tests.operator.simulation import JOBSETS, PODS, RUN, World
+from tests.operator.test_attempts import condition, deletions, status
+
+OLD = "an-earlier-run"
+
+
+def orphaned(made: dict[str, Any]) -> dict[str, Any]:
+    """As the garbage collector leaves what it orphans: without the owner, with all labels."""
+    made["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
+    made["metadata"]["ownerReferences"] = [one for one in made["metadata"].get("ownerReferences", ()) if one["kind"] != "TrainingRun"]
+    return made
+
+
+def doomed(made: dict[str, Any]) -> dict[str, Any]:
+    """As it is until the garbage collector comes: its owner is gone."""
+    made["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
+    made["metadata"]["ownerReferences"][0]["uid"] = OLD
+    return made
+
+
+def test_what_lost_its_owner_is_told_and_left_alone() -> None:
+    decision = reconcile(observed(run(), jobsets=[orphaned(jobset())], head=head(40)), at(60))
+    assert (decision.status.attempt, decision.create, deletions(decision)) == (0, (), [])
+    assert condition(decision, "Stalled") == ("True", "NameTaken")
+    assert decision.status.condition("Stalled").message == (
+        "JobSet demo-1 of an earlier run of this name, which was deleted without it, is at work; delete it "
+        "(kubectl delete jobset,configmap demo-1 --namespace default): its pods save, and this run goes on from there"
+    )
+
+
+@pytest.mark.parametrize("left", [doomed(jobset()), orphaned(jobset(deleting=True))], ids=["doomed", "deleted"])
+def test_what_goes_by_itself_is_waited_for(left: dict[str, Any]) -> None:
+    decision = reconcile(observed(run(), jobsets=[left], head=head(40)), at(60))
+    assert (decision.status.attempt, decision.status.phase, deletions(decision)) == (0, "Pending", [])
+    assert condition(decision, "Stalled")[0] == "False"
+    assert decision.status.condition("Ready").message == "waiting for JobSet demo-1 of an earlier run of this name and its pods to be gone"
+
+
+def test_what_is_at_its_end_is_in_nobodys_way() -> None:
+    done = [orphaned(jobset(outcome="Completed")), orphaned(jobset(2, outcome="Failed"))]
+    decision = reconcile(observed(run(), jobsets=done, head=head(40)), at(60))
+    assert decision.status.attempt == 3, "a number above theirs"
+
+
+def test_a_run_that_has_begun_is_not_held_up_by_labels() -> None:
+    forged = jobset(7) | {"status": {}}
+    decision = reconcile(observed(run(status(jobSetUid=None)), jobsets=[orphaned(forged)]), at(60))
+    assert condition(decision, "Stalled")[0] == "False"
+    assert decision.create
+
+
+def story() -> World:
+    """A run trains, is deleted without what it owns, and made again."""
+    world = World(run())
+    world.settle()
+    world.train(50)
+    world.settle()
+    for place, thing in world.api.objects.items():
+        if place.startswith((JOBSETS, PODS)):
+            orphaned(thing)
+    again = run()
+    again["metadata"] |= {"uid": "22222222-2222-2222-2222-222222222222", "resourceVersion": str(world.api.version)}
+    world.api.objects[RUN] = again
+    world._start_operator()
+    world.head = head(40)
+    return world
+
+
+def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
+    world = story()
+    made = list(world.api.created)
+    world.settle()
+    assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Failed", 0, made)
+    # The JobSet goes at once; its pods have a signal, and still save.
+    place = next(place for place in world.api.objects if place.startswith(PODS))
+    leaving = deleted(world.api.objects[place], world.now)
+    del world.api.objects[next(place for place in world.api.objects if place.startswith(JOBSETS))]
+    world.tick = lambda: None  # type: ignore[method-assign]
+    world.api.objects[place] = leaving
+    world.settle()
+    ready = next(one for one in world.status["conditions"] if one["type"] == "Ready")
+    assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Pending", 0, made)
+    assert ready["message"].startswith("waiting for 1 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node")
+    del world.api.objects[place]
+    world.head = head(50)
+    del world.tick
+    world.settle()
+    assert (world.status["attempt"], world.status["checkpoint"]["step"]) == (2, 50)
+    assert [name for _, name in world.api.created[len(made) :]] == ["demo-2", "demo-2"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pod(**ended(0, 50)),
+        pod() | {"metadata": pod()["metadata"] | {"ownerReferences": []}},
+        pod() | {"metadata": pod()["metadata"] | {"labels": {names.LABEL_RUN: "demo", names.LABEL_RUN_UID: OLD}}},
+    ],
+    ids=["over", "nobody's", "no trainer"],
+)
+def test_a_pod_that_only_bears_the_name_holds_nothing_up(other: dict[str, Any]) -> None:
+    world = World(run())
+    other = other | {"kind": "Pod"}
+    other["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
+    other["metadata"] |= {"name": "of-another", "resourceVersion": "1", "creationTimestamp": rfc(0)}
+    world.api.objects[f"{PODS}/of-another"] = other
+    asyncio.run(world.look())
+    assert world.status["attempt"] == 1, "at the first look, with the pod there"

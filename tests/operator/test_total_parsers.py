@@ -1,0 +1,207 @@
+"""Every parse of what stands in the cluster is total: it takes any JSON value, and sees less of a damaged one.
+
+The table names every function and method of the operator that takes foreign data, and the contract's parsers that it uses; a new one that
+is not in it fails the test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import halcyon_api
+import halcyon_operator
+from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
+from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.progress import Evaluated, Progress
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_operator import plain
+from halcyon_operator.awaited import awaited_run
+from halcyon_operator.checkpoints import parse_head
+from halcyon_operator.defaults import DefaultsRead, due, root_of, taken, wanted, whole_spec
+from halcyon_operator.election import parse_lease
+from halcyon_operator.health import WatchEcho
+from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
+from halcyon_operator.journal import Journal
+from halcyon_operator.kueue import newest, parse_workload
+from halcyon_operator.merge_patch import merge_patch
+from halcyon_operator.node_notices import NodeNotices, notices_of
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.probe import is_probe
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.store import Store
+from halcyon_operator.trainers import parse_report
+from tests.operator.builders import defaults, jobset, pod, report, run
+from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
+
+KEY = ("default", "demo")
+LEASE = {"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 12, "leaseTransitions": 3}}
+RUN = run(STATUS | LATER_STATUS, defaults="ours", after={"run": "base"})
+DEFAULTS = defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all")
+
+
+def _refusing(parse: Callable[[Any], object], *refusals: type[Exception]) -> Callable[[Any], None]:
+    """A parser that says no in the way that its callers expect."""
+
+    def tried(document: Any) -> None:
+        with suppress(*refusals):
+            parse(document)
+
+    return tried
+
+
+def _taken(document: Any) -> None:
+    """Defaults that somebody found, taken by a sound run and by one that is spoiled alike."""
+    read = DefaultsRead("ours", ("default", "halcyon"), (document, DEFAULTS))
+    for whose in (RUN, document, run()):
+        took = taken(whose, parse_status(plain.dig(whose, "status")), read)
+        whole_spec(whose, took.values)
+        found = parse_run_view(whose, read)
+        assert found.spec is not None or found.problems
+
+
+def _node(document: Any) -> None:
+    nodes = NodeNotices()
+    nodes.saw(document)
+    nodes.on(KEY, ["node-a", ""])
+    nodes.saw(document, deleted=True)
+
+
+def _stored(document: Any) -> None:
+    store = Store()
+    for deleted in (False, True):
+        store.saw_run(document, deleted=deleted)
+        store.saw_jobset(KEY, document, deleted=deleted)
+        store.saw_pod(KEY, document, deleted=deleted)
+    store.listed(KEY, document, plain.sequence(document) or (document,), (document,))
+
+
+def _plain(value: Any) -> None:
+    assert 0 <= plain.count(value) < 2**31
+    assert plain.text(value, 10).isprintable()
+    assert plain.integer(value) is None or abs(plain.integer(value) or 0) <= 2**63
+    plain.moment(value)
+    plain.dig(value, "a", 0, value if isinstance(value, str) else "b")
+    plain.mapping(value)
+    plain.sequence(value)
+
+
+def _echo(value: Any) -> None:
+    echo = WatchEcho(lambda: 0.0)
+    echo.wrote(KEY, value)
+    echo.saw(KEY, value)
+
+
+PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
+    "awaited.awaited_run": (lambda document: awaited_run("base", document), RUN),
+    "checkpoints.parse_head": (lambda document: parse_head(json.dumps(document).encode()), {"epoch": {"attempt": 1}, "committed": []}),
+    "defaults.due": (lambda document: due(document, TrainingRunStatus()), RUN),
+    "defaults.root_of": (root_of, RUN),
+    "defaults.taken": (_taken, DEFAULTS),
+    "defaults.wanted": (wanted, RUN),
+    "defaults.whole_spec": (lambda document: whole_spec(document, {"image": "x:1", "scheduling.nodeSelector": {"a": "b"}}), RUN),
+    "election.parse_lease": (parse_lease, LEASE),
+    "health.WatchEcho.saw": (_echo, "7"),
+    "health.WatchEcho.wrote": (_echo, "7"),
+    "jobset_views.controller_uid": (lambda document: controller_uid(plain.mapping(document)), jobset()["metadata"]),
+    "jobset_views.parse_jobset": (parse_jobset, jobset()),
+    "jobset_views.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
+    "journal.Journal.record": (lambda document: Journal().record(KEY, document), pod()),
+    "kueue.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
+    "kueue.parse_workload": (parse_workload, WORKLOAD),
+    "merge_patch.merge_patch": (lambda document: merge_patch(plain.mapping(document), STATUS), STATUS),
+    "node_notices.NodeNotices.saw": (_node, NODE),
+    "node_notices.notices_of": (notices_of, NODE),
+    "observe.Observer.wrote": (_stored, RUN),
+    "plain.count": (_plain, 1),
+    "plain.dig": (_plain, {"a": [1]}),
+    "plain.integer": (_plain, "1"),
+    "plain.mapping": (_plain, {}),
+    "plain.moment": (_plain, "2026-01-01T00:00:00Z"),
+    "plain.sequence": (_plain, []),
+    "plain.text": (_plain, "x"),
+    "pods.parse_pod": (parse_pod, pod()),
+    "probe.is_probe": (is_probe, jobset()),
+    "runs.parse_run_view": (parse_run_view, RUN),
+    "store.Store.listed": (_stored, RUN),
+    "store.Store.saw_jobset": (_stored, jobset()),
+    "store.Store.saw_pod": (_stored, pod()),
+    "store.Store.saw_run": (_stored, RUN),
+    "trainers.parse_report": (
+        lambda document: parse_report(json.dumps(document).encode(), "demo", (1, 0)),
+        report(progress=PROGRESS).document(),
+    ),
+    "api.checkpoint_documents.decode_head": (
+        _refusing(lambda document: decode_head(json.dumps(document).encode()), DamagedDocument),
+        {"epoch": {"attempt": 1}},
+    ),
+    "api.defaults.resource.parse_defaults": (_refusing(parse_defaults, InvalidRun), DEFAULTS),
+    "api.status.parse_status": (parse_status, STATUS | LATER_STATUS),
+    "api.training_run.parse_run": (_refusing(parse_run, InvalidRun), RUN),
+}
+"""By place; with a document as it should be, to be spoiled."""
+
+FOREIGN = {"object", "bytes", "tuple[object, ...]", "dict[str, object]", "Mapping[str, object]", "Iterable[object]"}
+"""Types of parameters that stand for what others wrote."""
+
+
+def _functions(package: Any) -> Iterator[tuple[str, Any]]:
+    """Public functions and methods of a package, by place."""
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        place = info.name.partition(".")[2]
+        for name, thing in vars(module).items():
+            if getattr(thing, "__module__", "") != info.name or name.startswith("_"):
+                continue
+            if inspect.isfunction(thing):
+                yield f"{place}.{name}", thing
+            elif inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
+                members = ((member, found) for member, found in vars(thing).items() if inspect.isfunction(found))
+                yield from ((f"{place}.{name}.{member}", found) for member, found in members if not member.startswith("_"))
+
+
+def test_every_function_that_takes_foreign_data_is_given_junk() -> None:
+    taking = {
+        place
+        for place, function in _functions(halcyon_operator)
+        if any(parameter.annotation in FOREIGN for parameter in inspect.signature(function).parameters.values())
+    }
+    parsing = {
+        f"api.{place}"
+        for place, function in _functions(halcyon_api)
+        if function.__name__.startswith(("parse_", "decode_"))
+        and next(iter(inspect.signature(function).parameters.values())).annotation in {"Any", "object", "bytes"}
+    }
+    assert (taking | parsing) - set(PARSERS) == set(), "these are in no row"
+    assert set(PARSERS) - (taking | parsing) == set(), "these are gone"
+
+
+@pytest.mark.parametrize("place", PARSERS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_it_takes_anything(place: str, data: st.DataObject) -> None:
+    parse, sound = PARSERS[place]
+    parse(sound)
+    parse(data.draw(JUNK))
+    parse(spoil(sound, data, chance=3))
+
+
+def test_the_documents_that_are_spoiled_have_every_field() -> None:
+    """Else a new field would never be spoiled."""
+    assert {field.alias for field in TrainingRunStatus.model_fields.values()} - set(STATUS | LATER_STATUS) == set()
+    assert {field.alias for field in Progress.model_fields.values()} - set(PROGRESS) == set()
+    assert {field.alias for field in Evaluated.model_fields.values()} - set(EVALUATED) == set()
+    status = parse_status(STATUS | LATER_STATUS)
+    assert status.model_fields_set >= set(TrainingRunStatus.model_fields), "all of it can be read"

@@ -1,0 +1,174 @@
+"""A run of stage ``evaluate``: real processes evaluate another run's checkpoint, and say the same as the run itself did."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.checkpoint.helpers import snapshot_of
+from tests.trainer.worlds import World, run_document, start_world
+
+pytestmark = pytest.mark.slow
+
+
+def corpus(folder: Path, sentence: str, lines: int = 400) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    (folder / "text.txt").write_text("".join(f"{sentence} {number % 17} and {number * 31 % 101}.\n" for number in range(lines)))
+    return {"text": {"paths": [str(folder)]}, "validation": {"fraction": 1}}
+
+
+def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+    """The run that evaluates the newest checkpoint of another one: the same document but for a few lines."""
+    origin = {"run": source["metadata"]["name"], "root": source["spec"]["checkpoint"]["root"]}
+    data = source["spec"]["data"] if sources is None else {"sources": sources}
+    spec = {**source["spec"], "stage": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
+    return {**source, "metadata": {**source["metadata"], "name": "evaluation"}, "spec": spec}
+
+
+def done(world: World) -> World:
+    assert set(world.wait()) == {ExitCode.DONE}, [process.noise[-20:] for process in world.processes]
+    return world
+
+
+def evaluations(world: World) -> dict[str | None, dict[str, Any]]:
+    """The events about evaluations, by source; None: all together."""
+    return {event.get("source"): event for event in world.leader.events if event.get("event") == "evaluation"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], World]:
+    folder = tmp_path_factory.mktemp("trained")
+    document = run_document(folder / "root", steps=20, evaluation={"everySteps": 20, "batches": 3})
+    document["spec"]["data"]["validation"] = {"fraction": 0.2}
+    document["spec"]["checkpoint"]["keep"] = 4
+    return document, done(start_world(document, folder / "run"))
+
+
+def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
+    document, world = trained
+    root = Path(document["spec"]["checkpoint"]["root"].removeprefix("file://"))
+    before = snapshot_of(root)
+    found = done(start_world(evaluating(document, tmp_path / "own"), tmp_path / "evaluation"))
+    said, expected = evaluations(found), evaluations(world)[None]
+    for name in ("loss", "bitsPerByte", "tokens", "sequences"):
+        assert said[None][name] == said["corpus"][name] == expected[name], name
+    assert said[None]["step"] == 20
+    assert snapshot_of(root) == before, "a root of another run is only read"
+    report = found.leader.report()
+    assert report["cause"] == "completed"
+    assert report["message"].startswith(f"the checkpoint of run tiny at step 20 has a loss of {expected['loss']:.4f} nats per token")
+    progress = report["progress"]
+    assert (progress["step"], progress["steps"], progress["evaluationLoss"]) == (3, 3, expected["loss"])
+    assert progress["evaluated"]["sources"] == [
+        {key: said["corpus"][key] for key in ("source", "loss", "bitsPerByte", "tokens", "sequences")}
+    ]
+    # Time that was spent on what the run is for counts as productive.
+    assert report["seconds"]["productiveStep"] > 0
+    assert report["seconds"].get("evaluation", 0) == 0
+    kept = json.loads((tmp_path / "own" / "evaluation.json").read_text())
+    assert (kept["finished"], kept["loss"], kept["checkpoint"]["step"]) == (True, expected["loss"], 20)
+    assert json.loads((tmp_path / "own" / "HEAD").read_text())["owner"]["name"] == "evaluation"
+
+
+def test_sources_that_were_evaluated_are_not_evaluated_again(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
+    document, _ = trained
+    sources = [
+        {"name": "short", **corpus(tmp_path / "short", "Something quite different:")},
+        {"name": "long", **corpus(tmp_path / "long", "And once more, numbers:", lines=15_000)},
+    ]
+    trainer = {name: value for name, value in document["spec"]["trainer"].items() if name != "evaluation"}
+    whole = evaluating(document, tmp_path / "whole", sources, trainer=trainer)
+    expected = evaluations(done(start_world(whole, tmp_path / "undisturbed")))
+    assert expected[None]["loss"] == pytest.approx(
+        sum(expected[name]["loss"] * expected[name]["tokens"] for name in ("short", "long")) / expected[None]["tokens"]
+    )
+    assert expected["long"]["sequences"] > 1000, "all of it, where no number of batches is given"
+
+    again = evaluating(document, tmp_path / "again", sources, trainer=trainer)
+    first = start_world(again, tmp_path / "disturbed")
+    first.leader.wait_for(lambda events: any(event.get("source") == "short" and event["event"] == "evaluation" for event in events))
+    kept = tmp_path / "again" / "evaluation.json"
+    first.leader.wait_for(lambda _: kept.exists())
+    first.signal(signal.SIGKILL, 0)
+    first.wait()
+    assert [one["source"] for one in json.loads(kept.read_text())["sources"]] == ["short"]
+    second = start_world(again, tmp_path / "disturbed", restart=1)
+    second.leader.wait_for(lambda events: any(event["event"] == "compiled" for event in events))
+    second.signal(signal.SIGTERM, 0)
+    codes = second.wait()
+    assert codes[0] == ExitCode.PREEMPTED, second.leader.noise[-20:]
+    assert second.leader.report()["message"] == "a notice of preemption came; the sources that are evaluated stay so"
+    third = done(start_world(again, tmp_path / "disturbed", restart=2))
+    said = evaluations(third)
+    assert "short" not in said, "it is evaluated already"
+    assert {name: value for name, value in said[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")} == {
+        name: expected[None][name] for name in ("loss", "bitsPerByte", "tokens", "sequences")
+    }
+    progress = third.leader.report()["progress"]
+    assert [one["source"] for one in progress["evaluated"]["sources"]] == ["short", "long"]
+    assert progress["step"] == progress["steps"] == sum(math.ceil(expected[name]["sequences"] / 8) for name in ("short", "long"))
+
+
+def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path) -> None:
+    """One that is trained on a run's own text: other text would give another one, with which the model means nothing."""
+    document = run_document(tmp_path / "root", slices=1, steps=4)
+    document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
+    document["spec"]["optimizer"] = {"adamw": {"learningRate": 0.003, "schedule": {"constant": {}}}}
+    done(start_world(document, tmp_path / "run"))
+    other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
+    said = evaluations(done(start_world(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
+    assert math.isfinite(said[None]["loss"])
+    # It is kept, so a run that goes on from another one needs that one no more.
+    clone = {**document, "metadata": {**document["metadata"], "name": "clone"}}
+    origin = {"run": "tiny", "root": f"file://{tmp_path / 'root'}"}
+    clone["spec"] = {
+        **document["spec"],
+        "from": origin,
+        "data": {"sources": [{"name": "other", "text": other[0]["text"]}]},
+        "checkpoint": {"root": f"file://{tmp_path / 'clone'}", "save": {"everySteps": 2}},
+        "trainer": {**document["spec"]["trainer"], "steps": 8},
+    }
+    first = start_world(clone, tmp_path / "first")
+    first.leader.wait_for(lambda events: any(event["event"] == "checkpoint" and event["step"] > 4 for event in events))
+    first.signal(signal.SIGKILL, 0)
+    first.wait()
+    shutil.rmtree(tmp_path / "root")
+    assert max(done(start_world(clone, tmp_path / "first", restart=1)).leader.losses()) == 8
+    # Where the other's tokenizer is not to be found, the text gives another one, and that is refused in words.
+    document2 = {**document, "spec": {**document["spec"], "checkpoint": {"root": f"file://{tmp_path / 'second'}"}}}
+    done(start_world(document2, tmp_path / "again"))
+    shutil.rmtree(tmp_path / "second" / "data" / "tokenizers")
+    refused = start_world(evaluating(document2, tmp_path / "refused", other), tmp_path / "other-evaluation")
+    assert refused.wait() == [ExitCode.RUN_CHANGED]
+    assert "tokenizer" in refused.leader.report()["message"]
+
+
+def test_what_cannot_be_evaluated_is_refused_in_one_sentence(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
+    document, _ = trained
+    missing = evaluating(document, tmp_path / "missing")
+    missing["spec"]["from"] = {**missing["spec"]["from"], "step": 7}
+    bigger = evaluating(document, tmp_path / "bigger", model={"llama": {**document["spec"]["model"]["llama"], "hiddenSize": 64}})
+    elsewhere = evaluating(document, tmp_path / "elsewhere")
+    elsewhere["spec"]["from"] = {**elsewhere["spec"]["from"], "run": "somebody"}
+    taken = evaluating(document, tmp_path / "taken")
+    started = [(start_world(one, tmp_path / f"{number}"), one) for number, one in enumerate((missing, bigger, elsewhere))]
+    expected = [
+        (ExitCode.NO_VALID_CHECKPOINT, "spec.from.step: run tiny has no checkpoint of step 7"),
+        (ExitCode.RUN_CHANGED, "spec.model.llama.hiddenSize"),
+        (ExitCode.ROOT_TAKEN, "is of run tests/tiny, not of tests/somebody"),
+    ]
+    for (world, _), (code, sentence) in zip(started, expected, strict=True):
+        assert set(world.wait()) == {code}, world.leader.noise[-20:]
+        assert sentence in world.leader.report()["message"]
+    shutil.copytree(tmp_path / "missing", tmp_path / "taken")
+    taken["metadata"] = {**taken["metadata"], "name": "another"}
+    world = start_world(taken, tmp_path / "taking")
+    assert set(world.wait()) == {ExitCode.ROOT_TAKEN}
+    assert "belongs to the run tests/evaluation" in world.leader.report()["message"]

@@ -1,0 +1,155 @@
+"""What is held out of sources, and the examples of any of their sequences: a pure function of the run document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from halcyon.data.examples import Examples, examples_of
+from halcyon.data.source_data import Rows, Source, SourceData
+from halcyon.tokenizer import Tokenizer
+
+LAYOUT_VERSION = 3
+"""Raised when the same tokens would give other sequences, or another order, than before."""
+
+
+class HeldOut:
+    """The held-out sequences of sources.
+
+    Args:
+        sources: The sources, in any order; their names key everything.
+        tokenizer: The tokenizer of all of them.
+        sequence_length: Positions of a held-out sequence: the longest of the run.
+        first: Given where nothing may depend on how much text there is (`halcyon.data.streaming`): weights by which an evaluation takes the
+            first held-out sequences of the sources, rather than some from everywhere.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], tokenizer: Tokenizer, sequence_length: int, *, first: Mapping[str, float] | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.sequence_length = sequence_length
+        """Positions of the run's longest sequences, and of those that are held out."""
+        self._sources = tuple(sources)
+        self._first_weights = first
+
+    @property
+    def streams(self) -> bool:
+        """Whether it may be used while its sources still grow."""
+        return self._first_weights is not None
+
+    @property
+    def sources(self) -> tuple[SourceData, ...]:
+        """The sources as far as they are there."""
+        return tuple(source.now for source in self._sources)
+
+    @property
+    def validation_sequences(self) -> int:
+        """Held-out sequences of all sources."""
+        return sum(source.split.held_out for source in self.sources)
+
+    @property
+    def each(self) -> dict[str, HeldOut]:
+        """The same of each source that holds something out, by itself."""
+        first = None if self._first_weights is None else 1.0
+        return {
+            source.name: HeldOut([source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first})
+            for source in self._sources
+            if source.now.split.held_out
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the fingerprint is taken over, for a sentence that says what differs."""
+        return {
+            "layoutVersion": LAYOUT_VERSION,
+            "tokenizerSha256": self.tokenizer.fingerprint,
+            "sequenceLength": self.sequence_length,
+            "sources": {source.name: {**source.description, **self._counts(source)} for source in self.sources},
+        }
+
+    def _counts(self, source: SourceData) -> dict[str, int]:
+        if self.streams:
+            return {}
+        return {
+            "trainSequences": source.split.training,
+            "validationSequences": source.split.held_out,
+            "usedSequences": source.used,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over contents, tokenizer and layout: equal fingerprints give equal examples for equal rows."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
+
+    def holds_validation(self, sequences: int) -> bool:
+        """Whether an evaluation over so many sequences can be told without waiting."""
+        counts = self._first_held_out(sequences)
+        return all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
+
+    def validation_batches(self, batches: int | None, batch_size: int) -> list[Rows]:
+        """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``. Waits for a source that grows.
+
+        ``batches`` is how many at most; None: all. Where they do not hold all sequences, those taken lie evenly over all sources; or, where
+        nothing may depend on how much text there is, they are the first of each source, by the sources' weights, and fewer from one that
+        has not so many.
+        """
+        most = self.validation_sequences if batches is None else batches * batch_size
+        ranks = self._first_ranks(most) if self.streams else self._even_ranks(most)
+        source = np.repeat(np.arange(len(ranks), dtype=np.int32), [len(mine) for mine in ranks])
+        sequence = np.concatenate([data.split.validation_sequences(mine) for data, mine in zip(self.sources, ranks, strict=True)])
+        rows = Rows(source, sequence, np.zeros(len(source), np.int32), self.sequence_length)
+        return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+
+    def _even_ranks(self, sequences: int) -> list[np.ndarray]:
+        """Ranks among the held-out sequences of each source, evenly over all of them together."""
+        ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
+        held_out = int(ends[-1])
+        taken = min(sequences, held_out)
+        ranks = np.arange(taken, dtype=np.int64) * held_out // max(1, taken)
+        begins = ends - np.diff(ends, prepend=0)
+        borders = np.searchsorted(ranks, ends[:-1])
+        return [mine - begin for mine, begin in zip(np.split(ranks, borders), begins, strict=True)]
+
+    def _first_ranks(self, sequences: int) -> list[np.ndarray]:
+        """Ranks among the held-out sequences of each source: its share, from the first on."""
+        counts = self._first_held_out(sequences)
+        held = [source.holding_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)]
+        return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
+
+    def _first_held_out(self, sequences: int) -> list[int]:
+        """How many of the first held-out sequences each source is to give: by weights, and whatever the size of any."""
+        weights = self._first_weights or {}
+        given = {source.name: Fraction(weights.get(source.name, 0)) for source in self.sources if source.split.share > 0}
+        names = sorted(given)
+        ends = [int(sequences * end / (sum(given.values()) or 1)) for end in accumulate(given[name] for name in names)]
+        counts = {name: end - begin for name, begin, end in zip(names, [0, *ends], ends, strict=False)}
+        return [counts.get(source.name, 0) for source in self._sources]
+
+    def examples(self, rows: Rows) -> Examples:
+        """The examples at `train_rows` or `validation_batches`."""
+        width = rows.length + 1
+        whole = rows.length == self.sequence_length
+        token_type = np.min_scalar_type(self.tokenizer.vocab_size - 1)
+        windows = np.zeros((len(rows), width), token_type)
+        lengths = np.zeros(len(rows), np.int64)
+        weights: np.ndarray | None = None
+        for index, data in enumerate(self.sources):
+            here = np.flatnonzero(rows.source == index)
+            if not len(here):
+                continue
+            part = None if whole else rows.part[here]
+            found, found_lengths, found_weights = data.windows(rows.sequence[here], part, rows.length)
+            if len(here) == len(rows):
+                return examples_of(found, found_lengths, found_weights, self.tokenizer)
+            windows[here], lengths[here] = found, found_lengths
+            if found_weights is not None:
+                weights = np.ones(windows.shape, np.float32) if weights is None else weights
+                weights[here] = found_weights
+        return examples_of(windows, lengths, weights, self.tokenizer)

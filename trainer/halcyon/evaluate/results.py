@@ -1,0 +1,86 @@
+"""The results of a run that only evaluates, as they are kept in its root. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from halcyon.evaluate.evaluation import Evaluation, total
+from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints, Owner, canonical_json
+from halcyon_api.evaluation_document import EvaluationDocument, SourceSums
+from halcyon_api.spec.origin import OriginSpec
+
+Found = Mapping[str, Evaluation]
+"""What was found, by the source's name."""
+
+
+def decides(fingerprints: Fingerprints, origin: OriginSpec, batches: int | None) -> str:
+    """SHA-256 (hex) of all that decides the numbers, but for the checkpoint where the run names none."""
+    document = {"sections": dict(fingerprints.sections), "from": origin.document(), "batches": batches}
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def begun(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
+    """What was kept, if it is this evaluation's; anything else is passed over, for it can be made anew."""
+    if content is None:
+        return None
+    try:
+        document = EvaluationDocument.model_validate_json(content, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+    return document if document.owner.same_run(owner) and document.decides == wanted else None
+
+
+def found_in(document: EvaluationDocument) -> dict[str, Evaluation]:
+    """What a document holds, to the bit."""
+    return {
+        one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds) for one in document.sources
+    }
+
+
+def document_of(
+    found: Found, *, owner: Owner, run: str, checkpoint: CommittedStep, wanted: str, finished: bool, now: float
+) -> EvaluationDocument:
+    """What is kept of what was found.
+
+    Args:
+        found: Whole sources, in their order.
+        owner: The run that evaluates.
+        run: The run whose checkpoint it is.
+        checkpoint: The checkpoint.
+        wanted: See `decides`.
+        finished: Whether there are no more sources.
+        now: Seconds since the epoch.
+    """
+    whole = total(found.values())
+    return EvaluationDocument(
+        owner=owner,
+        run=run,
+        checkpoint=checkpoint,
+        decides=wanted,
+        sources=tuple(
+            SourceSums(
+                source=source,
+                nats=repr(one.nats),
+                weight=repr(one.weight),
+                size_bytes=one.size_bytes,
+                sequences=one.sequences,
+                seconds=round(one.seconds, 6),
+                loss=_finite(one.loss),
+                bits_per_byte=_finite(one.bits_per_byte),
+            )
+            for source, one in found.items()
+        ),
+        finished=finished,
+        loss=_finite(whole.loss),
+        bits_per_byte=_finite(whole.bits_per_byte),
+        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

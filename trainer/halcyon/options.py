@@ -1,0 +1,14 @@
+"""Options and arguments that several commands have, described in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
+Defaults = Annotated[
+    list[Path] | None,
+    typer.Option(help="File with TrainingRunDefaults that fill in what the run lacks; may be repeated, the most specific first."),
+]

@@ -1,0 +1,50 @@
+"""What is told of an evaluation: its numbers, source by source, and a line now and then while it goes on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from halcyon.telemetry.tokenizing import EVENT_SECONDS
+from halcyon_api.progress import Evaluated, SourceEvaluation
+
+if TYPE_CHECKING:
+    from halcyon.evaluate import Evaluation
+
+
+class Lines:
+    """Says when a line about batches is due: one in ten seconds, and at the last batch."""
+
+    def __init__(self) -> None:
+        self._told_at = -math.inf
+
+    def due(self, now: float, *, last: bool) -> bool:
+        """Whether a line is due at ``now``, in seconds of a monotonic clock."""
+        if not last and now - self._told_at < EVENT_SECONDS:
+            return False
+        self._told_at = now
+        return True
+
+
+def numbers(evaluation: Evaluation) -> dict[str, Any]:
+    """The fields of the event ``evaluation``."""
+    return {
+        "loss": evaluation.loss,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "tokens": evaluation.tokens,
+        "sequences": evaluation.sequences,
+        "seconds": round(evaluation.seconds, 6),
+    }
+
+
+def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:
+    """What is evaluated, with one more source."""
+    bits = evaluation.bits_per_byte
+    entry = SourceEvaluation(
+        source=source,
+        loss=evaluation.loss if math.isfinite(evaluation.loss) else None,
+        bits_per_byte=bits if bits is not None and math.isfinite(bits) else None,
+        tokens=evaluation.tokens,
+        sequences=evaluation.sequences,
+    )
+    return found.model_copy(update={"sources": [*found.sources, entry]})
