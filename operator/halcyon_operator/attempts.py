@@ -309,7 +309,8 @@ def _of_an_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall |
     jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
     for jobset in jobsets:
         if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
-            mend = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace}"
+            # In the background the JobSet goes first, and its controller, a moment behind, may make its Jobs once more.
+            mend = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
             return Stall(
                 "NameTaken",
                 f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({mend}): its pods save, "

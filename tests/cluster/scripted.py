@@ -109,6 +109,11 @@ class Runs:
         found = self.kubectl("get", "pods", f"--selector=halcyon.dev/run={name}", "--sort-by=.metadata.name", "--output=name")
         return [line.removeprefix("pod/") for line in found.split()]
 
+    def pods_at_work(self, name: str) -> list[dict[str, Any]]:
+        """Pods of every run of a name that have not ended."""
+        found = self.devcluster.kubectl.json("get", "pods", "--namespace", self.namespace, f"--selector=halcyon.dev/run={name}")
+        return [pod for pod in found["items"] if pod["status"]["phase"] in ("Pending", "Running")]
+
     def names(self, kind: str, name: str) -> list[str]:
         """Names of a run's objects of a kind."""
         return self.kubectl("get", kind, f"--selector=halcyon.dev/run={name}", "--output=name").split()

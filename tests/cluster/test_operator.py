@@ -150,7 +150,8 @@ def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, name: 
     assert runs.names("configmap", name) == [f"configmap/{name}-2"]
 
 
-def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, name: str) -> None:
+@pytest.mark.parametrize("cascade", ["foreground", "background"])
+def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, name: str, cascade: str) -> None:
     """Deleted without its JobSet, whose pods train on: the new run begins when they have saved and gone, and not beside them."""
     runs.apply(name, "rate=20", "save=5")
     runs.training(name, step=10)
@@ -159,14 +160,14 @@ def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, na
     runs.apply(name, "rate=20", "save=5")
     assert runs.stalled(name, "NameTaken")["attempt"] == 0
     message = runs.condition(name, "Stalled")["message"]
-    mend = f"kubectl delete jobset,configmap {name}-1 --namespace {runs.namespace}"
+    mend = f"kubectl delete jobset,configmap {name}-1 --namespace {runs.namespace} --cascade=foreground"
     assert mend in message
     assert (runs.names("jobset", name), runs.names("pod", name)) == ([f"jobset.jobset.x-k8s.io/{name}-1"], pods), "they train on, alone"
-    runs.kubectl(*mend.removeprefix("kubectl ").split()[:-2])
+    runs.devcluster.kubectl(*mend.removeprefix("kubectl ").replace("foreground", cascade).split(), "--wait=false")
 
     def begun(status: dict[str, Any]) -> bool:
-        there = runs.names("pod", name)
-        assert not (set(there) & set(pods) and set(there) - set(pods)), f"pods of both runs at once: {there}"
+        at_work = {(pod["metadata"]["labels"]["halcyon.dev/run-uid"], pod["metadata"]["name"]) for pod in runs.pods_at_work(name)}
+        assert len({uid for uid, _ in at_work}) <= 1, f"pods of both runs at once: {sorted(at_work)}"
         return status.get("phase") == "Running"
 
     status = runs.wait(name, "begun", begun)

@@ -36,7 +36,7 @@ def test_what_lost_its_owner_is_told_and_left_alone() -> None:
     assert condition(decision, "Stalled") == ("True", "NameTaken")
     assert decision.status.condition("Stalled").message == (
         "JobSet demo-1 of an earlier run of this name, which was deleted without it, is at work; delete it "
-        "(kubectl delete jobset,configmap demo-1 --namespace default): its pods save, and this run goes on from there"
+        "(kubectl delete jobset,configmap demo-1 --namespace default --cascade=foreground): its pods save, and this run goes on from there"
     )
 
 
