@@ -208,9 +208,8 @@ def restart(
         before = parse_status(runs.get(run).get("status"))
         if before.phase in ("Succeeded", "Suspended"):
             raise Refused(f"run {run} is {before.phase} and has no pods to replace")
-        stalled = before.condition("Stalled")
-        if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec"):
-            raise Refused(f"run {run} cannot be restarted while its document is not valid: {stalled.message}")
+        if problem := _problem(before):
+            raise Refused(f"run {run} cannot be restarted while its document is not valid: {problem}")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_RESTART: value}}})
         _say(f"{run} saves, and goes on with new pods")
@@ -235,8 +234,19 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
             _say(f"{run} is Suspended and takes its defaults anew when it is resumed")
             return
         _say(f"{run} takes its defaults anew; what needs new pods waits for a checkpoint")
-        if wait:
-            _wait_for(runs, run, lambda status: status.defaults is not None and status.defaults.request == value)
+        if not wait:
+            return
+        known = _problem(before)
+        if known:
+            _say(f"it takes nothing as long as this holds: {known}")
+
+        def taken(status: TrainingRunStatus) -> bool:
+            problem = _problem(status)
+            if problem and problem != known:
+                raise Refused(f"run {run} cannot take its defaults: {problem}; once that is mended it does so by itself")
+            return status.defaults is not None and status.defaults.request == value
+
+        _wait_for(runs, run, taken)
 
 
 def register(app: typer.Typer) -> None:
@@ -256,6 +266,12 @@ def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableTyp
     steps = document["spec"].get("trainer", {}).get("steps")
     view = run_view(run, found, steps, hosts_of(pods, now), last_losses(runs, pods), now)
     return view, found.phase in ("Succeeded", "Failed")
+
+
+def _problem(status: TrainingRunStatus) -> str:
+    """Why nothing can be made of a run's document with its defaults; empty: something can."""
+    stalled = status.condition("Stalled")
+    return stalled.message if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
 
 
 def _saved_step(runs: Runs, run: str, value: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands import _wait_for, refresh, status
@@ -96,6 +97,29 @@ def test_a_run_that_rests_takes_its_defaults_later_and_nobody_waits(server: Serv
     refresh("small", wait=True)
     assert len(server.patches) == 1
     assert capsys.readouterr().out == "small is Suspended and takes its defaults anew when it is resumed\n"
+
+
+def invalid(version: int, message: str) -> dict[str, Any]:
+    return run(version) | {"status": {"phase": "Running", "conditions": [condition("Stalled", "InvalidSpec", message)]}}
+
+
+def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
+    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": "2026-03-01T12:00:00Z"}
+
+
+def test_defaults_that_cannot_be_taken_end_the_wait_with_the_reason(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was wrong before is told at once, and waited for: somebody may be mending it."""
+    server.run = invalid(5, "spec.defaults: there is no such thing")
+    server.events.put(event("MODIFIED", invalid(6, "spec.defaults: there is no such thing")))
+    server.events.put(event("MODIFIED", invalid(7, "TrainingRunDefaults team/default: spec.image: no image")))
+    with pytest.raises(typer.Exit):
+        refresh("small", wait=True)
+    shown = capsys.readouterr()
+    assert "it takes nothing as long as this holds: spec.defaults: there is no such thing" in shown.out
+    assert shown.err.strip() == (
+        "run small cannot take its defaults: TrainingRunDefaults team/default: spec.image: no image; "
+        "once that is mended it does so by itself"
+    )
 
 
 def test_a_status_that_is_watched_is_shown_until_the_run_has_ended(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,11 @@ class Runs:
         own = [event for event in document["items"] if about <= event["regarding"].items()]
         return [event["reason"] for event in sorted(own, key=lambda event: event["eventTime"])]
 
+    def told(self, name: str, *reasons: str) -> list[str]:
+        """The reasons of a run's events, once these are among them: an event is posted after the status that it is about."""
+        until(lambda: set(reasons) <= set(self.events(name)), timeout_seconds=30, failure=lambda: f"{name}: {self.events(name)}")
+        return self.events(name)
+
 
 @dataclass(frozen=True)
 class Operator:

@@ -138,7 +138,7 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert first["recovery"]["maxRestarts"] == 2
     record = runs.status("demo")["defaults"]
     assert record["sources"] == [{"namespace": runs.namespace, "name": "default", "generation": 1}]
-    assert "DefaultsTaken" in runs.events("demo")
+    runs.told("demo", "DefaultsTaken")
 
     # Nobody sees anything but the document that was applied.
     runs.kubectl("diff", "--filename=-", stdin=short("demo"))

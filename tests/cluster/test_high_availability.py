@@ -1,6 +1,7 @@
 """Two operators and one Lease, on the real API server: the leader is killed, stopped and woken, and told to leave.
 
-What each of them wrote is read from the API server's own log, where every request bears the name of the process that made it.
+What each of them wrote is read from the API server's own log, where every request bears the name of the process that made it. And one whose
+watches fall silent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 from halcyon_api.crd import custom_resource_definition
 from halcyon_devcluster.audit import AuditLog, Request
 from tests.cluster.conftest import DevCluster
+from tests.cluster.link import linked
 from tests.cluster.operators import OperatorProcess
 from tests.cluster.scripted import Runs, build_scripted_trainer
 
@@ -114,3 +116,20 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     assert all(wrote(own, name) for name in ("operator-a", "operator-b", "operator-c"))
     statuses = {name: runs.status(name)["restarts"] for name in (one, two)}
     assert (statuses[one]["preempted"], statuses[two]["total"]) == (1, 0)
+
+
+def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
+    """Nobody says that they are dead, and nothing else would show the edit before the check of all runs, five minutes after the start."""
+    trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"
+    with linked(runs.devcluster.kubeconfig, tmp_path) as (link, kubeconfig):
+        operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
+        try:
+            operator.await_ready()
+            runs.apply(name)
+            runs.training(name)
+            assert link.fall_silent() >= len(("trainingruns", "jobsets", "pods"))
+            runs.patch(name, suspend=True)
+            runs.wait(name, "suspended", lambda status: status.get("phase") == "Suspended", seconds=150)
+            assert operator.ready
+        finally:
+            operator.stop()

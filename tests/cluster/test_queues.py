@@ -130,7 +130,7 @@ def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs, scripted: str
     assert (status["attempt"], status["restarts"]["total"]) == (1, 0)
     assert "waitingSince" not in status["queue"]
     assert status["goodput"]["seconds"]["capacityWait"] >= 1
-    told = runs.events("second")
+    told = runs.told("second", "Queued", "Admitted")
     assert told.index("Queued") < told.index("Admitted")
 
 
@@ -153,7 +153,7 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
     assert ended["toStep"] >= 60
     assert {cause: count for cause, count in status["restarts"].items() if count} == {"total": 1, "queueEvicted": 1}
-    assert "QueueEvicted" in runs.events("humble")
+    runs.told("humble", "QueueEvicted")
     delete(runs, "hasty")
     final, lines = path.finish(training)
     assert [entry.cause for entry in final.history] == ["queueEvicted", "completed"]
