@@ -157,7 +157,19 @@ def _account_restarts(
 
 def _concluded(observed: Observed, status: TrainingRunStatus, world: World, *, refused: bool = False) -> WorldEnd | None:
     end = conclude(observed.endings, world, refused=refused)
+    if end is not None and end.cause == "podDeleted" and _is_echo(observed, status, world):
+        end = None
     return by_queue(status, world, for_want_of_nodes(observed, world, end) if end is not None else None)
+
+
+def _is_echo(observed: Observed, status: TrainingRunStatus, world: World) -> bool:
+    """Whether the deletions that were seen may be the JobSet's own, of what was left: a process has gone whose end nobody saw.
+
+    So it is where the API server or a watch was away: the pod that ended first is deleted at once, its peers when they have saved.
+    """
+    known = {ending.process for ending in observed.endings if ending.world == world}
+    known |= {pod.process for pod in observed.pods if pod.world == world}
+    return status.topology is not None and len(known) < status.topology.hosts
 
 
 def _with_blame(observed: Observed, status: TrainingRunStatus, world: World, end: WorldEnd) -> TrainingRunStatus:

@@ -60,6 +60,20 @@ def test_one_restart(pods: list[Any], counted: int, cause: str, failures: int) -
     assert told.status.job_set_restarts == 1
 
 
+@pytest.mark.parametrize(("counted", "cause"), [(0, "preempted"), (1, "failed")])
+def test_the_jobset_deletes_what_is_left_after_an_end_that_nobody_saw(counted: int, cause: str) -> None:
+    """As when the API server was away: the process that went first has gone for good, and its peer is seen to be deleted."""
+    mesh = {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}
+    two = BASE | {"topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": mesh}}
+    left = deleted(pod(1, 0, 1), 20)
+    told = after(two, pods=[left], restarts=1, counted=counted)
+    assert told.status.history[0].cause == cause
+    both = after(two, pods=[deleted(pod(1, 0, 0, **ended(42, 12)), 10), left], restarts=1)
+    assert both.status.history[0].cause == "podDeleted"
+    waits = after(two, pods=[deleted(pod(1, 0, 0, **ended(42, 12)), 10), pod(1, 0, 1)], restarts=1)
+    assert waits.status.history[0].cause == "podDeleted", "the other one is there, and has not ended"
+
+
 def test_a_restart_is_put_to_account_once() -> None:
     first = after(BASE, pods=EVICTED, restarts=1).status
     again = after(first.document(), pods=EVICTED, restarts=1)
