@@ -126,11 +126,12 @@ def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, 
         kept = tmp_path / "root" / "diagnostics" / f"hung-1.4-{index}.txt"
         (told,) = named(world, "hung", index)
         assert told["path"] == f"file://{kept}"
-        assert (told["limitSeconds"], told["seconds"] > 3) == (3, True)
+        # More than was asked for where the machine's steps are slow: ten times the longest of those before.
+        assert told["seconds"] > told["limitSeconds"] >= 3
         assert ("wait_for_a_batch_that_never_comes" in kept.read_text()) is (index == 1)
         assert "train.py" in told["stacks"]
     first = next(report for report in reports if report["cause"] == "hung")
-    assert first["message"].startswith("no step ended for 3.")
+    assert first["message"].startswith("no step ended for ")
     assert f"what its threads were doing is in file://{tmp_path}/root/diagnostics/hung-1.4-" in first["message"]
 
 
