@@ -11,9 +11,9 @@ from halcyon_devcluster.addresses import CLUSTER_DOMAIN, DNS_PORT, Addresses
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.waiting import until
+from halcyon_devcluster.webhooks import WebhookController
 
-JOBSET_NAMESPACE = "jobset-system"
-JOBSET_DEPLOYMENT = "jobset-controller"
+JOBSET = WebhookController("JobSet", "jobset-system", "jobset-controller", "jobset-webhook-server-cert")
 COREDNS_LABELS = {"k8s-app": "kube-dns"}
 _READY_SECONDS = 120
 
@@ -155,7 +155,7 @@ def probe_jobset() -> dict[str, Any]:
 
 def install_jobset(helm: Path, kubeconfig: Path, chart: Path, values: Mapping[str, Any], log: Path) -> None:
     """Install JobSet's chart, see `install_chart`."""
-    install_chart(helm, kubeconfig, "jobset", JOBSET_NAMESPACE, chart, values, log)
+    install_chart(helm, kubeconfig, "jobset", JOBSET.namespace, chart, values, log)
 
 
 def install_chart(helm: Path, kubeconfig: Path, release: str, namespace: str, chart: Path, values: Mapping[str, Any], log: Path) -> None:
@@ -184,11 +184,6 @@ def _release_state(command: list[str | Path], name: str, environ: Mapping[str, s
     return next((release["status"] for release in releases if release["name"] == name), None)
 
 
-def jobset_available(kubectl: Kubectl) -> bool:
-    """Whether the controller reports Available."""
-    return kubectl.condition("deployment", JOBSET_DEPLOYMENT, "Available", JOBSET_NAMESPACE)
-
-
 def jobset_answers(kubectl: Kubectl) -> bool:
     """Whether a JobSet would be accepted now: the webhooks answer some seconds later than the deployment is Available."""
     return kubectl.succeeds("create", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump(probe_jobset()))
@@ -196,12 +191,7 @@ def jobset_answers(kubectl: Kubectl) -> bool:
 
 def wait_for_jobset(kubectl: Kubectl) -> None:
     """Return when JobSets can be created."""
-    until(
-        lambda: jobset_available(kubectl) and jobset_answers(kubectl),
-        timeout_seconds=_READY_SECONDS,
-        interval_seconds=0.3,
-        failure=lambda: f"The JobSet controller is not Available after {_READY_SECONDS} s: see `kubectl -n {JOBSET_NAMESPACE} get pods`.",
-    )
+    JOBSET.wait(kubectl, lambda: jobset_answers(kubectl))
 
 
 def dns_available(kubectl: Kubectl) -> bool:

@@ -121,7 +121,7 @@ class KindCluster:
             ComponentStatus("API", answers),
             ComponentStatus("node Ready", answers and kubectl.condition("node", self._node, "Ready"), self._node),
             ComponentStatus("CoreDNS Available", answers and addons.dns_available(kubectl)),
-            ComponentStatus("JobSet Available", answers and addons.jobset_available(kubectl), "", self._binaries.version(programs.JOBSET)),
+            ComponentStatus("JobSet Available", answers and addons.JOBSET.available(kubectl), "", self._binaries.version(programs.JOBSET)),
         )
         return ClusterStatus(self.backend, rows)
 

@@ -18,13 +18,11 @@ from halcyon_devcluster.cluster import Cluster
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.progress import Progress
-from halcyon_devcluster.waiting import until
+from halcyon_devcluster.webhooks import WebhookController
 
-NAMESPACE = "kueue-system"
-DEPLOYMENT = "kueue-controller-manager"
+KUEUE = WebhookController("Kueue", "kueue-system", "kueue-controller-manager", "kueue-webhook-server-cert")
 RELEASE = "kueue"
 GROUP = "kueue.x-k8s.io"
-_READY_SECONDS = 120
 _APISERVICES = ("v1beta1.visibility.kueue.x-k8s.io", "v1beta2.visibility.kueue.x-k8s.io")
 
 
@@ -59,9 +57,7 @@ def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
 
 
 def kueue_answers(kubectl: Kubectl) -> bool:
-    """Whether a JobSet of a queue would be accepted now, and be held: the webhooks answer some seconds after the controller is there."""
-    if not kubectl.condition("deployment", DEPLOYMENT, "Available", NAMESPACE):
-        return False
+    """Whether a JobSet of a queue would be accepted now, and be held."""
     document = probe_jobset()
     document["metadata"]["labels"] = {f"{GROUP}/queue-name": "probe"}
     text = yaml.safe_dump(document)
@@ -96,15 +92,10 @@ def kueue(cluster: Cluster, progress: Progress, **configuration: Any) -> Iterato
 
 def _install(cluster: Cluster, chart: Any, values: Mapping[str, Any]) -> None:
     log = cluster.paths.logs / "kueue.log"
-    install_chart(cluster.paths.tools / "helm", cluster.kubeconfig, RELEASE, NAMESPACE, chart, values, log)
+    install_chart(cluster.paths.tools / "helm", cluster.kubeconfig, RELEASE, KUEUE.namespace, chart, values, log)
     # Nobody serves it here, and an API that does not answer holds up every namespace that is to be deleted.
     cluster.kubectl("delete", "apiservice", *_APISERVICES, "--ignore-not-found")
-    until(
-        lambda: kueue_answers(cluster.kubectl),
-        timeout_seconds=_READY_SECONDS,
-        interval_seconds=0.3,
-        failure=lambda: f"Kueue does not answer after {_READY_SECONDS} s: see `kubectl -n {NAMESPACE} logs deployment/{DEPLOYMENT}`.",
-    )
+    KUEUE.wait(cluster.kubectl, lambda: kueue_answers(cluster.kubectl))
 
 
 def remove_kueue(cluster: Cluster) -> None:
@@ -116,11 +107,11 @@ def remove_kueue(cluster: Cluster) -> None:
     if kinds:
         # First whoever would answer and make things anew; then what its finalizers hold.
         kubectl("delete", *hooks, "--ignore-not-found")
-        kubectl("delete", "deployment", DEPLOYMENT, "--namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+        kubectl("delete", "deployment", KUEUE.deployment, "--namespace", KUEUE.namespace, "--ignore-not-found", "--timeout=60s")
         for kind in sorted(kinds):
             _release(kubectl, kind)
     _uninstall(cluster)
-    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+    kubectl("delete", "namespace", KUEUE.namespace, "--ignore-not-found", "--timeout=60s")
 
 
 def _release(kubectl: Kubectl, kind: str) -> None:
@@ -136,6 +127,6 @@ def _release(kubectl: Kubectl, kind: str) -> None:
 def _uninstall(cluster: Cluster) -> None:
     private = cluster.paths.logs / "helm"
     environ = {f"HELM_{what}_HOME": str(private / what.lower()) for what in ("CACHE", "CONFIG", "DATA")}
-    where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", NAMESPACE]
+    where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", KUEUE.namespace]
     log = cluster.paths.logs / "kueue.log"
     run([cluster.paths.tools / "helm", "uninstall", RELEASE, *where, "--ignore-not-found", "--wait"], environ=environ, log=log)

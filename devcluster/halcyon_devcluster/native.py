@@ -123,7 +123,7 @@ class NativeCluster:
             ComponentStatus("API", answers, Addresses(self.paths.name, IPv4Network(facts.block)).api_url, kubernetes),
             ComponentStatus("node Ready", answers and kubectl.condition("node", self.paths.name, "Ready"), self.paths.name),
             ComponentStatus("CoreDNS Available", answers and addons.dns_available(kubectl), "", self._binaries.version(programs.COREDNS)),
-            ComponentStatus("JobSet Available", answers and addons.jobset_available(kubectl), "", self._binaries.version(programs.JOBSET)),
+            ComponentStatus("JobSet Available", answers and addons.JOBSET.available(kubectl), "", self._binaries.version(programs.JOBSET)),
         ]
         return ClusterStatus(self.backend, tuple(rows))
 

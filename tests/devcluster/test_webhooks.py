@@ -1,0 +1,65 @@
+"""A controller with webhooks that starts late is not left to the kubelet's next look, and one that never answers says what it is at."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from halcyon_devcluster import DevclusterError, Kubectl, webhooks
+from halcyon_devcluster.webhooks import LOOKED_AT, WebhookController
+
+CONTROLLER = WebhookController("Queues", "queues", "controller", "certificate")
+
+
+@dataclass(frozen=True)
+class Scripted(Kubectl):
+    """An API server in which the controller has its certificate from the second question on, and is Available once it has it mounted.
+
+    Attributes:
+        looked_at: Values that its pod's annotation has had, one a write.
+        asked: How often the certificate was asked for.
+        mounts: Looks of the kubelet until the certificate is mounted.
+    """
+
+    looked_at: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    mounts: float = 1
+
+    def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float = 120) -> str:
+        match arguments[:2]:
+            case ("get", "secret"):
+                self.asked.append("secret")
+                if len(self.asked) == 1:
+                    raise DevclusterError("the server is currently unable to handle the request")
+                return "LS0t" if len(self.asked) > 2 else ""
+            case ("annotate", "pods"):
+                annotation = str(arguments[-1])
+                assert annotation.startswith(f"{LOOKED_AT}=")
+                self.looked_at.append(annotation)
+                return ""
+            case ("get", "pods"):
+                return "controller-1   0/1   Running"
+            case ("logs", "deployment/controller"):
+                return "waiting for the certificate"
+        raise AssertionError(arguments)
+
+    def condition(self, kind: str, name: str, condition: str, namespace: str = "default") -> bool:
+        assert (kind, name, condition, namespace) == ("deployment", "controller", "Available", "queues")
+        return len(self.looked_at) >= self.mounts
+
+
+def test_a_controller_that_has_its_certificate_is_looked_at_until_it_is_available():
+    kubectl = Scripted(Path("kubectl"), Path("kubeconfig"), mounts=3)
+    answers = iter([False, True])
+    CONTROLLER.wait(kubectl, lambda: next(answers))
+    assert len(kubectl.asked) == 5, "once refused, once empty, and then once for each look"
+    assert len(set(kubectl.looked_at)) == 3, "the same value again would be no change, and no look"
+    assert next(answers, None) is None
+
+
+def test_a_controller_that_never_answers_says_what_it_is_at(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(webhooks, "_READY_SECONDS", 0.1)
+    kubectl = Scripted(Path("kubectl"), Path("kubeconfig"), mounts=float("inf"))
+    with pytest.raises(DevclusterError) as raised:
+        CONTROLLER.wait(kubectl, lambda: True)
+    assert str(raised.value) == "Queues does not answer after 0.1 s.\ncontroller-1   0/1   Running\nwaiting for the certificate"
