@@ -220,22 +220,23 @@ def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Rea
     """Actions edit what git does not say, so nobody sees a difference; and each state is read as what it is."""
     training = path.training("in-git")
     document = variant(path.document, name=training.name)
-    git = Git(path.devcluster.kubectl, path.place.runs, [document], "client")
+    git, again = (Git(path.devcluster.kubectl, path.place.runs, [document], way) for way in WAYS)
     outspoken = Git(path.devcluster.kubectl, path.place.runs, [document | {"spec": document["spec"] | {"suspend": False}}], "client")
     git.apply()
     with audience(path, training.name) as heard:
         training.wait_for_step(5)
-        assert git.diff() == ""
+        assert (git.diff(), again.diff()) == ("", "")
         act(path, argo, "checkpoint", training.name)
         act(path, argo, "suspend", training.name)
         training.wait_for_phase("Suspended")
-        assert git.diff() == ""
+        assert (git.diff(), again.diff()) == ("", "")
         assert "-  suspend: true\n+  suspend: false\n" in outspoken.diff(), "what git does say would be a difference"
         git.apply()
+        again.apply()  # as one does who moves to the other way
         assert get(path, training.name)["spec"]["suspend"], "git says nothing of it"
         act(path, argo, "resume", training.name)
         training.wait_for_phase("Succeeded")
-        assert git.diff() == ""
+        assert (git.diff(), again.diff()) == ("", "")
     assert get(path, training.name)["status"]["saveRequest"]["step"] >= 5
     check(heard.told, {"Starting", "Running", "Suspending", "Suspended", "Restarting", "Succeeded"}, argo, kstatus)
     delete(path, training.name)
