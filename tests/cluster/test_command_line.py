@@ -26,8 +26,11 @@ from tests.cluster.whole_path import WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-STEPS = 900
-"""Enough that the run still trains when a slow machine has come to the last command."""
+STEPS = 100_000
+"""More than any machine makes before the last command, which has the run end soon."""
+
+UNENDING = {"adamw": {"schedule": {"constant": {}}}}
+"""A schedule that does not depend on the number of steps, so that this may be edited."""
 
 
 class Plugin:
@@ -73,6 +76,7 @@ def halcyon(path: WholePath) -> Plugin:
 @pytest.fixture(scope="module")
 def run(path: WholePath) -> Iterator[Training]:
     document = variant(path.document, name="typed", steps=STEPS)
+    document["spec"]["optimizer"] = UNENDING
     training = replace(path, document=document).training("typed")
     training.apply()
     training.wait_for_step(30)
@@ -83,7 +87,7 @@ def run(path: WholePath) -> Iterator[Training]:
 
 def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Training) -> None:
     seen = halcyon.on_terminal("cli-status", 110, "status", "typed")
-    for words in ("Running", f"of {STEPS} steps", "tokens/s", "2 slices", "typed-1-s-0-0", "typed-1-s-1-0", "▁"):
+    for words in ("Running", f"of {STEPS:,} steps", "tokens/s", "2 slices", "typed-1-s-0-0", "typed-1-s-1-0", "▁"):
         assert words in seen, words
     row = next(line for line in halcyon.on_terminal("cli-top", 200, "top").splitlines() if " typed " in line)
     assert "Running" in row
@@ -98,16 +102,17 @@ def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Trainin
     assert "Running" in halcyon("resume", "typed", "--wait")
     assert "typed goes on as attempt 3" in halcyon("restart", "typed")
     restart_and_die(path, halcyon)
+    steps = end_soon(path)
 
     followed = halcyon("logs", "typed", "--follow", "--raw")
     lines = [json.loads(line) for line in followed.splitlines() if line.startswith("{")]
     assert {line["process"] for line in lines} == {0, 1}
     assert [line["time"] for line in lines if line["process"] == 0] == sorted(line["time"] for line in lines if line["process"] == 0)
-    assert [line["step"] for line in lines if line["event"] == "done"] == [STEPS, STEPS]
+    assert [line["step"] for line in lines if line["event"] == "done"] == [steps, steps]
 
     status, _ = path.finish(run)
-    assert (status.restarts.resumed, status.restarts.requested, status.restarts.total) == (1, 2, 3)
-    ends = ["suspended", "requested", "requested", "completed"]
+    assert (status.restarts.resumed, status.restarts.requested, status.restarts.spec_changed, status.restarts.total) == (1, 2, 1, 4)
+    ends = ["suspended", "requested", "requested", "specChanged", "completed"]
     assert [entry.cause for entry in status.history] == ends
     for before, after in pairwise(status.history):
         assert before.to_step is not None
@@ -122,7 +127,7 @@ def test_a_life_from_the_keyboard(path: WholePath, halcyon: Plugin, run: Trainin
     shown = halcyon.on_terminal("cli-report", 110, "report", "typed")
     assert f"Succeeded, {report['ratio']:.1%} goodput" in shown
     rows = [line.split() for line in shown.splitlines()]
-    assert [row[2] for row in rows if row and row[0] in ("1.0", "2.0", "3.0", "4.0")] == ends
+    assert [row[2] for row in rows if row and row[0] in ("1.0", "2.0", "3.0", "4.0", "5.0")] == ends
 
 
 def restart_and_die(path: WholePath, halcyon: Plugin) -> None:
@@ -142,10 +147,18 @@ def restart_and_die(path: WholePath, halcyon: Plugin) -> None:
     assert not kubectl.json("get", "trainingrun", "typed", *where)["spec"].get("suspend")
 
 
+def end_soon(path: WholePath) -> int:
+    """Have the run end some steps after those that it has made. The step it ends with."""
+    kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
+    steps = kubectl.json("get", "trainingrun", "typed", *where)["status"]["progress"]["step"] + 100
+    kubectl("patch", "trainingrun", "typed", *where, "--type=merge", f'--patch={{"spec": {{"trainer": {{"steps": {steps}}}}}}}')
+    return steps
+
+
 def test_edits_a_clone_and_the_end_of_a_run(path: WholePath, halcyon: Plugin, tmp_path: Path) -> None:
     """An edit is told beforehand and costs no step; a clone does what its source did; a run that has ended goes, its checkpoints stay."""
     document = variant(path.document, name="any")
-    document["spec"]["optimizer"] = {"adamw": {"schedule": {"constant": {}}}}
+    document["spec"]["optimizer"] = UNENDING
     document["spec"]["trainer"] |= {"steps": 100_000, "evaluation": {"everySteps": 0}}
     long = replace(path, document=document)
     training = long.training("edited", save={"everySteps": 20})
