@@ -24,6 +24,7 @@ from halcyon_operator.reconcile import reconcile
 
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.operator.builders import at, head, jobset, observed, pod, report, run
+from tests.ports import free_port
 
 SECONDS = 30
 RUNS = 20
@@ -81,9 +82,7 @@ def main() -> None:
     if not cluster.status().ready:
         raise SystemExit("The development cluster is not up; run: python -m halcyon_devcluster up")
     namespace = f"bench-{secrets.token_hex(3)}"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     cluster.kubectl.apply([custom_resource_definition(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
     try:
         with operator(cluster, namespace, port) as pid:

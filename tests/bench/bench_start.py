@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import yaml
 from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import parse_run
+from tests.ports import free_port
 
 STEPS_BEFORE_THE_END = 3
 
@@ -43,12 +43,6 @@ class Start:
         """For people."""
         parts = "  ".join(f"{name} {value:.2f}" for name, value in self.parts.items())
         return f"{self.seconds:6.2f} s   {parts}   processor {' + '.join(f'{one:.2f}' for one in self.processor_seconds)} s"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processor_seconds(pid: int) -> float:

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 from halcyon_operator.http_server import HttpServer
 from halcyon_operator.metrics import Metrics
 from tests.chart.conftest import CHART
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -29,9 +29,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @contextmanager
 def serving(*, ready: bool) -> Iterator[int]:
     """The operator's server in a thread; yields its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     loop = asyncio.new_event_loop()
     server = HttpServer(Metrics("1.2"), trouble=lambda: "", ready=lambda: ready)
     thread = threading.Thread(target=loop.run_forever)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from halcyon_devcluster import Kubectl
 from halcyon_devcluster.programs import FLUX_KUSTOMIZE, FLUX_SOURCE
 from tests.gitops.readers import program
+from tests.ports import free_port
 
 NAMESPACE = "flux-system"
 _AUTHOR = ("-c", "user.name=Researcher", "-c", "user.email=researcher@example.com")
@@ -106,12 +106,6 @@ def served(source: Path, folder: Path) -> Iterator[Repository]:
         server.server_close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
     """Flux's definitions in the cluster and its two controllers at work. What they made is to be deleted before they end."""
@@ -121,7 +115,7 @@ def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
     kubectl("apply", "--server-side", *files)
     kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
     kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
-    artifacts = f"127.0.0.1:{_free_port()}"
+    artifacts = f"127.0.0.1:{free_port()}"
     common = ("--events-addr=", "--metrics-addr=0", "--health-addr=127.0.0.1:0", "--log-encoding=console")
     storage = (f"--storage-path={folder}", f"--storage-addr={artifacts}", f"--storage-adv-addr={artifacts}")
     environment = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "RUNTIME_NAMESPACE": NAMESPACE}

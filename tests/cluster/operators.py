@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -16,16 +15,10 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from halcyon_devcluster.waiting import until
+from tests.ports import free_port
 
 START_SECONDS = 60
 Condition = Callable[[], bool]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -30,6 +30,7 @@ from halcyon_operator.trainers import MAX_REPORT_BYTES, Reading, Trainers
 from halcyon_operator.views import HeadAbsent, HeadFound, HeadUnreachable
 from tests.operator.builders import deleted, ended, head, pod, report
 from tests.operator.simulation import _merged
+from tests.ports import free_port
 
 GOOD = json.dumps(report().document()).encode()
 
@@ -157,17 +158,11 @@ def test_a_trainer_that_is_not_there_is_told() -> None:
     async def run() -> Reading:
         trainers = Trainers(Metrics())
         try:
-            return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), closed_port(), "demo")
+            return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), free_port(), "demo")
         finally:
             await trainers.close()
 
     assert "no connection" in asyncio.run(run()).problem
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def read(checkpoints: Checkpoints, spec: CheckpointSpec, max_age_seconds: float = 0) -> Any:
@@ -199,7 +194,7 @@ def test_a_store_that_is_not_there_is_out_of_reach_and_not_asked_at_every_look(m
     now = [0.0]
     metrics = Metrics()
     checkpoints = Checkpoints(metrics, lambda: now[0])
-    spec = CheckpointSpec(root="s3://bucket/run", endpoint=f"http://127.0.0.1:{closed_port()}")
+    spec = CheckpointSpec(root="s3://bucket/run", endpoint=f"http://127.0.0.1:{free_port()}")
 
     async def three_times() -> list[Any]:
         first = await checkpoints.read(spec)
@@ -257,7 +252,7 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
     async def run() -> list[tuple[int, str]]:
         trouble, ready = [""], [False]
         server = HttpServer(Metrics("1.2"), lambda: trouble[0], lambda: ready[0])
-        port = closed_port()
+        port = free_port()
         await server.start(port)
         answers = []
         async with aiohttp.ClientSession() as http:

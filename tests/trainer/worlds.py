@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,13 +18,7 @@ import yaml
 from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import parse_run
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any) -> dict[str, Any]:
@@ -90,7 +83,11 @@ class Process:
         with self._changed:
             met = self._changed.wait_for(lambda: condition(self.events) or self.popen.poll() is not None, timeout)
             if not met or not condition(self.events):
-                raise AssertionError(f"process {self.index} (exit {self.popen.poll()}):\n{''.join(self.noise[-40:])}\n{self.events[-5:]}")
+                raise AssertionError(self.told())
+
+    def told(self) -> str:
+        """The last of what the process has said, for whoever finds it at fault."""
+        return f"process {self.index} (exit {self.popen.poll()}):\n{''.join(self.noise[-40:])}\n{self.events[-5:]}"
 
     def wait(self, timeout: float = 180.0) -> int:
         """The exit code; all output has been read when it returns."""
@@ -124,7 +121,10 @@ class World:
 
     def wait(self, timeout: float = 180.0) -> list[int]:
         """All exit codes."""
-        return [process.wait(timeout) for process in self.processes]
+        try:
+            return [process.wait(timeout) for process in self.processes]
+        except subprocess.TimeoutExpired as why:
+            raise AssertionError("\n".join(process.told() for process in self.processes)) from why
 
     def signal(self, number: signal.Signals, index: int) -> None:
         """Send a signal to one process."""

@@ -18,6 +18,7 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import VERSITYGW
 from halcyon_devcluster.progress import QUIET
+from tests.ports import free_port
 from tests.trainer.checkpoint.helpers import Root
 
 
@@ -35,9 +36,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """versitygw on a free port; each top folder is a bucket."""
     program = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(VERSITYGW, "versitygw")
     folder = tmp_path_factory.mktemp("buckets")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     keys = {"AWS_ACCESS_KEY_ID": f"key{secrets.token_hex(4)}", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
     environment = {
         "ROOT_ACCESS_KEY": keys["AWS_ACCESS_KEY_ID"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.exit_codes import ExitCode
+from tests.ports import free_port
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
 from tests.trainer.checkpoint.processes import Child
 
@@ -25,11 +25,8 @@ class World:
     """Real processes that joined one JAX world, each with its share of the devices."""
 
     def __init__(self, root: Root, count: int, **options: Any) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         roots = options.pop("roots", {})
-        common = {"coordinator": f"127.0.0.1:{port}", "count": count, "devices": 4 // count, "mesh": [4, 1], "steps": 0} | options
+        common = {"coordinator": f"127.0.0.1:{free_port()}", "count": count, "devices": 4 // count, "mesh": [4, 1], "steps": 0} | options
         self._stack = contextlib.ExitStack()
         self.children = [
             self._stack.enter_context(Child("member", roots.get(index, root), **common, index=index)) for index in range(count)

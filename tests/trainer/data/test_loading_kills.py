@@ -16,10 +16,10 @@ import pytest
 
 from halcyon.data.open import ensure_caches
 from halcyon_api.training_run import TrainingRunSpec
+from tests.ports import free_port
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import spec_of
 from tests.trainer.data.load_child import Life, load_batches
-from tests.trainer.worlds import free_port
 
 __all__ = ["gateway"]
 

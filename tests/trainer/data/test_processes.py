@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.ports import free_port
 from tests.trainer.data.read_batches import BATCH_SIZE, LENGTH, STEPS
-from tests.trainer.worlds import free_port
 
 pytestmark = pytest.mark.slow
 

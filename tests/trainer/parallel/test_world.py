@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,18 +15,13 @@ import pytest
 from halcyon.errors import BadConfiguration
 from halcyon.parallel import world
 from halcyon.parallel.world import CouldNotJoin, join
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("worker.py")
 PATIENCE = 240
 Events = list[dict[str, Any]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Process:

@@ -1,0 +1,42 @@
+"""TCP ports for servers that a test starts as processes of their own, which take them some seconds later.
+
+A port that the system hands out (a bind to port 0) may be gone by then: as another test's, or as the own end of anybody's connection. So
+these come from below the system's own range, and each process of tests has a block for itself, which it holds by listening on its first.
+"""
+
+import itertools
+import socket
+from collections.abc import Iterator
+from functools import cache
+
+FIRST, SIZE, BLOCKS = 20_000, 250, 40  # Linux hands out 32768 to 60999; Kubernetes' services begin at 30000
+
+
+def free_port() -> int:
+    """A TCP port that nobody has on any address of this machine, and that no other process of tests will be given."""
+    _, ports = _block()
+    return next(port for port in itertools.islice(ports, SIZE) if _is_free(port))
+
+
+@cache
+def _block() -> tuple[socket.socket, Iterator[int]]:
+    """The socket that holds this process's block, and the ports of it, over and over."""
+    for base in range(FIRST, FIRST + SIZE * BLOCKS, SIZE):
+        held = socket.socket()
+        try:
+            held.bind(("127.0.0.1", base))
+            held.listen()
+        except OSError:
+            held.close()
+            continue
+        return held, itertools.cycle(range(base + 1, base + SIZE))
+    raise RuntimeError(f"{BLOCKS} processes of tests hold all ports from {FIRST} on: end some of them")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
