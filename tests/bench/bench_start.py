@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+sys.path.append(str(Path(__file__).parents[2]))
+
 from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import parse_run
