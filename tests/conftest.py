@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.faults.table import Table, tell_rows, trials
+from tests.suite.limits import TellsOfTheMachine, scale_timeouts, set_factor
 
 __all__ = ["trials"]
 
@@ -22,10 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    set_factor(config)
+    config.pluginmanager.register(TellsOfTheMachine(), "machine")
     page = config.getoption("reliability")
     if page is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Table(page), "reliability")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tell_rows(items)
+    scale_timeouts(items, float(config.getini("timeout")))

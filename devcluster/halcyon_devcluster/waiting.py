@@ -1,9 +1,17 @@
-"""Waiting for a condition, never for a time."""
+"""Waiting for a condition, never for a time.
+
+Limits are those of the reference machine. They grow by the factor of this one, and once more where the machine turns out to be slower when a
+limit has passed than it was before (see `machine`).
+"""
 
 import time
 from collections.abc import Callable
 
+from halcyon_devcluster import machine
 from halcyon_devcluster.errors import DevclusterError
+
+_WORTH_WAITING = 1.1
+"""A machine is slower than it was if its factor has grown by this much: two measurements of one machine differ by less."""
 
 
 def holds_within(
@@ -13,12 +21,26 @@ def holds_within(
     interval_seconds: float = 0.1,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
+    factor: Callable[[], float] = machine.factor,
+    factor_now: Callable[[], float] = lambda: machine.measure().factor,
 ) -> bool:
-    """Whether `condition()` came to hold within `timeout_seconds`; returns as soon as it does. It is asked at least once."""
-    deadline = clock() + timeout_seconds
+    """Whether `condition()` came to hold within `timeout_seconds` of the reference machine; returns as soon as it does.
+
+    It is asked at least once. `factor` and `factor_now` tell how slow this machine was at the start, and how slow it is now; both are asked
+    only when the limit of the reference machine has passed.
+    """
+    began = clock()
+    deadline = began + timeout_seconds
+    allowed = 1.0
     while not condition():
         if clock() >= deadline:
-            return False
+            slower = max(factor(), allowed)
+            if slower < _WORTH_WAITING * allowed:
+                slower = factor_now()
+            if slower < _WORTH_WAITING * allowed:
+                return False
+            allowed = slower
+            deadline = began + timeout_seconds * allowed
         pause(interval_seconds)
     return True
 

@@ -1,0 +1,70 @@
+"""Tiers say how much is tested, parts say with what. Pure.
+
+| tier | command | what is in it |
+|---|---|---|
+| test | make test | every promise once |
+| all | make test-all | the further cases of each promise too (marker `variant`) |
+| long | make test-long | hundreds of kills and flips, for many minutes (marker `long`) |
+
+| part | marker | what it needs |
+|---|---|---|
+| fast | none | one process |
+| slow | `slow` | processes of its own, no cluster |
+| cluster | `cluster` | the development cluster, which its tests share |
+| alone | `cluster` and `alone` | the development cluster for itself |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    """How much is tested."""
+
+    TEST = "test"
+    ALL = "all"
+    LONG = "long"
+
+    @property
+    def command(self) -> str:
+        """What a person types."""
+        return "make test" if self is Tier.TEST else f"make test-{self}"
+
+
+class Part(StrEnum):
+    """With what it is tested, in the order in which the parts run."""
+
+    FAST = "fast"
+    SLOW = "slow"
+    CLUSTER = "cluster"
+    ALONE = "alone"
+
+
+_PARTS = {
+    Part.FAST: "not slow and not cluster",
+    Part.SLOW: "slow and not cluster",
+    Part.CLUSTER: "cluster and not alone",
+    Part.ALONE: "cluster and alone",
+}
+_TIERS = {Tier.TEST: "not variant and not long", Tier.ALL: "not long", Tier.LONG: "long"}
+
+
+def expression(part: Part, tier: Tier) -> str:
+    """What pytest's `-m` gets for the tests of a part that a tier runs. The tier `all` includes the tier `test`."""
+    return f"{_PARTS[part]} and {_TIERS[tier]}"
+
+
+def tier_of(markers: Collection[str]) -> Tier:
+    """The smallest tier that runs a test with these markers."""
+    if "long" in markers:
+        return Tier.LONG
+    return Tier.ALL if "variant" in markers else Tier.TEST
+
+
+def part_of(markers: Collection[str]) -> Part:
+    """The part that runs a test with these markers."""
+    if "cluster" in markers:
+        return Part.ALONE if "alone" in markers else Part.CLUSTER
+    return Part.SLOW if "slow" in markers else Part.FAST
