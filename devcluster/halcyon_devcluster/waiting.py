@@ -1,7 +1,7 @@
 """Waiting for a condition, never for a time.
 
-Limits are those of the reference machine. They grow by the factor of this one, and once more where the machine turns out to be slower when a
-limit has passed than it was before (see `machine`).
+Limits are those of the reference machine. They grow by the factor of this machine, and grow again where a new measurement shows that the
+machine has become slower (see `machine`).
 """
 
 import time

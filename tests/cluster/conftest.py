@@ -1,10 +1,14 @@
 """The development cluster as a fixture: a real Kubernetes for every test marked `cluster`.
 
-A cluster that already runs is used and left running, so that working on tests costs no set-up; one that the tests had to make is taken
-down. Each test that makes objects takes a `namespace` of its own.
+A cluster that already runs is used and left running, so that working on tests costs no set-up. A session without workers takes down the
+cluster that it made; several workers share one, which `python -m tests.suite` makes before them and takes down after them. Each test that
+makes objects takes a `namespace` of its own.
+
+The tests of a file stay on one worker, in their order, because they share its fixtures; so do files with the same `xdist_group`.
 """
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,9 +30,12 @@ LAST = "test_used_rights.py"
 LEFT_OUT = pytest.StashKey[list[str]]()
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name == LAST)
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -70,7 +77,7 @@ def devcluster() -> Iterator[DevCluster]:
     ran_already = cluster.status().ready
     cluster.up()
     yield DevCluster(cluster, Faults(cluster), AuditLog(cluster.paths.audit_log))
-    if not ran_already:
+    if not ran_already and "PYTEST_XDIST_WORKER" not in os.environ:
         cluster.down()
 
 

@@ -1,1 +1,1 @@
-"""The suite as a whole: its tiers and parts, the limits and the record of a run, the report, and the page that says which test proves what."""
+"""The suite as a whole: tiers and parts, limits, the record and the report of a run, and the page of promises and their tests."""
