@@ -1,12 +1,12 @@
 """How slow this machine is now: the factor by which every limit grows.
 
-Limits are written for the reference machine: two quiet cores. On a machine whose cores are slower, busy or lent to others the same work takes
-longer, and a limit that is right on the reference machine fails there without a fault in the code. A fixed computation on two cores at
-once shows how much longer: the factor is its time here divided by its time on the reference machine, and at least 1.
+Limits are written for the reference machine: two quiet cores. On a machine whose cores are slower, busy or lent to others the same work
+takes longer, and a limit that is right on the reference machine fails there without a fault in the code. A fixed computation on two cores
+at once shows how much longer: the factor is its time here divided by its time on the reference machine, and at least 1.
 
 A process that starts many others measures once and passes the factor to them in `HALCYON_MACHINE_FACTOR`; any other process measures when
-it first needs a limit. A wait whose limit has passed measures again before it gives up (`waiting.holds_within`), because a machine that was
-quiet at the start may be busy now.
+it first needs a limit. A wait whose limit has passed measures again before it gives up (`waiting.holds_within`), because a machine that
+was quiet at the start may be busy now.
 """
 
 import os
