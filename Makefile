@@ -51,23 +51,28 @@ down: setup ## Stop the development cluster and leave nothing behind
 ##@ Check
 
 .PHONY: test
-test: check test-unit test-cluster ## Everything: checks, unit and contract tests, cluster tests
+test: setup ## Every promise once: checks, tests, and a real Kubernetes; prints what each part took
+	@$(BIN)/python -m tests.suite
 
-.PHONY: test-fast
-test-fast: setup ## Tests that need neither a cluster nor real time (a minute or two)
-	@$(BIN)/pytest -q -n 3 --dist worksteal -m "not cluster and not slow"
-
-.PHONY: test-unit
-test-unit: test-fast ## Tests without a cluster, the slow ones too
-	@$(BIN)/pytest -q -n 2 --dist worksteal -m "slow and not long and not cluster" --durations=12
+.PHONY: test-all
+test-all: setup ## The further cases of each promise too: all hardware, all tools that read runs, all loops of kills
+	@$(BIN)/python -m tests.suite --tier all
 
 .PHONY: test-long
 test-long: setup ## Hundreds of kills and flips, for many minutes
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m long
+	@$(BIN)/python -m tests.suite --tier long
+
+.PHONY: test-fast
+test-fast: setup ## Of `make test`: what needs neither a cluster nor real time (a minute)
+	@$(BIN)/python -m tests.suite fast
+
+.PHONY: test-unit
+test-unit: setup ## Of `make test`: what needs no cluster
+	@$(BIN)/python -m tests.suite fast slow
 
 .PHONY: test-cluster
-test-cluster: setup ## Tests on the development cluster (root where there is no Docker)
-	@$(BIN)/pytest -q -m "cluster" --durations=12 tests
+test-cluster: setup ## Of `make test`: what needs the development cluster (root where there is no Docker)
+	@$(BIN)/python -m tests.suite cluster alone
 
 .PHONY: reliability
 reliability: setup ## Make the table of docs/reliability.md by running its tests (LONG=1: the long suite too)
@@ -108,6 +113,7 @@ generate: setup ## Write the CRD and the reference from the types, dashboards an
 	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
 	@$(BIN)/python -m halcyon_operator.recovery_reference > docs/reference/recovery.md
+	@$(BIN)/python -m tests.suite.generate
 
 .PHONY: pictures
 pictures: setup ## Draw the pictures of docs/guides anew, by the tests that see what they show

@@ -1,0 +1,25 @@
+"""`python -m tests.suite`: the suite, or a part of it, from beginning to end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from tests.suite.run import Run
+from tests.suite.tiers import Part, Tier
+
+
+def main() -> int:
+    """Run what the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m tests.suite", description="Run the test suite and report what it took.")
+    parser.add_argument("--tier", type=Tier, choices=list(Tier), default=Tier.TEST, help="how much to test (default: %(default)s)")
+    parser.add_argument("parts", type=Part, nargs="*", metavar="PART", help=f"{', '.join(Part)} (default: the checks and all parts)")
+    arguments = parser.parse_args()
+    parts = arguments.parts or list(Part)
+    return Run(arguments.tier, parts, Console(soft_wrap=True)).all(check=not arguments.parts and arguments.tier is not Tier.LONG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Runs the suite: measures the machine, says how long it will take, runs step after step, and reports.
+
+A step that fails does not stop the next ones: one run shows everything that is wrong. Only without a cluster there are no cluster tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from halcyon_devcluster import DevclusterError, machine, open_cluster
+from halcyon_devcluster.progress import ConsoleProgress
+from tests.suite import builds, forecast, report
+from tests.suite.record import Record, read
+from tests.suite.report import Step
+from tests.suite.tiers import Part, Tier, expression
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / ".halcyon" / "tests"
+NO_TESTS = 5
+"""pytest's exit status where no test was selected."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the tests of a part are spread.
+
+    Attributes:
+        count: Processes; 0 for none beside pytest itself.
+        spread: What xdist's `--dist` gets.
+    """
+
+    count: int
+    spread: str = "worksteal"
+
+    def arguments(self) -> list[str]:
+        """What pytest gets."""
+        return ["-n", str(self.count), "--dist", self.spread] if self.count else ["-p", "no:xdist"]
+
+
+def workers(part: Part, cores: int) -> Workers:
+    """How the tests of a part are spread on so many cores. Pure.
+
+    A cluster's tests wait more than they compute, and all of them share one node, whatever the machine has.
+    """
+    match part:
+        case Part.FAST:
+            return Workers(cores + 1)
+        case Part.SLOW:
+            return Workers(cores)
+        case Part.CLUSTER:
+            return Workers(4, "loadgroup")
+        case Part.ALONE:
+            return Workers(0)
+
+
+def pytest_command(part: Part, tier: Tier, cores: int, record: Path) -> list[str]:
+    """The command that runs the tests of a part. Pure."""
+    spread = workers(part, cores).arguments()
+    return [sys.executable, "-m", "pytest", "-q", *spread, "-m", expression(part, tier), "--record", str(record), "tests"]
+
+
+class Run:
+    """One run of a tier, or of some of its parts.
+
+    Args:
+        tier: Which tests.
+        parts: Which parts of them.
+        console: Where to print.
+    """
+
+    def __init__(self, tier: Tier, parts: Sequence[Part], console: Console) -> None:
+        self._tier = tier
+        self._parts = parts
+        self._console = console
+        self._progress = ConsoleProgress(console)
+        self._steps: list[Step] = []
+
+    def all(self, *, check: bool) -> int:
+        """Run everything, and return the exit status.
+
+        Args:
+            check: Whether to begin with `make check`.
+        """
+        before = machine.measure(rounds=4)
+        os.environ[machine.VARIABLE] = f"{before.factor:.2f}"
+        self._console.print(f"This machine is {before}; limits grow by that factor.", highlight=False, soft_wrap=True)
+        if len(self._parts) == len(Part):
+            missing = builds.missing(self._tier, self._progress)
+            self._console.print(forecast.sentence(self._tier, missing, before.factor), highlight=False, soft_wrap=True)
+        if check:
+            self._step("check", lambda: _exit_status(["make", "check"]))
+        for part in (one for one in self._parts if one in (Part.FAST, Part.SLOW)):
+            if part is Part.SLOW:
+                self._step("programs", lambda: self._said(lambda: builds.make_programs(self._tier, self._progress)))
+            self._tests(part)
+        if on_cluster := [part for part in self._parts if part in (Part.CLUSTER, Part.ALONE)]:
+            self._on_cluster(on_cluster)
+        after = machine.measure()
+        report.show(self._console, self._tier, self._steps, before, after)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        path = FOLDER / f"{self._tier}.json"
+        path.write_text(json.dumps(report.document(self._tier, self._steps, before, after), indent=2) + "\n")
+        self._console.print(f"The same as JSON: {path.relative_to(REPOSITORY)}", highlight=False)
+        return max((step.code for step in self._steps), default=0)
+
+    def _step(self, name: str, work: Callable[[], int], record: Path | None = None) -> int:
+        self._console.rule(name, align="left")
+        began = time.monotonic()
+        code = work()
+        self._steps.append(Step(name, time.monotonic() - began, code, read(record) if record else Record()))
+        return code
+
+    def _tests(self, part: Part) -> None:
+        record = FOLDER / f"{part}.json"
+        record.unlink(missing_ok=True)
+        command = pytest_command(part, self._tier, os.cpu_count() or 1, record)
+
+        def work() -> int:
+            code = _exit_status(command)
+            return 0 if code == NO_TESTS else code
+
+        self._step(part, work, record)
+
+    def _on_cluster(self, parts: Sequence[Part]) -> None:
+        cluster = open_cluster(progress=self._progress)
+        ran_already = cluster.status().ready
+        try:
+            for name, work in (("images", lambda: builds.make_images(self._tier, self._progress)), ("cluster up", cluster.up)):
+                if self._step(name, lambda work=work: self._said(work)):
+                    return
+            for part in parts:
+                self._tests(part)
+        finally:
+            if not ran_already:
+                self._step("cluster down", lambda: self._said(cluster.down))
+
+    def _said(self, work: Callable[[], object]) -> int:
+        try:
+            work()
+        except DevclusterError as why:
+            self._console.print(f"error: {why}", highlight=False, soft_wrap=True)
+            return 1
+        return 0
+
+
+def _exit_status(command: Sequence[str]) -> int:
+    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
