@@ -1,7 +1,7 @@
 """Makes docs/testing.md: which test proves which promise, and which command runs it.
 
-The page comes from the collected tests themselves, so it cannot name a test that is gone. `python -m tests.suite.generate` writes it; a fast
-test compares it with the suite whenever all of the suite is collected.
+The page comes from the collected tests themselves, so it cannot name a test that is gone. `python -m tests.suite.generate` writes it; a
+fast test compares it with the suite whenever all of the suite is collected.
 """
 
 from __future__ import annotations
