@@ -204,5 +204,5 @@ def wait_for_dns(kubectl: Kubectl) -> None:
     until(
         lambda: dns_available(kubectl),
         timeout_seconds=_READY_SECONDS,
-        failure=lambda: f"CoreDNS is not Available after {_READY_SECONDS} s: see `kubectl -n kube-system get pods`.",
+        failure=lambda: "CoreDNS does not become Available: see `kubectl -n kube-system get pods`.",
     )

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from halcyon_devcluster.commands import run
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import Progress
 
@@ -59,7 +60,7 @@ def make_root_archive(images: Path, progress: Progress) -> Path:
         root = Path(folder) / "root"
         # In a mount namespace of its own, so that an interrupted run leaves no /proc mounted in the tree.
         apart = ["unshare", "--mount", "--propagation", "private"]
-        run([*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root], timeout_seconds=1800)
+        run([*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root], timeout_seconds=limit(1800))
         slim(root)
         partial = Path(folder) / "root.tar"
         run(["tar", "--create", "--numeric-owner", f"--directory={root}", f"--file={partial}", "."])

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.machine import limit
 
 _LAST_WORDS = 2000
+_LONGEST_SECONDS = 600
 
 
 def run(
@@ -17,7 +19,7 @@ def run(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     log: Path | None = None,
-    timeout_seconds: float = 600,
+    timeout_seconds: float | None = None,
 ) -> str:
     """Run `argv` to its end and return its standard output.
 
@@ -27,12 +29,13 @@ def run(
         environ: Variables added to this process's own.
         cwd: The folder to run in.
         log: A file that receives output and errors as well, appended.
-        timeout_seconds: After this the program is killed.
+        timeout_seconds: After this the program is killed; by default after ten minutes of the reference machine (see `machine`).
 
     Raises:
         DevclusterError: the program is missing, failed, or did not end in time.
     """
     words = [str(word) for word in argv]
+    longest = limit(_LONGEST_SECONDS) if timeout_seconds is None else timeout_seconds
     try:
         done = subprocess.run(
             words,
@@ -41,13 +44,13 @@ def run(
             capture_output=True,
             env={**os.environ, **environ} if environ is not None else None,
             cwd=cwd,
-            timeout=timeout_seconds,
+            timeout=longest,
             check=False,
         )
     except FileNotFoundError as missing:
         raise DevclusterError(f"{words[0]} is needed and cannot be run: {missing.strerror}.") from missing
     except subprocess.TimeoutExpired as late:
-        raise DevclusterError(f"`{' '.join(words[:6])}` did not end within {timeout_seconds:.0f} s.") from late
+        raise DevclusterError(f"`{' '.join(words[:6])}` did not end within {longest:.0f} s.") from late
     output, errors = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -59,10 +62,10 @@ def run(
     return output
 
 
-def succeeds(argv: Sequence[str | Path], *, environ: Mapping[str, str] | None = None, timeout_seconds: float = 60) -> bool:
-    """Whether `argv` can be run and ends with status 0; output is dropped."""
+def succeeds(argv: Sequence[str | Path], *, environ: Mapping[str, str] | None = None, timeout_seconds: float | None = None) -> bool:
+    """Whether `argv` can be run and ends with status 0, by default within a minute of the reference machine; output is dropped."""
     try:
-        run(argv, environ=environ, timeout_seconds=timeout_seconds)
+        run(argv, environ=environ, timeout_seconds=limit(60) if timeout_seconds is None else timeout_seconds)
     except DevclusterError:
         return False
     return True

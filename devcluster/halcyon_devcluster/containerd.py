@@ -10,6 +10,7 @@ from pathlib import Path
 
 from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.machine import limit
 
 NAMESPACE = "k8s.io"
 IMAGE_ID_LABEL = "halcyon.dev/image-id"
@@ -77,13 +78,13 @@ class Ctr:
         """Return a client of the containerd inside the Docker container `node`."""
         return cls(("docker", "exec", "--interactive", node, "ctr", "--namespace", NAMESPACE))
 
-    def __call__(self, *arguments: str, timeout_seconds: float = 120) -> str:
+    def __call__(self, *arguments: str) -> str:
         """Run the client and return its output."""
-        return run([*self.prefix, *arguments], timeout_seconds=timeout_seconds)
+        return run([*self.prefix, *arguments], timeout_seconds=limit(120))
 
     def answers(self) -> bool:
         """Whether containerd serves requests."""
-        return succeeds([*self.prefix, "version"], timeout_seconds=5)
+        return succeeds([*self.prefix, "version"], timeout_seconds=limit(5))
 
     def image_ids(self) -> dict[str, str]:
         """Return image name → noted id of the images that were loaded by this package."""

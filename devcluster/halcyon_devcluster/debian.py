@@ -10,6 +10,7 @@ from pathlib import Path
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.progress import Progress
 
 
@@ -68,4 +69,4 @@ def ensure_packages(requirements: tuple[Requirement, ...], log: Path, progress: 
     environ = {"DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"Installing Debian packages: {' '.join(packages)}"):
         run(["apt-get", "update"], environ=environ, log=log)
-        run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], environ=environ, log=log, timeout_seconds=1200)
+        run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], environ=environ, log=log, timeout_seconds=limit(1200))

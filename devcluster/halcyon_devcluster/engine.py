@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from halcyon_devcluster.commands import succeeds
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.machine import limit
 
 
 class Backend(StrEnum):
@@ -16,7 +17,7 @@ class Backend(StrEnum):
 
 def docker_answers() -> bool:
     """Whether a Docker engine (not just its client) answers within some seconds."""
-    return shutil.which("docker") is not None and succeeds(["docker", "info"], timeout_seconds=20)
+    return shutil.which("docker") is not None and succeeds(["docker", "info"], timeout_seconds=limit(20))
 
 
 def choose(*, docker: bool, is_linux: bool, is_root: bool, requested: str | None = None) -> Backend:

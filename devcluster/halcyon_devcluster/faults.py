@@ -33,7 +33,7 @@ class Faults:
         until(
             self.cluster.kubectl.api_ready,
             timeout_seconds=_BACK_SECONDS,
-            failure=lambda: f"The API server is not ready {_BACK_SECONDS} s after its restart.",
+            failure=lambda: "The API server was started again and does not become ready.",
         )
 
     @contextmanager
@@ -57,7 +57,7 @@ class Faults:
         until(
             lambda: self.cluster.kubectl.node_ready(node, since),
             timeout_seconds=_BACK_SECONDS,
-            failure=lambda: f"The node is not Ready {_BACK_SECONDS} s after the kubelet's restart.",
+            failure=lambda: "The kubelet was started again and its node does not become Ready.",
         )
 
     @contextmanager

@@ -16,6 +16,7 @@ from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.debian import IMAGE_REQUIREMENTS, ensure_packages
 from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, declared_arguments, default_argument, passed_arguments
 from halcyon_devcluster.engine import docker_answers
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.sources import buildah_image_id, docker_image_id
@@ -84,7 +85,7 @@ def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[s
     )
     log = cache / "images" / f"{tag.rpartition('/')[2].replace(':', '-')}.log"
     with progress.step(f"Building image {tag}"):
-        run(command, log=log, timeout_seconds=_BUILD_SECONDS)
+        run(command, log=log, timeout_seconds=limit(_BUILD_SECONDS))
     return tag
 
 
@@ -112,7 +113,7 @@ def published_base() -> str:
 def _pulled(name: str, progress: Progress) -> str:
     if docker_image_id(name) is None:
         with progress.step(f"Pulling {name}"):
-            run(["docker", "pull", name], timeout_seconds=_BUILD_SECONDS)
+            run(["docker", "pull", name], timeout_seconds=limit(_BUILD_SECONDS))
     return name
 
 

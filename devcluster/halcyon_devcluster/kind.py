@@ -19,6 +19,7 @@ from halcyon_devcluster.files import delete, link_tools, write_document
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.loading import load_archive, load_from_docker, local_archive
 from halcyon_devcluster.lock import exclusive
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.waiting import until
@@ -140,7 +141,7 @@ class KindCluster:
             until(
                 lambda: not self.kubectl.succeeds("get", "--raw=/livez"),
                 timeout_seconds=60,
-                failure=lambda: "The API server still answers 60 s after its manifest was taken away.",
+                failure=lambda: "The API server goes on answering after its manifest was taken away.",
             )
 
     def start_component(self, name: str) -> None:
@@ -153,7 +154,7 @@ class KindCluster:
             write_document(config, kind_config())
             with self._progress.step("Creating the kind cluster (its node image is pulled once)"):
                 command = ["create", "cluster", "--name", self.paths.name, "--config", config, "--kubeconfig", self.kubeconfig]
-                run([self._kind(), *command, "--wait", "180s"], log=self.paths.logs / "kind.log", timeout_seconds=1200)
+                run([self._kind(), *command, "--wait", f"{limit(180)}s"], log=self.paths.logs / "kind.log", timeout_seconds=limit(1200))
             return
         if not self._running():
             run(["docker", "start", self._node])
@@ -163,7 +164,7 @@ class KindCluster:
         until(
             lambda: self.kubectl.condition("node", self._node, "Ready"),
             timeout_seconds=120,
-            failure=lambda: f"The node {self._node} is not Ready after 120 s: see `docker logs {self._node}`.",
+            failure=lambda: f"The node {self._node} does not become Ready: see `docker logs {self._node}`.",
         )
 
     def _kind(self) -> Path:

@@ -11,8 +11,7 @@ import yaml
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
-
-_SOON = "--request-timeout=3s"  # an API server whose etcd is gone accepts requests and does not answer them
+from halcyon_devcluster.machine import limit
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,14 @@ class Kubectl:
     program: Path
     kubeconfig: Path
 
-    def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float = 120) -> str:
-        """Run kubectl and return its output.
+    def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float | None = None) -> str:
+        """Run kubectl and return its output; by default it has two minutes of the reference machine.
 
         Raises:
             DevclusterError: kubectl failed; the sentence carries its error text.
         """
-        return run([self.program, "--kubeconfig", self.kubeconfig, *arguments], stdin=stdin, timeout_seconds=timeout_seconds)
+        command = [self.program, "--kubeconfig", self.kubeconfig, *arguments]
+        return run(command, stdin=stdin, timeout_seconds=limit(120) if timeout_seconds is None else timeout_seconds)
 
     def json(self, *arguments: str) -> Any:
         """Run a command with `--output=json` and return the parsed document."""
@@ -45,22 +45,22 @@ class Kubectl:
         return self("apply", "--server-side", "--force-conflicts", "--filename=-", *arguments, stdin=text)
 
     def succeeds(self, *arguments: str, stdin: str | None = None) -> bool:
-        """Whether the command ends with status 0 within ten seconds."""
+        """Whether the command ends with status 0 within ten seconds of the reference machine."""
         try:
-            self(*arguments, stdin=stdin, timeout_seconds=10)
+            self(*arguments, stdin=stdin, timeout_seconds=limit(10))
         except DevclusterError:
             return False
         return True
 
     def api_ready(self) -> bool:
         """Whether the API server is ready; one that hangs, because its etcd is gone, is not."""
-        return self.succeeds("get", "--raw=/readyz", _SOON)
+        return self.succeeds("get", "--raw=/readyz", _soon())
 
     def condition(self, kind: str, name: str, condition: str, namespace: str = "default") -> bool:
         """Whether the object exists and its condition is True."""
         path = f'{{.status.conditions[?(@.type=="{condition}")].status}}'
         try:
-            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _SOON)
+            said = self("get", kind, name, "--namespace", namespace, f"--output=jsonpath={path}", _soon())
         except DevclusterError:
             return False
         return said == "True"
@@ -79,3 +79,8 @@ class Kubectl:
     def pod_http(self, namespace: str, pod: str, port: int, path: str = "/") -> str:
         """GET a path from a pod's port through the API server, which works from any machine and in any kind of cluster."""
         return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path.lstrip('/')}")
+
+
+def _soon() -> str:
+    """The argument for questions to an API server that may hang: without its etcd it accepts requests and does not answer them."""
+    return f"--request-timeout={limit(3)}s"

@@ -17,6 +17,7 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.cluster import Cluster
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.kubectl import Kubectl
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.webhooks import WebhookController
 
@@ -107,11 +108,11 @@ def remove_kueue(cluster: Cluster) -> None:
     if kinds:
         # First whoever would answer and make things anew; then what its finalizers hold.
         kubectl("delete", *hooks, "--ignore-not-found")
-        kubectl("delete", "deployment", KUEUE.deployment, "--namespace", KUEUE.namespace, "--ignore-not-found", "--timeout=60s")
+        kubectl("delete", "deployment", KUEUE.deployment, "--namespace", KUEUE.namespace, "--ignore-not-found", f"--timeout={limit(60)}s")
         for kind in sorted(kinds):
             _release(kubectl, kind)
     _uninstall(cluster)
-    kubectl("delete", "namespace", KUEUE.namespace, "--ignore-not-found", "--timeout=60s")
+    kubectl("delete", "namespace", KUEUE.namespace, "--ignore-not-found", f"--timeout={limit(60)}s")
 
 
 def _release(kubectl: Kubectl, kind: str) -> None:

@@ -237,7 +237,7 @@ class NativeCluster:
             return condition() or self._processes.running(name) is None
 
         log = self.paths.logs / f"{name}.log"
-        until(settled, timeout_seconds=90, failure=lambda: f"{name} is not ready after 90 s: see {log}.")
+        until(settled, timeout_seconds=90, failure=lambda: f"{name} does not become ready: see {log}.")
         if self._processes.running(name) is None:
             raise DevclusterError(f"{name} ended: its last words are {last_line(log)!r}, all of them in {log}.")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.scratch import index
 
 _CHUNK_BYTES = 1 << 20
@@ -117,7 +118,10 @@ def export_layout(name: str, layout: Path) -> dict[str, Any]:
     """
     layout.mkdir(parents=True, exist_ok=True)
     (layout / "index.json").unlink(missing_ok=True)
-    run(["buildah", "push", "--quiet", "--disable-compression", "--format", "oci", name, f"oci:{layout}:current"], timeout_seconds=900)
+    run(
+        ["buildah", "push", "--quiet", "--disable-compression", "--format", "oci", name, f"oci:{layout}:current"],
+        timeout_seconds=limit(900),
+    )
     descriptor = json.loads((layout / "index.json").read_text())["manifests"][0]
     used = {digest.partition(":")[2] for digest in references(layout, descriptor)}
     for blob in (layout / "blobs" / "sha256").iterdir():

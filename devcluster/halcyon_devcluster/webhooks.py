@@ -45,7 +45,7 @@ class WebhookController:
         """Return when the controller is Available and `answers()` holds, which is to ask its webhooks for something.
 
         Raises:
-            DevclusterError: not within two minutes; the sentence ends with what its pods are at and what it said last.
+            DevclusterError: not within the limit; the sentence ends with what its pods are at and what it said last.
         """
 
         def ready() -> bool:
@@ -66,7 +66,7 @@ class WebhookController:
 
     def _why(self, kubectl: Kubectl) -> str:
         here = ("--namespace", self.namespace)
-        sentence = f"{self.title} does not answer after {_READY_SECONDS} s."
+        sentence = f"{self.title} does not answer."
         for command in (("get", "pods", "--output=wide"), ("logs", f"deployment/{self.deployment}", f"--tail={_LINES}")):
             try:
                 sentence += f"\n{kubectl(*command, *here).rstrip()}"
