@@ -16,11 +16,12 @@ from halcyon_demo.documents import EXAMPLES, REPOSITORY, load
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.images import Buildable, build
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.progress import Progress
 
 RELEASE = "halcyon"
 STORE = "object-store"
-_READY = "120s"
+_READY_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def install_object_store(cluster: Cluster, image: str, place: Place = Place()) -
     """Apply `examples/object-store/` with the local gateway image, and return when the store answers."""
     for path in sorted((EXAMPLES / STORE).glob("*.yaml")):
         cluster.kubectl.apply(moved(with_image(load(path), image), place))
-    cluster.kubectl("rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={_READY}")
+    cluster.kubectl("rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={limit(_READY_SECONDS)}s")
 
 
 def chart_values(images: Images, place: Place = Place(), **more: Any) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def install_operator(cluster: Cluster, values: dict[str, Any], place: Place = Pl
     where = ["--namespace", place.operator, "--create-namespace"]
     chart = REPOSITORY / "charts" / "halcyon"
     taking = ["--take-ownership", "--server-side=true", "--force-conflicts"]
-    waiting = ["--wait", "--timeout", _READY]
+    waiting = ["--wait", "--timeout", f"{limit(_READY_SECONDS)}s"]
     helm(cluster, "upgrade", RELEASE, chart, "--install", *where, *taking, *waiting, "--values", "-", stdin=yaml.safe_dump(values))
 
 

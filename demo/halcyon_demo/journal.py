@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_demo.records import LogLine, Pod
+from halcyon_devcluster.waiting import holds_within
 
 T = TypeVar("T")
 
@@ -103,20 +104,27 @@ class Journal:
 
         Args:
             find: Looks at this journal; None while there is nothing.
-            timeout_seconds: How long to wait.
+            timeout_seconds: How long to wait, on the reference machine; longer on a slower one.
             failure: The sentence to fail with after that.
             meanwhile: Called while waiting, a few times a second; may raise to give up.
 
         Raises:
             Failed: Nothing was found in time.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            found = find()
-            if found is not None:
-                return found
-            meanwhile()
-            if time.monotonic() >= deadline:
-                raise Failed(failure())
-            with self._changed:
-                self._changed.wait(0.2)
+        found: list[T] = []
+
+        def finds() -> bool:
+            one = find()
+            if one is None:
+                meanwhile()
+            else:
+                found.append(one)
+            return bool(found)
+
+        if not holds_within(finds, timeout_seconds, interval_seconds=0.2, pause=self._wait_for_change):
+            raise Failed(failure())
+        return found[0]
+
+    def _wait_for_change(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)

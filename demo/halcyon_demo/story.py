@@ -15,6 +15,7 @@ from halcyon_demo.training import Training
 from halcyon_demo.view import View
 from halcyon_demo.watch import Watch
 from halcyon_devcluster import Cluster, Faults
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.progress import Progress
 from halcyon_devcluster.waiting import until
 
@@ -106,9 +107,9 @@ def restart_operator(cluster: Cluster, place: Place = PLACE) -> None:
     pods = ["pod", "--namespace", place.operator, f"--selector=app.kubernetes.io/instance={RELEASE}"]
     kubectl("delete", *pods, "--wait")
     until(
-        lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", "--timeout=5s"),
+        lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", f"--timeout={limit(5)}s"),
         timeout_seconds=120,
-        failure=lambda: f"The operator is not back after 120 s: see `kubectl --namespace {place.operator} get pods`.",
+        failure=lambda: f"The operator does not come back: see `kubectl --namespace {place.operator} get pods`.",
     )
 
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from halcyon_devcluster.machine import limit
+
 _PAUSE_SECONDS = 0.5
 
 
@@ -42,9 +44,9 @@ class Stream:
                 self._process.kill()
         self.join()
 
-    def join(self, timeout_seconds: float = 10) -> None:
-        """Wait until the command has ended for good."""
-        self._thread.join(timeout_seconds)
+    def join(self) -> None:
+        """Wait until the command has ended for good, for ten seconds of the reference machine."""
+        self._thread.join(limit(10))
 
     def _run(self) -> None:
         while not self._closed.is_set():

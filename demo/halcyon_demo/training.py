@@ -128,7 +128,7 @@ class Training:
         return self.journal.wait(
             find,
             timeout_seconds=timeout_seconds,
-            failure=lambda: f"{self.name}: {complaint} after {timeout_seconds:.0f} s. {self._last_words()}",
+            failure=lambda: f"{self.name}: {complaint} within the limit. {self._last_words()}",
             meanwhile=meanwhile,
         )
 
