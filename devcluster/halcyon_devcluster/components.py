@@ -1,9 +1,13 @@
 """Command lines of Kubernetes' components. Pure.
 
-All of them run in the node's namespaces, so fixed ports collide with nothing on the host or in another cluster. etcd answers on the
-namespace's loopback only and does not flush to disk: right for a cluster that is thrown away, and for nothing else.
+The components of a cluster run in the node's namespaces, so fixed ports collide with nothing on the host or in another cluster. etcd
+answers on the namespace's loopback only and does not flush to disk: right for a cluster that is thrown away, and for nothing else.
+
+A control plane without a node (`control_plane`) runs on the host itself: there etcd has sockets in place of ports, and the API server has a
+port of the host's loopback.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon_devcluster.addresses import API_PORT, CLUSTER_DOMAIN, Addresses
@@ -16,6 +20,8 @@ COMPONENTS = (*CONTROL_PLANE, *NODE)
 
 _ETCD_CLIENT = "http://127.0.0.1:2379"
 _ETCD_PEER = "http://127.0.0.1:2380"
+_ETCD_SOCKETS = ("unix://etcd:1", "unix://peer:1")
+"""etcd wants a host and a port even of a socket, and makes a file of that name."""
 # A node that stops reporting is NotReady after 20 s instead of 50: faults are the point of this cluster.
 NODE_MONITOR_GRACE_SECONDS = 20
 
@@ -24,74 +30,99 @@ def _flags(flags: dict[str, object]) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
+def _etcd(paths: Paths, client: str, peer: str) -> dict[str, object]:
+    return {
+        "name": paths.name,
+        "data-dir": paths.etcd,
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"{paths.name}={peer}",
+        "unsafe-no-fsync": "true",
+        "log-level": "warn",
+    }
+
+
 def etcd(paths: Paths) -> list[str]:
     """Return etcd's arguments."""
-    return _flags(
-        {
-            "name": paths.name,
-            "data-dir": paths.etcd,
-            "listen-client-urls": _ETCD_CLIENT,
-            "advertise-client-urls": _ETCD_CLIENT,
-            "listen-peer-urls": _ETCD_PEER,
-            "initial-advertise-peer-urls": _ETCD_PEER,
-            "initial-cluster": f"{paths.name}={_ETCD_PEER}",
-            "unsafe-no-fsync": "true",
-            "log-level": "warn",
-        }
-    )
+    return _flags(_etcd(paths, _ETCD_CLIENT, _ETCD_PEER))
+
+
+def etcd_on_sockets(paths: Paths) -> list[str]:
+    """Return the arguments of an etcd that has no ports. Its sockets are made in the folder in which it is started, `paths.state`."""
+    # It is its own only voter: without these two it waits almost a second for others before it begins.
+    return _flags(_etcd(paths, *_ETCD_SOCKETS) | {"heartbeat-interval": 20, "election-timeout": 200})
+
+
+def _kube_apiserver(paths: Paths, addresses: Addresses, port: int, etcd: str) -> dict[str, object]:
+    pki = paths.pki
+    return {
+        "advertise-address": addresses.node,
+        "secure-port": port,
+        "etcd-servers": etcd,
+        "service-cluster-ip-range": addresses.services,
+        "endpoint-reconciler-type": "master-count",
+        "authorization-mode": "Node,RBAC",
+        "enable-admission-plugins": "NodeRestriction",
+        "client-ca-file": pki / "ca.crt",
+        "tls-cert-file": pki / "apiserver.crt",
+        "tls-private-key-file": pki / "apiserver.key",
+        "kubelet-certificate-authority": pki / "ca.crt",
+        "kubelet-client-certificate": pki / "apiserver-kubelet-client.crt",
+        "kubelet-client-key": pki / "apiserver-kubelet-client.key",
+        "kubelet-preferred-address-types": "InternalIP",
+        "service-account-issuer": f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
+        "service-account-key-file": pki / "service-accounts.pub",
+        "service-account-signing-key-file": pki / "service-accounts.key",
+        "profiling": "false",
+    }
 
 
 def kube_apiserver(paths: Paths, addresses: Addresses) -> list[str]:
     """Return the API server's arguments."""
-    pki = paths.pki
-    return _flags(
-        {
-            "advertise-address": addresses.node,
-            "secure-port": API_PORT,
-            "etcd-servers": _ETCD_CLIENT,
-            "service-cluster-ip-range": addresses.services,
-            "endpoint-reconciler-type": "master-count",
-            "authorization-mode": "Node,RBAC",
-            "enable-admission-plugins": "NodeRestriction",
-            "client-ca-file": pki / "ca.crt",
-            "tls-cert-file": pki / "apiserver.crt",
-            "tls-private-key-file": pki / "apiserver.key",
-            "kubelet-certificate-authority": pki / "ca.crt",
-            "kubelet-client-certificate": pki / "apiserver-kubelet-client.crt",
-            "kubelet-client-key": pki / "apiserver-kubelet-client.key",
-            "kubelet-preferred-address-types": "InternalIP",
-            "service-account-issuer": f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
-            "service-account-key-file": pki / "service-accounts.pub",
-            "service-account-signing-key-file": pki / "service-accounts.key",
-            "profiling": "false",
-            "audit-policy-file": paths.config / "audit-policy.yaml",
-            "audit-log-path": paths.audit_log,
-            "audit-log-maxsize": 200,  # MiB
-            "audit-log-maxbackup": 1,
-        }
-    )
+    audit = {
+        "audit-policy-file": paths.config / "audit-policy.yaml",
+        "audit-log-path": paths.audit_log,
+        "audit-log-maxsize": 200,  # MiB
+        "audit-log-maxbackup": 1,
+    }
+    return _flags(_kube_apiserver(paths, addresses, API_PORT, _ETCD_CLIENT) | audit)
+
+
+def kube_apiserver_on_loopback(paths: Paths, addresses: Addresses, port: int) -> list[str]:
+    """Return the arguments of an API server on a port of this machine, for `etcd_on_sockets`; nothing follows its requests."""
+    socket = f"unix://{paths.state}/{_ETCD_SOCKETS[0].removeprefix('unix://')}"
+    return _flags(_kube_apiserver(paths, addresses, port, socket) | {"bind-address": "127.0.0.1"})
+
+
+def _kube_controller_manager(paths: Paths, addresses: Addresses) -> dict[str, object]:
+    pki, config = paths.pki, paths.pki / "controller-manager.kubeconfig"
+    return {
+        "kubeconfig": config,
+        "authentication-kubeconfig": config,
+        "authorization-kubeconfig": config,
+        "root-ca-file": pki / "ca.crt",
+        "service-account-private-key-file": pki / "service-accounts.key",
+        "use-service-account-credentials": "true",
+        "cluster-cidr": addresses.pods,
+        "allocate-node-cidrs": "false",
+        "node-monitor-grace-period": f"{NODE_MONITOR_GRACE_SECONDS}s",
+        "leader-elect": "false",
+        "kube-api-qps": 200,
+        "kube-api-burst": 400,
+        "profiling": "false",
+    }
 
 
 def kube_controller_manager(paths: Paths, addresses: Addresses) -> list[str]:
     """Return the controller manager's arguments."""
-    pki, config = paths.pki, paths.pki / "controller-manager.kubeconfig"
-    return _flags(
-        {
-            "kubeconfig": config,
-            "authentication-kubeconfig": config,
-            "authorization-kubeconfig": config,
-            "root-ca-file": pki / "ca.crt",
-            "service-account-private-key-file": pki / "service-accounts.key",
-            "use-service-account-credentials": "true",
-            "cluster-cidr": addresses.pods,
-            "allocate-node-cidrs": "false",
-            "node-monitor-grace-period": f"{NODE_MONITOR_GRACE_SECONDS}s",
-            "leader-elect": "false",
-            "kube-api-qps": 200,
-            "kube-api-burst": 400,
-            "profiling": "false",
-        }
-    )
+    return _flags(_kube_controller_manager(paths, addresses))
+
+
+def kube_controller_manager_of(paths: Paths, addresses: Addresses, controllers: Sequence[str]) -> list[str]:
+    """Return the arguments of a controller manager that runs the named controllers alone and has no port."""
+    return _flags(_kube_controller_manager(paths, addresses) | {"controllers": ",".join(controllers), "secure-port": 0})
 
 
 def kube_scheduler(paths: Paths) -> list[str]:

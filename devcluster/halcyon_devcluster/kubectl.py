@@ -21,10 +21,17 @@ class Kubectl:
     Attributes:
         program: Path of kubectl.
         kubeconfig: Path of the kubeconfig; the environment's KUBECONFIG plays no part.
+        cache: Folder in which kubectl keeps what it has learned of the server; its own where None.
     """
 
     program: Path
     kubeconfig: Path
+    cache: Path | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """The words with which each command line begins."""
+        return [str(self.program), "--kubeconfig", str(self.kubeconfig), *(["--cache-dir", str(self.cache)] if self.cache else [])]
 
     def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float | None = None) -> str:
         """Run kubectl and return its output; by default it has two minutes of the reference machine.
@@ -32,8 +39,7 @@ class Kubectl:
         Raises:
             DevclusterError: kubectl failed; the sentence carries its error text.
         """
-        command = [self.program, "--kubeconfig", self.kubeconfig, *arguments]
-        return run(command, stdin=stdin, timeout_seconds=limit(120) if timeout_seconds is None else timeout_seconds)
+        return run([*self.command, *arguments], stdin=stdin, timeout_seconds=limit(120) if timeout_seconds is None else timeout_seconds)
 
     def json(self, *arguments: str) -> Any:
         """Run a command with `--output=json` and return the parsed document."""

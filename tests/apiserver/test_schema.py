@@ -1,33 +1,21 @@
-"""The API server itself refuses a wrong TrainingRun at apply, in a sentence that names the field and the mend."""
+"""The API server itself refuses a wrong TrainingRun at apply, in a sentence that names the field and the fix."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
-from halcyon_api.crd import custom_resource_definition
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_devcluster import DevclusterError
+from halcyon_devcluster.control_plane import ControlPlane
 from tests.api.documents import document
-from tests.cluster.conftest import DevCluster
+from tests.apiserver.api import Api, Refused
 
-pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module", autouse=True)
-def definition(devcluster: DevCluster) -> None:
-    definition = custom_resource_definition()
-    devcluster.kubectl.apply([definition])
-    devcluster.kubectl("wait", "--for=condition=Established", f"crd/{definition['metadata']['name']}", "--timeout=60s")
-
-
-def apply(devcluster: DevCluster, namespace: str, run: dict[str, Any], *, dry_run: bool = True) -> str:
-    arguments = ["apply", "--namespace", namespace, "--filename=-", *(["--dry-run=server"] if dry_run else [])]
-    return devcluster.kubectl(*arguments, stdin=yaml.safe_dump(run))
-
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__modle": {}}, 'unknown field "spec.modle"'),
@@ -90,15 +78,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
-def test_a_wrong_document_is_refused_at_apply(devcluster: DevCluster, namespace: str, changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(DevclusterError) as refused:
-        apply(devcluster, namespace, document(**changes))
+def test_a_wrong_document_is_refused_at_apply(api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Refused) as refused:
+        api.create(document(**changes), shared_namespace, dry_run=True)
     assert sentence in str(refused.value)
 
 
-def test_a_sound_document_is_taken_and_shows_its_defaults(devcluster: DevCluster, namespace: str) -> None:
-    apply(devcluster, namespace, document(), dry_run=False)
-    stored = devcluster.kubectl.json("get", "trainingrun", "small", "--namespace", namespace)
+@pytest.mark.parametrize("changes", [{"spec__modle": {}}, {"spec__mesh": {"ici": {"fsdp": 3}}}], ids="-".join)
+def test_kubectl_shows_the_sentence(api_server: ControlPlane, namespace: str, changes: dict[str, Any]) -> None:
+    (sentence,) = (sentence for refused, sentence in REFUSED if refused == changes)
+    with pytest.raises(DevclusterError) as refused:
+        api_server.kubectl("apply", "--namespace", namespace, "--filename=-", stdin=yaml.safe_dump(document(**changes)))
+    assert sentence in str(refused.value)
+
+
+def test_a_valid_document_is_taken_and_shows_its_defaults(api: Api, namespace: str) -> None:
+    api.create(document(), namespace)
+    stored = api.get(document(), namespace)
     assert stored["spec"]["optimizer"]["adamw"]["schedule"]["cosine"]["minRatio"] == 0.1
     assert stored["spec"]["trainer"]["microbatches"] == 1
     assert stored["spec"]["telemetry"] == {}, "what a TrainingRunDefaults may set is left to it"
@@ -142,10 +138,18 @@ TAKEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", TAKEN, ids=lambda changes: "-".join(map(str, changes["spec__accelerator"].values())))
-def test_hardware_of_every_family_is_taken(devcluster: DevCluster, namespace: str, changes: dict[str, Any]) -> None:
+def test_hardware_of_every_family_is_taken(api: Api, shared_namespace: str, changes: dict[str, Any]) -> None:
     run = document(**changes)
     assert find_problems(parse_run(run).spec) == (), "the operator and the API server say the same"
-    apply(devcluster, namespace, run)
+    api.create(run, shared_namespace, dry_run=True)
+
+
+@pytest.fixture(scope="module")
+def stored(api: Api, make_namespace: Callable[[], str]) -> str:
+    """A namespace with the minimal run in it, which nobody changes."""
+    namespace = make_namespace()
+    api.create(document(), namespace)
+    return namespace
 
 
 @pytest.mark.parametrize(
@@ -161,10 +165,9 @@ def test_hardware_of_every_family_is_taken(devcluster: DevCluster, namespace: st
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_decides_the_numbers_must_not_change(devcluster: DevCluster, namespace: str, change: dict[str, Any]) -> None:
-    apply(devcluster, namespace, document(), dry_run=False)
-    with pytest.raises(DevclusterError, match="must not change while the run exists"):
-        apply(devcluster, namespace, document(**change))
+def test_what_decides_the_numbers_must_not_change(api: Api, stored: str, change: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="must not change while the run exists"):
+        api.edit(document(), document(**change), stored, dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +189,11 @@ def test_what_decides_the_numbers_must_not_change(devcluster: DevCluster, namesp
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_only_says_where_and_how_may_change(devcluster: DevCluster, namespace: str, change: dict[str, Any]) -> None:
-    apply(devcluster, namespace, document(), dry_run=False)
-    apply(devcluster, namespace, document(**change))
+def test_what_only_says_where_and_how_may_change(api: Api, stored: str, change: dict[str, Any]) -> None:
+    api.edit(document(), document(**change), stored, dry_run=True)
 
 
-def test_steps_may_change_while_those_that_are_done_stay_the_same(devcluster: DevCluster, namespace: str) -> None:
+def test_steps_may_change_while_those_that_are_done_stay_the_same(api: Api, namespace: str) -> None:
     """The API server judges by the progress in the status; the operator's and the trainer's judgement is the same function."""
     schedules: dict[str, tuple[dict[str, Any], int]] = {
         "constant": ({"constant": {}}, 1000),
@@ -201,53 +203,52 @@ def test_steps_may_change_while_those_that_are_done_stay_the_same(devcluster: De
     }
     for name, (schedule, settled) in schedules.items():
         base = {"metadata__name": name, "spec__optimizer": {"adamw": {"schedule": schedule}}}
-        apply(devcluster, namespace, document(**base, spec__trainer__steps=100), dry_run=False)
-        longer = document(**base, spec__trainer__steps=120)
+        before, longer, shorter = (document(**base, spec__trainer__steps=steps) for steps in (100, 120, 99))
+        api.create(before, namespace)
         for done in (5, 6, 7, 70, 71, 100):
-            patch = yaml.safe_dump({"status": {"progress": {"step": done, "steps": 100}}})
-            devcluster.kubectl(
-                "patch", "trainingrun", name, "--namespace", namespace, "--subresource=status", "--type=merge", "--patch", patch
-            )
+            api.patch(before, {"status": {"progress": {"step": done, "steps": 100}}}, namespace, subresource="status")
             refused = ""
             try:
-                apply(devcluster, namespace, longer)
-            except DevclusterError as error:
+                api.edit(before, longer, namespace, dry_run=True)
+            except Refused as error:
                 refused = str(error)
             assert ("trainer.steps may change only while" in refused) == (done > settled), f"{name} at {done}: {refused}"
-        with pytest.raises(DevclusterError, match=r"trainer\.steps may change only while"):
-            apply(devcluster, namespace, document(**base, spec__trainer__steps=99))
+        with pytest.raises(Refused, match=r"trainer\.steps may change only while"):
+            api.edit(before, shorter, namespace, dry_run=True)
 
 
-def test_the_spike_rule_is_there_from_the_start_or_never(devcluster: DevCluster, namespace: str) -> None:
+def test_the_spike_rule_is_there_from_the_start_or_never(api: Api, namespace: str) -> None:
     """Its memory is part of the checkpoints; how strict it is, and what else is done about divergence, is not."""
 
-    def with_spikes(**spike: Any) -> dict[str, Any]:
-        return document(spec__recovery={"divergence": {"nonFinite": "skip", "spike": {"sigmas": 6.0, "windowSteps": 64, **spike}}})
+    def with_spikes(name: str = "small", **spike: Any) -> dict[str, Any]:
+        rule = {"nonFinite": "skip", "spike": {"sigmas": 6.0, "windowSteps": 64, **spike}}
+        return document(metadata__name=name, spec__recovery={"divergence": rule})
 
-    apply(devcluster, namespace, with_spikes(), dry_run=False)
-    apply(devcluster, namespace, with_spikes(sigmas=8.0, action="stop"))
-    for run in (with_spikes(windowSteps=65), document(spec__recovery={"divergence": {"nonFinite": "skip"}})):
-        with pytest.raises(DevclusterError, match="spike must not come, go or change its windowSteps while the run exists"):
-            apply(devcluster, namespace, run)
-    other = document(metadata__name="plain")
-    apply(devcluster, namespace, other, dry_run=False)
-    apply(devcluster, namespace, document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}))
-    with pytest.raises(DevclusterError, match="spike must not come"):
-        apply(devcluster, namespace, with_spikes() | {"metadata": other["metadata"]})
+    watched, plain = with_spikes(), document(metadata__name="plain")
+    api.create(watched, namespace)
+    api.create(plain, namespace)
+    api.edit(watched, with_spikes(sigmas=8.0, action="stop"), namespace, dry_run=True)
+    for changed in (with_spikes(windowSteps=65), document(spec__recovery={"divergence": {"nonFinite": "skip"}})):
+        with pytest.raises(Refused, match="spike must not come, go or change its windowSteps while the run exists"):
+            api.edit(watched, changed, namespace, dry_run=True)
+    api.edit(plain, document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}), namespace, dry_run=True)
+    with pytest.raises(Refused, match="spike must not come"):
+        api.edit(plain, with_spikes("plain"), namespace, dry_run=True)
 
 
-def test_explain_describes_every_field(devcluster: DevCluster) -> None:
-    text = devcluster.kubectl("explain", "trainingrun.spec.accelerator", "--recursive")
+@pytest.mark.usefixtures("api")
+def test_explain_describes_every_field(api_server: ControlPlane) -> None:
+    text = api_server.kubectl("explain", "trainingrun.spec.accelerator", "--recursive")
     assert "hostResources" in text
     assert "The hardware: so many slices of one topology of one type." in text
-    topology = devcluster.kubectl("explain", "trun.spec.accelerator.topology")
+    topology = api_server.kubectl("explain", "trun.spec.accelerator.topology")
     assert "two hosts with four JAX devices each" in " ".join(topology.split())
 
 
-def test_the_short_name_and_the_category_list_runs(devcluster: DevCluster, namespace: str) -> None:
-    apply(devcluster, namespace, document(), dry_run=False)
+def test_the_short_name_and_the_category_list_runs(api: Api, api_server: ControlPlane, namespace: str) -> None:
+    api.create(document(), namespace)
     for name in ("trun", "training", "trainingruns"):
-        table = devcluster.kubectl("get", name, "--namespace", namespace)
+        table = api_server.kubectl("get", name, "--namespace", namespace)
         assert "small" in table
     header = table.splitlines()[0].split()
     assert header == ["NAME", "PHASE", "STEP", "OF", "LOSS", "TOKENS/S", "SAVED", "RESTARTS", "AGE"]
