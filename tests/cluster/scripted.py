@@ -1,20 +1,41 @@
-"""Training runs whose trainer plays a script, and the operator that looks after them, in a real cluster."""
+"""Training runs whose trainer plays a script, and the operator that looks after them, in a real cluster.
+
+The scripted trainer keeps the whole contract and ends when and how a test wants it to. What a real trainer makes of all this is tested
+elsewhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
+from rich.console import Console
 
+from halcyon_api.crd import definitions
+from halcyon_demo.documents import REPOSITORY
+from halcyon_demo.install import helm
 from halcyon_devcluster import DevclusterError
-from halcyon_devcluster.images import build_image
+from halcyon_devcluster.images import Buildable, build, build_image
+from halcyon_devcluster.progress import ConsoleProgress
 from halcyon_devcluster.waiting import until
-from tests.cluster.conftest import PROGRESS, DevCluster
+from tests.cluster.api import Api, api_of, qualified
+from tests.suite.limits import limit
+
+if TYPE_CHECKING:
+    from tests.cluster.conftest import DevCluster
 
 FOLDER = Path(__file__).parent / "scripted_trainer"
+PROGRESS = ConsoleProgress(Console(stderr=True))
+INTERVAL_SECONDS = 0.2
+"""Between two looks of a wait."""
 
 
 def build_scripted_trainer(devcluster: DevCluster, base_image: str) -> str:
@@ -23,6 +44,38 @@ def build_scripted_trainer(devcluster: DevCluster, base_image: str) -> str:
     tag = f"localhost/halcyon/scripted-trainer:{digest[:16]}"
     cache = devcluster.cluster.paths.cache
     return devcluster.load(build_image(FOLDER / "Dockerfile", FOLDER, tag, {"BASE_IMAGE": base_image}, cache=cache, progress=PROGRESS))
+
+
+def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
+    """A run of two slices with a script; more members of its spec by keyword. Pure."""
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": name},
+        "spec": {
+            "accelerator": {"type": "cpu", "slices": 2},
+            "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
+            "data": {"sources": [{"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}]},
+            "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
+            # Out of the operator's reach, so that it goes by what the trainer reports.
+            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://object-store.invalid:7070"},
+            "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
+            "telemetry": {"statusIntervalSeconds": 1},
+            **spec,
+        },
+    }
+
+
+def causes(status: dict[str, Any]) -> list[tuple[int, int, str]]:
+    """Attempt, restart and cause of each entry of a run's history. Pure."""
+    return [(entry["attempt"], entry["restart"], entry.get("cause", "")) for entry in status["history"]]
+
+
+def counts(status: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, int]:
+    """How often a run was restarted by each cause, in all or since an earlier status. Pure."""
+    earlier = {} if before is None else before["restarts"]
+    added = {cause: count - earlier.get(cause, 0) for cause, count in status["restarts"].items() if cause != "total"}
+    return {cause: count for cause, count in added.items() if count}
 
 
 @dataclass(frozen=True)
@@ -35,32 +88,30 @@ class Runs:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.devcluster.kubectl(*arguments, "--namespace", self.namespace, stdin=stdin)
 
+    @property
+    def api(self) -> Api:
+        """Where waits read."""
+        return api_of(self.devcluster.kubeconfig.read_text())
+
     def apply(self, name: str, *script: str, **spec: Any) -> None:
         """Make a run of two slices with a script, or change one."""
-        document = {
-            "apiVersion": "halcyon.dev/v1alpha1",
-            "kind": "TrainingRun",
-            "metadata": {"name": name},
-            "spec": {
-                "accelerator": {"type": "cpu", "slices": 2},
-                "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
-                "data": {"sources": [{"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}]},
-                "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
-                # Out of the operator's reach, so that it goes by what the trainer tells.
-                "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://object-store.invalid:7070"},
-                "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
-                "telemetry": {"statusIntervalSeconds": 1},
-                **spec,
-            },
-        }
-        self.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(document))
+        self.apply_all(document(name, *script, **spec))
+
+    def apply_all(self, *documents: dict[str, Any]) -> None:
+        """Apply documents at once."""
+        self.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
+
+    def delete(self, *names: str) -> None:
+        """Delete runs that are not needed any more, without waiting for their ends."""
+        for name in names:
+            self.api.delete("trainingrun", self.namespace, name)
 
     def patch(self, name: str, **spec: Any) -> None:
         """Edit a run's spec."""
         self.kubectl("patch", "trainingrun", name, "--type=merge", "--patch", yaml.safe_dump({"spec": spec}))
 
     def get(self, name: str) -> dict[str, Any]:
-        return self.devcluster.kubectl.json("get", "trainingrun", name, "--namespace", self.namespace)
+        return self.api.get("trainingrun", self.namespace, name)
 
     def status(self, name: str) -> dict[str, Any]:
         return self.get(name).get("status", {})
@@ -77,8 +128,18 @@ class Runs:
             except DevclusterError:
                 return False  # The API server may be away.
 
-        until(now, timeout_seconds=seconds, failure=lambda: f"{name} is not {what}: {yaml.safe_dump(self.status(name))}{self.pods(name)}")
+        until(
+            now,
+            timeout_seconds=seconds,
+            interval_seconds=INTERVAL_SECONDS,
+            failure=lambda: f"{name} is not {what}: {yaml.safe_dump(self.status(name))}{self.pods(name)}",
+        )
         return self.status(name)
+
+    def world(self, name: str) -> tuple[int, int]:
+        """Attempt and restart of a run that trains."""
+        last = self.in_phase(name, "Running")["history"][-1]
+        return last["attempt"], last["restart"]
 
     def training(self, name: str, attempt: int = 1, restart: int = 0, step: int = 1) -> dict[str, Any]:
         """Wait until a world of a run trains."""
@@ -106,28 +167,38 @@ class Runs:
 
     def pods(self, name: str) -> list[str]:
         """Names of a run's pods, slice by slice."""
-        found = self.kubectl("get", "pods", f"--selector=halcyon.dev/run={name}", "--sort-by=.metadata.name", "--output=name")
-        return [line.removeprefix("pod/") for line in found.split()]
+        return [pod["metadata"]["name"] for pod in self.objects("pod", name)]
 
     def pods_at_work(self, name: str) -> list[dict[str, Any]]:
         """Pods of every run of a name that have not ended."""
-        found = self.devcluster.kubectl.json("get", "pods", "--namespace", self.namespace, f"--selector=halcyon.dev/run={name}")
-        return [pod for pod in found["items"] if pod["status"]["phase"] in ("Pending", "Running")]
+        return [pod for pod in self.objects("pod", name) if pod["status"]["phase"] in ("Pending", "Running")]
 
-    def names(self, kind: str, name: str) -> list[str]:
-        """Names of a run's objects of a kind."""
-        return self.kubectl("get", kind, f"--selector=halcyon.dev/run={name}", "--output=name").split()
+    def objects(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """A run's objects of a kind."""
+        return self.api.items(kind, self.namespace, f"halcyon.dev/run={name}")
+
+    def names(self, kinds: str, name: str) -> list[str]:
+        """Names of a run's objects of some kinds, as kubectl shows them."""
+        return [qualified(kind, found["metadata"]["name"]) for kind in kinds.split(",") for found in self.objects(kind, name)]
+
+    def restarts(self, jobset: str) -> int:
+        """How often JobSet has restarted one of its own."""
+        return self.api.get("jobset", self.namespace, jobset)["status"].get("restarts", 0)
 
     def events(self, name: str) -> list[str]:
         """Reasons of the events of a run, in the order of their times."""
-        document = self.devcluster.kubectl.json("get", "events.events.k8s.io", "--namespace", self.namespace)
         about = ({"kind": "TrainingRun", "name": name}).items()
-        own = [event for event in document["items"] if about <= event["regarding"].items()]
+        own = [event for event in self.api.items("event", self.namespace) if about <= event["regarding"].items()]
         return [event["reason"] for event in sorted(own, key=lambda event: event["eventTime"])]
 
     def told(self, name: str, *reasons: str) -> list[str]:
         """The reasons of a run's events, once these are among them: an event is posted after the status that it is about."""
-        until(lambda: set(reasons) <= set(self.events(name)), timeout_seconds=30, failure=lambda: f"{name}: {self.events(name)}")
+        until(
+            lambda: set(reasons) <= set(self.events(name)),
+            timeout_seconds=30,
+            interval_seconds=INTERVAL_SECONDS,
+            failure=lambda: f"{name}: {self.events(name)}",
+        )
         return self.events(name)
 
 
@@ -139,21 +210,106 @@ class Operator:
     namespace: str
 
     @property
+    def api(self) -> Api:
+        """Where waits read."""
+        return api_of(self.devcluster.kubeconfig.read_text())
+
+    @property
     def pod(self) -> str:
-        selector = "--selector=app.kubernetes.io/name=halcyon"
-        found = self.devcluster.kubectl("get", "pods", "--namespace", self.namespace, selector, "--output=name").split()
-        (pod,) = found
-        return pod.removeprefix("pod/")
+        (pod,) = self.api.items("pod", self.namespace, "app.kubernetes.io/name=halcyon")
+        return pod["metadata"]["name"]
+
+    @property
+    def restarts(self) -> int:
+        """How often the kubelet has started its container again."""
+        (container,) = self.api.get("pod", self.namespace, self.pod)["status"]["containerStatuses"]
+        return container["restartCount"]
 
     def metrics(self) -> str:
-        return self.devcluster.kubectl.pod_http(self.namespace, self.pod, 9401, "/metrics")
+        return self.api.text(f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}:9401/proxy/metrics")
+
+    def log(self) -> str:
+        return self.api.text(f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}/log")
 
     def scale(self, replicas: int) -> None:
         """Start or stop the operator, and wait until that is done."""
         kubectl = self.devcluster.kubectl
         kubectl("scale", "deployment", "halcyon", "--namespace", self.namespace, f"--replicas={replicas}")
         if replicas:
-            kubectl("rollout", "status", "deployment", "halcyon", "--namespace", self.namespace, "--timeout=60s")
+            self.await_ready()
         else:
             gone = "--selector=app.kubernetes.io/name=halcyon"
-            kubectl("wait", "--for=delete", "pod", gone, "--namespace", self.namespace, "--timeout=60s")
+            kubectl("wait", "--for=delete", "pod", gone, "--namespace", self.namespace, f"--timeout={limit(60)}s")
+
+    def await_ready(self) -> None:
+        """Wait until it is ready."""
+        kubectl = self.devcluster.kubectl
+        kubectl("rollout", "status", "deployment", "halcyon", "--namespace", self.namespace, f"--timeout={limit(60)}s")
+
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@contextmanager
+def made_namespace(devcluster: DevCluster, kind: str) -> Iterator[str]:
+    """A namespace with the restricted pod profile; deleted afterwards, without waiting for its end."""
+    name = f"{kind}-{secrets.token_hex(4)}"
+    devcluster.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}])
+    try:
+        yield name
+    finally:
+        devcluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@contextmanager
+def installed(devcluster: DevCluster, base_image: str, *served: str) -> Iterator[Operator]:
+    """The operator from the chart, in a namespace of its own, with rights in the served ones."""
+    devcluster.kubectl.apply(definitions())
+    operator = devcluster.load(build(Buildable.OPERATOR, cache=devcluster.cluster.paths.cache, progress=PROGRESS)).rpartition(":")
+    trainer = build_scripted_trainer(devcluster, base_image).rpartition(":")
+    values = {
+        "image": {"repository": operator[0], "tag": operator[2], "pullPolicy": "Never"},
+        "trainerImage": {"repository": trainer[0], "tag": trainer[2]},
+        "watchNamespaces": [*served],
+        "watchNodes": True,
+        "kueue": {"enabled": True},
+        "crds": {"enabled": False},
+        "log": {"level": "info", "format": "text"},
+    }
+    with made_namespace(devcluster, "operator") as namespace:
+        command = ["install", "halcyon", REPOSITORY / "charts" / "halcyon", "--namespace", namespace, "--values", "-"]
+        helm(devcluster.cluster, *command, "--wait", "--timeout", f"{limit(90)}s", stdin=yaml.safe_dump(values))
+        yield Operator(devcluster, namespace)
+        helm(devcluster.cluster, "uninstall", "halcyon", "--namespace", namespace)
+
+
+@pytest.fixture(scope="session")
+def served(devcluster: DevCluster, python_image: str) -> Iterator[tuple[Runs, Operator]]:
+    """A namespace for runs and its operator, for all tests of a worker."""
+    with made_namespace(devcluster, "runs") as namespace, installed(devcluster, python_image, namespace) as operator:
+        yield Runs(devcluster, namespace), operator
+
+
+@pytest.fixture(scope="session")
+def runs(served: tuple[Runs, Operator]) -> Runs:
+    """Runs that an operator looks after, which the chart installed."""
+    return served[0]
+
+
+@pytest.fixture(scope="session")
+def operator(served: tuple[Runs, Operator]) -> Operator:
+    """The operator of `runs`."""
+    return served[1]
+
+
+def named(node: str) -> str:
+    """A fresh name for a run, after that of its test."""
+    return re.sub(r"[^a-z]+", "-", node.removeprefix("test_"))[:24].strip("-") + f"-{secrets.token_hex(3)}"
+
+
+@pytest.fixture
+def name(runs: Runs, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for a run, which is deleted after the test, with everything of it."""
+    name = named(request.node.name)
+    yield name
+    runs.delete(name)

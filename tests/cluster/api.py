@@ -1,0 +1,102 @@
+"""Reads of the API server over one connection that is kept.
+
+A wait that starts kubectl every tenth of a second costs a quarter of a core. So tests read here what they wait for, and use kubectl for
+what a user does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import tempfile
+from functools import cache
+from typing import Any
+
+import httpx
+import yaml
+
+from halcyon_devcluster import DevclusterError
+from tests.suite.limits import limit
+
+_GROUPS = {
+    "configmap": "api/v1",
+    "pod": "api/v1",
+    "event": "apis/events.k8s.io/v1",
+    "job": "apis/batch/v1",
+    "jobset": "apis/jobset.x-k8s.io/v1alpha2",
+    "trainingrun": "apis/halcyon.dev/v1alpha1",
+}
+"""Kinds of objects that tests wait for, and where they are served."""
+
+
+class Api:
+    """The API server of one kubeconfig with a client certificate.
+
+    Args:
+        kubeconfig: Its text.
+    """
+
+    def __init__(self, kubeconfig: str) -> None:
+        document = yaml.safe_load(kubeconfig)
+        cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+        context = ssl.create_default_context(cadata=_decoded(cluster["certificate-authority-data"]))
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as both:
+            both.write(_decoded(user["client-certificate-data"]) + "\n" + _decoded(user["client-key-data"]))
+            both.flush()
+            context.load_cert_chain(both.name)
+        self._client = httpx.Client(base_url=cluster["server"], verify=context, timeout=limit(10), trust_env=False)
+
+    def text(self, path: str, **query: str) -> str:
+        """GET a path.
+
+        Raises:
+            DevclusterError: There is no answer, or one that refuses.
+        """
+        try:
+            answer = self._client.get(path, params=query)
+        except httpx.TransportError as why:
+            raise DevclusterError(f"GET {path}: {type(why).__name__}: {why}") from why
+        if not answer.is_success:
+            raise DevclusterError(f"GET {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.text
+
+    def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object.
+
+        Raises:
+            DevclusterError: There is none, or no answer.
+        """
+        return json.loads(self.text(f"{_path(kind, namespace)}/{name}"))
+
+    def items(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a namespace that a label selector finds, in the order of their names.
+
+        Raises:
+            DevclusterError: There is no answer.
+        """
+        return json.loads(self.text(_path(kind, namespace), labelSelector=selector))["items"]
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object, if there is one, without waiting for its end."""
+        self._client.delete(f"{_path(kind, namespace)}/{name}", params={"propagationPolicy": "Background"})
+
+
+def qualified(kind: str, name: str) -> str:
+    """An object's name as `kubectl get --output=name` shows it. Pure."""
+    group = _GROUPS[kind].split("/")[1] if _GROUPS[kind].startswith("apis/") else ""
+    return f"{kind}.{group}/{name}" if group else f"{kind}/{name}"
+
+
+@cache
+def api_of(kubeconfig: str) -> Api:
+    """The API server of a kubeconfig's text. Each process keeps one connection to it."""
+    return Api(kubeconfig)
+
+
+def _path(kind: str, namespace: str) -> str:
+    return f"/{_GROUPS[kind]}/namespaces/{namespace}/{kind}s"
+
+
+def _decoded(text: str) -> str:
+    return base64.b64decode(text).decode()

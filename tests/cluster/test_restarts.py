@@ -1,0 +1,116 @@
+"""What restarts a run, and what the operator says of it: each fault is made for real, and known by its cause.
+
+Most tests take one run after the other through a fault of theirs, so that its pods start once for all of them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from halcyon_devcluster.waiting import until
+from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, causes, counts
+from tests.faults import rows
+from tests.faults.table import Trials
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def troubled(runs: Runs) -> Iterator[str]:
+    """A run that may not fail once."""
+    name = f"troubled-{secrets.token_hex(3)}"
+    runs.apply(name, "rate=20", "save=5", recovery={"maxRestarts": 0, "gracePeriodSeconds": 5})
+    yield name
+    runs.delete(name)
+
+
+def test_an_eviction_is_a_preemption_and_free(runs: Runs, troubled: str) -> None:
+    attempt, restart = runs.world(troubled)
+    before = runs.training(troubled, attempt, restart)
+    runs.devcluster.faults.evict(runs.namespace, runs.pods(troubled)[1])
+    status = runs.training(troubled, attempt, restart + 1)
+    assert causes(status)[-2:] == [(attempt, restart, "preempted"), (attempt, restart + 1, "")]
+    assert (counts(status, before), status["failuresWithoutCheckpoint"]) == ({"preempted": 1}, 0)
+    assert "EvictionByEvictionAPI" in status["history"][-2]["message"]
+    runs.told(troubled, "Preempted")
+
+
+def test_a_deleted_pod_is_told_from_an_eviction(runs: Runs, troubled: str) -> None:
+    attempt, restart = runs.world(troubled)
+    before = runs.training(troubled, attempt, restart)
+    runs.kubectl("delete", "pod", runs.pods(troubled)[1], "--wait=false")
+    status = runs.training(troubled, attempt, restart + 1)
+    assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "podDeleted"), {"podDeleted": 1})
+
+
+def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, troubled: str) -> None:
+    attempt, restart = runs.world(troubled)
+    before = runs.training(troubled, attempt, restart, step=10)
+    runs.kubectl("delete", "jobset", f"{troubled}-{attempt}", "--wait=false")
+    status = runs.training(troubled, attempt + 1)
+    assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "jobSetDeleted"), {"jobSetDeleted": 1})
+    assert status["history"][-1]["fromStep"] >= before["checkpoint"]["step"] > 0, "it goes on from the checkpoint"
+    assert runs.names("jobset", troubled) == [f"jobset.jobset.x-k8s.io/{troubled}-{attempt + 1}"]
+    assert runs.names("configmap", troubled) == [f"configmap/{troubled}-{attempt + 1}"]
+
+
+def test_a_killed_process_is_a_failure(runs: Runs, name: str) -> None:
+    runs.apply(name, "rate=10", "save=0")
+    runs.training(name)
+    runs.devcluster.faults.kill_container(runs.namespace, runs.pods(name)[0])
+    status = runs.training(name, restart=1)
+    assert (causes(status)[0], counts(status), status["failuresWithoutCheckpoint"]) == ((1, 0, "failed"), {"failed": 1}, 1)
+    assert "exit code 137" in status["history"][0]["message"]
+
+
+@rows.CONTROL_PLANE
+def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, operator: Operator, name: str, trials: Trials) -> None:
+    runs.apply(name, "rate=10", "save=0")
+    runs.training(name)
+    operator.scale(0)
+    faults = runs.devcluster.faults
+
+    def await_restart(number: int) -> None:
+        def restarted() -> bool:
+            phases = [pod["status"]["phase"] for pod in runs.objects("pod", name)]
+            return runs.restarts(f"{name}-1") == number and phases == ["Running", "Running"]
+
+        until(restarted, timeout_seconds=60, interval_seconds=INTERVAL_SECONDS, failure=lambda: str(runs.pods(name)))
+
+    faults.kill_container(runs.namespace, runs.pods(name)[0])
+    await_restart(1)
+    faults.evict(runs.namespace, runs.pods(name)[1])
+    await_restart(2)
+    operator.scale(1)
+    status = runs.training(name, restart=2)
+    assert (status["attempt"], counts(status)) == (1, {"failed": 1, "preempted": 1})
+    assert len(runs.names("jobset", name)) == 1
+    trials.count("restarts without an operator", 2)
+
+
+@pytest.mark.parametrize("cascade", ["foreground", pytest.param("background", marks=pytest.mark.variant)])
+def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, name: str, cascade: str) -> None:
+    """Deleted without its JobSet, whose pods train on: the new run begins when they have saved and gone, and not beside them."""
+    runs.apply(name, "rate=20", "save=5")
+    runs.training(name)
+    pods = runs.names("pod", name)
+    runs.kubectl("delete", "trainingrun", name, "--cascade=orphan")
+    runs.apply(name, "rate=20", "save=5")
+    assert runs.stalled(name, "NameTaken")["attempt"] == 0
+    message = runs.condition(name, "Stalled")["message"]
+    remedy = f"kubectl delete jobset,configmap {name}-1 --namespace {runs.namespace} --cascade=foreground"
+    assert remedy in message
+    assert (runs.names("jobset", name), runs.names("pod", name)) == ([f"jobset.jobset.x-k8s.io/{name}-1"], pods), "they train on, alone"
+    runs.devcluster.kubectl(*remedy.removeprefix("kubectl ").replace("foreground", cascade).split(), "--wait=false")
+
+    def begun(status: dict[str, object]) -> bool:
+        at_work = {(pod["metadata"]["labels"]["halcyon.dev/run-uid"], pod["metadata"]["name"]) for pod in runs.pods_at_work(name)}
+        assert len({uid for uid, _ in at_work}) <= 1, f"pods of both runs at once: {sorted(at_work)}"
+        return status.get("phase") == "Running"
+
+    status = runs.wait(name, "begun", begun)
+    assert (counts(status), status["history"][0]["fromStep"] is not None) == ({}, True)
+    assert runs.names("configmap", name) == [f"configmap/{name}-{status['attempt']}"]
