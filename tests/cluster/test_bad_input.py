@@ -158,30 +158,6 @@ def test_a_status_that_is_wiped_costs_one_attempt_and_wrong_types_are_refused(ru
     assert runs.names("jobset", name) == [f"jobset.jobset.x-k8s.io/{name}-2"]
 
 
-def test_fields_of_a_version_to_come_are_refused_or_left_out(runs: Runs, name: str) -> None:
-    runs.apply(name, suspend=True)
-    document = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": name}, "spec": runs.get(name)["spec"]}
-    document["spec"] |= {"federation": {"clusters": ["a"]}}
-    assert 'unknown field "spec.federation"' in refused(runs, "apply", "--filename=-", stdin=yaml.safe_dump(document))
-    runs.kubectl("apply", "--validate=ignore", "--filename=-", stdin=yaml.safe_dump(document))
-    assert "federation" not in runs.get(name)["spec"]
-    next_version = yaml.safe_dump(document | {"apiVersion": "halcyon.dev/v1beta1"})
-    assert 'no matches for kind "TrainingRun" in version "halcyon.dev/v1beta1"' in refused(
-        runs, "apply", "--filename=-", stdin=next_version
-    )
-    assert runs.in_phase(name, "Suspended")["attempt"] == 0
-
-
-@pytest.mark.parametrize("path", ["image", "checkpoint.root", "accelerator.topology", "scheduling.serviceAccountName"])
-def test_long_texts_are_refused_in_a_few_words(runs: Runs, name: str, path: str) -> None:
-    runs.apply(name, suspend=True)
-    node: Any = "x" * LONG
-    for part in reversed(path.split(".")):
-        node = {part: node}
-    said = refused(runs, "patch", "trainingrun", name, "--type=merge", "--patch", json.dumps({"spec": node}))
-    assert f"spec.{path}: Too long: may not be more than" in said
-
-
 def test_an_annotation_of_any_length_asks_for_one_checkpoint(runs: Runs, name: str) -> None:
     runs.apply(name, "rate=5", "save=1000000")
     runs.training(name, step=2)

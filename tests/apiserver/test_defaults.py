@@ -1,0 +1,63 @@
+"""What the API server takes and refuses of defaults, and what it leaves to them in a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.documents import document
+from tests.apiserver.api import Api, Refused
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"checkpoint": {"rootPrefix": "https://bucket"}}, "spec.checkpoint.rootPrefix"),
+    ({"checkpoint": {"rootPrefix": "s3://bucket/../other"}}, "rootPrefix must not lead out"),
+    ({"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}}, "endpoint belongs to an s3:// rootPrefix"),
+    ({"checkpoint": {"root": "gs://bucket/a"}}, 'unknown field "spec.checkpoint.root"'),
+    ({"trainer": {"steps": 1}}, 'unknown field "spec.trainer"'),
+    ({"recovery": {"maxRestarts": -1}}, "spec.recovery.maxRestarts"),
+    ({"checkpoint": {"save": {"auto": "yes"}}}, "spec.checkpoint.save.auto"),
+    ({"image": "-"}, "spec.image"),
+]
+TAKEN: list[dict[str, Any]] = [
+    {"checkpoint": {"rootPrefix": "gs://bucket"}},
+    {
+        "checkpoint": {"rootPrefix": "s3://nowhere/runs", "endpoint": "http://object-store.invalid:7070"},
+        "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
+        "scheduling": {"serviceAccountName": "trainer"},
+        "telemetry": {"statusIntervalSeconds": 1},
+        "image": "a/b:1",
+        "ttlSecondsAfterFinished": 3,
+    },
+]
+
+
+def defaults(spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}, "spec": spec}
+
+
+@pytest.mark.parametrize(("spec", "sentence"), REFUSED, ids=[sentence for _, sentence in REFUSED])
+def test_the_api_server_checks_defaults_like_runs(api: Api, shared_namespace: str, spec: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Refused) as refused:
+        api.create(defaults(spec), shared_namespace, dry_run=True)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("spec", TAKEN, ids="-".join)
+def test_valid_defaults_are_taken(api: Api, shared_namespace: str, spec: dict[str, Any]) -> None:
+    api.create(defaults(spec), shared_namespace, dry_run=True)
+
+
+def test_nothing_is_filled_in_that_defaults_may_set(api: Api, shared_namespace: str) -> None:
+    spec = api.create(document(spec__checkpoint=...), shared_namespace, dry_run=True)["spec"]
+    assert spec["trainer"]["microbatches"] == 1, "other fields are"
+    assert {name: spec[name] for name in ("checkpoint", "scheduling", "telemetry")} == {
+        "checkpoint": {"permanent": []} if "permanent" in spec["checkpoint"] else {},
+        "scheduling": {},
+        "telemetry": {},
+    }
+    assert spec["recovery"]["badNodes"] == {}
+    assert "maxRestarts" not in spec["recovery"]
+    assert "imagePullPolicy" not in spec
