@@ -13,6 +13,7 @@ from halcyon_operator.http_server import HttpServer
 from halcyon_operator.metrics import Metrics
 from tests.chart.conftest import CHART
 from tests.ports import free_port
+from tests.suite.limits import limit
 
 
 @pytest.fixture
@@ -35,9 +36,9 @@ def serving(*, ready: bool) -> Iterator[int]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(server.start(port), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.start(port), loop).result(limit(10))
         yield port
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(limit(10))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

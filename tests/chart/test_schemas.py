@@ -19,6 +19,7 @@ from halcyon_devcluster.programs import KUBECONFORM, KUBERNETES, PROMETHEUS_OPER
 from tests.chart.conftest import Objects, Render, of_kind
 from tests.chart.schemas import LOCATION, write_schemas
 from tests.gitops.readers import BUILT, binaries, program
+from tests.suite.limits import limit
 
 pytestmark = BUILT
 
@@ -59,7 +60,7 @@ def faults(objects: Objects, schemas: Path) -> list[str]:
     """What kubeconform says against objects, and of kinds that it has no schema of."""
     command = [program(KUBECONFORM, "kubeconform"), "-strict", "-output", "json", "-verbose", "-schema-location", f"{schemas}/{LOCATION}"]
     text = yaml.safe_dump_all(objects)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=limit(60), check=False)
     found = json.loads(done.stdout)["resources"]
     assert len(found) == len(objects), done.stderr
     return [f"{each['kind']} {each['name']}: {each['status']} {each.get('msg', '')}" for each in found if each["status"] != "statusValid"]

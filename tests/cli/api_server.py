@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.suite.limits import limit
+
 Document = dict[str, Any]
 CUT = None
 """In a log: the connection is lost here."""
@@ -136,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if isinstance(piece, threading.Event):
-                piece.wait(20)
+                piece.wait(limit(20))
             else:
                 self._chunk(piece)
         self.wfile.write(b"0\r\n\r\n")

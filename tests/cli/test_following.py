@@ -14,6 +14,7 @@ from halcyon_cli.following import follow_run
 from halcyon_cli.log_lines import LogLine
 from halcyon_cli.telling import Refused
 from tests.cli.api_server import CUT, Server, event, pod, run
+from tests.suite.limits import limit
 
 
 def line(second: int, word: str) -> str:
@@ -45,7 +46,7 @@ class Followed:
 
     def next(self) -> str:
         """The next line's word; empty at the end."""
-        found = self._lines.get(timeout=20)
+        found = self._lines.get(timeout=limit(20))
         if isinstance(found, Exception):
             raise found
         return found.event if found is not None else ""
@@ -59,7 +60,7 @@ def test_pods_are_told_of_by_a_watch_and_looked_for_once(server: Server, runs: R
     server.logs["first"].put([line(1, "start"), line(2, "step")])
     followed = Followed(runs)
     assert [followed.next(), followed.next()] == ["start", "step"]
-    asked = server.pod_watched.get(timeout=20)
+    asked = server.pod_watched.get(timeout=limit(20))
     assert (asked["resourceVersion"], asked["watch"]) == (["40"], ["true"])
     assert asked["labelSelector"] == ["halcyon.dev/run=small,halcyon.dev/role!=probe"]
     # The next world: its pod comes, and later its container.
@@ -126,7 +127,7 @@ def test_a_node_that_does_not_answer_ends_nothing(server: Server, runs: Runs) ->
     """The log of a pod on a node that is lost cannot be had; those of the next world can."""
     server.pods["first"], server.refuses_logs = pod("first"), 500
     followed = Followed(runs)
-    server.pod_watched.get(timeout=20)
+    server.pod_watched.get(timeout=limit(20))
     del server.pods["first"]
     server.refuses_logs = 0
     server.pods["second"] = pod("second", "terminated", "Succeeded")
@@ -137,7 +138,7 @@ def test_a_node_that_does_not_answer_ends_nothing(server: Server, runs: Runs) ->
 
 def test_a_run_that_is_deleted_ends_the_story(server: Server, runs: Runs) -> None:
     followed = Followed(runs)
-    server.watched.get(timeout=20)
+    server.watched.get(timeout=limit(20))
     server.run = None
     server.events.put(event("DELETED", run(6)))
     with pytest.raises(Refused, match="there is no TrainingRun small"):

@@ -12,6 +12,7 @@ from halcyon_api import names
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands import restart
 from tests.cli.api_server import Server, event, run
+from tests.suite.limits import limit
 
 
 def seen(version: int, phase: str, value: str, outcome: str, attempt: int, annotated: str = "") -> dict[str, Any]:
@@ -32,7 +33,7 @@ def answered(server: Server, *told: tuple[str, str, int], value: str = "") -> th
     """Tell these states of the restart once the command watches for them."""
 
     def tell() -> None:
-        server.watched.get(timeout=20)
+        server.watched.get(timeout=limit(20))
         asked = value_of(server)
         for number, (phase, outcome, attempt) in enumerate(told):
             server.events.put(event("MODIFIED", seen(6 + number, phase, value or asked, outcome, attempt)))

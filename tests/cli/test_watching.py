@@ -15,6 +15,7 @@ from halcyon_cli.commands import _wait_for, refresh, status
 from halcyon_cli.telling import Refused
 from halcyon_cli.watching import Document, WatchEnded, documents
 from tests.cli.api_server import Server, event, run
+from tests.suite.limits import limit
 
 
 class Story:
@@ -73,11 +74,11 @@ def test_what_was_deleted_is_looked_for() -> None:
 def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     waiting = threading.Thread(target=_wait_for, args=(runs, "small", lambda status: status.phase == "Suspended"))
     waiting.start()
-    asked = server.watched.get(timeout=20)
+    asked = server.watched.get(timeout=limit(20))
     assert (asked["fieldSelector"], asked["resourceVersion"], asked["watch"]) == (["metadata.name=small"], ["5"], ["true"])
     for version, phase in ((6, "Running"), (7, "Suspending"), (8, "Suspended")):
         server.events.put(event("MODIFIED", run(version, phase)))
-    waiting.join(timeout=20)
+    waiting.join(timeout=limit(20))
     assert not waiting.is_alive()
     assert server.looks == 1
     assert capsys.readouterr().out.split() == ["Running", "Suspending", "Suspended"]

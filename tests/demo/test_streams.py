@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from halcyon_demo.streams import Stream, documents
+from tests.suite.limits import limit
 
 
 def test_objects_are_split_at_their_ends() -> None:
@@ -38,6 +39,6 @@ def test_closing_ends_a_command_that_would_go_on() -> None:
             first.set()
 
     stream = Stream(["sh", "-c", "echo up; exec sleep 600"], consume, lambda: True)
-    assert first.wait(30)
+    assert first.wait(limit(30))
     stream.close()
     assert not stream._thread.is_alive()

@@ -11,6 +11,7 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.programs import PAUSE, Group
 from halcyon_devcluster.progress import QUIET
 from halcyon_devcluster.waiting import until
+from tests.suite.limits import limit
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ def exit_code_after_sigterm(program: Path) -> int:
     with subprocess.Popen([program]) as process:
         until(lambda: catches_sigterm(process.pid), timeout_seconds=10, failure=lambda: "pause never listened for signals")
         process.terminate()
-        return process.wait(timeout=10)
+        return process.wait(timeout=limit(10))
 
 
 def test_a_program_is_built_once_and_found_afterwards(tmp_path: Path):

@@ -18,6 +18,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.suite.limits import limit
+
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"}
 _CONTENTS = re.compile(r"<Contents>.*?</Contents>", re.DOTALL)
 _KEY = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
@@ -174,7 +176,7 @@ def proxied(target: str) -> Iterator[Proxy]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="proxy")
     thread.start()
     try:
-        assert ready.wait(30), "the proxy does not start"
+        assert ready.wait(limit(30)), "the proxy does not start"
         yield proxy
     finally:
         loop.call_soon_threadsafe(over.set)

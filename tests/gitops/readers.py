@@ -17,6 +17,7 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import ARGO, KSTATUS, KUBECONFORM, KUBECTL, Group
 from halcyon_devcluster.progress import QUIET
+from tests.suite.limits import limit
 
 BUILT = [pytest.mark.slow, pytest.mark.timeout(1800)]
 """For tests whose programs take minutes to build on a machine that never built them."""
@@ -99,11 +100,13 @@ def kstatus() -> Iterator[Reader]:
 def kubeconform(*paths: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Validate documents by the published schema. A kind without one is passed over: Kubernetes' own are not on this machine."""
     command = [program(KUBECONFORM, "kubeconform"), "-strict", "-ignore-missing-schemas", "-schema-location", str(SCHEMAS), *paths]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=limit(60), check=False)
 
 
 def kustomize(folder: Path) -> str:
     """Build a Kustomization, with the Kustomize inside kubectl."""
-    done = subprocess.run([program(KUBECTL, "kubectl"), "kustomize", folder], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [program(KUBECTL, "kubectl"), "kustomize", folder], capture_output=True, text=True, timeout=limit(60), check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

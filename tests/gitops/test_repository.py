@@ -18,6 +18,7 @@ from halcyon_api.validation import find_problems
 from halcyon_devcluster.programs import GO_MODULES, KUBECONFORM, KUBECTL, pinned_version
 from tests.examples.documents import REPOSITORY
 from tests.gitops.readers import BUILT, kustomize, program
+from tests.suite.limits import limit
 
 pytestmark = BUILT
 EXAMPLE = REPOSITORY / "examples" / "gitops"
@@ -37,7 +38,7 @@ def checked(repository: Path) -> subprocess.CompletedProcess[str]:
     """The repository's own check, as its workflow runs it."""
     tools = {str(program(group, name).parent) for group, name in ((KUBECTL, "kubectl"), (KUBECONFORM, "kubeconform"))}
     environment = {**os.environ, "PATH": os.pathsep.join([*tools, os.environ["PATH"]]), "HALCYON_SCHEMAS": str(json_schema.FOLDER.parent)}
-    return subprocess.run([repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=limit(120), check=False)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from halcyon_devcluster.commands import run
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import ACTIONLINT
 from halcyon_devcluster.progress import QUIET
+from tests.suite.limits import limit
 
 REPOSITORY = Path(__file__).parents[2]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yaml"))
@@ -139,7 +140,7 @@ def assets(tmp_path: Path) -> Path:
     signer.write_text(SIGNER)
     signer.chmod(0o755)
     environment = os.environ | {"PATH": f"{signer.parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=60)
+    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=limit(60))
     return tmp_path / "assets"
 
 

@@ -17,6 +17,7 @@ from halcyon_operator.views import HeadUnreachable
 from tests.operator.builders import at, changed, head, jobset, observed, pod, run
 from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
 from tests.operator.simulation import JOBSETS, KEY, RUN, World
+from tests.suite.limits import limit
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -267,7 +268,7 @@ def test_five_hundred_runs_at_once_get_one_jobset_each() -> None:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(work(), 120))
+    asyncio.run(asyncio.wait_for(work(), limit(120)))
     made = sorted(name for kind, name in world.api.created if kind == "JobSet")
     assert made == sorted(f"{name}-1" for _, name in keys)
     assert all(world.api.objects[f"{base}/{name}"]["status"]["attempt"] == 1 for _, name in keys)

@@ -10,6 +10,7 @@ import pytest
 from halcyon_operator.api_client import ApiError
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.reachable import CHECK_SECONDS, other_namespaces, served_namespaces
+from tests.suite.limits import limit
 
 
 class Namespaces:
@@ -50,7 +51,7 @@ def test_the_whole_cluster_is_asked_nothing() -> None:
 @pytest.mark.parametrize("later", [{"a"}, {"a", "b", "c"}, set()], ids=["one goes", "one comes back", "all go"])
 def test_another_set_is_a_new_beginning_and_an_api_server_that_is_away_is_none(later: set[str]) -> None:
     cluster = Namespaces([{"a", "b"}, {"a", "b"}, None, {"a", "b"}, later])
-    asyncio.run(asyncio.wait_for(other_namespaces(cluster, ("a", "b", "c"), ("a", "b"), cluster.sleep), 10))
+    asyncio.run(asyncio.wait_for(other_namespaces(cluster, ("a", "b", "c"), ("a", "b"), cluster.sleep), limit(10)))
     assert len(cluster.slept) == 4
 
 

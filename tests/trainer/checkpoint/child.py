@@ -23,6 +23,7 @@ from halcyon.checkpoint import Checkpointer, Limits, layout, reader, saving
 from halcyon.errors import TrainerExit
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_devcluster.machine import limit
 from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, template
 
 
@@ -163,7 +164,7 @@ def member(root: Root, options: dict[str, Any]) -> None:
                 say(event="committed", step=step, newest=checkpointer.newest.step if checkpointer.newest else None)
                 if told is not None and step % root.spec.verify.every_saves == 0:
                     if world.process_index == 0:
-                        assert told.acquire(timeout=60)
+                        assert told.acquire(timeout=limit(60))
                     world.barrier(f"read back {step}")
     finally:
         leave(world)

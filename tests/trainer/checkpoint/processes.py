@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment
 
 
@@ -49,7 +50,7 @@ class Child:
             self.popen.kill()
         while self.hear():
             continue
-        return self.popen.wait(120)
+        return self.popen.wait(limit(120))
 
     def noise(self) -> str:
         """What an ended child wrote to stderr."""

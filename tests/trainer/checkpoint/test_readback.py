@@ -14,6 +14,7 @@ from halcyon.checkpoint.retention import Retention, guarded
 from halcyon.checkpoint.space import dispensable
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
+from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
 from tests.trainer.checkpoint.test_worlds import World
 
@@ -41,7 +42,7 @@ class Told:
         self._came.release()
 
     def next(self) -> tuple[int, str | None]:
-        assert self._came.acquire(timeout=60)
+        assert self._came.acquire(timeout=limit(60))
         return self._all[-1]
 
 
@@ -103,7 +104,7 @@ def test_neither_a_save_nor_the_end_waits_for_the_reading(file_root: Root, monke
     monkeypatch.setattr(readback, "read_file", hang)
     with open_root(root) as checkpointer:
         save(checkpointer, 1)
-        assert begun.wait(60)
+        assert begun.wait(limit(60))
         for step in (2, 3, 4):
             save(checkpointer, step)
         assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {4: None, 3: None, 1: "wanted"}
@@ -132,7 +133,7 @@ def test_a_store_that_does_not_answer_is_no_damage(file_root: Root, monkeypatch:
     with open_root(root) as checkpointer:
         checkpointer.on_warning = lambda text: warned.set() if "could not be read back: UNAVAILABLE" in text else None
         save(checkpointer, 1)
-        assert warned.wait(60)
+        assert warned.wait(limit(60))
     assert [entry.step for entry in list_checkpoints(root.spec).committed] == [1]
     assert list_checkpoints(root.spec).bad == ()
 

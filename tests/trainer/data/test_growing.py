@@ -40,6 +40,7 @@ from halcyon.fingerprints import fingerprints
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.training_run import TrainingRunSpec
+from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of, write_jsonl
 
 ORDERS = ({"sequential": {}}, {"windows": {"sequences": 40}})
@@ -173,7 +174,7 @@ def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_th
         for shards in range(2, 30):
             assert not waiting.done() or dataset.holds_validation(30)
             growth.tell(grown(caches, web=shards, books=min(shards, len(caches.ledgers["books"].shards) + 1)))
-        (found,) = waiting.result(10)
+        (found,) = waiting.result(limit(10))
     assert np.array_equal(found.sequence, expected.sequence)
     (all_there_is,) = whole.validation_batches(1, 10**6)
     assert len(all_there_is) == whole.validation_sequences, "a source that has fewer gives what it has"
@@ -189,12 +190,12 @@ def test_whoever_asks_too_early_waits_for_the_text(corpus: Path) -> None:
     growth.wait_for = _noting(growth, asked)  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(dataset.train_rows, step)
-        assert asked.wait(10)
+        assert asked.wait(limit(10))
         growth.tell(grown(caches, web=2, books=1))
         assert not dataset.holds(step)
         assert not waiting.done()
         growth.tell(grown(caches, web=100, books=100))
-        assert np.array_equal(waiting.result(10).sequence, whole.train_rows(step).sequence)
+        assert np.array_equal(waiting.result(limit(10)).sequence, whole.train_rows(step).sequence)
 
 
 def _noting(growth: Growth, asked: threading.Event) -> Any:
@@ -218,9 +219,9 @@ def test_whoever_waits_is_told_that_no_more_will_come(corpus: Path, error: Excep
     growth.wait_for = _noting(growth, asked)  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(dataset.train_rows, STEPS - 1)
-        assert asked.wait(10)
+        assert asked.wait(limit(10))
         growth.end(error)
-        assert waiting.exception(10) is error
+        assert waiting.exception(limit(10)) is error
     assert told == ([] if isinstance(error, Stopped) else [error])
     with pytest.raises(type(error)):
         growth.on_failure(told.append)
@@ -258,7 +259,7 @@ class Gate:
         def gated(*arguments: Any, **options: Any) -> Iterator[Any]:
             for piece in small(*arguments, **options):
                 with self._changed:
-                    assert self._changed.wait_for(lambda: self.taken < self._open, 20)
+                    assert self._changed.wait_for(lambda: self.taken < self._open, limit(20))
                     self.taken += 1
                 yield piece
 
@@ -287,12 +288,12 @@ def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
     caches = in_background(spec, "one")
     assert not caches.growth.wait_for(lambda: shards_of(caches) > 0, 0)
     gate.let(4)
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), 20)
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), limit(20))
     dataset = dataset_of(spec, cache_store(spec), caches.growth.known, caches.growth)
     assert not ledger_of(spec.checkpoint.root).finished
     first = dataset.examples(dataset.train_rows(0))
     gate.let(1000)
-    assert caches.growth.wait_for(lambda: caches.growth.known.finished(spec.data), 20)
+    assert caches.growth.wait_for(lambda: caches.growth.known.finished(spec.data), limit(20))
     caches.close()
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=4096))
     elsewhere = one_source(tmp_path / "elsewhere", corpus / "web.jsonl")
@@ -313,7 +314,7 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
 
     monkeypatch.setattr(Growth, "tell", noted)
     caches = in_background(spec, "one")
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), 20)
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), limit(20))
     caches.close()
     whole = {name: len(ledger.shards) for name, ledger in caches.growth.known.ledgers.items()}
     together = [(web, books) for web, books in seen if web and books < whole["books"] and web < whole["web"]]
@@ -349,10 +350,10 @@ def test_a_build_that_is_stopped_keeps_its_shards_and_gives_the_lock_back(
     gate = Gate(monkeypatch)
     first = in_background(spec, "one")
     gate.let(7)
-    assert first.growth.wait_for(lambda: shards_of(first) >= 2, 20)
+    assert first.growth.wait_for(lambda: shards_of(first) >= 2, limit(20))
     first.stop()
     gate.let(1)
-    first.close(20)
+    first.close(limit(20))
     assert not first._thread.is_alive()
     committed = ledger_of(spec.checkpoint.root)
     assert len(committed.shards) >= 2
@@ -371,17 +372,17 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
     gate = Gate(monkeypatch)
     builder = in_background(spec, "one")
     gate.let(4)
-    assert builder.growth.wait_for(lambda: shards_of(builder) > 0, 20)
+    assert builder.growth.wait_for(lambda: shards_of(builder) > 0, limit(20))
     follower = in_background(spec, "two")
     stranger = background_caches(spec, process="three", run="tests/another", report=lambda built: None)
     for caches in (follower, stranger):
-        assert caches.growth.wait_for(lambda caches=caches: shards_of(caches) > 0, 20)
+        assert caches.growth.wait_for(lambda caches=caches: shards_of(caches) > 0, limit(20))
     told: dict[str, Exception] = {}
     here = threading.Barrier(3)
 
     def note(name: str, error: Exception) -> None:
         told[name] = error
-        here.wait(20)
+        here.wait(limit(20))
 
     for name, caches in (("builder", builder), ("follower", follower)):
         caches.growth.on_failure(functools.partial(note, name))
@@ -389,12 +390,12 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
     gate.let(100)
     with pytest.raises(BadConfiguration) as error:
         dataset.train_rows(10**6)
-    here.wait(20)
+    here.wait(limit(20))
     assert {str(one) for one in told.values()} == {str(error.value)}
     assert "row 400" in str(error.value)
     assert not ledger_of(spec.checkpoint.root).finished
     with pytest.raises(BadConfiguration, match="row 400"):  # it takes over, and finds out by itself
-        stranger.growth.wait_for(lambda: False, 20)
+        stranger.growth.wait_for(lambda: False, limit(20))
     for caches in (builder, follower, stranger):
         caches.close()
     with pytest.raises(BadConfiguration, match="row 400"):  # a later start finds a free lock and tries again
@@ -406,7 +407,7 @@ def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: 
     gate = Gate(monkeypatch)
     caches = in_background(spec, "one")
     gate.let(4)
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), 20)
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), limit(20))
     dataset, ledgers = look_at_dataset(spec, process="looking")
     assert not ledgers["web"].finished
     assert dataset.train_sequences > 0
@@ -421,7 +422,7 @@ def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: 
     assert said.exit_code == ExitCode.BAD_CONFIGURATION
     caches.stop()
     gate.let(1)
-    caches.close(20)
+    caches.close(limit(20))
 
 
 def test_growth_changes_no_fingerprint_and_other_text_does(tmp_path: Path, corpus: Path) -> None:
@@ -445,5 +446,5 @@ def test_small_sources_need_no_process_of_their_own(tmp_path: Path, corpus: Path
     monkeypatch.setattr("halcyon.data.cache.pool.ProcessPoolExecutor", None)
     spec = one_source(tmp_path, corpus / "web.jsonl", workers=3)
     caches = in_background(spec, "one")
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), 20)
+    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), limit(20))
     caches.close()

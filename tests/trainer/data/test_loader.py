@@ -15,6 +15,7 @@ from halcyon.data.examples import Examples
 from halcyon.data.loader import Loader
 from halcyon.data.source_data import Rows
 from halcyon_api.spec.trainer import TrainerStageSpec
+from tests.suite.limits import limit
 from tests.trainer.data.corpus import distinct_tokens
 
 MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
@@ -47,7 +48,7 @@ class Watched:
             self.steps.append(step)
             self.changed.notify_all()
         if self.held is not None and step > 0:
-            assert self.held.wait(30)
+            assert self.held.wait(limit(30))
         if step == self.broken_step:
             raise OSError("the disk is gone")
         return self._dataset.train_rows(step)
@@ -62,7 +63,7 @@ class Watched:
 
     def wait_for_steps(self, *steps: int) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: set(steps) <= set(self.steps), 30), self.steps
+            assert self.changed.wait_for(lambda: set(steps) <= set(self.steps), limit(30)), self.steps
 
 
 def watch(*, batch_size: int = 16, stages: Sequence[TrainerStageSpec] = ()) -> Watched:

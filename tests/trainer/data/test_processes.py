@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.ports import free_port
+from tests.suite.limits import limit
 from tests.trainer.data.read_batches import BATCH_SIZE, LENGTH, STEPS
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def read_batches(corpus: Path, directory: Path, *, processes: int) -> list[dict[
     ]
     try:
         for process in started:
-            _, errors = process.communicate(timeout=240)
+            _, errors = process.communicate(timeout=limit(240))
             assert process.returncode == 0, errors
     finally:
         for process in started:

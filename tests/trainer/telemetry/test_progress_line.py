@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from halcyon.telemetry.progress_line import duration, sentence
+from tests.suite.limits import limit
 
 SCRIPT = """
 import sys
@@ -69,7 +70,7 @@ def on_terminal(script: str, columns: int = 100) -> str:
     os.close(follower)
     seen = b""
     try:
-        while select.select([leader], [], [], 60)[0]:
+        while select.select([leader], [], [], limit(60))[0]:
             try:
                 piece = os.read(leader, 65536)
             except OSError:  # Linux says so when the last writer is gone
@@ -77,7 +78,7 @@ def on_terminal(script: str, columns: int = 100) -> str:
             if not piece:
                 break
             seen += piece
-        assert process.wait(60) == 0, seen.decode()
+        assert process.wait(limit(60)) == 0, seen.decode()
     finally:
         os.close(leader)
         if process.poll() is None:

@@ -15,6 +15,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.telemetry import TelemetryServer
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import ProgressReport
+from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene
 
 
@@ -85,7 +86,7 @@ def test_many_readers_at_once_on_connections_that_stay(scene: Scene, server: Tel
     codes: list[int] = []
 
     def read() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=limit(30))
         for _ in range(20):
             connection.request("GET", "/status")
             response = connection.getresponse()

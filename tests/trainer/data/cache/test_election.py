@@ -14,6 +14,7 @@ from halcyon.data.cache.election import SILENCE_SECONDS, Builder
 from halcyon.data.open import ensure_caches
 from halcyon.errors import BadConfiguration, DamagedData
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
 
 
@@ -97,7 +98,7 @@ def test_many_at_once_build_one_cache(tmp_path: Path, monkeypatch: pytest.Monkey
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(limit(60))
     assert built == ["web"]
     assert len(found) == 6
     assert len(set(found)) == 1
