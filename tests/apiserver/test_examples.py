@@ -1,48 +1,54 @@
 """The API server accepts every document shown to a reader, and all that the chart makes, in namespaces under the restricted profile."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from halcyon_api.crd import custom_resource_definition
 from halcyon_demo.documents import EXAMPLES, REPOSITORY, load
-from halcyon_demo.install import helm
-from tests.cluster.conftest import DevCluster
+from halcyon_devcluster.control_plane import ControlPlane
+from tests.apiserver.api import Api
+from tests.apiserver.conftest import Helm
 from tests.examples.documents import training_runs
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def definition(devcluster: DevCluster) -> None:
-    definition = custom_resource_definition()
-    devcluster.kubectl.apply([definition])
-    devcluster.kubectl("wait", "--for=condition=Established", f"crd/{definition['metadata']['name']}", "--timeout=60s")
-
-
-def dry_run(devcluster: DevCluster, namespace: str, documents: list[dict[str, Any]]) -> str:
-    """Have the API server judge objects as if they were in a namespace; warnings, such as the pod profile's, are errors."""
-    moved = copy.deepcopy(documents)
-    for document in moved:
-        document["metadata"]["namespace"] = namespace
-    arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
-    return devcluster.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
+@pytest.fixture(scope="module")
+def strict(api: Api, api_server: ControlPlane) -> Iterator[Api]:
+    """The API server; warnings, such as the pod profile's, are errors."""
+    assert api is not None, "it serves the kinds"
+    strict = Api(api_server.kubeconfig.read_text(), warnings_are_errors=True)
+    yield strict
+    strict.close()
 
 
 @pytest.mark.parametrize("where", list(training_runs()))
-def test_every_run_that_is_shown_is_accepted(devcluster: DevCluster, namespace: str, where: str) -> None:
-    assert "created (server dry run)" in dry_run(devcluster, namespace, [training_runs()[where]])
+def test_every_run_that_is_shown_is_accepted(strict: Api, shared_namespace: str, where: str) -> None:
+    strict.create(in_namespace(training_runs()[where], shared_namespace), shared_namespace, dry_run=True)
 
 
-def test_the_object_store_is_accepted(devcluster: DevCluster, namespace: str) -> None:
+def in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """A document as if it were of another namespace."""
+    moved = copy.deepcopy(document)
+    moved["metadata"]["namespace"] = namespace
+    return moved
+
+
+def test_the_object_store_is_accepted(api_server: ControlPlane, shared_namespace: str) -> None:
     manifests = [found for path in (EXAMPLES / "object-store").glob("*.yaml") for found in load(path) if found["kind"] != "Namespace"]
-    dry_run(devcluster, namespace, [manifest for manifest in manifests if manifest["metadata"]["namespace"] == "training"])
+    moved = [in_namespace(manifest, shared_namespace) for manifest in manifests if manifest["metadata"]["namespace"] == "training"]
+    arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
+    said = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
+    assert said.count("created (server dry run)") == len(moved) > 0
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["cluster", "namespace"])
-def test_the_chart_is_accepted(devcluster: DevCluster, namespace: str, everywhere: bool) -> None:
+def test_the_chart_is_accepted(helm: Helm, shared_namespace: str, everywhere: bool) -> None:
     values = {
         "image": {"repository": "operator"},
         "trainerImage": {"repository": "trainer"},
@@ -51,5 +57,5 @@ def test_the_chart_is_accepted(devcluster: DevCluster, namespace: str, everywher
         "crds": {"enabled": False},
     }
     chart = REPOSITORY / "charts" / "halcyon"
-    command = ["upgrade", "--install", "accepted", chart, "--namespace", namespace, "--dry-run=server", "--values", "-"]
-    assert "NOTES" in helm(devcluster.cluster, *command, stdin=yaml.safe_dump(values))
+    command = ["upgrade", "--install", "accepted", chart, "--namespace", shared_namespace, "--dry-run=server", "--values", "-"]
+    assert "NOTES" in helm(*command, stdin=yaml.safe_dump(values))

@@ -1,0 +1,32 @@
+"""The objects of every row of the hardware table, judged by the API server's validation and the pod security profiles.
+
+No pod of a TPU or GPU can run here. What can be known without one is: the objects are valid, and the profile that a namespace enforces lets
+in what docs/hardware.md says it does. JobSet's webhook judges the same rows in tests/cluster/test_hardware.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.apiserver.api import Api, Refused
+from tests.apiserver.rows import ROWS, job_of, pod_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+FAST = [name for name in ROWS if name.endswith("gpu-direct")]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_api_server_takes_the_job_of_every_row(api: Api, shared_namespace: str, name: str) -> None:
+    api.create(job_of(name), shared_namespace, dry_run=True)
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in FAST])
+def test_the_restricted_profile_lets_the_pods_in(api: Api, shared_namespace: str, name: str) -> None:
+    api.create(pod_of(name), shared_namespace, dry_run=True)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_the_restricted_profile_keeps_out_what_shares_the_node(api: Api, shared_namespace: str, name: str) -> None:
+    with pytest.raises(Refused, match=r"violates PodSecurity .*restricted volume types.*hostPath"):
+        api.create(pod_of(name), shared_namespace, dry_run=True)
