@@ -1,4 +1,4 @@
-"""JobSet's webhook judges the JobSet of every row of the hardware table. The API server alone judges more: tests/apiserver/test_hardware.py."""
+"""The JobSet of every row of the hardware table, judged by the webhook of JobSet. For the rest see tests/apiserver/test_hardware.py."""
 
 from __future__ import annotations
 
