@@ -44,7 +44,7 @@ def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> World:
 def happened(world: World, kind: str, number: int = 1) -> None:
     """Wait until so many more events of a kind came from process 0."""
     known = sum(event.get("event") == kind for event in world.leader.events)
-    world.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, PATIENCE)
+    world.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, timeout_seconds=PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
             restart += 1
             world = start(root, folder, hosts, restart)
             for process in world.processes:
-                process.wait_for(lambda events: any(event.get("event") == "start" for event in events), PATIENCE)
+                process.wait_for(lambda events: any(event.get("event") == "start" for event in events), timeout_seconds=PATIENCE)
             while time.monotonic() < until and not ended(world):
                 time.sleep(0.5)
             assert not [event for process in world.processes for event in process.events if event.get("event") == "joined"]
@@ -109,7 +109,9 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
 
     calm = start(tmp_path / "calm-root", tmp_path / "calm", None, 0)
     try:
-        calm.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= last for event in events), PATIENCE)
+        calm.leader.wait_for(
+            lambda events: any(event.get("event") == "step" and event["step"] >= last for event in events), timeout_seconds=PATIENCE
+        )
         calm.signal(signal.SIGTERM, 0)
         assert calm.wait() == [ExitCode.PREEMPTED] * 2
     finally:

@@ -15,6 +15,7 @@ import pytest
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.an_hour_back import HOUR
 from tests.faults.child import FaultChild
@@ -55,7 +56,9 @@ def after(events: list[dict[str, Any]], kind: str, text: str = "") -> Callable[[
 def calm_losses(tmp_path: Path, losses: dict[int, float]) -> dict[int, float]:
     """The losses of an undisturbed run at these steps."""
     world = running(tmp_path / "calm-root", tmp_path / "calm")
-    world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= max(losses) for event in events), PATIENCE)
+    world.leader.wait_for(
+        lambda events: any(event.get("event") == "step" and event["step"] >= max(losses) for event in events), timeout_seconds=PATIENCE
+    )
     calm = stop(world)
     return {step: calm[step] for step in losses}
 
@@ -85,17 +88,17 @@ def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path
             file.write(b"x" * small_disk_free(small_disk))
 
     try:
-        leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) > 2, PATIENCE)
+        leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) > 2, timeout_seconds=PATIENCE)
         for hurt, told, heal in (
             (fill, "has no space left; free some or enlarge it", filler.unlink),
             (lambda: remount(small_disk, _READ_ONLY), "Read-only file system", lambda: remount(small_disk, 0)),
         ):
             _hurt(hurt)
-            leader.wait_for(after(leader.events, "checkpointFailed", told), PATIENCE)
-            leader.wait_for(after(leader.events, "step"), PATIENCE)
+            leader.wait_for(after(leader.events, "checkpointFailed", told), timeout_seconds=PATIENCE)
+            leader.wait_for(after(leader.events, "step"), timeout_seconds=PATIENCE)
             see_the_old_ones_whole()
             heal()
-            leader.wait_for(after(leader.events, "checkpoint"), PATIENCE)
+            leader.wait_for(after(leader.events, "checkpoint"), timeout_seconds=PATIENCE)
         losses = stop(world)
     finally:
         world.reap()
@@ -108,14 +111,18 @@ def test_a_training_goes_on_while_its_root_is_full_or_read_only(small_disk: Path
 
 
 def _hurt(hurt: Callable[[], None]) -> None:
-    """A save may be writing now: then the disk is fuller, or busier, than a moment ago."""
-    for _ in range(100):
+    """A save may be writing now: then the disk is fuller, or busier, than a moment ago, and it is tried again."""
+    refusals: list[OSError] = []
+
+    def hurts() -> bool:
         try:
             hurt()
-            return
-        except OSError:
-            continue
-    hurt()
+        except OSError as refusal:
+            refusals.append(refusal)
+            return False
+        return True
+
+    until(hurts, timeout_seconds=60, interval_seconds=0.001, failure=lambda: f"always refused: {refusals[-1]}")
 
 
 def remount_size(folder: Path, size: str) -> None:
@@ -157,7 +164,7 @@ def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: 
         module = "halcyon.cli" if attempt % 2 else "tests.faults.an_hour_back"
         world = running(root, tmp_path / "run", attempt=attempt, module=module)
         try:
-            world.leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) >= 3, PATIENCE)
+            world.leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) >= 3, timeout_seconds=PATIENCE)
             world.signal(signal.SIGKILL, 0)
             assert world.wait() == [-signal.SIGKILL]
         finally:

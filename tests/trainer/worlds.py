@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ import yaml
 from halcyon_api.environment import PodEnvironment
 from halcyon_api.mesh import run_mesh
 from halcyon_api.training_run import parse_run
+from halcyon_devcluster.waiting import holds_within
 from tests.ports import free_port
+from tests.suite.limits import limit
 
 
 def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any) -> dict[str, Any]:
@@ -78,26 +81,49 @@ class Process:
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for(self, condition: Callable[[list[dict[str, Any]]], bool], timeout: float = 120.0) -> None:
-        """Wait until the events satisfy a condition; an early end of the process is an error."""
+    def wait_for(self, condition: Callable[[list[dict[str, Any]]], bool], timeout_seconds: float = 120.0) -> None:
+        """Wait until the events satisfy a condition; an early end of the process is an error.
+
+        Args:
+            condition: Of all events so far.
+            timeout_seconds: On the reference machine; longer on a slower one.
+        """
         with self._changed:
-            met = self._changed.wait_for(lambda: condition(self.events) or self.popen.poll() is not None, timeout)
+            met = holds_within(lambda: condition(self.events) or self.ended, timeout_seconds, pause=self._wait_for_change)
             if not met or not condition(self.events):
                 raise AssertionError(self.told())
+
+    def _wait_for_change(self, seconds: float) -> None:
+        self._changed.wait(seconds)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self.popen.poll() is not None
 
     def told(self) -> str:
         """The last of what the process has said, for whoever finds it at fault."""
         return f"process {self.index} (exit {self.popen.poll()}):\n{''.join(self.noise[-40:])}\n{self.events[-5:]}"
 
-    def wait(self, timeout: float = 180.0) -> int:
-        """The exit code; all output has been read when it returns."""
-        code = self.popen.wait(timeout)
+    def wait(self, timeout_seconds: float = 180.0) -> int:
+        """The exit code; all output has been read when it returns.
+
+        Args:
+            timeout_seconds: On the reference machine; longer on a slower one.
+        """
+        if not holds_within(lambda: self.ended, timeout_seconds, pause=self._wait_for_end):
+            raise subprocess.TimeoutExpired(self.popen.args, timeout_seconds)
+        code = self.popen.wait()
         for reader in self._readers:
-            reader.join(timeout)
+            reader.join(limit(timeout_seconds))
         for stream in (self.popen.stdout, self.popen.stderr):
             if stream is not None:
                 stream.close()
         return code
+
+    def _wait_for_end(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(seconds)
 
     def losses(self) -> dict[int, float]:
         """Loss by step; a step logged twice keeps the last."""
@@ -119,10 +145,10 @@ class World:
         """Process 0, which logs the steps."""
         return self.processes[0]
 
-    def wait(self, timeout: float = 180.0) -> list[int]:
-        """All exit codes."""
+    def wait(self, timeout_seconds: float = 180.0) -> list[int]:
+        """All exit codes; the time is for each process, on the reference machine."""
         try:
-            return [process.wait(timeout) for process in self.processes]
+            return [process.wait(timeout_seconds=timeout_seconds) for process in self.processes]
         except subprocess.TimeoutExpired as why:
             raise AssertionError("\n".join(process.told() for process in self.processes)) from why
 
