@@ -1,15 +1,14 @@
 """Runs that are kept in git: nothing that the API server or the operator does to them shows as a difference, others read their state as it
 is, and a run that leaves git comes back to its checkpoints.
 
-`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py` writes the runs that are seen here, one file for each state, in the form of the
-test data of the Argo CD scripts.
+`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py tests/apiserver/test_gitops.py` writes the runs that are seen there, one file for
+each state, in the form of the test data of the Argo CD scripts.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -25,21 +24,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from halcyon_api.argocd import CONFIG_MAP
-from halcyon_api.crd import UNSEEN
 from halcyon_api.status import Phase
 from halcyon_dashboards.terminal import as_svg
-from halcyon_demo.documents import EXAMPLES, load, variant
-from halcyon_demo.install import moved
+from halcyon_demo.documents import EXAMPLES, variant
 from halcyon_demo.streams import documents as split
 from halcyon_devcluster import Kubectl
 from halcyon_devcluster.waiting import until
 from halcyon_operator.merge_patch import merge_patch
 from tests import pictures
-from tests.cluster.conftest import DevCluster
 from tests.cluster.flux import flux, served
 from tests.cluster.whole_path import WholePath
 from tests.examples.documents import shown_documents
 from tests.gitops import readers
+from tests.gitops.recording import record
 from tests.gitops.states import HEALTH, KSTATUS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -70,21 +67,6 @@ class Git:
         return done.stdout
 
 
-def examples(path: WholePath) -> list[dict[str, Any]]:
-    """All runs of examples/, where the cluster of the tests has room for them."""
-    files = sorted(EXAMPLES.glob("*.yaml"))
-    documents = [document for file in files for document in load(file)] + load(EXAMPLES / "gitops" / "base" / "run.yaml")
-    found = moved(documents, path.place)
-    for document in found:
-        document["metadata"]["namespace"] = path.place.runs
-    return found
-
-
-def seen(path: WholePath, names: list[str]) -> bool:
-    """Whether the operator has looked at all of the runs."""
-    return all(run["status"]["observedGeneration"] == run["metadata"]["generation"] for run in (get(path, name) for name in names))
-
-
 def get(path: WholePath, name: str) -> dict[str, Any]:
     return path.devcluster.kubectl.json("get", RESOURCE, name, "--namespace", path.place.runs)
 
@@ -103,35 +85,6 @@ def argo() -> Iterator[readers.Argo]:
 def kstatus() -> Iterator[readers.Reader]:
     with readers.kstatus() as found:
         yield found
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_no_example_drifts(path: WholePath, way: str) -> None:
-    documents = examples(path)
-    names = [document["metadata"]["name"] for document in documents]
-    git = Git(path.devcluster.kubectl, path.place.runs, documents, way)
-    try:
-        git.apply()
-        assert git.diff() == ""
-        until(lambda: seen(path, names), timeout_seconds=60, failure=lambda: str([get(path, name).get("status") for name in names]))
-        assert git.diff() == "", "the operator has taken them up"
-    finally:
-        delete(path, *names)
-
-
-def test_a_run_that_no_operator_has_seen_is_on_its_way(
-    devcluster: DevCluster, path: WholePath, namespace: str, argo: readers.Argo, kstatus: readers.Reader
-) -> None:
-    """The operator of the tests does not serve this namespace."""
-    document = {**path.document, "metadata": {"name": "unseen"}}
-    git = Git(devcluster.kubectl, namespace, [document], "server")
-    git.apply()
-    run = devcluster.kubectl.json("get", RESOURCE, "unseen", "--namespace", namespace)
-    assert run["status"] == {"observedGeneration": UNSEEN}
-    assert git.diff() == ""
-    assert kstatus.ask(run)["status"] == "InProgress"
-    assert argo.health(run)["status"] == "Progressing"
-    record(run)
 
 
 class Audience:
@@ -175,21 +128,6 @@ def audience(path: WholePath, name: str) -> Iterator[Audience]:
         until(told_all, timeout_seconds=30, failure=lambda: f"the watch did not tell of the last change: {found.told[-1:]}")
     finally:
         found.close()
-
-
-def record(run: dict[str, Any], name: str = "") -> None:
-    """Keep a run as test data, if that was asked for; the first of a state."""
-    if folder := os.environ.get("HALCYON_RECORD"):
-        conditions = {one["type"]: one for one in run.get("status", {}).get("conditions", [])}
-        stalled = conditions.get("Stalled", {}).get("status") == "True"
-        phase = run.get("status", {}).get("phase", "unseen").lower()
-        file = Path(folder) / f"{name or phase}{'-stalled' if stalled and phase != 'failed' else ''}.yaml"
-        if not file.exists():
-            run = {key: value for key, value in run.items() if key != "metadata"} | {
-                "metadata": {key: value for key, value in run["metadata"].items() if key not in ("managedFields", "annotations")}
-            }
-            run["metadata"]["namespace"] = "training"
-            file.write_text(yaml.safe_dump(run, sort_keys=False, width=140))
 
 
 def check(told: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, kstatus: readers.Reader) -> None:

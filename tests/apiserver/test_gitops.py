@@ -1,0 +1,84 @@
+"""Runs that are kept in git, at an API server with an operator: nothing that either does to them shows as a difference.
+
+No run trains here. How the differences and the readers of runs go on over a whole life is in tests/cluster/test_gitops.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from halcyon_api.argocd import CONFIG_MAP
+from halcyon_api.crd import UNSEEN
+from halcyon_demo.documents import EXAMPLES, load
+from halcyon_demo.install import Place, moved
+from halcyon_devcluster.control_plane import ControlPlane
+from halcyon_devcluster.waiting import until
+from tests.api.documents import document
+from tests.apiserver.api import Api
+from tests.cluster.git import WAYS, Git
+from tests.cluster.operators import OperatorProcess
+from tests.gitops import readers
+from tests.gitops.recording import record
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def examples(namespace: str) -> list[dict[str, Any]]:
+    """All runs of examples/, in one namespace."""
+    files = sorted(EXAMPLES.glob("*.yaml"))
+    documents = [document for file in files for document in load(file)] + load(EXAMPLES / "gitops" / "base" / "run.yaml")
+    found = moved(documents, Place(runs=namespace))
+    for run in found:
+        run["metadata"]["namespace"] = namespace
+    return found
+
+
+@pytest.fixture(scope="module")
+def namespaces(
+    api_server: ControlPlane, make_namespace: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """A namespace for each way of applying, which an operator serves."""
+    found = {way: make_namespace() for way in WAYS}
+    first, *others = found.values()
+    flags = [flag for other in others for flag in ("--namespace", other)]
+    operator = OperatorProcess.start("operator", api_server.kubeconfig, first, tmp_path_factory.mktemp("operator"), *flags)
+    operator.await_ready()
+    yield found
+    operator.stop()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_example_drifts(api: Api, api_server: ControlPlane, namespaces: dict[str, str], way: str) -> None:
+    namespace = namespaces[way]
+    documents = examples(namespace)
+    git = Git(api_server.kubectl, namespace, documents, way)
+
+    def unseen() -> list[dict[str, Any]]:
+        found = [api.get(document, namespace) for document in documents]
+        return [run for run in found if run["status"]["observedGeneration"] != run["metadata"]["generation"]]
+
+    git.apply()
+    assert git.diff() == ""
+    until(lambda: not unseen(), timeout_seconds=60, failure=lambda: str(unseen()))
+    assert git.diff() == "", "the operator has taken them up"
+
+
+def test_a_run_that_no_operator_has_seen_does_not_drift(api: Api, api_server: ControlPlane, namespace: str) -> None:
+    git = Git(api_server.kubectl, namespace, [document()], "server")
+    git.apply()
+    run = api.get(document(), namespace)
+    assert run["status"] == {"observedGeneration": UNSEEN}
+    assert git.diff() == ""
+    record(run)
+
+
+@pytest.mark.variant
+def test_a_run_that_no_operator_has_seen_is_on_its_way(api: Api, namespace: str) -> None:
+    api.create(document(), namespace)
+    run = api.get(document(), namespace)
+    with readers.kstatus() as kstatus, readers.argo(CONFIG_MAP) as argo:
+        assert kstatus.ask(run)["status"] == "InProgress"
+        assert argo.health(run)["status"] == "Progressing"

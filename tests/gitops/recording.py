@@ -1,0 +1,24 @@
+"""Keeps runs that tests see as the test data of the Argo CD scripts, where `HALCYON_RECORD` names a folder for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def record(run: dict[str, Any], name: str = "") -> None:
+    """Keep a run, if that was asked for; the first of each state."""
+    if folder := os.environ.get("HALCYON_RECORD"):
+        conditions = {one["type"]: one for one in run.get("status", {}).get("conditions", [])}
+        stalled = conditions.get("Stalled", {}).get("status") == "True"
+        phase = run.get("status", {}).get("phase", "unseen").lower()
+        file = Path(folder) / f"{name or phase}{'-stalled' if stalled and phase != 'failed' else ''}.yaml"
+        if not file.exists():
+            run = {key: value for key, value in run.items() if key != "metadata"} | {
+                "metadata": {key: value for key, value in run["metadata"].items() if key not in ("managedFields", "annotations")}
+            }
+            run["metadata"]["namespace"] = "training"
+            file.write_text(yaml.safe_dump(run, sort_keys=False, width=140))
