@@ -32,8 +32,13 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="session")
-def binaries() -> Binaries:
-    return Binaries(cache_folder(os.environ, Path.home()), ConsoleProgress(Console(stderr=True)))
+def cache() -> Path:
+    return cache_folder(os.environ, Path.home())
+
+
+@pytest.fixture(scope="session")
+def binaries(cache: Path) -> Binaries:
+    return Binaries(cache, ConsoleProgress(Console(stderr=True)))
 
 
 @pytest.fixture(scope="session")
