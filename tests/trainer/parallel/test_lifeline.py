@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from halcyon.parallel.lifeline import Lifeline
+from tests.suite.limits import limit
 
 PATIENCE = 30
 FAREWELL = b"!" + bytes(8)
@@ -21,7 +22,7 @@ class Losses:
         self._lost.put(index)
 
     def next(self) -> int:
-        return self._lost.get(timeout=PATIENCE)
+        return self._lost.get(timeout=limit(PATIENCE))
 
     def none(self) -> bool:
         return self._lost.empty()
@@ -81,7 +82,7 @@ def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
     lifeline.part()
     assert connection.recv(9) == FAREWELL
     connection.close()
-    assert lifeline.lost.wait(PATIENCE)
+    assert lifeline.lost.wait(limit(PATIENCE))
     assert losses.none()
     assert not follower.lost.is_set()
     assert follower_losses.none()
@@ -90,7 +91,7 @@ def test_whoever_leaves_is_not_ended_by_those_who_leave_later(centre):
 def test_a_stranger_is_turned_away_and_missed_by_nobody(centre):
     _, invitation, losses = centre
     with peer(invitation, 1, token="00" * 16) as stranger:
-        stranger.settimeout(PATIENCE)
+        stranger.settimeout(limit(PATIENCE))
         assert stranger.recv(1) == b""
     with socket.create_connection(("127.0.0.1", invitation["port"])) as probe:
         probe.sendall(b"GET /")

@@ -3,22 +3,19 @@
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World
+from halcyon_devcluster.waiting import holds_within
 
 ALONE = World(0, 1)
 
 
 def arrived(notice: PreemptionNotice) -> bool:
-    deadline = time.monotonic() + 10
-    while not notice.arrived and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return notice.arrived
+    return holds_within(lambda: notice.arrived, 10, interval_seconds=0.001)
 
 
 def test_a_signal_arrives_and_stays() -> None:

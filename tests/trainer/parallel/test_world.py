@@ -16,6 +16,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.parallel import world
 from halcyon.parallel.world import CouldNotJoin, join
 from tests.ports import free_port
+from tests.suite.limits import limit
 
 pytestmark = pytest.mark.slow
 
@@ -63,8 +64,8 @@ class Process:
             return sum(each["event"] == event for each in self.events) >= times
 
         with self._changed:
-            met = self._changed.wait_for(lambda: seen() or self.popen.poll() is not None, PATIENCE)
-        assert met, f"no {event} after {PATIENCE} s"
+            met = self._changed.wait_for(lambda: seen() or self.popen.poll() is not None, limit(PATIENCE))
+        assert met, f"no {event}"
         assert seen(), f"ended with {self.popen.returncode}: {self.errors[-2000:]}"
 
     def one(self, event: str) -> dict[str, Any]:
@@ -72,9 +73,9 @@ class Process:
         return found
 
     def wait(self) -> int:
-        code = self.popen.wait(PATIENCE)
+        code = self.popen.wait(limit(PATIENCE))
         for reader in self._readers:
-            reader.join(PATIENCE)
+            reader.join(limit(PATIENCE))
         return code
 
 
@@ -135,7 +136,7 @@ def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim
         processes[victim].popen.kill()
         assert processes[victim].wait() == -signal.SIGKILL
         survivors = [process for index, process in enumerate(processes) if index != victim]
-        assert all(process.popen.wait(5) != 0 for process in survivors)
+        assert all(process.popen.wait(limit(5)) != 0 for process in survivors)
 
 
 def test_a_silent_process_is_found_by_its_heartbeats() -> None:
@@ -189,7 +190,7 @@ def test_those_who_never_come_are_waited_for_no_longer_than_told() -> None:
         "    print(error, flush=True)\n"
         "    os._exit(5)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=limit(PATIENCE), check=False)
     assert ended.returncode == 5
     assert "process 0 of 2 waited 1 s for the others" in ended.stdout
     assert "some of them have not come" in ended.stdout

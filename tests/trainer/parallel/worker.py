@@ -19,9 +19,11 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, join, leave
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_devcluster.machine import limit
 
 DEVICES = 2
 HEARTBEAT_TIMEOUT_SECONDS = 20
+"""More than the patience with which a test waits for the end of the others when one is killed."""
 
 
 def tell(**event: Any) -> None:
@@ -78,14 +80,14 @@ def steps(world: World) -> int:
 def idle(world: World) -> None:
     """Be there and take part in nothing."""
     tell(event="idle")
-    time.sleep(600)
+    time.sleep(limit(600))
 
 
 def linger(world: World) -> int:
     """Leave only once another process is gone: an ordinary end in spite of the loss."""
     tell(event="idle")
     assert world.lifeline is not None
-    world.lifeline.lost.wait(600)
+    world.lifeline.lost.wait(limit(600))
     return 7
 
 
@@ -100,7 +102,7 @@ def main() -> None:
         index,
         count,
         DEVICES,
-        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
+        heartbeat_timeout_seconds=limit(HEARTBEAT_TIMEOUT_SECONDS),
         on_loss=(lambda lost: None) if task == "linger" else end_process,
     )
     tell(event="joined", seconds=time.monotonic() - started)
