@@ -2,5 +2,6 @@
 
 from tests.trainer import conftest as devices
 from tests.trainer.checkpoint.roots import file_root, gateway, root, s3_root
+from tests.trainer.conftest import shared_programs
 
-__all__ = ["devices", "file_root", "gateway", "root", "s3_root"]
+__all__ = ["devices", "file_root", "gateway", "root", "s3_root", "shared_programs"]

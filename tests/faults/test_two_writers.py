@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from halcyon.checkpoint import list_checkpoints, verify_checkpoint
 from halcyon_api.exit_codes import ExitCode
+from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, snapshot_of, template
@@ -22,8 +23,11 @@ PAUSE_SECONDS = 30
 
 
 def wait_until_stopped(child: Child) -> None:
-    _, status = os.waitpid(child.popen.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), "it ended instead"
+    status = Path(f"/proc/{child.popen.pid}/status")
+    until(
+        lambda: "State:\tT (stopped)" in status.read_text(), timeout_seconds=60, interval_seconds=0.01, failure=lambda: "it never stopped"
+    )
+    assert child.popen.poll() is None, "it ended instead"
 
 
 # 26 files and documents are written by the save; the last three are MANIFEST, COMMIT and HEAD.

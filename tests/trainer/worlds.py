@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,18 @@ from halcyon_api.training_run import parse_run
 from halcyon_devcluster.waiting import holds_within
 from tests.ports import free_port
 from tests.suite.limits import limit
+from tests.trainer.forked import Forked
+from tests.trainer.programs import Programs
+
+
+@dataclass
+class Shared:
+    """What the worlds of a test session share."""
+
+    programs: Programs | None = None
+
+
+shared = Shared()
 
 
 def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any) -> dict[str, Any]:
@@ -53,7 +65,7 @@ class Process:
     """One trainer process with its log."""
 
     index: int
-    popen: subprocess.Popen[str]
+    popen: subprocess.Popen[str] | Forked
     termination_log: Path
     port: int = 0
     """Of its telemetry."""
@@ -116,7 +128,7 @@ class Process:
         code = self.popen.wait()
         for reader in self._readers:
             reader.join(limit(timeout_seconds))
-        for stream in (self.popen.stdout, self.popen.stderr):
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if stream is not None:
                 stream.close()
         return code
@@ -139,6 +151,8 @@ class World:
     """All processes of one (attempt, restart)."""
 
     processes: list[Process]
+    root: Path | None = None
+    """A checkpoint root whose compiled programs the runs after it may have."""
 
     @property
     def leader(self) -> Process:
@@ -148,9 +162,12 @@ class World:
     def wait(self, timeout_seconds: float = 180.0) -> list[int]:
         """All exit codes; the time is for each process, on the reference machine."""
         try:
-            return [process.wait(timeout_seconds=timeout_seconds) for process in self.processes]
+            codes = [process.wait(timeout_seconds=timeout_seconds) for process in self.processes]
         except subprocess.TimeoutExpired as why:
             raise AssertionError("\n".join(process.told() for process in self.processes)) from why
+        if shared.programs is not None and self.root is not None:
+            shared.programs.take(self.root)
+        return codes
 
     def signal(self, number: signal.Signals, index: int) -> None:
         """Send a signal to one process."""
@@ -177,6 +194,7 @@ def start_world(
     save_token: str = "",
     address: str = "127.0.0.1",
     inside: Sequence[Sequence[str]] = (),
+    share_programs: bool = True,
 ) -> World:
     """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
 
@@ -192,13 +210,22 @@ def start_world(
         save_token: What they are told of the token of who may ask for a checkpoint.
         address: Of process 0, for the others.
         inside: For each process the command that starts it where it shall be, such as in a network namespace. Default: here.
+        share_programs: Begin with what runs of this session have compiled, and leave to them what this one compiles.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run = parse_run(document)
     topology = run.spec.accelerator.resolve()
     coordinator = f"{address}:{free_port()}"
+    compiled = directory.parent / "xla"
+    count = 1 if one_process else topology.processes
+    root = _folder_of(document) if share_programs else None
+    if shared.programs is not None and root is not None:
+        if count == 1:
+            shared.programs.lend_here(compiled)
+        else:
+            shared.programs.lend(root)
     processes: list[Process] = []
-    for index in range(1 if one_process else topology.processes):
+    for index in range(count):
         port = free_port()
         own = {**document, "spec": {**document["spec"], "telemetry": {"port": port}}}
         path = directory / f"run-{attempt}.{restart}.{index}.yaml"
@@ -230,17 +257,24 @@ def start_world(
             )
             environment |= pod.variables()
         place = inside[index] if inside else ()
-        popen = subprocess.Popen(
-            [*place, sys.executable, "-m", module, "train", str(path), "--json", "--compilation-cache", str(directory.parent / "xla")],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        arguments = ["train", str(path), "--json", "--compilation-cache", str(compiled)]
+        popen = _started_in(place, module, arguments, environment) if place else Forked(module, arguments, environment)
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
-    return World(processes)
+    return World(processes, root)
+
+
+def _folder_of(document: dict[str, Any]) -> Path | None:
+    """The checkpoint root, if it is a folder."""
+    scheme, _, path = document["spec"]["checkpoint"]["root"].partition("://")
+    return Path(path) if scheme == "file" else None
+
+
+def _started_in(place: Sequence[str], module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """By a command that starts it where it shall be: with an interpreter of its own."""
+    command = [*place, sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def worlds(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[World]:

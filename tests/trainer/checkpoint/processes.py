@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment
+from tests.trainer.checkpoint.helpers import Root, child_environment
+from tests.trainer.forked import Forked
 
 
 class Child:
@@ -17,21 +16,12 @@ class Child:
     module = "tests.trainer.checkpoint.child"
 
     def __init__(self, role: str, root: Root, **options: Any) -> None:
-        command = [sys.executable, "-m", self.module, role, json.dumps({"spec": root.spec.document(), **options})]
-        self.popen = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env=child_environment(root),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        arguments = [role, json.dumps({"spec": root.spec.document(), **options})]
+        self.popen = Forked(self.module, arguments, child_environment(root))
         self.events: list[dict[str, Any]] = []
 
     def hear(self, *kinds: str) -> dict[str, Any]:
         """The next event, of one of these kinds; an empty one when the child has ended."""
-        assert self.popen.stdout is not None
         for line in self.popen.stdout:
             if line.startswith("{"):
                 self.events.append(json.loads(line))
@@ -54,15 +44,10 @@ class Child:
 
     def noise(self) -> str:
         """What an ended child wrote to stderr."""
-        return self.popen.stderr.read() if self.popen.stderr else ""
+        return self.popen.stderr.read()
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
-        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if stream is not None:
-                stream.close()
+        self.popen.close()

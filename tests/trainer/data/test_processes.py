@@ -6,8 +6,6 @@ They begin without a token cache: each world has one process that builds it whil
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +14,35 @@ import pytest
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.data.read_batches import BATCH_SIZE, LENGTH, STEPS
+from tests.trainer.forked import Forked
 
 pytestmark = pytest.mark.slow
 
 TOKEN_BYTES = 2
-REPOSITORY = Path(__file__).parents[3]
 
 
 def read_batches(corpus: Path, directory: Path, *, processes: int) -> list[dict[str, np.ndarray]]:
     """What each process of a world of four devices (of three with three processes) read."""
     directory.mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
-    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    environment |= {"JAX_PLATFORMS": "cpu"}
     coordinator = f"127.0.0.1:{free_port()}"
     outputs = [directory / f"{index}.npz" for index in range(processes)]
     started = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.trainer.data.read_batches"),
-                *(str(index), str(processes), str(4 // processes), coordinator, str(corpus), str(directory / "cache"), str(output)),
-            ],
-            env=environment,
-            cwd=REPOSITORY,
-            stderr=subprocess.PIPE,
-            text=True,
+        Forked(
+            "tests.trainer.data.read_batches",
+            [str(index), str(processes), str(4 // processes), coordinator, str(corpus), str(directory / "cache"), str(output)],
+            environment,
         )
         for index, output in enumerate(outputs)
     ]
     try:
         for process in started:
-            _, errors = process.communicate(timeout=limit(240))
-            assert process.returncode == 0, errors
+            errors = process.stderr.read()
+            assert process.wait(limit(240)) == 0, errors
     finally:
         for process in started:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+            process.close()
     return [dict(np.load(output)) for output in outputs]
 
 

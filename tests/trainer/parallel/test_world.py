@@ -1,13 +1,13 @@
 """Worlds of real processes: they join, talk, stop together, and end together whatever happens to one of them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +17,10 @@ from halcyon.parallel import world
 from halcyon.parallel.world import CouldNotJoin, join
 from tests.ports import free_port
 from tests.suite.limits import limit
+from tests.trainer.forked import Forked
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).with_name("worker.py")
 PATIENCE = 240
 Events = list[dict[str, Any]]
 
@@ -29,12 +29,7 @@ class Process:
     """One worker and what it says."""
 
     def __init__(self, coordinator: str, index: int, count: int, task: str) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, WORKER, coordinator, str(index), str(count), task],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.popen = Forked("tests.trainer.parallel.worker", [coordinator, str(index), str(count), task], os.environ)
         self.events: Events = []
         self._changed = threading.Condition()
         self._errors: list[str] = []
@@ -76,6 +71,7 @@ class Process:
         code = self.popen.wait(limit(PATIENCE))
         for reader in self._readers:
             reader.join(limit(PATIENCE))
+        self.popen.stdin.close()
         return code
 
 

@@ -1,6 +1,6 @@
 """One process of a real world, for the tests: joins, does what it is told, and writes JSON lines about it.
 
-Usage: ``worker.py COORDINATOR INDEX COUNT TASK``.
+Usage: ``python -m tests.trainer.parallel.worker COORDINATOR INDEX COUNT TASK``.
 """
 
 import json

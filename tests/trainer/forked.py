@@ -1,0 +1,118 @@
+"""Programs of tests that import the trainer, each forked from a process that has imported it already (see `fork_server`)."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.trainer.fork_server import NUMBER, REQUEST_BYTES
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Forked:
+    """A running program. What it has in common with `subprocess.Popen` is called the same.
+
+    Args:
+        module: Run as ``python -m``.
+        arguments: After it.
+        environment: Of the program. JAX runs on the CPU.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        if environment.get("JAX_PLATFORMS", "cpu") != "cpu":
+            raise ValueError("a forked program has the CPU only")
+        self.args = [module, *arguments]
+        self.returncode: int | None = None
+        (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr) = os.pipe(), os.pipe(), os.pipe()
+        self.stdin = os.fdopen(to_stdin, "w", encoding="utf-8")
+        self.stdout = os.fdopen(from_stdout, encoding="utf-8")
+        self.stderr = os.fdopen(from_stderr, encoding="utf-8")
+        self._line, line = socket.socketpair()
+        request = {"module": module, "arguments": arguments, "environment": dict(environment), "directory": str(REPOSITORY)}
+        text = json.dumps(request).encode()
+        if len(text) > REQUEST_BYTES:
+            raise ValueError("too long a command")
+        socket.send_fds(_server(), [text], [stdin, stdout, stderr, line.fileno()])
+        line.close()
+        for descriptor in (stdin, stdout, stderr):
+            os.close(descriptor)
+        self.pid = int(NUMBER.unpack(self._line.recv(NUMBER.size))[0])
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        return self._code(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code.
+
+        Raises:
+            TimeoutExpired: It goes on.
+        """
+        code = self._code(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Kill it, if it has not ended, and close its streams."""
+        self.kill()
+        self.wait()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
+
+    def _code(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            self._line.settimeout(timeout)
+            try:
+                said = self._line.recv(NUMBER.size)
+            except (BlockingIOError, TimeoutError):
+                return None
+            if not said:
+                raise RuntimeError("the fork server is gone")
+            self._line.close()
+            self.returncode = int(NUMBER.unpack(said)[0])
+        return self.returncode
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """The socket of this process's fork server."""
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_", "AWS_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.trainer.fork_server", str(its.fileno())],
+        cwd=REPOSITORY,
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[its.fileno()],
+    )
+    its.close()
+
+    def close() -> None:
+        mine.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+    atexit.register(close)
+    return mine
