@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import yaml
 
 from halcyon_operator.merge_patch import merge_patch
-from tests.suite.limits import limit
+from tests.connection import connect
 
 Document = dict[str, Any]
 
@@ -34,14 +30,7 @@ class Api:
     """
 
     def __init__(self, kubeconfig: str, *, warnings_are_errors: bool = False) -> None:
-        document = yaml.safe_load(kubeconfig)
-        cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
-        trusted = ssl.create_default_context(cadata=_decoded(cluster["certificate-authority-data"]))
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as both:
-            both.write(_decoded(user["client-certificate-data"]) + "\n" + _decoded(user["client-key-data"]))
-            both.flush()
-            trusted.load_cert_chain(both.name)
-        self._client = httpx.Client(base_url=cluster["server"], verify=trusted, timeout=limit(30), trust_env=False)
+        self._client = connect(kubeconfig, timeout_seconds=30)
         self._warnings_are_errors = warnings_are_errors
 
     def close(self) -> None:
@@ -106,7 +95,3 @@ class Api:
         if self._warnings_are_errors and "Warning" in answer.headers:
             raise Refused(answer.headers["Warning"])
         return document
-
-
-def _decoded(text: str) -> str:
-    return base64.b64decode(text).decode()

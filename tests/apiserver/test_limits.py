@@ -130,7 +130,7 @@ def test_what_keeps_the_limits_is_taken(limited: Limited) -> None:
 def test_kubernetes_finds_no_wrong_type_in_the_expressions(limited: Limited, api_server: ControlPlane) -> None:
     with api_server.controllers("validatingadmissionpolicy-status-controller"):
         until(
-            lambda: all(policy.get("status", {}).get("observedGeneration") for policy in limited.policies()),
+            lambda: all(one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"] for one in limited.policies()),
             timeout_seconds=60,
             failure=lambda: yaml.safe_dump([policy.get("status") for policy in limited.policies()]),
         )

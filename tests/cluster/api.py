@@ -6,18 +6,14 @@ what a user does.
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
-import tempfile
 from functools import cache
 from typing import Any
 
 import httpx
-import yaml
 
 from halcyon_devcluster import DevclusterError
-from tests.suite.limits import limit
+from tests.connection import connect
 
 _GROUPS = {
     "configmap": "api/v1",
@@ -38,14 +34,7 @@ class Api:
     """
 
     def __init__(self, kubeconfig: str) -> None:
-        document = yaml.safe_load(kubeconfig)
-        cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
-        context = ssl.create_default_context(cadata=_decoded(cluster["certificate-authority-data"]))
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as both:
-            both.write(_decoded(user["client-certificate-data"]) + "\n" + _decoded(user["client-key-data"]))
-            both.flush()
-            context.load_cert_chain(both.name)
-        self._client = httpx.Client(base_url=cluster["server"], verify=context, timeout=limit(10), trust_env=False)
+        self._client = connect(kubeconfig, timeout_seconds=10)
 
     def text(self, path: str, **query: str) -> str:
         """GET a path.
@@ -96,7 +85,3 @@ def api_of(kubeconfig: str) -> Api:
 
 def _path(kind: str, namespace: str) -> str:
     return f"/{_GROUPS[kind]}/namespaces/{namespace}/{kind}s"
-
-
-def _decoded(text: str) -> str:
-    return base64.b64decode(text).decode()
