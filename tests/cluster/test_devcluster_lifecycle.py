@@ -9,59 +9,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from halcyon_devcluster import Cluster, DevclusterError, Faults, open_cluster
 from halcyon_devcluster.cgroups import ControlGroup
-from halcyon_devcluster.commands import run
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.native import NativeCluster
 from halcyon_devcluster.processes import Processes
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import PROGRESS
+from tests.cluster.footprint import Footprint, footprint
 from tests.cluster.workloads import phase, pod, pod_spec, wait_for_phase
+from tests.suite.limits import limit
 
-pytestmark = pytest.mark.cluster
+# One group: a second cluster that comes or goes meanwhile would be seen on the machine.
+pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.xdist_group("second-cluster")]
 
 NAME = "lifecycle"
-KERNEL = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max")
-Footprint = dict[str, list[str]]
-
-
-def processes_of_the_cluster() -> list[str]:
-    """Command lines of running processes that belong to the cluster by their group, their arguments or their namespace."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            groups = (folder / "cgroup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        ours = f"halcyon-{NAME}" in groups or f"devcluster/{NAME}/" in command
-        if ours and state != "Z" and int(folder.name) != os.getpid():
-            found.append(command)
-    return found
-
-
-def footprint() -> Footprint:
-    """Everything on the machine that a cluster could leave behind."""
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    settings = [Path("/proc/sys") / name for name in KERNEL]
-    cluster_folders = [Path("/run/netns"), Path("/run/containerd"), Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/pods")]
-    return {
-        "processes": processes_of_the_cluster(),
-        "mounts": [line for line in mounts if "/containers/storage" not in line],  # an image build of somebody else
-        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        "routes": run(["ip", "route", "show", "table", "all"]).splitlines(),
-        "rules": [rule for command in ("iptables-save", "iptables-legacy-save") for rule in run([command]).splitlines() if rule[:1] == "-"],
-        "control groups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/halcyon-{NAME}")],
-        "settings": [f"{path}={path.read_text().strip()}" for path in settings if path.exists()],
-        "folders": [str(path) for path in cluster_folders if path.exists()],
-    }
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +37,7 @@ def clean_machine() -> Iterator[Footprint]:
     if cluster.backend is not Backend.NATIVE:
         pytest.skip("for clusters of our own")
     cluster.down(purge=True)
-    before = footprint()
+    before = footprint(NAME)
     assert before["processes"] == []
     yield before
     cluster.down(purge=True)
@@ -108,7 +74,7 @@ def test_up_gives_a_ready_node_and_jobsets(cluster: NativeCluster):
 
 def test_another_cluster_is_not_disturbed(cluster: NativeCluster):
     """Its rules are in namespaces of its own: this host has none of them."""
-    assert not [rule for rule in footprint()["rules"] if "KUBE" in rule or "CNI" in rule]
+    assert not [rule for rule in footprint(NAME)["rules"] if "KUBE" in rule or "CNI" in rule]
 
 
 def test_up_starts_again_what_died_and_keeps_the_rest(cluster: NativeCluster):
@@ -132,7 +98,7 @@ def test_pods_outlive_the_api_server_and_the_kubelet(cluster: NativeCluster):
     stubborn = pod_spec(image, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()")
     stubborn["volumes"] = [{"name": "memory", "emptyDir": {"medium": "Memory"}}]
     stubborn["containers"][0]["volumeMounts"] = [{"name": "memory", "mountPath": "/memory"}]
-    kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--timeout={limit(60)}s")
     kubectl.apply([pod("stubborn", stubborn)])
     wait_for_phase(kubectl, "default", "stubborn", "Running")
     ids = cluster.ctr.containers("default", "stubborn")
@@ -150,9 +116,9 @@ def test_pods_outlive_the_api_server_and_the_kubelet(cluster: NativeCluster):
 
 def test_down_leaves_nothing_behind_and_keeps_images(cluster: NativeCluster, clean_machine: Footprint):
     """The pod of the test before still runs, with a mount, deaf to SIGTERM."""
-    assert footprint() != clean_machine
+    assert footprint(NAME) != clean_machine
     cluster.down()
-    assert footprint() == clean_machine
+    assert footprint(NAME) == clean_machine
     assert not cluster.status().components
     assert [path.name for path in cluster.paths.state.iterdir()] == ["containerd"]
     cluster.down()
@@ -175,7 +141,7 @@ def test_an_up_that_was_killed_half_way_is_recovered(cluster: NativeCluster, cle
     assert not cluster.status().ready
     if component == "anchor":
         cluster.down()
-        assert footprint() == clean_machine
+        assert footprint(NAME) == clean_machine
     cluster.up()
     assert cluster.status().ready
 
@@ -199,7 +165,7 @@ def test_down_after_a_crash_leaves_nothing_behind(cluster: NativeCluster, clean_
     cluster.up()
     os.kill(pid_of(cluster, component), signal.SIGKILL)
     cluster.down()
-    assert footprint() == clean_machine
+    assert footprint(NAME) == clean_machine
 
 
 def test_lost_records_are_no_lost_processes(cluster: NativeCluster, clean_machine: Footprint):
@@ -208,7 +174,7 @@ def test_lost_records_are_no_lost_processes(cluster: NativeCluster, clean_machin
     for path in cluster.paths.records.iterdir():
         path.unlink()
     cluster.down()
-    assert footprint() == clean_machine
+    assert footprint(NAME) == clean_machine
 
 
 def test_purge_removes_the_images_too(cluster: NativeCluster):
@@ -219,7 +185,7 @@ def test_purge_removes_the_images_too(cluster: NativeCluster):
 def test_two_ups_at_once_make_one_cluster(cluster: NativeCluster):
     command = [sys.executable, "-m", "halcyon_devcluster", "up", "--name", NAME]
     ups = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [up.communicate(timeout=300)[1] for up in ups]
+    said = [up.communicate(timeout=limit(300))[1] for up in ups]
     assert [up.returncode for up in ups] == [0, 0], said
     assert sum("is up already" in text for text in said) == 1
     assert sum("waiting for process" in text for text in said) == 1

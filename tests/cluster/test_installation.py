@@ -1,7 +1,8 @@
 """The life of an installation, by the commands of README.md and docs/guides/install.md, from the first one to an upgrade.
 
-In a cluster of its own, fresh, beside whatever else runs. What a fresh cluster without a registry needs is adapted, and nothing else: the
-images lie on the node, and a package of this chart stands for that of a release. The trainer plays a script. The tests follow one another.
+In a cluster of its own, fresh, beside whatever else runs, which is taken down at the end without a trace. What a fresh cluster without a
+registry needs is adapted, and nothing else: the images lie on the node, and a package of this chart stands for that of a release. The
+trainer plays a script. The tests follow one another.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from halcyon_demo.documents import REPOSITORY
 from halcyon_devcluster import DevclusterError, Faults, open_cluster
 from halcyon_devcluster.audit import AuditLog
 from halcyon_devcluster.commands import run
+from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.waiting import until
 from tests.cluster import previous
 from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.documented import GUIDE, README, Command, commands, of_package
-from tests.cluster.scripted import Operator, Runs, build_scripted_trainer
+from tests.cluster.footprint import Footprint, footprint
+from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, build_scripted_trainer
+from tests.suite import promises
+from tests.suite.limits import limit
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+# One group with the life of the cluster itself: a second cluster that comes or goes meanwhile would be seen on the machine.
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("second-cluster"), pytest.mark.timeout(600)]
 
 NAME = "installation"
 DEFINITION = "trainingruns.halcyon.dev"
@@ -43,6 +49,8 @@ class Site:
     """The chart as it would be released, with the images that lie on the node."""
     previous: Path
     """That of the version before."""
+    before: Footprint
+    """The machine before the cluster was made."""
 
     def run(self, command: Command, *more: str) -> str:
         """Run a command that a page shows, with more words behind it."""
@@ -62,7 +70,7 @@ class Site:
         kubectl, cluster = self.devcluster.kubectl, self.devcluster.cluster
         image = self.devcluster.load(build(Buildable.VERSITYGW, cache=cluster.paths.cache, progress=PROGRESS))
         kubectl("set", "image", "deployment/object-store", f"versitygw={image}", "--namespace=training")
-        kubectl("rollout", "status", "deployment/object-store", "--namespace=training", "--timeout=120s")
+        kubectl("rollout", "status", "deployment/object-store", "--namespace=training", f"--timeout={limit(120)}s")
 
     def runs(self, namespace: str) -> Runs:
         if not self.exists("namespace", namespace):
@@ -73,7 +81,8 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     cluster = open_cluster(NAME, progress=PROGRESS)
-    cluster.down()
+    cluster.down(purge=True)
+    before = footprint(NAME) if cluster.backend is Backend.NATIVE else {}
     cluster.up()
     try:
         devcluster = DevCluster(cluster, Faults(cluster), AuditLog(cluster.paths.audit_log))
@@ -93,6 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             devcluster,
             package(REPOSITORY / "charts" / "halcyon", build(Buildable.OPERATOR, cache=cache, progress=PROGRESS)),
             package(old_chart, previous.build_operator(old, cache, PROGRESS)),
+            before,
         )
     finally:
         cluster.down(purge=True)
@@ -100,9 +110,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def untouched(runs: Runs, name: str) -> dict[str, Any]:
     """What must not change about a run while operators come and go: its world, by the identities of its objects."""
-    selector = (f"--selector=halcyon.dev/run={name}", "--namespace", runs.namespace)
-    pods = runs.devcluster.kubectl.json("get", "pods", *selector)["items"]
-    (jobset,) = runs.devcluster.kubectl.json("get", "jobsets", *selector)["items"]
+    pods = runs.objects("pod", name)
+    (jobset,) = runs.objects("jobset", name)
     status = runs.status(name)
     return {
         "pods": {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods},
@@ -123,19 +132,28 @@ def goes_on(runs: Runs, name: str, before: dict[str, Any]) -> None:
 
 def trainer_step(runs: Runs, name: str) -> int:
     """The step by the word of the run's first process, whatever its status says."""
-    answer = runs.devcluster.kubectl.pod_http(runs.namespace, runs.pods(name)[0], 9400, "/status")
+    answer = runs.api.text(f"/api/v1/namespaces/{runs.namespace}/pods/{runs.pods(name)[0]}:9400/proxy/status")
     return int(yaml.safe_load(answer)["progress"]["step"])
 
 
 def gone(runs: Runs, name: str) -> None:
     """Wait until nothing of a run is left."""
+    kinds = "jobset,job,pod,configmap"
     until(
-        lambda: not runs.names("jobset,pod,configmap", name),
+        lambda: not runs.names(kinds, name),
         timeout_seconds=60,
-        failure=lambda: f"still there: {runs.names('jobset,pod,configmap', name)}",
+        interval_seconds=INTERVAL_SECONDS,
+        failure=lambda: f"still there: {runs.names(kinds, name)}",
     )
 
 
+def uninstall_all(site: Site) -> None:
+    """Take away every release that an earlier test may have left."""
+    for namespace in ("training", "team-b", "halcyon-system"):
+        site.run(["helm", "uninstall", "halcyon", "--namespace", namespace, "--wait", "--ignore-not-found"])
+
+
+@promises.ONE_NAMESPACE
 def test_for_one_namespace_no_value_is_needed(site: Site) -> None:
     install, apply, look = commands(README, "On a cluster")[:3]
     notes = site.run(install)
@@ -151,6 +169,7 @@ def test_for_one_namespace_no_value_is_needed(site: Site) -> None:
     assert (unseen.status("unseen"), unseen.names("jobset", "unseen")) == ({"observedGeneration": -1}, [])
 
 
+@promises.UNINSTALL
 def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
     runs = site.runs("training")
     for name in ("lasting", "first", "second"):
@@ -167,10 +186,15 @@ def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
     assert {name.partition("/")[0] for name in left} == {"customresourcedefinition.apiextensions.k8s.io"}
     assert site.exists("lease", "halcyon", "training")
     step = trainer_step(runs, "lasting")
-    until(lambda: trainer_step(runs, "lasting") >= step + 10, timeout_seconds=60, failure=lambda: "the run does not train on")
+    until(
+        lambda: trainer_step(runs, "lasting") >= step + 10,
+        timeout_seconds=60,
+        interval_seconds=INTERVAL_SECONDS,
+        failure=lambda: "the run does not train on",
+    )
     # Nobody has to be there for a run to be deleted.
-    runs.kubectl("delete", "trainingrun", "first", "--timeout=60s")
-    runs.kubectl("delete", "trainingrun", "second", "--timeout=60s", "--cascade=foreground")
+    runs.kubectl("delete", "trainingrun", "first", f"--timeout={limit(60)}s")
+    runs.kubectl("delete", "trainingrun", "second", f"--timeout={limit(60)}s", "--cascade=foreground")
     for name in ("first", "second"):
         gone(runs, name)
     assert untouched(runs, "lasting") == before
@@ -186,6 +210,7 @@ def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
     assert (ended["attempt"], ended["progress"]["step"], ended["restarts"]["total"]) == (1, 250, 0)
 
 
+@pytest.mark.variant
 def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
     first, second = site.runs("training"), site.runs("team-b")
     before = untouched(first, "lasting")
@@ -203,6 +228,7 @@ def test_several_share_the_definition_and_no_namespace(site: Site) -> None:
     goes_on(first, "lasting", before)
 
 
+@pytest.mark.variant
 def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None:
     install, *_ = commands(GUIDE, "For the whole cluster")
     runs = site.runs("training")
@@ -219,17 +245,18 @@ def test_where_two_serve_one_namespace_nothing_is_done_twice(site: Site) -> None
 def test_another_release_takes_the_definition_and_the_runs(site: Site) -> None:
     runs = site.runs("training")
     before = untouched(runs, "lasting")
-    for namespace in ("training", "halcyon-system"):
-        site.run(["helm", "uninstall", "halcyon", "--namespace", namespace, "--wait"])
+    uninstall_all(site)
     install, *_ = commands(GUIDE, "For the whole cluster")
     with pytest.raises(DevclusterError, match=NOT_OURS):
         site.run(install)
     site.run(install, "--take-ownership")
     goes_on(runs, "lasting", before)
+    site.runs("elsewhere").training("unseen")
 
 
+@pytest.mark.variant
 def test_for_the_whole_cluster_one_value_is_enough(site: Site) -> None:
-    site.run(["helm", "uninstall", "halcyon", "--namespace", "halcyon-system", "--wait"])
+    uninstall_all(site)
     assert f"`{' '.join(NOTHING_LEFT)}`" in GUIDE.read_text()
     site.run(NOTHING_LEFT)
     for namespace, name in (("training", "lasting"), ("elsewhere", "unseen"), ("team-b", "theirs")):
@@ -244,8 +271,23 @@ def test_for_the_whole_cluster_one_value_is_enough(site: Site) -> None:
     site.run(NOTHING_LEFT)
 
 
+def replaced(runs: Runs, name: str) -> bool:
+    """Whether the API server takes what it has stored, which it does unless somebody has changed it in between."""
+    stored = runs.kubectl("get", "trainingrun", name, "--output=yaml")
+    try:
+        runs.kubectl("replace", "--dry-run=server", "--validate=strict", "--filename=-", stdin=stored)
+    except DevclusterError as refused:
+        if "the object has been modified" not in str(refused):
+            raise
+        return False
+    return True
+
+
+@promises.UPGRADES
 def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     """From the version before, with its own operator, definition and rights. The run has fields that are not what they are by default."""
+    uninstall_all(site)
+    site.run(NOTHING_LEFT)
     runs, kubectl = site.runs("training"), site.devcluster.kubectl
     values = ["--set", "watchNamespaces={training}", "--set", "log.format=text"]
     site.run(["helm", "install", "halcyon", str(site.previous), "--namespace", "training", "--create-namespace", "--wait", *values])
@@ -266,13 +308,24 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     site.run(upgrade)
     assert schemas("get", "crd", DEFINITION) == wanted
     # The version before held no Lease.
-    until(lambda: site.exists("lease", "halcyon", "training"), timeout_seconds=60, failure=lambda: "nobody leads")
+    until(lambda: site.exists("lease", "halcyon", "training"), timeout_seconds=60, interval_seconds=1, failure=lambda: "nobody leads")
     goes_on(runs, "older", before)
-    # What was stored before is sound by the new schema, and the new operator does what it is told.
-    stored = runs.kubectl("get", "trainingrun", "older", "--output=yaml")
-    runs.kubectl("replace", "--dry-run=server", "--validate=strict", "--filename=-", stdin=stored)
+    # What was stored before is valid by the new schema, and the new operator does what the spec says.
+    until(lambda: replaced(runs, "older"), timeout_seconds=60, failure=lambda: "its status never stands still")
     runs.patch("older", suspend=True)
     saved = runs.in_phase("older", "Suspended")["checkpoint"]["step"]
     runs.patch("older", suspend=False)
     status = runs.training("older", attempt=2)
     assert status["history"][1]["fromStep"] == saved > 0
+
+
+@promises.NOTHING_RUNNING
+def test_the_cluster_is_taken_down_without_a_trace(site: Site) -> None:
+    """Pods, their mounts and their network with it."""
+    cluster = site.devcluster.cluster
+    if cluster.backend is not Backend.NATIVE:
+        pytest.skip("what a kind cluster leaves behind is decided by kind and Docker")
+    assert footprint(NAME) != site.before
+    cluster.down()
+    assert footprint(NAME) == site.before
+    assert not cluster.status().components
