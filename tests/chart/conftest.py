@@ -1,5 +1,6 @@
 """Helm and a way to render the chart with it, as `helm install` would."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from halcyon_devcluster.commands import run
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import HELM
 from halcyon_devcluster.progress import QUIET
+from tests import quick_yaml
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "halcyon"
 IMAGES = {"image": {"repository": "registry.example/operator"}, "trainerImage": {"repository": "registry.example/trainer"}}
@@ -27,15 +29,19 @@ def helm() -> Path:
     return Binaries(cache_folder(os.environ, Path.home()), QUIET).path(HELM, "helm")
 
 
-@pytest.fixture
-def render(helm: Path, tmp_path: Path) -> Render:
-    """Return a function that renders the chart: keyword arguments are values on top of the image names."""
-    private = {name: str(tmp_path) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+@pytest.fixture(scope="session")
+def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Return a function that renders the chart: keyword arguments are values on top of the image names. Each set of values is rendered once."""
+    private = {name: str(tmp_path_factory.mktemp("helm")) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+
+    @functools.cache
+    def rendered(release: str, namespace: str, values: str) -> str:
+        command = [helm, "template", release, CHART, "--namespace", namespace, "--values", "-"]
+        return run(command, stdin=values, environ=private)
 
     def render_chart(release: str = "halcyon", namespace: str = "halcyon-system", **values: Any) -> Objects:
-        command = [helm, "template", release, CHART, "--namespace", namespace, "--values", "-"]
-        text = run(command, stdin=yaml.safe_dump(IMAGES | values), environ=private)
-        return [document for document in yaml.safe_load_all(text) if document]
+        text = rendered(release, namespace, yaml.safe_dump(IMAGES | values))
+        return [document for document in quick_yaml.load_all(text) if document]
 
     return render_chart
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from halcyon_api.defaults.units import Values, values_of_defaults
+from tests import quick_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -16,18 +15,18 @@ _BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def shown_documents() -> Iterator[tuple[str, Any]]:
     """Where each document stands, and the document."""
     for path in sorted(REPOSITORY.glob("examples/**/*.yaml")):
-        for number, document in enumerate(yaml.safe_load_all(path.read_text(encoding="utf-8"))):
+        for number, document in enumerate(quick_yaml.load_all(path.read_text(encoding="utf-8"))):
             yield f"{path.relative_to(REPOSITORY)}#{number}", document
     for path in sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("charts/**/*.md")]):
         for number, block in enumerate(_BLOCK.findall(path.read_text(encoding="utf-8"))):
-            for document in yaml.safe_load_all(block):
+            for document in quick_yaml.load_all(block):
                 yield f"{path.relative_to(REPOSITORY)}#{number}", document
 
 
 def patches() -> dict[str, dict[str, Any]]:
     """What Kustomize lays over a TrainingRun: files that name the schema of patches to editors."""
     paths = [path for path in sorted(REPOSITORY.glob("examples/**/*.yaml")) if ".patch.json" in path.read_text(encoding="utf-8")]
-    return {f"{path.relative_to(REPOSITORY)}#0": yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+    return {f"{path.relative_to(REPOSITORY)}#0": quick_yaml.load(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def taken(where: str) -> Values:

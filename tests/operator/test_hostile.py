@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
@@ -20,10 +19,11 @@ from halcyon_operator.reconcile import reconcile
 from halcyon_operator.settle import status_document
 from halcyon_operator.trainers import parse_report
 from halcyon_operator.views import ProbeView
+from tests import quick_yaml
 from tests.operator.builders import at, jobset, pod
 from tests.operator.hostile import PODS, looks, perhaps, run_documents, spoil
 
-CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
+CRD = quick_yaml.load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
 FORMATS = FormatChecker(formats=())
 FORMATS.checks("date-time")(lambda value: not isinstance(value, str) or moment(value) is not None)
 VALIDATOR = Draft202012Validator(CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], format_checker=FORMATS)
