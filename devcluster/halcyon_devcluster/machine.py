@@ -83,7 +83,8 @@ def parse_processor_time(text: str, ticks: int = 100) -> ProcessorTime:
     Raises:
         ValueError: it is not the line of all processors.
     """
-    name, *fields = text.partition("\n")[0].split()
+    name, _, numbers = text.partition("\n")[0].partition(" ")
+    fields = numbers.split()
     if name != "cpu" or len(fields) < 8:
         raise ValueError("this is not the text of /proc/stat")
     user, nice, system, idle, iowait, irq, softirq, steal = (int(field) / ticks for field in fields[:8])

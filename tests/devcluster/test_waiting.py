@@ -1,0 +1,100 @@
+"""A wait ends with its condition; its limit grows with the machine, also with one that became slower meanwhile."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from halcyon_devcluster import DevclusterError, machine, waiting
+from halcyon_devcluster.waiting import holds_within, until
+
+LIMIT = 10.0
+
+
+class Machine:
+    """A machine of which everything is known: its time passes when somebody pauses or measures.
+
+    Args:
+        given: Its factor as it was measured before the wait.
+        measured: Its factors as they are measured during the wait, one after the other.
+    """
+
+    def __init__(self, given: float = 1.0, measured: Iterable[float] = ()) -> None:
+        self.now = 100.0
+        self.given = given
+        self.asked: list[str] = []
+        self._measured = iter(measured)
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+    def factor(self) -> float:
+        self.asked.append("given")
+        return self.given
+
+    def factor_now(self) -> float:
+        self.asked.append("measured")
+        return next(self._measured)
+
+    def waits(self, seconds: float) -> tuple[bool, float]:
+        """Whether a condition that holds after so many seconds was waited for, and for how long."""
+        held = holds_within(
+            lambda: self.now >= 100 + seconds,
+            LIMIT,
+            interval_seconds=1.0,
+            clock=lambda: self.now,
+            pause=self.pause,
+            factor=self.factor,
+            factor_now=self.factor_now,
+        )
+        return held, self.now - 100
+
+
+@pytest.mark.parametrize("seconds", [0, 3, LIMIT])
+def test_within_the_limit_nobody_asks_how_slow_the_machine_is(seconds: float):
+    quiet = Machine()
+    assert quiet.waits(seconds) == (True, seconds)
+    assert quiet.asked == []
+
+
+def test_a_machine_that_is_as_fast_as_the_reference_machine_gets_no_more_time():
+    quiet = Machine(measured=[1.0])
+    assert quiet.waits(99) == (False, LIMIT)
+    assert quiet.asked == ["given", "measured"]
+
+
+def test_the_limit_grows_by_the_factor():
+    assert Machine(given=3.0).waits(29) == (True, 29)
+    slow = Machine(given=3.0, measured=[3.2])
+    assert slow.waits(99) == (False, 30)
+    assert slow.asked == ["given", "given", "measured"], "measured again when that has passed too"
+
+
+def test_a_machine_that_became_slower_gets_more_time():
+    assert Machine(given=1.0, measured=[4.0]).waits(39) == (True, 39)
+    assert Machine(given=2.0, measured=[4.0, 8.0]).waits(75) == (True, 75)
+    slower = Machine(given=2.0, measured=[4.0, 4.3])
+    assert slower.waits(99) == (False, 40), "two measurements of one machine differ by that much"
+
+
+def test_a_machine_that_became_faster_keeps_what_it_has():
+    assert Machine(given=5.0, measured=[1.0]).waits(99) == (False, 50)
+
+
+def test_a_condition_is_asked_at_least_once():
+    answers = iter([True])
+    assert holds_within(lambda: next(answers), 0)
+
+
+def test_until_raises_what_the_failure_says(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(waiting, "holds_within", lambda condition, *_, **__: condition())
+    until(lambda: True, timeout_seconds=1, failure=lambda: "never")
+    with pytest.raises(DevclusterError, match="never"):
+        until(lambda: False, timeout_seconds=1, failure=lambda: "never")
+
+
+def test_a_wait_goes_by_the_factor_of_this_process(monkeypatch: pytest.MonkeyPatch):
+    """What the arguments stand for where nobody gives them."""
+    asked: list[str] = []
+    monkeypatch.setattr(machine, "measure", lambda: asked.append("measured") or machine.Reading(1.0, 0.0, 2))
+    assert not holds_within(lambda: False, 0, interval_seconds=0.001, factor=lambda: 1.0)
+    assert asked == ["measured"]
