@@ -38,20 +38,16 @@ def given_epoch(options: dict[str, Any]) -> Epoch | None:
 
 
 def race(root: Root, options: dict[str, Any]) -> None:
-    """Compare-and-swap one key many times against the other children; print how often this one won."""
+    """Count a key up by compare-and-swap, against the other children, until this one has done it often enough."""
     from halcyon.checkpoint.store import Store
 
     store = Store(root.spec)
     won = 0
     say(event="ready")
     sys.stdin.readline()
-    while True:
+    while won < options["wins"]:
         value = store.read("race")
-        count = int(value.data or b"0")
-        if count >= options["total"]:
-            break
-        won += store.swap("race", str(count + 1).encode(), value.generation) is not None
-    say(event="won", times=won)
+        won += store.swap("race", str(int(value.data or b"0") + 1).encode(), value.generation) is not None
 
 
 def train(root: Root, options: dict[str, Any]) -> None:
@@ -132,16 +128,20 @@ def member(root: Root, options: dict[str, Any]) -> None:
     """One process of a world: restore what is there and check its bits, then save `steps` more."""
     from jax.sharding import PartitionSpec
 
-    from halcyon.parallel.world import join, leave
+    from halcyon.parallel.world import LEAVE_TIMEOUT_SECONDS, join, leave
     from tests.trainer.checkpoint.helpers import SHARDINGS
 
     layout.CHUNK_LIMIT_BYTES = options.get("chunkBytes", layout.CHUNK_LIMIT_BYTES)
-    world = join(options["coordinator"], options["index"], options["count"], options["devices"], options.get("join_seconds", 60))
+    world = join(
+        *(options["coordinator"], options["index"], options["count"], options["devices"]),
+        limit(options.get("join_seconds", 60)),
+        leave_timeout_seconds=limit(LEAVE_TIMEOUT_SECONDS),
+    )
     rows, columns = options["mesh"]
     devices = mesh(rows, columns)
     shardings = SHARDINGS | {name: PartitionSpec(*spec) for name, spec in options.get("shardings", {}).items()}
     try:
-        limits = Limits(parts_seconds=options.get("seconds", 60), request_seconds=30, shared_read_bytes=0)
+        limits = Limits(parts_seconds=limit(options.get("seconds", 60)), request_seconds=limit(30), shared_read_bytes=0)
         with open_root(root, epoch=given_epoch(options), world=world, limits=limits) as checkpointer:
             checkpointer.on_warning = lambda text: say(event="warned", text=text)
             if options.get("tellFiles"):

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.checkpoint import Checkpointer, Limits
 from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_devcluster.machine import limit
 
 REPOSITORY = Path(__file__).parents[3]
 OWNER = Owner(namespace="tests", name="run", uid="one")
@@ -72,7 +73,7 @@ def open_root(root: Root, **changes: Any) -> Checkpointer:
         "seed": 1,
         "mesh": {"fsdp": 2},
         "expected_step": 0,
-        "limits": Limits(parts_seconds=60, request_seconds=30, shared_read_bytes=0),
+        "limits": Limits(parts_seconds=limit(60), request_seconds=limit(30), shared_read_bytes=0),
     }
     return Checkpointer.open(root.spec, **(arguments | changes))
 

@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import cache_folder
 from halcyon_devcluster.programs import VERSITYGW
 from halcyon_devcluster.progress import QUIET
+from halcyon_devcluster.waiting import until
 from tests.ports import free_port
+from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
 
 
@@ -53,14 +54,20 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError("versitygw does not listen")
+    def ended_or_listens() -> bool:
+        return process.poll() is not None or _listens(port)
+
+    until(ended_or_listens, timeout_seconds=30, interval_seconds=0.02, failure=lambda: "versitygw does not listen")
+    if process.poll() is not None:
+        raise RuntimeError(f"versitygw ended with status {process.returncode}")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=limit(1)).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
 from halcyon.errors import RunChanged
 from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_devcluster.waiting import until
+from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment, fill, mesh, numbers, on, open_root, position, template
 
 SAVED = {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32)}
@@ -127,20 +129,21 @@ def test_one_save_is_in_flight_and_the_next_waits_for_it(file_root: Root, monkey
 
     def wait(store: Store, prefix: str, *args: Any, **options: Any) -> Any:
         begun.append(prefix)
-        assert gate.wait(60)
+        assert gate.wait(limit(60))
         return write_files(store, prefix, *args, **options)
 
     monkeypatch.setattr(saving, "write_files", wait)
     state = {"x": jnp.zeros(4)}
     with open_root(file_root) as checkpointer:
         checkpointer.save(1, state, position(1))
+        until(lambda: bool(begun), timeout_seconds=60, interval_seconds=0.01, failure=lambda: "the first save does not begin")
         second = threading.Thread(target=lambda: checkpointer.save(2, {"x": jnp.ones(4)}, position(2)))
         second.start()
         second.join(0.2)
         assert second.is_alive()
         assert len(begun) == 1
         gate.set()
-        second.join(60)
+        second.join(limit(60))
         checkpointer.finish()
     assert committed(file_root) == [2, 1]
 
@@ -156,7 +159,7 @@ def test_closing_gives_up_what_is_under_way(file_root: Root, monkeypatch: pytest
     mend = unplug(monkeypatch, "tail", hang)
     checkpointer = open_root(file_root)
     save(checkpointer, 1)
-    assert reached.wait(60)
+    assert reached.wait(limit(60))
     checkpointer.close()
     with pytest.raises(SaveFailed, match="step 1 was not saved: the process gave it up"):
         checkpointer.finish()
@@ -195,7 +198,7 @@ opened.save(1, {"x": jax.numpy.zeros(3)}, position(1))
 raise SystemExit(7)
 """
     command = [sys.executable, "-c", program, file_root.spec.root]
-    ended = subprocess.run(command, env=child_environment(file_root), cwd=REPOSITORY, timeout=50, capture_output=True, text=True)
+    ended = subprocess.run(command, env=child_environment(file_root), cwd=REPOSITORY, timeout=limit(50), capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (7, "")
 
 

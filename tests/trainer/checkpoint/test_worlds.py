@@ -12,6 +12,7 @@ from halcyon.checkpoint import list_checkpoints, verify_checkpoint
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.exit_codes import ExitCode
 from tests.ports import free_port
+from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template
 from tests.trainer.checkpoint.processes import Child
 
@@ -138,8 +139,8 @@ def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
         assert [codes[index] for index in (0, 1, 3)] == [ExitCode.FAILURE] * 3
         ends = [child.events[-1]["text"] for child in (world.children[0], world.children[1])]
     assert "step 1 was not saved: checkpoint root" in ends[0]
-    assert "no part came from process 2 of 4 within 3 s" in ends[0]
-    assert "process 0 gave the checkpoint up" in ends[1] or "process 0 did not commit within 3 s" in ends[1]
+    assert f"no part came from process 2 of 4 within {limit(3)} s" in ends[0]
+    assert "process 0 gave the checkpoint up" in ends[1] or f"process 0 did not commit within {limit(3)} s" in ends[1]
     assert list_checkpoints(file_root.spec).committed == ()
     assert not [name for name in snapshot_of(file_root.folder) if name.endswith("COMMIT")]
 

@@ -17,7 +17,7 @@ from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.waiting import wait_together
-from halcyon.parallel.world import World, join, leave
+from halcyon.parallel.world import LEAVE_TIMEOUT_SECONDS, World, join, leave
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_devcluster.machine import limit
 
@@ -103,6 +103,7 @@ def main() -> None:
         count,
         DEVICES,
         heartbeat_timeout_seconds=limit(HEARTBEAT_TIMEOUT_SECONDS),
+        leave_timeout_seconds=limit(LEAVE_TIMEOUT_SECONDS),
         on_loss=(lambda lost: None) if task == "linger" else end_process,
     )
     tell(event="joined", seconds=time.monotonic() - started)
