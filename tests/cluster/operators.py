@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from halcyon_devcluster.waiting import until
 from tests.ports import free_port
+from tests.suite.limits import limit
 
 START_SECONDS = 60
 Condition = Callable[[], bool]
@@ -47,7 +48,7 @@ class OperatorProcess:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of one of its pages; 0 where it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=limit(5)) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read().decode()
@@ -62,7 +63,7 @@ class OperatorProcess:
     @property
     def leads(self) -> bool:
         """Whether it says that it leads."""
-        return self.samples().get(("halcyon_operator_leader", ())) == 1
+        return "\nhalcyon_operator_leader 1.0\n" in self.get("/metrics")[1]
 
     @property
     def ready(self) -> bool:
@@ -75,7 +76,7 @@ class OperatorProcess:
 
     def until(self, condition: Condition, what: str, seconds: float) -> None:
         """Wait for something of it."""
-        until(condition, timeout_seconds=seconds, interval_seconds=0.1, failure=lambda: f"{self.name} is not {what}:\n{self.tail()}")
+        until(condition, timeout_seconds=seconds, interval_seconds=0.2, failure=lambda: f"{self.name} is not {what}:\n{self.tail()}")
 
     def tail(self) -> str:
         """The end of its log."""
@@ -95,4 +96,4 @@ class OperatorProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=limit(60))

@@ -18,7 +18,9 @@ from halcyon_api.crd import definitions
 from halcyon_devcluster import DevclusterError
 from tests.cluster.conftest import DevCluster
 from tests.cluster.operators import OperatorProcess
-from tests.cluster.scripted import Runs, build_scripted_trainer
+from tests.cluster.scripted import Runs, build_scripted_trainer, made_namespace
+from tests.suite import promises
+from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -30,24 +32,22 @@ TEAM: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def defined(devcluster: DevCluster) -> None:
+@pytest.fixture(scope="module")
+def runs(devcluster: DevCluster) -> Iterator[Runs]:
     found = definitions()
     devcluster.kubectl.apply(found)
-    devcluster.kubectl("wait", "--for=condition=Established", *(f"crd/{one['metadata']['name']}" for one in found), "--timeout=60s")
+    names = [f"crd/{one['metadata']['name']}" for one in found]
+    devcluster.kubectl("wait", "--for=condition=Established", *names, f"--timeout={limit(60)}s")
+    with made_namespace(devcluster, "defaults") as namespace:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainer", "namespace": namespace}}
+        devcluster.kubectl.apply([account])
+        yield Runs(devcluster, namespace)
 
 
-@pytest.fixture
-def runs(devcluster: DevCluster, namespace: str) -> Runs:
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainer", "namespace": namespace}}
-    devcluster.kubectl.apply([account])
-    return Runs(devcluster, namespace)
-
-
-@pytest.fixture
-def operator(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[OperatorProcess]:
-    trainer = build_scripted_trainer(runs.devcluster, python_image)
-    found = OperatorProcess.start("operator", runs.devcluster.kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
+@pytest.fixture(scope="module", autouse=True)
+def operator(runs: Runs, python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    trainer, folder = build_scripted_trainer(runs.devcluster, python_image), tmp_path_factory.mktemp("operator")
+    found = OperatorProcess.start("operator", runs.devcluster.kubeconfig, runs.namespace, folder, trainer_image=trainer)
     found.await_ready()
     yield found
     found.stop()
@@ -78,23 +78,38 @@ def halcyon(runs: Runs, *arguments: str) -> tuple[int, str]:
     environment = os.environ | {"KUBECONFIG": str(runs.devcluster.kubeconfig), "COLUMNS": "160"}
     # A process of its own: the client for Kubernetes reads KUBECONFIG once, when it is first imported.
     command = [Path(sys.executable).with_name("kubectl-halcyon"), *arguments, "--namespace", runs.namespace]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit(240), check=False)
     return done.returncode, done.stdout + done.stderr
 
 
 def pod(runs: Runs, name: str) -> dict[str, Any]:
     """Account and image of the run's one pod, and the document that its trainer reads."""
-    (found,) = runs.pods(name)
-    spec = runs.devcluster.kubectl.json("get", "pod", found, "--namespace", runs.namespace)["spec"]
+    (found,) = runs.objects("pod", name)
     attempt = runs.status(name)["attempt"]
-    data = runs.devcluster.kubectl.json("get", "configmap", f"{name}-{attempt}", "--namespace", runs.namespace)["data"]
+    data = runs.api.get("configmap", runs.namespace, f"{name}-{attempt}")["data"]
     document = yaml.safe_load(data["run.yaml"])["spec"]
-    return {"account": spec["serviceAccountName"], "checkpoint": document["checkpoint"], "recovery": document["recovery"]}
+    return {"account": found["spec"]["serviceAccountName"], "checkpoint": document["checkpoint"], "recovery": document["recovery"]}
 
 
-def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_otherwise(
-    runs: Runs, operator: OperatorProcess, tmp_path: Path
-) -> None:
+def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs) -> None:
+    """There are no defaults yet."""
+    runs.kubectl("apply", "--filename=-", stdin=short("bare", telemetry={"statusIntervalSeconds": 1}))
+    runs.stalled("bare", "InvalidSpec")
+    message = runs.condition("bare", "Ready")["message"]
+    assert message.startswith("spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.")
+    place = {"root": "s3://nowhere/bare", "endpoint": "http://object-store.invalid:7070"}
+    runs.patch("bare", checkpoint=place)
+    runs.training("bare")
+    for change, sentence in (
+        ({"root": None}, "checkpoint.root must neither come nor go once the run has begun"),
+        ({"root": "s3://nowhere/other"}, "checkpoint.root must not change while the run exists"),
+    ):
+        with pytest.raises(DevclusterError, match=sentence):
+            runs.patch("bare", checkpoint=change)
+
+
+@promises.DEFAULTS
+def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_otherwise(runs: Runs, tmp_path: Path) -> None:
     assert put(runs, TEAM) == ""
     runs.kubectl("apply", "--filename=-", stdin=short("demo"))
     runs.training("demo")
@@ -138,19 +153,3 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert status["history"][-2]["cause"] == "specChanged"
     assert status["checkpoint"]["step"] >= status["history"][-1]["fromStep"] > 0
     runs.kubectl("diff", "--filename=-", stdin=short("demo"))
-
-
-def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs, operator: OperatorProcess) -> None:
-    runs.kubectl("apply", "--filename=-", stdin=short("bare", telemetry={"statusIntervalSeconds": 1}))
-    runs.stalled("bare", "InvalidSpec")
-    message = runs.condition("bare", "Ready")["message"]
-    assert message.startswith("spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.")
-    place = {"root": "s3://nowhere/bare", "endpoint": "http://object-store.invalid:7070"}
-    runs.patch("bare", checkpoint=place)
-    runs.training("bare")
-    for change, sentence in (
-        ({"root": None}, "checkpoint.root must neither come nor go once the run has begun"),
-        ({"root": "s3://nowhere/other"}, "checkpoint.root must not change while the run exists"),
-    ):
-        with pytest.raises(DevclusterError, match=sentence):
-            runs.patch("bare", checkpoint=change)

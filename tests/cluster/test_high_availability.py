@@ -21,6 +21,8 @@ from tests.cluster.conftest import DevCluster
 from tests.cluster.link import linked
 from tests.cluster.operators import OperatorProcess
 from tests.cluster.scripted import Runs, build_scripted_trainer
+from tests.suite import promises
+from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -54,7 +56,7 @@ def start(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[Start]:
 
 
 def taken_over(heir: OperatorProcess, since: float) -> float:
-    """Wait until an operator leads, and give the seconds that it took."""
+    """Wait until an operator leads, and return the seconds that it took."""
     heir.until(lambda: heir.leads, "leading", FAILOVER_SECONDS)
     return time.monotonic() - since
 
@@ -64,6 +66,7 @@ def wrote(requests: list[Request], name: str) -> list[Request]:
     return [request for request in requests if request.agent.endswith(f"({name})") and request.write and request.resource != "leases"]
 
 
+@promises.TWO_REPLICAS
 def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start, record_property: Callable[[str, object], None]) -> None:
     path = runs.devcluster.cluster.paths.audit_log
     if not path.exists():
@@ -105,7 +108,7 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     left = time.monotonic()
     c.signal(signal.SIGTERM)
     record_property("seconds after SIGTERM", taken_over(b, left))
-    assert c.process.wait(timeout=30) == 0
+    assert c.process.wait(timeout=limit(30)) == 0
     runs.apply(three)
     runs.training(three)
     log += audit.new()
@@ -118,6 +121,7 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     assert (statuses[one]["preempted"], statuses[two]["total"]) == (1, 0)
 
 
+@pytest.mark.xdist_group("silent-watches")
 def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
     """Nobody says that they are dead. Of a run at rest the operator writes nothing, so before its check of all runs, five minutes after
     its start, a watch alone shows the edit."""

@@ -37,6 +37,7 @@ def wait_for_phase(kubectl: Kubectl, namespace: str, name: str, *phases: str) ->
     until(
         lambda: phase(kubectl, namespace, name) in phases,
         timeout_seconds=90,
+        interval_seconds=0.5,
         failure=lambda: f"pod {name} is {phase(kubectl, namespace, name)}: {kubectl('describe', 'pod', name, '--namespace', namespace)}",
     )
 
@@ -50,7 +51,7 @@ def wait_for_log(kubectl: Kubectl, namespace: str, name: str, text: str) -> None
         except DevclusterError:
             return False
 
-    until(logged, timeout_seconds=90, failure=lambda: f"pod {name} never logged {text!r}")
+    until(logged, timeout_seconds=90, interval_seconds=0.5, failure=lambda: f"pod {name} never logged {text!r}")
 
 
 def ending(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
