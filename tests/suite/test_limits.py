@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_how_slow_the_machine_was_in_words() -> None:
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_a_failed_test_says_how_slow_the_machine_was(monkeypatch: pytest.MonkeyPatch, five_times_as_slow: None, failed: bool) -> None:
-    times: Iterator[ProcessorTime] = iter([ProcessorTime(100, 0, 0), ProcessorTime(200, 10, 40)])
+    times = itertools.chain([ProcessorTime(100, 0, 0)], itertools.repeat(ProcessorTime(200, 10, 40)))
     monkeypatch.setattr(limits.machine, "processor_time", lambda: next(times))
     plugin = TellsOfTheMachine()
     _finish(plugin.pytest_runtest_protocol(), None)  # type: ignore[arg-type]
