@@ -1,6 +1,7 @@
 """An API server without a node for every test in this folder: started once a worker, in some seconds, with the kinds of Halcyon and JobSet.
 
-Nothing here needs root. See `halcyon_devcluster.control_plane` for what does not happen where there is no controller.
+It has 400 MB, so it ends with the last test of the folder on its worker; the folder is a package for that reason. Nothing here needs root.
+See `halcyon_devcluster.control_plane` for what does not happen where there is no controller.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def binaries(cache: Path) -> Binaries:
     return Binaries(cache, ConsoleProgress(Console(stderr=True)))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api_server(binaries: Binaries) -> Iterator[ControlPlane]:
     with ControlPlane(binaries, free_port()) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(api_server: ControlPlane, binaries: Binaries) -> Iterator[Api]:
     """The API server, with the kinds of Halcyon and JobSet. Its own validation of JobSets is its schema; their webhooks need a node."""
     api = Api(api_server.kubeconfig.read_text())
@@ -65,7 +66,7 @@ def api(api_server: ControlPlane, binaries: Binaries) -> Iterator[Api]:
     api.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def helm(api_server: ControlPlane, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Runs Helm against the API server; its own files go into a folder of the session."""
     home = str(tmp_path_factory.mktemp("helm"))
@@ -78,7 +79,7 @@ def helm(api_server: ControlPlane, binaries: Binaries, tmp_path_factory: pytest.
     return helm
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def make_namespace(api: Api) -> Callable[[], str]:
     """Makes a namespace that enforces the restricted pod profile, with the service account of its pods. It lasts as long as the server."""
 

@@ -1,0 +1,1 @@
+"""Tests on an API server without a node."""
