@@ -5,7 +5,7 @@ times what nobody wants to know. Bodies are left out, too.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -85,6 +85,21 @@ def parse(line: str) -> Request | None:
         at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
         denied=entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
     )
+
+
+def requests_since(path: Path, since: datetime, about: Callable[[str], bool] = lambda _: True) -> Iterator[Request]:
+    """Yield what was asked from a time on, also from the file that the API server has put aside because it had grown large.
+
+    Args:
+        path: The file that is written now.
+        since: The time, with its zone.
+        about: Whether a line is worth parsing: most of a log is about something else.
+    """
+    for file in (*sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")), path):
+        with file.open() as log:
+            for line in log:
+                if about(line) and (request := parse(line)) is not None and request.at >= since:
+                    yield request
 
 
 class AuditLog:

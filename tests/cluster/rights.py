@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from halcyon_devcluster.audit import Request
 
-BINDINGS = ("rolebindings", "clusterrolebindings")
+RELEASE = "halcyon"
+RBAC = ("roles", "rolebindings", "clusterroles", "clusterrolebindings")
+GIVES, TAKES = ("create", "update", "patch"), ("delete", "deletecollection")
 
 
 class Right(NamedTuple):
@@ -66,6 +68,46 @@ def right_of(request: Request) -> Right:
     return Right(request.group, request.resource, request.verb)
 
 
+class Rights:
+    """What is known of the operators' rights at a moment of the log: which are taken back, and which were used since they were given."""
+
+    def __init__(self) -> None:
+        self._gone: set[tuple[str, str, str]] = set()
+        self._proven: set[tuple[str, Right, str]] = set()
+
+    def see(self, request: Request) -> None:
+        """Take note of a change of roles or bindings; other requests are of no concern."""
+        if request.resource not in RBAC or request.code >= 300 or request.verb not in GIVES + TAKES:
+            return
+        place = (request.namespace, request.name)
+        self._proven = {used for used in self._proven if not _concerns(*place, used[0], used[2])}
+        if request.verb in TAKES:
+            self._gone.add((request.resource, *place))
+        else:
+            self._gone -= {(request.resource, *place), (request.resource, request.namespace, "")}
+
+    def used(self, request: Request) -> None:
+        """Take note of a request of an operator that was allowed."""
+        self._proven.add((request.user, right_of(request), request.namespace))
+
+    def excuse(self, denied: Request) -> bool:
+        """Whether an operator was denied something by no fault of the chart.
+
+        Its rights had been taken back, or it has the right: an API server that has just started denies for a moment what it allows later.
+        """
+        if (denied.user, right_of(denied), denied.namespace) in self._proven:
+            return True
+        return any(_concerns(namespace, name, denied.user, denied.namespace) for _, namespace, name in self._gone)
+
+
+def _concerns(namespace: str, name: str, user: str, served: str) -> bool:
+    """Whether a role or binding is about what an operator does in a namespace, or in none."""
+    if namespace:
+        return namespace == served
+    # Those of the whole cluster bear the name of the release; what one operator needs of nodes bears the operator's namespace.
+    return name in ("", RELEASE) or name.startswith(f"{RELEASE}-{user.split(':')[2]}")
+
+
 def judge(
     log: Iterable[Request],
     is_operator: Callable[[str], bool],
@@ -75,23 +117,24 @@ def judge(
     """Hold requests against rights.
 
     Args:
-        log: All requests, in their order: also those that take an operator's rights back, as when it is uninstalled. What it asks for
-            from then on is denied with good reason.
+        log: All requests, also those that take an operator's rights back, as when it is uninstalled. What it asks for from then on is
+            denied with good reason.
         is_operator: Whether a user is an operator.
         rights: What the chart gives.
         not_requested: Rights that need no request, and why.
     """
     allowed: list[Request] = []
     denied: list[Request] = []
-    taken_back: dict[str, bool] = {}
-    for request in log:
-        if request.resource in BINDINGS and request.code < 300:
-            taken_back[request.namespace] = request.verb != "create"
+    known = Rights()
+    # A request is logged when it is answered, so one that was denied may stand before the one that took its right back.
+    for request in sorted(log, key=lambda request: request.at):
+        known.see(request)
         if not is_operator(request.user):
             continue
         if not request.denied:
             allowed.append(request)
-        elif not taken_back.get(request.namespace, False) and not taken_back.get("", False):
+            known.used(request)
+        elif not known.excuse(request):
             denied.append(request)
     used = Counter(map(right_of, allowed))
     return Findings(

@@ -1,6 +1,7 @@
 """Runs in the queues of the real Kueue, from its own chart: they wait and say for what, lose their quota, and go on without a lost step.
 
-Kueue stands in the cluster for these tests alone. The queue is that of the guide, with memory of processors' hosts in place of GPUs.
+Kueue is in the cluster for these tests alone, because its webhooks are asked about every JobSet. The queue is that of the guide, with
+memory of processors' hosts in place of GPUs.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from halcyon_demo.comparison import Loss, compare, losses
 from halcyon_demo.documents import variant
 from halcyon_devcluster.kueue import GROUP, kueue
 from halcyon_devcluster.waiting import until
-from tests.cluster.conftest import PROGRESS
+from tests.cluster.conftest import PROGRESS, DevCluster
 from tests.cluster.provisioning import CHECK, CLASS, CONSUMES, DETAIL, KIND, NODE_LABEL, answer, provisioning_check, provisioning_requests
-from tests.cluster.scripted import Runs, build_scripted_trainer
+from tests.cluster.scripted import Operator, Runs, build_scripted_trainer, causes, counts
 from tests.cluster.whole_path import STEPS, WholePath
 from tests.examples.documents import shown_documents
+from tests.suite import promises
+from tests.suite.limits import limit
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 
 GUIDE = "docs/guides/queues.md"
 MEMORY_GIB = 1
-"""Of each of a run's two hosts; the quota is that of one run."""
+"""Of each of a run's two hosts, or half of what a run's one host has; the quota is that of one run."""
 
 
 def queue_objects(namespace: str) -> list[dict[str, Any]]:
@@ -44,31 +47,23 @@ def queue_objects(namespace: str) -> list[dict[str, Any]]:
     return objects
 
 
-@pytest.fixture(scope="module")
-def runs(path: WholePath, python_image: str) -> Runs:
-    return Runs(path.devcluster, path.place.runs)
-
-
-@pytest.fixture(scope="module")
-def scripted(path: WholePath, python_image: str) -> str:
-    """The image of trainers that play a script."""
-    return build_scripted_trainer(path.devcluster, python_image)
-
-
 def hosts() -> dict[str, Any]:
     return {"type": "cpu", "slices": 2, "hostResources": {"memory": f"{MEMORY_GIB}Gi"}}
+
+
+ONE_HOST = {"type": "cpu", "hostResources": {"memory": f"{2 * MEMORY_GIB}Gi"}}
 
 
 def queued(name: str = "research", **queue: Any) -> dict[str, Any]:
     return {"queue": {"name": name, **queue}}
 
 
-def apply(runs: Runs, name: str, image: str, **spec: Any) -> None:
-    runs.apply(name, **{"accelerator": hosts(), "image": image, "imagePullPolicy": "Never", "scheduling": queued(), **spec})
+def apply(runs: Runs, name: str, *script: str, **spec: Any) -> None:
+    runs.apply(name, *script, **{"accelerator": ONE_HOST, "scheduling": queued(), **spec})
 
 
 def delete(runs: Runs, *names: str) -> None:
-    runs.kubectl("delete", "trainingrun", *names, "--ignore-not-found", "--timeout=60s")
+    runs.kubectl("delete", "trainingrun", *names, "--ignore-not-found", f"--timeout={limit(60)}s")
 
 
 def waits(runs: Runs, name: str, reason: str, told: str) -> dict[str, Any]:
@@ -83,8 +78,8 @@ def waits(runs: Runs, name: str, reason: str, told: str) -> dict[str, Any]:
     return status
 
 
-def test_without_kueue_a_run_of_a_queue_does_not_train_and_says_why(runs: Runs, scripted: str) -> None:
-    apply(runs, "early", scripted)
+def test_without_kueue_a_run_of_a_queue_does_not_train_and_says_why(runs: Runs) -> None:
+    apply(runs, "early")
     status = waits(runs, "early", "KueueMissing", "install Kueue, or leave scheduling.queue out")
     assert status["phase"] == "Queued"
     runs.stalled("early", "KueueMissing")
@@ -93,11 +88,11 @@ def test_without_kueue_a_run_of_a_queue_does_not_train_and_says_why(runs: Runs, 
 
 
 @pytest.fixture(scope="module")
-def queues(path: WholePath, runs: Runs) -> Iterator[None]:
-    """Kueue at work, with the queue of the guide; everything of it goes, for its webhooks stand before every JobSet."""
-    kubectl = path.devcluster.kubectl
+def queues(devcluster: DevCluster, runs: Runs) -> Iterator[None]:
+    """Kueue at work, with the queue of the guide; everything of it goes."""
+    kubectl = devcluster.kubectl
     ready = {"timeout": "40s", "blockAdmission": False, "requeuingStrategy": {"backoffBaseSeconds": 600}}
-    with provisioning_requests(kubectl), kueue(path.devcluster.cluster, PROGRESS, waitForPodsReady=ready):
+    with provisioning_requests(kubectl), kueue(devcluster.cluster, PROGRESS, waitForPodsReady=ready):
         kubectl.apply(queue_objects(runs.namespace))
         try:
             yield
@@ -114,16 +109,16 @@ def room(queues: None, runs: Runs) -> Iterator[None]:
     delete(runs, "--all")
 
 
-def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs, scripted: str) -> None:
-    apply(runs, "first", scripted)
+def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs) -> None:
+    apply(runs, "first")
     runs.training("first")
-    apply(runs, "second", scripted)
+    apply(runs, "second")
     status = waits(runs, "second", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
     since = status["queue"]["waitingSince"]
     message = runs.condition("second", "Queued")["message"]
     assert message.startswith(f"waiting in queue research since {since}: ")
     assert runs.kubectl("get", "trainingrun", "second", "--no-headers").split()[1] == "Queued"
-    apply(runs, "nowhere", scripted, scheduling=queued("nobodys"))
+    apply(runs, "nowhere", scheduling=queued("nobodys"))
     waits(runs, "nowhere", "QueueInadmissible", "LocalQueue nobodys doesn't exist; correct scheduling.queue.name")
     delete(runs, "nowhere", "first")
     status = runs.training("second")
@@ -134,16 +129,56 @@ def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs, scripted: str
     assert told.index("Queued") < told.index("Admitted")
 
 
+@promises.QUEUE
+def test_a_run_makes_way_for_one_of_higher_priority_and_goes_on_where_it_left(room: None, runs: Runs, operator: Operator) -> None:
+    apply(runs, "humble", "rate=10", "save=1000000")
+    runs.training("humble")
+    apply(runs, "hasty", scheduling=queued(priorityClass="urgent"))
+    runs.training("hasty")
+    waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
+    status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
+    ended = status["history"][0]
+    assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
+    assert counts(status) == {"queueEvicted": 1}
+    assert f'halcyon_run_queued_timestamp_seconds{{namespace="{runs.namespace}",run="humble"}} ' in operator.metrics()
+    runs.told("humble", "QueueEvicted")
+    delete(runs, "hasty")
+    status = runs.training("humble", attempt=2)
+    assert [cause for *_, cause in causes(status)] == ["queueEvicted", ""]
+    assert status["history"][1]["fromStep"] == ended["toStep"] > 0
+    assert (status["goodput"]["lostSteps"], status["failuresWithoutCheckpoint"]) == (0, 0)
+    assert status["goodput"]["seconds"]["capacityWait"] >= 1
+    assert f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0' in operator.metrics()
+
+
+@pytest.fixture(scope="module")
+def scripted(devcluster: DevCluster, python_image: str) -> str:
+    """The image of trainers that play a script."""
+    return build_scripted_trainer(devcluster, python_image)
+
+
+@pytest.fixture
+def with_real_trainers(room: None, path: WholePath) -> Iterator[Runs]:
+    """Runs in the same queue whose trainers train."""
+    runs = Runs(path.devcluster, path.place.runs)
+    path.devcluster.kubectl.apply([found for found in queue_objects(runs.namespace) if found["kind"] == "LocalQueue"])
+    yield runs
+    delete(runs, "humble", "hasty")
+
+
+@pytest.mark.variant
 def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
-    room: None, path: WholePath, runs: Runs, scripted: str, undisturbed: list[Loss]
+    with_real_trainers: Runs, path: WholePath, scripted: str, undisturbed: list[Loss]
 ) -> None:
+    """With real trainers: the losses are those of a run that nobody disturbed."""
+    runs = with_real_trainers
     document = variant(path.document, name="humble")
     document["spec"]["accelerator"]["hostResources"] = {"memory": f"{MEMORY_GIB}Gi"}
     document["spec"]["scheduling"] = queued()
     training = path.training_of(document)
     training.apply()
     training.wait_for_step(60)
-    apply(runs, "hasty", scripted, scheduling=queued(priorityClass="urgent"))
+    apply(runs, "hasty", image=scripted, imagePullPolicy="Never", scheduling=queued(priorityClass="urgent"))
     runs.training("hasty")
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
     status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
@@ -173,8 +208,9 @@ def metrics_of(path: WholePath) -> str:
     return path.devcluster.kubectl.pod_http(path.place.operator, pod.removeprefix("pod/"), 9401, "/metrics")
 
 
-def test_an_admission_check_and_a_late_start_are_told(room: None, path: WholePath, runs: Runs, scripted: str) -> None:
-    kubectl = path.devcluster.kubectl
+@pytest.mark.variant
+def test_an_admission_check_and_a_late_start_are_told(room: None, runs: Runs) -> None:
+    kubectl = runs.devcluster.kubectl
     # A queue of its own whose runs need somebody's consent, as nodes of a ProvisioningRequest would be.
     check = {"apiVersion": f"{GROUP}/v1beta2", "kind": "AdmissionCheck", "metadata": {"name": "consent"}}
     check["spec"] = {"controllerName": "example.com/consent"}
@@ -184,9 +220,9 @@ def test_an_admission_check_and_a_late_start_are_told(room: None, path: WholePat
     kubectl.apply([check, cluster_queue, local_queue])
     active = {"type": "Active", "status": "True", "reason": "Active", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     patch(runs, "admissioncheck", "consent", {"status": {"conditions": [active]}})
-    apply(runs, "checked", scripted, scheduling=queued("checked"))
+    apply(runs, "checked", scheduling=queued("checked"))
     # Nobody can pull its image, so its pods never become ready, and Kueue gives its quota to others after a while.
-    apply(runs, "late", "localhost/halcyon/nobody-has-this:1")
+    apply(runs, "late", image="localhost/halcyon/nobody-has-this:1", imagePullPolicy="Never")
     waits(runs, "checked", "WaitingForAdmissionCheck", "quota is reserved in ClusterQueue checked; consent is Pending")
     granted = {"name": "consent", "state": "Ready", "message": "granted", "lastTransitionTime": "2026-01-01T00:00:00Z", "podSetUpdates": []}
     uid = runs.kubectl("get", "jobset", "checked-1", "--output=jsonpath={.metadata.uid}")
@@ -225,7 +261,7 @@ def queue_named(runs: Runs, name: str, flavor: str = "h100", memory: str = "1000
 
 
 def pod_specs(runs: Runs, name: str) -> list[dict[str, Any]]:
-    return [runs.devcluster.kubectl.json("get", "pod", pod, "--namespace", runs.namespace) for pod in runs.pods(name)]
+    return runs.objects("pod", name)
 
 
 def workload_of(runs: Runs, name: str) -> dict[str, Any]:
@@ -236,7 +272,8 @@ def workload_of(runs: Runs, name: str) -> dict[str, Any]:
     return workload
 
 
-def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: None, runs: Runs, scripted: str) -> None:
+@pytest.mark.variant
+def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: None, runs: Runs) -> None:
     kubectl = runs.devcluster.kubectl
     with labelled(runs, **{RACK: "a", POOL: "racks"}) as host:
         topology = {"apiVersion": f"{GROUP}/v1beta2", "kind": "Topology", "metadata": {"name": "racks"}}
@@ -244,7 +281,7 @@ def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: Non
         flavor = queue_objects(runs.namespace)[0] | {"metadata": {"name": "racks"}}
         flavor["spec"] = {"nodeLabels": {POOL: "racks"}, "topologyName": "racks"}
         kubectl.apply([topology, flavor, *queue_named(runs, "close", "racks")])
-        apply(runs, "near", scripted, scheduling=queued("close", topology={"required": RACK, "slice": HOST}))
+        apply(runs, "near", accelerator=hosts(), scheduling=queued("close", topology={"required": RACK, "slice": HOST}))
         runs.training("near")
         workload = workload_of(runs, "near")
         (pods,) = workload["spec"]["podSets"]
@@ -263,17 +300,18 @@ def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: Non
         # Two of these have quota, and no rack for both of them.
         memory = int(kubectl.json("get", "nodes")["items"][0]["status"]["allocatable"]["memory"].removesuffix("Ki"))
         large = hosts() | {"hostResources": {"memory": f"{memory * 6 // 10}Ki"}}
-        apply(runs, "wide", scripted, accelerator=large, scheduling=queued("close", topology={"required": RACK}))
+        apply(runs, "wide", accelerator=large, scheduling=queued("close", topology={"required": RACK}))
         waits(runs, "wide", "WaitingForQuota", "allows to fit only 1 out of 2 pod(s)")
         delete(runs, "wide")
 
 
-def test_nodes_come_by_a_provisioning_request(room: None, runs: Runs, scripted: str) -> None:
+@pytest.mark.variant
+def test_nodes_come_by_a_provisioning_request(room: None, runs: Runs) -> None:
     kubectl = runs.devcluster.kubectl
     cluster_queue, local_queue = queue_named(runs, "bought")
     cluster_queue["spec"]["admissionChecksStrategy"] = {"admissionChecks": [{"name": CHECK}]}
     kubectl.apply([*provisioning_check(), cluster_queue, local_queue])
-    apply(runs, "bought", scripted, scheduling=queued("bought", maxRunDurationSeconds=3600))
+    apply(runs, "bought", accelerator=hosts(), scheduling=queued("bought", maxRunDurationSeconds=3600))
     waits(runs, "bought", "WaitingForAdmissionCheck", f"{CHECK} is Pending")
     request = request_for_nodes(runs)
     name, spec = request["metadata"]["name"], request["spec"]
@@ -310,7 +348,7 @@ def request_for_nodes(runs: Runs, after: str = "") -> dict[str, Any]:
         items = runs.devcluster.kubectl.json("get", KIND, "--namespace", runs.namespace)["items"]
         return [item for item in items if item["metadata"]["name"] != after]
 
-    until(lambda: bool(found()), timeout_seconds=30, failure=lambda: "Kueue asks for no nodes")
+    until(lambda: bool(found()), timeout_seconds=30, interval_seconds=0.5, failure=lambda: "Kueue asks for no nodes")
     (request,) = found()
     return request
 
@@ -322,5 +360,6 @@ def patch(runs: Runs, kind: str, name: str, status: dict[str, Any]) -> None:
             "patch", kind, name, "--namespace", runs.namespace, "--subresource=status", "--type=merge", "--patch", yaml.safe_dump(status)
         ),
         timeout_seconds=30,
+        interval_seconds=0.5,
         failure=lambda: f"the status of {kind} {name} cannot be written",
     )

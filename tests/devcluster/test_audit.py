@@ -1,10 +1,11 @@
 """The reading of an audit log while the API server writes it."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from halcyon_devcluster.audit import AuditLog, parse, policy
+from halcyon_devcluster.audit import AuditLog, parse, policy, requests_since
 
 
 def line(verb: str = "create", name: str = "", stage: str = "ResponseComplete", **about: Any) -> str:
@@ -60,3 +61,15 @@ def test_the_clusters_own_components_are_left_out():
     levels = [(rule["level"], bool(rule.get("users") or rule.get("userGroups"))) for rule in policy()["rules"]]
     assert levels[1] == ("None", True)
     assert levels[-1] == ("Metadata", False)
+
+
+def test_requests_from_a_time_on_are_read_from_both_files(tmp_path: Path):
+    path = tmp_path / "audit.log"
+
+    def at(second: int, name: str) -> str:
+        return line(name=name).replace("12:00:00", f"12:00:{second:02}")
+
+    (tmp_path / "audit-2026-11-20T12-00-03.000.log").write_text(at(1, "early") + at(2, "aside"))
+    path.write_text(at(3, "present") + at(4, "elsewhere") + '{"kind"')
+    since = datetime(2026, 11, 20, 12, 0, 2, tzinfo=UTC)
+    assert [request.name for request in requests_since(path, since, lambda text: "elsewhere" not in text)] == ["aside", "present"]

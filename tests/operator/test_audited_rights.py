@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from halcyon_devcluster.audit import Request
 from tests.cluster.rights import Findings, Right, granted, judge
@@ -16,9 +19,9 @@ LIST, WATCH = Right("", "pods", "list"), Right("", "pods", "watch")
 RUN, STATUS = Right("halcyon.dev", "trainingruns", "patch"), Right("halcyon.dev", "trainingruns/status", "patch")
 
 
-def asked(right: Right, *, user: str = OPERATOR, namespace: str = "team", denied: bool = False, code: int = 200) -> Request:
+def asked(right: Right, *, user: str = OPERATOR, namespace: str = "team", name: str = "", denied: bool = False, code: int = 200) -> Request:
     at = datetime(2026, 11, 20, tzinfo=UTC)
-    return Request(right.verb, user, "agent", right.group, right.resource, namespace, "", 403 if denied else code, at, denied)
+    return Request(right.verb, user, "agent", right.group, right.resource, namespace, name, 403 if denied else code, at, denied)
 
 
 def found(*log: Request, **more: dict[Right, str]) -> Findings:
@@ -52,15 +55,47 @@ def test_a_refusal_for_another_reason_is_no_denial() -> None:
     assert found(asked(LIST, code=403)).denied == (), "a quota, a namespace that is being deleted"
 
 
+def of_binding(verb: str, *, name: str = "halcyon", namespace: str = "team") -> Request:
+    kind = "rolebindings" if namespace else "clusterrolebindings"
+    return asked(Right("rbac.authorization.k8s.io", kind, verb), user="admin", namespace=namespace, name=name)
+
+
 def test_what_is_denied_after_its_rights_were_taken_back_is_no_denial() -> None:
     denied = asked(LIST, denied=True)
-    taken, given = (asked(Right("rbac.authorization.k8s.io", "rolebindings", verb), user="admin") for verb in ("delete", "create"))
-    elsewhere = asked(Right("rbac.authorization.k8s.io", "rolebindings", "delete"), user="admin", namespace="other")
-    assert len(found(denied, taken, denied).denied) == 1
-    assert len(found(taken, given, denied).denied) == 1
-    assert len(found(elsewhere, denied).denied) == 1
-    everywhere = asked(Right("rbac.authorization.k8s.io", "clusterrolebindings", "delete"), user="admin", namespace="")
-    assert found(everywhere, denied).denied == ()
+    assert len(found(denied, of_binding("delete"), denied).denied) == 1
+    assert len(found(of_binding("delete", namespace="other"), denied).denied) == 1
+    assert found(of_binding("deletecollection", name=""), denied).denied == (), "with the namespace"
+    assert found(of_binding("delete", namespace=""), denied).denied == (), "an operator of the whole cluster"
+
+
+@pytest.mark.parametrize("gives", ["create", "patch"], ids=["create", "as Helm does"])
+def test_rights_that_were_given_again_count(gives: str) -> None:
+    denied = asked(LIST, denied=True)
+    assert len(found(of_binding("delete"), of_binding(gives), denied).denied) == 1
+
+
+def test_who_reads_a_binding_takes_nothing_back() -> None:
+    assert len(found(of_binding("get"), asked(LIST, denied=True)).denied) == 1
+
+
+def test_the_end_of_one_operator_excuses_no_other() -> None:
+    denied = asked(LIST, denied=True, namespace="")
+    assert len(found(of_binding("delete", namespace="", name="halcyon-another-nodes"), denied).denied) == 1
+    assert found(of_binding("delete", namespace="", name="halcyon-ns-nodes"), denied).denied == ()
+
+
+def test_an_api_server_that_has_just_started_may_deny_what_it_allowed() -> None:
+    denied = asked(LIST, denied=True)
+    assert found(asked(LIST), denied).denied == ()
+    assert len(found(asked(LIST, namespace="other"), asked(WATCH), denied).denied) == 1
+    assert len(found(asked(LIST), of_binding("patch"), denied).denied) == 1, "an upgrade gives other rights"
+
+
+def test_a_denial_that_is_logged_too_early_is_excused() -> None:
+    """Requests are logged when they are answered."""
+    denied = asked(LIST, denied=True)
+    later = replace(denied, at=denied.at + timedelta(seconds=1))
+    assert found(later, of_binding("delete")).denied == ()
 
 
 def test_a_right_that_is_not_the_charts_is_told() -> None:
