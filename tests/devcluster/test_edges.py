@@ -1,4 +1,4 @@
-"""The edges of the package: waiting, the lock, progress, running programs, the command line."""
+"""The edges of the package: the lock, progress, running programs, the command line."""
 
 import io
 import tempfile
@@ -16,27 +16,7 @@ from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.progress import QUIET, ConsoleProgress
 from halcyon_devcluster.waiting import holds_within
-
-
-class FakeTime:
-    """A clock that moves when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def pause(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.mark.parametrize(("holds_at", "expected", "ended_at"), [(0.0, True, 0.0), (3.0, True, 3.0), (99.0, False, 5.0)])
-def test_waiting_ends_with_the_condition_or_the_time(holds_at: float, expected: bool, ended_at: float):
-    time = FakeTime()
-    held = holds_within(lambda: time.now >= holds_at, 5.0, interval_seconds=1.0, clock=time.clock, pause=time.pause)
-    assert held is expected
-    assert time.now == ended_at
+from tests.suite.limits import limit
 
 
 def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
@@ -51,10 +31,10 @@ def test_a_second_writer_waits_and_names_the_first(tmp_path: Path):
     with exclusive(lock, QUIET):
         thread = threading.Thread(target=second)
         thread.start()
-        while "waiting for process" not in said.getvalue():
-            assert thread.is_alive()
+        assert holds_within(lambda: "waiting for process" in said.getvalue() or not thread.is_alive(), 10)
+        assert thread.is_alive()
         order.append("first")
-    thread.join(timeout=10)
+    thread.join(limit(10))
     assert order == ["first", "second"]
     assert "works on halcyon" in said.getvalue()
 
