@@ -1,4 +1,7 @@
-"""What the development cluster promises to those who build on it, seen in the running cluster."""
+"""What the development cluster promises to those who build on it, seen in the running cluster.
+
+Most of it is used by all other tests on the cluster, so that it is looked at by itself among the further cases only.
+"""
 
 import io
 import json
@@ -17,6 +20,7 @@ from halcyon_devcluster.progress import QUIET, ConsoleProgress
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import DevCluster
 from tests.cluster.workloads import ending, pod, pod_spec, wait_for_log, wait_for_phase
+from tests.suite.limits import limit
 
 pytestmark = pytest.mark.cluster
 
@@ -66,6 +70,7 @@ def test_a_second_up_changes_nothing(devcluster: DevCluster):
     assert "is up already" in said.getvalue()
 
 
+@pytest.mark.variant
 def test_a_jobset_of_two_by_two_finds_its_coordinator_by_name(devcluster: DevCluster, namespace: str, python_image: str):
     spec = pod_spec(python_image, FIND_COORDINATOR)
     spec["containers"][0]["env"] = [{"name": "SPACE", "value": namespace}]
@@ -77,9 +82,10 @@ def test_a_jobset_of_two_by_two_finds_its_coordinator_by_name(devcluster: DevClu
         "spec": {"replicatedJobs": [{"name": "slice", "replicas": 2, "template": {"spec": job}}]},
     }
     devcluster.kubectl.apply([jobset])
-    devcluster.kubectl("wait", "--for=condition=Completed", "jobset/pair", "--namespace", namespace, "--timeout=90s")
+    devcluster.kubectl("wait", "--for=condition=Completed", "jobset/pair", "--namespace", namespace, f"--timeout={limit(90)}s")
 
 
+@pytest.mark.variant
 def test_a_name_outside_the_cluster_is_unknown_not_a_failure(devcluster: DevCluster, namespace: str, python_image: str):
     program = """
 import socket
@@ -95,6 +101,7 @@ except socket.gaierror as error:
     assert ending(devcluster.kubectl, namespace, "resolver")["exitCode"] == 0
 
 
+@pytest.mark.variant
 def test_pods_are_reached_by_service_by_proxy_and_by_forwarding(devcluster: DevCluster, namespace: str, python_image: str):
     kubectl = devcluster.kubectl
     ready = {"readinessProbe": {"httpGet": {"port": 8000}, "periodSeconds": 1}}
@@ -107,7 +114,7 @@ def test_pods_are_reached_by_service_by_proxy_and_by_forwarding(devcluster: DevC
         "spec": {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8000}]},
     }
     kubectl.apply([pod("server", server), service], "--namespace", namespace)
-    kubectl("wait", "--for=condition=Ready", "pod/server", "--namespace", namespace, "--timeout=90s")
+    kubectl("wait", "--for=condition=Ready", "pod/server", "--namespace", namespace, f"--timeout={limit(90)}s")
     kubectl.apply([pod("client", pod_spec(python_image, client))], "--namespace", namespace)
     wait_for_log(kubectl, namespace, "client", "hello from server/x")
     assert kubectl.pod_http(namespace, "server", 8000, "/metrics") == "hello from server/metrics"
@@ -123,6 +130,7 @@ def test_forwarding_to_nobody_is_said(devcluster: DevCluster, namespace: str):
         pass
 
 
+@pytest.mark.variant
 def test_a_built_image_is_loaded_once_and_runs_restricted(devcluster: DevCluster, namespace: str, python_image: str, tmp_path: Path):
     """The whole way: Dockerfile, build, load, pod; then the second load, which must not move the image again."""
     (tmp_path / "Dockerfile").write_text(f"FROM {python_image}\nCOPY greeting /greeting\nRUN chmod 444 /greeting\n")
@@ -148,6 +156,7 @@ def test_loading_what_is_not_there_is_said(devcluster: DevCluster):
         devcluster.load("/nowhere/image.tar")
 
 
+@pytest.mark.variant
 def test_eviction_sends_sigterm_and_leaves_time_to_save(devcluster: DevCluster, namespace: str, python_image: str):
     kubectl = devcluster.kubectl
     spec = pod_spec(python_image, WAIT_FOR_SIGTERM, terminationGracePeriodSeconds=30)
@@ -164,6 +173,7 @@ def test_eviction_sends_sigterm_and_leaves_time_to_save(devcluster: DevCluster, 
     kubectl("patch", "pod", "victim", "--namespace", namespace, "--type=json", '--patch=[{"op":"remove","path":"/metadata/finalizers"}]')
 
 
+@pytest.mark.variant
 def test_a_killed_container_ends_by_sigkill(devcluster: DevCluster, namespace: str, python_image: str):
     kubectl = devcluster.kubectl
     kubectl.apply([pod("victim", pod_spec(python_image, WAIT_FOR_SIGTERM))], "--namespace", namespace)
@@ -175,6 +185,7 @@ def test_a_killed_container_ends_by_sigkill(devcluster: DevCluster, namespace: s
         devcluster.faults.kill_container(namespace, "victim")
 
 
+@pytest.mark.variant
 def test_an_image_that_nobody_has_is_reported_by_the_kubelet(devcluster: DevCluster, namespace: str, python_image: str):
     spec = pod_spec("registry.invalid/nothing:here", "pass")
     spec["containers"][0]["imagePullPolicy"] = "IfNotPresent"

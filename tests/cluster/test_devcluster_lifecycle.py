@@ -1,5 +1,7 @@
 """A cluster's whole life: made, hurt, healed, crashed, taken down without a trace. In a cluster of its own, beside whatever else runs.
 
+Further cases: that `down` leaves nothing behind is shown at the end of test_installation.py, too.
+
 Only for clusters of our own: what a kind cluster leaves behind is kind's and Docker's to answer for. The tests follow one another.
 """
 
