@@ -174,7 +174,8 @@ def test_every_stage_of_shrinking_and_growing() -> None:
     assert "reason" not in world.status["placement"]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["crash after", *(pytest.param(fault, marks=pytest.mark.variant) for fault in FAULTS[1:])])
 def test_a_fault_at_any_write_changes_nothing_in_the_end(fault: str) -> None:
     undisturbed = Cluster(run(recovery=ELASTIC), 2)
     loses_a_slice_and_gets_it_back(undisturbed)

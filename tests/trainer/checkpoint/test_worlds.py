@@ -48,7 +48,9 @@ class World:
         self._stack.close()
 
 
-def test_what_four_processes_save_one_restores_and_back(root: Root) -> None:
+@pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
+def test_what_four_processes_save_one_restores_and_back(request: pytest.FixtureRequest, kind: str) -> None:
+    root: Root = request.getfixturevalue(f"{kind}_root")
     with World(root, 4, steps=2, shardings=BY_ROWS) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         assert world.told("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
@@ -79,9 +81,20 @@ REPLICATED: dict[str, list[str]] = {name: [] for name in ("bias", "counts", "hal
 HALVES: dict[str, list[Any]] = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": ["fsdp"], "counts": ["fsdp"]}
 
 
-@pytest.mark.parametrize(("grid", "shardings"), [([1, 4], REPLICATED), ([2, 2], HALVES)], ids=["data parallel", "hybrid"])
-def test_every_replica_writes_its_share_and_reads_it_for_the_others(root: Root, grid: list[int], shardings: dict[str, list[Any]]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "grid", "shardings"),
+    [
+        pytest.param("file", [1, 4], REPLICATED, id="file-data parallel"),
+        pytest.param("s3", [2, 2], HALVES, id="s3-hybrid"),
+        pytest.param("s3", [1, 4], REPLICATED, id="s3-data parallel", marks=pytest.mark.variant),
+        pytest.param("file", [2, 2], HALVES, id="file-hybrid", marks=pytest.mark.variant),
+    ],
+)
+def test_every_replica_writes_its_share_and_reads_it_for_the_others(
+    request: pytest.FixtureRequest, kind: str, grid: list[int], shardings: dict[str, list[Any]]
+) -> None:
     """All over four processes, or by rows over two with two replicas; either way each process writes about a quarter, and reads one."""
+    root: Root = request.getfixturevalue(f"{kind}_root")
     options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
     with World(root, 4, steps=2, **options) as world:
         assert world.run() == [0] * 4, world.children[0].noise()

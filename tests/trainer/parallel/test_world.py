@@ -28,8 +28,9 @@ Events = list[dict[str, Any]]
 class Process:
     """One worker and what it says."""
 
-    def __init__(self, coordinator: str, index: int, count: int, task: str) -> None:
-        self.popen = Forked("tests.trainer.parallel.worker", [coordinator, str(index), str(count), task], os.environ)
+    def __init__(self, coordinator: str, index: int, count: int, task: str, heartbeat_seconds: int) -> None:
+        arguments = [coordinator, str(index), str(count), task, str(heartbeat_seconds)]
+        self.popen = Forked("tests.trainer.parallel.worker", arguments, os.environ)
         self.events: Events = []
         self._changed = threading.Condition()
         self._errors: list[str] = []
@@ -76,9 +77,10 @@ class Process:
 
 
 @contextmanager
-def started(count: int, task: str) -> Iterator[list[Process]]:
+def started(count: int, task: str, *, heartbeat_seconds: int = 20) -> Iterator[list[Process]]:
+    """Processes, each of which counts as lost after `heartbeat_seconds` of silence, those of the reference machine."""
     coordinator = f"localhost:{free_port()}"
-    processes = [Process(coordinator, index, count, task) for index in range(count)]
+    processes = [Process(coordinator, index, count, task, heartbeat_seconds) for index in range(count)]
     try:
         yield processes
     finally:
@@ -87,7 +89,7 @@ def started(count: int, task: str) -> Iterator[list[Process]]:
             process.wait()
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.variant)])
 def test_processes_join_talk_and_leave(count: int) -> None:
     with started(count, "talk") as processes:
         assert [process.wait() for process in processes] == [0] * count, processes[0].errors
@@ -122,7 +124,15 @@ def test_a_notice_to_one_process_stops_all_at_the_same_step(noticed: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("count", "task", "victim"), [(2, "steps", 0), (2, "steps", 1), (4, "steps", 2), (2, "idle", 0), (2, "idle", 1)], ids=str
+    ("count", "task", "victim"),
+    [
+        (2, "steps", 0),
+        (2, "steps", 1),
+        (2, "idle", 0),
+        (2, "idle", 1),
+        pytest.param(4, "steps", 2, marks=pytest.mark.variant),
+    ],
+    ids=str,
 )
 def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim: int) -> None:
     """In a collective or outside of one. The heartbeats alone would take longer than the patience here."""
@@ -137,7 +147,7 @@ def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim
 
 def test_a_silent_process_is_found_by_its_heartbeats() -> None:
     """A stopped process keeps its sockets, so the lifeline sees nothing."""
-    with started(2, "steps") as processes:
+    with started(2, "steps", heartbeat_seconds=8) as processes:
         for process in processes:
             process.wait_for("step", times=5)
         processes[1].popen.send_signal(signal.SIGSTOP)

@@ -1,6 +1,6 @@
 """One process of a real world, for the tests: joins, does what it is told, and writes JSON lines about it.
 
-Usage: ``python -m tests.trainer.parallel.worker COORDINATOR INDEX COUNT TASK``.
+Usage: ``python -m tests.trainer.parallel.worker COORDINATOR INDEX COUNT TASK HEARTBEAT_SECONDS``.
 """
 
 import json
@@ -22,7 +22,6 @@ from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_devcluster.machine import limit
 
 DEVICES = 2
-HEARTBEAT_TIMEOUT_SECONDS = 20
 """More than the patience with which a test waits for the end of the others when one is killed."""
 
 
@@ -102,7 +101,7 @@ def main() -> None:
         index,
         count,
         DEVICES,
-        heartbeat_timeout_seconds=limit(HEARTBEAT_TIMEOUT_SECONDS),
+        heartbeat_timeout_seconds=limit(int(sys.argv[5])),
         leave_timeout_seconds=limit(LEAVE_TIMEOUT_SECONDS),
         on_loss=(lambda lost: None) if task == "linger" else end_process,
     )
