@@ -65,7 +65,7 @@ HARMS: tuple[Callable[[Files, str, random.Random], Harm], ...] = (flip, cut, los
     ("kind", "rounds"),
     [
         pytest.param("file", 1, marks=pytest.mark.slow),
-        pytest.param("s3", 1, marks=pytest.mark.slow),
+        pytest.param("s3", 1, marks=[pytest.mark.slow, pytest.mark.variant]),
         pytest.param("file", 8, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param("s3", 2, marks=[pytest.mark.slow, pytest.mark.long]),
     ],

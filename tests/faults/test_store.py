@@ -217,7 +217,7 @@ def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: 
     trials.count("saves whose files were listed late")
 
 
-@pytest.mark.parametrize("steps", [12, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [5, pytest.param(12, marks=pytest.mark.variant), pytest.param(300, marks=pytest.mark.long)])
 def test_all_of_it_at_random(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int) -> None:
     """Of all requests a fifth fails, each in one of four ways; what was committed is counted by the store, and not by the writer."""
     chance = random.Random(steps)
