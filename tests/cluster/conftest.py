@@ -21,10 +21,11 @@ from halcyon_devcluster import Cluster, DevclusterError, Faults, Kubectl, open_c
 from halcyon_devcluster.audit import AuditLog
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.progress import ConsoleProgress
+from tests.cluster.life import life
 from tests.cluster.scripted import name, operator, runs, served
 from tests.cluster.whole_path import path, undisturbed
 
-__all__ = ["name", "operator", "path", "runs", "served", "undisturbed"]
+__all__ = ["life", "name", "operator", "path", "runs", "served", "undisturbed"]
 PROGRESS = ConsoleProgress(Console(stderr=True))
 LAST = "test_used_rights.py"
 """Looks back on what all other tests have made the operators do."""

@@ -18,6 +18,7 @@ from halcyon_devcluster import Kubectl
 from halcyon_devcluster.programs import FLUX_KUSTOMIZE, FLUX_SOURCE
 from tests.gitops.readers import program
 from tests.ports import free_port
+from tests.suite.limits import limit
 
 NAMESPACE = "flux-system"
 _AUTHOR = ("-c", "user.name=Researcher", "-c", "user.email=researcher@example.com")
@@ -113,7 +114,7 @@ def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
     definitions = [str(path) for group in (source, kustomize) for path in sorted((group.parent / "config/crd/bases").glob("*.yaml"))]
     files = [f"--filename={path}" for path in definitions]
     kubectl("apply", "--server-side", *files)
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
+    kubectl("wait", "--for=condition=Established", f"--timeout={limit(60)}s", *files)
     kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
     artifacts = f"127.0.0.1:{free_port()}"
     common = ("--events-addr=", "--metrics-addr=0", "--health-addr=127.0.0.1:0", "--log-encoding=console")
@@ -129,7 +130,7 @@ def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
     finally:
         for process in started:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=limit(60))
         log.close()
-        kubectl("delete", *files, "--ignore-not-found", "--timeout=60s")
+        kubectl("delete", *files, "--ignore-not-found", f"--timeout={limit(60)}s")
         kubectl("delete", "namespace", NAMESPACE, "--wait=false")

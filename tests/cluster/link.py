@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from tests.suite.limits import limit
+
 
 class Link:
     """Passes bytes on to one address, in a thread of the test."""
@@ -33,7 +35,7 @@ class Link:
             self._open.clear()
             return silent
 
-        return asyncio.run_coroutine_threadsafe(silence(), self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(silence(), self._loop).result(limit(30))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         silent = asyncio.Event()
@@ -104,7 +106,7 @@ def linked(kubeconfig: Path, folder: Path) -> Iterator[tuple[Link, Path]]:
     thread = threading.Thread(target=link.run, args=(ready,), name="link")
     thread.start()
     try:
-        assert ready.wait(30), "the link does not start"
+        assert ready.wait(limit(30)), "the link does not start"
         cluster["cluster"]["server"] = f"https://127.0.0.1:{link.port}"
         changed = folder / "linked.kubeconfig"
         changed.write_text(yaml.safe_dump(found))

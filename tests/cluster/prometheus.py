@@ -20,6 +20,7 @@ import yaml
 
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.forwarding import forwarded
+from tests.suite.limits import limit
 
 NAME = "prometheus"
 PORT = 9090
@@ -79,7 +80,7 @@ class Prometheus:
     url: str
 
     def _get(self, path: str, **parameters: str) -> Any:
-        with urlopen(f"{self.url}/api/v1/{path}?{urlencode(parameters)}", timeout=30) as response:  # noqa: S310 - a local port
+        with urlopen(f"{self.url}/api/v1/{path}?{urlencode(parameters)}", timeout=limit(30)) as response:  # noqa: S310 - a local port
             answer = json.load(response)
         assert answer["status"] == "success", answer
         assert not answer.get("warnings"), answer["warnings"]
@@ -104,7 +105,7 @@ class Prometheus:
             AssertionError: Some never had any; it names them.
         """
         answers: dict[str, list[dict[str, Any]]] = {}
-        until = time.monotonic() + timeout_seconds
+        until = time.monotonic() + limit(timeout_seconds)
         while missing := expressions.keys() - answers.keys():
             for name in missing:
                 if samples := self.ask(expressions[name]):
@@ -128,7 +129,9 @@ def running(
     }
     files = {"prometheus.yaml": yaml.safe_dump(config), "rules.yaml": yaml.safe_dump(rules)}
     cluster.kubectl.apply([*_objects(image, namespace, files, watched)])
-    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "--namespace", namespace, "--timeout=120s")
+    cluster.kubectl(
+        "wait", "--for=condition=Ready", f"pod/{NAME}", "--namespace", namespace, f"--timeout={limit(120)}s", timeout_seconds=limit(180)
+    )
     with forwarded(cluster.kubectl, namespace, f"pod/{NAME}", PORT) as url:
         yield Prometheus(url)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from halcyon_devcluster.kubectl import Kubectl
 from halcyon_devcluster.kueue import GROUP
+from tests.suite.limits import limit
 
 CLASS = "queued-provisioning.example.com"
 NODE_LABEL = "example.com/provisioning-request"
@@ -49,11 +50,11 @@ DEFINITION: dict[str, Any] = {
 def provisioning_requests(kubectl: Kubectl) -> Iterator[None]:
     """The kind of ProvisioningRequests, for as long as Kueue is there."""
     kubectl.apply([DEFINITION])
-    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", f"--timeout={limit(30)}s")
     try:
         yield
     finally:
-        kubectl("delete", "crd", KIND, "--ignore-not-found", "--timeout=60s")
+        kubectl("delete", "crd", KIND, "--ignore-not-found", f"--timeout={limit(60)}s")
 
 
 def provisioning_check() -> list[dict[str, Any]]:

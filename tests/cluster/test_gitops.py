@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -28,43 +27,21 @@ from halcyon_api.status import Phase
 from halcyon_dashboards.terminal import as_svg
 from halcyon_demo.documents import EXAMPLES, variant
 from halcyon_demo.streams import documents as split
-from halcyon_devcluster import Kubectl
 from halcyon_devcluster.waiting import until
 from halcyon_operator.merge_patch import merge_patch
 from tests import pictures
 from tests.cluster.flux import flux, served
+from tests.cluster.git import WAYS, Git
 from tests.cluster.whole_path import WholePath
 from tests.examples.documents import shown_documents
 from tests.gitops import readers
 from tests.gitops.recording import record
 from tests.gitops.states import HEALTH, KSTATUS
+from tests.suite.limits import limit
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(600), pytest.mark.xdist_group("path")]
 
 RESOURCE = "trainingruns.halcyon.dev"
-WAYS = {"client": ("--server-side=false",), "server": ("--server-side",)}
-
-
-class Git:
-    """Documents as they lie in git, applied in one way."""
-
-    def __init__(self, kubectl: Kubectl, namespace: str, documents: list[dict[str, Any]], way: str) -> None:
-        self._kubectl = kubectl
-        self._where = ("--namespace", namespace, "--filename=-", *WAYS[way])
-        self._text = yaml.safe_dump_all(documents)
-
-    def apply(self) -> None:
-        self._kubectl("apply", *self._where, stdin=self._text)
-
-    def diff(self) -> str:
-        """What `kubectl diff` finds. Its reading and its dry run are two requests: a status that is written in between is no drift."""
-        command = [self._kubectl.program, "--kubeconfig", self._kubectl.kubeconfig, "diff", *self._where]
-        for _ in range(5):
-            done = subprocess.run(command, input=self._text, capture_output=True, text=True, timeout=120, check=False)
-            assert done.returncode in (0, 1), done.stderr
-            if done.returncode == 0:
-                return ""
-        return done.stdout
 
 
 def get(path: WholePath, name: str) -> dict[str, Any]:
@@ -304,7 +281,7 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
             assert get(path, name)["status"]["phase"] == "Suspended", "and Flux calls that healthy"
             pictures.keep("gitops-flux", reported.picture())
         finally:
-            kubectl("delete", label[0], label[1], *where, "--timeout=90s")
-            kubectl("delete", "gitrepository", source["metadata"]["name"], *where, "--timeout=60s")
+            kubectl("delete", label[0], label[1], *where, f"--timeout={limit(90)}s")
+            kubectl("delete", "gitrepository", source["metadata"]["name"], *where, f"--timeout={limit(60)}s")
     assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active"
     assert committed(path, root) >= saved

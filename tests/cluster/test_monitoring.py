@@ -1,4 +1,7 @@
-"""What the dashboards ask and what the alerts watch, asked of a real Prometheus that scrapes a real operator and real trainers."""
+"""What the dashboards ask and what the alerts watch, asked of a real Prometheus that scrapes a real operator and real trainers.
+
+The pages that it scrapes are held against the status of a run in tests/cluster/test_whole_path.py.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,10 @@ from tests.cluster.prometheus import Prometheus, running
 from tests.cluster.test_queues import queue_objects
 from tests.cluster.whole_path import WholePath
 from tests.cluster.workloads import POD_SECURITY
+from tests.suite.limits import limit
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+# Kueue comes and goes, and its webhooks are asked about the Jobs of all others.
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 
 RUN = "watched"
 QUEUED = "patient"
@@ -181,7 +186,7 @@ def alone(path: WholePath) -> Iterator[dict[str, Any]]:
     try:
         yield document
     finally:
-        kubectl("delete", "pod,configmap", ALONE, *where, "--timeout=60s")
+        kubectl("delete", "pod,configmap", ALONE, *where, f"--timeout={limit(60)}s")
 
 
 def test_every_panel_has_data(
@@ -228,7 +233,7 @@ def drawn_until(prometheus: Prometheus, board: str, namespace: str, since: float
 
     The moment stands still: a picture of the last minutes alone would lose what happened once, such as an eviction, while it is waited for.
     """
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + limit(120)
     while True:
         now = time.time()
         drawn = picture(prometheus.url, board, {"namespace": namespace, "run": RUN}, now - since, now)
@@ -263,13 +268,8 @@ def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, pa
 
 
 def test_an_operator_that_is_gone_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
-    path.scale_operator(0)
+    path.operator.scale(0)
     try:
         prometheus.until_all_answer({"down": OPERATOR_DOWN}, 60)
     finally:
-        path.scale_operator(1)
-
-
-def test_helm_test_asks_the_operator(path: WholePath) -> None:
-    said = helm(path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", "120s")
-    assert "Succeeded" in said
+        path.operator.scale(1)

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from halcyon_api.crd import definitions
 from halcyon_demo.documents import EXAMPLES, load
 from halcyon_demo.install import moved
 from halcyon_demo.training import Training
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.waiting import until
-from tests.cluster.conftest import DevCluster
-from tests.cluster.operators import OperatorProcess
-from tests.cluster.scripted import Runs, build_scripted_trainer
+from tests.cluster.scripted import Runs
 from tests.cluster.whole_path import WholePath
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def runs(devcluster: DevCluster, namespace: str) -> Runs:
-    found = definitions()
-    devcluster.kubectl.apply(found)
-    devcluster.kubectl("wait", "--for=condition=Established", *(f"crd/{one['metadata']['name']}" for one in found), "--timeout=60s")
-    return Runs(devcluster, namespace)
 
 
 def stage(name: str, after: str = "", steps: int = 20, **spec: Any) -> dict[str, Any]:
@@ -48,28 +36,22 @@ def message(runs: Runs, name: str) -> str:
     return runs.condition(name, "Ready").get("message", "")
 
 
-def test_one_apply_runs_the_stages_in_their_order(runs: Runs, python_image: str, tmp_path: Path) -> None:
+def test_one_apply_runs_the_stages_in_their_order(runs: Runs) -> None:
     with pytest.raises(DevclusterError, match=r"spec\.after\.run is the run itself"):
-        runs.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(stage("self", "self")))
-    trainer = build_scripted_trainer(runs.devcluster, python_image)
-    operator = OperatorProcess.start("operator", runs.devcluster.kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
-    try:
-        operator.await_ready()
-        # The last one first; the tokens are suspended, so that what waits for them is seen to wait.
-        file = [stage("train", "tokens"), stage("tokens", suspend=True, stage="data"), stage("one", "two"), stage("two", "one")]
-        runs.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(file))
-        runs.wait("train", "waiting", lambda _: message(runs, "train").startswith("waits for run tokens to succeed, which is Suspended"))
-        assert (runs.status("train")["phase"], runs.pods("train")) == ("Pending", [])
-        runs.stalled("one", "AwaitedRunCycle")
-        runs.stalled("two", "AwaitedRunCycle")
-        assert "this run waits for two, two for this run" in message(runs, "one")
-        runs.patch("tokens", suspend=False)
-        tokens, train = runs.in_phase("tokens", "Succeeded"), runs.in_phase("train", "Succeeded")
-        assert train["startedAt"] >= tokens["finishedAt"]
-        runs.patch("one", after=None)
-        runs.in_phase("two", "Succeeded")
-    finally:
-        operator.stop()
+        runs.apply_all(stage("self", "self"))
+    # The last one first; the tokens are suspended, so that what waits for them is seen to wait.
+    runs.apply_all(stage("train", "tokens"), stage("tokens", suspend=True, stage="data"), stage("one", "two"), stage("two", "one"))
+    runs.wait("train", "waiting", lambda _: message(runs, "train").startswith("waits for run tokens to succeed, which is Suspended"))
+    assert (runs.status("train")["phase"], runs.pods("train")) == ("Pending", [])
+    runs.stalled("one", "AwaitedRunCycle")
+    runs.stalled("two", "AwaitedRunCycle")
+    assert "this run waits for two, two for this run" in message(runs, "one")
+    runs.patch("tokens", suspend=False)
+    tokens, train = runs.in_phase("tokens", "Succeeded"), runs.in_phase("train", "Succeeded")
+    assert train["startedAt"] >= tokens["finishedAt"]
+    runs.patch("one", after=None)
+    runs.in_phase("two", "Succeeded")
+    runs.delete("train", "tokens", "one", "two")
 
 
 def evaluated(training: Training) -> int:
@@ -78,6 +60,8 @@ def evaluated(training: Training) -> int:
     return run.status.progress.step if run is not None and run.status.progress is not None else 0
 
 
+@pytest.mark.variant
+@pytest.mark.xdist_group("path")
 def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath) -> None:
     """The file as it is, but for fewer steps: with real trainers, and an eviction of the one that evaluates."""
     documents = moved(load(EXAMPLES / "stages.yaml"), path.place)

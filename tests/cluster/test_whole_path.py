@@ -1,94 +1,275 @@
 """A run that loses its processes ends with bitwise the same losses as one that does not: the demo's promise, on a model of a few seconds.
 
-Everything is real: API server, JobSet, kubelet, object store, operator from its chart, trainers from their image. Whatever happens, no step
-beyond the last checkpoint is done again, and the run's own account of it is right.
+Everything is real: API server, JobSet, kubelet, object store, operator from its chart, trainers from their image. One run lives through all
+of it (`life`). Whatever happens, no step beyond the last checkpoint is done again, and the run's own account of it is right.
 """
 
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from halcyon_demo.comparison import Loss, compare, losses
-from halcyon_demo.install import RELEASE
-from tests.cluster.whole_path import SAVE_EVERY, STEPS, WholePath
+from halcyon_api.checkpoint_documents import decode_head
+from halcyon_api.goodput import BADPUT_CAUSES, CAUSES, cause_label
+from halcyon_demo.comparison import compare, losses
+from halcyon_demo.install import RELEASE, helm
+from tests.cluster.life import CLONE, NAME, REFERENCE, SAVE_EVERY, Life
+from tests.cluster.whole_path import WholePath, check_accounts
+from tests.suite.limits import limit
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
-
-
-def test_an_eviction_costs_no_step(path: WholePath, undisturbed: list[Loss]) -> None:
-    training = path.training("evicted")
-    training.apply()
-    training.wait_for_step(60)
-    recovery = training.wait_for_recovery(training.evict(1))
-    status, lines = path.finish(training)
-    comparison = compare(losses(lines, training.name), undisturbed, STEPS)
-    assert comparison.differences == ()
-    assert comparison.repeated == 0
-    assert recovery.lost_steps == 0
-    assert recovery.resumed_step >= 60
-    assert (status.restarts.total, status.restarts.preempted, status.restarts.failed) == (1, 1, 0)
-    assert [entry.cause for entry in status.history] == ["preempted", "completed"]
-    assert status.goodput is not None
-    assert status.goodput.lost_steps == 0
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 
 
-def test_a_crash_costs_the_steps_since_the_checkpoint(path: WholePath, undisturbed: list[Loss]) -> None:
-    training = path.training("crashed")
-    training.apply()
-    training.wait_for_step(65)
-    recovery = training.wait_for_recovery(training.kill(0))  # the coordinator, who takes the others with him
-    status, lines = path.finish(training)
-    assert compare(losses(lines, training.name), undisturbed, STEPS).differences == ()
-    assert recovery.resumed_step % SAVE_EVERY == 0
-    assert recovery.resumed_step > 0
-    assert (status.restarts.total, status.restarts.failed) == (1, 1)
-
-
-def test_a_deleted_pod_a_dead_operator_and_an_eviction_without_it(path: WholePath, undisturbed: list[Loss]) -> None:
-    training = path.training("troubled")
-    training.apply()
-    training.wait_for_step(30)
-    victim = training.running_pod(1)
-    path.devcluster.kubectl("delete", "pod", victim.name, "--namespace", path.place.runs, "--wait=false")
-    path.watch.journal.wait(
-        lambda: True if any(line.world > victim.world for line in training.lines() if line.event == "step") else None,
-        timeout_seconds=300,
-        failure=lambda: "the run has not gone on after the deletion of a pod",
-    )
-    path.scale_operator(0)
-    training.wait_for_recovery(training.evict(0))  # JobSet restarts the world while nobody looks
-    path.scale_operator(1)
-    status, lines = path.finish(training)
-    assert compare(losses(lines, training.name), undisturbed, STEPS).differences == ()
-    assert status.restarts.total == 2
-    assert len({line.world for line in lines if line.event == "step"}) == 3
-
-
-def test_the_store_holds_what_the_status_says(path: WholePath, undisturbed: list[Loss]) -> None:
-    run = path.watch.journal.run("undisturbed")
-    assert run is not None
-    assert run.status.checkpoint is not None
-    assert run.status.progress is not None
-    assert run.status.progress.step == STEPS
-    assert run.status.checkpoint.path.startswith(f"steps/{STEPS:012d}.000001.")
-
-
-def test_the_operator_never_wanted_a_right_that_it_lacks(path: WholePath, undisturbed: list[Loss]) -> None:
-    said = path.devcluster.kubectl("logs", f"deployment/{RELEASE}", "--namespace", path.place.operator)
-    assert said
-    assert "forbidden" not in said.lower()
-
-
-def test_a_run_of_stage_data_builds_what_others_train_on(path: WholePath) -> None:
-    cache = "s3://checkpoints/tokens-of-a-stage"
-    building = path.training("tokens", stage="data", cache=cache)
-    building.apply()
-    status, lines = path.finish(building)
-    built = [line for line in lines if line.event == "tokenized" and line.fields["finished"]]
+def test_a_run_of_stage_data_builds_what_others_train_on(life: Life) -> None:
+    built = life.began.built
     assert {line.fields["source"] for line in built} == {"source", "documentation"}
-    assert status.progress is None or status.progress.step == 0
     assert len(built) == 2, "one of the two pods built, the other one waited"
+    status = life.began.tokens
+    assert status.progress is None or status.progress.step == 0
     assert status.restarts.total == 0
-    training = path.training("reader", cache=cache)
-    training.apply()
-    training.wait_for_step(5)
-    assert not [line for line in training.lines() if line.event == "tokenized"]
-    training.delete()
+    assert life.began.built_again == ()
+
+
+def test_the_commands_show_a_run_that_trains(life: Life) -> None:
+    for words in ("Running", "tokens/s", "2 slices", f"{NAME}-1-s-0-0", f"{NAME}-1-s-1-0", "▁"):
+        assert words in life.began.status, words
+    assert "Running" in next(line for line in life.began.top.splitlines() if f" {NAME} " in line)
+    said = life.began.saved.split()
+    assert said[:-1] == [NAME, "has", "saved", "step"]
+    assert int(said[-1]) >= life.began.steps[0]
+
+
+def test_an_eviction_costs_no_step(life: Life) -> None:
+    recovery = life.evicted.recovery
+    assert recovery.lost_steps == 0
+    assert recovery.resumed_step >= life.evicted.step
+
+
+def test_a_crash_costs_the_steps_since_the_checkpoint(life: Life) -> None:
+    recovery = life.killed.recovery
+    assert recovery.resumed_step % SAVE_EVERY == 0
+    assert recovery.resumed_step >= life.killed.committed > 0
+
+
+def test_a_deleted_pod_a_dead_operator_and_an_eviction_without_it(life: Life) -> None:
+    worlds = [life.evicted.recovery.world, life.killed.recovery.world, life.pod_deleted, life.unattended.recovery.world]
+    assert worlds == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert life.unattended.recovery.lost_steps == 0
+
+
+def test_an_edit_is_told_beforehand_and_costs_no_step(life: Life) -> None:
+    said = life.edited.said
+    assert "checkpoint.keep  2    4" in said
+    assert "applying restarts the run at a checkpoint that is made for it: no step is lost" in said
+    assert life.edited.status.attempt == 2
+    assert life.edited.status.edit is None
+    before, after = life.edited.status.history[-2:]
+    assert before.cause == "specChanged"
+    assert before.message is not None
+    assert before.message.startswith("the spec was edited: checkpoint.keep; saved at step ")
+    assert after.from_step is not None
+    assert after.from_step >= int(before.message.rsplit(" ", 1)[1])
+    assert after.from_step >= (before.to_step or 0)
+
+
+def test_what_follows_from_a_document_is_told_of_a_run_that_rests(life: Life) -> None:
+    assert "Suspended" in life.suspended.said
+    assert "is Suspended and trains no step" in life.suspended.refused
+    assert life.suspended.same == "nothing differs\n"
+    assert "trainer.seed must not change while the run exists" in life.suspended.frozen
+    assert "frozen" in life.suspended.frozen
+    assert "greater than or equal to 1" in life.suspended.invalid
+    assert "applying resumes the run, from its last checkpoint" in life.suspended.ending
+    assert life.suspended.status.checkpoint is not None
+    assert life.suspended.status.checkpoint.step == life.suspended.damaged.step
+
+
+def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
+    attempt = life.suspended.status.attempt + 1
+    told = [line for line in life.ended.lines if line.event == "fallback"]
+    assert {line.world for line in told} == {(attempt, 0)}
+    assert told[0].step == life.suspended.older.step
+    assert f"step {life.suspended.damaged.step}" in str(told[0].fields)
+    after = [line.step for line in life.ended.lines if line.event == "step" and line.world >= (attempt, 0)]
+    assert min(after) == life.suspended.older.step + 1
+
+
+def test_a_run_has_bitwise_the_losses_of_one_that_nobody_disturbs(life: Life) -> None:
+    undisturbed = life.reference.status
+    assert undisturbed.restarts.total == 0
+    assert compare(losses(life.ended.lines, NAME), life.undisturbed, life.steps).differences == ()
+
+
+def test_every_end_has_its_cause_and_every_second_its_account(life: Life) -> None:
+    status = life.ended.status
+    *causes, unattended, edited, suspended, completed = [entry.cause for entry in status.history]
+    assert causes == ["preempted", "failed", "podDeleted"]
+    assert unattended in ("preempted", "unknown"), "nobody saw why"
+    assert [edited, suspended, completed] == ["specChanged", "suspended", "completed"]
+    restarts = status.restarts
+    assert (restarts.failed, restarts.pod_deleted, restarts.spec_changed, restarts.resumed) == (1, 1, 1, 1)
+    assert restarts.preempted + restarts.unknown == 2
+    assert restarts.total == 6
+    lost = sum(
+        max(0, (before.to_step or 0) - (after.from_step or 0))
+        for before, after in pairwise(status.history)
+        if before.cause not in ("failed", "suspended")  # a crash, and a checkpoint that was damaged after its suspension
+    )
+    assert lost == 0
+    check_accounts(status, life.ended.lines)
+    check_accounts(life.reference.status, life.reference.lines)
+    check_accounts(life.evaluated.status, life.evaluated.lines)
+
+
+def test_the_report_is_the_account_of_the_status(life: Life) -> None:
+    report, goodput = life.ended.report, life.ended.status.goodput
+    assert goodput is not None
+    assert sum(report["seconds"].values()) == pytest.approx(report["wallSeconds"], abs=0.01)
+    assert report["suspendedSeconds"] == pytest.approx(goodput.suspended_seconds)
+    ends = [entry.cause for entry in life.ended.status.history]
+    assert [world["ended"] for world in report["worlds"]] == ends
+    assert f"Succeeded, {report['ratio']:.1%} goodput" in life.ended.shown
+    rows = [line.split() for line in life.ended.shown.splitlines()]
+    worlds = ("1.0", "1.1", "1.2", "1.3", "1.4", "2.0", "3.0")
+    assert [row[2] for row in rows if row and row[0] in worlds] == ends
+
+
+def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life) -> None:
+    """The run stands still, so both are about the same seconds. What a counter has counted stays, where it was another cause's later."""
+    found, status = samples(life.suspended.page), life.suspended.status
+    run = {"namespace": life.namespace, "run": NAME}
+    assert status.goodput is not None
+    assert found["halcyon_goodput_ratio", labels(run)] == pytest.approx(status.goodput.ratio)
+    for cause in BADPUT_CAUSES:
+        counted = found["halcyon_badput_seconds_total", labels(run | {"cause": cause_label(cause)})]
+        assert counted >= getattr(status.goodput.seconds, cause) - 0.001, cause
+    assert found["halcyon_run_restarts_total", labels(run | {"cause": "podDeleted"})] == status.restarts.pod_deleted == 1
+    assert found["halcyon_run_attempt", labels(run)] == status.attempt
+    assert status.checkpoint is not None
+    assert found["halcyon_run_checkpoint_step", labels(run)] == status.checkpoint.step
+    assert found["halcyon_run_phase", labels(run | {"phase": "Suspended"})] == 1
+
+
+def test_a_trainers_page_of_metrics_has_its_steps_and_its_seconds_by_cause(life: Life) -> None:
+    found = samples(life.began.page)
+    before, after = life.began.steps
+    assert before - 1 <= found["halcyon_trainer_step", ()] <= after + 1, "a step's line and its metric are written one after the other"
+    seconds = {dict(key)["cause"]: value for (name, key), value in found.items() if name == "halcyon_trainer_seconds_total"}
+    assert seconds.keys() == {cause_label(cause) for cause in CAUSES}
+    assert seconds["productiveStep"] > 0
+    assert seconds["lostWork"] == seconds["capacityWait"] == seconds["operatorDelay"] == 0, "only the operator can know"
+
+
+def labels(names: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(names.items()))
+
+
+def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """A page of metrics as Prometheus reads it: (name, labels) → value."""
+    return {(one.name, labels(one.labels)): one.value for family in text_string_to_metric_families(page) for one in family.samples}
+
+
+def test_git_and_the_cluster_never_differ(life: Life) -> None:
+    """The operator edits nothing that git says, and what `suspend` and `resume` edit git does not say."""
+    assert (life.began.drift, life.suspended.drift, life.ended.drift) == ("", "", "")
+
+
+def test_the_logs_of_all_processes_are_followed_to_the_end(life: Life) -> None:
+    lines = [json.loads(line) for line in life.ended.followed.splitlines() if line.startswith("{")]
+    assert {line["process"] for line in lines} == {0, 1}
+    assert [line["time"] for line in lines if line["process"] == 0] == sorted(line["time"] for line in lines if line["process"] == 0)
+    assert [line["step"] for line in lines if line["event"] == "done"] == [life.steps, life.steps]
+
+
+def test_an_edit_of_a_run_that_is_over_is_told_as_such(life: Life) -> None:
+    assert "the run has succeeded" in life.ended.over
+
+
+def test_pods_train_under_the_restricted_profile(life: Life) -> None:
+    assert life.ended.restricted == "restricted"
+
+
+def test_the_store_holds_what_the_status_says(life: Life) -> None:
+    status = life.reference.status
+    assert status.checkpoint is not None
+    assert status.progress is not None
+    assert (status.checkpoint.step, status.checkpoint.source) == (life.more_steps, "root")
+    assert status.progress.step == life.more_steps
+    assert status.checkpoint.path.startswith(f"steps/{life.more_steps:012d}.000001.")
+
+
+def test_runs_of_one_file_come_one_after_the_other(life: Life) -> None:
+    tokens, train, evaluate = life.began.tokens, life.ended.status, life.evaluated.status
+    assert (tokens.finished_at or "") <= (train.started_at or "")
+    assert (train.finished_at or "") <= (evaluate.started_at or "")
+
+
+def test_the_last_checkpoint_is_evaluated_on_each_source(life: Life) -> None:
+    status, kept = life.evaluated.status, life.evaluated.kept
+    found = {line.fields.get("source"): line.fields for line in life.evaluated.lines if line.event == "evaluation"}
+    said = [line.fields for line in life.ended.lines if line.event == "evaluation"][-1]
+    assert found[None]["sequences"] == said["sequences"], "all that the training held out"
+    assert found[None]["loss"] == pytest.approx(said["loss"], rel=1e-5), "in other batches, so not to the bit"
+    progress = status.progress
+    assert progress is not None
+    assert progress.evaluated is not None
+    assert life.ended.status.checkpoint is not None
+    checkpoint = life.ended.status.checkpoint
+    assert (progress.evaluated.run, progress.evaluated.step, progress.evaluated.path) == (NAME, life.steps, checkpoint.path)
+    assert [one.source for one in progress.evaluated.sources] == ["source", "documentation"]
+    assert progress.step == progress.steps > 0
+    assert progress.evaluation_loss == pytest.approx(found[None]["loss"], abs=1e-4)
+    assert status.checkpoint is None, "it makes none"
+    assert status.restarts.total == 0
+    assert (kept["finished"], kept["loss"]) == (True, found[None]["loss"])
+
+
+def test_a_clone_does_what_its_source_did(life: Life) -> None:
+    found = life.cloned
+    assert [(entry.from_step, entry.to_step) for entry in found.status.history] == [(found.earlier, life.steps)]
+    own, reference = losses(found.lines, CLONE), {loss.step: loss.bits for loss in life.undisturbed}
+    assert [loss.step for loss in own] == list(range(found.earlier + 1, life.steps + 1))
+    assert [loss.bits for loss in own] == [reference[loss.step] for loss in own], "bitwise"
+
+
+def test_a_run_that_was_over_goes_and_its_checkpoints_stay(life: Life) -> None:
+    newest = decode_head(life.cloned.kept).newest
+    assert newest is not None
+    assert newest.step == life.steps
+
+
+def test_a_run_that_was_deleted_and_is_made_again_goes_on(life: Life) -> None:
+    (entry,) = life.again.status.history
+    assert (entry.from_step, entry.to_step) == (life.steps, life.more_steps)
+    assert life.again.status.attempt > life.ended.status.attempt, "the root remembers who wrote into it"
+    assert compare(losses(life.again.lines, NAME), life.undisturbed, life.more_steps).differences == ()
+
+
+def test_a_second_run_on_a_root_is_refused_and_harms_nothing(life: Life) -> None:
+    assert life.refused.complaint.startswith("CheckpointRootTaken")
+    assert f"{life.namespace}/{REFERENCE}" in life.refused.complaint
+    assert life.refused.after == life.refused.before
+    assert life.refused.steps == 0
+
+
+def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(life: Life) -> None:
+    assert life.ruined.complaint.startswith("NoValidCheckpoint")
+    assert life.ruined.stalled
+    assert life.ruined.steps == 0
+    assert life.ruined.after.committed == life.ruined.before.committed, "what may still be repaired is kept"
+
+
+def test_the_operator_never_wanted_a_right_that_it_lacks(life: Life) -> None:
+    assert life.ruined
+    assert len(life.operator_logs) == 2
+    for said in life.operator_logs:
+        assert said
+        assert "forbidden" not in said.lower()
+
+
+def test_helm_test_asks_the_operator(path: WholePath) -> None:
+    said = helm(path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", f"{limit(120)}s")
+    assert "Succeeded" in said

@@ -18,7 +18,6 @@ from halcyon_api.status import HistoryEntry, TrainingRunStatus
 from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import (
-    RELEASE,
     STORE,
     Place,
     chart_values,
@@ -33,6 +32,7 @@ from halcyon_demo.training import RESOURCE, Training
 from halcyon_demo.watch import Watch
 from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.progress import ConsoleProgress
+from tests.cluster.scripted import Operator
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import DevCluster
@@ -93,10 +93,9 @@ class WholePath:
                 client_options={"allow_http": True},
             )
 
-    def scale_operator(self, replicas: int) -> None:
-        kubectl, where = self.devcluster.kubectl, ("--namespace", self.place.operator)
-        kubectl("scale", f"deployment/{RELEASE}", f"--replicas={replicas}", *where)
-        kubectl("rollout", "status", f"deployment/{RELEASE}", "--timeout=120s", *where)
+    @property
+    def operator(self) -> Operator:
+        return Operator(self.devcluster, self.place.operator)
 
 
 def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> None:

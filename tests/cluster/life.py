@@ -1,0 +1,518 @@
+"""One run that lives through everything, with real trainers: what happens to it is recorded once, and many tests look at the records.
+
+It waits for its tokens, is evicted, loses a process to SIGKILL, loses a pod, is evicted while no operator is there, is edited and
+suspended. Its newest checkpoint is damaged. It goes on to its end, is evaluated, cloned, deleted and made again. Beside it the same
+document runs undisturbed. Every fault is made at a condition that is waited for. The number of steps is set while the run is suspended,
+which its schedule allows: no machine is too fast or too slow for it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Head
+from halcyon_api.status import TrainingRunStatus
+from halcyon_demo.comparison import Loss, losses
+from halcyon_demo.documents import variant
+from halcyon_demo.journal import Failed
+from halcyon_demo.records import Fault, LogLine, World
+from halcyon_demo.recovery import Recovery
+from halcyon_demo.training import RESOURCE, Training
+from tests.cluster.git import Git
+from tests.cluster.plugin import Plugin
+from tests.cluster.roots import flip_a_bit, head
+from tests.cluster.story import Story, stage
+from tests.cluster.whole_path import WholePath
+from tests.suite.limits import limit
+
+T = TypeVar("T")
+
+NAME, TOKENS, REFERENCE, CLONE, EVALUATION = "life", "tokens", "reference", "cloned", "evaluated"
+SAVE_EVERY = 10
+UNENDING = {"adamw": {"schedule": {"constant": {}}}}
+"""A schedule that does not depend on the number of steps, so that this may be edited."""
+WITHOUT_END = 1_000_000
+"""Steps that no machine makes before the run is given its end."""
+TRAINER_PORT = 9400
+
+
+@dataclass(frozen=True)
+class Began:
+    """The tokens' run when it is over, and the run when it trains.
+
+    Attributes:
+        tokens: The status of the run that built the tokens.
+        built: What the log of that run says of its finished token caches.
+        built_again: The same of the run that trains on them.
+        status, top: What the commands print of the run.
+        saved: What the command `checkpoint` prints.
+        page: The metrics of the trainer's first process.
+        steps: Steps done before the page was read, and after that, by the times in the log.
+        drift: What git differs in.
+    """
+
+    tokens: TrainingRunStatus
+    built: tuple[LogLine, ...]
+    built_again: tuple[LogLine, ...]
+    status: str
+    top: str
+    saved: str
+    page: str
+    steps: tuple[int, int]
+    drift: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A fault and what followed.
+
+    Attributes:
+        step: Steps done when the fault was made.
+        committed: Step of the newest checkpoint that the log knew of then.
+        recovery: What followed.
+    """
+
+    step: int
+    committed: int
+    recovery: Recovery
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edit while the run trains.
+
+    Attributes:
+        said: What `diff` printed about it beforehand.
+        status: The run's status when the new attempt trained.
+    """
+
+    said: str
+    status: TrainingRunStatus
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """The run at rest.
+
+    Attributes:
+        said: What `suspend --wait` printed.
+        status: The run's status.
+        page: The operator's metrics.
+        refused: What the command `checkpoint` printed.
+        same, frozen, invalid, ending: What `diff` printed about the document as it is, about an edit that is frozen, about one that is not
+            valid, and about the new number of steps.
+        drift: What git differs in.
+        damaged, older: The newest checkpoint, of which a bit was flipped after all that, and the one before.
+        steps: The end that the run is given.
+    """
+
+    said: str
+    status: TrainingRunStatus
+    page: str
+    refused: str
+    same: str
+    frozen: str
+    invalid: str
+    ending: str
+    drift: str
+    damaged: CommittedStep
+    older: CommittedStep
+    steps: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run when it has succeeded.
+
+    Attributes:
+        status: Its status.
+        lines: Its whole log.
+        followed: What `logs --follow --raw` printed, begun before the last processes were.
+        report: What `report --json` printed.
+        shown: What `report` printed.
+        over: What `diff` prints about an edit of a run that is over.
+        drift: What git differs in.
+        restricted: The pod security profile that the namespace of the pods enforces.
+    """
+
+    status: TrainingRunStatus
+    lines: tuple[LogLine, ...]
+    followed: str
+    report: dict[str, Any]
+    shown: str
+    over: str
+    drift: str
+    restricted: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run beside the life that has succeeded."""
+
+    status: TrainingRunStatus
+    lines: tuple[LogLine, ...]
+
+
+@dataclass(frozen=True)
+class Cloned(Finished):
+    """A run from one of the checkpoints of the life.
+
+    Attributes:
+        earlier: The checkpoint's step.
+        kept: The life's HEAD after the life was deleted, while the clone trained.
+    """
+
+    earlier: int
+    kept: bytes
+
+
+@dataclass(frozen=True)
+class Evaluated(Finished):
+    """The life's last checkpoint evaluated; `kept` is the document in the root of the evaluation."""
+
+    kept: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that cannot go on.
+
+    Attributes:
+        complaint: Why, by its status.
+        stalled: Whether the condition Stalled is True.
+        before, after: The HEAD of the root, before the run began or went on, and after it had stopped.
+        steps: Steps that its last processes wrote.
+    """
+
+    complaint: str
+    stalled: bool
+    before: Head
+    after: Head
+    steps: int
+
+
+class Life(Story):
+    """The life of the run, stage by stage."""
+
+    def __init__(self, path: WholePath) -> None:
+        super().__init__()
+        self._path = path
+        self._kubectl = path.devcluster.kubectl
+        self._where = ("--namespace", path.place.runs)
+        self._document = life_document(path)
+        self._life = path.training_of(self._document)
+        self._halcyon = Plugin(self._kubectl, path.place.runs)
+        self._operator = path.operator
+        self._pool = ThreadPoolExecutor(4)
+        self.namespace = path.place.runs
+        self.operator_logs: list[str] = []
+        """The logs of the operators so far, each from its beginning."""
+
+    def close(self) -> None:
+        """End the threads, and the life with those beside it."""
+        self._pool.shutdown()
+        runs = (NAME, TOKENS, REFERENCE, CLONE, EVALUATION)
+        self._kubectl("delete", RESOURCE, *runs, *self._where, "--ignore-not-found", "--wait=false")
+
+    @stage
+    def began(self) -> Began:
+        """One file with three runs is applied: the tokens, the life on them, and the evaluation of its last checkpoint."""
+        document = variant(self._document, name=TOKENS)
+        document["spec"]["stage"] = "data"
+        del document["spec"]["after"]
+        self._git([document, self._document, self._evaluation()]).apply()
+        built = self._finish(self._path.training_of(document))
+        self._life.wait_for_step(1)
+        self._settled()
+        said = self._pool.submit(self._halcyon, "status", NAME), self._pool.submit(self._halcyon, "top")
+        before = self._life.journal.clock()
+        page = self._kubectl.pod_http(self._path.place.runs, self._life.running_pod(0).name, TRAINER_PORT, "/metrics")
+        after = self._life.journal.clock()
+        saved = self._halcyon("checkpoint", NAME)
+        self._life.wait_for_step(int(saved.split()[-1]))
+        between = self._step_at(before), self._step_at(after)
+        tokenized = (tuple(_tokenized(lines)) for lines in (built.lines, self._life.lines()))
+        return Began(built.status, *tokenized, *(one.result() for one in said), saved, page, between, self._drift())
+
+    @stage
+    def evicted(self) -> Recovered:
+        """The pod of slice 1 is evicted."""
+        return self._recovered(lambda: self._life.evict(1))
+
+    @stage
+    def killed(self) -> Recovered:
+        """The coordinator is killed, which takes the others with it, some steps after a checkpoint that its processes made."""
+        world = self._settled()
+
+        def some_steps_on() -> bool | None:
+            saved = next((line.step for line in reversed(self._life.lines()) if (line.event, line.world) == ("checkpoint", world)), None)
+            return True if saved is not None and saved % SAVE_EVERY == 0 and self._life.step() >= saved + 2 else None
+
+        self._wait(some_steps_on, 300, "no checkpoint was made after the eviction")
+        return self._recovered(lambda: self._life.kill(0))
+
+    @stage
+    def pod_deleted(self) -> World:
+        """A pod is deleted. The processes that go on."""
+        world = self._settled()
+        self._kubectl("delete", "pod", self._life.running_pod(1).name, *self._where, "--wait=false")
+        self._wait(lambda: self._world() > world or None, 300, "the run has not gone on after the deletion of a pod")
+        return self._world()
+
+    @stage
+    def unattended(self) -> Recovered:
+        """A pod is evicted while there is no operator: the JobSet restarts the run."""
+        self._settled()
+        self.operator_logs.append(self._operator.log())
+        self._operator.scale(0)
+        try:
+            return self._recovered(lambda: self._life.evict(0))
+        finally:
+            self._operator.scale(1)
+
+    @stage
+    def edited(self) -> Edited:
+        """A field that a new attempt is made for is changed in git."""
+        attempt, _ = self._settled()
+        self._document["spec"]["checkpoint"]["keep"] = 4
+        said = self._diff(1, self._document)
+        self._git([self._document]).apply()
+        self._wait(lambda: self._world()[0] > attempt or None, 300, "there is no new attempt after an edit")
+        self._settled()
+        return Edited(said, self._status)
+
+    @stage
+    def suspended(self) -> Suspended:
+        """It is suspended, its newest checkpoint is damaged, and it is given its end."""
+        said = self._halcyon("suspend", NAME, "--wait")
+        status = self._life.wait_for_phase("Suspended").status
+        document = copy.deepcopy(self._document)
+        document["spec"]["suspend"] = True
+        same = self._pool.submit(self._diff, 0, document)
+        frozen = self._pool.submit(self._diff, 1, _with_trainer(document, seed=7))
+        invalid = self._pool.submit(self._diff, 2, _with_trainer(document, steps=0))
+        refused = self._pool.submit(self._halcyon, "checkpoint", NAME, code=1)
+        drift, page = self._drift(), self._operator.metrics()
+        with self._path.root(NAME) as root:
+            damaged, older, *_ = head(root).committed
+            flip_a_bit(root, damaged)
+        # The last steps are two and a half intervals: the clone needs a checkpoint before the last one.
+        steps = damaged.step // SAVE_EVERY * SAVE_EVERY + 2 * SAVE_EVERY + SAVE_EVERY // 2
+        self._document["spec"]["trainer"]["steps"] = steps
+        ending = self._diff(1, self._document)
+        said_of = (one.result() for one in (refused, same, frozen, invalid))
+        return Suspended(said, status, page, *said_of, ending, drift, damaged, older, steps)
+
+    @stage
+    def ended(self) -> Ended:
+        """It goes on to its end. The same document, undisturbed, begins beside it, and goes on for some steps more."""
+        self._git([self._document]).apply()
+        self._halcyon("resume", NAME)
+        self._apply(variant(self._document, name=REFERENCE, steps=self.more_steps))
+        with self._halcyon.begun("logs", NAME, "--follow", "--raw") as following:
+            ended = self._finish(self._life)
+            followed = following.communicate(timeout=limit(120))[0]
+        report = self._pool.submit(self._halcyon, "report", NAME, "--json")
+        shown = self._pool.submit(self._halcyon, "report", NAME)
+        over = self._pool.submit(self._diff, 1, _with_trainer(self._document, logEverySteps=2))
+        profile = "--output=jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}"
+        restricted = self._kubectl("get", "namespace", self._path.place.runs, profile)
+        said = followed, json.loads(report.result()), shown.result(), over.result()
+        return Ended(ended.status, ended.lines, *said, self._drift(), restricted)
+
+    @property
+    def steps(self) -> int:
+        """The steps of the life before it was deleted."""
+        return self.suspended.steps
+
+    @property
+    def more_steps(self) -> int:
+        """The steps of the life after it was made again, and of the run that nobody disturbs."""
+        return self.steps + SAVE_EVERY
+
+    @stage
+    def reference(self) -> Finished:
+        """The run that nobody disturbed."""
+        return self._finish(self._training(REFERENCE))
+
+    @property
+    def undisturbed(self) -> list[Loss]:
+        """The losses of the run that nobody disturbed."""
+        return losses(self.reference.lines, REFERENCE)
+
+    @stage
+    def cloned(self) -> Cloned:
+        """A new run goes on from a checkpoint before the last one, and needs the life no more: its end is that it is deleted."""
+        earlier = (self.steps - 1) // SAVE_EVERY * SAVE_EVERY
+        document = variant(self._document, name=CLONE)
+        document["spec"] |= {"from": {"run": NAME, "step": earlier}}
+        clone = self._apply(document)
+        self._training(EVALUATION).wait_for_phase("Succeeded")  # it reads a checkpoint of the life, too
+        clone.wait_for_step(earlier + 1)
+        self._kubectl("patch", RESOURCE, NAME, *self._where, "--type=merge", '--patch={"spec": {"ttlSecondsAfterFinished": 0}}')
+        self._kubectl("wait", "--for=delete", f"{RESOURCE}/{NAME}", *self._where, f"--timeout={limit(60)}s")
+        with self._path.root(NAME) as root:
+            kept = bytes(root.get(HEAD_KEY).bytes())
+        found = self._finish(clone)
+        return Cloned(found.status, found.lines, earlier, kept)
+
+    @stage
+    def evaluated(self) -> Evaluated:
+        """The run that waited for the life's end, and evaluated its last checkpoint."""
+        found = self._finish(self._training(EVALUATION))
+        with self._path.root(EVALUATION) as root:
+            kept = json.loads(bytes(root.get("evaluation.json").bytes()))
+        return Evaluated(found.status, found.lines, kept)
+
+    @stage
+    def again(self) -> Finished:
+        """The life is made again, under the same name and root, with some more steps."""
+        self._document["spec"]["trainer"]["steps"] = self.more_steps
+        return self._finish(self._apply(self._document))
+
+    @stage
+    def refused(self) -> Stopped:
+        """A run is given the root of another one."""
+        document = variant(self._document, name="intruder")
+        document["spec"]["checkpoint"]["root"] = variant(self._document, name=REFERENCE)["spec"]["checkpoint"]["root"]
+        with self._path.root(REFERENCE) as root:
+            before = head(root)
+        return self._stopped(self._apply(document), REFERENCE, before, (0, 0))
+
+    @stage
+    def ruined(self) -> Stopped:
+        """All checkpoints of the life are damaged, and it is given more steps."""
+        with self._path.root(NAME) as root:
+            before = head(root)
+            for checkpoint in before.committed:
+                flip_a_bit(root, checkpoint)
+        world = self._world()
+        self._git([_with_trainer(self._document, steps=self.more_steps + SAVE_EVERY)]).apply()
+        stopped = self._stopped(self._life, NAME, before, world)
+        self.operator_logs.append(self._operator.log())
+        return stopped
+
+    # What the stages do
+
+    @property
+    def _status(self) -> TrainingRunStatus:
+        run = self._life.run
+        assert run is not None
+        return run.status
+
+    def _world(self) -> World:
+        """The processes that made the newest step."""
+        return max((line.world for line in self._life.lines() if line.event == "step"), default=(0, 0))
+
+    def _step_at(self, time: float) -> int:
+        """The last step that had ended at a time, by its own line, which may have come later."""
+        return max(line.step for line in self._life.lines() if line.event == "step" and line.time <= time)
+
+    def _settled(self) -> World:
+        """The processes that train, once the status says that they do."""
+
+        def trains() -> World | None:
+            world, status = self._world(), self._status
+            last = status.history[-1] if status.history else None
+            known = last is not None and (last.attempt, last.restart) == world and last.ended_at is None
+            return world if known and status.phase == "Running" else None
+
+        return self._wait(trains, 300, "the status does not say that the newest processes train")
+
+    def _wait(self, find: Callable[[], T | None], timeout_seconds: float, complaint: str) -> T:
+        """What is found in the journal; a run that cannot go on is not waited for."""
+
+        def meanwhile() -> None:
+            if self._life.run is not None and self._life.run.complaint:
+                raise Failed(f"{complaint}, for the run stopped: {self._life.run.complaint}")
+
+        def failure() -> str:
+            return f"{complaint}. It is at step {self._life.step()} of {self._world()}, and its status is {self._status}"
+
+        return self._path.watch.journal.wait(find, timeout_seconds=timeout_seconds, failure=failure, meanwhile=meanwhile)
+
+    def _recovered(self, harm: Callable[[], Fault]) -> Recovered:
+        self._settled()
+        lines = self._life.lines()
+        committed = max((line.step for line in lines if line.event == "checkpoint"), default=0)
+        step = self._life.step()
+        return Recovered(step, committed, self._life.wait_for_recovery(harm()))
+
+    def _apply(self, document: dict[str, Any]) -> Training:
+        training = self._path.training_of(document)
+        training.apply()
+        return training
+
+    def _training(self, name: str) -> Training:
+        return self._path.training_of(variant(self._document, name=name))
+
+    def _finish(self, training: Training) -> Finished:
+        run = training.wait_for_phase("Succeeded")
+        self._path.watch.finish_logs(training.name)
+        return Finished(run.status, training.lines())
+
+    def _stopped(self, training: Training, root: str, before: Head, world: World) -> Stopped:
+        run = training.wait_for_phase("Failed")
+        stalled = run.status.condition("Stalled")
+        steps = [line for line in training.lines() if line.event == "step" and line.world > world]
+        with self._path.root(root) as store:
+            after = head(store)
+        return Stopped(run.complaint, stalled is not None and stalled.status == "True", before, after, len(steps))
+
+    def _evaluation(self) -> dict[str, Any]:
+        document = variant(self._document, name=EVALUATION)
+        document["spec"] |= {"stage": "evaluate", "after": {"run": NAME}, "from": {"run": NAME}}
+        return document
+
+    def _git(self, documents: list[dict[str, Any]]) -> Git:
+        return Git(self._kubectl, self._path.place.runs, documents, "server")
+
+    def _drift(self) -> str:
+        return self._git([self._document]).diff()
+
+    def _diff(self, code: int, document: dict[str, Any]) -> str:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(document, file)
+            file.flush()
+            return self._halcyon("diff", NAME, "--filename", file.name, code=code)
+
+
+def life_document(path: WholePath) -> dict[str, Any]:
+    """The small document with steps that take some dozen milliseconds, and no end."""
+    document = variant(path.document, name=NAME, steps=WITHOUT_END)
+    spec = document["spec"]
+    spec["after"] = {"run": TOKENS}
+    spec["model"]["llama"] |= {"hiddenSize": 64, "intermediateSize": 128}
+    spec["data"] |= {"cache": {"root": "s3://checkpoints/tokens-of-the-life"}, "validation": {"fraction": 0.001}}
+    spec["optimizer"] = UNENDING
+    spec["trainer"] |= {"sequenceLength": 128, "evaluation": {"everySteps": 50}}
+    spec["checkpoint"]["save"] = {"everySteps": SAVE_EVERY}
+    spec["telemetry"] = {"statusIntervalSeconds": 1}
+    return document
+
+
+def _tokenized(lines: Iterable[LogLine]) -> Iterator[LogLine]:
+    return (line for line in lines if line.event == "tokenized" and line.fields["finished"])
+
+
+def _with_trainer(document: dict[str, Any], **trainer: Any) -> dict[str, Any]:
+    """The document with other members of `spec.trainer`."""
+    changed = copy.deepcopy(document)
+    changed["spec"]["trainer"] |= trainer
+    return changed
+
+
+@pytest.fixture(scope="session")
+def life(path: WholePath) -> Iterator[Life]:
+    found = Life(path)
+    yield found
+    found.close()

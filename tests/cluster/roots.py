@@ -1,0 +1,38 @@
+"""Checkpoint roots as they are read and damaged by tests."""
+
+from __future__ import annotations
+
+import hashlib
+
+from obstore.store import S3Store
+
+from halcyon_api.checkpoint_documents import DATA_PREFIX, HEAD_KEY, MANIFEST_KEY, STEPS_PREFIX, CommittedStep, Head, Manifest, decode_head
+
+
+def read(root: S3Store, key: str) -> bytes:
+    return bytes(root.get(key).bytes())
+
+
+def head(root: S3Store) -> Head:
+    return decode_head(read(root, HEAD_KEY))
+
+
+def files(root: S3Store, checkpoint: CommittedStep) -> dict[str, str]:
+    """Keys of a checkpoint's files and the hashes that they must have, under a manifest that has its own."""
+    manifest = read(root, f"{checkpoint.path}{MANIFEST_KEY}")
+    assert hashlib.sha256(manifest).hexdigest() == checkpoint.manifest_sha256
+    listed = Manifest.model_validate_json(manifest).files
+    return {f"{checkpoint.path}{DATA_PREFIX}{file.path}": file.sha256 for file in listed}
+
+
+def flip_a_bit(root: S3Store, checkpoint: CommittedStep) -> None:
+    """Of the largest file."""
+    key = max(files(root, checkpoint), key=lambda key: root.head(key)["size"])
+    content = bytearray(read(root, key))
+    content[len(content) // 2] ^= 1
+    root.put(key, bytes(content))
+
+
+def begun(root: S3Store) -> set[str]:
+    """Prefixes of all checkpoints that were begun, `steps/<name>/`."""
+    return set(root.list_with_delimiter(STEPS_PREFIX.rstrip("/"))["common_prefixes"])

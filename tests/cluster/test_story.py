@@ -1,0 +1,49 @@
+"""What becomes of the tests of a story when one of its stages fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.story import NotReached, Story, stage
+
+
+class Tale(Story):
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    @stage
+    def first(self) -> int:
+        self.done.append("first")
+        return 1
+
+    @stage
+    def second(self) -> int:
+        self.done.append("second")
+        return self.first + 1
+
+    @stage
+    def third(self) -> int:
+        self.done.append("third")
+        raise RuntimeError("the pod did not start")
+
+    @stage
+    def last(self) -> int:
+        self.done.append("last")
+        return 4
+
+
+def test_stages_are_done_once_and_in_their_order() -> None:
+    tale = Tale()
+    assert (tale.second, tale.first, tale.second) == (2, 1, 2)
+    assert tale.done == ["first", "second"]
+
+
+def test_a_stage_that_fails_is_named_by_every_later_one_and_keeps_what_was_before() -> None:
+    tale = Tale()
+    with pytest.raises(NotReached, match="stopped at its stage 'third' and so never came to 'last': the pod did not start"):
+        _ = tale.last
+    with pytest.raises(NotReached, match="stopped at its stage 'third' there: the pod did not start"):
+        _ = tale.third
+    assert tale.second == 2
+    assert tale.done == ["first", "second", "third"], "nothing is tried twice"
