@@ -18,11 +18,13 @@ from pathlib import Path
 
 from tests.faults import rows
 from tests.faults.table import REPOSITORY
+from tests.suite.tiers import Part, Tier, expression
 
 PACKAGE = REPOSITORY / "trainer" / "halcyon"
 BEGIN, END = "<!-- mutations: begin -->", "<!-- mutations: end -->"
 _FAILED = re.compile(r"^FAILED (\S+?::\S+)(?: - (.*))?$", re.MULTILINE)
 _LONGEST_REASON = 140
+IN_MAKE_TEST = " or ".join(f"({expression(part, Tier.TEST)})" for part in Part)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Mutation:
     edits: tuple[tuple[str, str, str], ...]
     """File below the package, what stands there once, and what shall stand there instead."""
     tests: tuple[str, ...]
-    """Tests that must fail: arguments of pytest."""
+    """Tests that must fail, each in the tier `test`: what `make test` runs must find the mutation by itself."""
     row: str
 
 
@@ -68,7 +70,7 @@ MUTATIONS = (
                 '    store.create(f"{prefix}{COMMIT_KEY}", encode_commit(data, about.epoch))\n    return entry\n\n\nclass Undecided',
             ),
         ),
-        ("tests/faults/test_kills.py::test_the_engine_killed_at_random_moments[file-30]",),
+        ("tests/faults/test_kills.py::test_the_engine_killed_before_each_write_of_a_commit[file]",),
         _row(rows.KILLS),
     ),
     Mutation(
@@ -123,7 +125,7 @@ def failures(mutation: Mutation) -> list[tuple[str, str]]:
         package = Path(folder) / "halcyon"
         shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
         mutate(mutation, package)
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-x", "-m", "not long", "--tb=line", *mutation.tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-x", "-m", IN_MAKE_TEST, "--tb=line", *mutation.tests]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]), "COLUMNS": "500"}
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
