@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint import SaveFailed
+from halcyon.checkpoint import SaveFailed, store
 from tests.faults import moments
 from tests.faults.denied import deny
 from tests.trainer.checkpoint import child
 from tests.trainer.checkpoint.child import say
-from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position
+from tests.trainer.checkpoint.helpers import Root, mesh, numbers, on, open_root, position, same_bits, template
 from tests.trainer.checkpoint.processes import Child
 
 
@@ -27,19 +30,25 @@ class FaultChild(Child):
 
 
 def trainers(root: Root, options: dict[str, Any]) -> None:
-    """For each path of a run document that is read, fork a `halcyon train` of it, all imports done; and say how it ended."""
+    """For each path of a run document that is read, fork a `halcyon train` of it, all imports done; and say how it ended.
+
+    A step after the path, counted from 0, is one whose batch the run never gets, so that it does not end by itself.
+    """
     from halcyon.lean_imports import without_unused_parts
     from halcyon.process import run_training
 
     with without_unused_parts():
         import halcyon.train  # noqa: F401 - what takes long
     for line in sys.stdin:
+        document, _, step = line.strip().partition(" ")
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             try:
+                if step:
+                    _hang_at(int(step))
                 run_training(
-                    Path(line.strip()), os.environ, checkpoint_root=None, json_lines=True, compilation_cache=Path(options["compilation"])
+                    Path(document), os.environ, checkpoint_root=None, json_lines=True, compilation_cache=Path(options["compilation"])
                 )
             finally:
                 say(event="crashed", text=traceback.format_exc())
@@ -47,6 +56,20 @@ def trainers(root: Root, options: dict[str, Any]) -> None:
         say(event="forked", pid=pid)
         _, status = os.waitpid(pid, 0)
         say(event="over", code=os.waitstatus_to_exitcode(status))
+
+
+def _hang_at(step: int) -> None:
+    """Never give out the batch of a step."""
+    from halcyon.data.loader import Loader
+
+    batch = Loader.batch
+
+    def hanging(loader: Any, asked: int) -> Any:
+        if asked == step:
+            threading.Event().wait()
+        return batch(loader, asked)
+
+    Loader.batch = hanging  # type: ignore[method-assign]
 
 
 def over_quota(root: Root, options: dict[str, Any]) -> None:
@@ -63,12 +86,36 @@ def over_quota(root: Root, options: dict[str, Any]) -> None:
                 say(event="goes on", text=str(failed))
 
 
+def killed_at_a_write(root: Root, options: dict[str, Any]) -> None:
+    """Go on from what is committed, and be killed before the n-th write of the next save, or after all of them."""
+    devices = mesh(2, 2)
+    checkpointer = open_root(root)
+    restored = checkpointer.restore(template(devices))
+    step = restored.step if restored else 0
+    say(event="restored", step=step, right=restored is None or same_bits(restored.state, numbers(step)))
+    writes = itertools.count()
+
+    def deadly(method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            if next(writes) == options["write"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return method(*arguments)
+
+        return run
+
+    store.Store.write = deadly(store.Store.write)
+    store.Store.swap = deadly(store.Store.swap)
+    checkpointer.save(step + 1, on(devices, numbers(step + 1)), position(step + 1))
+    checkpointer.finish()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> int:
     """Play a role."""
     options = json.loads(sys.argv[2])
     if "moments" in options:
         moments.tell(options["moments"])
-    child.ROLES |= {"trainers": trainers, "over_quota": over_quota}
+    child.ROLES |= {"trainers": trainers, "over_quota": over_quota, "killed_at_a_write": killed_at_a_write}
     return child.main()
 
 
