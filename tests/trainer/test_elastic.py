@@ -26,7 +26,7 @@ def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
     return run | {"spec": on_slices(parse_run(run).spec, slices).document()}
 
 
-def test_two_slices_then_one_then_two(tmp_path: Path) -> None:
+def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calm = document(tmp_path, "calm-root", STEPS, **ELASTIC)
     world = start_world(calm, tmp_path / "calm")
     assert world.wait() == [ExitCode.DONE] * 2
@@ -36,10 +36,12 @@ def test_two_slices_then_one_then_two(tmp_path: Path) -> None:
     losses: dict[int, float] = {}
     committed, sizes = 0, []
     for attempt, (slices, stop) in enumerate(((2, 10), (1, 30), (2, None)), start=1):
-        world = start_world(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed)
+        monkeypatch.setenv("AWAIT_NOTICE", f"{stop or -1},0")
+        module = "tests.trainer.trouble_child"
+        world = start_world(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed, module=module)
         try:
             if stop is not None:
-                world.leader.wait_for(seen_step(stop))
+                world.leader.wait_for(seen_step(stop - 1))
                 for index in range(slices):  # as the JobSet's deletion does
                     world.signal(signal.SIGTERM, index)
             codes = world.wait()

@@ -35,21 +35,22 @@ def test_a_finished_run_on_a_constant_rate_goes_on(tmp_path: Path) -> None:
     assert first | more == expected
 
 
-def test_a_run_goes_on_for_longer_until_its_decay_has_begun(tmp_path: Path) -> None:
+def test_a_run_goes_on_for_longer_until_its_decay_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wsd = {"wsd": {"warmupSteps": 3, "decaySteps": 5}}
-    expected = losses(document(tmp_path / "whole-root", 156, wsd), tmp_path / "whole")
-    world = start_world(document(tmp_path / "root", 150, wsd), tmp_path / "run")
+    expected = losses(document(tmp_path / "whole-root", 26, wsd), tmp_path / "whole")
+    monkeypatch.setenv("AWAIT_NOTICE", "8,0")
+    world = start_world(document(tmp_path / "root", 20, wsd), tmp_path / "run", module="tests.trainer.trouble_child")
     world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
     world.signal(signal.SIGTERM, 0)
     assert world.wait() == [ExitCode.PREEMPTED]
     first = world.leader.losses()
-    assert max(first) < 145, "the decay has not begun"
-    more = losses(document(tmp_path / "root", 156, wsd), tmp_path / "run", attempt=2)
+    assert max(first) < 15, "the decay has not begun"
+    more = losses(document(tmp_path / "root", 26, wsd), tmp_path / "run", attempt=2)
     assert first | more == expected
 
-    refused = start_world(document(tmp_path / "root", 170, wsd), tmp_path / "run", attempt=3)
+    refused = start_world(document(tmp_path / "root", 40, wsd), tmp_path / "run", attempt=3)
     assert refused.wait() == [ExitCode.RUN_CHANGED]
     assert (
-        "was made for 156 steps: spec.trainer.steps: the 156 steps that are done would have had other learning rates with 170"
+        "was made for 26 steps: spec.trainer.steps: the 26 steps that are done would have had other learning rates with 40"
         in (refused.leader.report()["message"])
     )

@@ -22,7 +22,7 @@ STEPS = 20
 SIZES = {"sequenceLength": 32, "stages": [{"fromStep": 12, "batchSize": 4, "sequenceLength": 64}]}
 HOST = {"slices": 1, "topology": "1x2"}
 KILLS = (10, 12, 13)
-"""Steps done. It saves every five steps, so whoever is killed before step 15 crosses the change again."""
+"""Steps done, and no more. It saves every five steps, so whoever is killed before step 15 crosses the change again."""
 
 
 def counted(run: Path, step: int) -> float:
@@ -32,7 +32,7 @@ def counted(run: Path, step: int) -> float:
     return sum(map(float, re.findall(r"(?m)^row \d+: .* (\S+) of \d+ targets count$", shown.output)))
 
 
-def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path: Path) -> None:
+def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "corpus").mkdir()
     for number in range(200):  # short: how many begin in a step is different from step to step
         (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number} times {number} is {number**2}. " * (1 + number % 7))
@@ -40,15 +40,16 @@ def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path:
     run = document(tmp_path, "root", STEPS, **SIZES, **HOST)
     losses: dict[int, float] = {}
     tokens: dict[int, float] = {}
-    kills = iter(KILLS)
-    for world in worlds(run, tmp_path / "run"):
-        last = next(kills, None)
-        if last is None:
+    kills = [*KILLS]
+    monkeypatch.setenv("HANG", f"{kills[0]},0")
+    for world in worlds(run, tmp_path / "run", module="tests.trainer.trouble_child"):
+        if not kills:
             assert world.wait() == [ExitCode.DONE]
         else:
-            world.leader.wait_for(seen_step(last))
+            world.leader.wait_for(seen_step(kills.pop(0) - 1))
             world.leader.popen.kill()
             assert world.wait() == [-signal.SIGKILL]
+            monkeypatch.setenv("HANG", f"{kills[0] if kills else -1},0")
         collect(losses, world, expected)
         tokens |= {event["step"]: event["tokens"] for event in world.leader.events if event.get("event") == "step"}
     assert losses == expected

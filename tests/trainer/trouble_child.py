@@ -1,7 +1,11 @@
-"""``halcyon`` as it is, but that one of its steps goes wrong: ``python -m tests.trainer.trouble_child train RUN.YAML ...``.
+"""``halcyon`` as it is, but that something goes wrong or stands still: ``python -m tests.trainer.trouble_child train RUN.YAML ...``.
 
-HANG=STEP,PROCESS: that process never gets the batch of that step (counted from 0). POISON=STEP: the loss weights of that step are no
-numbers.
+Steps are counted from 0. Where a process stands still, what a test does to it comes before the end of the run, on a machine of any speed.
+
+HANG=STEP,PROCESS: that process never gets the batch of that step.
+AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step once the processes have agreed where to leave after a notice.
+HANG_EVALUATING=BATCHES: every process of a run that only evaluates stands still after so many batches.
+POISON=STEP: the loss weights of that step are no numbers.
 """
 
 from __future__ import annotations
@@ -13,14 +17,25 @@ from typing import Any
 
 from halcyon.cli import app
 from halcyon.data.loader import Loader
+from halcyon.parallel.sync_point import SyncPoint
+from halcyon.telemetry import RunReporter
 
-batch = Loader.batch
+batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_batch, SyncPoint.__init__
+sync_points: list[SyncPoint] = []
+evaluated: list[RunReporter] = []
+
+
+def concerns(variable: str, step: int) -> bool:
+    """Whether what happens at a step happens here."""
+    wanted_step, process = (int(part) for part in os.environ.get(variable, "-1,-1").split(","))
+    return step == wanted_step and int(os.environ["HALCYON_JOB_INDEX"]) == process
 
 
 def troubled_batch(loader: Loader, step: int) -> Any:
-    hang_step, hang_process = (int(part) for part in os.environ.get("HANG", "-1,-1").split(","))
-    if step == hang_step and int(os.environ["HALCYON_JOB_INDEX"]) == hang_process:
+    if concerns("HANG", step):
         wait_for_a_batch_that_never_comes()
+    if concerns("AWAIT_NOTICE", step):
+        wait_until_all_leave()
     poisoned = int(os.environ.get("POISON", "-2"))
     made = batch(loader, step)
     return replace(made, weights=made.weights * float("nan")) if step == poisoned else made
@@ -30,6 +45,26 @@ def wait_for_a_batch_that_never_comes() -> None:
     threading.Event().wait()
 
 
+def wait_until_all_leave() -> None:
+    (point,) = sync_points
+    with point._changed:
+        point._changed.wait_for(lambda: point._leave_after is not None)
+
+
+def known_sync_point(point: SyncPoint, *arguments: Any) -> None:
+    create_sync_point(point, *arguments)
+    sync_points.append(point)
+
+
+def hanging_evaluation(reporter: RunReporter) -> None:
+    evaluated_batch(reporter)
+    evaluated.append(reporter)
+    if len(evaluated) == int(os.environ.get("HANG_EVALUATING", "-1")):
+        wait_for_a_batch_that_never_comes()
+
+
 if __name__ == "__main__":
     Loader.batch = troubled_batch  # type: ignore[method-assign]
+    SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
+    RunReporter.evaluated_batch = hanging_evaluation  # type: ignore[method-assign]
     app()
