@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from halcyon_devcluster.machine import limit
 from tests.trainer.fork_server import NUMBER, REQUEST_BYTES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def _server() -> socket.socket:
     def close() -> None:
         mine.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(limit(10))
 
     atexit.register(close)
     return mine
