@@ -28,6 +28,7 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.files import last_line
 from halcyon_devcluster.kubectl import Kubectl
+from halcyon_devcluster.machine import limit
 from halcyon_devcluster.paths import Paths
 from halcyon_devcluster.programs import KUBERNETES
 from halcyon_devcluster.waiting import until
@@ -116,7 +117,7 @@ class ControlPlane:
         folder = self._paths.pki
         trusted = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         trusted.load_cert_chain(folder / "admin.crt", folder / "admin.key")
-        with suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=5, context=trusted) as answer:  # noqa: S310 - always https
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=limit(5), context=trusted) as answer:  # noqa: S310 - always https
             return answer.status == 200
         return False
 
