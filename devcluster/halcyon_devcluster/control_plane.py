@@ -128,7 +128,7 @@ class ControlPlane:
             return [started for started, process in self._started.items() if process.poll() is not None]
 
         def why() -> str:
-            (who, what) = (ended() or [name])[0], "ended" if ended() else f"is not ready after {_READY_SECONDS} s"
+            (who, what) = (ended() or [name])[0], "ended" if ended() else "does not become ready"
             return f"{who} {what}: the last line of its log is {last_line(self._paths.state / f'{who}.log')!r}."
 
         until(lambda: bool(ended()) or condition(), timeout_seconds=_READY_SECONDS, failure=why)
