@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon_operator.election import LONGEST_LEASE_SECONDS, Election, LeaseRecord, Terms, lease_document, parse_lease
+from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at
 
 TERMS = Terms()
@@ -145,10 +145,13 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
-@given(EVENTS)
-def test_never_two_may_write(story: list[tuple[str, float, str, float, float]]) -> None:
+@tried_with(100, 400)
+def test_never_two_may_write(examples: int) -> None:
     """Candidates that stop for any time between any two steps, lose requests or wait for them, die and come back: holds never overlap."""
+    holds_for(examples, check_never_two_may_write, EVENTS)
+
+
+def check_never_two_may_write(story: list[tuple[str, float, str, float, float]]) -> None:
     server, now, deaths = Server(), 0.0, 0
     candidates = {name: Election(name, TERMS) for name in "abc"}
     holds: dict[str, float] = {}

@@ -198,7 +198,7 @@ class Truth:
         return span
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.variant) for seed in range(2, 6))])
 @pytest.mark.parametrize("farewell", [True, False], ids=["each process says goodbye", "half of them are killed"])
 def test_a_chaotic_run(seed: int, farewell: bool) -> None:
     """Forty worlds, more than the history holds; the operator looks at random and is away now and then.

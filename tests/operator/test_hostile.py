@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -20,6 +20,7 @@ from halcyon_operator.settle import status_document
 from halcyon_operator.trainers import parse_report
 from halcyon_operator.views import ProbeView
 from tests import quick_yaml
+from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at, jobset, pod
 from tests.operator.hostile import PODS, looks, perhaps, run_documents, spoil
 
@@ -31,9 +32,12 @@ VALIDATOR = Draft202012Validator(CRD["spec"]["versions"][0]["schema"]["openAPIV3
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-def test_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
+@tried_with(50, 150)
+def test_no_object_can_make_a_look_fail(examples: int) -> None:
+    holds_for(examples, check_no_object_can_make_a_look_fail, st.data())
+
+
+def check_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
     found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
     if data.draw(st.booleans()):
         found["metadata"]["labels"][LABEL_QUEUE] = "research"

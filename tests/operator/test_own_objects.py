@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon_api import names
@@ -40,6 +39,7 @@ from halcyon_operator.trainers import Reading, parse_report
 from halcyon_operator.views import Observed, PodView, ProbeView
 from halcyon_operator.work_queue import WorkQueue
 from halcyon_operator.workloads import Workloads
+from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import PLATFORM, UID, at, defaults, jobset, pod, report, run
 from tests.operator.hostile import (
     HEADS,
@@ -111,9 +111,12 @@ def check(decision: Decision, seen: Observed) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
-@given(st.data())
-def test_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> None:
+@tried_with(60, 300)
+def test_a_decision_names_only_what_is_the_runs_own(examples: int) -> None:
+    holds_for(examples, check_a_decision_names_only_what_is_the_runs_own, st.data())
+
+
+def check_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> None:
     probe = None
     if data.draw(st.booleans()):
         probe = ProbeView(parse_jobset(data.draw(look_alikes())), (parse_pod(data.draw(st.sampled_from(PODS))),))
@@ -258,9 +261,12 @@ def look_at(api: HostileApi, data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
-@given(st.data())
-def test_no_request_touches_anything_else(data: st.DataObject) -> None:
+@tried_with(40, 150)
+def test_no_request_touches_anything_else(examples: int) -> None:
+    holds_for(examples, check_no_request_touches_anything_else, st.data())
+
+
+def check_no_request_touches_anything_else(data: st.DataObject) -> None:
     api = HostileApi(data)
     look_at(api, data)
     for method, path, body in api.requests:
@@ -284,9 +290,12 @@ def test_no_request_touches_anything_else(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=80)
-@given(st.data())
-def test_what_kueue_says_may_be_anything(data: st.DataObject) -> None:
+@tried_with(25, 80)
+def test_what_kueue_says_may_be_anything(examples: int) -> None:
+    holds_for(examples, check_what_kueue_says_may_be_anything, st.data())
+
+
+def check_what_kueue_says_may_be_anything(data: st.DataObject) -> None:
     api = HostileApi(data)
     held = jobset(1)
     held["metadata"]["labels"][LABEL_QUEUE] = "research"

@@ -105,7 +105,7 @@ def test_of_several_processes_on_cpu_only_what_storage_does_not_change_is_kept(t
 
 
 def train(document: dict[str, Any], directory: Path, **options: Any) -> World:
-    world = start_world(document, directory, module="tests.trainer.cache_child", **options)
+    world = start_world(document, directory, module="tests.trainer.cache_child", share_programs=False, **options)
     assert world.wait() == [ExitCode.DONE] * len(world.processes)
     return world
 
@@ -151,7 +151,7 @@ def test_a_restarted_run_of_one_process_reads_its_programs_back(tmp_path: Path) 
     (tmp_path / "second").mkdir()
     (tmp_path / "first" / "compilation").rename(tmp_path / "second" / "compilation")
     second = start_world(
-        moved(document, tmp_path / "second"), tmp_path / "elsewhere" / "two", module="tests.trainer.cache_child"
+        moved(document, tmp_path / "second"), tmp_path / "elsewhere" / "two", module="tests.trainer.cache_child", share_programs=False
     )  # another local directory, empty
     assert second.wait() == [ExitCode.DONE]
     assert cached(second)[0] >= 2, "the initial state and the step"

@@ -58,7 +58,7 @@ def test_a_later_token_changes_nothing_before_it(spec: ModelSpec) -> None:
     assert (before[:, 7:] != after[:, 7:]).any(axis=-1).all()
 
 
-@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
 def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
     kept, recomputed = (losses(make(changed(spec, remat=remat)), *batch()) for remat in ("none", "full"))
     for left, right in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
@@ -83,7 +83,7 @@ def test_the_backward_pass_keeps_no_second_copy_of_the_weights(spec: ModelSpec) 
     assert not matrices & set(kept)
 
 
-@pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
 def test_bfloat16_stays_near_and_keeps_wide_what_must_be(spec: ModelSpec) -> None:
     model, arrays = make(spec), batch()
     (wide, _), _ = losses(model, *arrays)
