@@ -4,7 +4,7 @@ A cluster that already runs is used and left running, so that working on tests c
 cluster that it made; several workers share one, which `python -m tests.suite` makes before them and takes down after them. Each test that
 makes objects takes a `namespace` of its own.
 
-The tests of a file stay on one worker, in their order, because they share its fixtures; so do files with the same `xdist_group`.
+The tests of a file stay on one worker, in their order, because they share its fixtures; so do tests with the same `xdist_group`.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from halcyon_devcluster.progress import ConsoleProgress
 from tests.cluster.life import life
 from tests.cluster.scripted import name, operator, runs, served
 from tests.cluster.whole_path import path, undisturbed
+from tests.suite.groups import set_groups
 
 __all__ = ["life", "name", "operator", "path", "runs", "served", "undisturbed"]
 PROGRESS = ConsoleProgress(Console(stderr=True))
@@ -33,11 +34,9 @@ LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     items.sort(key=lambda item: item.path.name == LAST)
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    set_groups([item for item in items if item.path.parent == Path(__file__).parent], config)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

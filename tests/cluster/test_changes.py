@@ -209,7 +209,9 @@ def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs:
 
 def test_the_operator_was_refused_nothing_and_is_small(runs: Runs, operator: Operator) -> None:
     text = operator.metrics()
-    assert 'code="403"' not in text
+    refused = [line for line in text.splitlines() if 'code="403"' in line]
+    # A quota refuses JobSets with the same code (test_stops.py); without the right to make them no run of this file would have trained.
+    assert [line for line in refused if 'resource="jobsets",verb="post"' not in line] == []
     (resident,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
     print(f"operator: {float(resident) / 2**20:.0f} MiB resident")
     assert float(resident) < 150 * 2**20

@@ -1,6 +1,7 @@
-"""A cluster's whole life: made, hurt, healed, crashed, taken down without a trace. In a cluster of its own, beside whatever else runs.
+"""A cluster's whole life: made, hurt, healed, crashed, taken down without a trace. In a cluster of its own, beside the one of other tests.
 
-Further cases: that `down` leaves nothing behind is shown at the end of test_installation.py, too.
+Further cases: that `down` leaves nothing behind is shown at the end of test_installation.py, too. They run alone, because another cluster
+that comes or goes meanwhile would be seen on the machine.
 
 Only for clusters of our own: what a kind cluster leaves behind is kind's and Docker's to answer for. The tests follow one another.
 """
@@ -26,8 +27,7 @@ from tests.cluster.footprint import Footprint, footprint
 from tests.cluster.workloads import phase, pod, pod_spec, wait_for_phase
 from tests.suite.limits import limit
 
-# One group: a second cluster that comes or goes meanwhile would be seen on the machine.
-pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.xdist_group("second-cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.alone]
 
 NAME = "lifecycle"
 

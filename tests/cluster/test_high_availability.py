@@ -1,7 +1,6 @@
-"""Two operators and one Lease, on the real API server: the leader is killed, stopped and woken, and told to leave.
+"""Two operators and one Lease, on the real API server: the leader is killed, stopped and woken, and ended.
 
-What each of them wrote is read from the API server's own log, where every request bears the name of the process that made it. And one whose
-watches fall silent.
+What each of them wrote is read from the API server's own log, where every request bears the name of the process that made it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import pytest
 from halcyon_api.crd import custom_resource_definition
 from halcyon_devcluster.audit import AuditLog, Request
 from tests.cluster.conftest import DevCluster
-from tests.cluster.link import linked
 from tests.cluster.operators import OperatorProcess
 from tests.cluster.scripted import Runs, build_scripted_trainer
 from tests.suite import promises
@@ -119,22 +117,3 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     assert all(wrote(own, name) for name in ("operator-a", "operator-b", "operator-c"))
     statuses = {name: runs.status(name)["restarts"] for name in (one, two)}
     assert (statuses[one]["preempted"], statuses[two]["total"]) == (1, 0)
-
-
-@pytest.mark.xdist_group("silent-watches")
-def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
-    """Nobody says that they are dead. Of a run at rest the operator writes nothing, so before its check of all runs, five minutes after
-    its start, a watch alone shows the edit."""
-    trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"
-    with linked(runs.devcluster.kubeconfig, tmp_path) as (link, kubeconfig):
-        operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
-        try:
-            operator.await_ready()
-            runs.apply(name, suspend=True)
-            runs.in_phase(name, "Suspended")
-            assert link.fall_silent() >= len(("trainingruns", "jobsets", "pods"))
-            runs.patch(name, suspend=False)
-            runs.wait(name, "taken up", lambda status: status["attempt"] == 1, seconds=150)
-            assert operator.ready
-        finally:
-            operator.stop()

@@ -31,8 +31,7 @@ from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, build_scrip
 from tests.suite import promises
 from tests.suite.limits import limit
 
-# One group with the life of the cluster itself: a second cluster that comes or goes meanwhile would be seen on the machine.
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("second-cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "installation"
 DEFINITION = "trainingruns.halcyon.dev"

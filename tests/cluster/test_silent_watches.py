@@ -1,0 +1,40 @@
+"""An operator whose watches fall silent, on the real API server."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from halcyon_api.crd import custom_resource_definition
+from tests.cluster.conftest import DevCluster
+from tests.cluster.link import linked
+from tests.cluster.operators import OperatorProcess
+from tests.cluster.scripted import Runs, build_scripted_trainer
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def runs(devcluster: DevCluster, namespace: str) -> Runs:
+    devcluster.kubectl.apply([custom_resource_definition()])
+    return Runs(devcluster, namespace)
+
+
+def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
+    """Nobody says that they are dead. Of a run at rest the operator writes nothing, so before its check of all runs, five minutes after
+    its start, a watch alone shows the edit."""
+    trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"
+    with linked(runs.devcluster.kubeconfig, tmp_path) as (link, kubeconfig):
+        operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
+        try:
+            operator.await_ready()
+            runs.apply(name, suspend=True)
+            runs.in_phase(name, "Suspended")
+            assert link.fall_silent() >= len(("trainingruns", "jobsets", "pods"))
+            runs.patch(name, suspend=False)
+            runs.wait(name, "taken up", lambda status: status["attempt"] == 1, seconds=150)
+            assert operator.ready
+        finally:
+            operator.stop()

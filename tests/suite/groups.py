@@ -1,0 +1,21 @@
+"""Keeps the tests of a file, or those with the same `xdist_group`, on one worker.
+
+pytest-xdist 3.8 reads the group of a test behind the `@` of its node id. It puts it there through an attribute that pytest 9.2 does not have
+any more, so that nothing is grouped, without a word (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+
+def set_groups(items: Iterable[pytest.Item], config: pytest.Config) -> None:
+    """In a worker of `--dist loadgroup`, name the group of each test in its node id: by its marker, else by its file."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        marker = item.get_closest_marker("xdist_group")
+        group = item.path.stem if marker is None else marker.args[0]
+        item._id = type(item.id).parse(f"{item.nodeid}@{group}")
