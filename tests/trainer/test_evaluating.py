@@ -17,6 +17,8 @@ from tests.trainer.worlds import World, run_document, start_world
 
 pytestmark = pytest.mark.slow
 
+TROUBLE = "tests.trainer.trouble_child"
+
 
 def corpus(folder: Path, sentence: str, lines: int = 400) -> dict[str, Any]:
     folder.mkdir(parents=True)
@@ -77,7 +79,9 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     assert json.loads((tmp_path / "own" / "HEAD").read_text())["owner"]["name"] == "evaluation"
 
 
-def test_sources_that_were_evaluated_are_not_evaluated_again(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
+def test_sources_that_were_evaluated_are_not_evaluated_again(
+    trained: tuple[dict[str, Any], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document, _ = trained
     sources = [
         {"name": "short", **corpus(tmp_path / "short", "Something quite different:")},
@@ -92,14 +96,17 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(trained: tuple[dict
     assert expected["long"]["sequences"] > 1000, "all of it, where no number of batches is given"
 
     again = evaluating(document, tmp_path / "again", sources, trainer=trainer)
-    first = start_world(again, tmp_path / "disturbed")
+    batches = {name: math.ceil(expected[name]["sequences"] / 8) for name in ("short", "long")}
+    monkeypatch.setenv("HANG_EVALUATING", str(batches["short"] + 5))
+    assert batches["long"] > batches["short"] + 5, "the longer source is under way then"
+    first = start_world(again, tmp_path / "disturbed", module=TROUBLE)
     first.leader.wait_for(lambda events: any(event.get("source") == "short" and event["event"] == "evaluation" for event in events))
     kept = tmp_path / "again" / "evaluation.json"
     first.leader.wait_for(lambda _: kept.exists())
     first.signal(signal.SIGKILL, 0)
     first.wait()
     assert [one["source"] for one in json.loads(kept.read_text())["sources"]] == ["short"]
-    second = start_world(again, tmp_path / "disturbed", restart=1)
+    second = start_world(again, tmp_path / "disturbed", restart=1, module=TROUBLE)
     second.leader.wait_for(lambda events: any(event["event"] == "compiled" for event in events))
     second.signal(signal.SIGTERM, 0)
     codes = second.wait()
@@ -113,10 +120,10 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(trained: tuple[dict
     }
     progress = third.leader.report()["progress"]
     assert [one["source"] for one in progress["evaluated"]["sources"]] == ["short", "long"]
-    assert progress["step"] == progress["steps"] == sum(math.ceil(expected[name]["sequences"] / 8) for name in ("short", "long"))
+    assert progress["step"] == progress["steps"] == sum(batches.values())
 
 
-def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path) -> None:
+def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is trained on a run's own text: other text would give another one, with which the model means nothing."""
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
@@ -135,7 +142,9 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path) -> None:
         "checkpoint": {"root": f"file://{tmp_path / 'clone'}", "save": {"everySteps": 2}},
         "trainer": {**document["spec"]["trainer"], "steps": 8},
     }
-    first = start_world(clone, tmp_path / "first")
+    with monkeypatch.context() as hanging:
+        hanging.setenv("HANG", "7,0")
+        first = start_world(clone, tmp_path / "first", module=TROUBLE)
     first.leader.wait_for(lambda events: any(event["event"] == "checkpoint" and event["step"] > 4 for event in events))
     first.signal(signal.SIGKILL, 0)
     first.wait()
