@@ -1,7 +1,7 @@
 """Keeps the tests of a file, or those with the same `xdist_group`, on one worker.
 
-pytest-xdist 3.8 reads the group of a test behind the `@` of its node id. It puts it there through an attribute that pytest 9.2 has no more, so
-that nothing is grouped, and no error is shown (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+pytest-xdist 3.8 reads the group of a test behind the `@` of its node id. It puts it there through an attribute that pytest 9.2 does not
+have, so that nothing is grouped, and no error is shown (https://github.com/pytest-dev/pytest-xdist/issues/1386).
 """
 
 from __future__ import annotations
