@@ -27,6 +27,8 @@ class Life:
     coordinator: str
     hosts: int
     first_step: int
+    last_step: int
+    """Steps after this one are made ahead, but not taken."""
     depth: int
     threads: int
     memory_bytes: int
@@ -54,7 +56,7 @@ def load_batches(life: Life, host: int, progress: Path) -> None:
         memory_bytes=life.memory_bytes,
         threads=life.threads,
     ) as loader:
-        for step in range(life.first_step, steps):
+        for step in range(life.first_step, life.last_step + 1):
             words = [str(step), *(f"{row}:{digest}" for row, digest in sorted(digests(loader.batch(step)).items()))]
             os.write(out, f"{' '.join(words)}\n".encode())  # at once, so that a kill leaves whole lines
         signal.pause()  # until it is killed: where one host leaves, JAX ends the others

@@ -1,24 +1,50 @@
-"""Builds caches in small shards, to be killed: a process of its own for each line ``ROOT CORPUS WORKERS LONG`` of the input.
+"""Builds caches in small shards, to be killed: a process of its own for each line ``ROOT CORPUS WORKERS LONG HOLD`` of the input.
 
 They are forked from this one, which has all modules in and no threads of its own: to start fifty interpreters would take longer than the
 builds. Each line is answered by the number of the process, and by its exit code when it has ended. With LONG (0 or 1) every other text
-counts as one that is too long for the memory, so that shards end inside documents.
+counts as one that is too long for the memory, so that shards end inside documents. HOLD is where the build stands still until it is killed:
+``files:N`` or ``commits:N``, after it has written so many files of shards or committed so many shards; ``-`` for one that comes to its end.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from halcyon.checkpoint.store import Store
 from halcyon.data.cache import build, election, ensure, work
+from halcyon.data.cache.build import SourceBuild
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources import long_text, pieces
 from tests.trainer.data.cache.runs import jsonl, spec_of
 
 PIECE_BYTES = 4096
 SHARD_TOKENS = 4096
+
+
+def stand_still(hold: str) -> None:
+    """Stop where it is said, so that no kill comes too late."""
+    kind, _, number = hold.partition(":")
+    calls = itertools.count()
+
+    def held(method: Any, concerns: Callable[[Any], bool]) -> Any:
+        def run(self: Any, *arguments: Any) -> Any:
+            if concerns(arguments[0]) and next(calls) == int(number):
+                signal.pause()
+            return method(self, *arguments)
+
+        return run
+
+    if kind == "files":
+        Store.write = held(Store.write, lambda key: "/shards/" in key)  # type: ignore[method-assign]
+    elif kind == "commits":
+        SourceBuild._swap = held(SourceBuild._swap, lambda _: True)  # type: ignore[method-assign]
 
 
 def main(root: str, corpus: Path, workers: int, long: bool) -> None:
@@ -33,10 +59,11 @@ def main(root: str, corpus: Path, workers: int, long: bool) -> None:
 
 def serve() -> None:
     for line in sys.stdin:
-        root, corpus, workers, long = line.split()
+        root, corpus, workers, long, hold = line.split()
         child = os.fork()
         if child == 0:
             os.setsid()
+            stand_still(hold)
             main(root, Path(corpus), int(workers), long == "1")
             sys.stdout.flush()
             os._exit(0)

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.open import ensure_caches
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load
+from halcyon_devcluster.waiting import until
 from tests.trainer.data.cache.runs import files_below, jsonl, ledger_of, spec_of, whole_stream, write_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -53,10 +53,10 @@ class Builds:
         environment = os.environ | {"TMPDIR": str(temporary)}  # who is killed leaves what it has put aside
         self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False) -> Build:
+    def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False, hold: str = "-") -> Build:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"file://{root} {corpus} {workers} {int(long)}\n")
+        self._process.stdin.write(f"file://{root} {corpus} {workers} {int(long)} {hold}\n")
         self._process.stdin.flush()
         return Build(int(self._process.stdout.readline()), self._process.stdout)
 
@@ -107,29 +107,39 @@ def test_workers_change_no_byte(tmp_path: Path, builds: Builds) -> None:
     assert one == three
 
 
-BUILDS = [(1, False, 9), (1, True, 6), (2, False, 2)]
+BUILDS = [(1, False, 3), (1, True, 3), (2, False, 2)]
+MORE_BUILDS = [(1, False, 9), (1, True, 6)]
 LONG_BUILDS = [(1, False, 120), (1, True, 80), (2, False, 40)]
+HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_shards": "files:14"}
+"""Where a build stands still that is killed late, by what is waited for. A shard has four files, and at most three are committed."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("workers", "long", "wanted_kills"), [*BUILDS, *(pytest.param(*build, marks=pytest.mark.long) for build in LONG_BUILDS)]
+    ("workers", "long", "wanted_kills"),
+    [
+        *BUILDS,
+        *(pytest.param(*build, marks=pytest.mark.variant) for build in MORE_BUILDS),
+        *(pytest.param(*build, marks=pytest.mark.long) for build in LONG_BUILDS),
+    ],
 )
 def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int) -> None:
     """Between the files of a shard, before its commit, after it; with ``long`` inside documents too. With those of loading, fifty."""
-    corpus = write_jsonl(tmp_path / "c.jsonl", 200 * wanted_kills)
+    corpus = write_jsonl(tmp_path / "c.jsonl", 250 * wanted_kills)  # of which more than three shards are made for each kill
     builds.finish(tmp_path / "undisturbed", corpus, long=long)
     chance, root = random.Random(wanted_kills), tmp_path / "killed"
     moments: set[str] = set()
     for kill in range(wanted_kills):
         progress = chance.choice([written_files, whole_shards, committed_shards])
         wanted = progress(root) + chance.randint(1, 8 if progress is written_files else 3)
-        process = builds.start(root, corpus, workers=workers, long=long)
-        deadline = time.monotonic() + 60
-        while progress(root) < wanted:
-            assert process.running(), f"it was at its end after {kill} kills"
-            assert time.monotonic() < deadline
-            time.sleep(0.0002)
+        process = builds.start(root, corpus, workers=workers, long=long, hold=HOLDS[progress.__name__])
+        until(
+            lambda progress=progress, wanted=wanted, process=process: progress(root) >= wanted or not process.running(),
+            timeout_seconds=60,
+            interval_seconds=0.0002,
+            failure=lambda progress=progress, wanted=wanted: f"{progress(root)} {progress.__name__}, not {wanted}",
+        )
+        assert process.running(), f"it was at its end after {kill} kills"
         process.kill()
         moments.add(moment_of(root))
     # A shard is begun as soon as the one before it is committed, so few kills may all miss the moment between.
@@ -170,16 +180,23 @@ def moment_of(root: Path) -> str:
 @pytest.mark.slow
 def test_a_builder_that_dies_takes_its_workers_with_it(tmp_path: Path, builds: Builds) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 6000)
-    process = builds.start(tmp_path / "root", corpus, workers=2)
+    process = builds.start(tmp_path / "root", corpus, workers=2, hold="commits:1")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 60
-    while len(workers := children.read_text().split()) < 3:  # two workers and the tracker of their semaphores
-        assert process.running()
-        assert time.monotonic() < deadline
+
+    def workers() -> list[str]:
+        return children.read_text().split()
+
+    # Two workers and the tracker of their semaphores.
+    until(lambda: len(workers()) >= 3, timeout_seconds=60, interval_seconds=0.01, failure=lambda: f"it has {len(workers())} children")
+    started = [Path(f"/proc/{worker}") for worker in workers()]
     os.kill(process.pid, signal.SIGKILL)
     assert process.exit_code() == -signal.SIGKILL
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline
+    until(
+        lambda: not any(worker.exists() for worker in started),
+        timeout_seconds=60,
+        interval_seconds=0.01,
+        failure=lambda: "a worker outlives its builder",
+    )
 
 
 def test_a_row_that_cannot_be_read_stops_the_build_and_keeps_nothing_half_written(tmp_path: Path) -> None:
