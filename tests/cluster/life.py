@@ -233,6 +233,12 @@ class Life(Story):
         built = self._finish(self._path.training_of(document))
         self._life.wait_for_step(1)
         self._settled()
+
+        def has_a_speed() -> bool | None:
+            progress = self._status.progress
+            return True if progress is not None and progress.tokens_per_second else None
+
+        self._wait(has_a_speed, 120, "the status does not say how fast it trains")
         said = self._pool.submit(self._halcyon, "status", NAME), self._pool.submit(self._halcyon, "top")
         before = self._life.journal.clock()
         page = self._kubectl.pod_http(self._path.place.runs, self._life.running_pod(0).name, TRAINER_PORT, "/metrics")
@@ -496,6 +502,7 @@ def life_document(path: WholePath) -> dict[str, Any]:
     spec["optimizer"] = UNENDING
     spec["trainer"] |= {"sequenceLength": 128, "evaluation": {"everySteps": 50}}
     spec["checkpoint"]["save"] = {"everySteps": SAVE_EVERY}
+    spec["recovery"] = {"gracePeriodSeconds": limit(30), "stepTimeoutSeconds": limit(60)}  # on the reference machine the defaults
     spec["telemetry"] = {"statusIntervalSeconds": 1}
     return document
 

@@ -60,7 +60,7 @@ def test_a_deleted_pod_a_dead_operator_and_an_eviction_without_it(life: Life) ->
     assert life.unattended.recovery.lost_steps == 0
 
 
-def test_an_edit_is_told_beforehand_and_costs_no_step(life: Life) -> None:
+def test_diff_says_what_an_edit_does_and_the_edit_costs_no_step(life: Life) -> None:
     said = life.edited.said
     assert "checkpoint.keep  2    4" in said
     assert "applying restarts the run at a checkpoint that is made for it: no step is lost" in said
@@ -75,7 +75,7 @@ def test_an_edit_is_told_beforehand_and_costs_no_step(life: Life) -> None:
     assert after.from_step >= (before.to_step or 0)
 
 
-def test_what_follows_from_a_document_is_told_of_a_run_that_rests(life: Life) -> None:
+def test_diff_says_what_each_document_does_to_a_suspended_run(life: Life) -> None:
     assert "Suspended" in life.suspended.said
     assert "is Suspended and trains no step" in life.suspended.refused
     assert life.suspended.same == "nothing differs\n"
@@ -89,10 +89,10 @@ def test_what_follows_from_a_document_is_told_of_a_run_that_rests(life: Life) ->
 
 def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
     attempt = life.suspended.status.attempt + 1
-    told = [line for line in life.ended.lines if line.event == "fallback"]
-    assert {line.world for line in told} == {(attempt, 0)}
-    assert told[0].step == life.suspended.older.step
-    assert f"step {life.suspended.damaged.step}" in str(told[0].fields)
+    fallbacks = [line for line in life.ended.lines if line.event == "fallback"]
+    assert {line.world for line in fallbacks} == {(attempt, 0)}
+    assert fallbacks[0].step == life.suspended.older.step
+    assert f"step {life.suspended.damaged.step}" in str(fallbacks[0].fields)
     after = [line.step for line in life.ended.lines if line.event == "step" and line.world >= (attempt, 0)]
     assert min(after) == life.suspended.older.step + 1
 
@@ -184,7 +184,7 @@ def test_the_logs_of_all_processes_are_followed_to_the_end(life: Life) -> None:
     assert [line["step"] for line in lines if line["event"] == "done"] == [life.steps, life.steps]
 
 
-def test_an_edit_of_a_run_that_is_over_is_told_as_such(life: Life) -> None:
+def test_diff_says_that_a_run_is_over(life: Life) -> None:
     assert "the run has succeeded" in life.ended.over
 
 
