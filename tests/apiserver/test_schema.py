@@ -14,6 +14,7 @@ from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.control_plane import ControlPlane
 from tests.api.documents import document
 from tests.apiserver.api import Api, Refused
+from tests.suite import promises
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -78,6 +79,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+@promises.REFUSED_AT_APPLY
 def test_a_wrong_document_is_refused_at_apply(api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Refused) as refused:
         api.create(document(**changes), shared_namespace, dry_run=True)
@@ -237,6 +239,7 @@ def test_the_spike_rule_is_there_from_the_start_or_never(api: Api, namespace: st
 
 
 @pytest.mark.usefixtures("api")
+@promises.EVERY_FIELD
 def test_explain_describes_every_field(api_server: ControlPlane) -> None:
     text = api_server.kubectl("explain", "trainingrun.spec.accelerator", "--recursive")
     assert "hostResources" in text

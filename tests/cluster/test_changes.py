@@ -35,6 +35,7 @@ def changed(runs: Runs) -> Iterator[str]:
 
 
 @promises.COLUMNS
+@promises.ONE_DOCUMENT
 def test_a_run_from_apply_to_success(runs: Runs, name: str) -> None:
     runs.apply(name, "rate=50", "save=20", trainer={"steps": 60, "batchSize": 8, "sequenceLength": 64})
     status = runs.in_phase(name, "Succeeded")

@@ -109,6 +109,7 @@ def room(queues: None, runs: Runs) -> Iterator[None]:
     delete(runs, "--all")
 
 
+@promises.QUEUE
 def test_a_run_waits_for_quota_and_says_so(room: None, runs: Runs) -> None:
     apply(runs, "first")
     runs.training("first")

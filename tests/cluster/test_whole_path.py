@@ -18,6 +18,7 @@ from halcyon_demo.comparison import compare, losses
 from halcyon_demo.install import RELEASE, helm
 from tests.cluster.life import CLONE, NAME, REFERENCE, SAVE_EVERY, Life
 from tests.cluster.whole_path import WholePath, check_accounts
+from tests.suite import promises
 from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
@@ -87,6 +88,7 @@ def test_diff_says_what_each_document_does_to_a_suspended_run(life: Life) -> Non
     assert life.suspended.status.checkpoint.step == life.suspended.damaged.step
 
 
+@promises.FALLBACK
 def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
     attempt = life.suspended.status.attempt + 1
     fallbacks = [line for line in life.ended.lines if line.event == "fallback"]
@@ -97,12 +99,14 @@ def test_a_flipped_bit_falls_back_and_says_so(life: Life) -> None:
     assert min(after) == life.suspended.older.step + 1
 
 
+@promises.SAME_LOSSES
 def test_a_run_has_bitwise_the_losses_of_one_that_nobody_disturbs(life: Life) -> None:
     undisturbed = life.reference.status
     assert undisturbed.restarts.total == 0
     assert compare(losses(life.ended.lines, NAME), life.undisturbed, life.steps).differences == ()
 
 
+@promises.GOODPUT
 def test_every_end_has_its_cause_and_every_second_its_account(life: Life) -> None:
     status = life.ended.status
     *causes, unattended, edited, suspended, completed = [entry.cause for entry in status.history]
@@ -124,6 +128,7 @@ def test_every_end_has_its_cause_and_every_second_its_account(life: Life) -> Non
     check_accounts(life.evaluated.status, life.evaluated.lines)
 
 
+@promises.REPORT
 def test_the_report_is_the_account_of_the_status(life: Life) -> None:
     report, goodput = life.ended.report, life.ended.status.goodput
     assert goodput is not None
@@ -137,6 +142,7 @@ def test_the_report_is_the_account_of_the_status(life: Life) -> None:
     assert [row[2] for row in rows if row and row[0] in worlds] == ends
 
 
+@promises.GOODPUT
 def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life) -> None:
     """The run stands still, so both are about the same seconds. What a counter has counted stays, where it was another cause's later."""
     found, status = samples(life.suspended.page), life.suspended.status
@@ -241,6 +247,7 @@ def test_a_run_that_was_over_goes_and_its_checkpoints_stay(life: Life) -> None:
     assert newest.step == life.steps
 
 
+@promises.READS_THE_CHECKPOINT
 def test_a_run_that_was_deleted_and_is_made_again_goes_on(life: Life) -> None:
     (entry,) = life.again.status.history
     assert (entry.from_step, entry.to_step) == (life.steps, life.more_steps)
@@ -255,6 +262,7 @@ def test_a_second_run_on_a_root_is_refused_and_harms_nothing(life: Life) -> None
     assert life.refused.steps == 0
 
 
+@promises.NEVER_FROM_ZERO
 def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(life: Life) -> None:
     assert life.ruined.complaint.startswith("NoValidCheckpoint")
     assert life.ruined.stalled

@@ -15,6 +15,7 @@ from halcyon.checkpoint.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY
 from tests.faults import rows
 from tests.faults.table import Trials
+from tests.suite import promises
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, template
 
 pytestmark = rows.DAMAGE
@@ -70,6 +71,7 @@ HARMS: tuple[Callable[[Files, str, random.Random], Harm], ...] = (flip, cut, los
         pytest.param("s3", 2, marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
+@promises.HASHED
 def test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found(
     request: pytest.FixtureRequest, trials: Trials, kind: str, rounds: int
 ) -> None:

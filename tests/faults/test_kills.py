@@ -22,6 +22,7 @@ from tests.faults import rows
 from tests.faults.child import FaultChild
 from tests.faults.moments import MOMENTS, Moments
 from tests.faults.table import Trials
+from tests.suite import promises
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill
 from tests.trainer.checkpoint.processes import Child
@@ -78,6 +79,7 @@ def tell(spawner: Child, line: str) -> None:
         pytest.param("s3", 300, marks=pytest.mark.long),
     ],
 )
+@promises.ATOMIC
 def test_the_engine_killed_at_random_moments(request: pytest.FixtureRequest, tmp_path: Path, trials: Trials, kind: str, kills: int) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
     killer = Killer(tmp_path / "moments", kills)

@@ -161,8 +161,9 @@ def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: 
     losses: dict[int, float] = {}
     newest = 0
     for attempt in range(1, attempts + 1):
-        module = "halcyon.cli" if attempt % 2 else "tests.faults.an_hour_back"
-        world = running(root, tmp_path / "run", attempt=attempt, module=module)
+        past = attempt % 2 == 0
+        module = "tests.faults.an_hour_back" if past else "halcyon.cli"
+        world = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
         try:
             world.leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) >= 3, timeout_seconds=PATIENCE)
             world.signal(signal.SIGKILL, 0)

@@ -14,6 +14,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.table import Trials
+from tests.suite import promises
 from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, snapshot_of, template
 from tests.trainer.checkpoint.processes import Child
 
@@ -34,6 +35,7 @@ FURTHER_PLACES = [("file", 0), ("file", 23), ("file", 24), ("s3", 0), ("s3", 11)
 
 
 @pytest.mark.parametrize(("kind", "writes"), [*PLACES, *(pytest.param(*place, marks=pytest.mark.variant) for place in FURTHER_PLACES)])
+@promises.FENCED
 def test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced(
     request: pytest.FixtureRequest, trials: Trials, kind: str, writes: int
 ) -> None:

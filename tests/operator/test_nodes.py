@@ -14,6 +14,7 @@ from halcyon_operator.placement import placement_of
 from halcyon_operator.reconcile import reconcile
 from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, rfc, run, termination
 from tests.operator.test_attempts import HASH, condition, deletions
+from tests.suite import promises
 
 
 def on(node: str, slice_index: int, *, restart: int = 0, **status: Any) -> dict[str, Any]:
@@ -132,6 +133,7 @@ def affinity(decision: Any) -> Any:
     return pod.get("affinity")
 
 
+@promises.BAD_NODES
 def test_the_next_attempt_keeps_off_a_node_that_was_blamed_again_and_says_so() -> None:
     before = status(
         placement=placement("a"),

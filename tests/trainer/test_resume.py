@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.exit_codes import ExitCode
+from tests.suite import promises
 from tests.trainer.worlds import World, run_document, start_world, worlds
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,7 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path,
     assert losses == expected
 
 
+@promises.LAPTOP
 def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_path: Path) -> None:
     four = document(tmp_path, "four-root", slices=1, topology="4x1")
     one = document(tmp_path, "one-root", slices=1, topology="4x1")

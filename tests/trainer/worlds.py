@@ -195,6 +195,7 @@ def start_world(
     address: str = "127.0.0.1",
     inside: Sequence[Sequence[str]] = (),
     share_programs: bool = True,
+    own_interpreter: bool = False,
 ) -> World:
     """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
 
@@ -210,6 +211,7 @@ def start_world(
         save_token: What they are told of the token of who may ask for a checkpoint.
         address: Of process 0, for the others.
         inside: For each process the command that starts it where it shall be, such as in a network namespace. Default: here.
+        own_interpreter: Fork no process, but start an interpreter: for a module that changes something before the trainer is imported.
         share_programs: Begin with what runs of this session have compiled, and leave to them what this one compiles.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -258,7 +260,7 @@ def start_world(
             environment |= pod.variables()
         place = inside[index] if inside else ()
         arguments = ["train", str(path), "--json", "--compilation-cache", str(compiled)]
-        popen = _started_in(place, module, arguments, environment) if place else Forked(module, arguments, environment)
+        popen = _started_in(place, module, arguments, environment) if place or own_interpreter else Forked(module, arguments, environment)
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
@@ -272,7 +274,7 @@ def _folder_of(document: dict[str, Any]) -> Path | None:
 
 
 def _started_in(place: Sequence[str], module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """By a command that starts it where it shall be: with an interpreter of its own."""
+    """In an interpreter of its own, started by a command that puts it where it shall be."""
     command = [*place, sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -15,6 +15,7 @@ from halcyon.data.source_data import NO_SOURCE, Rows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec
 from halcyon_api.spec.trainer import TrainerStageSpec
+from tests.suite import promises
 from tests.trainer.data.corpus import CountingTokenizer, at, dataset_of_tokens, distinct_tokens, open_text, text_source
 
 GOLDEN_FIRST = [68, 32, 91, 97, 49, 82]
@@ -226,6 +227,7 @@ def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None
     assert sum(taken.values()) - len(targets) <= over
 
 
+@promises.PURE_EXAMPLES
 def test_a_batch_depends_on_nothing_but_document_and_step(corpus: Path) -> None:
     one, two = open_text(corpus, batch_size=8), open_text(corpus, batch_size=8)
     steps = [1_000_000_000, 0, 17, 17, 3, 0]

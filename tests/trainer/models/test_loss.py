@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from halcyon.models.loss import cross_entropy
+from tests.suite import promises
 from tests.trainer.models.cases import LLAMA, batch, losses, make, named
 
 BATCH, POSITION, EMBED, VOCAB = hax.make_axes(batch=3, position=12, embed=8, vocab=17)
@@ -57,6 +58,7 @@ def test_huge_logits_do_not_overflow(arrays):
     assert np.isfinite(np.asarray(gradient.array)).all()
 
 
+@promises.WEIGHTED_SUMS
 def test_microbatches_add_up_to_the_batch():
     model, arrays = make(LLAMA), batch(rows=8)
     whole = losses(model, *arrays)
