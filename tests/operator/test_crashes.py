@@ -173,7 +173,7 @@ def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
             yield pytest.param(name, fault, marks=[pytest.mark.slow, pytest.mark.variant])
 
 
-@pytest.mark.parametrize(("name", "fault"), every_fault_of_one_story_and_one_of_every_story())
+@pytest.mark.parametrize(("name", "fault"), list(every_fault_of_one_story_and_one_of_every_story()))
 def test_a_fault_at_any_write_changes_nothing_in_the_end(name: str, fault: str) -> None:
     story, attempts, restarts = STORIES[name]
     undisturbed = World(run())
