@@ -31,7 +31,7 @@ def helm() -> Path:
 
 @pytest.fixture(scope="session")
 def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """Return a function that renders the chart: keyword arguments are values on top of the image names. Each set of values is rendered once."""
+    """A function that renders the chart: keyword arguments are values beside the image names. Each set of values is rendered once."""
     private = {name: str(tmp_path_factory.mktemp("helm")) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
 
     @functools.cache
