@@ -12,6 +12,7 @@ import pytest
 from halcyon.data.open import ensure_caches, look_at_dataset
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import parse_run
+from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl
 from tests.trainer.worlds import Process, World, run_document, start_world
 
@@ -28,6 +29,7 @@ class Gate:
         self._path = path
         self.let(0)
         monkeypatch.setenv("GATE", str(path))
+        monkeypatch.setenv("SILENCE_SECONDS", str(limit(3)))  # longer than a living builder may have to wait for a processor
 
     def let(self, shards: int) -> None:
         fresh = self._path.with_suffix(".new")

@@ -1,5 +1,6 @@
 """``halcyon`` as it is, but that its builds work in small pieces and commit only so many shards as a file says: ``python -m
-tests.trainer.data.train_child train RUN.YAML ...``, with the path of that file in GATE.
+tests.trainer.data.train_child train RUN.YAML ...``, with the path of that file in GATE. A builder that is silent for SILENCE_SECONDS is
+taken for dead.
 
 So a test decides how much text a training has at which of its steps, on a machine of any speed.
 """
@@ -37,5 +38,5 @@ if __name__ == "__main__":
     SourceBuild._commit = gated_commit  # type: ignore[method-assign]
     ensure.pieces = functools.partial(pieces, target_bytes=PIECE_BYTES)  # type: ignore[assignment]
     build.SMALL_BYTES = 0
-    election.SILENCE_SECONDS, election.BEAT_SECONDS = 3.0, 0.2
+    election.SILENCE_SECONDS, election.BEAT_SECONDS = float(os.environ["SILENCE_SECONDS"]), 0.2
     app()
