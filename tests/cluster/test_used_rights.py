@@ -21,13 +21,9 @@ from halcyon_devcluster.audit import Request, requests_since
 from halcyon_devcluster.engine import Backend
 from tests.cluster.conftest import LEFT_OUT, DevCluster
 from tests.cluster.rights import NOT_REQUESTED, RELEASE, Right, granted, judge
+from tests.suite.run import ALL_CLUSTER_TESTS_RAN, CLUSTER_TESTS_BEGAN
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone]
-
-BEGAN = "HALCYON_CLUSTER_TESTS_BEGAN"
-"""When the first test on the cluster began, as an ISO time; without it, when this session did."""
-ALL_RAN = "HALCYON_ALL_CLUSTER_TESTS_RAN"
-"""Set to 1 where every test on the cluster has run but those of this session, and all passed."""
 
 CHART = Path(__file__).parents[2] / "charts" / "halcyon"
 
@@ -55,7 +51,7 @@ def whole(request: pytest.FixtureRequest) -> bool:
     """Whether all of the cluster suite has run, and well."""
     if request.session.testsfailed:
         return False
-    if os.environ.get(ALL_RAN) == "1":
+    if os.environ.get(ALL_CLUSTER_TESTS_RAN) == "1":
         return True
     ran = {item.path for item in request.session.items}
     left_out = request.config.stash.get(LEFT_OUT, [])
@@ -64,7 +60,7 @@ def whole(request: pytest.FixtureRequest) -> bool:
 
 def asked(devcluster: DevCluster) -> Iterator[Request]:
     """What was asked of the API server since the tests began, of interest here."""
-    if began := os.environ.get(BEGAN):
+    if began := os.environ.get(CLUSTER_TESTS_BEGAN):
         # Operators, and what gives and takes rights.
         about = (f':{RELEASE}"', "rbac.authorization.k8s.io")
         path = devcluster.cluster.paths.audit_log

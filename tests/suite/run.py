@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,10 @@ from tests.suite.tiers import Part, Tier, expression
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / ".halcyon" / "tests"
+CLUSTER_TESTS_BEGAN = "HALCYON_CLUSTER_TESTS_BEGAN"
+"""When the first test on the cluster began, as an ISO time: for the test that judges all of their requests."""
+ALL_CLUSTER_TESTS_RAN = "HALCYON_ALL_CLUSTER_TESTS_RAN"
+"""Set to 1 where every test on the cluster that is not alone has run and passed."""
 NO_TESTS = 5
 """pytest's exit status where no test was selected."""
 
@@ -137,8 +142,11 @@ class Run:
             for name, work in (("images", lambda: builds.make_images(self._tier, self._progress)), ("cluster up", cluster.up)):
                 if self._step(name, lambda work=work: self._said(work)):
                     return
+            os.environ[CLUSTER_TESTS_BEGAN] = datetime.now(UTC).isoformat()
             for part in parts:
                 self._tests(part)
+                if part is Part.CLUSTER and self._tier is Tier.ALL and self._steps[-1].code == 0:
+                    os.environ[ALL_CLUSTER_TESTS_RAN] = "1"
         finally:
             if not ran_already:
                 self._step("cluster down", lambda: self._said(cluster.down))
