@@ -160,12 +160,22 @@ def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: 
     root, attempts = tmp_path / "root", 3
     losses: dict[int, float] = {}
     newest = 0
+
+    def checkpoints(events: list[dict[str, Any]]) -> int:
+        return sum(event.get("event") == "checkpoint" for event in events)
+
+    def done(events: list[dict[str, Any]]) -> int:
+        return max((event["step"] for event in events if event.get("event") == "step"), default=0)
+
     for attempt in range(1, attempts + 1):
         past = attempt % 2 == 0
         module = "tests.faults.an_hour_back" if past else "halcyon.cli"
         world = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
         try:
-            world.leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) >= 3, timeout_seconds=PATIENCE)
+            world.leader.wait_for(
+                lambda events, last=newest: checkpoints(events) >= 3 or done(events) > last + 200, timeout_seconds=PATIENCE
+            )
+            assert checkpoints(world.leader.events) >= 3, "ten saves were due, and each waits for the one before"
             world.signal(signal.SIGKILL, 0)
             assert world.wait() == [-signal.SIGKILL]
         finally:
