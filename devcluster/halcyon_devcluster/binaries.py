@@ -1,7 +1,7 @@
 """Building Go programs into the cache: at most once for each key, atomically, with progress.
 
-A build happens in a temporary folder beside its final place and is renamed there when it is whole, so a killed build leaves nothing that
-looks finished. One lock keeps two builders from doing the same work.
+A build happens in a temporary folder beside its final place, and each group's programs are renamed there when they are whole, so a killed
+build leaves nothing that looks finished. One lock keeps two builders from doing the same work.
 """
 
 import json
@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.programs import (
     GO_MODULES,
     Group,
+    batches,
     build_command,
     build_environment,
     cache_key,
@@ -54,12 +55,17 @@ class Binaries:
 
     def folder(self, group: Group) -> Path:
         """Return the folder of the group's programs, building them first where they are not there."""
-        folder = self._cache / "bin" / self.key(group)
-        if not folder.is_dir():
-            with exclusive(self._cache / "bin" / ".build.lock", self._progress):
-                if not folder.is_dir():
-                    self._build(group, folder)
-        return folder
+        self.provide([group])
+        return self._folder(group)
+
+    def provide(self, groups: Iterable[Group]) -> None:
+        """Build those of `groups` that are not there, as many as possible in one `go build`."""
+        wanted = tuple(groups)
+        if not self.missing(wanted):
+            return
+        with exclusive(self._cache / "bin" / ".build.lock", self._progress):
+            for batch in batches(self.missing(wanted), *host_platform()):
+                self._build(batch)
 
     def path(self, group: Group, program: str) -> Path:
         """Return the path of one program of a group, building the group first where it is not there."""
@@ -67,7 +73,7 @@ class Binaries:
 
     def missing(self, groups: Iterable[Group]) -> list[Group]:
         """Return those of `groups` that are still to be built."""
-        return [group for group in groups if not (self._cache / "bin" / self.key(group)).is_dir()]
+        return [group for group in groups if not self._folder(group).is_dir()]
 
     def version(self, group: Group) -> str:
         """Return the pinned version of the group's source, such as `v1.35.4`."""
@@ -95,40 +101,52 @@ class Binaries:
         """Return the key under which a build of the group is kept."""
         return cache_key(group, _sources(group.folder), self.toolchain.version, *host_platform())
 
-    def _build(self, group: Group, folder: Path) -> None:
-        module = GO_MODULES / group.folder
-        environ = os.environ | build_environment(group, *host_platform())
-        log = self._cache / "bin" / f"{folder.name}.log"
-        title = f"Building {', '.join(group.packages)} {self.version(group)}"
-        for stale in folder.parent.glob(f".{folder.name}.*"):  # of a build that was killed: this one holds the lock
+    def _folder(self, group: Group) -> Path:
+        return self._cache / "bin" / self.key(group)
+
+    def _build(self, batch: Sequence[Group]) -> None:
+        """Build one batch of `batches`; the caller holds the lock."""
+        module = GO_MODULES / batch[0].folder
+        environ = os.environ | build_environment(batch[0], *host_platform())
+        kept = self._cache / "bin"
+        log = kept / f"{self.key(batch[0])}.log"
+        for stale in kept.glob(".*/"):  # of a build that was killed: this one holds the lock
             shutil.rmtree(stale)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{batch[0].name}.", dir=kept))
+        title = "Building " + "; ".join(f"{', '.join(group.packages)} {self.version(group)}" for group in batch)
         try:
             with self._progress.step(title) as step:
-                command = build_command(self.toolchain.command, group, (module / "go.mod").read_text(), temporary)
+                built = temporary / "built"
+                command = build_command(self.toolchain.command, batch, (module / "go.mod").read_text(), built)
                 _compile(command, module, environ, log, step)
-                for program, package in group.packages.items():
-                    produced = temporary / (module.name if package == "." else produced_name(package))
-                    if produced.name != program:
-                        produced.rename(temporary / program)
-                if group.keep and group.source:
-                    source = run([self.toolchain.command, "list", "-m", "-f", "{{.Dir}}", group.source], cwd=module).strip()
-                    kept = temporary / group.keep
-                    shutil.copytree(Path(source) / group.keep, kept, copy_function=shutil.copy)
-                    for path in [kept, *kept.rglob("*")]:  # the module cache is read-only
-                        path.chmod(0o755 if path.is_dir() else 0o644)
-                temporary.chmod(0o755)
-                temporary.rename(folder)
+                for group in batch:
+                    folder = temporary / group.name
+                    folder.mkdir()
+                    for program, package in group.packages.items():
+                        # A link, because a program may belong to two groups of the batch.
+                        (folder / program).hardlink_to(built / (module.name if package == "." else produced_name(package)))
+                    if group.keep and group.source:
+                        source = run([self.toolchain.command, "list", "-m", "-f", "{{.Dir}}", group.source], cwd=module).strip()
+                        _copy(Path(source) / group.keep, folder / group.keep)
+                    folder.rename(self._folder(group))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder out of the module cache, which is read-only."""
+    shutil.copytree(source, target, copy_function=shutil.copy)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 @lru_cache
 def _sources(folder: str) -> dict[str, bytes]:
-    files = sorted((GO_MODULES / folder).iterdir())
+    module = GO_MODULES / folder
+    files = sorted(path for path in module.rglob("*") if path.is_file())
     if not files:
         raise DevclusterError(f"The Go module devcluster/go/{folder} is missing: run this from a checkout of the repository.")
-    return {path.name: path.read_bytes() for path in files if path.is_file()}
+    return {path.relative_to(module).as_posix(): path.read_bytes() for path in files}
 
 
 def _compile(command: list[str], module: Path, environ: dict[str, str], log: Path, step: Step) -> None:

@@ -88,6 +88,7 @@ class KindCluster:
             if self.status().ready and addons.jobset_answers(self.kubectl):
                 self._progress.say(f"Cluster {self.paths.name} is up already (kind)")
                 return
+            self._binaries.provide((programs.KUBECTL, programs.HELM, programs.JOBSET))
             link_tools(
                 self.paths.tools,
                 kubectl=self._binaries.path(programs.KUBECTL, "kubectl"),

@@ -89,8 +89,7 @@ class NativeCluster:
         """Make the cluster, or complete it."""
         with self._as_only_writer():
             ensure_packages(NODE_REQUIREMENTS, self.paths.cache / "apt.log", self._progress)
-            for group in programs.NATIVE_GROUPS:
-                self._binaries.folder(group)
+            self._binaries.provide(programs.NATIVE_GROUPS)
             facts = self._facts()
             if facts is None or self._processes.running(_ANCHOR) is None:
                 self._clean()

@@ -39,6 +39,14 @@ def test_a_program_is_built_once_and_found_afterwards(tmp_path: Path):
     assert any(exit_code_after_sigterm(program) == 0 for _ in range(10))
 
 
+def test_groups_of_one_module_are_made_by_one_build_and_kept_apart(tmp_path: Path):
+    binaries, other = Binaries(tmp_path, QUIET), Group("also-pause", PAUSE.packages, module="pause", in_image=True)
+    binaries.provide([PAUSE, other])
+    assert binaries.missing([PAUSE, other]) == []
+    assert len(list((tmp_path / "bin").glob("*.log"))) == 1
+    assert binaries.path(other, "pause").read_bytes() == binaries.path(PAUSE, "pause").read_bytes()
+
+
 def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path):
     binaries = Binaries(tmp_path, QUIET)
     stale = tmp_path / "bin" / f".{binaries.key(PAUSE)}.abc"

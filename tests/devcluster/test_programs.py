@@ -1,11 +1,13 @@
 """A build's key changes with everything that shapes its bytes, and with nothing else."""
 
 import dataclasses
+import re
 
 import pytest
 
 from halcyon_devcluster import programs
-from halcyon_devcluster.programs import GO_MODULES, KUBERNETES, PAUSE, build_command, cache_key, pinned_version, produced_name
+from halcyon_devcluster.addons import corefile
+from halcyon_devcluster.programs import GO_MODULES, KUBERNETES, PAUSE, batches, build_command, cache_key, pinned_version, produced_name
 from halcyon_devcluster.toolchain import parse_version
 
 GROUPS = [
@@ -46,7 +48,7 @@ def test_equal_inputs_give_an_equal_key_named_for_the_group():
         {"host_arch": "arm64"},
         {"sources": SOURCES | {"go.sum": b"other"}},
         {"sources": SOURCES | {"go.mod": SOURCES["go.mod"].replace(b"v1.2.3", b"v1.2.4")}},
-        {"sources": SOURCES | {"main.go": b"package main"}},
+        {"sources": SOURCES | {"coredns/main.go": b"package main"}},
         {"group": programs.KUBECTL},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -61,30 +63,58 @@ def test_a_program_of_an_image_is_the_same_on_every_host_system():
     assert cache_key(PAUSE, host_os="darwin", **inputs) == cache_key(PAUSE, host_os="linux", **inputs)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group.folder}-{len(group.packages)}")
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_every_group_has_a_committed_module_with_a_pinned_version(group: programs.Group):
     go_mod = (GO_MODULES / group.folder / "go.mod").read_text()
     if group.source:
         assert pinned_version(go_mod, group.source).startswith("v")
         assert (GO_MODULES / group.folder / "go.sum").stat().st_size > 0
     for package in group.packages.values():
-        assert package == "." or f"\t{package}\n" in go_mod or f"tool {package}\n" in go_mod
+        if package.startswith("."):
+            assert list((GO_MODULES / group.folder / package).glob("*.go"))
+        else:
+            assert f"\t{package}\n" in go_mod or f"tool {package}\n" in go_mod
+
+
+def test_groups_are_kept_under_names_of_their_own():
+    assert len({group.name for group in GROUPS}) == len(GROUPS)
+
+
+def test_coredns_has_the_plugins_of_the_corefile_and_no_others():
+    main = (GO_MODULES / programs.COREDNS.folder / "coredns" / "main.go").read_text()
+    directives = re.search(r"Directives = \[\]string\{(.*)\}", main)
+    assert directives
+    named = set(re.findall(r"^ {4}(\w+)", corefile(), re.MULTILINE))
+    assert set(re.findall(r"coredns/plugin/(\w+)\"", main)) == named
+    assert set(re.findall(r"\"(\w+)\"", directives[1])) == named
 
 
 def test_build_tags_are_passed_and_change_the_key():
     tagged, plain = programs.PROMTOOL, dataclasses.replace(programs.PROMTOOL, tags=())
-    command = build_command("go", tagged, "", "out")
+    command = build_command("go", [tagged], "", "out")
     assert command[command.index("-tags") + 1] == "remove_all_sd,enable_kubernetes_sd"
-    assert "-tags" not in build_command("go", plain, "", "out")
+    assert "-tags" not in build_command("go", [plain], "", "out")
     assert key(group=tagged) != key(group=plain)
 
 
-def test_kubernetes_is_told_its_version():
-    command = build_command("go", KUBERNETES, SOURCES["go.mod"].decode(), "out")
-    flags = command[command.index("-ldflags") + 1]
+def test_kubernetes_programs_alone_get_their_version():
+    command = build_command("go", [programs.HELM, KUBERNETES], SOURCES["go.mod"].decode(), "out")
+    plain, stamped = (word for word in command if word.startswith("-ldflags="))
+    assert plain == "-ldflags=-s -w"
+    pattern, _, flags = stamped.removeprefix("-ldflags=").partition("=")
+    assert pattern == "k8s.io/kubernetes/..."
+    assert flags.startswith("-s -w ")
     assert "version.gitVersion=v1.2.3" in flags
     assert "version.gitMajor=1" in flags
     assert "version.gitMinor=2" in flags
+
+
+def test_groups_of_one_module_and_platform_are_one_batch():
+    groups = [KUBERNETES, PAUSE, programs.JOBSET, programs.HELM]
+    command = build_command("go", [KUBERNETES, programs.JOBSET], SOURCES["go.mod"].decode(), "out")
+    assert command[-8:] == [*KUBERNETES.packages.values(), "sigs.k8s.io/jobset"]
+    assert batches(groups, "linux", "amd64") == [(KUBERNETES, programs.JOBSET, programs.HELM), (PAUSE,)]
+    assert batches(groups, "darwin", "arm64") == [(KUBERNETES, programs.HELM), (PAUSE,), (programs.JOBSET,)]
 
 
 def test_an_unpinned_module_is_an_error():
@@ -94,7 +124,7 @@ def test_an_unpinned_module_is_an_error():
 
 @pytest.mark.parametrize(
     ("package", "name"),
-    [("go.etcd.io/etcd/server/v3", "server"), ("sigs.k8s.io/jobset", "jobset"), ("helm.sh/helm/v4/cmd/helm", "helm")],
+    [("go.etcd.io/etcd/server/v3", "server"), ("./coredns", "coredns"), ("helm.sh/helm/v4/cmd/helm", "helm")],
 )
 def test_the_produced_name_skips_a_major_version(package: str, name: str):
     assert produced_name(package) == name

@@ -50,9 +50,7 @@ def missing(tier: Tier, progress: Progress) -> list[str]:
 
 def make_programs(tier: Tier, progress: Progress) -> None:
     """Build the Go programs of a tier where they are missing."""
-    binaries = Binaries(cache(), progress)
-    for group in groups(tier, docker=docker_answers()):
-        binaries.folder(group)
+    Binaries(cache(), progress).provide(groups(tier, docker=docker_answers()))
 
 
 def make_images(tier: Tier, progress: Progress) -> None:
