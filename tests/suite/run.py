@@ -48,7 +48,7 @@ class Workers:
 
     def arguments(self) -> list[str]:
         """What pytest gets."""
-        return ["-n", str(self.count), "--dist", self.spread] if self.count else ["-p", "no:xdist"]
+        return ["-n", str(self.count), "--dist", self.spread]
 
 
 def workers(part: Part, cores: int) -> Workers:
@@ -98,7 +98,7 @@ class Run:
         before = machine.measure(rounds=4)
         os.environ[machine.VARIABLE] = f"{before.factor:.2f}"
         self._console.print(f"This machine is {before}; limits grow by that factor.", highlight=False, soft_wrap=True)
-        if len(self._parts) == len(Part):
+        if self._parts == list(Part):
             missing = builds.missing(self._tier, self._progress)
             self._console.print(forecast.sentence(self._tier, missing, before.factor), highlight=False, soft_wrap=True)
         if check:
@@ -112,7 +112,8 @@ class Run:
         after = machine.measure()
         report.show(self._console, self._tier, self._steps, before, after)
         FOLDER.mkdir(parents=True, exist_ok=True)
-        path = FOLDER / f"{self._tier}.json"
+        whole = self._parts == list(Part)
+        path = FOLDER / (f"{self._tier}.json" if whole else f"{self._tier}-{'-'.join(self._parts)}.json")
         path.write_text(json.dumps(report.document(self._tier, self._steps, before, after), indent=2) + "\n")
         self._console.print(f"The same as JSON: {path.relative_to(REPOSITORY)}", highlight=False)
         return max((step.code for step in self._steps), default=0)
