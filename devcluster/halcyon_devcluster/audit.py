@@ -65,13 +65,14 @@ class Request:
 
 
 def parse(line: str) -> Request | None:
-    """Read a line of the log; None where it is no finished request for a resource, or is cut off. Pure."""
+    """Read a line of the log; None where it is no answered request for a resource, or is cut off. Pure."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
     about = entry.get("objectRef")
-    if about is None or entry.get("stage") != "ResponseComplete":
+    # A watch is answered when it begins. Its end is not logged where the API server is killed.
+    if about is None or entry.get("stage") != ("ResponseStarted" if entry.get("verb") == "watch" else "ResponseComplete"):
         return None
     return Request(
         verb=entry["verb"],

@@ -75,6 +75,8 @@ def test_the_operators_used_their_rights_and_asked_for_no_more(devcluster: DevCl
     findings = judge(asked(devcluster), is_operator, rights)
     for right in sorted(rights):
         print(f"{findings.used[right]:7d}  {right}" + ("  (no request needed)" if right in NOT_REQUESTED else ""))
+    for found in (*findings.denied, *findings.ungranted):
+        print(found)
     assert not findings.denied, "the chart gives too few rights"
     assert not findings.ungranted, "something else than the chart gives rights"
     if whole(request):

@@ -31,6 +31,11 @@ def test_a_request_as_the_log_has_it():
     assert parse("{") is None
 
 
+def test_a_watch_is_answered_when_it_begins_and_counts_once():
+    assert parse(line("watch", stage="ResponseStarted")) is not None
+    assert parse(line("watch", stage="ResponseComplete")) is None
+
+
 def test_a_denied_request_is_told_from_one_that_is_refused_otherwise():
     def decided(decision: str) -> bool:
         request = parse(json.dumps(json.loads(line()) | {"annotations": {"authorization.k8s.io/decision": decision}}))
