@@ -63,7 +63,7 @@ test-long: setup ## Hundreds of kills and flips, for many minutes
 	@$(BIN)/python -m tests.suite --tier long
 
 .PHONY: test-fast
-test-fast: setup ## Of `make test`: what needs neither a cluster nor real time (a minute)
+test-fast: setup ## Of `make test`: what needs one process (two minutes)
 	@$(BIN)/python -m tests.suite fast
 
 .PHONY: test-unit

@@ -65,15 +65,16 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path,
 
 
 @promises.LAPTOP
-def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_path: Path) -> None:
-    four = document(tmp_path, "four-root", steps=15, slices=1, topology="4x1")
-    one = document(tmp_path, "one-root", steps=15, slices=1, topology="4x1")
+@pytest.mark.parametrize("steps", [15, pytest.param(STEPS, marks=pytest.mark.variant)])
+def test_one_process_with_four_devices_and_four_processes_with_one_agree(tmp_path: Path, steps: int) -> None:
+    four = document(tmp_path, "four-root", steps, slices=1, topology="4x1")
+    one = document(tmp_path, "one-root", steps, slices=1, topology="4x1")
     apart = start_world(four, tmp_path / "four")
     assert apart.wait() == [ExitCode.DONE] * 4
     together = start_world(one, tmp_path / "one", one_process=True)
     assert together.wait() == [ExitCode.DONE]
     left, right = apart.leader.losses(), together.leader.losses()
-    assert sorted(left) == sorted(right) == list(range(1, 16))
+    assert sorted(left) == sorted(right) == list(range(1, steps + 1))
     assert [left[step] for step in sorted(left)] == pytest.approx([right[step] for step in sorted(right)], rel=2e-4)
 
 
