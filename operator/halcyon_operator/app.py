@@ -28,6 +28,7 @@ from halcyon_operator.api_client import ApiError, connect, inside_cluster
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.controller import Controller, Key
+from halcyon_operator.head_reads import HeadReads
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.http_server import HttpServer
 from halcyon_operator.journal import Journal
@@ -67,9 +68,10 @@ async def run_operator(settings: Settings) -> None:
     identity = process_identity(settings.pod_name)
     api = await connect(metrics, f"halcyon-operator/{version('halcyon')} ({identity})")
     trainers = Trainers(metrics)
-    checkpoints = Checkpoints(metrics, time.monotonic, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
-    queue: WorkQueue[Key] = WorkQueue(random.random)
+    checkpoints = Checkpoints(metrics, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
+    queue: WorkQueue[Key] = WorkQueue(random.random, group=lambda key: key[0])
     polls = Polls(trainers, queue.add, time.monotonic)
+    heads = HeadReads(checkpoints, queue.add, time.monotonic)
     journal, echo, store = Journal(), WatchEcho(time.monotonic), Store()
     audit = WatchAudit(store.version, time.monotonic)
     leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
@@ -81,7 +83,7 @@ async def run_operator(settings: Settings) -> None:
     workloads = Workloads(cluster, time.monotonic) if settings.kueue else None
     observer = Observer(
         cluster,
-        checkpoints,
+        heads,
         polls,
         journal,
         platform,

@@ -1,8 +1,8 @@
 """Reads the HEAD of a checkpoint root, with the operator's own identity and never with a Secret of a run.
 
 A root that cannot be read is no error: a volume is out of reach by its nature, and a bucket may be open to the trainers only. The operator
-then goes by the trainers' reports, and the status says so. Such a verdict is kept for a while, so that an address that swallows requests
-does not hold up every look at the run.
+then goes by the trainers' reports, and the status says so. A HEAD that has not changed is neither sent nor decoded again, and decoding a
+large one, or reading from a volume that hangs, takes a thread of its own, so that it holds up neither the event loop nor other runs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, NotModifiedError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import GCSStore, S3Store
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
@@ -27,11 +26,13 @@ from halcyon_operator.plain import text
 from halcyon_operator.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
 
 TIMEOUT_SECONDS = 5.0
-UNREACHABLE_SECONDS = 30.0
-"""How long a root counts as out of reach before it is tried again."""
-MAX_HEAD_BYTES = 4 * 2**20
+MAX_HEAD_BYTES = 2**20
+"""Of some three thousand checkpoints that are kept. A larger one is the trainers' alone to read."""
+SMALL_HEAD_BYTES = 16 * 2**10
+"""Decoded at once, in some hundred microseconds; a larger one in a thread."""
 MAX_ROOTS = 4096
-"""Of how many roots the last reading is kept."""
+"""Of how many roots the last HEAD is kept."""
+FILE_READERS = 4
 MAX_STORES = 64
 """How many clients are kept. One serves all roots of a bucket: a client takes a quarter of a megabyte and tens of milliseconds."""
 
@@ -46,20 +47,11 @@ _Bucket = tuple[str, str, str | None, str | None]
 """Scheme, name, endpoint, region."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """A reading and when it was made."""
-
-    reading: HeadReading
-    at: float
-
-
 class Checkpoints:
     """Reads checkpoint roots.
 
     Args:
         metrics: Where reads are counted.
-        clock: Seconds, monotonic.
         s3_endpoints: The only endpoints that may be contacted; empty: any.
         s3_anonymous: Send unsigned S3 requests.
         file_roots: Directories under which file:// roots may be read.
@@ -68,47 +60,46 @@ class Checkpoints:
     def __init__(
         self,
         metrics: Metrics,
-        clock: Callable[[], float],
         s3_endpoints: tuple[str, ...] = (),
         s3_anonymous: bool = False,
         file_roots: tuple[str, ...] = (),
     ) -> None:
         self._metrics = metrics
-        self._clock = clock
         self._s3_endpoints = frozenset(endpoint.rstrip("/") for endpoint in s3_endpoints)
         self._s3_anonymous = s3_anonymous
         self._file_roots = tuple(Path(root) for root in file_roots)
         self._stores: OrderedDict[_Bucket, S3Store | GCSStore] = OrderedDict()
-        self._known: OrderedDict[_Address, Known] = OrderedDict()
+        self._unchanged: OrderedDict[_Address, tuple[str, HeadReading]] = OrderedDict()
+        """The last HEAD of a root by its entity tag."""
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="halcyon-head-decoder")
+        self._file_readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="halcyon-head-reader")
 
-    async def read(self, spec: CheckpointSpec, max_age_seconds: float = 0.0) -> HeadReading:
-        """The HEAD of a root, or a reading of it not older than some seconds. Never raises."""
-        address = (spec.root, spec.endpoint, spec.region)
-        known = self._known.get(address)
-        if known is not None:
-            age = UNREACHABLE_SECONDS if isinstance(known.reading, HeadUnreachable) else max_age_seconds
-            if self._clock() - known.at < age:
-                return known.reading
-        reading = await self._read(address, spec)
+    async def read(self, spec: CheckpointSpec) -> HeadReading:
+        """The HEAD of a root. Never raises."""
+        reading = await self._read(spec)
         self._metrics.head_reads.labels(_RESULTS[type(reading)]).inc()
-        self._known[address] = Known(reading, self._clock())
-        self._known.move_to_end(address)
-        while len(self._known) > MAX_ROOTS:
-            self._known.popitem(last=False)
         return reading
 
-    async def _read(self, address: _Address, spec: CheckpointSpec) -> HeadReading:
+    async def _read(self, spec: CheckpointSpec) -> HeadReading:
         root = parse_root(spec.root)
         if root.scheme == "file":
-            return await asyncio.to_thread(self._read_file, root)
+            return await self._read_mounted(root)
         if spec.endpoint is not None and self._s3_endpoints and spec.endpoint.rstrip("/") not in self._s3_endpoints:
             return HeadUnreachable(f"endpoint {spec.endpoint} is not among those the operator may contact")
+        address = spec.root, spec.endpoint, spec.region
+        tag, unchanged = self._unchanged.get(address, (None, None))
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                result = await obstore.get_async(self._store(root, spec), f"{root.path}/{HEAD_KEY}" if root.path else HEAD_KEY)
+                key = f"{root.path}/{HEAD_KEY}" if root.path else HEAD_KEY
+                result = await obstore.get_async(self._store(root, spec), key, options={"if_none_match": tag} if tag else None)
                 if result.meta["size"] > MAX_HEAD_BYTES:
                     return _too_large(result.meta["size"])
-                return parse_head(bytes(await result.bytes_async()))
+                body = bytes(await result.bytes_async())
+            reading = await self._decode(body)
+            self._keep(address, result.meta["e_tag"], reading)
+            return reading
+        except NotModifiedError:
+            return unchanged or HeadUnreachable("the store says that its HEAD is as before, which nobody has seen")
         except FileNotFoundError as error:
             # Stores also answer 404 when there is no such bucket or no such user; only the code in the body tells.
             code = _ERROR_CODE.search(str(error))
@@ -120,15 +111,33 @@ class Checkpoints:
         except (BaseError, OSError, ValueError) as error:
             return HeadUnreachable(text(str(error), 200) or type(error).__name__)
 
+    async def _decode(self, body: bytes) -> HeadReading:
+        if len(body) <= SMALL_HEAD_BYTES:
+            return parse_head(body)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, parse_head, body)
+
+    def _keep(self, address: _Address, tag: str | None, reading: HeadReading) -> None:
+        self._unchanged.pop(address, None)
+        if tag:
+            self._unchanged[address] = tag, reading
+            while len(self._unchanged) > MAX_ROOTS:
+                self._unchanged.popitem(last=False)
+
+    async def _read_mounted(self, root: CheckpointRoot) -> HeadReading:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._file_readers, self._read_file, root)
+        except TimeoutError:
+            return HeadUnreachable(f"its volume does not answer within {TIMEOUT_SECONDS:g} s")
+
     def _read_file(self, root: CheckpointRoot) -> HeadReading:
         path = Path(root.path)
         if not any(path.is_relative_to(allowed) for allowed in self._file_roots):
             return HeadUnreachable("it lies on a volume of the pods")
         try:
             document = path.joinpath(HEAD_KEY)
-            return (
-                parse_head(document.read_bytes()) if document.stat().st_size <= MAX_HEAD_BYTES else HeadUnreachable("its HEAD is too large")
-            )
+            size_bytes = document.stat().st_size
+            return parse_head(document.read_bytes()) if size_bytes <= MAX_HEAD_BYTES else _too_large(size_bytes)
         except FileNotFoundError:
             return HeadAbsent()
         except OSError as error:
@@ -164,7 +173,7 @@ _RESULTS: dict[type[HeadReading], str] = {HeadFound: "found", HeadAbsent: "absen
 
 
 def _too_large(size_bytes: int) -> HeadUnreachable:
-    return HeadUnreachable(f"its HEAD has {size_bytes} bytes")
+    return HeadUnreachable(f"its HEAD has {size_bytes:,} bytes, and more than {MAX_HEAD_BYTES:,} are not read; keep fewer checkpoints")
 
 
 def parse_head(body: bytes) -> HeadReading:

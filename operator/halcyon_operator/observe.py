@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, awaited_run
-from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.defaults import DefaultsRead, root_of, wanted
 from halcyon_operator.endings import seen_endings
@@ -31,6 +31,14 @@ from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectVi
 
 HEAD_AGE_SECONDS = 10.0
 """How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
+
+
+class ReadsHeads(Protocol):
+    """What knows the HEADs of checkpoint roots."""
+
+    async def read(self, key: tuple[str, str], spec: CheckpointSpec, world: Hashable, max_age_seconds: float) -> HeadReading:
+        """The HEAD of a run's root as far as it is known now."""
+        ...
 
 
 class ReadsProgress(Protocol):
@@ -54,7 +62,7 @@ class Observer:
 
     Args:
         cluster: Where runs, JobSets and pods are read.
-        checkpoints: Reads heads of checkpoint roots.
+        heads: Knows the HEADs of checkpoint roots.
         trainers: Knows how far trainers are.
         journal: Endings of pods that may be gone.
         platform: What is the same for all runs.
@@ -69,7 +77,7 @@ class Observer:
     def __init__(
         self,
         cluster: Cluster,
-        checkpoints: Checkpoints,
+        heads: ReadsHeads,
         trainers: ReadsProgress,
         journal: Journal,
         platform: Platform,
@@ -81,7 +89,7 @@ class Observer:
         workloads: ReadsWorkloads | None = None,
     ) -> None:
         self._cluster = cluster
-        self._checkpoints = checkpoints
+        self._heads = heads
         self._trainers = trainers
         self._journal = journal
         self._platform = platform
@@ -159,7 +167,7 @@ class Observer:
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
         head, reading, (origin, origin_root), awaited, workload = await asyncio.gather(
-            self._head(run, alive),
+            self._head(run, jobsets, pods, alive),
             self._report(run, pods, alive),
             self._origin(run, alive),
             self._awaited(run),
@@ -202,11 +210,13 @@ class Observer:
         found = jobsets if jobset is None else (*jobsets, parse_jobset(jobset))
         return found, None if config_map is None else parse_object("ConfigMap", config_map)
 
-    async def _head(self, run: RunView, alive: JobSetView | None) -> HeadReading:
+    async def _head(
+        self, run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...], alive: JobSetView | None
+    ) -> HeadReading:
         if run.spec is None or run.deleting:
             return HeadAbsent()
         age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
-        return await self._checkpoints.read(run.spec.checkpoint, age)
+        return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _world(run, jobsets, pods), age)
 
     async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[AwaitedRun | None, str | None]:
         """The run that this one begins from if that has no root yet, and its root, as long as this one has no checkpoint of its own."""
@@ -260,6 +270,16 @@ def _at_work(run: RunView, jobset: JobSetView) -> bool:
         and jobset.name == names.jobset_name(run.name, run.status.attempt)
         and jobset.outcome == "running"
         and not jobset.deleting
+    )
+
+
+def _world(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
+    """Whatever may write a run's checkpoints, as it was seen. What HEAD said before this changed may be out of date."""
+    return (
+        run.uid,
+        run.status.attempt,
+        frozenset((jobset.uid, jobset.restarts, jobset.outcome, jobset.deleting) for jobset in jobsets),
+        frozenset((pod.uid, pod.over) for pod in pods),
     )
 
 

@@ -37,7 +37,7 @@ from halcyon_operator.runs import permitted
 from halcyon_operator.save_requests import next_due, with_requests
 from halcyon_operator.settle import settle
 from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
-from halcyon_operator.views import Observed, RunView
+from halcyon_operator.views import HeadPending, Observed, RunView
 
 SOON_SECONDS = 2.0
 """When to look again at something that is on its way, should the event about it not come."""
@@ -52,6 +52,8 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if run.deleting:
         # Owner references take everything along; there is nothing outside the cluster to clean up.
         return Decision()
+    if isinstance(observed.head, HeadPending):
+        return _reading_head(observed, now)
     status = with_checkpoint(observed, now)
     told = events.checkpoint_failing(observed.report)
     jobset = attempts.current_jobset(observed)
@@ -92,6 +94,15 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if requested.asks or renewing else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(settled, decision.delete, decision.create, told + decision.events + changed, requested.asks, soonest)
+
+
+def _reading_head(observed: Observed, now: datetime) -> Decision:
+    """Only tell that a new run was seen: what is done next depends on the checkpoints that are there. The answer brings the next look."""
+    run = observed.run
+    if run.status.conditions:
+        return Decision(requeue_after=LATER_SECONDS)
+    outlook = Outlook("Pending", "ReadingCheckpointRoot", "looking into the checkpoint root for a checkpoint to go on from")
+    return Decision(settle(observed, with_outlook(run.status, outlook, run.generation, now), now), requeue_after=LATER_SECONDS)
 
 
 def _with_probe(decision: Decision, step: attempts.Step, observed: Observed, now: datetime) -> Decision:

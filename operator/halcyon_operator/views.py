@@ -168,7 +168,12 @@ class HeadUnreachable:
     reason: str
 
 
-HeadReading = HeadFound | HeadAbsent | HeadUnreachable
+@dataclass(frozen=True)
+class HeadPending:
+    """The root is being read. Nothing is decided before the answer is there, or it is known that there will be none."""
+
+
+HeadReading = HeadFound | HeadAbsent | HeadUnreachable | HeadPending
 
 
 @dataclass(frozen=True)

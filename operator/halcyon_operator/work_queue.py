@@ -3,11 +3,14 @@
 Kopf hands out events one object at a time but has no queue that several kinds of objects share, so this is one, after the queues that
 controllers in Go use: a key that is waiting is not added twice, a key that is being worked on waits until that is done, a key can be added
 for later, and a key whose work failed comes back after a delay that doubles, with a random part so that many do not come back at once.
+
+Keys of different groups take turns: a group with a thousand keys that wait holds up the only key of another by one piece of work.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -23,11 +26,15 @@ class WorkQueue(Generic[K]):
 
     Args:
         random: Numbers between 0 and 1.
+        group: What a key takes turns as; all alike by default.
     """
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float], group: Callable[[K], Hashable] = lambda key: None) -> None:
         self._random = random
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._group = group
+        self._ready: OrderedDict[Hashable, deque[K]] = OrderedDict()
+        """The keys of each group that has some, and the groups in the order of their turns."""
+        self._filled = asyncio.Semaphore(0)
         self._waiting: set[K] = set()
         self._working: set[K] = set()
         self._again: set[K] = set()
@@ -49,7 +56,8 @@ class WorkQueue(Generic[K]):
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.put_nowait(key)
+            self._ready.setdefault(self._group(key), deque()).append(key)
+            self._filled.release()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Have a key worked on after some seconds, unless it is due earlier anyway."""
@@ -90,7 +98,11 @@ class WorkQueue(Generic[K]):
 
     async def get(self) -> K:
         """Wait for a key. `done` must follow."""
-        key = await self._ready.get()
+        await self._filled.acquire()
+        group, keys = self._ready.popitem(last=False)
+        key = keys.popleft()
+        if keys:
+            self._ready[group] = keys  # behind all others
         self._waiting.discard(key)
         self._working.add(key)
         return key

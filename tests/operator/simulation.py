@@ -22,9 +22,9 @@ from halcyon_operator.health import WatchEcho
 from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
-from halcyon_operator.observe import Observer
+from halcyon_operator.observe import Observer, ReadsHeads
 from halcyon_operator.trainers import Reading
-from halcyon_operator.views import HeadAbsent, HeadReading, PodView
+from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, PodView
 from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, pod, report, rfc
 
@@ -138,7 +138,11 @@ PODS = "/api/v1/namespaces/default/pods"
 class World:
     """The rest of the cluster, and the operator in it."""
 
-    def __init__(self, document: dict[str, Any], faults: dict[int, str] | None = None) -> None:
+    def __init__(self, document: dict[str, Any], faults: dict[int, str] | None = None, heads: ReadsHeads | None = None) -> None:
+        self.heads = heads
+        """What reads HEADs; None: `head` is what they say, at once unless `slow_store` is set."""
+        self.slow_store = False
+        self._world_asked_for: Any = None
         self.api = FakeApi(faults=faults or {})
         self.api.objects[RUN] = _copy(document)
         self.now = 0.0
@@ -160,7 +164,7 @@ class World:
             nodes.saw(node)
         observer = Observer(
             cluster,
-            self,  # type: ignore[arg-type]
+            self.heads or self,
             self,
             journal,
             PLATFORM,
@@ -169,7 +173,7 @@ class World:
             defaults_namespace=SYSTEM,
         )
         self.notices = nodes
-        self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
+        self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
         echo = WatchEcho(lambda: self.now)
         self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now, self)
 
@@ -180,6 +184,10 @@ class World:
         """HEAD for the observer that asks with a spec, the report for the one that asks with a run's key and a pod."""
         pod = rest[0]
         if not isinstance(pod, PodView):
+            _, world, max_age_seconds = rest
+            if self.slow_store and not max_age_seconds and world != self._world_asked_for:
+                self._world_asked_for = world
+                return HeadPending()
             return self.head
         told = self.reports.get(pod.world)
         return Reading(self._with_requests(told)) if told is not None else Reading(problem="not yet")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.save_requests import SaveRequest
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.checkpoints import UNREACHABLE_SECONDS, Checkpoints
+from halcyon_operator.checkpoints import MAX_HEAD_BYTES, Checkpoints
 from halcyon_operator.decision import Ask
 from halcyon_operator.health import STUCK_SECONDS, WatchEcho
 from halcyon_operator.http_server import HttpServer
@@ -27,7 +27,7 @@ from halcyon_operator.merge_patch import merge_patch
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.trainers import MAX_REPORT_BYTES, Reading, Trainers
-from halcyon_operator.views import HeadAbsent, HeadFound, HeadUnreachable
+from halcyon_operator.views import HeadAbsent, HeadUnreachable
 from tests.operator.builders import deleted, ended, head, pod, report
 from tests.operator.simulation import _merged
 from tests.ports import free_port
@@ -165,13 +165,13 @@ def test_a_trainer_that_is_not_there_is_told() -> None:
     assert "no connection" in asyncio.run(run()).problem
 
 
-def read(checkpoints: Checkpoints, spec: CheckpointSpec, max_age_seconds: float = 0) -> Any:
-    return asyncio.run(checkpoints.read(spec, max_age_seconds))
+def read(checkpoints: Checkpoints, spec: CheckpointSpec) -> Any:
+    return asyncio.run(checkpoints.read(spec))
 
 
 def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) -> None:
     root = CheckpointSpec(root=f"file://{tmp_path}/run")
-    allowed = Checkpoints(Metrics(), lambda: 0.0, file_roots=(str(tmp_path),))
+    allowed = Checkpoints(Metrics(), file_roots=(str(tmp_path),))
     assert read(allowed, root) == HeadAbsent()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head))
@@ -181,50 +181,34 @@ def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) ->
     assert isinstance(damaged, HeadUnreachable)
     assert "damaged" in damaged.reason
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head).replace(b'"step":12', b'"step":13'))
-    damaged = read(Checkpoints(Metrics(), lambda: 0.0, file_roots=(str(tmp_path),)), root)
+    damaged = read(Checkpoints(Metrics(), file_roots=(str(tmp_path),)), root)
     assert isinstance(damaged, HeadUnreachable)
     assert "does not have the hash" in damaged.reason
-    assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0), root), HeadUnreachable)
-    assert isinstance(read(Checkpoints(Metrics(), lambda: 0.0, file_roots=("/elsewhere",)), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics()), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics(), file_roots=("/elsewhere",)), root), HeadUnreachable)
 
 
-def test_a_store_that_is_not_there_is_out_of_reach_and_not_asked_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_not_there_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
-    now = [0.0]
     metrics = Metrics()
-    checkpoints = Checkpoints(metrics, lambda: now[0])
     spec = CheckpointSpec(root="s3://bucket/run", endpoint=f"http://127.0.0.1:{free_port()}")
-
-    async def three_times() -> list[Any]:
-        first = await checkpoints.read(spec)
-        second = await checkpoints.read(spec)
-        now[0] = UNREACHABLE_SECONDS + 1
-        return [first, second, await checkpoints.read(spec)]
-
-    assert all(isinstance(reading, HeadUnreachable) for reading in asyncio.run(three_times()))
-    assert metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"}) == 2
+    assert isinstance(read(Checkpoints(metrics), spec), HeadUnreachable)
+    assert metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"}) == 1
 
 
 def test_only_allowed_endpoints_are_contacted() -> None:
     spec = CheckpointSpec(root="s3://bucket/run", endpoint="http://evil:1")
-    reading = read(Checkpoints(Metrics(), lambda: 0.0, s3_endpoints=("http://store:7070",)), spec)
+    reading = read(Checkpoints(Metrics(), s3_endpoints=("http://store:7070",)), spec)
     assert isinstance(reading, HeadUnreachable)
     assert "not among those" in reading.reason
 
 
-def test_a_reading_may_be_a_little_old_only_where_that_is_allowed(tmp_path: Path) -> None:
-    now = [0.0]
-    checkpoints = Checkpoints(Metrics(), lambda: now[0], file_roots=(str(tmp_path),))
-    spec = CheckpointSpec(root=f"file://{tmp_path}")
-    (tmp_path / "HEAD").write_bytes(encode_head(head(1).head))
-    assert read(checkpoints, spec, 10) == head(1)
-    (tmp_path / "HEAD").write_bytes(encode_head(head(2).head))
-    now[0] = 5
-    assert read(checkpoints, spec, 10) == head(1)
-    found = read(checkpoints, spec, 0)
-    assert isinstance(found, HeadFound)
-    assert found == head(2)
+def test_a_head_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "HEAD").write_bytes(b" " * (MAX_HEAD_BYTES + 1))
+    refused = read(Checkpoints(Metrics(), file_roots=(str(tmp_path),)), CheckpointSpec(root=f"file://{tmp_path}"))
+    assert isinstance(refused, HeadUnreachable)
+    assert "its HEAD has 1,048,577 bytes" in refused.reason
 
 
 def test_health_follows_the_echo_of_the_operators_writes() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 
 import pytest
+from obstore.store import S3Store
 
-from halcyon_api.checkpoint_documents import encode_head
+from halcyon_api.checkpoint_documents import Head, decode_head, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_operator import checkpoints
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.metrics import Metrics
-from halcyon_operator.views import HeadAbsent, HeadReading, HeadUnreachable
+from halcyon_operator.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
 from tests.operator.builders import head
 from tests.trainer.checkpoint.roots import Gateway, gateway
 
@@ -19,7 +21,7 @@ __all__ = ["gateway"]
 
 
 def read(endpoint: str) -> HeadReading:
-    checkpoints = Checkpoints(Metrics(), time.monotonic)
+    checkpoints = Checkpoints(Metrics())
     return asyncio.run(checkpoints.read(CheckpointSpec(root="s3://bucket/runs/demo", endpoint=endpoint)))
 
 
@@ -34,6 +36,61 @@ def test_head_is_read_where_it_is(gateway: Gateway, monkeypatch: pytest.MonkeyPa
     assert read(gateway.endpoint) == head(120, epoch=(3, 1))
 
 
+@pytest.fixture
+def bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    for name, value in gateway.environment.items():
+        monkeypatch.setenv(name, value)
+    (gateway.folder / "bucket").mkdir(exist_ok=True)
+    return S3Store("bucket", config={"endpoint": gateway.endpoint, "region": "us-east-1"}, client_options={"allow_http": True})
+
+
+def test_a_head_that_is_as_before_is_not_decoded_again(gateway: Gateway, bucket: S3Store) -> None:
+    reader, spec = Checkpoints(Metrics()), CheckpointSpec(root="s3://bucket/again", endpoint=gateway.endpoint)
+
+    async def story() -> None:
+        bucket.put("again/HEAD", encode_head(head(120).head))
+        first = await reader.read(spec)
+        assert first == head(120)
+        assert await reader.read(spec) is first
+        bucket.put("again/HEAD", encode_head(head(121).head))
+        assert await reader.read(spec) == head(121)
+        bucket.delete("again/HEAD")
+        assert await reader.read(spec) == HeadAbsent()
+
+    asyncio.run(story())
+
+
+def test_a_large_head_is_decoded_in_a_thread_and_a_larger_one_is_refused(
+    gateway: Gateway, bucket: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(body: bytes) -> Head:
+        threads.append(threading.current_thread().name)
+        return decode_head(body)
+
+    monkeypatch.setattr(checkpoints, "decode_head", noted)
+    small = head(1).head
+    large = small.model_copy(update={"deleting": tuple(f"steps/{number:012d}.000001.x/" for number in range(1000))})
+    assert len(encode_head(small)) < checkpoints.SMALL_HEAD_BYTES < len(encode_head(large))
+
+    async def story() -> None:
+        reader = Checkpoints(Metrics())
+        for name, content in (("small", encode_head(small)), ("large", encode_head(large)), ("huge", b" " * 2**21)):
+            bucket.put(f"{name}/HEAD", content)
+        readings = [
+            await reader.read(CheckpointSpec(root=f"s3://bucket/{name}", endpoint=gateway.endpoint)) for name in ("small", "large", "huge")
+        ]
+        assert readings[:2] == [HeadFound(small), HeadFound(large)]
+        assert isinstance(readings[2], HeadUnreachable)
+        assert "its HEAD has 2,097,152 bytes" in readings[2].reason
+
+    asyncio.run(story())
+    assert threads[0] == threading.current_thread().name
+    assert threads[1].startswith("halcyon-head-decoder")
+    assert len(threads) == 2
+
+
 def test_wrong_credentials_are_no_error_but_out_of_reach(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "stranger")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "stranger")
@@ -46,8 +103,6 @@ def test_wrong_credentials_are_no_error_but_out_of_reach(gateway: Gateway, monke
 def test_a_bucket_that_is_not_there_is_out_of_reach_too(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in gateway.environment.items():
         monkeypatch.setenv(name, value)
-    reading = asyncio.run(
-        Checkpoints(Metrics(), time.monotonic).read(CheckpointSpec(root="s3://no-such-bucket/demo", endpoint=gateway.endpoint))
-    )
+    reading = asyncio.run(Checkpoints(Metrics()).read(CheckpointSpec(root="s3://no-such-bucket/demo", endpoint=gateway.endpoint)))
     assert isinstance(reading, HeadUnreachable)
     assert "NoSuchBucket" in reading.reason

@@ -51,6 +51,20 @@ def test_a_waiting_key_is_not_added_twice() -> None:
     run(story())
 
 
+def test_groups_take_turns() -> None:
+    async def story() -> None:
+        queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
+        for number in range(1000):
+            queue.add(("many", str(number)))
+        queue.add(("few", "a"))
+        queue.add(("few", "b"))
+        got = [await queue.get() for _ in range(1002)]
+        assert got[:5] == [("many", "0"), ("few", "a"), ("many", "1"), ("few", "b"), ("many", "2")]
+        assert len(set(got)) == 1002
+
+    run(story())
+
+
 def test_a_key_is_worked_on_by_one_at_a_time() -> None:
     async def story() -> None:
         queue: WorkQueue[str] = WorkQueue(lambda: 0.0)

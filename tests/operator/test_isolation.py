@@ -1,0 +1,108 @@
+"""What one tenant does, or suffers, holds up no other one's runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from halcyon_operator.checkpoints import Checkpoints
+from halcyon_operator.head_reads import HeadReads
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.views import HeadPending, HeadReading
+from tests.operator.builders import at, jobset, observed, run
+from tests.operator.simulation import KEY, RUN, World
+from tests.operator.test_crashes import STORIES
+from tests.suite.limits import limit
+
+WORKERS = 8
+
+
+@contextlib.asynccontextmanager
+async def sink() -> AsyncIterator[str]:
+    """A server that takes connections and never answers."""
+    connections: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: connections.append(writer), "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for writer in connections:
+            writer.close()
+
+
+class Counted:
+    """Reads HEADs, and counts the reads that are over."""
+
+    def __init__(self) -> None:
+        self.checkpoints, self.over = Checkpoints(Metrics(), s3_anonymous=True), 0
+
+    async def read(self, spec: Any) -> HeadReading:
+        reading = await self.checkpoints.read(spec)
+        self.over += 1
+        return reading
+
+
+@pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.variant)])
+def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs: int) -> None:
+    """Real sockets, the operator's own modules, a pretended API server: the other run is made before a single request has ended."""
+
+    async def story() -> None:
+        async with sink() as endpoint:
+            counted, queue = Counted(), list[Any]()
+            reads = HeadReads(counted, queue.append, time.monotonic)
+            world = World(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads)
+            keys = [KEY]
+            for number in range(1, runs):
+                name = f"demo{number}"
+                document = run(name=name, checkpoint={"root": f"s3://bucket/{name}", "endpoint": endpoint})
+                document["metadata"]["uid"] = f"uid-of-{number}"
+                world.api.objects[f"{RUN.rpartition('/')[0]}/{name}"] = document
+                keys.append(("default", name))
+            other = run(name="other", checkpoint={"root": "file:///volume/other", "volumeClaim": "volume"})
+            other["metadata"] |= {"namespace": "other", "uid": "uid-of-other"}
+            place = RUN.replace("/default/", "/other/").replace("demo", "other")
+            for key in keys:
+                world.queue.add(key)
+            workers = [asyncio.create_task(world.controller.work()) for _ in range(WORKERS)]
+            world.api.objects[place] = other
+            world.queue.add(("other", "other"))
+            while world.api.objects[place].get("status", {}).get("attempt") != 1:
+                await asyncio.sleep(0)
+                while queue:
+                    world.queue.add(queue.pop())
+            assert counted.over <= 1, "only the other's own root was read, which is on a volume"
+            while not all(world.api.objects[f"{RUN.rpartition('/')[0]}/{name}"].get("status") for _, name in keys):
+                await asyncio.sleep(0)
+            assert counted.over <= 1
+            assert world.status["conditions"][0]["reason"] == "ReadingCheckpointRoot"
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            await reads.close()
+
+    asyncio.run(asyncio.wait_for(story(), limit(60)))
+
+
+@pytest.mark.parametrize("known", [{}, {"jobsets": [jobset(1, outcome="Failed")]}], ids=["new", "ended"])
+def test_nothing_is_made_or_deleted_before_the_store_has_answered(known: dict[str, Any]) -> None:
+    decision = reconcile(observed(run(), **known, head=HeadPending()), at(0))
+    assert (decision.create, decision.delete, decision.asks) == ((), (), ())
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
+    story, *_ = STORIES[name]
+    ends = []
+    for slow in (False, True):
+        world = World(run())
+        world.slow_store = slow
+        story(world)
+        status = world.last_status
+        ends.append([status["phase"], status["attempt"], status.get("checkpoint"), [entry["cause"] for entry in status["history"]]])
+    assert ends[0] == ends[1]
