@@ -40,7 +40,7 @@ from halcyon_operator.plain import dig, mapping, text
 from halcyon_operator.polls import Polls
 from halcyon_operator.reachable import other_namespaces, served_namespaces
 from halcyon_operator.settings import Settings
-from halcyon_operator.store import Store
+from halcyon_operator.store import SeenPod, Store
 from halcyon_operator.supervision import Supervision, trouble
 from halcyon_operator.trainers import Trainers
 from halcyon_operator.views import Platform
@@ -49,6 +49,11 @@ from halcyon_operator.work_queue import WorkQueue
 from halcyon_operator.workloads import Workloads
 
 logger = logging.getLogger(__name__)
+
+FEW_PODS = 64
+"""A run of no more pods is looked at as soon as one of them changes."""
+PODS_A_SECOND = 1024
+LONGEST_POD_PAUSE_SECONDS = 4.0
 
 JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
 LONGEST_START_DELAY_SECONDS = 15.0
@@ -178,9 +183,10 @@ def handlers(
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         if (key := run_of(event)) is not None:
-            store.saw_pod(key, event["object"], deleted=event["type"] == "DELETED")
-            journal.record(key, event["object"])
-            queue.add(key)
+            pod = SeenPod(event["object"])
+            store.saw_pod(key, pod, deleted=event["type"] == "DELETED")
+            journal.record(key, pod.view)
+            queue.add_after(key, pause_after_pod(store.pod_count(key)))
 
     if nodes is not None:
 
@@ -190,6 +196,11 @@ def handlers(
                 queue.add(key)
 
     return registry
+
+
+def pause_after_pod(pods: int) -> float:
+    """Seconds until a run of so many pods is looked at after one of them changed: a look at many is long, and they change one by one."""
+    return min(LONGEST_POD_PAUSE_SECONDS, pods / PODS_A_SECOND) if pods > FEW_PODS else 0.0
 
 
 def run_of(event: kopf.RawEvent) -> Key | None:

@@ -7,6 +7,7 @@ deleted: an attempt's objects never change, so a create that meets an object of 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +21,13 @@ from halcyon_operator.kueue import API_VERSION as KUEUE_API_VERSION
 from halcyon_operator.kueue import LABEL_JOB_UID, WORKLOADS, NoKueue, WorkloadReading, WorkloadUnread, newest
 from halcyon_operator.merge_patch import merge_patch
 from halcyon_operator.plain import dig, integer, sequence, text
-from halcyon_operator.store import Kind, Place
+from halcyon_operator.store import Kind, Place, SeenPod
 from halcyon_operator.views import RunView
 
 COMPONENT = "halcyon-operator"
 PAGE = 500
+POD_PAGE = 100
+"""Pods in one answer: a pod is some ten kilobytes, and decoding holds up everything else in this process."""
 MAX_NOTE = 1000
 
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
@@ -94,11 +97,12 @@ class Cluster:
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
         """JobSets that bear a run's label."""
-        return await self._list(JOBSET_API_VERSION, "jobsets", namespace, run)
+        return tuple([jobset async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE) for jobset in page])
 
-    async def pods(self, namespace: str, run: str) -> tuple[object, ...]:
-        """Pods that bear a run's label."""
-        return await self._list("v1", "pods", namespace, run)
+    async def pods(self, namespace: str, run: str) -> tuple[SeenPod, ...]:
+        """Pods that bear a run's label. Each page of documents is let go before the next one comes."""
+        pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
+        return tuple([SeenPod(document) async for page in pages for document in page])
 
     async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A JobSet by name."""
@@ -170,15 +174,14 @@ class Cluster:
         except NotFound:
             return None
 
-    async def _list(self, api_version: str, plural: str, namespace: str, run: str) -> tuple[object, ...]:
-        query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(PAGE)}
-        items: tuple[object, ...] = ()
+    async def _pages(self, api_version: str, plural: str, namespace: str, run: str, size: int) -> AsyncIterator[tuple[object, ...]]:
+        query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(size)}
         while True:
             page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)
-            items += sequence(page.get("items"))
+            yield sequence(page.get("items"))
             token = dig(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
-                return items
+                return
             query["continue"] = token
 
 

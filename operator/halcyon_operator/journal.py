@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from halcyon_operator.endings import merge_endings
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.views import PodEnding
+from halcyon_operator.views import PodEnding, PodView
 
 Key = tuple[str, str]
 """Namespace and name of a run."""
@@ -25,13 +24,13 @@ class Journal:
     def __init__(self) -> None:
         self._endings: OrderedDict[Key, OrderedDict[str, PodEnding]] = OrderedDict()
 
-    def record(self, key: Key, pod: object) -> bool:
+    def record(self, key: Key, pod: PodView) -> bool:
         """Note a pod's ending, if it has begun to end.
 
         Returns:
             Whether there was anything new in it.
         """
-        ending = parse_pod(pod).ending
+        ending = pod.ending
         if ending is None or not ending.uid:
             return False
         endings = self._endings.setdefault(key, OrderedDict())

@@ -20,12 +20,10 @@ from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
 from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NodeNotices, NoticeView
-from halcyon_operator.plain import dig
-from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
 from halcyon_operator.queueing import UNREAD_SECONDS
 from halcyon_operator.runs import parse_run_view, trainer_port
-from halcyon_operator.store import Store
+from halcyon_operator.store import SeenPod, Store
 from halcyon_operator.trainers import Reading, first_process
 from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, ProbeView, RunView
 
@@ -129,11 +127,11 @@ class Observer:
             ApiError: The API server refused a read or did not answer.
         """
         key = namespace, name
-        document, jobset_documents, pod_documents = await asyncio.gather(
+        document, jobset_documents, seen = await asyncio.gather(
             self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name)
         )
         if self._store is not None:
-            self._store.listed(key, document, jobset_documents, pod_documents)
+            self._store.listed(key, document, jobset_documents, seen)
         if document is None:
             if self._nodes is not None:
                 self._nodes.forget(key)
@@ -142,14 +140,14 @@ class Observer:
         if run.defaults_due and not run.deleting:
             run = parse_run_view(document, await self._defaults(document, run))
         jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
-        own = [pod for pod in pod_documents if dig(pod, "metadata", "labels", names.LABEL_RUN_UID) == run.uid]
-        pods = tuple(parse_pod(pod) for pod in own if not is_probe(pod))
+        own = [pod for pod in seen if pod.run_uid == run.uid]
+        pods = tuple(pod.view for pod in own if not pod.probe)
         probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
-        probe = ProbeView(probes[0], tuple(parse_pod(pod) for pod in own if is_probe(pod))) if probes else None
-        for pod in pod_documents:
-            self._journal.record(key, pod)
+        probe = ProbeView(probes[0], tuple(pod.view for pod in own if pod.probe)) if probes else None
+        for pod in seen:
+            self._journal.record(key, pod.view)
         observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
-        return observed if run.status.attempt else replace(observed, earlier_pods=_of_earlier_runs(run, pod_documents))
+        return observed if run.status.attempt else replace(observed, earlier_pods=_of_earlier_runs(run, seen))
 
     async def _complete(
         self,
@@ -283,9 +281,9 @@ def _world(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, .
     )
 
 
-def _of_earlier_runs(run: RunView, documents: Iterable[object]) -> tuple[PodView, ...]:
+def _of_earlier_runs(run: RunView, seen: Iterable[SeenPod]) -> tuple[PodView, ...]:
     """Trainer pods that bear the run's name and the uid of another one."""
-    pods = (parse_pod(pod) for pod in documents if not is_probe(pod))
+    pods = (pod.view for pod in seen if not pod.probe)
     return tuple(pod for pod in pods if pod.controlled and pod.jobset_uid and pod.run_uid not in ("", run.uid))
 
 

@@ -2,7 +2,8 @@
 
 Tokens per second and the wall clock change at every look. A status that differs in nothing else is written at most every
 `telemetry.statusIntervalSeconds`, so that a look that a pod event caused does not cost a write; one in which only the clock went on, as
-while a run waits for hardware, at most every minute, and not at all while nothing happens without a person.
+while a run waits for hardware, at most every minute, and not at all while nothing happens without a person. How many pods of a start run
+already is told every few seconds: a thousand that start one by one are no thousand writes.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from halcyon_api.status import AT_REST, TrainingRunStatus
+from halcyon_api.status import AT_REST, Phase, TrainingRunStatus
 from halcyon_operator.views import Observed
 
 _VOLATILE = ("progress", "goodput")
+COUNT_SECONDS = 3.0
+"""How often the words about a start are written."""
+_COUNTING: frozenset[Phase] = frozenset({"Starting", "Restarting"})
+"""Phases in which the next look is never far, so that the last words are written too."""
 CLOCK_SECONDS = 60.0
 """How often the accounts of a run are written whose progress stands still."""
 
@@ -23,9 +28,12 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
     old, new = status_document(observed.run.status), status_document(status)
     if old == new and observed.run.raw_status:
         return None
-    if _steady(old) != _steady(new) or not observed.run.raw_status:
-        return status
     spec, written = observed.run.spec, observed.progress_written_at
+    if not observed.run.raw_status or _wordless(old) != _wordless(new):
+        return status
+    if _steady(old) != _steady(new):
+        told = written is not None and status.phase in _COUNTING and (now - written).total_seconds() < COUNT_SECONDS
+        return None if told else status
     standing = old.get("progress") == new.get("progress")
     if standing and (written is None or status.phase in AT_REST):
         return None
@@ -37,8 +45,8 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
 
 
 def is_routine(observed: Observed, status: TrainingRunStatus) -> bool:
-    """Whether a status differs from the one on record in nothing but the numbers that change all the time."""
-    return bool(observed.run.raw_status) and _steady(status_document(observed.run.status)) == _steady(status_document(status))
+    """Whether a status differs from the one on record in nothing but the numbers that change all the time, and in words about them."""
+    return bool(observed.run.raw_status) and _wordless(status_document(observed.run.status)) == _wordless(status_document(status))
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:
@@ -48,3 +56,9 @@ def status_document(status: TrainingRunStatus) -> dict[str, Any]:
 
 def _steady(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
+
+
+def _wordless(document: dict[str, Any]) -> dict[str, Any]:
+    """What is steady, without the messages of conditions."""
+    conditions = [{key: value for key, value in condition.items() if key != "message"} for condition in document.get("conditions", [])]
+    return _steady(document) | {"conditions": conditions}

@@ -18,7 +18,7 @@ from halcyon_operator.plain import dig, integer, text
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
 from halcyon_operator.runs import parse_run_view
-from halcyon_operator.views import JobSetView, PodView, RunView
+from halcyon_operator.views import JobSetView, RunView
 
 Key = tuple[str, str]
 """Namespace and name of a run."""
@@ -37,12 +37,14 @@ class SeenJobSet:
 
 
 class SeenPod:
-    """A pod, whose it is, and whether it looks for room only."""
+    """A pod, whose it is, whether it looks for room only, and what it was read from."""
 
-    __slots__ = ("probe", "run_uid", "view")
+    __slots__ = ("place", "probe", "run_uid", "version", "view")
 
-    def __init__(self, view: PodView, run_uid: str, probe: bool) -> None:
-        self.view, self.run_uid, self.probe = view, run_uid, probe
+    def __init__(self, document: object) -> None:
+        self.view, self.probe = parse_pod(document), is_probe(document)
+        self.run_uid = text(dig(document, "metadata", "labels", names.LABEL_RUN_UID))
+        self.place, self.version = _place("pods", document), _version(document)
 
 
 class Store:
@@ -56,6 +58,10 @@ class Store:
         """Runs that have not begun, by the one that they come after."""
         self._jobsets: dict[Key, dict[str, SeenJobSet]] = {}
         self._pods: dict[Key, dict[str, SeenPod]] = {}
+
+    def pod_count(self, key: Key) -> int:
+        """How many pods bear a run's label."""
+        return len(self._pods.get(key, ()))
 
     @property
     def under_way(self) -> int:
@@ -89,7 +95,7 @@ class Store:
     def saw_run(self, document: object, *, deleted: bool = False) -> None:
         """A run was seen, or its deletion."""
         place = _place("trainingruns", document)
-        if not self._newer(place, document, deleted):
+        if not self._newer(place, _version(document), deleted):
             return
         if deleted:
             self._forget_run(place[1:])
@@ -103,21 +109,19 @@ class Store:
     def saw_jobset(self, key: Key, document: object, *, deleted: bool = False) -> None:
         """A JobSet of a run was seen, or its deletion."""
         place = _place("jobsets", document)
-        if self._newer(place, document, deleted):
+        if self._newer(place, _version(document), deleted):
             _put(self._jobsets, key, place[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
 
-    def saw_pod(self, key: Key, document: object, *, deleted: bool = False) -> None:
+    def saw_pod(self, key: Key, pod: SeenPod, *, deleted: bool = False) -> None:
         """A pod of a run was seen, or its deletion."""
-        place = _place("pods", document)
-        if self._newer(place, document, deleted):
-            owner = text(dig(document, "metadata", "labels", names.LABEL_RUN_UID))
-            _put(self._pods, key, place[2], None if deleted else SeenPod(parse_pod(document), owner, is_probe(document)))
+        if self._newer(pod.place, pod.version, deleted):
+            _put(self._pods, key, pod.place[2], None if deleted else pod)
 
-    def listed(self, key: Key, run: object, jobsets: Iterable[object], pods: Iterable[object]) -> None:
+    def listed(self, key: Key, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
         """All of a run as the API server has it: what is not among it is gone, whatever the watches missed."""
         jobsets, pods = tuple(jobsets), tuple(pods)
         self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
-        self._drop("pods", key, self._pods, {text(dig(thing, "metadata", "name")) for thing in pods})
+        self._drop("pods", key, self._pods, {pod.place[2] for pod in pods})
         if run is None:
             self._versions.pop(("trainingruns", *key), None)
             self._forget_run(key)
@@ -147,9 +151,8 @@ class Store:
             _put(table, key, name, None)
             self._versions.pop((kind, key[0], name), None)
 
-    def _newer(self, place: Place, document: object, deleted: bool) -> bool:
+    def _newer(self, place: Place, version: int, deleted: bool) -> bool:
         """Whether this is later than what is known; versions grow within a kind."""
-        version = integer(dig(document, "metadata", "resourceVersion")) or 0
         if version < self._versions.get(place, 0):
             return False
         if deleted:
@@ -157,6 +160,10 @@ class Store:
         else:
             self._versions[place] = version
         return True
+
+
+def _version(document: object) -> int:
+    return integer(dig(document, "metadata", "resourceVersion")) or 0
 
 
 def _place(kind: Kind, document: object) -> Place:

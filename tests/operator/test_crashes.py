@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
+from halcyon_operator.pods import parse_pod
 from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
 from tests.operator.builders import deleted as deleted_pod
 from tests.operator.simulation import KEY, PODS, World
@@ -200,6 +201,6 @@ def test_pods_of_an_earlier_run_of_the_same_name_say_nothing_of_this_one() -> No
     old = next(thing for place, thing in world.api.objects.items() if place.startswith(PODS))
     gone = deleted_pod(old, 5)
     gone["metadata"] |= {"uid": "older", "labels": gone["metadata"]["labels"] | {names.LABEL_RUN_UID: "an-earlier-run"}}
-    assert world.journal.record(KEY, gone)
+    assert world.journal.record(KEY, parse_pod(gone))
     world.settle()
     assert world.status["phase"] == "Running"

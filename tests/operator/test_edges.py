@@ -259,19 +259,19 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
 def test_the_journal_is_bounded_and_forgets() -> None:
     journal = Journal()
     key = ("default", "demo")
-    assert not journal.record(key, pod())
-    assert journal.record(key, deleted(pod(), 5))
-    assert not journal.record(key, deleted(pod(), 5)), "nothing new"
-    assert journal.record(key, deleted(pod(**ended(42, 9)), 5))
+    assert not journal.record(key, parse_pod(pod()))
+    assert journal.record(key, parse_pod(deleted(pod(), 5)))
+    assert not journal.record(key, parse_pod(deleted(pod(), 5))), "nothing new"
+    assert journal.record(key, parse_pod(deleted(pod(**ended(42, 9)), 5)))
     assert [ending.exit_code for ending in journal.endings(key)] == [42]
     for number in range(MAX_ENDINGS_A_RUN + 10):
         dead = pod(1, 1, **ended(1, 5))
         dead["metadata"]["uid"] = f"pod-{number}"
-        journal.record(key, dead)
+        journal.record(key, parse_pod(dead))
     assert len(journal.endings(key)) == MAX_ENDINGS_A_RUN
     journal.prune(key, 1, 2)
     assert journal.endings(key) == ()
-    journal.record(key, pod(1, 2, **ended(1, 5)))
+    journal.record(key, parse_pod(pod(1, 2, **ended(1, 5))))
     journal.forget(key)
     assert journal.endings(key) == ()
 

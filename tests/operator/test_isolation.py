@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from halcyon_operator.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.head_reads import HeadReads
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.reconcile import reconcile
+from halcyon_operator.settle import COUNT_SECONDS, is_routine
 from halcyon_operator.views import HeadPending, HeadReading
-from tests.operator.builders import at, jobset, observed, run
+from tests.operator.builders import at, jobset, observed, pod, run
 from tests.operator.simulation import KEY, RUN, World
 from tests.operator.test_crashes import STORIES
 from tests.suite.limits import limit
@@ -106,3 +109,29 @@ def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
         status = world.last_status
         ends.append([status["phase"], status["attempt"], status.get("checkpoint"), [entry["cause"] for entry in status["history"]]])
     assert ends[0] == ends[1]
+
+
+def test_a_thousand_pods_that_start_one_by_one_are_no_thousand_writes() -> None:
+    """How many run already is no reason to ask the API server for all of them, and is told every few seconds."""
+    world = World(run(accelerator={"type": "cpu", "topology": "4x1"}))
+    world.settle()
+    now, messages = 100.0, set[str]()
+    for running in (2, 3):  # that one does is on record
+        pods = [pod(1, 0, 0, number, **({} if number < running else {"phase": "Pending", "containerStatuses": []})) for number in range(4)]
+        seen = observed(world.api.objects[RUN], jobsets=[world.jobset or {}], pods=pods)
+        status = reconcile(seen, at(now)).status
+        assert status is not None
+        condition = status.condition("Ready")
+        assert condition is not None
+        assert f"{running} of 4 pods run" in condition.message
+        messages.add(condition.message)
+        assert is_routine(seen, status)
+        assert reconcile(replace(seen, progress_written_at=at(now - 1)), at(now)).status is None
+        assert reconcile(replace(seen, progress_written_at=at(now - COUNT_SECONDS)), at(now)).status is not None
+    assert len(messages) == 2
+
+
+def test_a_run_of_many_pods_is_looked_at_now_and_then_while_they_change() -> None:
+    assert [pause_after_pod(pods) for pods in (0, 5, 64)] == [0, 0, 0]
+    assert 0 < pause_after_pod(256) < 0.5
+    assert pause_after_pod(10**6) == LONGEST_POD_PAUSE_SECONDS

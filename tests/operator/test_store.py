@@ -17,7 +17,7 @@ from halcyon_operator.metrics import Metrics
 from halcyon_operator.observe import Observer
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_AT_ONCE, PATIENCE_SECONDS, Polls
-from halcyon_operator.store import Store
+from halcyon_operator.store import SeenPod, Store
 from halcyon_operator.supervision import Supervision, trouble
 from halcyon_operator.trainers import Reading
 from halcyon_operator.views import PodView
@@ -78,7 +78,7 @@ class WatchedWorld(World):
                 elif kind == "JobSet":
                     self.store.saw_jobset(KEY, thing)
                 else:
-                    self.store.saw_pod(KEY, thing)
+                    self.store.saw_pod(KEY, SeenPod(thing))
 
     async def look(self) -> None:
         self.show()
@@ -159,13 +159,13 @@ def test_what_a_watch_missed_is_mended_by_the_next_look_that_asks() -> None:
         thing["metadata"]["resourceVersion"] = str(10 + number)
     store.saw_run(document)
     store.saw_jobset(KEY, first)
-    store.saw_pod(KEY, second)
+    store.saw_pod(KEY, SeenPod(second))
     store.listed(KEY, document, (), ())
     assert (store.jobsets(KEY), store.pods(KEY)) == ((), ())
     assert (store.keys(), store.under_way) == ((KEY,), 1)
     store.listed(KEY, None, (), ())
     assert (store.run(KEY), store.keys(), store.under_way) == (None, (), 0)
-    store.saw_pod(KEY, second)
+    store.saw_pod(KEY, SeenPod(second))
     assert store.keys() == (KEY,), "somebody has to look whether there is such a run"
 
 
@@ -221,8 +221,8 @@ def test_a_probe_and_the_pods_of_an_earlier_run_are_told_apart() -> None:
     store, alien, looking = Store(), pod(), pod(1, 0, 1)
     alien["metadata"]["labels"][names.LABEL_RUN_UID] = "another"
     looking["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
-    store.saw_pod(KEY, alien)
-    store.saw_pod(KEY, looking)
+    store.saw_pod(KEY, SeenPod(alien))
+    store.saw_pod(KEY, SeenPod(looking))
     assert sorted((seen.run_uid == "another", seen.probe) for seen in store.pods(KEY)) == [(False, True), (True, False)]
 
 

@@ -32,14 +32,13 @@ from halcyon_operator.defaults import DefaultsRead, due, root_of, taken, wanted,
 from halcyon_operator.election import parse_lease
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
-from halcyon_operator.journal import Journal
 from halcyon_operator.kueue import newest, parse_workload
 from halcyon_operator.merge_patch import merge_patch
 from halcyon_operator.node_notices import NodeNotices, notices_of
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.probe import is_probe
 from halcyon_operator.runs import parse_run_view
-from halcyon_operator.store import Store
+from halcyon_operator.store import SeenPod, Store
 from halcyon_operator.trainers import parse_report
 from tests.operator.builders import defaults, jobset, pod, report, run
 from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
@@ -82,8 +81,8 @@ def _stored(document: Any) -> None:
     for deleted in (False, True):
         store.saw_run(document, deleted=deleted)
         store.saw_jobset(KEY, document, deleted=deleted)
-        store.saw_pod(KEY, document, deleted=deleted)
-    store.listed(KEY, document, plain.sequence(document) or (document,), (document,))
+        store.saw_pod(KEY, SeenPod(document), deleted=deleted)
+    store.listed(KEY, document, plain.sequence(document) or (document,), (SeenPod(document),))
 
 
 def _plain(value: Any) -> None:
@@ -116,7 +115,6 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "jobset_views.controller_uid": (lambda document: controller_uid(plain.mapping(document)), jobset()["metadata"]),
     "jobset_views.parse_jobset": (parse_jobset, jobset()),
     "jobset_views.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
-    "journal.Journal.record": (lambda document: Journal().record(KEY, document), pod()),
     "kueue.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
     "kueue.parse_workload": (parse_workload, WORKLOAD),
     "merge_patch.merge_patch": (lambda document: merge_patch(plain.mapping(document), STATUS), STATUS),
@@ -135,7 +133,6 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "runs.parse_run_view": (parse_run_view, RUN),
     "store.Store.listed": (_stored, RUN),
     "store.Store.saw_jobset": (_stored, jobset()),
-    "store.Store.saw_pod": (_stored, pod()),
     "store.Store.saw_run": (_stored, RUN),
     "trainers.parse_report": (
         lambda document: parse_report(json.dumps(document).encode(), "demo", (1, 0)),
