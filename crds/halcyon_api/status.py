@@ -38,6 +38,8 @@ RestartCause = Literal[
     "fenced",
     "resized",
     "moved",
+    "heldBack",
+    "rootUnusable",
     "unknown",
 ]
 """Why a world of processes was followed by another. `preempted` covers evictions, node losses and saved leaves."""
@@ -84,6 +86,8 @@ class Restarts(StatusModel):
     fenced: int = Field(default=0, ge=0, description="Another epoch had taken the checkpoint root.")
     resized: int = Field(default=0, ge=0, description="The run went on with fewer slices, or with more.")
     moved: int = Field(default=0, ge=0, description="The run was taken off a bad node, or back onto all nodes.")
+    held_back: int = Field(default=0, ge=0, description="Free restarts got to no checkpoint, and the next attempt waited. Free of charge.")
+    root_unusable: int = Field(default=0, ge=0, description="The checkpoint root could not be used, and was tried again later.")
     unknown: int = Field(default=0, ge=0, description="Seen by the JobSet's count only; the operator was not there.")
 
 

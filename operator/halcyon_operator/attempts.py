@@ -27,9 +27,10 @@ from halcyon_operator.checkpoint_status import foreign_owner, resume_step
 from halcyon_operator.edits import lengthened, why
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
+from halcyon_operator.holding import hold_of
 from halcyon_operator.nodes import still_avoided, to_avoid
 from halcyon_operator.placement import first_slices, placement_of, smaller
-from halcyon_operator.plain import seconds_between
+from halcyon_operator.plain import seconds_between, stamp
 from halcyon_operator.queueing import evicted_sentence, lived, sent_away
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
 from halcyon_operator.restart_requests import restart_waits, why_restarted
@@ -81,6 +82,16 @@ class Await:
 
 
 @dataclass(frozen=True)
+class HoldBack:
+    """The next attempt is made later, so that a run which gets nowhere does not take hardware all the time."""
+
+    reason: str
+    message: str
+    seconds: float
+    """Until then."""
+
+
+@dataclass(frozen=True)
 class DiscardConfigMap:
     """The old attempt's ConfigMap is the last thing left of it."""
 
@@ -119,7 +130,7 @@ class StayStalled:
     """Stalled at this generation already: the status says why."""
 
 
-Step = Keep | Finish | Finished | Stop | Wait | Await | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
+Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
 
 
 def current_jobset(observed: Observed) -> JobSetView | None:
@@ -161,7 +172,7 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
     left = _left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
-    return left or _without_jobset(observed, status, spec, wanted_hash, released)
+    return left or _without_jobset(observed, status, spec, wanted_hash, released, now)
 
 
 def _with_jobset(
@@ -209,6 +220,8 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
             return _resize(status, spec, slices, waited)
         case "larger" if placement.room_slices is not None:
             return _resize(status, spec, placement.room_slices, "there is room for more slices")
+        case "pause":
+            return Stop(last_cause(status) if failed else "heldBack", last_message(status))
         case "elsewhere" if (node := to_avoid(placement, spec, now)) is not None:
             message = f"keeping off node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
             moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
@@ -244,7 +257,9 @@ def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, ru
     return message
 
 
-def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, released: bool) -> Step:
+def _without_jobset(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, released: bool, now: datetime
+) -> Step:
     owner = foreign_owner(observed)
     if owner is not None:
         return Stall(
@@ -264,10 +279,24 @@ def _without_jobset(observed: Observed, status: TrainingRunStatus, spec: Trainin
         return _taken_name(observed, status) or Create()
     if own_config_map(observed) is not None:
         return DiscardConfigMap("removing the last attempt's ConfigMap")
+    if not released and (held := _held_back(observed, status, now)) is not None:
+        return held
     highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
     return Mint(highest + 1, released or (bool(status.history) and ended_cause(status) == "suspended"))
+
+
+def _held_back(observed: Observed, status: TrainingRunStatus, now: datetime) -> HoldBack | None:
+    """Whether the next attempt has to wait. Not for long once somebody has edited the run or asked for a restart."""
+    hold = hold_of(status)
+    if hold is None or now >= hold.until or restart_waits(status) or status.observed_generation < observed.run.generation:
+        return None
+    message = (
+        f"{last_message(status)}; {hold.ends} ends in a row without a checkpoint, so the next attempt is made at {stamp(hold.until)} "
+        "(an edit or a restart that is asked for makes it at once)"
+    )
+    return HoldBack(hold.reason, message, (hold.until - now).total_seconds())
 
 
 def _held(verdict: awaited.Verdict) -> Stall | Await:

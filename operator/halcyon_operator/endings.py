@@ -38,6 +38,7 @@ EndCause = Literal[
     "requested",
     "resized",
     "moved",
+    "heldBack",
     "suspended",
     "unknown",
 ]

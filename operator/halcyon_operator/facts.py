@@ -11,9 +11,10 @@ from halcyon_operator.checkpoint_status import resume_step
 from halcyon_operator.edits import saved
 from halcyon_operator.endings import EndCause
 from halcyon_operator.history import last_entry
+from halcyon_operator.holding import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
 from halcyon_operator.nodes import to_avoid
 from halcyon_operator.placement import capacity_of, placement_of, trains
-from halcyon_operator.recovery import ENDED, Budget, Cause, Facts, Progress
+from halcyon_operator.recovery import ENDED, FREE, Budget, Cause, Facts, Progress
 from halcyon_operator.views import JobSetView, Observed
 
 MAX_FENCED_IN_A_ROW = 3
@@ -36,7 +37,7 @@ def facts_of(
     return Facts(
         cause=cause,
         progress=progress,
-        budget=_budget(status, spec, cause) if failed else "left",
+        budget=_budget(status, spec, cause) if failed or cause in FREE else "left",
         node="blamed" if idle and to_avoid(placement_of(status, spec), spec, now) is not None else "clear",
         capacity=capacity,
         edit="waits" if edited else "none",
@@ -81,11 +82,14 @@ def _progress(status: TrainingRunStatus, cause: Cause) -> Progress:
 
 
 def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> Budget:
-    spent = (
-        _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
-        if cause == "fenced"
-        else status.failures_without_checkpoint > spec.recovery.max_restarts
-    )
+    if cause == "fenced":
+        spent = _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
+    elif cause in FREE:
+        # Of the present attempt: after a pause the next one may try.
+        ended = next((entry for entry in reversed(status.history) if entry.cause), None)
+        spent = ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
+    else:
+        spent = status.failures_without_checkpoint > spec.recovery.max_restarts
     return "spent" if spent else "left"
 
 

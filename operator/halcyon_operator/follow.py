@@ -29,7 +29,7 @@ MAX_WORLDS_A_LOOK = 64
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 """Reason of a JobSet that stopped because a trainer asked not to be started again."""
 
-_FINAL = ("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "rootUnusable", "diverged")
+_FINAL = ("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "diverged")
 """Ends that stop a run until its spec is edited, or a restart is asked for."""
 
 _RESTART_FIELDS: dict[str, str] = {
@@ -46,6 +46,8 @@ _RESTART_FIELDS: dict[str, str] = {
     "fenced": "fenced",
     "resized": "resized",
     "moved": "moved",
+    "heldBack": "held_back",
+    "rootUnusable": "root_unusable",
     "completed": "spec_changed",  # and then it was to do more steps
     **dict.fromkeys(_FINAL, "spec_changed"),
 }

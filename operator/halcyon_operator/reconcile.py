@@ -169,6 +169,8 @@ def _carry_out(
             return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
         case attempts.Await(message):
             return Decision(say(status, Outlook("Pending", "AwaitsRun", message)), requeue_after=_later(observed))
+        case attempts.HoldBack(reason, message, seconds):
+            return Decision(say(_vanished(status, now), Outlook("Restarting", reason, message)), requeue_after=max(1.0, seconds))
         case attempts.DiscardConfigMap(message):
             return Decision(
                 say(_vanished(status, now), restart_outlook(status, spec, message)),

@@ -20,7 +20,8 @@ Progress = Literal["yes", "no"]
 edit or a restart that waits, whether what was trained when it was seen is saved, or nothing is left to wait for."""
 
 Budget = Literal["left", "spent"]
-"""Whether another failure is allowed: `recovery.maxRestarts` failures in a row without a checkpoint; three losses of the root in a row."""
+"""Whether another failure is allowed: `recovery.maxRestarts` failures in a row without a checkpoint; three losses of the root in a row; ten
+ends in a row that cost nothing, without a checkpoint."""
 
 Node = Literal["clear", "blamed"]
 """Whether a node has been blamed so often that it is to be avoided, and leaving it costs no step (no world trains)."""
@@ -31,7 +32,7 @@ Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
 Edit = Literal["none", "waits"]
 """Whether the spec was edited so that it takes a new attempt, or one was asked for."""
 
-Action = Literal["same", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
+Action = Literal["same", "pause", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
 
 CAUSES: tuple[Cause, ...] = ("none", *get_args(EndCause))
 
@@ -45,6 +46,7 @@ CAPACITIES: dict[Capacity, str] = {
 
 ACTIONS: dict[Action, str] = {
     "same": "go on with the same slices: the world trains on, the JobSet starts it again, or, where the JobSet has given up, a new attempt",
+    "pause": "a new attempt with the same slices after a pause that grows each time",
     "edited": "a new attempt with the spec as it is now, which may be as it was",
     "elsewhere": "a new attempt with the same slices that keeps off the blamed node",
     "anywhere": "a new attempt with the same slices on any node; blames are forgotten",
@@ -100,7 +102,7 @@ FAILURES: tuple[EndCause, ...] = ("failed", "hung")
 FREE: tuple[EndCause, ...] = ("preempted", "queueEvicted", "podDeleted", "noRoom", "jobSetDeleted")
 """Causes that cost the run nothing."""
 
-OWN: tuple[EndCause, ...] = ("specChanged", "requested", "resized", "moved")
+OWN: tuple[EndCause, ...] = ("specChanged", "requested", "resized", "moved", "heldBack")
 """Ends that the operator itself made, for a new attempt."""
 
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
@@ -112,7 +114,8 @@ TABLE: tuple[Row, ...] = (
     Row(("runChanged",), "stop", "the checkpoint is of another run", reason="RunChanged"),
     Row(("noValidCheckpoint",), "stop", "a run is never begun again in silence", reason="NoValidCheckpoint"),
     Row(("rootTaken",), "stop", "the root is another run's", reason="CheckpointRootTaken"),
-    Row(("rootUnusable",), "stop", "somebody must mend the store", reason="CheckpointRootUnusable"),
+    Row(("rootUnusable",), "edited", "the world has ended anyway", edit="waits"),
+    Row(("rootUnusable",), "same", "the store may be itself again: after a pause that grows each time"),
     Row(("diverged",), "stop", "the same numbers would come again: somebody must look at the loss", reason="Diverged"),
     Row(("unknown",), "stop", "the trainer asked not to be started again, and nothing is left that says why", reason="TrainerStopped"),
     Row(("suspended",), "wait", "until `spec.suspend` is false"),
@@ -121,6 +124,7 @@ TABLE: tuple[Row, ...] = (
     Row(ENDED, "edited", "the world has ended anyway", edit="waits"),
     Row(("none",), "wait", "for a checkpoint, so that no step is lost", progress="no", edit="waits"),
     Row(("none",), "edited", "what was trained when it was seen is saved", progress="yes", edit="waits"),
+    Row(FREE, "pause", "it takes hardware and gets nowhere; it is never stopped for that", budget="spent"),
     Row(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
     Row(None, "smaller", "fewer slices now are worth more than all of them some day", capacity="fewer"),
     Row(None, "anywhere", "a bad node is better than none", capacity="avoided"),

@@ -258,7 +258,9 @@ class World:
 
     def evict(self) -> None:
         """A second pod of the present world is evicted: it goes when all others go too."""
-        self._add_pod(deleted(pod(self.status["attempt"], 0, 1, **disrupted(self.now)), self.now))
+        assert self.jobset is not None
+        restart = self.jobset.get("status", {}).get("restarts", 0)
+        self._add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
 
     def _add_pod(self, made: dict[str, Any]) -> None:
         assert self.jobset is not None

@@ -185,7 +185,6 @@ def test_time_to_live_takes_a_run_that_has_succeeded_as_it_was_seen() -> None:
         ("noValidCheckpoint", 82, "NoValidCheckpoint"),
         ("runChanged", 83, "RunChanged"),
         ("rootTaken", 84, "CheckpointRootTaken"),
-        ("rootUnusable", 85, "CheckpointRootUnusable"),
     ],
 )
 def test_a_reserved_exit_code_stops_the_run_with_the_trainers_sentence(cause: str, code: int, reason: str) -> None:
