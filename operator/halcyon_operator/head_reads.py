@@ -72,7 +72,7 @@ class _Root:
     """When the request was made that the reading is the answer to."""
     ended: float = 0.0
     request: asyncio.Task[None] | None = None
-    waiting: set[Key] = field(default_factory=set)
+    waiting: set[Key] = field(default_factory=set[Key])
     """Runs to look at again when the answer is there."""
 
     def answer(self, asked: float, now: float) -> HeadReading | None:
