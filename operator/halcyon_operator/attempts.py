@@ -281,10 +281,19 @@ def _without_jobset(
         return DiscardConfigMap("removing the last attempt's ConfigMap")
     if not released and (held := _held_back(observed, status, now)) is not None:
         return held
-    highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)
+    highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
-    return Mint(highest + 1, released or (bool(status.history) and ended_cause(status) == "suspended"))
+    return Mint(_free_number(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
+
+
+def _free_number(observed: Observed, highest: int) -> int:
+    """The next number whose name nobody has. Somebody else's JobSet takes one number, however high it is, and not those below."""
+    taken = {jobset.name for jobset in observed.jobsets}
+    number = highest + 1
+    while names.jobset_name(observed.run.name, number) in taken:
+        number += 1
+    return number
 
 
 def _held_back(observed: Observed, status: TrainingRunStatus, now: datetime) -> HoldBack | None:

@@ -20,6 +20,7 @@ from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
 from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NodeNotices, NoticeView
+from halcyon_operator.ownership import is_own, own_jobset_uids
 from halcyon_operator.probe import is_probe
 from halcyon_operator.queueing import UNREAD_SECONDS
 from halcyon_operator.runs import parse_run_view, trainer_port
@@ -108,10 +109,8 @@ class Observer:
         jobsets = tuple(seen.view for seen in self._store.jobsets(key) if not seen.probe)
         if not any(_at_work(run, jobset) for jobset in jobsets):
             return None
-        own = [seen for seen in self._store.pods(key) if seen.run_uid == run.uid]
-        pods = tuple(seen.view for seen in own if not seen.probe)
         probes = [seen.view for seen in self._store.jobsets(key) if seen.probe]
-        probe = ProbeView(probes[0], tuple(seen.view for seen in own if seen.probe)) if probes else None
+        pods, probe = _own_pods(run, jobsets, probes, self._store.pods(key))
         age = max(UNREAD_SECONDS, self._pace())
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
@@ -140,10 +139,8 @@ class Observer:
         if run.defaults_due and not run.deleting:
             run = parse_run_view(document, await self._defaults(document, run))
         jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
-        own = [pod for pod in seen if pod.run_uid == run.uid]
-        pods = tuple(pod.view for pod in own if not pod.probe)
         probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
-        probe = ProbeView(probes[0], tuple(pod.view for pod in own if pod.probe)) if probes else None
+        pods, probe = _own_pods(run, jobsets, probes, seen)
         for pod in seen:
             self._journal.record(key, pod.view)
         observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
@@ -171,13 +168,14 @@ class Observer:
             self._awaited(run),
             self._workload(run, alive, workload_age),
         )
+        own = own_jobset_uids(run, jobsets)
         return Observed(
             run=run,
             platform=self._platform,
             jobsets=jobsets,
             pods=pods,
             probe=probe,
-            endings=seen_endings(pods, (ending for ending in self._journal.endings(key) if ending.run_uid == run.uid)),
+            endings=seen_endings(pods, (ending for ending in self._journal.endings(key) if is_own(ending, run, own))),
             head=head,
             origin=origin,
             origin_root=origin_root,
@@ -259,6 +257,18 @@ class Observer:
             return Reading()
         pod = first_process(pods, (run.status.attempt, alive.restarts))
         return Reading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
+
+
+def _own_pods(
+    run: RunView, jobsets: Iterable[JobSetView], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
+) -> tuple[tuple[PodView, ...], ProbeView | None]:
+    """The pods of a run's attempts, and what looks for room for it. Whatever only bears the run's labels is left out."""
+    own, seen = own_jobset_uids(run, jobsets), tuple(seen)
+    pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
+    probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
+    if probe is None:
+        return pods, None
+    return pods, ProbeView(probe, tuple(pod.view for pod in seen if pod.probe and is_own(pod.view, run, frozenset({probe.uid}))))
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:

@@ -50,10 +50,12 @@ def parse_pod(document: object) -> PodView:
         save_token=_save_token(document),
         run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
         jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
-        controlled=any(
-            dig(owner, "controller") is True and dig(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences"))
-        ),
+        controlled=_controlled(metadata),
     )
+
+
+def _controlled(metadata: dict[str, object]) -> bool:
+    return any(dig(owner, "controller") is True and dig(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences")))
 
 
 def _ip(value: object) -> str:
@@ -127,6 +129,8 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
         message=message,
         node=node,
         ran=moment(terminated.get("finishedAt")) is not None,
+        jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
+        controlled=_controlled(metadata),
     )
 
 

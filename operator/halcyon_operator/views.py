@@ -94,6 +94,10 @@ class PodEnding:
     node: str = ""
     ran: bool = False
     """Whether its process is known to have begun: a pod that is deleted before it starts has an exit code all the same."""
+    jobset_uid: str = ""
+    """The JobSet that its labels name."""
+    controlled: bool = False
+    """Whether a Job controls it."""
 
 
 @dataclass(frozen=True)

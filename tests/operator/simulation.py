@@ -173,6 +173,7 @@ class World:
             defaults_namespace=SYSTEM,
         )
         self.notices = nodes
+        self.observer = observer
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
         echo = WatchEcho(lambda: self.now)
         self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now, self)

@@ -1,0 +1,92 @@
+"""Labels alone are not believed: what only looks like a run's own changes nothing of the run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from halcyon_api import names
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import ended, head, jobset, pod, run, termination
+from tests.operator.simulation import JOBSETS, KEY, PODS, World
+
+
+def training() -> World:
+    world = World(run())
+    world.settle()
+    world.train(50)
+    world.settle()
+    return world
+
+
+def add(world: World, path: str, thing: dict[str, Any], kind: str) -> None:
+    world.api.objects[f"{path}/{thing['metadata']['name']}"] = thing | {"kind": kind}
+
+
+def foreign_pod(world: World, **change: Any) -> dict[str, Any]:
+    """A pod with the labels of the run's present world, made by somebody else."""
+    assert world.jobset is not None
+    made = pod(world.status["attempt"], 0, 0, 0)
+    made["metadata"]["labels"][names.JOBSET_UID_LABEL] = world.jobset["metadata"]["uid"]
+    made["metadata"] |= {"name": "aaa", "uid": "foreign", "ownerReferences": []} | change
+    return made
+
+
+def end(world: World) -> None:
+    world.head = head(300, epoch=(world.status["attempt"], 0))
+    world.end_jobset("Completed")
+    world.settle()
+    assert world.status["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize(("name", "attempt"), [("alien", 2), ("demo-99998", 2), ("demo-2", 3)])
+def test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number(name: str, attempt: int) -> None:
+    world = training()
+    alien = jobset(99998, uid="alien")
+    alien["metadata"] |= {"name": name, "ownerReferences": []}
+    world.head = head(50, epoch=(1, 0))
+    add(world, JOBSETS, alien, "JobSet")
+    world.edit(image="other:2")
+    for _ in range(20):
+        asyncio.run(world.look())
+        alien = world.api.objects.pop(f"{JOBSETS}/{name}")  # what controllers do next is about the run's own
+        world.tick()
+        world.api.objects[f"{JOBSETS}/{name}"] = alien
+    assert world.status["attempt"] == attempt
+    assert "deletionTimestamp" not in alien["metadata"], "it is left alone"
+
+
+THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"name": "demo-0", "ownerReferences": []}, {"ownerReferences": THEIRS}, {"name": "demo-1-aaa", "ownerReferences": THEIRS}],
+    ids=["no controller", "no controller, a fitting name", "a Job of theirs", "a Job of theirs, another JobSet"],
+)
+def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str, Any]) -> None:
+    """It would speak for the run if its name sorts first, end the run by its exit code, or hold up the next attempt by staying."""
+    world = training()
+    alien = foreign_pod(world, **change)
+    if change.get("name") == "demo-1-aaa":
+        alien["metadata"]["labels"][names.JOBSET_UID_LABEL] = "another"
+    alien["status"] |= ended(80, world.now, termination("badConfiguration", 80, attempt=1, said="ended by a stranger"))
+    add(world, PODS, alien, "Pod")
+    observed = asyncio.run(world.observer.look(*KEY, None))
+    assert observed is not None
+    assert len(observed.pods) == 1, "its own is there"
+    assert "foreign" not in {pod.uid for pod in observed.pods} | {ending.uid for ending in observed.endings}
+    assert "stranger" not in str(reconcile(observed, world.clock()))
+
+
+def test_a_foreign_jobset_that_looks_for_room_is_no_probe() -> None:
+    world = training()
+    alien = jobset(0, uid="alien")
+    alien["metadata"] |= {"name": "demo-probe", "ownerReferences": []}
+    alien["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
+    add(world, JOBSETS, alien, "JobSet")
+    observed = asyncio.run(world.observer.look(*KEY, None))
+    assert observed is not None
+    assert observed.probe is None
