@@ -63,6 +63,9 @@ def real(path: WholePath) -> Iterator[Training]:
     training.apply()
     training.wait_for_step(30)
     training.wait_for_phase("Running")  # the log is ahead of the status, which is what the plugin shows
+    Runs(path.devcluster, path.place.runs).wait(
+        "typed", "seen at work", lambda status: "tokensPerSecond" in status.get("progress", {}), 120
+    )
     yield training
     training.delete()
 

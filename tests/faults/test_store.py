@@ -93,7 +93,7 @@ def see_that_all_is_well(root: Root, good_root: Root, steps: list[int]) -> None:
     [
         (REFUSE, everything, "refused requests"),
         (SLOW_DOWN, everything, "answers 503"),
-        (TOO_MANY, everything, "answers 429"),
+        pytest.param(TOO_MANY, everything, "answers 429", marks=pytest.mark.variant),
         (LOSE, writes, "lost answers of writes that were done"),
     ],
     ids=["refuse", "503", "429", "lose"],

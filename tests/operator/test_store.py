@@ -281,11 +281,12 @@ def named(uid: str) -> PodView:
     return parse_pod(document)
 
 
-def test_pods_that_do_not_answer_hold_up_no_look_and_are_asked_ever_more_rarely() -> None:
+@pytest.mark.parametrize("rounds", [400, pytest.param(1000, marks=pytest.mark.variant)])
+def test_pods_that_do_not_answer_hold_up_no_look_and_are_asked_ever_more_rarely(rounds: int) -> None:
     async def story() -> None:
         loop, trainers, changed = asyncio.get_running_loop(), Silent(), list[Any]()
         polls = Polls(trainers, changed.append, loop.time)
-        for _ in range(400):
+        for _ in range(rounds):
             for number in range(60):
                 before = loop.time()
                 reading = await polls.read(("n", f"run-{number}"), named(f"pod-{number}"), 80)

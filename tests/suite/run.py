@@ -54,13 +54,12 @@ class Workers:
 def workers(part: Part, cores: int) -> Workers:
     """How the tests of a part are spread on so many cores. Pure.
 
-    A cluster's tests wait more than they compute, and all of them share one node, whatever the machine has.
+    Tests of processes wait now and then; a worker more than there are cores fills that. A cluster's tests wait more than they compute, and
+    all of them share one node, whatever the machine has.
     """
     match part:
-        case Part.FAST:
+        case Part.FAST | Part.SLOW:
             return Workers(cores + 1)
-        case Part.SLOW:
-            return Workers(cores)
         case Part.CLUSTER:
             return Workers(4, "loadgroup")
         case Part.ALONE:

@@ -5,16 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-# These tests are about numbers, not about speed, and most of their time is compilation: code that is not optimised compiles several times
-# faster. It must be said before JAX starts its backend.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+from tests.trainer.programs import QUICK_FLAGS, Programs
+
+os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 
 import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-from tests.trainer.programs import Programs  # noqa: E402 - after JAX is set up
 from tests.trainer.worlds import shared  # noqa: E402
 
 

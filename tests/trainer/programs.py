@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 
 FOLDER = "compilation"
+QUICK_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""XLA's flags for tests. They are about numbers, not about speed: code that is not optimised compiles several times faster."""
 
 
 class Programs:

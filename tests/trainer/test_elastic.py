@@ -16,7 +16,6 @@ from tests.trainer.worlds import start_world
 
 pytestmark = pytest.mark.slow
 
-STEPS = 60
 ROUNDING = 2e-4
 ELASTIC = {"slices": 2, "topology": "1x2"}
 
@@ -26,16 +25,17 @@ def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
     return run | {"spec": on_slices(parse_run(run).spec, slices).document()}
 
 
-def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calm = document(tmp_path, "calm-root", STEPS, **ELASTIC)
+@pytest.mark.parametrize("steps", [30, pytest.param(60, marks=pytest.mark.variant)])
+def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    calm = document(tmp_path, "calm-root", steps, **ELASTIC)
     world = start_world(calm, tmp_path / "calm")
     assert world.wait() == [ExitCode.DONE] * 2
     expected = world.leader.losses()
-    run = document(tmp_path, "root", STEPS, **ELASTIC)
+    run = document(tmp_path, "root", steps, **ELASTIC)
     run["spec"]["recovery"] = {"elastic": {"minSlices": 1}}
     losses: dict[int, float] = {}
     committed, sizes = 0, []
-    for attempt, (slices, stop) in enumerate(((2, 10), (1, 30), (2, None)), start=1):
+    for attempt, (slices, stop) in enumerate(((2, steps // 6), (1, steps // 2), (2, None)), start=1):
         monkeypatch.setenv("AWAIT_NOTICE", f"{stop or -1},0")
         module = "tests.trainer.trouble_child"
         world = start_world(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed, module=module)
@@ -54,7 +54,7 @@ def test_two_slices_then_one_then_two(tmp_path: Path, monkeypatch: pytest.Monkey
         committed = world.leader.report()["step"]
         sizes.append(len(world.processes))
     assert sizes == [2, 1, 2]
-    assert sorted(losses) == list(range(1, STEPS + 1))
+    assert sorted(losses) == list(range(1, steps + 1))
     assert [losses[step] for step in sorted(losses)] == pytest.approx([expected[step] for step in sorted(losses)], rel=ROUNDING)
-    apart = [abs(expected[step + 1] - expected[step]) > 10 * ROUNDING * expected[step] for step in range(1, STEPS)]
-    assert sum(apart) > STEPS / 2, "another batch would have shown"
+    apart = [abs(expected[step + 1] - expected[step]) > 10 * ROUNDING * expected[step] for step in range(1, steps)]
+    assert sum(apart) > steps / 2, "another batch would have shown"

@@ -26,6 +26,7 @@ def losses(run: dict[str, Any], directory: Path, *, attempt: int = 1) -> dict[in
     return world.leader.losses()
 
 
+@pytest.mark.variant
 def test_a_finished_run_on_a_constant_rate_goes_on(tmp_path: Path) -> None:
     constant = {"constant": {"warmupSteps": 3}}
     expected = losses(document(tmp_path / "whole-root", 16, constant), tmp_path / "whole")

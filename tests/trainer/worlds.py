@@ -23,7 +23,7 @@ from halcyon_devcluster.waiting import holds_within
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.forked import Forked
-from tests.trainer.programs import Programs
+from tests.trainer.programs import QUICK_FLAGS, Programs
 
 
 @dataclass
@@ -236,8 +236,7 @@ def start_world(
         termination_log.write_text("")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_"))}
         environment["JAX_PLATFORMS"] = "cpu"
-        # These tests are about what is computed, not how fast: code that is not optimised compiles in a fifth of the time.
-        environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+        environment["XLA_FLAGS"] = QUICK_FLAGS
         if not one_process:
             pod = PodEnvironment(
                 run_document=str(path),

@@ -39,6 +39,7 @@ _COLLECTIVE = re.compile(
 )
 # Of a small Llama's step on two processors: 2.2 s of compilation in place of 5.3 s, and the step takes as long as before, because its
 # time goes into matrix products, which are library calls either way. Level 0 costs 0.6 s, but its steps take half as long again.
+# Its initial state is compiled in 0.5 s in place of 2.4 s without fusion emitters, and its bits are the same.
 _CPU_OPTIONS: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 
 
@@ -50,7 +51,7 @@ def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    return {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
+    return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
 
 
 def keeps_collectives_in_order(program: str) -> bool:

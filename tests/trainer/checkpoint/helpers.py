@@ -18,6 +18,7 @@ from halcyon.checkpoint import Checkpointer, Limits
 from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import limit
+from tests.trainer.programs import QUICK_FLAGS
 
 REPOSITORY = Path(__file__).parents[3]
 OWNER = Owner(namespace="tests", name="run", uid="one")
@@ -175,4 +176,4 @@ def snapshot_of(folder: Path) -> dict[str, bytes]:
 def child_environment(root: Root, **more: str) -> dict[str, str]:
     """Environment of a child process that uses a root."""
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "AWS_"))}
-    return {**keep, "JAX_PLATFORMS": "cpu", **root.environment, **more}
+    return {**keep, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_FLAGS, **root.environment, **more}

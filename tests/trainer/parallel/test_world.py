@@ -145,9 +145,10 @@ def test_a_killed_process_takes_the_others_with_it(count: int, task: str, victim
         assert all(process.popen.wait(limit(5)) != 0 for process in survivors)
 
 
-def test_a_silent_process_is_found_by_its_heartbeats() -> None:
+@pytest.mark.parametrize("heartbeat_seconds", [8, pytest.param(20, marks=pytest.mark.variant)])
+def test_a_silent_process_is_found_by_its_heartbeats(heartbeat_seconds: int) -> None:
     """A stopped process keeps its sockets, so the lifeline sees nothing."""
-    with started(2, "steps", heartbeat_seconds=8) as processes:
+    with started(2, "steps", heartbeat_seconds=heartbeat_seconds) as processes:
         for process in processes:
             process.wait_for("step", times=5)
         processes[1].popen.send_signal(signal.SIGSTOP)
