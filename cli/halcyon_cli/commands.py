@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console, RenderableType
 
 from halcyon_api import names
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
+from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import Place, Runs
 from halcyon_cli.report import Report, read_report
 from halcyon_cli.telling import Refused, told
@@ -341,10 +341,10 @@ def _read(file: Path, run: str) -> dict[str, Any]:
     """A run from a file that holds it, or a list with it, as `kubectl get --output yaml` prints them."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
+        document = read_document(text)
     except OSError as error:
         raise Refused(f"{file}: {error.strerror}; give the path of what `kubectl get trainingrun {run} --output yaml` printed") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (InvalidYaml, UnicodeDecodeError):
         raise Refused(f"{file}: not YAML and not JSON") from None
     items = document.get("items", [document]) if isinstance(document, dict) else []
     for item in items:

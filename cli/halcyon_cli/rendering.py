@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
+from halcyon_api.yaml_text import dump_all
 from halcyon_cli.telling import Refused
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.runs import parse_run_view
@@ -39,4 +38,4 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
     if run.spec is None:
         raise Refused(f"{path}: {'; '.join(run.problems)}")
     jobset = build_jobset(run, run.spec, Platform(trainer_image, cluster_domain), 1, 0, run.spec.recovery.max_restarts)
-    return yaml.safe_dump_all([build_config_map(run, 1), jobset], sort_keys=False, allow_unicode=True)
+    return dump_all([build_config_map(run, 1), jobset])
