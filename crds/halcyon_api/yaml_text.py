@@ -1,9 +1,9 @@
 """YAML as Kubernetes reads it, so that a document means the same on a laptop and behind ``kubectl apply``.
 
 kubectl turns YAML into JSON before it sends it, by the rules of sigs.k8s.io/yaml, which differ from PyYAML's: ``3e-4`` is a number,
-``1:30`` and ``2001-01-01`` are texts, ``y`` is true, ``1.0`` is the integer 1. This module applies those rules to the tree that libyaml parses, and
-writes YAML that both read alike. One rule is stricter: where a key is given twice kubectl keeps the last value in silence, and this module
-refuses the document.
+``1:30`` and ``2001-01-01`` are texts, ``y`` is true, ``1.0`` is the integer 1. This module applies those rules to the tree that libyaml
+parses, and writes YAML that both read alike. One rule is stricter: where a key is given twice kubectl keeps the last value in silence,
+and this module refuses the document.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ app.command()(doctor)
 def train(
     document: Document,
     checkpoint_root: Annotated[
-        str | None, typer.Option(help="Keep the checkpoints here instead of spec.checkpoint.root, such as file:///tmp/run.")
+        str | None, typer.Option(help="Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH.")
     ] = None,
     json: Annotated[
         bool | None, typer.Option("--json/--no-json", help="Write JSON lines, or a live progress line. Default: by the terminal.")
@@ -58,6 +58,7 @@ def train(
 @app.command()
 def validate(document: Document, defaults: Defaults = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device; say what is wrong, and exit with 80."""
+    from halcyon.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
     from halcyon_api.training_run import InvalidRun
@@ -68,15 +69,15 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     except InvalidRun as error:
         sys.stderr.write(f"{document}: {error}\n")
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
-    problems = find_problems(run.spec)
+    problems = (*find_problems(run.spec), *missing_files(run.spec))
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")
     if problems:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
     topology = run.spec.accelerator.resolve()
     sys.stdout.write(
-        f"{document}: {run.metadata.name} is sound: {topology.slices} slices x {topology.hosts_per_slice} hosts x "
-        f"{topology.devices_per_host} devices, {_task(run.spec)}\n"
+        f"{document}: {run.metadata.name} is valid: {_count(topology.slices, 'slice')} x {_count(topology.hosts_per_slice, 'host')} x "
+        f"{_count(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
     )
 
 
@@ -86,7 +87,18 @@ def _task(spec: TrainingRunSpec) -> str:
         return "only builds tokens"
     if spec.stage == "evaluate" and spec.origin is not None:
         return f"only evaluates run {spec.origin.run}" + (f" at step {spec.origin.step}" if spec.origin.step is not None else "")
-    return f"{spec.trainer.steps} steps"
+    return _count(spec.trainer.steps, "step")
+
+
+def _elsewhere(spec: TrainingRunSpec) -> str:
+    """What of a run for a cluster cannot be judged on this machine, as the end of a sentence."""
+    from halcyon.local_files import local_paths
+
+    return "; whether its files are there only its pods can see" if local_paths(spec) else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
+from halcyon.local_files import root_address
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
@@ -72,6 +73,7 @@ def resolve_context(
     Raises:
         BadConfiguration: The document or the environment is not valid; the sentence names the field.
     """
+    checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
     try:
         run = load_resolved(document, defaults, checkpoint_root)
         pod = parse_environment(environ)

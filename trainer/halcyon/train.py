@@ -29,7 +29,7 @@ from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, enable_compilation_cache, join, leave
 from halcyon.program import STEP_MODULE, Program, build_program
-from halcyon.state import initial_state
+from halcyon.state import initial_state, state_bytes
 from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
@@ -126,7 +126,7 @@ def train(
                     state,
                     step,
                     save_first=begun is not None,
-                    after_first_step=lambda: background.submit(_publish, world, programs, reporter),
+                    after_first_step=lambda: background.submit(_publish, world, programs, reporter, 2 * state_bytes(program.template)),
                 )
             finally:
                 loop.close()
@@ -206,9 +206,9 @@ def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
 
 
-def _publish(world: World, programs: CompilationCache, reporter: RunReporter) -> None:
+def _publish(world: World, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
     try:
         if world.is_main:
-            programs.publish()
+            programs.publish(reserved_bytes=reserved_bytes)
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")

@@ -109,7 +109,7 @@ def compare(first: Checkpoint, second: Checkpoint) -> Iterator[LeafDifference]:
 
 def _values(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: ManifestLeaf) -> LeafDifference:
     elements, largest = 0, 0.0
-    for one, other in _pairs(first, second, here, there):
+    for one, other in ((np.atleast_1d(one), np.atleast_1d(other)) for one, other in _pairs(first, second, here, there)):
         unequal = _bits(one) != _bits(other)
         count = int(np.count_nonzero(unequal))
         if count:
