@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Look at the checkpoints of a run, verify, compare, pin and copy them.", no_args_is_help=True)
 
 Place = Annotated[
-    str, typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML")
+    str,
+    typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML"),
 ]
 Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]

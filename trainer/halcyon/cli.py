@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,14 @@ from halcyon.tokenizer.cli import app as tokenizer_app
 
 if TYPE_CHECKING:
     from halcyon_api.training_run import TrainingRunSpec
+    from halcyon_api.validation import Problem
+
+
+class Device(StrEnum):
+    """What a run may be told to train on in place of what its document names."""
+
+    CPU = "cpu"
+
 
 app = typer.Typer(
     help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
@@ -41,6 +50,9 @@ def train(
         Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: the user's cache.")
     ] = None,
     defaults: Defaults = None,
+    device: Annotated[
+        Device | None, typer.Option(help="cpu: train on the processor, whatever accelerator the document names. Default: as it says.")
+    ] = None,
 ) -> None:
     """Train a run on this machine, or in the pod that the operator made; go on from its newest checkpoint if there is one."""
     from halcyon.process import run_training
@@ -52,6 +64,7 @@ def train(
         json_lines=json,
         compilation_cache=compilation_cache,
         defaults=tuple(defaults or ()),
+        on_cpu=device is Device.CPU,
     )
 
 
@@ -69,7 +82,7 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     except InvalidRun as error:
         sys.stderr.write(f"{document}: {error}\n")
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
-    problems = (*find_problems(run.spec), *missing_files(run.spec))
+    problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec))
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")
     if problems:
@@ -79,6 +92,19 @@ def validate(document: Document, defaults: Defaults = None) -> None:
         f"{document}: {run.metadata.name} is valid: {_count(topology.slices, 'slice')} x {_count(topology.hosts_per_slice, 'host')} x "
         f"{_count(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
     )
+
+
+def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
+    """Whether a run of this machine's processor can fit into its memory."""
+    from halcyon.local_files import is_local
+    from halcyon.memory import machine_memory, memory_problem
+    from halcyon_api.mesh import run_mesh
+
+    there = machine_memory()
+    if not is_local(spec) or spec.accelerator.type != "cpu" or there is None:
+        return []
+    found = memory_problem(spec, run_mesh(spec), there, devices=spec.accelerator.resolve().devices, where="this machine")
+    return [found] if found is not None else []
 
 
 def _task(spec: TrainingRunSpec) -> str:

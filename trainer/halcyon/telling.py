@@ -1,7 +1,8 @@
-"""How a command tells what the user can mend: one sentence on standard error, and the exit code that belongs to it."""
+"""How a command reports what the user can fix: one sentence on standard error, and the exit code that belongs to it."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,22 @@ def told(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
     except TrainerExit as error:
         sys.stderr.write(f"{about}: {error}\n" if about else f"{error}\n")
         raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        raise  # the reader, such as `head`, has enough
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"{where}{error.strerror or error}\n")
+        raise typer.Exit(ExitCode.FAILURE) from None
+    except MemoryError:
+        sys.stderr.write("this machine has too little memory for it\n")
+        raise typer.Exit(ExitCode.FAILURE) from None
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
         raise typer.Exit(ExitCode.FAILURE) from None
+
+
+def write_anything() -> None:
+    """Let standard output take any text: where the locale has no sign for a letter, a question mark stands in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

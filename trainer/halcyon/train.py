@@ -22,6 +22,7 @@ from halcyon.data.schedule import build_schedule
 from halcyon.errors import TrainerExit
 from halcyon.fingerprints import fingerprints
 from halcyon.loop import Ended, Loop
+from halcyon.memory import check_device_memory
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
@@ -43,6 +44,7 @@ def train(
     compilation_cache: Path,
     on_lost_process: Callable[[int], object],
     on_failed_build: Callable[[Exception], object],
+    on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Ended:
@@ -58,6 +60,7 @@ def train(
         on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
         on_failed_build: Is told, in another thread, why the token caches cannot be built; it must end this process, whose main thread may
             be in a step that some other process does not take part in any more.
+        on_interrupt: Is told, in another thread, how many interrupts have come from the keyboard, at each of them. The first is a notice.
         requests: Where others ask for a checkpoint while the run trains.
         clock: Seconds since the epoch.
 
@@ -76,11 +79,12 @@ def train(
         reporter.stage("joining")
         world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
         sync_point = SyncPoint(world)
-        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice))
+        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
         reporter.joined(processes=world.process_count, devices=jax.device_count())
         try:
             caches.growth.on_failure(lambda error: _end(error, world, on_failed_build))
             context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
+            check_device_memory(spec, context.mesh)
             mesh = build_mesh(context.mesh)
 
             reporter.stage("tokenizing")

@@ -220,7 +220,9 @@ class Leader:
         """
         freed = delete_programs(self._store) > 0
         if freed:
-            self._warn(f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint needs the room")
+            self._warn(
+                f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint needs the room"
+            )
             if not is_tight(self._store, needed_bytes):
                 return True
         entry = dispensable(self._keeper.refresh(), self._retention)

@@ -26,6 +26,7 @@ from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, evaluate, make_evaluation_step, total
 from halcyon.evaluate.results import begun, decides, document_of, found_in
 from halcyon.fingerprints import fingerprints
+from halcyon.memory import check_device_memory
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.world import World, join, leave
 from halcyon.program import Program, build_program, padded_token_bytes
@@ -63,6 +64,7 @@ def evaluate_checkpoint(
     reporter.joined(processes=world.process_count, devices=jax.device_count())
     try:
         context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
+        check_device_memory(spec, context.mesh)
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, build_mesh(context.mesh))
