@@ -85,7 +85,8 @@ def run_training(
         restart=context.epoch.restart if context.epoch else 0,
         process_index=context.process_index,
     )
-    log = open_log(_own_stdout(), identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
+    steps = context.run.spec.trainer.steps if context.run.spec.stage == "train" else None
+    log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.stage])
     ending = _Ending(context, reporter)
