@@ -16,7 +16,7 @@ import typer
 
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
 from halcyon.local_files import root_address
-from halcyon.telling import told
+from halcyon.telling import console, told
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -245,9 +245,7 @@ def _entry(store: Store, step: int | None) -> CommittedStep:
 
 
 def _print(view: object) -> None:
-    from rich.console import Console
-
-    Console().print(view)
+    console().print(view)
 
 
 @contextmanager

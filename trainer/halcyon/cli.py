@@ -14,7 +14,9 @@ from halcyon.checkpoint_cli import app as checkpoints_app
 from halcyon.checkpoint_cli import doctor
 from halcyon.data.cli import app as data_app
 from halcyon.options import Defaults, Document
+from halcyon.telling import write_anything
 from halcyon.tokenizer.cli import app as tokenizer_app
+from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
     from halcyon_api.training_run import TrainingRunSpec
@@ -31,13 +33,29 @@ app = typer.Typer(
     help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
 )
 
-app.add_typer(checkpoints_app, name="checkpoints")
-app.add_typer(data_app, name="data")
-app.add_typer(tokenizer_app, name="tokenizer")
-app.command()(doctor)
+LOCAL = "On this machine"
+"""Heading of the commands that need no cluster."""
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from halcyon_api.package import version
+
+        sys.stdout.write(f"halcyon {version()}\n")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")]
+
+
+@app.callback()
+def main(version: Version = False) -> None:
+    """Train language models on preemptible accelerators as if nothing ever failed."""
+    del version  # printed before any command is looked for
+    write_anything()
+
+
+@app.command(rich_help_panel=LOCAL)
 def train(
     document: Document,
     checkpoint_root: Annotated[
@@ -68,7 +86,7 @@ def train(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=LOCAL)
 def validate(document: Document, defaults: Defaults = None) -> None:
     """Check a run document, with its defaults, without a cluster or a device; say what is wrong, and exit with 80."""
     from halcyon.local_files import is_local, missing_files
@@ -89,8 +107,8 @@ def validate(document: Document, defaults: Defaults = None) -> None:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
     topology = run.spec.accelerator.resolve()
     sys.stdout.write(
-        f"{document}: {run.metadata.name} is valid: {_count(topology.slices, 'slice')} x {_count(topology.hosts_per_slice, 'host')} x "
-        f"{_count(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
+        f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x {counted(topology.hosts_per_slice, 'host')} x "
+        f"{counted(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
     )
 
 
@@ -113,7 +131,7 @@ def _task(spec: TrainingRunSpec) -> str:
         return "only builds tokens"
     if spec.stage == "evaluate" and spec.origin is not None:
         return f"only evaluates run {spec.origin.run}" + (f" at step {spec.origin.step}" if spec.origin.step is not None else "")
-    return _count(spec.trainer.steps, "step")
+    return counted(spec.trainer.steps, "step")
 
 
 def _elsewhere(spec: TrainingRunSpec) -> str:
@@ -123,8 +141,10 @@ def _elsewhere(spec: TrainingRunSpec) -> str:
     return "; whether its files are there only its pods can see" if local_paths(spec) else ""
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+app.add_typer(checkpoints_app, name="checkpoints", rich_help_panel=LOCAL)
+app.add_typer(data_app, name="data", rich_help_panel=LOCAL)
+app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
+app.command(rich_help_panel=LOCAL)(doctor)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.local_files import root_address
 from halcyon.memory import check_memory, machine_memory
 from halcyon_api.checkpoint_documents import Epoch, Owner
+from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.mesh import pinned, run_mesh
@@ -164,8 +165,8 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
         if device_count != context.topology.devices:
             raise BadConfiguration(
                 f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
-                f"{context.topology.devices} devices, but JAX sees {device_count} of platform {platform}; change topology or slices, or "
-                "free the devices"
+                f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; change topology or "
+                "slices, or free the devices"
             )
         return context
     if platform == "cpu" and not context.on_cpu:
@@ -177,12 +178,14 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
     try:
         run_mesh(context.run.spec, topology)
     except InvalidMesh as error:
-        raise BadConfiguration(f"{error} (on this machine's {device_count} {platform} devices)") from None
+        raise BadConfiguration(f"{error} (on {counted(device_count, f'{platform} device')} of this machine)") from None
     found = replace(context, topology=topology)
     # The memory of the document's own accelerator says nothing about the devices that are here.
     problems = [problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"]
     if problems:
-        raise BadConfiguration("; ".join(f"{problem} (on this machine's {device_count} {platform} devices)" for problem in problems))
+        raise BadConfiguration(
+            "; ".join(f"{problem} (on {counted(device_count, f'{platform} device')} of this machine)" for problem in problems)
+        )
     if context.on_cpu:
         check_memory(context.run.spec, found.mesh, machine_memory(), devices=1, where="this machine")
     return found

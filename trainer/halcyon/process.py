@@ -33,6 +33,7 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
+from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
@@ -123,7 +124,9 @@ def run_training(
         ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
     if ended.farewell is not None:
         ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.farewell.sentence()), saved=ended.farewell.saved)
-    ending.leave("completed", ExitCode.DONE, f"all {ended.step} steps are done and saved")
+    ending.leave(
+        "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
+    )
 
 
 def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> TelemetryServer:
@@ -150,7 +153,7 @@ def _build_data(context: Context, reporter: RunReporter) -> str:
     reporter.stage("tokenizing")
     store, caches = ensure_caches(context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are whole: {tokens} tokens in {len(caches.ledgers)} sources"
+    return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending) -> str:

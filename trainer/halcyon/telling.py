@@ -6,11 +6,18 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from halcyon.errors import TrainerExit
 from halcyon_api.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE = 200
+"""Columns of a line where there is no terminal."""
 
 
 @contextmanager
@@ -45,3 +52,11 @@ def write_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def console() -> Console:
+    """A console as wide as the terminal, and wide enough for whole names where the output goes elsewhere."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.is_terminal else Console(width=max(found.width, _WIDE))

@@ -139,7 +139,7 @@ def live(columns: int, *events: str, name: str = "demo", steps: int | None = 1_0
 def test_the_line_never_wraps(columns: int) -> None:
     (line,) = live(columns, FULL, name="a-name-of-forty-characters-which-is-most")
     assert len(line) <= columns
-    assert re.fullmatch(r"a-name-of-.*… 123456/1000000 (━+╺?━* )?loss 12\.5000  1,234,568 tok/s  eta 3:25:45", line)
+    assert re.fullmatch(r"a-name-of-.*… 123456/1000000 [━╸╺ ]*loss 12\.5000  1,234,568 tok/s  eta 3:25:45", line)
 
 
 def test_an_evaluation_counts_its_batches_alone() -> None:

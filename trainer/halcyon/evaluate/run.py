@@ -33,6 +33,7 @@ from halcyon.program import Program, build_program, padded_token_bytes
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.progress import Evaluated
 from halcyon_api.spec.origin import OriginSpec
@@ -123,7 +124,7 @@ class _OneEvaluation:
         bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
         return (
             f"the checkpoint of run {self._origin.run} at step {checkpoint.step} has a loss of {whole.loss:.4f} nats per token{bits} on "
-            f"{whole.sequences} sequences of {len(found)} {'source' if len(found) == 1 else 'sources'}"
+            f"{counted(whole.sequences, 'sequence')} of {counted(len(found), 'source')}"
         )
 
     def _take_root(self) -> EvaluationDocument | None:

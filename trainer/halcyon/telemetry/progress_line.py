@@ -14,7 +14,7 @@ from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
-
+from halcyon_api.counting import counted
 
 NAME_WIDTH = 20
 """Most signs of a run's name in the line, so that the numbers have room in a terminal of 80 columns."""
@@ -117,7 +117,7 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "fallback":
         return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":
-        world = f"{_count(fields['processes'], 'process', 'processes')}, {_count(fields['devices'], 'device', 'devices')}"
+        world = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
         return f"{world} in {fields['seconds']:.1f} s"
     if name == "compiled":
         return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
@@ -125,7 +125,3 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         return str(fields["message"])
     details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
     return f"{name}: {details}" if details else name
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

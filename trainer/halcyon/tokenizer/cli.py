@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.errors import BadConfiguration
+from halcyon.telling import console as new_console
 from halcyon.telling import told
 
 if TYPE_CHECKING:
@@ -176,7 +177,6 @@ def _watched(texts: Iterable[str], advance: Callable[[int], None]) -> Iterator[s
 
 
 def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) -> None:
-    from rich.console import Console
 
     from halcyon.tokenizer import load
     from halcyon.tokenizer.compare import compression_table
@@ -188,7 +188,7 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
         kept = kept_encoding(name)
         if kept is not None and name not in shown:
             shown[name] = kept
-    Console().print(compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES))
+    new_console().print(compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES))
 
 
 def _read_text(path: Path) -> str:
