@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from halcyon.telling import console
+from halcyon.telling import about_file, console
 from halcyon_api import names
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
@@ -181,7 +181,7 @@ def diff(
                 values = placed(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
-            raise Refused(f"{file}: {error}") from None
+            raise Refused(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
             raise Refused(f"{file} is about run {wanted.metadata.name}, not {run}; give the file of that run")
         if live is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from halcyon.telling import about_file
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
@@ -32,7 +33,7 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
     try:
         document = load_resolved(path, defaults).document()
     except InvalidRun as error:
-        raise Refused(f"{path}: {error}") from None
+        raise Refused(about_file(path, str(error))) from None
     document["metadata"]["uid"] = UNKNOWN_UID
     run = parse_run_view(document)
     if run.spec is None:

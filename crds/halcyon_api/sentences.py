@@ -30,6 +30,13 @@ _SYNONYMS = {
 }
 """Names that other trainers give to fields."""
 
+_PATTERNS = {
+    r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only lower-case letters, digits and -",
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits and -",
+    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits, - and .",
+}
+"""Patterns in words."""
+
 Location = tuple[str | int, ...]
 
 
@@ -43,7 +50,12 @@ def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> li
     meant = {fault["loc"]: _meant(model, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     # A required field that is there under a misspelt name is one mistake, not two.
     shown = [fault for fault in faults if fault["type"] != "missing" or fault["loc"] not in meant.values()]
-    return [f"{_name(fault['loc'])}: {_what(model, fault, meant.get(fault['loc']))}" for fault in shown]
+    return [_sentence(_name(fault["loc"]), _what(model, fault, meant.get(fault["loc"]))) for fault in shown]
+
+
+def _sentence(name: str, what: str) -> str:
+    """A rule over the whole document names its fields by itself."""
+    return what if name == "document" and what.startswith(("spec.", "metadata.")) else f"{name}: {what}"
 
 
 def _name(location: Location) -> str:
@@ -67,8 +79,19 @@ def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | No
         return "must be a list; put - before each entry"
     if kind == "string_type" and isinstance(fault.get("input"), bool | int | float):
         return f"must be a text, not {_yaml_word(fault['input'])}; put it in quotes"
+    if kind == "int_type" and isinstance(fault.get("input"), str):
+        return f"must be a whole number, not the text {_shown(fault['input'])}; take the quotes away"
+    if kind in ("int_type", "int_from_float") and isinstance(fault["input"], bool | float):
+        return f"must be a whole number, not {_yaml_word(fault['input'])}"
+    if kind == "float_type":
+        return f"must be a number, not {_shown(fault['input'])}"
+    if kind == "string_pattern_mismatch":
+        pattern: str = fault["ctx"]["pattern"]
+        return f"{_shown(fault['input'])} must {_PATTERNS.get(pattern, f'match {pattern}')}"
     message: str = fault["msg"].removeprefix("Value error, ")
-    return message.replace("Input should", "must", 1)
+    for subject in ("Input should", "String should", "List should"):
+        message = message.replace(subject, "must", 1)
+    return message
 
 
 def _meant(model: type[BaseModel], location: Location) -> Location | None:
@@ -133,6 +156,11 @@ def _places(model: type[BaseModel], wanted: str, above: tuple[str, ...] = ()) ->
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:MAX_SHOWN])
     return f"{shown} and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else shown
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_WORD else f"{text[:_MAX_WORD]}…"
 
 
 def _yaml_word(value: bool | int | float) -> str:

@@ -16,7 +16,7 @@ import typer
 
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
 from halcyon.local_files import root_address
-from halcyon.telling import console, told
+from halcyon.telling import about_file, console, told
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpe
             return load_run(Path(place)).spec.checkpoint
         return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
     except InvalidRun as error:
-        raise BadConfiguration(f"{place}: {error}") from None
+        raise BadConfiguration(about_file(place, str(error))) from None
     except ValidationError as error:
         raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 

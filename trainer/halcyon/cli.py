@@ -14,7 +14,7 @@ from halcyon.checkpoint_cli import app as checkpoints_app
 from halcyon.checkpoint_cli import doctor
 from halcyon.data.cli import app as data_app
 from halcyon.options import Defaults, Document
-from halcyon.telling import write_anything
+from halcyon.telling import about_file, write_anything
 from halcyon.tokenizer.cli import app as tokenizer_app
 from halcyon_api.counting import counted
 
@@ -98,7 +98,7 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     try:
         run = load_resolved(document, defaults or ())
     except InvalidRun as error:
-        sys.stderr.write(f"{document}: {error}\n")
+        sys.stderr.write(f"{about_file(document, str(error))}\n")
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
     problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec))
     for problem in problems:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from halcyon.errors import BadConfiguration
 from halcyon_api.mesh import model_size
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
+
+if TYPE_CHECKING:
+    import jax
 
 _WIDTHS = {"float32": 4, "bfloat16": 2}
 _TRAINED_COPIES = 4
@@ -97,6 +101,27 @@ def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
     sizes = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
     known = [int(size) for size in sizes if size]
     check_memory(spec, mesh, min(known, default=None), devices=1, where="each device")
+
+
+def check_step_memory(compiled: jax.stages.Compiled, there_bytes: int | None, *, devices: int) -> None:
+    """Refuse a compiled step that cannot run in the memory that its devices share, where the compiler tells what it needs.
+
+    Args:
+        compiled: The step.
+        there_bytes: Bytes of the memory; None: not known.
+        devices: How many devices share it.
+
+    Raises:
+        BadConfiguration: The sentence says how many bytes are needed, and how many there are.
+    """
+    found: Any = compiled.memory_analysis()
+    sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
+    needed = sum(sizes) * devices
+    if there_bytes is not None and needed > there_bytes:
+        raise BadConfiguration(
+            f"spec.trainer.batchSize: a step takes {_size(needed)}, and this machine has {_size(there_bytes)}; give a smaller batchSize, "
+            "a shorter sequenceLength, or more microbatches"
+        )
 
 
 def machine_memory(root: Path = Path("/")) -> int | None:

@@ -202,6 +202,9 @@ class _Ending:
         """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
         if isinstance(error, TrainerExit):
             self.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
+        if "RESOURCE_EXHAUSTED" in str(error):
+            fix = "give a smaller batchSize, more microbatches, or devices with more memory"
+            self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
         traceback.print_exception(error)
         self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
 

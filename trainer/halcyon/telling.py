@@ -31,7 +31,7 @@ def told(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
     try:
         yield
     except TrainerExit as error:
-        sys.stderr.write(f"{about}: {error}\n" if about else f"{error}\n")
+        sys.stderr.write(f"{about_file(about, str(error))}\n")
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         raise  # the reader, such as `head`, has enough
@@ -45,6 +45,11 @@ def told(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
         raise typer.Exit(ExitCode.FAILURE) from None
+
+
+def about_file(file: object, sentence: str) -> str:
+    """A sentence with the file that it is about before it, if it does not begin with it anyway."""
+    return sentence if not file or sentence.startswith(f"{file}:") else f"{file}: {sentence}"
 
 
 def write_anything() -> None:

@@ -22,7 +22,7 @@ from halcyon.data.schedule import build_schedule
 from halcyon.errors import TrainerExit
 from halcyon.fingerprints import fingerprints
 from halcyon.loop import Ended, Loop
-from halcyon.memory import check_device_memory
+from halcyon.memory import check_device_memory, check_step_memory, machine_memory
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
@@ -97,7 +97,7 @@ def train(
             reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
             program = build_program(spec, vocabulary, mesh)
             programs = _shared_programs(context, world, compilation_cache)
-            steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: programs.compiled(STEP_MODULE, one))
+            steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
             steps.start_for(build_schedule(spec.trainer), context.resume_step)
             dataset = opening.result()
             prints = fingerprints(spec, data=dataset.description)
@@ -208,6 +208,12 @@ def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
         programs.fetch()
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
+
+
+def _compiled(programs: CompilationCache, step: jax.stages.Compiled) -> None:
+    if jax.default_backend() == "cpu":  # an accelerator's compiler refuses by itself what does not fit
+        check_step_memory(step, machine_memory(), devices=jax.local_device_count())
+    programs.compiled(STEP_MODULE, step)
 
 
 def _publish(world: World, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
