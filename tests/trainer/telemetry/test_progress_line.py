@@ -178,6 +178,7 @@ def test_durations(seconds: float, text: str) -> None:
         ("fallback", {"step": 20, "reason": "bits flipped"}, "fell back to step 20: bits flipped"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404}, "step 5: held-out loss 1.5000, 2.1640 bits per byte"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
+        ("evaluation", {"step": 5, "loss": 1.5, "sequences": 1}, "step 5: held-out loss 1.5000 of 1 sequence"),
         ("checkpointFailed", {"step": 5, "reason": "disk full"}, "step 5: checkpoint failed: disk full"),
         ("compiled", {"step": 1, "imports_seconds": 1.0, "compile_seconds": 2.5}, "first step after 3.5 s"),
         ("error", {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"}, "attempt 4 owns the root"),

@@ -107,7 +107,8 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "evaluation":
         bits = fields.get("bits_per_byte")
         where = f"step {step}, {fields['source']}" if fields.get("source") else f"step {step}"
-        return f"{where}: held-out loss {fields['loss']:.4f}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
+        of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
+        return f"{where}: held-out loss {fields['loss']:.4f}{of}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
     if name == "checkpoint":
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
     if name == "checkpointFailed":
