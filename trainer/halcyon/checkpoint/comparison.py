@@ -114,7 +114,8 @@ def _values(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: Ma
         count = int(np.count_nonzero(unequal))
         if count:
             elements += count
-            gaps = np.abs(one[unequal].astype(np.float64) - other[unequal].astype(np.float64))
+            with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are numbers like others here
+                gaps = np.abs(one[unequal].astype(np.float64) - other[unequal].astype(np.float64))
             largest = float(np.maximum(largest, gaps.max()))
     return LeafDifference(here.path, "values", elements, int(np.prod(here.shape, dtype=np.int64)), largest)
 
