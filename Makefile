@@ -83,6 +83,10 @@ reliability: setup ## Make the table of docs/reliability.md by running its tests
 mutations: setup ## Break the engine on purpose and see which row of docs/reliability.md fails
 	@$(BIN)/python -m tests.faults.mutations --page docs/reliability.md
 
+.PHONY: mistakes
+mistakes: setup ## Make every mistake of docs/mistakes.md, and write what is answered
+	@$(BIN)/python -m tests.mistakes
+
 .PHONY: churn
 churn: setup ## 200 random faults in ten minutes among forty runs of fake pods; every run ends in its right state
 	@$(BIN)/python tests/bench/churn.py $(ARGS)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api import names
+from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_cli.telling import Refused
 from halcyon_cli.watching import WatchEnded, documents, each
@@ -49,7 +50,7 @@ class Runs:
         try:
             from kubernetes import client, config
         except ModuleNotFoundError:
-            raise Refused("asking a cluster needs the Kubernetes client; install it with: pip install 'halcyon[cli]'") from None
+            raise Refused(f"asking a cluster needs the Kubernetes client; install it with: {install('cli')}") from None
         settings = client.Configuration()
         try:
             _, active = _contexts(config, place.context)

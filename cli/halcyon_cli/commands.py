@@ -8,15 +8,17 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console, RenderableType
 
+from halcyon.telling import about_file, console
 from halcyon_api import names
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
+from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import Place, Runs
 from halcyon_cli.report import Report, read_report
 from halcyon_cli.telling import Refused, told
@@ -25,6 +27,16 @@ Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RU
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
 Wait = Annotated[bool, typer.Option(help="Come back when it is done.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the present one.")]
+
+
+class Form(StrEnum):
+    """How a command writes what it found, other than as a table."""
+
+    JSON = "json"
+
+
+Output = Annotated[Form | None, typer.Option("--output", "-o", help="json: for programs. Default: as a table.")]
+_ENDED = ("Succeeded", "Failed")
 
 
 def report(
@@ -48,7 +60,7 @@ def report(
         else:
             from halcyon_cli.tables import report_view
 
-            Console().print(report_view(found))
+            console().print(report_view(found))
         if svg is not None:
             _write_picture(found, svg)
 
@@ -58,14 +70,20 @@ def status(
     namespace: Namespace = None,
     context: Context = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until the run ends.")] = False,
+    output: Output = None,
 ) -> None:
     """Show how a run is: phase and why, progress, losses, checkpoints, hosts, and where its time went."""
     from rich.live import Live
 
     with told():
         runs = Runs(Place(context, namespace))
+        if output is not None:
+            for document in runs.changes(run) if watch else (runs.get(run),):
+                _write_json(_summary(document), one_line=watch)
+                if not watch or parse_status(document.get("status")).phase in _ENDED:
+                    return
         if not watch:
-            Console().print(_view(runs, run, runs.get(run))[0])
+            console().print(_view(runs, run, runs.get(run))[0])
             return
         with Live(console=Console(), auto_refresh=False) as live:
             for document in runs.changes(run):
@@ -79,14 +97,18 @@ def top(
     namespace: Namespace = None,
     context: Context = None,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="The runs of all namespaces.")] = False,
+    output: Output = None,
 ) -> None:
     """Show all runs, a line each."""
     from halcyon_cli.status_view import fleet_view
 
     with told():
         found = Runs(Place(context, namespace)).list(everywhere=everywhere)
+        if output is not None:
+            _write_json([_summary(run) for run in found])
+            return
         rows = [(run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status"))) for run in found]
-        Console().print(fleet_view(rows, datetime.now(UTC)))
+        console().print(fleet_view(rows, datetime.now(UTC)))
 
 
 def logs(
@@ -159,7 +181,7 @@ def diff(
                 values = placed(values, [document, live], "file:///not-known-yet")
             wanted = parse_run(with_values(document, values, runs.namespace))
         except InvalidRun as error:
-            raise Refused(f"{file}: {error}") from None
+            raise Refused(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
             raise Refused(f"{file} is about run {wanted.metadata.name}, not {run}; give the file of that run")
         if live is None:
@@ -249,10 +271,10 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
         _wait_for(runs, run, taken)
 
 
-def register(app: typer.Typer) -> None:
-    """Give an application these commands."""
+def register(app: typer.Typer, panel: str | None = None) -> None:
+    """Give an application these commands, under a heading of its help."""
     for command in (status, top, logs, report, diff, checkpoint, suspend, resume, restart, refresh):
-        app.command()(command)
+        app.command(rich_help_panel=panel)(command)
 
 
 def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableType, bool]:
@@ -265,7 +287,18 @@ def _view(runs: Runs, run: str, document: dict[str, Any]) -> tuple[RenderableTyp
     now = datetime.now(UTC)
     steps = document["spec"].get("trainer", {}).get("steps")
     view = run_view(run, found, steps, hosts_of(pods, now), last_losses(runs, pods), now)
-    return view, found.phase in ("Succeeded", "Failed")
+    return view, found.phase in _ENDED
+
+
+def _summary(run: dict[str, Any]) -> dict[str, Any]:
+    """A run as a JSON value: where it is, and its status as the API has it."""
+    metadata = run["metadata"]
+    return {"namespace": metadata.get("namespace", ""), "name": metadata["name"], "status": run.get("status") or {}}
+
+
+def _write_json(value: Any, *, one_line: bool = False) -> None:
+    sys.stdout.write(json.dumps(value, indent=None if one_line else 2) + "\n")
+    sys.stdout.flush()
 
 
 def _problem(status: TrainingRunStatus) -> str:
@@ -341,10 +374,10 @@ def _read(file: Path, run: str) -> dict[str, Any]:
     """A run from a file that holds it, or a list with it, as `kubectl get --output yaml` prints them."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
+        document = read_document(text)
     except OSError as error:
         raise Refused(f"{file}: {error.strerror}; give the path of what `kubectl get trainingrun {run} --output yaml` printed") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (InvalidYaml, UnicodeDecodeError):
         raise Refused(f"{file}: not YAML and not JSON") from None
     items = document.get("items", [document]) if isinstance(document, dict) else []
     for item in items:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import typer
 
+from halcyon.cli import Version
+from halcyon.telling import write_anything
 from halcyon_cli import commands
 
 app = typer.Typer(name="kubectl halcyon", help="Look after training runs in a cluster.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
-def main() -> None:
+def main(version: Version = False) -> None:
     """Look after training runs in a cluster."""
+    del version  # printed before any command is looked for
+    write_anything()
 
 
 commands.register(app)

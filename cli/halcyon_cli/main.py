@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from halcyon.cli import Defaults, Document, app
+from halcyon.cli import LOCAL, Defaults, Document, app
 from halcyon_cli import commands
 
-commands.register(app)
 
-
-@app.command()
+@app.command(rich_help_panel=LOCAL)
 def render(
     document: Document,
     trainer_image: Annotated[str, typer.Option(help="Image of runs that name none; in a cluster the operator's.")] = "halcyon-trainer",
@@ -27,6 +25,8 @@ def render(
     with told():
         sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or ()))
 
+
+commands.register(app, panel="In a cluster")
 
 if __name__ == "__main__":
     app()

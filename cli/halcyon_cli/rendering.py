@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from halcyon.telling import about_file
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
+from halcyon_api.yaml_text import dump_all
 from halcyon_cli.telling import Refused
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.runs import parse_run_view
@@ -33,10 +33,10 @@ def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequ
     try:
         document = load_resolved(path, defaults).document()
     except InvalidRun as error:
-        raise Refused(f"{path}: {error}") from None
+        raise Refused(about_file(path, str(error))) from None
     document["metadata"]["uid"] = UNKNOWN_UID
     run = parse_run_view(document)
     if run.spec is None:
         raise Refused(f"{path}: {'; '.join(run.problems)}")
     jobset = build_jobset(run, run.spec, Platform(trainer_image, cluster_domain), 1, 0, run.spec.recovery.max_restarts)
-    return yaml.safe_dump_all([build_config_map(run, 1), jobset], sort_keys=False, allow_unicode=True)
+    return dump_all([build_config_map(run, 1), jobset])

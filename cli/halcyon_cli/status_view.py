@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from halcyon_api.counting import counted
 from halcyon_api.progress import Evaluated, Progress
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_cli.report import read_report
@@ -62,7 +63,11 @@ def run_view(
     topology = status.topology
     if topology is not None:
         mesh = ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1) or "one device"
-        fact("runs on", f"{topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices; mesh: {mesh}")
+        fact(
+            "runs on",
+            ", ".join((counted(topology.slices, "slice"), counted(topology.hosts, "host"), counted(topology.devices, "device")))
+            + f"; mesh: {mesh}",
+        )
     if status.defaults is not None and status.defaults.sources:
         of = " and ".join(f"{source.namespace}/{source.name}" for source in status.defaults.sources)
         fact("defaults", Text(f"{', '.join(status.defaults.values)} of {of}"))

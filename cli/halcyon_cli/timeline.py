@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
+from halcyon_api.counting import counted
 from halcyon_api.goodput import cause_label
 from halcyon_cli.report import MEANINGS, ORDER, Report, World
 
@@ -44,7 +45,7 @@ def draw(report: Report) -> str:
             16,
             50,
             f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} restarts, "
-            f"{report.lost_steps} steps done again",
+            f"{counted(report.lost_steps, 'step')} done again",
             fill="#555555",
         ),
         *_grid(wall, scale, axis),

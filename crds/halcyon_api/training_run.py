@@ -7,10 +7,11 @@ microbatches, evaluation, recovery), and how long, may change; `halcyon_api.edit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-import yaml
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
@@ -18,6 +19,7 @@ from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import STEPS_RULE
 from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
+from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
@@ -30,6 +32,7 @@ from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.status import TrainingRunStatus
+from halcyon_api.yaml_text import InvalidYaml, read_documents
 
 GROUP = "halcyon.dev"
 VERSION = "v1alpha1"
@@ -320,6 +323,9 @@ _NO_ROOT = (
 )
 
 
+_ROOT_PLACES = (("spec", "checkpoint"), ("spec", "checkpoint", "root"))
+
+
 def parse_run(document: Any) -> TrainingRun:
     """Check a parsed YAML or JSON document, with what it takes from its defaults.
 
@@ -335,10 +341,44 @@ def read_document(model: type[Model], document: Any) -> Model:
     Raises:
         InvalidRun: The document does not fit the schema.
     """
+    _refuse_other_kind(model, document)
     try:
         return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise InvalidRun("; ".join(_sentence(fault) for fault in error.errors())) from None
+        faults = error.errors()
+    without = _without_nulls(document, [fault["loc"] for fault in faults if fault["input"] is None and fault["type"] != "extra_forbidden"])
+    if without != document:
+        return read_document(model, without)
+    rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]
+    others = [fault for fault in faults if fault not in rootless]
+    raise InvalidRun("; ".join((*(_NO_ROOT for _ in rootless), *sentences(model, others))))
+
+
+def _refuse_other_kind(model: type[ApiModel], document: Any) -> None:
+    """Say in one sentence that a document is about something else, instead of a sentence for each of its fields."""
+    wanted = model.__name__
+    if not isinstance(document, dict):
+        raise InvalidRun(f"document: this is no {wanted}; it begins with apiVersion: {API_VERSION} and kind: {wanted}")
+    kind = cast("dict[str, Any]", document).get("kind")
+    if kind != wanted and kind is not None:
+        shown = kind if isinstance(kind, str) and len(kind) <= MAX_NAME_LENGTH else "something else"
+        hint = "; give it with --defaults" if kind == "TrainingRunDefaults" else ""
+        raise InvalidRun(f"kind: this is {shown}, not {wanted}{hint}")
+
+
+def _without_nulls(document: Any, places: Sequence[tuple[int | str, ...]]) -> Any:
+    """A document without fields that are null and may not be: the API server takes such a field as absent, too."""
+    copy = deepcopy(document) if places else document
+    for *above, last in places:
+        node: Any = copy
+        for part in above:
+            try:
+                node = node[part]
+            except (LookupError, TypeError):  # a place that has no part of its own in the document
+                break
+        if isinstance(node, dict) and cast("dict[Any, Any]", node).get(last, "") is None:
+            del node[last]
+    return copy
 
 
 def load_run(path: Path) -> TrainingRun:
@@ -369,18 +409,13 @@ def read_yaml(path: Path) -> list[Any]:
         InvalidRun: The file is missing or is not YAML.
     """
     try:
-        return list(yaml.safe_load_all(path.read_text(encoding="utf-8"))) or [None]
+        found = read_documents(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidRun(f"{path}: {error.strerror}; give the path of a TrainingRun document") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidRun(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def _sentence(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"]) or "document"
-    what: str = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing" and where in ("spec.checkpoint", "spec.checkpoint.root"):
-        return _NO_ROOT
-    if fault["type"] == "extra_forbidden":
-        what = "unknown field; check the spelling (kubectl explain trainingrun.spec shows what exists)"
-    return f"{where}: {what}"
+    except UnicodeDecodeError as error:
+        raise InvalidRun(f"{path}: not YAML: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except InvalidYaml as error:
+        raise InvalidRun(f"{path}: {error}") from None
+    if not found:
+        raise InvalidRun(f"{path}: the file is empty; give the path of a TrainingRun document")
+    return found

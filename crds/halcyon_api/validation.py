@@ -156,6 +156,9 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
         sentence = f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of the run"
         return (Problem(f"{name}.wsd.decaySteps", f"{sentence}; give fewer, or more trainer.steps"),)
+    if cosine is not None and cosine.decay_steps is None and cosine.warmup_steps > steps:
+        sentence = f"{cosine.warmup_steps} steps of warm-up are more than the {steps} steps of the run, which would end before its peak"
+        return (Problem(f"{name}.cosine.warmupSteps", f"{sentence}; give fewer, or more trainer.steps"),)
     if cosine is not None and cosine.decay_steps is not None and cosine.decay_steps <= cosine.warmup_steps:
         sentence = f"{cosine.decay_steps} is not after the {cosine.warmup_steps} steps of the warm-up"
         return (Problem(f"{name}.cosine.decaySteps", f"{sentence}; it counts from the first step, so give more"),)

@@ -42,6 +42,8 @@ def _of_run(metric: str, selector: str = "", *, by: str = "") -> str:
 
 _WORKING = 'phase=~"Starting|Running|Restarting"'
 _STALLED = 'type="Stalled"'
+INVALID = "InvalidSpec"
+"""Reason of a run whose document nothing can be made of."""
 _IN_WORK = _of_run("halcyon_run_phase", _WORKING)
 _RUNNING = _of_run("halcyon_run_phase", 'phase="Running"')
 _HOLDS = _of_run("halcyon_run_devices")
@@ -82,7 +84,8 @@ WATCH_LAG_SECONDS = 60
 
 _LATE_SECONDS = f"{OVERDUE_INTERVALS} * {_of_run('halcyon_run_save_interval_seconds')}"
 
-RUN_STALLED = _of_run("halcyon_run_condition", _STALLED, by="reason") + " == 1"
+RUN_STALLED = _of_run("halcyon_run_condition", f'{_STALLED},reason!="{INVALID}"', by="reason") + " == 1"
+RUN_INVALID = _of_run("halcyon_run_condition", f'{_STALLED},reason="{INVALID}"') + " == 1"
 RUN_WITHOUT_PROGRESS = f"max by (namespace, run) (changes(halcyon_run_step[15m])) == 0 and on (namespace, run) {_RUNNING}"
 RUN_WAITS = (
     _of_run("halcyon_run_phase", 'phase=~"Pending|Starting|Restarting"')
@@ -105,7 +108,12 @@ ROOT_UNREACHABLE = (
     'sum(rate(halcyon_operator_checkpoint_head_reads_total{result="unreachable"}[15m]))'
     " / sum(rate(halcyon_operator_checkpoint_head_reads_total[15m])) > 0.5"
 )
-OPERATOR_DOWN = f'absent(up{{job="{OPERATOR_JOB}"}} == 1)'
+_UP = f'up{{job="{OPERATOR_JOB}"}}'
+OPERATOR_DOWN = (
+    # Of several releases each by itself: one of which a target was seen within an hour, and of which none answers now.
+    f"(max by (namespace) (max_over_time({_UP}[1h])) unless on (namespace) max by (namespace) ({_UP} == 1))"
+    f' or label_replace(absent(max_over_time({_UP}[1h])), "namespace", "any", "", "")'
+)
 OPERATOR_WITHOUT_LEADER = "max(halcyon_operator_leader) == 0"
 OPERATOR_ERRORS = (
     'sum(rate(halcyon_operator_reconciles_total{result="error"}[10m]))'

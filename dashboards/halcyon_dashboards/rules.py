@@ -54,6 +54,14 @@ RUN_ALERTS = (
         "Nothing more happens to this run until somebody mends what its condition Stalled says.",
     ),
     Alert(
+        "HalcyonRunInvalid",
+        queries.RUN_INVALID,
+        "10m",
+        "warning",
+        f"The document of run {_RUN} is not valid.",
+        "Nothing can be made of the document, so the run does not train. Its author corrects it; the condition Stalled names the field.",
+    ),
+    Alert(
         "HalcyonRunWithoutProgress",
         queries.RUN_WITHOUT_PROGRESS,
         "15m",
@@ -125,7 +133,7 @@ OPERATOR_ALERTS = (
         queries.OPERATOR_DOWN,
         "5m",
         "critical",
-        "No Halcyon operator answers.",
+        "No Halcyon operator of namespace {{ $labels.namespace }} answers.",
         "Runs go on, and JobSet restarts them; edits, new runs and new attempts wait for the operator.",
     ),
     Alert(

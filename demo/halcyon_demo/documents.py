@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import yaml
+from halcyon_api.yaml_text import read_documents
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -12,7 +12,7 @@ EXAMPLES = REPOSITORY / "examples"
 
 def load(path: Path) -> list[dict[str, Any]]:
     """Read all documents of a YAML file."""
-    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+    return read_documents(path.read_text(encoding="utf-8"))
 
 
 def example(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 def main(pyproject: Path, folder: Path) -> None:
     """Write `NAME-VERSION.dist-info/METADATA` into a folder."""
     project = tomllib.loads(pyproject.read_text())["project"]
-    info = folder / f"{project['name']}-{project['version']}.dist-info"
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(exist_ok=True)
     info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
 

@@ -15,13 +15,13 @@ import signal
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import kopf
 from prometheus_client import disable_created_metrics
 
 from halcyon_api import names
+from halcyon_api.package import version
 from halcyon_api.status import AT_REST
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.api_client import ApiError, connect, inside_cluster
@@ -69,9 +69,9 @@ async def run_operator(settings: Settings) -> None:
         MissingApi: The cluster lacks a resource that must be installed first.
     """
     disable_created_metrics()  # One more series for each counter, which nobody asks for.
-    metrics = Metrics(version("halcyon"))
+    metrics = Metrics(version())
     identity = process_identity(settings.pod_name)
-    api = await connect(metrics, f"halcyon-operator/{version('halcyon')} ({identity})")
+    api = await connect(metrics, f"halcyon-operator/{version()} ({identity})")
     trainers = Trainers(metrics)
     checkpoints = Checkpoints(metrics, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
     queue: WorkQueue[Key] = WorkQueue(random.random, group=lambda key: key[0])

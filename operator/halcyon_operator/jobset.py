@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from halcyon_api import names
 from halcyon_api.defaults.resource import BUILT_IN
 from halcyon_api.defaults.units import resolved
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
+from halcyon_api.yaml_text import dump
 from halcyon_operator.decision import Manifest
 from halcyon_operator.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, place
 from halcyon_operator.kueue import jobset_annotations, jobset_labels, pod_annotations
@@ -62,7 +61,7 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
         "kind": "ConfigMap",
         "metadata": _metadata(run, attempt),
         "immutable": True,
-        "data": {names.RUN_DOCUMENT_KEY: yaml.safe_dump(document, sort_keys=False, allow_unicode=True)},
+        "data": {names.RUN_DOCUMENT_KEY: dump(document)},
     }
 
 

@@ -12,8 +12,21 @@ from halcyon_api.validation import find_problems
 from tests.api.documents import document
 
 SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
-    ({"spec__modle": {}}, "spec.modle", "unknown field"),
-    ({"spec__trainer__batch_size": 8}, "spec.trainer.batch_size", "unknown field"),
+    ({"spec__modle": {}}, "spec.modle", "unknown field; did you mean model?"),
+    ({"spec__trainer__batch_size": 8}, "spec.trainer.batch_size", "unknown field; did you mean batchSize?"),
+    ({"spec__optimizer": {"adamw": {"lr": 1}}}, "spec.optimizer.adamw.lr", "did you mean learningRate?"),
+    ({"spec__steps": 8}, "spec.steps", "did you mean spec.trainer.steps?"),
+    ({"spec__checkpoint__everySteps": 8}, "spec.checkpoint.everySteps", "did you mean spec.checkpoint.save.everySteps?"),
+    ({"spec__bogus": 8}, "spec.bogus", "unknown field; there are defaults, image"),
+    ({"spec__bogus": None}, "spec.bogus", "unknown field; there are defaults, image"),
+    ({"spec__trainer__" + "x" * 10_000: 8}, f"spec.trainer.{'x' * 60}…", "unknown field; there are steps"),
+    ({"spec__data__sources": [{"name": "x", "txt": {}}]}, "spec.data.sources.0.txt", "did you mean text?"),
+    ({"spec__trainer": 8}, "spec.trainer", "must be an object with the fields steps, batchSize"),
+    ({"spec__data__sources": {"name": "x"}}, "spec.data.sources", "must be a list; put - before each entry"),
+    ({"metadata__name": 8}, "metadata.name", "must be a text, not 8; put it in quotes"),
+    ({"metadata__name": True}, "metadata.name", "must be a text, not true; put it in quotes"),
+    ({"kind": "Deployment"}, "kind", "this is Deployment, not TrainingRun"),
+    ({"kind": "TrainingRunDefaults"}, "kind", "not TrainingRun; give it with --defaults"),
     ({"spec__trainer__steps": ...}, "spec.trainer.steps", "required"),
     ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "integer"),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
@@ -91,6 +104,17 @@ def test_the_sentence_names_field_and_mend(changes: dict[str, Any], field: str, 
         parse_run(document(**changes))
     assert str(refused.value).startswith(f"{field}: ")
     assert mend in str(refused.value)
+
+
+def test_a_misspelt_required_field_is_one_mistake() -> None:
+    with pytest.raises(InvalidRun) as refused:
+        parse_run(document(spec__trainer__steps=..., spec__trainer__step=3))
+    assert str(refused.value) == "spec.trainer.step: unknown field; did you mean steps?"
+
+
+@pytest.mark.parametrize("field", ["spec__trainer__evaluation", "spec__recovery", "spec__mesh", "spec__suspend"])
+def test_a_field_without_a_value_is_absent_as_for_the_api_server(field: str) -> None:
+    assert parse_run(document(**{field: None})) == parse_run(document())
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -117,6 +117,7 @@ def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled
     ("schedule", "sentence"),
     [
         ({"wsd": {"warmupSteps": 5, "decaySteps": 6}}, "5 steps of warm-up and 6 of decay are more than the 10 steps of the run"),
+        ({"cosine": {"warmupSteps": 11}}, "11 steps of warm-up are more than the 10 steps of the run"),
         ({"cosine": {"warmupSteps": 5, "decaySteps": 5}}, "5 is not after the 5 steps of the warm-up"),
     ],
 )

@@ -75,7 +75,7 @@ def test_what_is_wanted() -> None:
         (2, {"minSlices": 3}, "accelerator.slices must lie between"),
         (4, {"minSlices": 1, "maxSlices": 2}, "accelerator.slices must lie between"),
         (2, {"minSlices": 3, "maxSlices": 2}, "minSlices must not be greater than maxSlices"),
-        (2, {}, "Field required"),
+        (2, {}, "required, and not there"),
     ],
 )
 def test_bounds_that_contradict_are_refused(slices: int, elastic: dict[str, Any], mend: str) -> None:

@@ -84,9 +84,9 @@ def test_a_set_makes_no_policy_of_a_kind_that_it_does_not_limit(render: Render) 
     assert selectors(objects, "trainingrundefaults") == {}
 
 
-def test_the_guides_limits_are_taken(render: Render) -> None:
+def test_the_guides_limits_are_taken_as_they_stand(render: Render) -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "limits.md").read_text(), re.DOTALL)
-    assert set(selectors(render(clusterWide=True, **yaml.safe_load(shown)))) == {
+    assert set(selectors(render(**yaml.safe_load(shown)))) == {
         "halcyon-halcyon-system-limits",
         "halcyon-halcyon-system-limits-team-a",
     }

@@ -57,6 +57,28 @@ def test_rights_in_the_own_namespace_by_default(render: Render) -> None:
     assert environment(objects)["HALCYON_NAMESPACES"] == "halcyon-system"
 
 
+def test_the_clusters_own_roles_hold_for_runs_where_that_is_asked_for(render: Render) -> None:
+    roles = of_kind(render(aggregateRoles=True), "ClusterRole")
+    given = {
+        goal: sorted(
+            f"{verb} {resource}"
+            for role in roles
+            if role["metadata"]["labels"].get(f"rbac.authorization.k8s.io/aggregate-to-{goal}") == "true"
+            for rule in role["rules"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+            if verb in ("get", "patch")
+        )
+        for goal in ("view", "edit", "admin")
+    }
+    assert given == {
+        "view": ["get trainingrundefaults", "get trainingruns"],
+        "edit": ["get trainingrundefaults", "get trainingruns", "patch trainingruns"],
+        "admin": ["get trainingrundefaults", "get trainingruns", "patch trainingrundefaults", "patch trainingruns"],
+    }
+    assert len({role["metadata"]["name"] for role in roles}) == 3
+
+
 def test_some_namespaces_and_all_of_them_exclude_one_another(render: Render) -> None:
     with pytest.raises(DevclusterError, match="clusterWide and watchNamespaces exclude one another: leave one of them out"):
         render(clusterWide=True, watchNamespaces=["team"])

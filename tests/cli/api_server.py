@@ -84,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.pod_lists += 1
             items = list(self.server.pods.values())
             self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "40"}, "items": items})
+        elif url.path.endswith("/trainingruns") and "watch" not in query:
+            self._answer(200, {"metadata": {}, "items": [self.server.run] if self.server.run else []})
         elif url.path.endswith("/trainingruns"):
             self.server.watched.put(query)
             self._watch(self.server.events)

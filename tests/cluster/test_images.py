@@ -27,7 +27,7 @@ print(json.dumps(dict(
     user=os.getuid(), process=os.getpid(), home=os.environ["HOME"],
     there=[name for name in {asked} if importlib.util.find_spec(name)],
     tools=[name for name in ("pip", "pip3", "uv", "gcc", "cc", "make") if shutil.which(name)],
-    flags=sorted(set(pyc_flags())), version=importlib.metadata.version("halcyon"),
+    flags=sorted(set(pyc_flags())), version=importlib.metadata.version("halcyon-train"),
     compiled=(stdlib / "__pycache__").is_dir(), topics=(stdlib / "pydoc_data" / "topics.py").is_file(),
     tests=len(list(pathlib.Path("/opt/halcyon").rglob("tests/test_*.py"))),
     writable=[path for path in ("/", "/opt/halcyon", "/etc", "/var/cache/halcyon", "/tmp") if os.access(path, os.W_OK)],

@@ -61,7 +61,7 @@ def badput(cause: str) -> str:
 LEADS = of_operator("leader"), of_operator("leader").replace("operator-1", "operator-2")
 RUNNING = {of_run("phase", phase="Running"): "1x120"}
 STEPPING = RUNNING | {of_run("step"): "0+10x120"}
-UP = f'up{{job="{queries.OPERATOR_JOB}",pod="operator-1"}}'
+UP = f'up{{job="{queries.OPERATOR_JOB}",namespace="halcyon",pod="operator-1"}}'
 
 ALERT_CASES = (
     AlertCase(
@@ -81,6 +81,9 @@ ALERT_CASES = (
         "15m",
     ),
     AlertCase("HalcyonRunStalled", "only Degraded", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x20"}, "10m"),
+    AlertCase("HalcyonRunStalled", "a typo", {of_run("condition", type="Stalled", reason="InvalidSpec"): "1x30"}, "20m"),
+    AlertCase("HalcyonRunInvalid", "a typo", {of_run("condition", type="Stalled", reason="InvalidSpec"): "0x4 1x30"}, "20m", LABELS),
+    AlertCase("HalcyonRunInvalid", "it diverged", {of_run("condition", type="Stalled", reason="Diverged"): "1x30"}, "20m"),
     AlertCase("HalcyonRunWithoutProgress", "steps stop", RUNNING | {of_run("step"): "0+10x20 200x60"}, "60m", LABELS),
     AlertCase("HalcyonRunWithoutProgress", "a step in 25 minutes", RUNNING | {of_run("step"): "0x24 1x24 2x24"}, "48m"),
     AlertCase(
@@ -205,8 +208,16 @@ ALERT_CASES = (
         "HalcyonTrainerUnhealthy", "both well", {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x30"}, "15m"
     ),
     AlertCase("HalcyonTrainerUnhealthy", "for a minute", {of_trainer("healthy"): "1x5 0 1x20"}, "6m"),
-    AlertCase("HalcyonOperatorDown", "it does not answer", {UP: "1x5 0x30"}, "20m", {}),
-    AlertCase("HalcyonOperatorDown", "it is not there at all", {'up{job="other"}': "1x30"}, "20m", {}),
+    AlertCase("HalcyonOperatorDown", "it does not answer", {UP: "1x5 0x30"}, "20m", {"namespace": "halcyon"}),
+    AlertCase(
+        "HalcyonOperatorDown",
+        "the one of another release answers",
+        {UP: "1x5 0x30", UP.replace("halcyon", "team-b").replace("team-b-operator", "halcyon-operator"): "1x40"},
+        "20m",
+        {"namespace": "halcyon"},
+    ),
+    AlertCase("HalcyonOperatorDown", "its target is gone", {UP: "1x5 stale"}, "20m", {"namespace": "halcyon"}),
+    AlertCase("HalcyonOperatorDown", "it is not there at all", {'up{job="other"}': "1x30"}, "20m", {"namespace": "any"}),
     AlertCase("HalcyonOperatorDown", "it was replaced", {UP: "1x5 stale", UP.replace("operator-1", "operator-2"): "_x7 1x30"}, "6m"),
     AlertCase("HalcyonOperatorWithoutLeader", "two stand by", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x60"}, "15m", {}),
     AlertCase("HalcyonOperatorWithoutLeader", "one took over", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x5 1x30"}, "15m"),

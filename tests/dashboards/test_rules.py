@@ -84,6 +84,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
         assert text.startswith(f"# {name}\n"), name
         for part in ("## Meaning", "## Look", "## Mend"):
             assert f"\n{part}\n" in text, f"{name} lacks {part}"
+        assert not re.search(r"^(kubectl|halcyon|helm) ", text, re.MULTILINE), f"{name}: a command that is not set apart"
 
 
 def test_the_guide_lists_every_alert_with_its_severity() -> None:

@@ -126,6 +126,29 @@ def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> No
     assert (place / "root/HEAD").read_bytes() == before
 
 
+@pytest.mark.parametrize("shared_cache", [False, pytest.param(True, marks=pytest.mark.variant)])
+def test_both_ways_out_of_a_changed_file_lead_on(tmp_path: Path, shared_cache: bool) -> None:
+    """The sentence names them, so each of them is tried."""
+    document = run_document(tmp_path / "root", slices=1, steps=10)
+    if shared_cache:
+        document = changed(document, "data", cache={"root": f"file://{tmp_path}/cache"})
+    assert train(document, tmp_path / "first")[0] == ExitCode.DONE
+    text = tmp_path / "corpus/0.txt"
+    before = text.read_text()
+    text.write_text("something else altogether\n" * 50)
+    code, report, _ = train(document, tmp_path / "second", attempt=2)
+    assert code == ExitCode.BAD_CONFIGURATION
+    fields = "spec.data.cache.root and spec.checkpoint.root" if shared_cache else "spec.checkpoint.root"
+    assert report["message"].endswith(f"set it back to go on, or give the changed run a {fields} of its own")
+
+    anew = changed(document, "checkpoint", root=f"file://{tmp_path}/other")
+    if shared_cache:
+        anew = changed(anew, "data", cache={"root": f"file://{tmp_path}/other-cache"})
+    assert train(anew, tmp_path / "anew")[0] == ExitCode.DONE
+    text.write_text(before)
+    assert train(document, tmp_path / "back", attempt=3)[0] == ExitCode.DONE
+
+
 def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, place: Path) -> None:
     """Where somebody deleted the token cache, so that another one is built: the checkpoint knows what it was trained on."""
     before = (place / "root/HEAD").read_bytes()

@@ -83,8 +83,27 @@ def test_combinations_are_judged_before_a_device_is_touched(tmp_path: Path) -> N
 def test_a_tpu_document_runs_at_home_on_the_devices_that_are_there(tmp_path: Path) -> None:
     context = resolve_context(write(tmp_path, spec__accelerator={"type": "v6e", "topology": "4x4", "slices": 2}), {})
     assert adapt_to_devices(context, 8, "gpu").mesh.fsdp == 8
+    with pytest.raises(BadConfiguration, match=r"batchSize: 8 must be a multiple.*\(on 3 gpu devices of this machine\)"):
+        adapt_to_devices(context, 3, "gpu")
     with pytest.raises(BadConfiguration, match="JAX sees 3"):
         adapt_to_devices(resolve_context(write(tmp_path), {}), 3, "cpu")
+
+
+@pytest.mark.parametrize(("wanted", "extra"), [("v6e", "tpu"), ("h100", "cuda")])
+def test_a_machine_without_the_accelerator_is_used_only_if_that_is_meant(tmp_path: Path, wanted: str, extra: str) -> None:
+    path = write(tmp_path, spec__accelerator={"type": wanted, "topology": "2x2" if wanted == "v6e" else "1x8"})
+    with pytest.raises(BadConfiguration, match=rf"pip install 'halcyon-train\[{extra}\]' .*, or train on the processor with --device cpu"):
+        adapt_to_devices(resolve_context(path, {}), 1, "cpu")
+    meant = resolve_context(path, {}, on_cpu=True)
+    assert meant.own_devices == 1
+    assert adapt_to_devices(meant, 1, "cpu").topology.devices == 1
+
+
+def test_a_root_on_the_command_line_may_be_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for place, root in {"runs/a": f"{tmp_path}/runs/a", "~/runs/a": f"{tmp_path}/home/runs/a", "/runs/a": "/runs/a"}.items():
+        assert resolve_context(write(tmp_path), {}, checkpoint_root=place).run.spec.checkpoint.root == f"file://{root}"
 
 
 def test_the_operators_mesh_counts_where_the_document_has_none(tmp_path: Path) -> None:

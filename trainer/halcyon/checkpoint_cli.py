@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
-from halcyon.telling import told
+from halcyon.local_files import root_address
+from halcyon.telling import about_file, console, told
 from halcyon_api.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Look at the checkpoints of a run, verify, compare, pin and copy them.", no_args_is_help=True)
 
 Place = Annotated[
-    str, typer.Argument(help="The root, such as s3://bucket/run, or the run document that names it.", metavar="ROOT|RUN.YAML")
+    str,
+    typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML"),
 ]
 Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
@@ -182,7 +184,7 @@ def copy(
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
-        store, target = _store(place, endpoint, region), _store(to, to_endpoint, to_region)
+        store, target = _store(place, endpoint, region), _store(root_address(to), to_endpoint, to_region)
         entry = _entry(store, step)
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
@@ -208,11 +210,11 @@ def _spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpe
     from halcyon_api.training_run import InvalidRun, load_run
 
     try:
-        if "://" not in place:
+        if "://" not in place and not Path(place).is_dir():
             return load_run(Path(place)).spec.checkpoint
-        return CheckpointSpec(root=place, endpoint=endpoint, region=region)
+        return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
     except InvalidRun as error:
-        raise BadConfiguration(f"{place}: {error}") from None
+        raise BadConfiguration(about_file(place, str(error))) from None
     except ValidationError as error:
         raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
@@ -243,9 +245,7 @@ def _entry(store: Store, step: int | None) -> CommittedStep:
 
 
 def _print(view: object) -> None:
-    from rich.console import Console
-
-    Console().print(view)
+    console().print(view)
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from typing import Any
 import jax
 from jax._src import cache_key
 
+from halcyon.checkpoint.space import PROGRAMS_PREFIX, is_tight
 from halcyon.checkpoint.store import Store
 
-PREFIX = "compilation/"
 _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8
 _COMPUTATION = re.compile(r"(ENTRY )?%?[\w.\-]+ \(.*\{$")
@@ -99,7 +99,7 @@ class CompilationCache:
         self.directory = directory / f"process-{secrets.token_hex(8)}" if selective else directory
         """For JAX: its compilation cache directory."""
         self._store = store
-        self._prefix = f"{PREFIX}{program}/"
+        self._prefix = f"{PROGRAMS_PREFIX}{program}/"
         self._selective = selective
         self._compiled: dict[str, list[jax.stages.Compiled]] = {}
         if selective:
@@ -119,8 +119,11 @@ class CompilationCache:
         with ThreadPoolExecutor(_REQUESTS) as requests:
             return sum(requests.map(self._fetch, self._store.list(self._prefix)))
 
-    def publish(self) -> int:
-        """Copy what is in the directory and not in the root. Returns how many entries went.
+    def publish(self, *, reserved_bytes: int = 0) -> int:
+        """Copy what is in the directory and not in the root. Returns how many entries went: none where they would take the room of others.
+
+        Args:
+            reserved_bytes: What must stay free for checkpoints where the root is one of files.
 
         Raises:
             StoreFailure: The root does not answer.
@@ -132,6 +135,8 @@ class CompilationCache:
             key = f"{self._prefix}{path.name}.{hashlib.sha256(content).hexdigest()}"
             if key not in known and self._may_keep(path.name.removesuffix(_ENTRY_SUFFIX).rpartition("-")[0]):
                 entries[key] = content
+        if is_tight(self._store, reserved_bytes + sum(map(len, entries.values()))):
+            return 0
         with ThreadPoolExecutor(_REQUESTS) as requests:
             list(requests.map(self._store.write, entries.keys(), entries.values()))
         return len(entries)

@@ -1,8 +1,8 @@
 """Where this process stands: in a pod that the operator made, or on somebody's own machine.
 
 In a pod everything comes from the injected environment. On one's own machine there is one process, it plays all hosts of a ``cpu``
-topology with virtual devices, so that the mesh and the arithmetic are those of the cluster, and it takes whatever devices JAX finds for
-the other types. Epochs there are minted from the checkpoint root itself.
+topology with virtual devices, so that the mesh and the arithmetic are those of the cluster, and for the other types it takes whatever
+accelerators JAX finds, or the processor if the user says so. Epochs there are minted from the checkpoint root itself.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
+from halcyon.local_files import root_address
+from halcyon.memory import check_memory, machine_memory
 from halcyon_api.checkpoint_documents import Epoch, Owner
+from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.mesh import pinned, run_mesh
+from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.training_run import InvalidRun, TrainingRun
@@ -39,6 +43,8 @@ class Context:
     termination_log: Path | None
     grace_seconds: float | None = None
     """From a notice of preemption to the end of the process; None: nobody ends it."""
+    on_cpu: bool = False
+    """Whether the user wants the processor in place of the document's accelerator, on their own machine."""
     save_token: str = ""
     """Whoever asks for a checkpoint over HTTP must know it; empty: nobody can."""
 
@@ -50,7 +56,9 @@ class Context:
     @property
     def own_devices(self) -> int | None:
         """On ``cpu``, how many devices this process is to have; None: it takes the accelerator's as they are."""
-        return self.topology.devices // self.process_count if self.run.spec.accelerator.type == "cpu" else None
+        if self.run.spec.accelerator.type == "cpu":
+            return self.topology.devices // self.process_count
+        return 1 if self.on_cpu else None
 
     @property
     def in_pod(self) -> bool:
@@ -59,7 +67,12 @@ class Context:
 
 
 def resolve_context(
-    document: Path, environ: Mapping[str, str], *, checkpoint_root: str | None = None, defaults: Sequence[Path] = ()
+    document: Path,
+    environ: Mapping[str, str],
+    *,
+    checkpoint_root: str | None = None,
+    defaults: Sequence[Path] = (),
+    on_cpu: bool = False,
 ) -> Context:
     """Read the run document and the environment.
 
@@ -68,10 +81,12 @@ def resolve_context(
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root``, with the store settings that belong to it.
         defaults: Files with what the run takes where its document is silent, the most specific first. In a pod it has taken it already.
+        on_cpu: Train on the processor whatever accelerator the document names. In a pod the document decides.
 
     Raises:
         BadConfiguration: The document or the environment is not valid; the sentence names the field.
     """
+    checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
     try:
         run = load_resolved(document, defaults, checkpoint_root)
         pod = parse_environment(environ)
@@ -90,6 +105,7 @@ def resolve_context(
             process_count=1,
             resume_step=0,
             termination_log=None,
+            on_cpu=on_cpu,
         )
     # The operator's word on the mesh counts where the document has none: another version might suggest another one.
     run = run.model_copy(update={"spec": pinned(run.spec, pod.mesh)})
@@ -127,13 +143,16 @@ def check_context(context: Context) -> None:
     problems = find_problems(context.run.spec, context.topology)
     if problems:
         raise BadConfiguration("; ".join(map(str, problems)))
+    own_devices = context.own_devices
+    if own_devices is not None and not context.on_cpu:  # the devices of a processor share its memory
+        check_memory(context.run.spec, context.mesh, machine_memory(), devices=own_devices, where="this machine")
 
 
 def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:
     """On one's own machine, take the devices that are there for a type that is not ``cpu``.
 
     Raises:
-        BadConfiguration: The mesh cannot be laid over them.
+        BadConfiguration: There is no accelerator, or the mesh cannot be laid over the devices.
     """
     wanted = context.run.spec.accelerator.type
     family = context.run.spec.accelerator.row.family
@@ -146,16 +165,30 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
         if device_count != context.topology.devices:
             raise BadConfiguration(
                 f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
-                f"{context.topology.devices} devices, but JAX sees {device_count} of platform {platform}; change topology or slices, or "
-                "free the devices"
+                f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; change topology or "
+                "slices, or free the devices"
             )
         return context
+    if platform == "cpu" and not context.on_cpu:
+        raise BadConfiguration(
+            f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its support with "
+            f"{install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
+        )
     topology = Topology(1, 1, device_count)
     try:
         run_mesh(context.run.spec, topology)
     except InvalidMesh as error:
-        raise BadConfiguration(f"{error} (on this machine's {device_count} {platform} devices)") from None
-    return replace(context, topology=topology)
+        raise BadConfiguration(f"{error} (on {counted(device_count, f'{platform} device')} of this machine)") from None
+    found = replace(context, topology=topology)
+    # The memory of the document's own accelerator says nothing about the devices that are here.
+    problems = [problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"]
+    if problems:
+        raise BadConfiguration(
+            "; ".join(f"{problem} (on {counted(device_count, f'{platform} device')} of this machine)" for problem in problems)
+        )
+    if context.on_cpu:
+        check_memory(context.run.spec, found.mesh, machine_memory(), devices=1, where="this machine")
+    return found
 
 
 def _with_root(run: TrainingRun, root: str) -> TrainingRun:

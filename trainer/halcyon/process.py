@@ -6,6 +6,7 @@ Whatever happens ends in a log event, a termination report and an exit code of `
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
+from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
@@ -40,11 +42,13 @@ from halcyon_api.training_run import Stage
 
 DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
 
-NOTHING_TO_SAVE = "a notice of preemption came before the first step; there was nothing to save"
+_NOTICE = "a notice of preemption came"
+_INTERRUPT = "an interrupt came from the keyboard"
+NOTHING_TO_SAVE = f"{_NOTICE} before the first step; there was nothing to save"
 _NO_STEPS: dict[Stage, str] = {
     "train": NOTHING_TO_SAVE,
-    "data": "a notice of preemption came; the shards of tokens that are committed stay",
-    "evaluate": "a notice of preemption came; the sources that are evaluated stay so",
+    "data": f"{_NOTICE}; the shards of tokens that are committed stay",
+    "evaluate": f"{_NOTICE}; the sources that are evaluated stay so",
 }
 """What a process says that leaves at a notice while it trains nothing."""
 _WORK: dict[Stage, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
@@ -59,6 +63,7 @@ def run_training(
     json_lines: bool | None,
     compilation_cache: Path | None,
     defaults: Sequence[Path] = (),
+    on_cpu: bool = False,
 ) -> NoReturn:
     """Train, and leave the process with the exit code that says how it ended.
 
@@ -69,9 +74,10 @@ def run_training(
         json_lines: Write JSON lines even on a terminal, or never. Default: by the stream.
         compilation_cache: Directory of compiled programs. Default: the user's cache.
         defaults: Files with what the run takes where its document is silent.
+        on_cpu: Train on the processor whatever accelerator the document names.
     """
     try:
-        context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults)
+        context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
     except BadConfiguration as error:
         _leave_unstarted(error, environ)
     identity = RunIdentity(
@@ -80,20 +86,18 @@ def run_training(
         restart=context.epoch.restart if context.epoch else 0,
         process_index=context.process_index,
     )
-    log = open_log(_own_stdout(), identity, steps=context.run.spec.trainer.steps, json_lines=json_lines)
+    steps = context.run.spec.trainer.steps if context.run.spec.stage == "train" else None
+    log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.stage])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
     signal.signal(signal.SIGTERM, ending.before_joining)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, ending.before_joining)
     signal.signal(signal.SIGUSR1, requests.signalled)
     try:
-        server = TelemetryServer(
-            reporter,
-            context.run.spec.telemetry.port,
-            requests=requests if context.run.spec.stage == "train" else None,
-            token=context.save_token,
-        )
+        server = _server(context, reporter, requests)
         watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
         reporter.started(process_id=os.getpid())
         if context.run.spec.stage == "data":
@@ -109,19 +113,36 @@ def run_training(
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
             on_lost_process=ending.lost,
             on_failed_build=ending.failed,
+            on_interrupt=ending.interrupted,
             requests=requests,
         )
         watchdog.close()
         server.close()
     except Exception as error:
         ending.failed(error)
-    except KeyboardInterrupt:
-        ending.leave("failed", ExitCode.FAILURE, "interrupted from the keyboard; start again to go on from the last checkpoint")
     if ended.preempted and (ended.farewell is None or not ended.step):
-        ending.leave("preempted", ExitCode.PREEMPTED, NOTHING_TO_SAVE)
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
     if ended.farewell is not None:
-        ending.leave("preempted", ExitCode.PREEMPTED, ended.farewell.sentence(), saved=ended.farewell.saved)
-    ending.leave("completed", ExitCode.DONE, f"all {ended.step} steps are done and saved")
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.farewell.sentence()), saved=ended.farewell.saved)
+    ending.leave(
+        "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
+    )
+
+
+def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> TelemetryServer:
+    """The run's HTTP server. On one's own machine, where another run may have the port, it takes a free one and says which."""
+    port = context.run.spec.telemetry.port
+    serve = functools.partial(
+        TelemetryServer, reporter, requests=requests if context.run.spec.stage == "train" else None, token=context.save_token
+    )
+    try:
+        return serve(port)
+    except BadConfiguration:
+        if context.in_pod:
+            raise
+    server = serve(0)
+    reporter.warning(f"port {port} is in use on this machine, so /status and /metrics are at http://localhost:{server.port}")
+    return server
 
 
 def _build_data(context: Context, reporter: RunReporter) -> str:
@@ -132,7 +153,7 @@ def _build_data(context: Context, reporter: RunReporter) -> str:
     reporter.stage("tokenizing")
     store, caches = ensure_caches(context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are whole: {tokens} tokens in {len(caches.ledgers)} sources"
+    return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending) -> str:
@@ -150,6 +171,7 @@ class _Ending:
         self._context = context
         self._reporter = reporter
         self._once = threading.Lock()
+        self._interrupts = 0
 
     def leave(
         self, cause: Cause, code: ExitCode, message: str, *, epoch_attempt: int | None = None, saved: Saved | None = None
@@ -180,6 +202,9 @@ class _Ending:
         """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
         if isinstance(error, TrainerExit):
             self.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
+        if "RESOURCE_EXHAUSTED" in str(error):
+            fix = "give a smaller batchSize, more microbatches, or devices with more memory"
+            self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
         traceback.print_exception(error)
         self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
 
@@ -191,13 +216,29 @@ class _Ending:
         """Another process is gone without a word: its own report, or its absence, says why."""
         self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
 
+    def interrupted(self, count: int) -> None:
+        """Ctrl-C: the first is a notice, after which the run saves; the second leaves at once."""
+        self._interrupts = count
+        if count == 1:
+            self._reporter.warning("interrupted: the run saves its last step and ends; a second Ctrl-C ends it at once")
+            return
+        saved = self._reporter.report().checkpoint
+        again = f"the checkpoint of step {saved.step}" if saved is not None else "the beginning, because there is no checkpoint yet"
+        self.leave("failed", ExitCode.FAILURE, f"interrupted a second time; start again to go on from {again}")
+
+    def in_words(self, message: str) -> str:
+        """What is said of an end after a notice: a person at the keyboard sent none of preemption."""
+        return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
+
     def before_joining(self, signal_number: int, frame: FrameType | None) -> None:
         """A notice while there is nothing to save: leave at once, and for free.
 
         In a thread, for the signal may have come in the middle of a line of the log, whose lock the main thread holds until it goes on.
         """
-        del signal_number, frame
+        del frame
         message = _NO_STEPS[self._context.run.spec.stage]
+        if signal_number == signal.SIGINT:
+            message = message.replace(_NOTICE, _INTERRUPT)
         threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()
 
 

@@ -50,6 +50,11 @@ def state_template(build: BuildState, mesh: Mesh) -> TrainState:
     return with_shardings(jax.eval_shape(build), mesh)
 
 
+def state_bytes(template: TrainState) -> int:
+    """Bytes of a state, over all devices."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+
+
 def initial_state(build: BuildState, template: TrainState) -> TrainState:
     """The state before the first step, each shard made where it stays. The numbers do not depend on the mesh."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)

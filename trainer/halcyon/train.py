@@ -22,6 +22,7 @@ from halcyon.data.schedule import build_schedule
 from halcyon.errors import TrainerExit
 from halcyon.fingerprints import fingerprints
 from halcyon.loop import Ended, Loop
+from halcyon.memory import check_device_memory, check_step_memory, machine_memory
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
@@ -29,7 +30,7 @@ from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, enable_compilation_cache, join, leave
 from halcyon.program import STEP_MODULE, Program, build_program
-from halcyon.state import initial_state
+from halcyon.state import initial_state, state_bytes
 from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
@@ -43,6 +44,7 @@ def train(
     compilation_cache: Path,
     on_lost_process: Callable[[int], object],
     on_failed_build: Callable[[Exception], object],
+    on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Ended:
@@ -58,6 +60,7 @@ def train(
         on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
         on_failed_build: Is told, in another thread, why the token caches cannot be built; it must end this process, whose main thread may
             be in a step that some other process does not take part in any more.
+        on_interrupt: Is told, in another thread, how many interrupts have come from the keyboard, at each of them. The first is a notice.
         requests: Where others ask for a checkpoint while the run trains.
         clock: Seconds since the epoch.
 
@@ -76,11 +79,12 @@ def train(
         reporter.stage("joining")
         world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
         sync_point = SyncPoint(world)
-        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice))
+        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
         reporter.joined(processes=world.process_count, devices=jax.device_count())
         try:
             caches.growth.on_failure(lambda error: _end(error, world, on_failed_build))
             context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
+            check_device_memory(spec, context.mesh)
             mesh = build_mesh(context.mesh)
 
             reporter.stage("tokenizing")
@@ -93,7 +97,7 @@ def train(
             reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
             program = build_program(spec, vocabulary, mesh)
             programs = _shared_programs(context, world, compilation_cache)
-            steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: programs.compiled(STEP_MODULE, one))
+            steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
             steps.start_for(build_schedule(spec.trainer), context.resume_step)
             dataset = opening.result()
             prints = fingerprints(spec, data=dataset.description)
@@ -126,7 +130,7 @@ def train(
                     state,
                     step,
                     save_first=begun is not None,
-                    after_first_step=lambda: background.submit(_publish, world, programs, reporter),
+                    after_first_step=lambda: background.submit(_publish, world, programs, reporter, 2 * state_bytes(program.template)),
                 )
             finally:
                 loop.close()
@@ -206,9 +210,15 @@ def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
         reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
 
 
-def _publish(world: World, programs: CompilationCache, reporter: RunReporter) -> None:
+def _compiled(programs: CompilationCache, step: jax.stages.Compiled) -> None:
+    if jax.default_backend() == "cpu":  # an accelerator's compiler refuses by itself what does not fit
+        check_step_memory(step, machine_memory(), devices=jax.local_device_count())
+    programs.compiled(STEP_MODULE, step)
+
+
+def _publish(world: World, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
     try:
         if world.is_main:
-            programs.publish()
+            programs.publish(reserved_bytes=reserved_bytes)
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")

@@ -171,8 +171,18 @@ def parse_root(root: str) -> CheckpointRoot:
         and all(set(part) <= allowed and part not in (".", "..") for part in segments)
     )
     if not sound:
-        raise ValueError(f"{_ROOT_MESSAGE}; not {root!r}")
+        raise ValueError(f"{_ROOT_MESSAGE}; not {root!r}{_meant_root(root)}")
     path = "/".join(segments)
     if parts.scheme == "file":
         return CheckpointRoot("file", "", f"/{path}")
     return CheckpointRoot("s3" if parts.scheme == "s3" else "gs", parts.netloc, path)
+
+
+def _meant_root(root: str) -> str:
+    """What a local path in place of an address should be, as the end of a sentence; empty for anything else."""
+    scheme, mark, path = root.rpartition("file://") if root.startswith("file://") else ("", "", root)
+    if scheme or "://" in path or not path:
+        return ""
+    if path.startswith("/") or (mark and path[0] not in "~."):
+        return "" if mark and path.startswith("/") else f"; did you mean file:///{path.strip('/')}?"
+    return "; write the whole path, such as file:///home/me/runs/first"

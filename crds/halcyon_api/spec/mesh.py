@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from halcyon_api.base import ApiModel, cel
+from halcyon_api.counting import counted
 from halcyon_api.spec.accelerator import Topology
 
 AxisSize = Annotated[int, Field(ge=-1, le=65_536)]
@@ -99,7 +100,7 @@ def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
     if devices % fixed or (not rest and fixed != devices):
         sizes = " x ".join(f"{name} {size}" for name, size in ici.items() if size > 0)
         raise InvalidMesh(
-            f"spec.mesh.ici: {sizes} = {fixed} does not {'divide' if rest else 'equal'} the {devices} devices of a slice; "
+            f"spec.mesh.ici: {sizes} = {fixed} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a slice; "
             f"choose axes whose product {'divides' if rest else 'is'} {devices}, or -1 for the rest"
         )
     for name in rest:

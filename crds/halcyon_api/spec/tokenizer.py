@@ -11,8 +11,8 @@ from halcyon_api.base import ApiModel, OneOf
 VOCABULARY_MULTIPLE = 64
 """The model's vocabulary is the tokenizer's, rounded up to this, so that it can be split over a tensor axis of any usual size."""
 
-Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^(/|[A-Za-z0-9._]|(file|s3|gs|https|hf)://).*$")]
-"""Address of a file: a path as the trainer's pods see it, or file://, s3://, gs://, https:// or hf://."""
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\s-].*$")]
+"""Address of a file: a path as the trainer sees it (`~` is its home directory), or file://, s3://, gs://, https:// or hf://."""
 
 TokenText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 

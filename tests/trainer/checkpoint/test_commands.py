@@ -96,6 +96,15 @@ def test_diff_names_the_arrays_and_how_much(file_root: Root) -> None:
     assert rows == [["bias", "values", "1", "of", "8", "2"]]
 
 
+def test_diff_of_different_steps_has_arrays_of_one_number_too(file_root: Root) -> None:
+    fill(with_keep(file_root, 4), 1, 2)
+    result = run(file_root, "diff", "1", "2")
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == ExitCode.FAILURE, result.output
+    rows = {row[0]: " ".join(row[1:]) for row in words_of(result) if row}
+    assert {"step", "scale", "bias"} <= rows.keys()
+
+
 def test_diff_of_other_chunks_and_other_arrays(file_root: Root) -> None:
     fill(file_root, 1)
     arrays = {name: jax.device_put(array) for name, array in numbers(1).items() if name != "flags"}

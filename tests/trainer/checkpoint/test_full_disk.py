@@ -18,6 +18,7 @@ from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.space import with_room
 from halcyon.checkpoint.store import Store
+from halcyon.compilation import CompilationCache
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
@@ -127,6 +128,37 @@ def test_the_oldest_that_may_go_makes_room_and_the_save_goes_through(small_disk:
     assert len(told) > 1
     assert "step 3 was deleted early" in told[0]
     assert {7, 6, 2, 1} <= set(committed(root)), "the newest two, the pinned one and the permanent one"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
+@pytest.mark.parametrize("tells_free", [True, False], ids=["before the save", "in the middle of it"])
+def test_compiled_programs_give_way_before_any_checkpoint(small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool) -> None:
+    root = roomy(small_disk)
+    told: list[str] = []
+    with open_root(root) as checkpointer:
+        checkpointer.on_warning = told.append
+        for step in (1, 2, 3):
+            checkpointer.save(step, {"x": np.full((64, 128), step)}, position(step))  # 64 KiB
+            checkpointer.finish()
+        program = root.folder / "compilation/program"
+        program.mkdir(parents=True)
+        (program / "jit_step-cache").write_bytes(b"x" * (small_disk_free(small_disk) - 16 * 1024))
+        if not tells_free:
+            monkeypatch.setattr(Store, "free_bytes", lambda store: None)
+        checkpointer.save(4, {"x": np.full((64, 128), 4)}, position(4))
+        checkpointer.finish()
+    assert committed(root) == [4, 3, 2, 1]
+    assert len(told) == 1
+    assert "compiled programs" in told[0]
+    assert not list(root.folder.glob("compilation/**/*-cache"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
+def test_compiled_programs_take_no_room_that_checkpoints_need(small_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "jit_step-cache").write_bytes(b"x" * 100_000)
+    programs = CompilationCache(tmp_path, Store(roomy(small_disk).spec), "program")
+    assert programs.publish(reserved_bytes=400_000) == 0
+    assert programs.publish(reserved_bytes=100_000) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")

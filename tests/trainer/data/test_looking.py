@@ -113,7 +113,7 @@ def test_a_step_of_the_log_is_traced_to_its_documents_in_one_command(run: Path, 
 def test_a_build_says_what_it_made_and_finds_it_the_next_time(run: Path) -> None:
     first, second = look("build", run), look("build", run)
     for name, source in dataset_of(run).description["sources"].items():
-        assert re.search(rf"{name} +{source['tokens']:,} tokens, 1 shards  [\d,]+ docs/s", first)
+        assert re.search(rf"{name} +{source['tokens']:,} tokens, 1 shard  [\d,]+ docs/s", first)
         for shown in (first, second):
             assert re.search(rf"{name} +\d+ +0 +{source['documents']:,} +{source['tokens']:,} +{source['sizeBytes']:,} ", shown)
     assert "docs/s" not in second

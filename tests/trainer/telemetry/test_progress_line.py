@@ -115,6 +115,47 @@ def test_the_cursor_is_given_back(screen: str) -> None:
     assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") > 0
 
 
+LIVE = """
+import sys
+from halcyon.telemetry import RunIdentity, open_log
+
+log = open_log(sys.stdout, RunIdentity("{name}"), steps={steps})
+{events}
+log.close()
+"""
+FULL = (
+    'log.event("step", step=123456, loss=12.5, gradient_norm=1.0, learning_rate=0.1, tokens=9.0, tokens_per_second=1234567.8, '
+    "eta_seconds=12345.0, data_wait_seconds=0.0)"
+)
+
+
+def live(columns: int, *events: str, name: str = "demo", steps: int | None = 1_000_000) -> list[str]:
+    """What is left of a live line."""
+    script = LIVE.format(name=name, steps=steps, events="\n".join(events))
+    return [line for line in shown(on_terminal(script, columns)) if line]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_line_never_wraps(columns: int) -> None:
+    (line,) = live(columns, FULL, name="a-name-of-forty-characters-which-is-most")
+    assert len(line) <= columns
+    assert re.fullmatch(r"a-name-of-.*… 123456/1000000 [━╸╺ ]*loss 12\.5000  1,234,568 tok/s  eta 3:25:45", line)
+
+
+def test_an_evaluation_counts_its_batches_alone() -> None:
+    restored = 'log.event("restored", step=300, path="steps/x/", seconds=1.0)'
+    assert not re.search(r"\d/|waiting", live(80, restored, steps=None)[-1])
+    evaluating = 'log.event("evaluating", batch=2, batches=7, tokens_per_second=None, eta_seconds=None)'
+    assert "demo 2/7" in live(80, restored, evaluating, steps=None)[-1]
+
+
+def test_a_finished_run_waits_for_nothing() -> None:
+    restored = 'log.event("restored", step=30, path="steps/x/", seconds=1.0)'
+    assert "waiting" not in live(80, restored, steps=30)[-1]
+    assert "waiting for the first step" in live(80, restored, steps=31)[-1]
+    assert "waiting" not in live(80, restored, 'log.event("error", step=30, message="no")', steps=31)[-1]
+
+
 def test_json_lines_on_a_terminal_where_asked_for() -> None:
     written = on_terminal(SCRIPT.replace("steps=30)", "steps=30, json_lines=True)"))
     assert "\x1b" not in written
@@ -137,6 +178,7 @@ def test_durations(seconds: float, text: str) -> None:
         ("fallback", {"step": 20, "reason": "bits flipped"}, "fell back to step 20: bits flipped"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404}, "step 5: held-out loss 1.5000, 2.1640 bits per byte"),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
+        ("evaluation", {"step": 5, "loss": 1.5, "sequences": 1}, "step 5: held-out loss 1.5000 of 1 sequence"),
         ("checkpointFailed", {"step": 5, "reason": "disk full"}, "step 5: checkpoint failed: disk full"),
         ("compiled", {"step": 1, "imports_seconds": 1.0, "compile_seconds": 2.5}, "first step after 3.5 s"),
         ("error", {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"}, "attempt 4 owns the root"),

@@ -21,6 +21,7 @@ from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part,
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import describe_commit, encode_commit
+from halcyon_api import package
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     DATA_PREFIX,
@@ -253,4 +254,8 @@ def remove_parts(store: Store, prefix: str) -> None:
 
 @cache
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("halcyon", "jax", "numpy", "tensorstore")}
+    return (
+        {"python": platform.python_version()}
+        | {"halcyon": package.version()}
+        | {name: version(name) for name in ("jax", "numpy", "tensorstore")}
+    )

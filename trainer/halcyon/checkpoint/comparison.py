@@ -109,12 +109,13 @@ def compare(first: Checkpoint, second: Checkpoint) -> Iterator[LeafDifference]:
 
 def _values(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: ManifestLeaf) -> LeafDifference:
     elements, largest = 0, 0.0
-    for one, other in _pairs(first, second, here, there):
+    for one, other in ((np.atleast_1d(one), np.atleast_1d(other)) for one, other in _pairs(first, second, here, there)):
         unequal = _bits(one) != _bits(other)
         count = int(np.count_nonzero(unequal))
         if count:
             elements += count
-            gaps = np.abs(one[unequal].astype(np.float64) - other[unequal].astype(np.float64))
+            with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are numbers like others here
+                gaps = np.abs(one[unequal].astype(np.float64) - other[unequal].astype(np.float64))
             largest = float(np.maximum(largest, gaps.max()))
     return LeafDifference(here.path, "values", elements, int(np.prod(here.shape, dtype=np.int64)), largest)
 

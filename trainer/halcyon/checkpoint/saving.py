@@ -31,7 +31,7 @@ from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.snapshot import Snapshot
-from halcyon.checkpoint.space import dispensable, expect_room, is_tight, with_room
+from halcyon.checkpoint.space import delete_programs, dispensable, expect_room, is_tight, with_room
 from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Epoch, Head, ManifestFile
@@ -157,11 +157,11 @@ class Leader:
         """See `Saver`."""
         with self._cleaning(prefix):
             self._delete_failed()
-            made_room = is_tight(self._store, snapshot.state_bytes) and self._make_room()
+            made_room = is_tight(self._store, snapshot.state_bytes) and self._make_room(snapshot.state_bytes)
             try:
                 return self._write(prefix, snapshot, about)
             except (StoreFailure, CommitFailed) as failure:
-                if not failure.is_full or made_room or not self._prepare_second_try(prefix, about.process_count):
+                if not failure.is_full or made_room or not self._prepare_second_try(prefix, about.process_count, snapshot.state_bytes):
                     raise
         with self._cleaning(second_prefix(prefix)):
             return self._write(second_prefix(prefix), snapshot, about)
@@ -209,29 +209,36 @@ class Leader:
             _quietly(self._delete_failed)
             raise
 
-    def _make_room(self) -> bool:
-        """Delete one checkpoint early, if one may go.
+    def _make_room(self, needed_bytes: int) -> bool:
+        """Delete compiled programs and, where that is not enough, one checkpoint early, if one may go.
 
         Returns:
-            Whether one went.
+            Whether something was deleted.
 
         Raises:
             Fenced, StoreFailure, DamagedDocument: See `HeadKeeper.update`.
         """
+        freed = delete_programs(self._store) > 0
+        if freed:
+            self._warn(
+                f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint needs the room"
+            )
+            if not is_tight(self._store, needed_bytes):
+                return True
         entry = dispensable(self._keeper.refresh(), self._retention)
         if self._store.folder is None or entry is None:
-            return False
+            return freed
         self._keeper.update(lambda head: with_room(head, self._retention))
         finish_deletions(self._store, self._keeper)
         self._warn(f"the checkpoint at step {entry.step} was deleted early: {self._store.root} has no room for it beside a new one")
         return True
 
-    def _prepare_second_try(self, prefix: str, process_count: int) -> bool:
+    def _prepare_second_try(self, prefix: str, process_count: int, needed_bytes: int) -> bool:
         """Whether room was made, and the others know that they shall write once more. They look for the mark when their parts are gone."""
         mark = f"{second_prefix(prefix)}{AGAIN_KEY}"
         try:
             self._store.delete_prefix(f"{prefix}{DATA_PREFIX}")
-            if not self._make_room():
+            if not self._make_room(needed_bytes):
                 return False
             if process_count > 1:
                 self._store.write(mark, b"")

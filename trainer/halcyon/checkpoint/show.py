@@ -16,6 +16,7 @@ from halcyon.checkpoint.collect import Garbage
 from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
 from halcyon.checkpoint.inspection import Listing
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.counting import counted
 
 
 def listing_view(listing: Listing, now: datetime) -> RenderableType:
@@ -51,11 +52,11 @@ def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
         ("run", f"{manifest.owner.namespace}/{manifest.owner.name}"),
         ("epoch", str(manifest.epoch)),
         ("saved", manifest.time),
-        ("data", f"{position.sequences:,} sequences, {position.tokens:,} tokens seen"),
+        ("data", f"{counted(position.sequences, 'sequence')}, {counted(position.tokens, 'token')} seen"),
         ("seed", str(manifest.seed)),
-        ("written by", f"{manifest.process_count} processes, mesh {mesh}"),
+        ("written by", f"{counted(manifest.process_count, 'process', 'processes')}, mesh {mesh}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
-        ("size", f"{decimal(entry.size_bytes)} in {len(manifest.files):,} files below {entry.path}"),
+        ("size", f"{decimal(entry.size_bytes)} in {counted(len(manifest.files), 'file')} below {entry.path}"),
         ("manifest", entry.manifest_sha256),
     ):
         facts.add_row(Text(name, "bold"), value)

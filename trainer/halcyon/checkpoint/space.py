@@ -2,8 +2,9 @@
 
 Before process 0 writes anything it compares what is free with what the whole state needs, the others with what they write themselves: all
 of them ask the same file system, and a part that does not fit need not be begun. Where it is tight, or where the disk turns out to be full
-in the middle of a save, one checkpoint may go early: the oldest that nobody asked to keep for good, and never one of the two newest. Of an
-object store nothing is known beforehand and nothing is deleted early.
+in the middle of a save, the compiled programs that lie in the root go first, because a restart can compile again. Where that is not enough,
+one checkpoint may go early: the oldest that nobody asked to keep for good, and never one of the two newest. Of an object store nothing is
+known beforehand and nothing is deleted early.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from halcyon.checkpoint.retention import Retention, guarded
 from halcyon.checkpoint.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Head
 
+PROGRAMS_PREFIX = "compilation/"
+"""Where compiled programs lie in a root."""
 MARGIN = 1.2
 """Where less than this times a save's size is free, room is made first: others write to the disk too."""
 FEWEST = 2
@@ -34,6 +37,18 @@ def expect_room(store: Store, needed_bytes: int) -> None:
     free = store.free_bytes()
     if free is not None and free < needed_bytes:
         raise StoreFailure("RESOURCE_EXHAUSTED", f"No space left: {free} bytes are free, {needed_bytes} are needed")
+
+
+def delete_programs(store: Store) -> int:
+    """Delete the compiled programs of a root of files. Returns how many there were; none where the root is an object store.
+
+    Raises:
+        StoreFailure: The root does not answer.
+    """
+    keys = store.list(PROGRAMS_PREFIX) if store.folder is not None else []
+    if keys:
+        store.delete_prefix(PROGRAMS_PREFIX)
+    return len(keys)
 
 
 def dispensable(head: Head, retention: Retention) -> CommittedStep | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.options import Defaults, Document
+from halcyon.telling import console as new_console
 from halcyon.telling import told
+from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +26,6 @@ _STOPPED = "stopped; the shards that are done are kept"
 
 app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
 
-_WIDE = 200
-"""Characters of a line where there is no terminal."""
 Root = Annotated[str | None, typer.Option(help="The run's checkpoint root instead of spec.checkpoint.root: its caches are below it.")]
 
 
@@ -35,7 +35,7 @@ def build(document: Document, checkpoint_root: Root = None, defaults: Defaults =
     from halcyon.data.overview import source_table
 
     with told(document, interrupted=_STOPPED):
-        console = _console()
+        console = new_console()
         _, caches = _ensured(_context(document, checkpoint_root, defaults).run.spec, "build", console)
         console.print(source_table(caches.ledgers))
 
@@ -65,9 +65,11 @@ def show(
         context = _context(document, checkpoint_root, defaults)
         spec = context.run.spec
         if step > spec.trainer.steps:
-            raise typer.BadParameter(f"the run has {spec.trainer.steps} steps, not {step}", param_hint="--step")
+            raise typer.BadParameter(f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step")
         if host is not None and host >= context.topology.processes:
-            raise typer.BadParameter(f"the run has {context.topology.processes} hosts, counted from 0, not {host}", param_hint="--host")
+            raise typer.BadParameter(
+                f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}", param_hint="--host"
+            )
         dataset, ledgers = look_at_dataset(spec, process=f"show/{time.time_ns()}")
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
         if host is not None:
@@ -77,7 +79,7 @@ def show(
             )
         if not len(chosen[picked]):
             raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
-        console = _console()
+        console = new_console()
         for part in step_view(dataset, ledgers, step, chosen[picked], text=text):
             console.print(part, soft_wrap=isinstance(part, Text))
 
@@ -101,10 +103,12 @@ def stats(
         dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
         steps = spec.trainer.steps
         found = overview(dataset, ledgers, steps)
-        console = _console()
+        console = new_console()
         for name, ledger in ledgers.items():
             if not ledger.finished:
-                console.print(f"{name}: its token cache is not whole yet; all that follows is of its first {len(ledger.shards)} shards")
+                console.print(
+                    f"{name}: its token cache is not whole yet; all that follows is of its first {counted(len(ledger.shards), 'shard')}"
+                )
         console.print(stats_view(found, ledgers, steps))
         if plot is not None:
             write_picture(picture(found, steps), plot)
@@ -129,19 +133,11 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
             now = time.monotonic()
             if built.source not in tasks:
                 tasks[built.source] = progress.add_task(built.source, total=None, words="")
-            words = f"{built.tokens:,} tokens, {built.shards} shards  {speed_words(built, now - began)}"
+            words = f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  {speed_words(built, now - began)}"
             progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
             began = now if built.finished else began
 
         return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
-
-
-def _console() -> Console:
-    """A console as wide as the terminal; wide enough for any table where the output goes elsewhere."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def _slice(words: str) -> slice:

@@ -17,6 +17,7 @@ from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
 from halcyon.data.layout import LayoutReport
+from halcyon_api.counting import counted
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 48
@@ -119,7 +120,7 @@ def source_table(ledgers: Mapping[str, Ledger]) -> Table:
 
 def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], steps: int) -> RenderableType:
     """Sources of a run: contents, sequences, how often each is seen, and how long its documents are."""
-    table = Table(title=f"Sources in {steps:,} steps", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=f"Sources in {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD)
     for name in ("source", "sequences", "held out", "used", "epochs", "share", "cropped", "padding"):
         table.add_column(name, justify="left" if name == "source" else "right")
     for source in sources:
@@ -138,7 +139,7 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
 
 def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
     """Tokens and epochs of each source as bars, lengths of its documents as a histogram."""
-    bars = Table(title=f"Tokens, and epochs at the end of {steps:,} steps", title_justify="left", box=SIMPLE_HEAD)
+    bars = Table(title=f"Tokens, and epochs at the end of {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD)
     for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
         bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     most_tokens, most_epochs = (max([1e-9, *values]) for values in zip(*((one.tokens, one.epochs) for one in sources), strict=True))
@@ -157,7 +158,7 @@ def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
     below, half, above = lengths.quantiles
     words = f"5 % below {below:,.0f}, half below {half:,.0f}, 5 % above {above:,.0f}, mean {lengths.mean:,.0f}"
     return Group(
-        Text(f"\nTokens of a document, {name}: {documents:,} documents"),
+        Text(f"\nTokens of a document, {name}: {counted(documents, 'document')}"),
         *(Text(f"{'':>9} {bars}", style="green") for bars in upper),
         Text(f"{lengths.low:>9,} {lowest} {lengths.high:,}", style="green"),
         Text(f"          {words}", style="dim"),

@@ -16,6 +16,7 @@ from halcyon.data.examples import Examples
 from halcyon.data.source_data import NO_SOURCE, Rows
 from halcyon.data.trace import Excerpt, trace
 from halcyon.tokenizer import Tokenizer
+from halcyon_api.counting import counted
 
 _SEGMENT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _ROWS_AT_ONCE = 256
@@ -53,7 +54,7 @@ def step_view(dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen
 
 def _summary(dataset: Dataset, rows: Rows, step: int) -> Text:
     schedule = dataset.schedule
-    words = f"Step {step:,} of {schedule.steps:,}: {len(rows):,} sequences of {rows.length:,} tokens"
+    words = f"Step {step:,} of {schedule.steps:,}: {counted(len(rows), 'sequence')} of {counted(rows.length, 'token')}"
     stage = schedule.stage_of(step - 1)
     if len(schedule.stages) > 1:
         words += f" (so since step {stage.first_step + 1:,})"

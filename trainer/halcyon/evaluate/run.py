@@ -26,12 +26,14 @@ from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, evaluate, make_evaluation_step, total
 from halcyon.evaluate.results import begun, decides, document_of, found_in
 from halcyon.fingerprints import fingerprints
+from halcyon.memory import check_device_memory
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.world import World, join, leave
 from halcyon.program import Program, build_program, padded_token_bytes
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.progress import Evaluated
 from halcyon_api.spec.origin import OriginSpec
@@ -63,6 +65,7 @@ def evaluate_checkpoint(
     reporter.joined(processes=world.process_count, devices=jax.device_count())
     try:
         context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
+        check_device_memory(spec, context.mesh)
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, build_mesh(context.mesh))
@@ -121,7 +124,7 @@ class _OneEvaluation:
         bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
         return (
             f"the checkpoint of run {self._origin.run} at step {checkpoint.step} has a loss of {whole.loss:.4f} nats per token{bits} on "
-            f"{whole.sequences} sequences of {len(found)} {'source' if len(found) == 1 else 'sources'}"
+            f"{counted(whole.sequences, 'sequence')} of {counted(len(found), 'source')}"
         )
 
     def _take_root(self) -> EvaluationDocument | None:

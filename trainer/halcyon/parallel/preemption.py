@@ -6,7 +6,9 @@ that has a notice only says so: over the lifeline (see `halcyon.parallel.sync_po
 time of its coming to itself; of the 15 seconds that a spot machine gives, that second is worth having, and the time is what decides
 whether a save still fits.
 
-SIGTERM no longer ends the process then. Whoever holds a `PreemptionNotice` must look at it and leave on its own.
+An interrupt from the keyboard (SIGINT) is a notice too, because a person who stops a run wants its steps kept. A second one means at once.
+
+Neither signal ends the process then. The holder of a `PreemptionNotice` must look at it and leave on its own.
 """
 
 from __future__ import annotations
@@ -27,16 +29,26 @@ class PreemptionNotice:
     Args:
         on_arrival: Is told in a thread of the notice's, within a moment.
         clock: Seconds, monotonic.
+        on_interrupt: Is told, in the same thread, how many interrupts have come from the keyboard, at each of them.
     """
 
-    def __init__(self, on_arrival: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        on_arrival: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        on_interrupt: Callable[[int], object] = lambda count: None,
+    ) -> None:
         self._on_arrival = on_arrival
+        self._on_interrupt = on_interrupt
+        self._interrupts = 0
         self._clock = clock
         self._arrived_at: float | None = None
         # Python runs signal handlers in the main thread, which may be inside of a long step. The byte that it writes here is immediate.
         self._reading, self._writing = socket.socketpair()
         self._writing.setblocking(False)
-        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        # A shell that starts a process in the background has SIGINT ignored, and it stays so.
+        kinds = (signal.SIGTERM, *((signal.SIGINT,) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else ()))
+        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in kinds}
         self._previous_wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="halcyon-notice", daemon=True)
         self._thread.start()
@@ -52,11 +64,12 @@ class PreemptionNotice:
         return 0.0 if self._arrived_at is None else self._clock() - self._arrived_at
 
     def close(self) -> None:
-        """Give SIGTERM back to whoever had it."""
+        """Give the signals back to their earlier handlers."""
         if self._writing.fileno() < 0:
             return
         signal.set_wakeup_fd(self._previous_wakeup)
-        signal.signal(signal.SIGTERM, self._previous)
+        for kind, handler in self._previous.items():
+            signal.signal(kind, handler)
         self._writing.close()
         self._thread.join()
         self._reading.close()
@@ -69,9 +82,13 @@ class PreemptionNotice:
 
     def _listen(self) -> None:
         while signals := self._reading.recv(64):
-            if signal.SIGTERM in signals:
+            interrupts = signals.count(signal.SIGINT) if signal.SIGINT in self._previous else 0
+            if signal.SIGTERM in signals or interrupts:
                 self._take()
                 self._on_arrival()
+            for _ in range(interrupts):
+                self._interrupts += 1
+                self._on_interrupt(self._interrupts)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame

@@ -71,14 +71,20 @@ class JsonLog:
 
 
 def open_log(
-    stream: TextIO, identity: RunIdentity, *, steps: int, start_step: int = 0, json_lines: bool | None = None, clock: Clock | None = None
+    stream: TextIO,
+    identity: RunIdentity,
+    *,
+    steps: int | None,
+    start_step: int = 0,
+    json_lines: bool | None = None,
+    clock: Clock | None = None,
 ) -> EventLog:
     """The log that suits the stream: a live line on a terminal, JSON lines everywhere else.
 
     Args:
         stream: Standard output.
         identity: Whose log it is.
-        steps: Steps of the whole run.
+        steps: Steps of the whole run; None for one that does none.
         start_step: Steps already done.
         json_lines: True: JSON lines even on a terminal. False: a live line even elsewhere. Default: by the stream.
         clock: Where the times come from.

@@ -9,10 +9,15 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
+from halcyon_api.counting import counted
+
+NAME_WIDTH = 20
+"""Most signs of a run's name in the line, so that the numbers have room in a terminal of 80 columns."""
 
 
 class ProgressLine:
@@ -21,25 +26,27 @@ class ProgressLine:
     Args:
         stream: The terminal.
         identity: Whose line it is.
-        steps: Steps of the whole run.
+        steps: Steps of the whole run; None for a run that does none, of which only batches of an evaluation are counted.
         start_step: Steps already done.
         clock: Where the times come from.
     """
 
-    def __init__(self, stream: TextIO, identity: RunIdentity, *, steps: int, start_step: int = 0, clock: Clock | None = None) -> None:
+    def __init__(
+        self, stream: TextIO, identity: RunIdentity, *, steps: int | None, start_step: int = 0, clock: Clock | None = None
+    ) -> None:
         self._clock = clock or Clock()
         self._steps = steps
         self._console = Console(file=stream, force_terminal=True, highlight=False, soft_wrap=True)
         self._progress = Progress(
-            TextColumn("{task.description}", style="bold"),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=None),
-            _Numbers(),
+            TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)),
+            _Count(table_column=Column(no_wrap=True, min_width=1)),
+            BarColumn(bar_width=None, table_column=Column(min_width=4, ratio=1)),
+            _Numbers(table_column=Column(no_wrap=True)),
             console=self._console,
             refresh_per_second=5,
             expand=True,
         )
-        self._task = self._progress.add_task(identity.run, total=steps, completed=start_step, numbers={})
+        self._task = self._progress.add_task(identity.run, total=steps, completed=start_step, numbers={}, ended=False)
         self._progress.start()
 
     def event(self, name: str, **fields: Any) -> None:
@@ -50,7 +57,9 @@ class ProgressLine:
         if name == "evaluating":
             self._progress.update(self._task, completed=fields["batch"], total=fields["batches"], numbers=fields)
             return
-        if name == "restored":
+        if name in ("done", "preempted", "error"):
+            self._progress.update(self._task, ended=True)
+        if name == "restored" and self._steps is not None:
             self._progress.update(self._task, completed=fields["step"])
         moment = self._clock.timestamp()[11:19]
         self._console.print(Text.assemble((f"{moment} ", "dim"), sentence(name, fields)))
@@ -58,6 +67,14 @@ class ProgressLine:
     def close(self) -> None:
         """Leave the line as it is, show the cursor again."""
         self._progress.stop()
+
+
+class _Count(ProgressColumn):
+    """Steps done, of all; nothing where nobody knows how many there are."""
+
+    def render(self, task: Task) -> Text:
+        """Both numbers."""
+        return Text("" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
 
 
 class _Numbers(ProgressColumn):
@@ -68,7 +85,8 @@ class _Numbers(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The numbers of the last step."""
         numbers = task.fields["numbers"]
-        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else [] if numbers else ["waiting for the first step"]
+        waits = not numbers and not task.fields["ended"] and task.total is not None and task.completed < task.total
+        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
         if numbers.get("tokens_per_second"):
             parts += [f"{numbers['tokens_per_second']:,.0f} tok/s", f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
@@ -89,7 +107,8 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "evaluation":
         bits = fields.get("bits_per_byte")
         where = f"step {step}, {fields['source']}" if fields.get("source") else f"step {step}"
-        return f"{where}: held-out loss {fields['loss']:.4f}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
+        of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
+        return f"{where}: held-out loss {fields['loss']:.4f}{of}" + (f", {bits:.4f} bits per byte" if bits is not None else "")
     if name == "checkpoint":
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
     if name == "checkpointFailed":
@@ -99,7 +118,7 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "fallback":
         return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":
-        world = f"{_count(fields['processes'], 'process', 'processes')}, {_count(fields['devices'], 'device', 'devices')}"
+        world = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
         return f"{world} in {fields['seconds']:.1f} s"
     if name == "compiled":
         return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
@@ -107,7 +126,3 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         return str(fields["message"])
     details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
     return f"{name}: {details}" if details else name
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.errors import BadConfiguration
+from halcyon.telling import console as new_console
 from halcyon.telling import told
 
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
     from halcyon_api.spec.sources import DataSourceSpec
+    from halcyon_api.spec.tokenizer import TokenizerSpec
 
 app = typer.Typer(help="Train tokenizers, and see how well they compress.", no_args_is_help=True)
 
@@ -91,14 +94,29 @@ def definition_of(name: str) -> TokenizerDefinition:
     elif name in ENCODINGS:
         spec = TokenizerSpec(tiktoken=TiktokenSpec.model_validate({"encoding": name}))
     elif name.endswith(".model"):
-        spec = TokenizerSpec(sentence_piece=SentencePieceSpec(path=name))
+        spec = _checked(name, lambda: TokenizerSpec(sentence_piece=SentencePieceSpec(path=name)))
     else:
-        spec = TokenizerSpec(tokenizer_json=TokenizerJsonSpec(path=name))
+        spec = _checked(name, lambda: TokenizerSpec(tokenizer_json=TokenizerJsonSpec(path=name)))
     return resolve(spec, lambda uri: fetch_file(uri, Access()))
 
 
+def _checked(name: str, make: Callable[[], TokenizerSpec]) -> TokenizerSpec:
+    from pydantic import ValidationError
+
+    try:
+        return make()
+    except ValidationError:
+        raise BadConfiguration(f"{name[:100]!r} is no tokenizer; give byte, the path of a file, or an encoding of tiktoken") from None
+
+
 def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
-    """One source for each path, in order, of the kind that its ending tells."""
+    """One source for each path, in order, of the kind that its ending tells.
+
+    Raises:
+        BadConfiguration: A path or the field cannot be one.
+    """
+    from pydantic import ValidationError
+
     from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, StdlibSourceSpec, TextFormatSpec
 
     def kind_of(path: str) -> dict[str, object]:
@@ -107,8 +125,17 @@ def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
         kind = "jsonl" if path.endswith(_JSONL) else "parquet" if path.endswith(".parquet") else "text"
         return {kind: {"paths": [path]}}
 
-    text = FormatSpec(text=TextFormatSpec(field=field))
-    return [DataSourceSpec.model_validate({"name": f"path-{index}", "format": text, **kind_of(path)}) for index, path in enumerate(paths)]
+    try:
+        text = FormatSpec(text=TextFormatSpec(field=field))
+    except ValidationError:
+        raise BadConfiguration("--field: give the name of a field, of at most 128 characters") from None
+    sources: list[DataSourceSpec] = []
+    for index, path in enumerate(paths):
+        try:
+            sources.append(DataSourceSpec.model_validate({"name": f"path-{index}", "format": text, **kind_of(path)}))
+        except ValidationError:
+            raise BadConfiguration(f"{path[:100]!r} is no path; give a file, a directory or a glob") from None
+    return sources
 
 
 def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
@@ -151,7 +178,6 @@ def _watched(texts: Iterable[str], advance: Callable[[int], None]) -> Iterator[s
 
 
 def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) -> None:
-    from rich.console import Console
 
     from halcyon.tokenizer import load
     from halcyon.tokenizer.compare import compression_table
@@ -163,7 +189,7 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
         kept = kept_encoding(name)
         if kept is not None and name not in shown:
             shown[name] = kept
-    Console().print(compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES))
+    new_console().print(compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES))
 
 
 def _read_text(path: Path) -> str:
@@ -183,5 +209,6 @@ def _write(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise BadConfiguration(f"{path}: it cannot be written ({error.strerror}); choose another --output") from None

@@ -36,7 +36,7 @@ def test_another_identity_is_refused(corpus: Path, change: dict[str, Any], what:
     with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]: its token cache was built with ") as error:
         again(corpus, **change)
     assert what in str(error.value)
-    assert "give another data.cache.root, or delete" in str(error.value)
+    assert "set it back to go on, or give the changed run a spec.checkpoint.root of its own" in str(error.value)
 
 
 def test_a_changed_file_is_refused_by_name(corpus: Path) -> None:

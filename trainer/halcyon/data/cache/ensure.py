@@ -204,7 +204,8 @@ class CacheKeeper:
         except DamagedLedger as damage:
             raise DamagedData(f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to build it anew") from None
         differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
-        mend = f"give another data.cache.root, or delete {self.store.root}/{source.name} to build it anew"
+        own = "spec.data.cache.root and spec.checkpoint.root" if self.data.cache.root is not None else "spec.checkpoint.root"
+        mend = f"set it back to go on, or give the changed run a {own} of its own"
         if differing:
             raise BadConfiguration(f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {mend}")
         changed = changed_file(_entries(self._listed(source)), ledger.files)

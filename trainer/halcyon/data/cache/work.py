@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
         niceness: How far it stands back behind other processes.
     """
     global _jobs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes, and the first one decides what follows
     # One processor is this worker's share: the fast encoder would start a thread for each.
     os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     keep_freed_memory()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from halcyon.data.sources.failures import Unreadable
 
@@ -80,5 +81,9 @@ def parse_address(uri: str) -> Address:
         prefix = f"{scheme}://{root}/"
         return Address(scheme, f"https://{root}" if scheme == "https" else root, prefix, (path or "").strip("/"))  # type: ignore[arg-type]
     if "://" in uri and not uri.startswith("file://"):
+        scheme = uri.partition("://")[0]
+        if scheme not in get_args(Scheme):
+            hint = "https://" if scheme == "http" else ", ".join(f"{known}://" for known in get_args(Scheme))
+            raise Unreadable(f"{uri} begins with {scheme}://, which cannot be read; take {hint}")
         raise Unreadable(f"{uri} lacks a bucket or a host; write the whole address")
-    return Address("file", "", "", uri.removeprefix("file://"))
+    return Address("file", "", "", os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH111 - a path stays as it is spelt

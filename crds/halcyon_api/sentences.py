@@ -1,0 +1,167 @@
+"""The faults of a document as sentences: each names its field and the fix. Pure.
+
+The schema library's own words speak of classes and types of Python. What a user gets wrong most often is said here in the words of the
+document instead: a misspelt or misplaced field names the one that was meant, and a section of the wrong shape names its fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+MAX_SHOWN = 12
+"""Most fields that a sentence lists."""
+_MAX_WORD = 60
+_NEAR = 0.7
+_SYNONYMS = {
+    "batch": "batchSize",
+    "lr": "learningRate",
+    "maxSteps": "steps",
+    "nHeads": "heads",
+    "nLayers": "layers",
+    "numHeads": "heads",
+    "numLayers": "layers",
+    "seqLen": "sequenceLength",
+    "warmup": "warmupSteps",
+}
+"""Names that other trainers give to fields."""
+
+_PATTERNS = {
+    r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only lower-case letters, digits and -",
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits and -",
+    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits, - and .",
+}
+"""Patterns in words."""
+
+Location = tuple[str | int, ...]
+
+
+def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The faults of a document as sentences, each of which begins with its field.
+
+    Args:
+        model: The type of the whole document.
+        faults: The entries of a validation error.
+    """
+    meant = {fault["loc"]: _meant(model, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
+    # A required field that is there under a misspelt name is one mistake, not two.
+    shown = [fault for fault in faults if fault["type"] != "missing" or fault["loc"] not in meant.values()]
+    return [_sentence(_name(fault["loc"]), _what(model, fault, meant.get(fault["loc"]))) for fault in shown]
+
+
+def _sentence(name: str, what: str) -> str:
+    """A rule over the whole document names its fields by itself."""
+    return what if name == "document" and what.startswith(("spec.", "metadata.")) else f"{name}: {what}"
+
+
+def _name(location: Location) -> str:
+    return ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in map(str, location)) or "document"
+
+
+def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | None) -> str:
+    kind, location = fault["type"], fault["loc"]
+    if kind == "extra_forbidden":
+        if meant is not None:
+            beside = meant[:-1] == location[:-1]
+            return f"unknown field; did you mean {meant[-1] if beside else '.'.join(map(str, meant))}?"
+        fields = fields_at(model, location[:-1])
+        return f"unknown field; there are {_listed(fields)}" if fields else "unknown field; take it out"
+    if kind == "missing":
+        return "required, and not there; add it"
+    if kind in ("model_type", "dict_type"):
+        fields = fields_at(model, location)
+        return "must be an object" + (f" with the fields {_listed(fields)}" if fields else " of names and values")
+    if kind == "list_type":
+        return "must be a list; put - before each entry"
+    if kind == "string_type" and isinstance(fault.get("input"), bool | int | float):
+        return f"must be a text, not {_yaml_word(fault['input'])}; put it in quotes"
+    if kind == "int_type" and isinstance(fault.get("input"), str):
+        return f"must be a whole number, not the text {_shown(fault['input'])}; take the quotes away"
+    if kind in ("int_type", "int_from_float") and isinstance(fault["input"], bool | float):
+        return f"must be a whole number, not {_yaml_word(fault['input'])}"
+    if kind == "float_type":
+        return f"must be a number, not {_shown(fault['input'])}"
+    if kind == "string_pattern_mismatch":
+        pattern: str = fault["ctx"]["pattern"]
+        return f"{_shown(fault['input'])} must {_PATTERNS.get(pattern, f'match {pattern}')}"
+    message: str = fault["msg"].removeprefix("Value error, ")
+    for subject in ("Input should", "String should", "List should"):
+        message = message.replace(subject, "must", 1)
+    return message
+
+
+def _meant(model: type[BaseModel], location: Location) -> Location | None:
+    """Which field a user meant with one that does not exist; None if nothing resembles it."""
+    *section, last = location
+    wanted = to_camel(str(last))
+    wanted = _SYNONYMS.get(wanted, wanted)
+    fields = fields_at(model, section)
+    near = wanted if wanted in fields else nearest(str(last), fields)
+    if near is not None:
+        return (*section, near)
+    places = [place for place in _places(model, wanted) if place[0] != "status"]
+    below = [place for place in places if list(place[: len(section)]) == section]
+    if below:
+        return min(below, key=len)
+    return places[0] if len(places) == 1 else None
+
+
+def nearest(word: str, choices: Sequence[str]) -> str | None:
+    """Which choice a misspelt word means; None if it resembles none of them."""
+    if len(word) > _MAX_WORD:
+        return None
+    plain = {choice.replace("-", "").replace("_", "").lower(): choice for choice in choices}
+    found = difflib.get_close_matches(word.replace("-", "").replace("_", "").lower(), list(plain), n=1, cutoff=_NEAR)
+    return plain[found[0]] if found else None
+
+
+def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """The names of the fields at a place of a document, as it writes them; empty where its schema names none."""
+    models = [model]
+    for part in location:
+        if isinstance(part, int):
+            continue  # an entry of a list has the type that its field names
+        found = [child for one in models for name, children in _fields(one) if name == part for child in children]
+        models = found
+    return [name for one in models for name, _ in _fields(one)]
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, list[type[BaseModel]]]]:
+    """Each field of a model with the models that it may hold."""
+    for name, field in model.model_fields.items():
+        yield field.alias or name, list(_models(field.annotation))
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _places(model: type[BaseModel], wanted: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where in a document fields of a name are."""
+    for name, children in _fields(model):
+        if name == wanted:
+            yield (*above, name)
+        for child in children:
+            if len(above) < 8:
+                yield from _places(child, wanted, (*above, name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MAX_SHOWN])
+    return f"{shown} and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else shown
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_WORD else f"{text[:_MAX_WORD]}…"
+
+
+def _yaml_word(value: bool | int | float) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)

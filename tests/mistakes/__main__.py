@@ -1,0 +1,18 @@
+"""``make mistakes``: make every mistake, and write docs/mistakes.md."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.mistakes.page import PATH, render
+from tests.mistakes.rows import ROWS
+from tests.mistakes.trying import tell
+
+with tempfile.TemporaryDirectory() as folder:
+    found = {}
+    for number, row in enumerate(ROWS):
+        told = found[row.words, row.command] = tell(row, Path(folder).resolve() / str(number))
+        sys.stdout.write(f"{told.code} (expected {row.code:d}) {row.words}: {told.sentence}\n")
+    PATH.write_text(render(lambda row: found[row.words, row.command]), encoding="utf-8")

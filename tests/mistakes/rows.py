@@ -1,0 +1,198 @@
+"""The mistakes. Most are in the document; some are in a command, a file, or a checkpoint root."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon_api.exit_codes import ExitCode
+from tests.mistakes.row import FOLDER, Row
+
+BAD = ExitCode.BAD_CONFIGURATION
+VALIDATE = ("validate", "run.yaml")
+_SCHEDULE = "spec.optimizer.adamw.schedule"
+
+
+def _in_document(words: str, **changes: Any) -> Row:
+    """A mistake in the run's document; ``__`` stands for the dots of a path."""
+    return Row(words, VALIDATE, BAD, {path.replace("__", "."): value for path, value in changes.items()})
+
+
+FILES = (
+    Row("a document that is not there", ("validate", "absent.yaml"), BAD),
+    Row("a directory in place of a document", ("validate", "notes"), BAD),
+    Row("an empty document", VALIDATE, BAD, text="# to be written\n"),
+    Row("a tab in the indentation", VALIDATE, BAD, text="spec:\n\ttrainer: {}\n"),
+    Row("a bracket that is never closed", VALIDATE, BAD, text="spec: {trainer: [\n"),
+    Row("a file that is not UTF-8", VALIDATE, BAD, text=b"kind: TrainingRun # caf\xe9\n"),
+    Row("a key that is given twice", VALIDATE, BAD, text="kind: TrainingRun\nspec: {}\nkind: TrainingRun\n"),
+    Row("two documents in a file", VALIDATE, BAD, text="kind: TrainingRun\n---\nkind: TrainingRun\n"),
+    Row("a number that is none", VALIDATE, BAD, text="spec:\n  optimizer: {adamw: {learningRate: .nan}}\n"),
+    Row("a text in place of a document", VALIDATE, BAD, text="just words\n"),
+    Row("a file of another kind", VALIDATE, BAD, {"kind": "Deployment"}),
+    Row("defaults in place of a run", VALIDATE, BAD, {"kind": "TrainingRunDefaults"}),
+    Row("another version of the API", VALIDATE, BAD, {"apiVersion": "halcyon.dev/v1"}),
+    Row("defaults that are not there", (*VALIDATE, "--defaults", "absent.yaml"), BAD),
+)
+
+FIELDS = (
+    _in_document("a misspelt section", spec__modle={}),
+    _in_document("a name in snake_case", spec__trainer__batch_size=4),
+    _in_document("the name of another trainer", spec__optimizer={"adamw": {"lr": 0.001}}),
+    _in_document("a field in the wrong section", spec__steps=10),
+    _in_document("a field one level too high", spec__checkpoint__everySteps=5),
+    _in_document("a field that nobody knows", spec__gpu=1),
+    _in_document("a misspelt field that is required", spec__data__sources=[{"name": "notes", "text": {"path": "/notes"}}]),
+    _in_document("a required field that is missing", spec__trainer__steps=...),
+    _in_document("a number in quotes", spec__trainer__steps="10"),
+    _in_document("no steps", spec__trainer__steps=0),
+    _in_document("half a step", spec__trainer__steps=1.5),
+    _in_document("a section that is a word", spec__trainer__precision="bfloat16"),
+    _in_document("a type of numbers that does not exist", spec__trainer__precision={"compute": "fp16"}),
+    _in_document("a list without dashes", spec__data__sources={"name": "notes", "text": {"paths": ["/notes"]}}),
+    _in_document("a number as a name", metadata__name=7),
+    _in_document("a name with a dot", metadata__name="notes.v2"),
+    _in_document("a name of 41 characters", metadata__name="n" * 41),
+    _in_document("two kinds of model", spec__model={"llama": {}, "gpt2": {}}),
+    _in_document("no learning rate at all", spec__optimizer={"adamw": {"learningRate": 0}}),
+    _in_document("an evaluation of nothing", spec__stage="evaluate"),
+    _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
+)
+
+COMBINATIONS = (
+    _in_document("hardware that does not exist", spec__accelerator={"type": "h100-megs"}),
+    _in_document("a topology that does not exist", spec__accelerator={"type": "v4", "topology": "4x4"}),
+    _in_document("heads that do not divide the width", spec__model__llama__heads=5),
+    _in_document("a batch that cannot be dealt out", spec__trainer__microbatches=3),
+    _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
+    _in_document("a warm-up longer than the run", **{_SCHEDULE: {"cosine": {"warmupSteps": 500}}}),
+    _in_document("a decay longer than the run", **{_SCHEDULE: {"wsd": {"decaySteps": 500}}}),
+    _in_document("sequences of lengths that do not divide", spec__trainer__stages=[{"fromStep": 5, "sequenceLength": 24}]),
+    _in_document("an accelerator only to tokenize", spec__stage="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
+    _in_document("a model larger than this machine", spec__model__llama__hiddenSize=2**20),
+    _in_document("a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536),
+    _in_document(
+        "a model larger than the accelerator",
+        spec__accelerator={"type": "v5e", "topology": "1x1"},
+        spec__model={"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11008, "heads": 32}},
+        spec__trainer__batchSize=8,
+    ),
+)
+
+PLACES = (
+    _in_document("a path in place of a root", spec__checkpoint__root="/runs/notes"),
+    _in_document("a path of the home directory in place of a root", spec__checkpoint__root="~/runs/notes"),
+    _in_document("a root with two slashes", spec__checkpoint__root="file://runs/notes"),
+    _in_document("a root that leads elsewhere", spec__checkpoint__root="file:///runs/../notes"),
+    _in_document("a bucket without a path", spec__checkpoint__root="s3://bucket"),
+    _in_document("a root of a kind that does not exist", spec__checkpoint__root="ftp://server/notes"),
+    _in_document("no root", spec__checkpoint=...),
+    _in_document("an endpoint beside a directory", spec__checkpoint__endpoint="http://store:7070"),
+    _in_document("files that are not there", spec__data__sources=[{"name": "notes", "text": {"paths": ["~/absent"]}}]),
+    _in_document("a glob that matches nothing", spec__data__sources=[{"name": "notes", "text": {"paths": ["*.absent"]}}]),
+    _in_document("a tokenizer that is not there", spec__tokenizer={"tokenizerJson": {"path": f"{FOLDER}/absent.json"}}),
+)
+
+DATA = (
+    Row(
+        "files in a store of a kind that does not exist",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "notes", "text": {"paths": ["http://server/notes.txt"]}}]},
+    ),
+    Row(
+        "nothing to train on", ("data", "build", "run.yaml"), BAD, {"spec.data.sources": [{"name": "empty", "text": {"paths": ["empty"]}}]}
+    ),
+    Row(
+        "a field that the rows lack",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"text": {"field": "body"}}}]},
+        files={"rows.jsonl": '{"text": "a"}\n'},
+    ),
+    Row(
+        "rows that are not JSON",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}}]},
+        files={"rows.jsonl": "not JSON\n"},
+    ),
+    Row(
+        "evaluations of nothing that is held out",
+        ("data", "stats", "run.yaml"),
+        BAD,
+        {
+            "spec.trainer.evaluation": {"everySteps": 5},
+            "spec.data.validation": {"fraction": 0},
+        },
+    ),
+    Row(
+        "files without a word",
+        ("data", "stats", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "blank", "text": {"paths": ["blank.txt"]}}]},
+        files={"blank.txt": ""},
+    ),
+    Row("a tokenizer of files that are not there", ("tokenizer", "train", "absent.txt"), BAD),
+    Row("a tokenizer of a glob that matches nothing", ("tokenizer", "train", "*.jsonl.gz"), BAD),
+    Row("a tokenizer of a path that is none", ("tokenizer", "train", " "), BAD),
+    Row(
+        "a tokenizer of a field that the rows lack",
+        ("tokenizer", "train", "rows.jsonl", "--field", "body"),
+        BAD,
+        files={"rows.jsonl": "{}\n"},
+    ),
+    Row("a tokenizer that is written where a file is", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD),
+    Row("a comparison with a tokenizer that is not there", ("tokenizer", "eval", "absent.json"), BAD),
+    Row("a comparison on a file that is not there", ("tokenizer", "eval", "byte", "--text", "absent.txt"), BAD),
+)
+
+ROOTS = (
+    Row("the checkpoints of a run that has none", ("checkpoints", "show", "run.yaml"), BAD),
+    Row("the checkpoints of a directory that has none", ("checkpoints", "show", "notes"), BAD),
+    Row("the checkpoints of a document that is not there", ("checkpoints", "list", "absent.yaml"), BAD),
+    Row("the checkpoints of an address that is none", ("checkpoints", "list", "ftp://server/notes"), BAD),
+    Row("a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD),
+    Row("a root below a file", ("doctor", f"file://{FOLDER}/run.yaml/root"), ExitCode.ROOT_UNUSABLE),
+    Row("a step that is not there", ("checkpoints", "diff", "root", "10", "7"), BAD, trained={}),
+    Row("a pin on a step that is not there", ("checkpoints", "pin", "root", "--step", "7"), BAD, trained={}),
+    Row("a copy to a root that is in use", ("checkpoints", "copy", "root", "root"), ExitCode.ROOT_TAKEN, trained={}),
+)
+
+CLUSTER = (
+    Row("no cluster", ("status", "notes"), 1),
+    Row("no cluster, for all runs", ("top",), 1),
+    Row("no such context", ("logs", "notes", "--context", "absent"), 1),
+    Row("a report of a file that is not there", ("report", "notes", "--file", "absent.yaml"), 1),
+    Row("a report of a file that is not YAML", ("report", "notes", "--file", "run.yaml"), 1, text="a: ["),
+    Row("a report of another run", ("report", "other", "--file", "run.yaml"), 1),
+    Row("a report of a run that has not begun", ("report", "notes", "--file", "run.yaml"), 1),
+    Row("objects of a run that is not valid", ("render", "run.yaml"), 1, {"spec.modle": {}}),
+)
+
+TRAIN = ("train", "run.yaml")
+TRAINING = (
+    Row("a document that is not there, to train", ("train", "absent.yaml"), BAD),
+    Row("a TPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "v6e", "topology": "2x2"}}),
+    Row("a GPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "h100", "topology": "1x8"}, "spec.trainer.batchSize": 8}),
+    Row("a model that cannot fit", TRAIN, BAD, {"spec.model.llama.hiddenSize": 2**20}),
+    Row("a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}),
+    Row("sequences too long for this machine", TRAIN, BAD, {"spec.trainer.sequenceLength": 65_536, "spec.trainer.batchSize": 64}),
+    Row("a root that cannot be written", (*TRAIN, "--checkpoint-root", "run.yaml/root"), ExitCode.ROOT_UNUSABLE),
+    Row("a checkpoint of a run that nobody knows", TRAIN, BAD, {"spec.from": {"run": "other"}}),
+    Row("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
+    Row("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
+    Row("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
+    Row("another text under a checkpoint", TRAIN, BAD, files={"notes/1.txt": "something else altogether\n" * 100}, trained={}),
+)
+
+SECTIONS: dict[str, tuple[Row, ...]] = {
+    "Files": FILES,
+    "Fields": FIELDS,
+    "Combinations": COMBINATIONS,
+    "Places": PLACES,
+    "Data and tokenizers": DATA,
+    "Checkpoint roots": ROOTS,
+    "Clusters": CLUSTER,
+    "Training": TRAINING,
+}
+ROWS = tuple(row for rows in SECTIONS.values() for row in rows)

@@ -1,0 +1,28 @@
+"""Each mistake is answered with one sentence and the right exit code, as docs/mistakes.md shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mistakes.page import PATH, read, render
+from tests.mistakes.row import Row
+from tests.mistakes.rows import ROWS
+from tests.mistakes.trying import Told, tell
+
+SHOWN = read(PATH.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] if row.slow else [], id=row.words) for row in ROWS])
+def test_one_sentence_and_the_right_exit_code(row: Row, tmp_path: Path) -> None:
+    told = tell(row, tmp_path / "work")
+    assert told.code == row.code, told.sentence
+    assert len(told.lines) == 1, told.lines
+    assert SHOWN[row.words, row.shown] == Told(row.code, (told.sentence,)), "run 'make mistakes' and look at the change"
+
+
+def test_the_page_has_the_rows_in_their_order_and_no_others() -> None:
+    text = PATH.read_text(encoding="utf-8")
+    assert render(lambda row: SHOWN[row.words, row.shown]) == text
+    assert len(SHOWN) == len(ROWS) >= 60

@@ -1,0 +1,108 @@
+"""Makes a mistake in a folder, and reads what the user is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typer.testing import CliRunner
+
+from tests.mistakes.row import FOLDER, Row, document
+from tests.suite.limits import limit
+
+_SIZE = re.compile(r"(this machine has|a step takes) [\d.]+ [A-Z]B")
+_PROBE = re.compile(r"/probe-[0-9a-f]+/\S+")
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a command ended."""
+
+    code: int
+    lines: tuple[str, ...]
+    """What it said, without what a training reports of its progress. Names of this machine are replaced."""
+
+    @property
+    def sentence(self) -> str:
+        """All of it."""
+        return " ".join(self.lines)
+
+
+def tell(row: Row, folder: Path) -> Told:
+    """Make a mistake in an empty folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _prepare(row, folder)
+    if row.trained is not None:
+        _write(folder, "run.yaml", _text(document(row.trained), folder))
+        code, said = _in_process(("train", "run.yaml"), folder)
+        assert code == 0, said
+    content = row.text if row.text is not None else yaml.safe_dump(document(row.changes))
+    _write(folder, "run.yaml", content if isinstance(content, bytes) else content.replace(FOLDER, str(folder)))
+    for name, text in row.files.items():
+        _write(folder, name, text)
+    words = tuple(word.replace(FOLDER, str(folder)) for word in row.command)
+    code, said = _in_process(words, folder) if row.slow else _here(words, folder)
+    lines = (_PROBE.sub("/PROBE", _SIZE.sub(r"\1 SIZE", line.replace(str(folder), FOLDER))) for line in said)
+    return Told(code, tuple(line for line in lines if line.strip()))
+
+
+def _prepare(row: Row, folder: Path) -> None:
+    (folder / "empty").mkdir()
+    for number in (1, 2, 3):
+        _write(folder, f"notes/{number}.txt", "".join(f"{line} of {number}\n" for line in range(1000)))
+
+
+def _text(run: dict[str, Any], folder: Path) -> str:
+    return yaml.safe_dump(run).replace(FOLDER, str(folder))
+
+
+def _write(folder: Path, name: str, text: str | bytes) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {"HOME": str(folder / "home"), "KUBECONFIG": str(folder / "kubeconfig"), "COLUMNS": "400", "TIKTOKEN_CACHE_DIR": str(folder)}
+
+
+def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
+    """A command in this process."""
+    from kubernetes.config import kube_config
+
+    from halcyon_cli.main import app
+
+    before = kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = str(folder / "kubeconfig")  # the client read the environment when it was imported
+    try:
+        with contextlib.chdir(folder):
+            ended = CliRunner().invoke(app, list(words), env=_environment(folder))
+    finally:
+        kube_config.KUBE_CONFIG_DEFAULT_LOCATION = before
+    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return ended.exit_code, (ended.stderr or ended.stdout).splitlines()
+
+
+def _in_process(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
+    """A command in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "halcyon_cli.main", *words],
+        cwd=folder,
+        env={**os.environ, **_environment(folder)},
+        capture_output=True,
+        text=True,
+        timeout=limit(120),
+        check=False,
+    )
+    events = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    last = [event["message"] for event in events[-1:] if event["event"] == "error"]
+    return ended.returncode, [*ended.stderr.splitlines(), *last]

@@ -1,0 +1,128 @@
+"""A person at the keyboard: Ctrl-C keeps the steps, a second one leaves at once, and a taken port is no obstacle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from halcyon_api.exit_codes import ExitCode
+from tests.suite.limits import limit
+from tests.trainer.worlds import run_document
+
+pytestmark = pytest.mark.slow
+
+Event = dict[str, Any]
+
+
+class Typed:
+    """`halcyon train` as a person starts it, in a session of its own."""
+
+    def __init__(self, document: dict[str, Any], folder: Path) -> None:
+        path = folder / "run.yaml"
+        path.write_text(yaml.safe_dump(document))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "halcyon.cli", "train", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("HALCYON_")},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self.events: list[Event] = []
+
+    def until(self, wanted: Callable[[Event], bool]) -> Event:
+        """The first event that is wanted."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.events.append(json.loads(line))
+            if wanted(self.events[-1]):
+                return self.events[-1]
+        raise AssertionError(self.events)
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does: SIGINT to every process of the terminal's group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def end(self) -> tuple[int, Event]:
+        """Exit code and last event."""
+        assert self._process.stdout is not None
+        self.events += map(json.loads, self._process.stdout)
+        return self._process.wait(limit(60)), self.events[-1]
+
+    def reap(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Typed]]:
+    begun: list[Typed] = []
+
+    def begin(document: dict[str, Any]) -> Typed:
+        begun.append(Typed(document, tmp_path))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.reap()
+
+
+def step(number: int) -> Callable[[Event], bool]:
+    return lambda event: event["event"] == "step" and event["step"] >= number
+
+
+def long_run(tmp_path: Path, **telemetry: Any) -> dict[str, Any]:
+    document = run_document(tmp_path / "root", slices=1, steps=10**6)
+    document["spec"]["checkpoint"]["save"] = {"everySteps": 10**6}
+    document["spec"]["telemetry"] = telemetry
+    return document
+
+
+def test_an_interrupt_saves_and_the_next_start_goes_on(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+    first = start(long_run(tmp_path))
+    first.until(step(3))
+    first.interrupt()
+    code, last = first.end()
+    assert code == ExitCode.PREEMPTED
+    assert (last["event"], last["saved"]) == ("preempted", "step")
+    saved = last["step"]
+    assert last["message"] == f"an interrupt came from the keyboard; step {saved} is saved"
+    assert any("a second Ctrl-C" in event.get("message", "") for event in first.events)
+    second = start(long_run(tmp_path))
+    assert second.until(lambda event: event["event"] == "restored")["step"] == saved
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+    run = start(long_run(tmp_path))
+    run.until(step(1))
+    run.interrupt()
+    run.interrupt()
+    code, last = run.end()
+    # Where the save of so small a state was done before the second one came, there was nothing left to interrupt.
+    assert (code, last["event"]) in ((ExitCode.FAILURE, "error"), (ExitCode.PREEMPTED, "preempted"))
+    if last["event"] == "error":
+        assert last["message"].startswith("interrupted a second time; start again to go on from")
+
+
+def test_a_port_that_is_taken_is_replaced_by_a_free_one_that_is_named(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = start(long_run(tmp_path, port=port))
+        said = run.until(lambda event: event["event"] == "warning")["message"]
+        found = re.fullmatch(rf"port {port} is in use on this machine, so /status and /metrics are at (http://localhost:\d+)", said)
+        assert found is not None, said
+        assert httpx.get(f"{found[1]}/status", timeout=limit(10)).json()["run"] == run.events[-1]["run"]

@@ -1,0 +1,52 @@
+"""Paths of this machine: in the run document, and on the command line."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_api.validation import Problem
+
+
+def root_address(place: str) -> str:
+    """A checkpoint root as it is given on the command line, as an address: a path is a directory of this machine."""
+    return place if "://" in place else f"file://{Path(os.path.expanduser(place)).absolute()}"  # noqa: PTH111 - an unknown ~name stays
+
+
+def is_local(spec: TrainingRunSpec) -> bool:
+    """Whether a run trains on the machine that has its document: its checkpoints are in a directory, and no volume of a cluster is."""
+    return spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None and spec.data.volume is None
+
+
+def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
+    """The paths of files that a run reads, by their fields; addresses of stores and servers are left out."""
+    named: dict[str, str | None] = {}
+    for source in spec.data.sources:
+        files = source.text or source.jsonl or source.parquet
+        for number, path in enumerate(files.paths if files else ()):
+            named[f"spec.data.sources[{source.name}].{source.kind}.paths[{number}]"] = path
+    tokenizer = spec.tokenizer
+    named["spec.tokenizer.tokenizerJson.path"] = tokenizer.tokenizer_json.path if tokenizer.tokenizer_json else None
+    named["spec.tokenizer.tiktoken.path"] = tokenizer.tiktoken.path if tokenizer.tiktoken else None
+    named["spec.tokenizer.sentencePiece.path"] = tokenizer.sentence_piece.path if tokenizer.sentence_piece else None
+    found = {field: path.removeprefix("file://") for field, path in named.items() if path is not None}
+    return {field: path for field, path in found.items() if "://" not in path}
+
+
+def missing_files(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+    """The files that a run of this machine is to read and that are not here. A run of a cluster has its files there."""
+    if not is_local(spec):
+        return ()
+    return tuple(Problem(field, _missing(path)) for field, path in local_paths(spec).items() if not _exists(path))
+
+
+def _exists(path: str) -> bool:
+    whole = os.path.expanduser(path)  # noqa: PTH111 - an unknown ~name stays
+    return Path(whole).exists() or next(glob.iglob(whole, recursive=True), None) is not None  # noqa: PTH207 - absolute patterns too
+
+
+def _missing(path: str) -> str:
+    where = "" if path.startswith(("/", "~")) else f" below {Path.cwd()}"
+    return f"no file matches {path}{where}; give a file, a directory or a glob that is there"

@@ -1,0 +1,162 @@
+"""Whether a run can fit into memory, judged before anything is allocated.
+
+The estimate is a lower bound, so that nothing is refused that would fit. Parameters, gradients and both moments of AdamW are kept whole on
+the devices that share them. Of the activations it counts one residual stream for each block and the batch itself, which recomputation
+cannot avoid. Matrices inside a block, the loss and the copies that a compiler makes come on top.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halcyon.errors import BadConfiguration
+from halcyon_api.mesh import model_size
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_api.validation import Problem
+
+if TYPE_CHECKING:
+    import jax
+
+_WIDTHS = {"float32": 4, "bfloat16": 2}
+_TRAINED_COPIES = 4
+"""Parameters, gradients and two moments."""
+_BATCH_BYTES_PER_TOKEN = 8
+"""Token ids and targets, 32 bits each."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """The least bytes that one device needs."""
+
+    state_bytes: int
+    batch_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.state_bytes + self.batch_bytes
+
+
+def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
+    """The least that a device of a run needs."""
+    trainer, model = spec.trainer, model_size(spec)
+    copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.stage]
+    state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // (mesh.fsdp * mesh.tensor)
+    if spec.stage == "data":
+        return Need(0, 0)
+    blocks = spec.model.llama.layers if spec.model.llama is not None else spec.model.gpt2.layers if spec.model.gpt2 is not None else 0
+    residuals = blocks if spec.stage == "train" else 1
+    sizes = [(trainer.batch_size, trainer.sequence_length)]
+    sizes += [(stage.batch_size or trainer.batch_size, stage.sequence_length or trainer.sequence_length) for stage in trainer.stages]
+    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * trainer.microbatches)
+    width = model.width * _WIDTHS[trainer.precision.compute] // mesh.tensor
+    return Need(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
+
+
+def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, *, devices: int, where: str) -> Problem | None:
+    """Why a run cannot fit; None where it may.
+
+    Args:
+        spec: The run's spec.
+        mesh: Its mesh.
+        there_bytes: Bytes of the memory that ``devices`` share.
+        devices: How many devices of the mesh share the memory: 1 on an accelerator, all of a process on a processor.
+        where: Whose memory it is, for the sentence.
+    """
+    need = least_need(spec, mesh)
+    if need.total_bytes * devices <= there_bytes:
+        return None
+    amounts = f"{_size(need.total_bytes * devices)} at least, and {where} has {_size(there_bytes)}"
+    if need.state_bytes >= need.batch_bytes:
+        kind = spec.model.kind
+        what = "parameters, gradients and optimizer state" if spec.stage == "train" else "parameters"
+        return Problem(f"spec.model.{kind}", f"{what} take {amounts}; choose a smaller model, or a topology with more memory")
+    fix = "give a smaller batchSize, or more microbatches" if spec.stage == "train" else "give a smaller batchSize"
+    return Problem("spec.trainer.batchSize", f"a batch takes {amounts}; {fix}")
+
+
+def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int | None, *, devices: int, where: str) -> None:
+    """Refuse a run that cannot fit. Without a known size of the memory nothing is refused.
+
+    Raises:
+        BadConfiguration: The sentence says how many bytes are needed, and how many there are.
+    """
+    problem = memory_problem(spec, mesh, there_bytes, devices=devices, where=where) if there_bytes is not None else None
+    if problem is not None:
+        raise BadConfiguration(str(problem))
+
+
+def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
+    """Refuse a run that cannot fit on this process's accelerators, as far as JAX knows their memory.
+
+    Raises:
+        BadConfiguration: See `check_memory`.
+    """
+    import jax
+
+    sizes = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
+    known = [int(size) for size in sizes if size]
+    check_memory(spec, mesh, min(known, default=None), devices=1, where="each device")
+
+
+def check_step_memory(compiled: jax.stages.Compiled, there_bytes: int | None, *, devices: int) -> None:
+    """Refuse a compiled step that cannot run in the memory that its devices share, where the compiler tells what it needs.
+
+    Args:
+        compiled: The step.
+        there_bytes: Bytes of the memory; None: not known.
+        devices: How many devices share it.
+
+    Raises:
+        BadConfiguration: The sentence says how many bytes are needed, and how many there are.
+    """
+    found: Any = compiled.memory_analysis()
+    sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
+    needed = sum(sizes) * devices
+    if there_bytes is not None and needed > there_bytes:
+        raise BadConfiguration(
+            f"spec.trainer.batchSize: a step takes {_size(needed)}, and this machine has {_size(there_bytes)}; give a smaller batchSize, "
+            "a shorter sequenceLength, or more microbatches"
+        )
+
+
+def machine_memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that a process may use here: the machine's, or the limit of its container where that is less. None: not known.
+
+    What other programs use just now is not taken off, for they may end, and the operating system swaps.
+    """
+    limits = [_machine(root), *(_limit(root / path) for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"))]
+    known = [limit for limit in limits if limit is not None]
+    return min(known, default=None)
+
+
+def _machine(root: Path) -> int | None:
+    try:
+        line = next(line for line in (root / "proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _limit(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _size(count: int) -> str:
+    """Bytes for people, such as ``12.3 GB``."""
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
