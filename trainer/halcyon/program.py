@@ -109,7 +109,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         segment_ids: Any = None if batch.segments is None else hax.named(batch.segments, axes)
         return next_token_losses(model, *named, segment_ids=segment_ids, compute_dtype=compute_dtype)
 
-    optimizer = build_optimizer(spec.optimizer, settings.steps, jax.eval_shape(build))
+    optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
     divergence = spec.recovery.divergence
     build_state = state_builder(build, optimizer, lambda: empty_window(divergence))
     return Program(

@@ -52,8 +52,17 @@ def make_train_step(
     mesh: Mesh,
     divergence: DivergenceSpec | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
-    """Build the step function, to be compiled with the state donated."""
+    """Build the step function, to be compiled with the state donated.
+
+    Args:
+        loss_sums: The loss of one microbatch.
+        optimizer: The update rule. Its update is told the rate as the keyword argument ``learning_rate``, if it takes any.
+        learning_rate: The rate by the number of steps done, dropped updates included: the only count of the steps there is.
+        mesh: The device mesh.
+        divergence: Which steps' updates are dropped.
+    """
     policy = divergence or DivergenceSpec()
+    optimizer = optax.with_extra_args_support(optimizer)
 
     gradient_sums = jax.value_and_grad(loss_sums, has_aux=True)
 
@@ -72,14 +81,15 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         nats, weight, gradient = batch_sums(state.model, batch)
         share = 1.0 / jnp.maximum(weight, 1.0)
-        gradient = constrain(jax.tree.map(lambda total, leaf: (total * share).astype(leaf.dtype), gradient, state.model), mesh)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model)
+        gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
+        rate = learning_rate(state.step)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model, learning_rate=rate)
         loss, gradient_norm = nats * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
             loss=loss,
             gradient_norm=gradient_norm,
-            learning_rate=learning_rate(state.step),
+            learning_rate=rate,
             tokens=weight,
             verdict=verdict,
             control=_any_bits(control),
