@@ -102,7 +102,9 @@ def test_the_sentence_names_field_and_mend(changes: dict[str, Any], field: str, 
     assert mend in str(refused.value)
 
 
-@pytest.mark.parametrize("precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}])
+@pytest.mark.parametrize(
+    "precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}]
+)
 def test_narrow_moments_are_taken_where_they_decay_fast_enough(precision: dict[str, str]) -> None:
     spec = parse_run(document(spec__trainer__precision=precision)).spec
     assert spec.trainer.precision.moments == precision.get("moments", "float32")
