@@ -117,12 +117,35 @@ def least_memory(spec: TrainingRunSpec) -> int:
     return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.stage] * model_size(spec).parameters
 
 
+def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
+    """Whether a device has room for all parameters, and a float32 sum of their gradients, beside its share of the state.
+
+    A step of several microbatches then gathers and reduces once. Like the suggestion of a mesh this leaves a quarter of the memory to
+    activations. False where the memory is not known.
+
+    Args:
+        spec: The run's spec.
+        fsdp: Devices that share the state.
+        tensor: Devices that share what is gathered.
+    """
+    memory_bytes = TABLE[spec.accelerator.type].memory_bytes
+    stored = _BYTES[spec.trainer.precision.parameters]
+    needed = model_size(spec).parameters * (_state_bytes(spec) + (stored + _BYTES["float32"]) * fsdp)
+    return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
+
+
+def _state_bytes(spec: TrainingRunSpec) -> int:
+    """Bytes a parameter of parameters, gradients and moments."""
+    precision = spec.trainer.precision
+    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
+
+
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:
     precision = spec.trainer.precision
     stored, computed = _BYTES[precision.parameters], _BYTES[precision.compute]
     return suggest_axes(
         model_size(spec),
-        state_bytes=2 * stored + _MOMENTS * _BYTES[precision.moments],
+        state_bytes=_state_bytes(spec),
         gathered_bytes=stored + computed,
         devices=topology.devices_per_slice,
         devices_per_host=topology.devices_per_host,

@@ -1,7 +1,7 @@
 """Looking vectors up in a table, with a gradient that does not depend on how often a token occurs.
 
-The gradient of a table is a sum over all positions of the batch, and a frequent token has most of them: in bfloat16, which the table is cast
-to before the look-up, that sum would be off by half of its norm and more. It is float32 here, whatever the compute type.
+The gradient of a table is a sum over all positions of the batch, and a frequent token has most of them: in bfloat16, which the table is
+cast to before the look-up, that sum would be off by half of its norm and more. It is float32 here, whatever the compute type.
 
 Where a mesh splits the batch, each device adds up the vectors of its own positions, into a table of its own. One reduction after that gives
 each device the part of the sum that it holds of the table.

@@ -109,6 +109,19 @@ def computing_here() -> Iterator[None]:
         yield
 
 
+def constrain_here(tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
+    """`constrain` for code that runs by group: pins every named array as far as XLA partitions it by itself."""
+    sizes = open_axes()
+
+    def one(x: Any) -> Any:
+        if not sizes or not is_named(x):
+            return x
+        spec = PartitionSpec(*(tuple(name for name in mesh_axes(axis, table) if name in sizes) or None for axis in x.axis_names))
+        return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, spec), x)
+
+    return jax.tree.map(one, tree, is_leaf=is_named)
+
+
 def shard_count(axis: Axis) -> int:
     """Into how many parts the context divides an axis of an activation: 1 outside of `computing`."""
     sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}

@@ -1,8 +1,8 @@
 """Code that runs on each device with that device's part of the arrays, where XLA's own partitioning sends too much.
 
-XLA decides on each product by itself where its sum over devices is made. In a loop that sums up a gradient it reduces every turn's part over
-the network, and gathers what the turns share anew for each. Here a device gathers once what it needs, adds up its own part of a gradient
-over all turns, and one reduction after the loop gives each device the sum of the part that it holds at rest.
+XLA decides on each product by itself where its sum over devices is made. In a loop that sums up a gradient it reduces every turn's part
+over the network, and gathers what the turns share anew for each. Here a device gathers once what it needs, adds up its own part of a
+gradient over all turns, and one reduction after the loop gives each device the sum of the part that it holds at rest.
 
 Inside, arrays are as `COMPUTE_AXES` splits them: positions of the device's own rows, ``tensor`` parts of the vocabulary. Where no mesh
 divides the work (one device, or rows that cannot be dealt out) nothing is sent and everything is here.
@@ -19,7 +19,7 @@ import jax
 from haliax import Axis, NamedArray
 from jax.sharding import PartitionSpec
 
-from halcyon.parallel.axes import BATCH, COMPUTE_AXES, PARAMETER_AXES, AxisTable, computing_here, is_named, mesh_axes, open_axes
+from halcyon.parallel.axes import BATCH, COMPUTE_AXES, EMBED, PARAMETER_AXES, AxisTable, computing_here, is_named, mesh_axes, open_axes
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,58 @@ class Here:
     def _only_at_rest(self, axis: str) -> tuple[str, ...]:
         while_computing = mesh_axes(axis, COMPUTE_AXES)
         return tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing)
+
+
+def by_group(function: Callable[[Any, Any], Any], batch: Any, parameters: Any, *, rows_at: int, gathered: bool) -> Any:
+    """Sum ``function(batch, parameters)`` over the groups of devices that each compute a part of the batch.
+
+    A group has one place along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Inside of a group XLA
+    partitions as it does outside. Between groups nothing is sent but the parameters, before, and the sums, after.
+
+    Args:
+        function: Gets the group's part of the batch, and the parameters; gives its part of sums: scalars, and a tree like `parameters`.
+        batch: Tree of arrays with the rows of a batch as the axis `rows_at`.
+        parameters: Tree of named arrays, each split as `PARAMETER_AXES` says.
+        rows_at: Number of the axis of rows.
+        gathered: Whether each device holds the parameters, and their sums, as it computes with them.
+
+    Returns:
+        The sums, split as `PARAMETER_AXES` says.
+    """
+    names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if gathered or name not in mesh_axes(EMBED, PARAMETER_AXES)]
+    sizes = {name: size for name, size in open_axes().items() if name in names and size > 1}
+    if not sizes:
+        return function(batch, parameters)
+    here = Here(sizes)
+    held = _specs(here, parameters)
+
+    def one(batch: Any, parameters: Any) -> Any:
+        with computing_here():
+            scalars, sums = function(batch, _on_each_device(here.gathered, parameters))
+            return jax.tree.map(here.over_batch, scalars), _on_each_device(here.reduced, sums)
+
+    rows = PartitionSpec(*(None,) * rows_at, tuple(name for name in names if name in sizes))
+    out = (PartitionSpec(), held)
+    return jax.shard_map(one, in_specs=(rows, held), out_specs=out, axis_names=set(sizes), check_vma=False)(batch, parameters)
+
+
+def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: Any) -> Any:
+    """Apply a function that sends something to every parameter, on the parts of them that XLA would partition by itself.
+
+    It does not partition what is sent between groups: it would copy the whole array to every device of a group first.
+    """
+    open_here = open_axes()
+    specs = _specs(Here(open_here), parameters)
+
+    def each(parameters: Any) -> Any:
+        with computing_here():
+            return jax.tree.map(function, parameters, is_leaf=is_named)
+
+    return jax.shard_map(each, in_specs=(specs,), out_specs=specs, axis_names=set(open_here), check_vma=False)(parameters)
+
+
+def _specs(here: Here, parameters: Any) -> Any:
+    return jax.tree.map(lambda x: here.spec(x, PARAMETER_AXES), parameters, is_leaf=is_named)
 
 
 def by_device(function: Callable[[Here, Any, Any], Any], arguments: Any, parameters: Any, results: Callable[[Here], Any]) -> Any:
