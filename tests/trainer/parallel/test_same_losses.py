@@ -44,7 +44,10 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
         noise = np.random.default_rng(number)
         tokens = noise.integers(0, 60, (ROWS, LENGTH + 1))
         # Weights and documents differ from row to row, and some count nothing: a mean of means would not be the same.
-        weights, documents = noise.random((ROWS, LENGTH)) > np.linspace(0, 0.9, ROWS)[:, None], np.cumsum(noise.random((ROWS, LENGTH)) < 0.2, 1)
+        weights, documents = (
+            noise.random((ROWS, LENGTH)) > np.linspace(0, 0.9, ROWS)[:, None],
+            np.cumsum(noise.random((ROWS, LENGTH)) < 0.2, 1),
+        )
         arrays = (tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32), weights.astype(np.float32), documents.astype(np.int32))
         parts = (jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays)
         state, metrics = step(state, Batch(*parts), control)
@@ -69,7 +72,8 @@ MORE: list[Any] = [
 
 
 @pytest.mark.parametrize(
-    ("model", "sizes", "microbatches", "kind"), [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)]
+    ("model", "sizes", "microbatches", "kind"),
+    [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
 )
 def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, int, int, int], microbatches: int, kind: str) -> None:
     np.testing.assert_allclose(losses(model, sizes, microbatches, kind), losses(model, (1, 1, 1, 1)), rtol=0, atol=5e-6)
