@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -113,7 +114,7 @@ class Linear(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
-        y = apply_weight(x, self.weight, self.inputs)
+        y: Any = apply_weight(x, self.weight, self.inputs)
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return hax.auto_sharded(y)

@@ -104,8 +104,11 @@ def _cross_entropy(
 ) -> jax.Array:
     def of_device(here: Here, arguments: _Part, head: NamedArray) -> jax.Array:
         whole = here.gathered(head.astype(features.dtype))
-        losses = jax.lax.map(lambda part: _block_loss(here, *part, whole, embed, vocab)[0], cut(arguments, blocks))
-        return here.over_batch(jnp.sum(losses))
+
+        def one(part: _Part) -> jax.Array:
+            return _block_loss(here, *part, whole, embed, vocab)[0]
+
+        return here.over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
 
     return by_device(of_device, (features, targets, weights), head, lambda here: PartitionSpec())
 

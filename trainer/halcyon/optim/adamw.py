@@ -54,22 +54,22 @@ def decays(model: CausalLM) -> Any:
 def _clip_by_global_norm(greatest: float) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(greatest) if greatest else optax.identity()
 
-    def update(gradient: Tree, state: optax.OptState, parameters: Tree | None = None) -> tuple[Tree, optax.OptState]:
-        return clip.update(jax.tree.map(_wide, gradient), state, parameters)
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
+        return clip.update(jax.tree.map(_wide, updates), state, params)
 
     return optax.GradientTransformation(clip.init, update)
 
 
 def _scale_by_adam(beta1: float, beta2: float, epsilon: float, dtype: jnp.dtype) -> optax.GradientTransformation:
-    def init(parameters: Tree) -> optax.ScaleByAdamState:
-        zeros = [jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=dtype), parameters) for _ in range(2)]
+    def init(params: Tree) -> optax.ScaleByAdamState:
+        zeros = [jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=dtype), params) for _ in range(2)]
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), *zeros)
 
-    def update(gradient: Tree, state: optax.ScaleByAdamState, parameters: Tree | None = None) -> tuple[Tree, optax.ScaleByAdamState]:
-        del parameters
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, optax.ScaleByAdamState]:
+        del params
         count = optax.safe_increment(state.count)
-        first = jax.tree.map(lambda old, g: beta1 * _wide(old) + (1 - beta1) * g, state.mu, gradient)
-        second = jax.tree.map(lambda old, g: beta2 * _wide(old) + (1 - beta2) * g * g, state.nu, gradient)
+        first = jax.tree.map(lambda old, g: beta1 * _wide(old) + (1 - beta1) * g, state.mu, updates)
+        second = jax.tree.map(lambda old, g: beta2 * _wide(old) + (1 - beta2) * g * g, state.nu, updates)
         first_share, second_share = 1 - beta1**count, 1 - beta2**count
         updates = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)
         stored = [jax.tree.map(lambda leaf: leaf.astype(dtype), moment) for moment in (first, second)]
@@ -79,20 +79,19 @@ def _scale_by_adam(beta1: float, beta2: float, epsilon: float, dtype: jnp.dtype)
 
 
 def _add_decayed_weights(decay: float, mask: Any) -> optax.GradientTransformation:
-    def update(updates: Tree, state: optax.OptState, parameters: Tree | None = None) -> tuple[Tree, optax.OptState]:
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
         flags = jax.tree.leaves(mask)
         leaves, structure = jax.tree.flatten(updates)
-        pairs = zip(flags, leaves, jax.tree.leaves(parameters), strict=True)
+        pairs = zip(flags, leaves, jax.tree.leaves(params), strict=True)
         return jax.tree.unflatten(structure, [leaf + decay * _wide(weight) if flag else leaf for flag, leaf, weight in pairs]), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
-    def update(
-        updates: Tree, state: optax.OptState, parameters: Tree | None = None, *, learning_rate: jax.Array, **others: Any
-    ) -> tuple[Tree, optax.OptState]:
-        del parameters, others
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None, **extra_args: Any) -> tuple[Tree, optax.OptState]:
+        del params
+        learning_rate: jax.Array = extra_args["learning_rate"]
         return jax.tree.map(lambda leaf: -learning_rate * leaf, updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
