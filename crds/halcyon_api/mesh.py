@@ -1,12 +1,12 @@
 """The mesh of a run: as its document says, or suggested from the size of the model.
 
 The suggestion, with P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a device, w bytes of a stored
-parameter and c of one in a matrix product:
+parameter, m of a stored moment and c of a parameter in a matrix product:
 
 - ``tensor`` is the smallest power of two t, inside a host and dividing whatever the axis splits, for which
-  ``P * 4w / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and the two moments of AdamW; the
-  second is one block gathered to compute with, and its gradients; a quarter is left to activations. Where no t fits, it is the largest
-  one, or 1 if the first term alone is too much, for then no mesh helps. 1 where M is not known.
+  ``P * (2w + 2m) / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and the two moments of
+  AdamW; the second is one block gathered to compute with, and its gradients; a quarter is left to activations. Where no t fits, it is
+  the largest one, or 1 if the first term alone is too much, for then no mesh helps. 1 where M is not known.
 - ``fsdp`` is the greatest common divisor of ``D / t`` and the width of the model, which the axis splits.
 - ``data`` is the rest.
 
@@ -29,8 +29,8 @@ from halcyon_api.training_run import TrainingRunSpec
 ASSUMED_VOCABULARY = 131_072
 _TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
 _BYTES = {"float32": 4, "bfloat16": 2}
-_COPIES = 4
-"""Parameters, gradients and the two moments of AdamW."""
+_MOMENTS = 2
+"""Of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,40 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
 
 def least_memory(spec: TrainingRunSpec) -> int:
     """Bytes that parameters, and the optimizer state of a training, take over all devices that share them, and that nothing makes less."""
-    copies = {"train": _COPIES - 1, "evaluate": 1, "data": 0}[spec.stage]
-    return copies * _BYTES[spec.trainer.precision.parameters] * model_size(spec).parameters
+    precision = spec.trainer.precision
+    stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
+    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.stage] * model_size(spec).parameters
+
+
+def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
+    """Whether a device has room for all parameters, and a float32 sum of their gradients, beside its share of the state.
+
+    A step of several microbatches then gathers and reduces once. Like the suggestion of a mesh this leaves a quarter of the memory to
+    activations. False where the memory is not known.
+
+    Args:
+        spec: The run's spec.
+        fsdp: Devices that share the state.
+        tensor: Devices that share what is gathered.
+    """
+    memory_bytes = TABLE[spec.accelerator.type].memory_bytes
+    stored = _BYTES[spec.trainer.precision.parameters]
+    needed = model_size(spec).parameters * (_state_bytes(spec) + (stored + _BYTES["float32"]) * fsdp)
+    return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
+
+
+def _state_bytes(spec: TrainingRunSpec) -> int:
+    """Bytes a parameter of parameters, gradients and moments."""
+    precision = spec.trainer.precision
+    return 2 * _BYTES[precision.parameters] + _MOMENTS * _BYTES[precision.moments]
 
 
 def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:
-    stored, computed = _BYTES[spec.trainer.precision.parameters], _BYTES[spec.trainer.precision.compute]
+    precision = spec.trainer.precision
+    stored, computed = _BYTES[precision.parameters], _BYTES[precision.compute]
     return suggest_axes(
         model_size(spec),
-        state_bytes=_COPIES * stored,
+        state_bytes=_state_bytes(spec),
         gathered_bytes=stored + computed,
         devices=topology.devices_per_slice,
         devices_per_host=topology.devices_per_host,

@@ -30,7 +30,7 @@ from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetryS
 from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
-from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.yaml_text import InvalidYaml, read_documents
 
@@ -112,6 +112,12 @@ _ORIGIN_STAGE = "from begins a training with a checkpoint, or names the one that
 _ORIGIN_MISSING = "stage: evaluate needs from, which names the run whose checkpoint is evaluated"
 _ORIGIN_STEP = "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too"
 _ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of its own"
+
+
+_NARROW_MOMENTS = (
+    f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, for moments that decay "
+    "more slowly stand still in that type; take float32, or lower the betas"
+)
 
 
 Stage = Literal["train", "data", "evaluate"]
@@ -216,6 +222,12 @@ class TrainingRunSpec(ApiModel):
             field_path=".trainer.batchSize",
         ),
         cel(
+            "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
+            f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
+            _NARROW_MOMENTS,
+            field_path=".trainer.precision.moments",
+        ),
+        cel(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",
             _ELASTIC_RANGE,
@@ -258,6 +270,13 @@ class TrainingRunSpec(ApiModel):
             if origin.root.rstrip("/") == self.checkpoint.root.rstrip("/"):
                 raise ValueError(_ORIGIN_ROOT)
             parse_root(origin.root)
+        return self
+
+    @model_validator(mode="after")
+    def _moments_move(self) -> Self:
+        adamw = self.optimizer.adamw
+        if self.trainer.precision.moments != "float32" and adamw is not None and max(adamw.beta1, adamw.beta2) > NARROW_MOMENTS_BETA:
+            raise ValueError(_NARROW_MOMENTS)
         return self
 
     @model_validator(mode="after")

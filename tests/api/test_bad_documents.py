@@ -92,6 +92,15 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),
     ({"spec__optimizer": {"adamw": {"learningRate": 0}}}, "spec.optimizer.adamw.learningRate", "greater than 0"),
     ({"spec__optimizer": {"adamw": {"learningRate": float("nan")}}}, "spec.optimizer.adamw.learningRate", "finite"),
+    *(
+        (
+            {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": betas}},
+            "spec",
+            "trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most 0.95",
+        )
+        for betas in ({"beta2": 0.999}, {"beta2": 0.99}, {"beta1": 0.96})
+    ),
+    ({"spec__trainer__precision": {"moments": "float16"}}, "spec.trainer.precision.moments", "'float32' or 'bfloat16'"),
     ({"metadata__name": "x" * 41}, "metadata.name", "at most 40"),
     ({"metadata__name": "with.dot"}, "metadata.name", "pattern"),
     ({"apiVersion": "halcyon.dev/v9"}, "apiVersion", "halcyon.dev/v1alpha1"),
@@ -115,6 +124,14 @@ def test_a_misspelt_required_field_is_one_mistake() -> None:
 @pytest.mark.parametrize("field", ["spec__trainer__evaluation", "spec__recovery", "spec__mesh", "spec__suspend"])
 def test_a_field_without_a_value_is_absent_as_for_the_api_server(field: str) -> None:
     assert parse_run(document(**{field: None})) == parse_run(document())
+
+
+@pytest.mark.parametrize(
+    "precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}]
+)
+def test_narrow_moments_are_taken_where_they_decay_fast_enough(precision: dict[str, str]) -> None:
+    spec = parse_run(document(spec__trainer__precision=precision)).spec
+    assert spec.trainer.precision.moments == precision.get("moments", "float32")
 
 
 def test_all_faults_are_told_at_once() -> None:

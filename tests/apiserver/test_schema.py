@@ -73,6 +73,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__checkpoint__root": "file:///a/../b"}, "without `..`"),
     ({"spec__checkpoint__endpoint": "http://store:7070"}, "endpoint belongs to an s3:// root"),
     ({"spec__data__sources": [{"name": "x"}]}, "set exactly one of stdlib, text"),
+    (
+        {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": {"beta2": 0.99}}},
+        "bfloat16 needs optimizer.adamw.beta1 and beta2 of at most 0.95",
+    ),
     ({"metadata__name": "a" * 41}, "at most 40 characters"),
     ({"metadata__name": "with.dot"}, "consist of lower-case letters, digits and `-`"),
 ]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from halcyon.checkpoint.changes import differences
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
-from halcyon.fingerprints import fingerprints
+from halcyon.fingerprints import fingerprints, fingerprints_of, with_moments
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
@@ -139,6 +140,22 @@ def test_what_decides_the_numbers_is_fingerprinted_and_nothing_else() -> None:
         ({"spec__trainer__seed": 1}, "spec.trainer"),
         ({"spec__model__llama__layers": 3}, "spec.model"),
         ({"spec__optimizer": {"adamw": {"beta2": 0.9}}}, "spec.optimizer"),
+        ({"spec__trainer__precision": {"moments": "bfloat16"}}, "spec.trainer"),
         ({"spec__data__order": {"sequential": {}}}, "spec.data"),
     ):
         assert {name for name, value in sections(**changed).items() if value != reference[name]} == {section}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "moments", "same"),
+    [("float32", "float32", True), ("bfloat16", "float32", True), ("bfloat16", "bfloat16", True), ("float32", "bfloat16", False)],
+)
+def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(parameters: str, moments: str, same: bool) -> None:
+    """Moments had the type of the parameters then. They may be widened, not rounded."""
+    precision = {"parameters": parameters, "moments": moments}
+    now = fingerprints(parse_run(document(spec__trainer__precision=precision)).spec, data={"contentSha256": "0"})
+    trainer = now.documents["spec.trainer"]
+    older = {name: value for name, value in trainer["precision"].items() if name != "moments"}
+    then = fingerprints_of({**now.documents, "spec.trainer": {**trainer, "precision": older}})
+    clauses = differences(now, with_moments(then, now))
+    assert clauses == (() if same else ("spec.trainer.precision.moments is bfloat16 but was not set",))

@@ -11,14 +11,17 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
+from halcyon.checkpoint.layout import flatten
 from halcyon.data.loader import Batch
 from halcyon.divergence import MOST_SKIPPED_IN_A_ROW, Verdict, Watch, empty_window
 from halcyon.errors import Diverged
+from halcyon.optim import learning_rate
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.state import TrainState, initial_state
 from halcyon.step import make_train_step
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.test_program import program_of
 
 SKIP = DivergenceSpec(non_finite="skip")
@@ -61,6 +64,48 @@ def test_a_dropped_update_leaves_no_trace_but_the_step(bad: float) -> None:
     assert int(training.state.step) == 2
     assert training.step(1.0) is Verdict.HEALTHY
     assert training.bits() != before
+
+
+SCHEDULES: list[dict[str, Any]] = [
+    {"wsd": {"decaySteps": 4, "warmupSteps": 2}},
+    {"cosine": {"warmupSteps": 2, "minRatio": 0.0}},
+    {"cosine": {"warmupSteps": 2, "minRatio": 0.0, "decaySteps": 8}},
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["wsd", "cosine", "cosine-until"])
+@pytest.mark.parametrize("dropped", [{1, 4, 5}, {0}, {7, 8}])
+def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_updates(schedule: dict[str, Any], dropped: set[int]) -> None:
+    """Adam without memory moves a parameter by the rate itself, in the direction of its gradient."""
+    steps = 10
+    adamw = {"learningRate": 0.25, "beta1": 0, "beta2": 0, "weightDecay": 0, "epsilon": 1e-30, "schedule": schedule}
+    program = program_of(
+        spec__optimizer={"adamw": adamw},
+        spec__recovery__divergence={"nonFinite": "skip"},
+        spec__trainer={"steps": steps, "batchSize": 1, "sequenceLength": 16},
+        spec__data__attendAcrossDocuments=True,
+    )
+    expected = learning_rate(OptimizerSpec.model_validate({"adamw": adamw}), steps)
+    with program.tracing():
+        step = jax.jit(program.train_step)
+    state = initial_state(program.build_state, program.template)
+    tokens = np.arange(16, dtype=np.int32)[None, None]
+    for number in range(steps):
+        weights = np.full(tokens.shape, np.nan if number in dropped else 1.0, np.float32)
+        before = np.asarray(state.model.norm.weight.array)
+        with program.tracing():
+            state, metrics = step(state, Batch(tokens, np.roll(tokens, -1), weights), jnp.zeros(1, jnp.int32))
+        moved = float(np.abs(np.asarray(state.model.norm.weight.array) - before).max())
+        assert float(metrics.learning_rate) == pytest.approx(float(expected(number)), abs=1e-6)
+        assert moved == pytest.approx(0.0 if number in dropped else float(metrics.learning_rate), abs=1e-6)
+    assert int(state.step) == steps
+    assert float(metrics.learning_rate) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_the_steps_are_counted_once() -> None:
+    """Beside the step, the state counts only the gradients in the moments, which their bias correction needs."""
+    counts = [leaf.path for leaf in flatten(program_of().template) if leaf.dtype.kind == "i"]
+    assert counts == ["step", "optimizer_state.1.count"]
 
 
 @pytest.mark.parametrize("policy", [DivergenceSpec(), DivergenceSpec(non_finite="ignore")])

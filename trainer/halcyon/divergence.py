@@ -1,8 +1,8 @@
 """Steps whose numbers say that the run is lost, or is about to be: judged on the devices, by numbers that all of them have.
 
-A dropped update leaves parameters and optimizer state (and with it the optimizer's own step counts) as they were, bit for bit; the step
-counts on, so the next batch is the one that would have followed in any case. What the spike rule remembers, the losses of the last steps
-that were taken, is part of the training state: a resumed run judges as one that nobody stopped.
+A dropped update leaves parameters and optimizer state as they were, bit for bit; the step counts on, so the next batch and the next
+learning rate are those that would have followed in any case. What the spike rule remembers, the losses of the last steps that were taken,
+is part of the training state: a resumed run judges as one that nobody stopped.
 """
 
 from __future__ import annotations

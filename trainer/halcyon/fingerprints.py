@@ -52,6 +52,22 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
     return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
+def with_moments(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:
+    """The fingerprints of a checkpoint, with the type of moments of `now` where they are of a version that did not name it.
+
+    Moments then had the type of the parameters. Where `now` has a wider one, they are widened as they are read, which changes none.
+    """
+    trainer, new = (each.documents.get("spec.trainer") for each in (fingerprints, now))
+    try:
+        precision, moments = dict(trainer["precision"]), new["precision"]["moments"]  # pyright: ignore[reportOptionalSubscript]
+    except (KeyError, TypeError):
+        return fingerprints
+    if "moments" in precision or (moments != precision.get("parameters") and moments != "float32"):
+        return fingerprints
+    trainer = {**trainer, "precision": {**precision, "moments": moments}}  # pyright: ignore[reportGeneralTypeIssues]
+    return fingerprints_of({**fingerprints.documents, "spec.trainer": trainer})
+
+
 def with_steps(fingerprints: Fingerprints, steps: int) -> Fingerprints:
     """The fingerprints of the same run with another number of steps."""
     trainer = {**fingerprints.documents["spec.trainer"], "steps": steps}

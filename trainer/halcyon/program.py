@@ -25,6 +25,7 @@ from halcyon.parallel.axes import BATCH, COMPUTE_AXES, POSITION, VOCAB, computin
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.state import BuildState, Model, TrainState, state_builder, state_template
 from halcyon.step import LossSums, StepMetrics, make_train_step
+from halcyon_api.mesh import gathers_once
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -109,14 +110,21 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
         segment_ids: Any = None if batch.segments is None else hax.named(batch.segments, axes)
         return next_token_losses(model, *named, segment_ids=segment_ids, compute_dtype=compute_dtype)
 
-    optimizer = build_optimizer(spec.optimizer, settings.steps, jax.eval_shape(build))
+    optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
     divergence = spec.recovery.divergence
     build_state = state_builder(build, optimizer, lambda: empty_window(divergence))
     return Program(
         build_state=build_state,
         template=state_template(build_state, mesh),
         loss_sums=loss_sums,
-        train_step=make_train_step(loss_sums, optimizer, learning_rate(spec.optimizer, settings.steps), mesh, divergence),
+        train_step=make_train_step(
+            loss_sums,
+            optimizer,
+            learning_rate(spec.optimizer, settings.steps),
+            mesh,
+            divergence,
+            gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+        ),
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),

@@ -2,6 +2,10 @@
 
 The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices, so gradient
 accumulation, padding and an uneven spread of loss weights change nothing: the result is the full batch's. A mean of means would not be.
+
+Microbatches send between devices only what one batch would: each replica adds up the gradients of its own rows, and they are summed over
+the replicas after the last microbatch. Where memory allows, the parameters are gathered over ``fsdp`` before the first microbatch too, and
+the gradients scattered after the last one; where it does not, that is done for each microbatch, layer by layer.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from jax.sharding import Mesh
 
 from halcyon.data.loader import Batch
 from halcyon.divergence import judge, keep_if_dropped
-from halcyon.parallel.axes import constrain
+from halcyon.parallel.axes import constrain, constrain_here
+from halcyon.parallel.by_device import by_group
 from halcyon.state import Model, TrainState
 from halcyon_api.spec.divergence import DivergenceSpec
 
@@ -51,9 +56,21 @@ def make_train_step(
     learning_rate: Callable[[jax.Array], jax.Array],
     mesh: Mesh,
     divergence: DivergenceSpec | None = None,
+    *,
+    gather_once: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
-    """Build the step function, to be compiled with the state donated."""
+    """Build the step function, to be compiled with the state donated.
+
+    Args:
+        loss_sums: The loss of one microbatch.
+        optimizer: The update rule. Its update is told the rate as the keyword argument ``learning_rate``, if it takes any.
+        learning_rate: The rate by the number of steps done, dropped updates included: the only count of the steps there is.
+        mesh: The device mesh.
+        divergence: Which steps' updates are dropped.
+        gather_once: Hold all parameters, and the sums of their gradients, on each device while microbatches are computed.
+    """
     policy = divergence or DivergenceSpec()
+    optimizer = optax.with_extra_args_support(optimizer)
 
     gradient_sums = jax.value_and_grad(loss_sums, has_aux=True)
 
@@ -62,24 +79,30 @@ def make_train_step(
             (nats, weight), gradient = gradient_sums(model, jax.tree.map(lambda rows: rows[0], batch))
             return nats, weight, gradient
 
-        def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
-            (nats, weight), gradient = gradient_sums(model, microbatch)
-            return jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (nats, weight, gradient)), None
+        def of_group(batch: Batch, model: Model) -> tuple[tuple[jax.Array, jax.Array], Model]:
+            def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
+                sums, gradient = gradient_sums(model, microbatch)
+                added = jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (sums, gradient))
+                return constrain_here(added), None
 
-        zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (0.0, 0.0, model))
-        return jax.lax.scan(accumulate, zero, batch)[0]
+            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), ((0.0, 0.0), model))
+            return jax.lax.scan(accumulate, constrain_here(zero), batch)[0]
+
+        (nats, weight), gradient = by_group(of_group, batch, model, rows_at=1, gathered=gather_once)
+        return nats, weight, gradient
 
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         nats, weight, gradient = batch_sums(state.model, batch)
         share = 1.0 / jnp.maximum(weight, 1.0)
-        gradient = constrain(jax.tree.map(lambda total, leaf: (total * share).astype(leaf.dtype), gradient, state.model), mesh)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model)
+        gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
+        rate = learning_rate(state.step)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model, learning_rate=rate)
         loss, gradient_norm = nats * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
             loss=loss,
             gradient_norm=gradient_norm,
-            learning_rate=learning_rate(state.step),
+            learning_rate=rate,
             tokens=weight,
             verdict=verdict,
             control=_any_bits(control),

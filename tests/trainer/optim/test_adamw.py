@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from halcyon.models.roles import Role, roles
-from halcyon.optim import build_optimizer
+from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.adamw import decays
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.mesh import build_mesh
@@ -27,24 +27,28 @@ def rate(number: int) -> float:
     return 0.02 * (0.1 + 0.9 * (1 + np.cos(np.pi * (number - 5) / (STEPS - 5))) / 2)
 
 
+def _update(optimizer, gradient, model, rate, state=None):
+    return optimizer.update(gradient, optimizer.init(model) if state is None else state, model, learning_rate=jnp.float32(rate))
+
+
 @pytest.mark.parametrize("scale", [1e-3, 10.0], ids=["unclipped", "clipped"])
 def test_twenty_steps_are_those_of_the_definition(scale):
     model = make(GPT2)
-    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), STEPS, model)
+    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), model)
     noise = np.random.default_rng(0)
     paths = list(named_leaves(model))
     gradients = [[scale * noise.standard_normal(leaf.shape).astype(np.float32) for leaf in jax.tree.leaves(model)] for _ in range(STEPS)]
 
     @jax.jit
-    def update(model, state, gradient):
-        updates, state = optimizer.update(gradient, state, model)
+    def update(model, state, gradient, done):
+        updates, state = optimizer.update(gradient, state, model, learning_rate=learning_rate(OptimizerSpec(adamw=ADAMW), STEPS)(done))
         return optax.apply_updates(model, updates), state
 
     ours, state = model, jax.jit(optimizer.init)(model)
     expected = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(model)]
     first, second = [np.zeros_like(each) for each in expected], [np.zeros_like(each) for each in expected]
     for number in range(1, STEPS + 1):
-        ours, state = update(ours, state, jax.tree.unflatten(jax.tree.structure(model), gradients[number - 1]))
+        ours, state = update(ours, state, jax.tree.unflatten(jax.tree.structure(model), gradients[number - 1]), number - 1)
         norm = np.sqrt(sum((each.astype(np.float64) ** 2).sum() for each in gradients[number - 1]))
         for index, gradient in enumerate(gradients[number - 1]):
             g = gradient * min(1.0, 1.0 / norm)
@@ -61,8 +65,8 @@ def test_twenty_steps_are_those_of_the_definition(scale):
 def test_decay_touches_matrices_only(spec):
     model = make(spec)
     adamw = AdamWSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}))
-    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), STEPS, model)
-    updates = jax.jit(lambda model: optimizer.update(jax.tree.map(jnp.zeros_like, model), optimizer.init(model), model)[0])(model)
+    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), model)
+    updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
     role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     parameters = named_leaves(model)
     for path, leaf in named_leaves(updates).items():
@@ -76,19 +80,22 @@ def test_decay_touches_matrices_only(spec):
 def test_no_clipping_where_none_is_wanted():
     model = make(LLAMA)
     unclipped = ADAMW.model_copy(update={"max_gradient_norm": 0.0, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0})
-    optimizer = build_optimizer(OptimizerSpec(adamw=unclipped), STEPS, model)
+    optimizer = build_optimizer(OptimizerSpec(adamw=unclipped), model)
     huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e3), model)
-    state = jax.jit(lambda gradient, model: optimizer.update(gradient, optimizer.init(model), model)[1])(huge, model)
+    state = jax.jit(lambda gradient, model: _update(optimizer, gradient, model, 0.1)[1])(huge, model)
     moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
     assert {float(leaf.max()) for leaf in moments} == {1e3, 1e6}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_state_has_the_type_and_the_sharding_of_the_parameters(dtype):
-    model = shapes(LLAMA, dtype=dtype)
-    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), STEPS, model)
+@pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+def test_moments_have_their_own_type_and_the_sharding_of_the_parameters(parameters, moments):
+    model = shapes(LLAMA, dtype=parameters)
+    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), model, moments)
     state = jax.eval_shape(optimizer.init, model)
-    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    after = jax.eval_shape(lambda model: _update(optimizer, model, model, 0.1)[1], model)
+    assert jax.tree.map(lambda leaf: leaf.dtype, state) == jax.tree.map(lambda leaf: leaf.dtype, after)
+    dtype, moments = moments, [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
     assert {leaf.dtype for leaf in moments} == {jnp.dtype(dtype)}
     assert len(moments) == 2 * len(jax.tree.leaves(model))
     mesh = build_mesh(ResolvedMesh(replica=1, data=2, fsdp=2, tensor=2))
@@ -101,5 +108,36 @@ def test_state_has_the_type_and_the_sharding_of_the_parameters(dtype):
 
 def test_the_first_state_is_zero():
     model = make(LLAMA)
-    state = build_optimizer(OptimizerSpec(adamw=ADAMW), STEPS, model).init(model)
+    state = build_optimizer(OptimizerSpec(adamw=ADAMW), model).init(model)
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
+@pytest.mark.parametrize("beta2", [0.95, 0.99, 0.999])
+def test_the_second_moment_decays_as_defined_for_narrow_parameters_too(parameters, beta2):
+    """2,000 gradients of zero after one that is not: a moment in bfloat16 would stand still, for it moves by less than it is rounded."""
+    adamw = ADAMW.model_copy(update={"beta2": beta2, "max_gradient_norm": 0.0})
+    model = make(LLAMA, dtype=parameters)
+    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), model)
+    ones, zeros = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), model) for value in (1, 0))
+    count = 2000 if beta2 == 0.999 else 100
+
+    @jax.jit
+    def decayed(model):
+        state = _update(optimizer, ones, model, 0.0)[1]
+        return jax.lax.fori_loop(0, count, lambda _, state: _update(optimizer, zeros, model, 0.0, state)[1], state)
+
+    (_, adam, *_) = decayed(model)
+    for leaf in jax.tree.leaves(adam.nu):
+        np.testing.assert_allclose(leaf, (1 - beta2) * beta2**count, rtol=1e-3)
+
+
+def test_updates_are_rounded_once_where_parameters_are_narrow():
+    """The decay of a weight is computed in float32: in bfloat16 the product alone would be off by up to 0.2 %."""
+    model = make(LLAMA, dtype="bfloat16")
+    adamw = AdamWSpec(learning_rate=0.1, weight_decay=0.3, schedule=ScheduleSpec(constant={}))
+    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), model)
+    updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
+    for weight, update in zip(jax.tree.leaves(model.blocks.stacked.mlp), jax.tree.leaves(updates.blocks.stacked.mlp), strict=True):
+        assert update.dtype == jnp.float32
+        np.testing.assert_allclose(update, -0.1 * 0.3 * weight.astype(jnp.float32), rtol=1e-6)

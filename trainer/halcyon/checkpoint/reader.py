@@ -43,6 +43,10 @@ WAVE_BYTES = 512 << 20
 """What a process reads before it puts it on its devices, about."""
 
 
+RETIRED = frozenset({"optimizer_state.3.count"})
+"""Arrays that checkpoints of earlier versions have and no state needs: a second count of the steps."""
+
+
 class OtherState(Exception):
     """The arrays of the checkpoint are not those that are wanted; the message names one that differs."""
 
@@ -53,7 +57,8 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part:
     Args:
         manifest: Of the checkpoint.
         template: Tree of arrays or of their shapes.
-        cast: Let one be of another floating-point type than the other.
+        cast: Let one be of another floating-point type than the other. Without it, only moments may have been kept in a narrower type, as
+            earlier versions did: to widen them changes none.
         part: Let the checkpoint have more arrays than the template.
 
     Raises:
@@ -65,13 +70,15 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part:
         if leaf.path not in saved:
             raise OtherState(f"the state has an array {leaf.path} that the checkpoint has not")
         there = saved[leaf.path]
-        alike = there.dtype == leaf.dtype.name or (cast and _floating(jnp.dtype(there.dtype)) and _floating(leaf.dtype))
+        alike = there.dtype == leaf.dtype.name or (
+            _floating(jnp.dtype(there.dtype)) and _floating(leaf.dtype) and (cast or _widens_moment(there, leaf))
+        )
         if there.shape != leaf.shape or not alike:
             raise OtherState(
                 f"the state's array {leaf.path} is {leaf.dtype.name}{list(leaf.shape)}, the checkpoint's is "
                 f"{there.dtype}{list(there.shape)}"
             )
-    surplus = set(saved) - {leaf.path for leaf in wanted}
+    surplus = set(saved) - {leaf.path for leaf in wanted} - RETIRED
     if surplus and not part:
         raise OtherState(f"the checkpoint has an array {min(surplus)} that the state has not")
     return tuple((saved[leaf.path], leaf) for leaf in wanted)
@@ -131,6 +138,10 @@ def _waves(pairs: Sequence[tuple[ManifestLeaf, Leaf]], process_count: int) -> It
         held += size
     if wave:
         yield wave
+
+
+def _widens_moment(there: ManifestLeaf, leaf: Leaf) -> bool:
+    return leaf.path.startswith("optimizer_state.") and jnp.promote_types(jnp.dtype(there.dtype), leaf.dtype) == leaf.dtype
 
 
 def _floating(dtype: np.dtype) -> bool:

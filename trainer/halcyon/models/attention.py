@@ -3,12 +3,14 @@
 Scores and softmax are float32 in every precision. The backward pass computes them again from queries and keys, because to keep them takes
 memory, and the time to write it, that grow with the square of the sequence length. Short sequences take one product over all pairs of
 positions. Longer ones are computed a block of queries at a time, so that not even the scores of one block of the model are ever all there
-(the idea of Rabe and Staats 2021; a block of queries sees its whole row of scores, so no running maximum is needed).
+(the idea of Rabe and Staats 2021; a block of queries sees its whole row of scores, so no running maximum is needed). The gradients by keys
+and values are then sums over blocks, which are float32 in every precision, or their error would grow with the number of blocks.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import haliax as hax
 import jax
@@ -53,15 +55,73 @@ def causal_attention(
     """
     query = query * head_size.size**-0.5
     key_segments = None if segment_ids is None else segment_ids.rename({position: key_position})
-    attend = recomputed(functools.partial(_attend, key_position=key_position, head_size=head_size))
+    numbers = hax.arange(position)
+    if position.size <= 2 * block or position.size % block:
+        attend = recomputed(functools.partial(_attend, key_position=key_position, head_size=head_size))
+        return attend(query, numbers, segment_ids, key, value, key_segments)
+    return _attend_in_blocks(query, numbers, segment_ids, key, value, key_segments, key_position, head_size, position.size // block)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+def _attend_in_blocks(
+    query: NamedArray,
+    query_numbers: NamedArray,
+    query_segments: NamedArray | None,
+    key: NamedArray,
+    value: NamedArray,
+    key_segments: NamedArray | None,
+    key_position: Axis,
+    head_size: Axis,
+    blocks: int,
+) -> NamedArray:
+    """`_attend`, so many blocks of queries one after the other."""
 
     def one(queries: tuple[NamedArray, NamedArray, NamedArray | None]) -> NamedArray:
-        return attend(*queries, key, value, key_segments)
+        return _attend(*queries, key, value, key_segments, key_position=key_position, head_size=head_size)
 
-    queries = (query, hax.arange(position), segment_ids)
-    if position.size <= 2 * block or position.size % block:
-        return one(queries)
-    return joined(jax.lax.map(one, cut(queries, position.size // block)))
+    return joined(jax.lax.map(one, cut((query, query_numbers, query_segments), blocks)))
+
+
+_Arguments = tuple[NamedArray, NamedArray, NamedArray | None, NamedArray, NamedArray, NamedArray | None]
+"""The arrays that `_attend` takes."""
+
+
+def _attend_in_blocks_forward(
+    query: NamedArray,
+    query_numbers: NamedArray,
+    query_segments: NamedArray | None,
+    key: NamedArray,
+    value: NamedArray,
+    key_segments: NamedArray | None,
+    key_position: Axis,
+    head_size: Axis,
+    blocks: int,
+) -> tuple[NamedArray, _Arguments]:
+    arguments = (query, query_numbers, query_segments, key, value, key_segments)
+    return _attend_in_blocks(*arguments, key_position, head_size, blocks), arguments
+
+
+def _attend_in_blocks_backward(
+    key_position: Axis, head_size: Axis, blocks: int, arguments: _Arguments, cotangent: NamedArray
+) -> tuple[NamedArray, None, None, NamedArray, NamedArray, None]:
+    query, query_numbers, query_segments, key, value, key_segments = arguments
+
+    def accumulate(sums: tuple[NamedArray, NamedArray], part: Any) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
+        queries, numbers, segments, by_result = part
+
+        def one(queries: NamedArray, key: NamedArray, value: NamedArray) -> NamedArray:
+            return _attend(queries, numbers, segments, key, value, key_segments, key_position=key_position, head_size=head_size)
+
+        by_queries, by_key, by_value = jax.vjp(one, queries, key, value)[1](by_result)
+        return (sums[0] + by_key.astype(jnp.float32), sums[1] + by_value.astype(jnp.float32)), by_queries
+
+    start = (hax.zeros(key.axes, dtype=jnp.float32), hax.zeros(value.axes, dtype=jnp.float32))
+    parts = cut((query, query_numbers, query_segments, cotangent), blocks)
+    (by_key, by_value), by_query = jax.lax.scan(accumulate, start, parts)
+    return joined(by_query), None, None, by_key.astype(key.dtype), by_value.astype(value.dtype), None
+
+
+_attend_in_blocks.defvjp(_attend_in_blocks_forward, _attend_in_blocks_backward)
 
 
 def _attend(

@@ -2,7 +2,8 @@
 
 Precision. A layer takes its activations in the compute type and gives them back in it. Parameters keep their own type and are cast at
 their use, next to the product, so that a sharded weight is gathered over the network in the compute type. Norms compute in float32 in
-any case.
+any case. Gradients of parameters are sums over the batch and its positions, so they are float32 from the first product or look-up on, and
+cross the network as that: a sum of thousands of terms in a narrow type stops where a term is less than half of its last digit.
 
 The layers are Halcyon's own rather than ``haliax.nn``'s, for three reasons: there, norms follow the type of their input, the
 initialisation is fixed to fan-in scaling, and a linear layer carries a function as a leaf of the tree, which ``jax.jit`` and checkpoints
@@ -11,7 +12,9 @@ refuse.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -22,6 +25,7 @@ from haliax.axis import AxisSelection
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.aligned import elementwise, recomputed
+from halcyon.models.look_up import look_up
 from halcyon.models.roles import Role, parameter
 
 
@@ -58,6 +62,29 @@ def contract(
     return hax.dot(x, y, axis=axis, precision=precision, preferred_element_type=into, out_axes=order)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> NamedArray:
+    """``x . weight`` summed over `inputs`, in the type of `x`; the gradient by `weight` is a float32 sum."""
+    return contract(x, weight, inputs)
+
+
+def _apply_weight_forward(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
+    return contract(x, weight, inputs), (x, weight)
+
+
+def _apply_weight_backward(
+    inputs: tuple[Axis, ...], arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
+) -> tuple[NamedArray, NamedArray]:
+    x, weight = arguments
+    outputs = tuple(axis for axis in weight.axes if axis not in inputs)
+    summed = tuple(axis for axis in x.axes if axis not in inputs)
+    by_weight = contract(x, cotangent, summed, into=jnp.float32, order=weight.axes)
+    return contract(cotangent, weight, outputs, order=x.axes), by_weight.astype(weight.dtype)
+
+
+apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
+
+
 def add_wide(x: NamedArray, y: NamedArray) -> NamedArray:
     """``x + y`` in float32, given back in the type of `x`: the gradient of what is broadcast is then a float32 sum."""
     return elementwise(lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype), x, y)
@@ -87,7 +114,7 @@ class Linear(eqx.Module):
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
-        y = contract(x, self.weight, self.inputs)
+        y: Any = apply_weight(x, self.weight, self.inputs)
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return hax.auto_sharded(y)
@@ -106,9 +133,7 @@ class Embedding(eqx.Module):
 
     def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
         """The vectors of `indices`, in `dtype`."""
-        # Gathered before the look-up: XLA would otherwise try to shard the vectors by feature, and copy the whole batch to every device.
-        table = hax.auto_sharded(self.weight.astype(dtype))
-        return hax.auto_sharded(table.take(self.indexed, indices))
+        return hax.auto_sharded(look_up(self.weight, indices, self.indexed, dtype))
 
 
 class RmsNorm(eqx.Module):

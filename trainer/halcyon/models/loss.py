@@ -7,6 +7,9 @@ Logits are the largest array of a small model: (batch, position, vocab) in float
 logits is known as soon as the logits are, up to the factor that comes from above, so the forward pass of differentiation computes it at
 once, block by block of positions, and keeps only its products: the gradients by the features and by the head. That costs no
 operation more than keeping the logits would.
+
+Where a mesh splits the head at rest, each device gathers it once, before the first block, and adds up the gradient by it over its own
+positions; after the last block one reduction gives each device its part of the sum.
 """
 
 from __future__ import annotations
@@ -15,15 +18,17 @@ import functools
 import math
 
 import haliax as hax
-import haliax.nn as hnn
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jax.sharding import PartitionSpec
 
+from halcyon.models.aligned import with_array
 from halcyon.models.blocked import cut, joined
 from halcyon.models.causal_lm import CausalLM
 from halcyon.models.layers import contract
-from halcyon.parallel.axes import POSITION, shard_count
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, POSITION, shard_count
+from halcyon.parallel.by_device import Here, by_device
 
 MAX_LOGIT_BYTES = 1 << 28
 """Logits that a device may hold at a time."""
@@ -89,9 +94,6 @@ def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
     return next(count for count in range(min(wanted, positions), positions + 1) if positions % count == 0)
 
 
-_Part = tuple[NamedArray, NamedArray, NamedArray]
-"""Features, targets and weights of some positions."""
-
 _Gradients = tuple[NamedArray, NamedArray]
 """Of the loss, by features and by head."""
 
@@ -100,13 +102,19 @@ _Gradients = tuple[NamedArray, NamedArray]
 def _cross_entropy(
     features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, blocks: int
 ) -> jax.Array:
-    def one(part: _Part) -> jax.Array:
-        return _block_loss(*part, head, embed, vocab)[0]
+    def of_device(here: Here, arguments: _Part, head: NamedArray) -> jax.Array:
+        whole = here.gathered(head.astype(features.dtype))
 
-    parts = (features, targets, weights)
-    if blocks == 1:
-        return one(parts)
-    return jnp.sum(jax.lax.map(one, cut(parts, blocks)))
+        def one(part: _Part) -> jax.Array:
+            return _block_loss(here, *part, whole, embed, vocab)[0]
+
+        return here.over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
+
+    return by_device(of_device, (features, targets, weights), head, lambda here: PartitionSpec())
+
+
+_Part = tuple[NamedArray, NamedArray, NamedArray]
+"""Features, targets and weights of some positions."""
 
 
 def _cross_entropy_forward(
@@ -114,26 +122,33 @@ def _cross_entropy_forward(
 ) -> tuple[jax.Array, _Gradients]:
     """The loss, and its gradients by features and head."""
 
-    def one(part: _Part) -> tuple[jax.Array, NamedArray, NamedArray]:
-        loss, by_logits = _block_loss(*part, head, embed, vocab)
-        by_logits = by_logits.astype(features.dtype)
-        by_features = contract(by_logits, head, vocab).rearrange(part[0].axes)
-        outer = tuple(axis for axis in part[0].axes if axis != embed)
-        by_head = contract(part[0], by_logits, outer, into=jnp.float32).rearrange(head.axes)
-        return loss, by_features, by_head
+    def of_device(here: Here, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
+        whole = here.gathered(head.astype(features.dtype))
+        # The axis that is scattered comes last: for some sizes of the vocabulary XLA has no reduce-scatter over another one on TPUs.
+        order = (here.part(vocab)[0], embed)
 
-    parts = (features, targets, weights)
-    if blocks == 1:
-        loss, by_features, by_head = one(parts)
-        return loss, (by_features, by_head.astype(head.dtype))
+        def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
+            loss, by_logits = _block_loss(here, *part, whole, embed, vocab)
+            by_logits = by_logits.astype(features.dtype)
+            by_features = contract(by_logits, whole, vocab.name, order=part[0].axes)
+            outer = tuple(axis for axis in part[0].axes if axis.name != embed.name)
+            by_head = contract(part[0], by_logits, outer, into=jnp.float32, order=order)
+            return (total[0] + loss, total[1] + by_head), by_features
 
-    def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
-        loss, by_features, by_head = one(part)
-        return (total[0] + loss, total[1] + by_head), by_features
+        start = (jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
+        (loss, by_head), by_features = jax.lax.scan(accumulate, start, cut(arguments, blocks))
+        by_features = joined(by_features)
+        return (
+            here.over_batch(loss),
+            with_array(by_features, here.over(vocab, by_features.array)),
+            here.reduced(by_head).rearrange(head.axis_names),
+        )
 
-    start = (jnp.zeros((), jnp.float32), hax.zeros(head.axes, dtype=jnp.float32))
-    (loss, by_head), by_features = jax.lax.scan(accumulate, start, cut(parts, blocks))
-    return loss, (joined(by_features), by_head.astype(head.dtype))
+    def specs(here: Here) -> tuple[PartitionSpec, PartitionSpec, PartitionSpec]:
+        return PartitionSpec(), here.spec(features, COMPUTE_AXES), here.spec(head, PARAMETER_AXES)
+
+    loss, by_features, by_head = by_device(of_device, (features, targets, weights), head, specs)
+    return loss, (by_features, by_head.astype(head.dtype))
 
 
 def _cross_entropy_backward(
@@ -148,12 +163,15 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def _block_loss(
-    features: NamedArray, targets: NamedArray, weights: NamedArray, head: NamedArray, embed: Axis, vocab: Axis
+    here: Here, features: NamedArray, targets: NamedArray, weights: NamedArray, head: NamedArray, embed: Axis, vocab: Axis
 ) -> tuple[jax.Array, NamedArray]:
-    """Loss of some positions, and its gradient by their logits."""
-    logits = hax.auto_sharded(contract(features, head, embed, into=jnp.float32))
-    normaliser = hnn.logsumexp(logits, vocab)
-    hit = hax.equal(targets.broadcast_axis(vocab), hax.arange(vocab))
-    of_target = hax.sum(hax.where(hit, logits, 0.0), vocab)
-    loss = hax.sum((normaliser - of_target) * weights).scalar()
-    return loss, (hax.exp(logits - normaliser) - hax.where(hit, 1.0, 0.0)) * weights
+    """Loss of some positions of this device, and its gradient by their logits."""
+    part, first = here.part(vocab)
+    logits = contract(features, head, embed, into=jnp.float32)
+    greatest = with_array(weights, here.greatest_over(vocab, hax.max(logits, part).array))
+    powers = hax.exp(logits - greatest)
+    total = with_array(weights, here.over(vocab, hax.sum(powers, part).array))
+    hit = hax.equal((targets - first).broadcast_axis(part), hax.arange(part))
+    of_target = with_array(weights, here.over(vocab, hax.sum(hax.where(hit, logits, 0.0), part).array))
+    loss = hax.sum((greatest + hax.log(total) - of_target) * weights).scalar()
+    return loss, (powers / total - hax.where(hit, 1.0, 0.0)) * weights

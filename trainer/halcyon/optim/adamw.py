@@ -1,41 +1,101 @@
-"""AdamW (Loshchilov and Hutter 2019) from a spec."""
+"""AdamW (Loshchilov and Hutter 2019) from a spec.
+
+All arithmetic is float32, whatever the types of parameters and moments: a parameter is rounded once an update, and so is a moment when it
+is stored. The learning rate comes from outside, as an argument of each update, so there is no second count of the steps: a step whose
+update was dropped counts for the schedule, and the rate that is reported is the one that is used. The state counts only the gradients in
+its moments, for their bias correction; a dropped update leaves that number as it leaves the moments.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from halcyon.models.causal_lm import CausalLM
 from halcyon.models.roles import Role, roles
-from halcyon.optim.schedule import learning_rate
 from halcyon_api.spec.optimizer import OptimizerSpec
 
+Tree = Any
 
-def build_optimizer(spec: OptimizerSpec, steps: int, model: CausalLM) -> optax.GradientTransformation:
+
+def build_optimizer(
+    spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype | type | str = jnp.float32
+) -> optax.GradientTransformationExtraArgs:
     """The update rule: clip the global norm, Adam, decoupled decay of matrices, learning rate.
 
-    The state is a tree of arrays, deterministic, in the type of the parameters, and each moment has the axes of its parameter, so
-    that `halcyon.parallel.axes.shardings` shards it alike. The learning rate is a function of the step count in it.
+    ``update`` takes the keyword argument ``learning_rate``, a float32 scalar, and gives float32 updates. The state is a tree of arrays,
+    deterministic, and each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` shards it alike.
 
     Args:
         spec: ``spec.optimizer`` of the run.
-        steps: ``spec.trainer.steps``.
         model: The model, or its shapes: tells which parameters are matrices.
+        moments: Type in which the moments are stored.
     """
     adamw = spec.adamw
     if adamw is None:
         raise TypeError(f"no update rule for an optimizer of kind {spec.kind}")
-    clip = optax.clip_by_global_norm(adamw.max_gradient_norm) if adamw.max_gradient_norm else optax.identity()
+    # The order is that of the state's paths in checkpoints.
     return optax.chain(
-        clip,
-        optax.scale_by_adam(b1=adamw.beta1, b2=adamw.beta2, eps=adamw.epsilon),
-        optax.add_decayed_weights(adamw.weight_decay, mask=decays(model)),
-        optax.scale_by_learning_rate(learning_rate(spec, steps)),
+        _clip_by_global_norm(adamw.max_gradient_norm),
+        _scale_by_adam(adamw.beta1, adamw.beta2, adamw.epsilon, jnp.dtype(moments)),
+        _add_decayed_weights(adamw.weight_decay, decays(model)),
+        _scale_by_learning_rate(),
     )
 
 
 def decays(model: CausalLM) -> Any:
     """Which parameters decay: `model` with a bool in the place of each NamedArray."""
     return jax.tree.map(lambda role: role is Role.MATRIX, roles(model))
+
+
+def _clip_by_global_norm(greatest: float) -> optax.GradientTransformation:
+    clip = optax.clip_by_global_norm(greatest) if greatest else optax.identity()
+
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
+        return clip.update(jax.tree.map(_wide, updates), state, params)
+
+    return optax.GradientTransformation(clip.init, update)
+
+
+def _scale_by_adam(beta1: float, beta2: float, epsilon: float, dtype: jnp.dtype) -> optax.GradientTransformation:
+    def init(params: Tree) -> optax.ScaleByAdamState:
+        zeros = [jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=dtype), params) for _ in range(2)]
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), *zeros)
+
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, optax.ScaleByAdamState]:
+        del params
+        count = optax.safe_increment(state.count)
+        first = jax.tree.map(lambda old, g: beta1 * _wide(old) + (1 - beta1) * g, state.mu, updates)
+        second = jax.tree.map(lambda old, g: beta2 * _wide(old) + (1 - beta2) * g * g, state.nu, updates)
+        first_share, second_share = 1 - beta1**count, 1 - beta2**count
+        updates = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)
+        stored = [jax.tree.map(lambda leaf: leaf.astype(dtype), moment) for moment in (first, second)]
+        return updates, optax.ScaleByAdamState(count, *stored)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _add_decayed_weights(decay: float, mask: Any) -> optax.GradientTransformation:
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
+        flags = jax.tree.leaves(mask)
+        leaves, structure = jax.tree.flatten(updates)
+        pairs = zip(flags, leaves, jax.tree.leaves(params), strict=True)
+        return jax.tree.unflatten(structure, [leaf + decay * _wide(weight) if flag else leaf for flag, leaf, weight in pairs]), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def _scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None, **extra_args: Any) -> tuple[Tree, optax.OptState]:
+        del params
+        learning_rate: jax.Array = extra_args["learning_rate"]
+        return jax.tree.map(lambda leaf: -learning_rate * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _wide(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.float32)

@@ -16,7 +16,7 @@ from typing import Any
 import haliax as hax
 import jax
 from haliax import Axis, NamedArray
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCH = "batch"
 POSITION = "position"
@@ -87,13 +87,45 @@ def constrain(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh, table))
 
 
+def mesh_axes(axis: str, table: AxisTable) -> tuple[str, ...]:
+    """The mesh axes that split a logical axis."""
+    physical = table.get(axis, ())
+    return (physical,) if isinstance(physical, str) else physical
+
+
+def open_axes() -> dict[str, int]:
+    """The axes of the context's mesh that XLA partitions by itself, with their sizes: none outside of `computing`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return {}
+    return {name: mesh.shape[name] for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto}
+
+
+@contextlib.contextmanager
+def computing_here() -> Iterator[None]:
+    """The context of `computing` inside of code that runs by device: what is divided by device already is left out of the table."""
+    sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
+    with hax.axis_mapping({axis: tuple(name for name in mesh_axes(axis, table) if name in sizes) for axis in table}):
+        yield
+
+
+def constrain_here(tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
+    """`constrain` for code that runs by group: pins every named array as far as XLA partitions it by itself."""
+    sizes = open_axes()
+
+    def one(x: Any) -> Any:
+        if not sizes or not is_named(x):
+            return x
+        spec = PartitionSpec(*(tuple(name for name in mesh_axes(axis, table) if name in sizes) or None for axis in x.axis_names))
+        return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, spec), x)
+
+    return jax.tree.map(one, tree, is_leaf=is_named)
+
+
 def shard_count(axis: Axis) -> int:
     """Into how many parts the context divides an axis of an activation: 1 outside of `computing`."""
-    table = hax.partitioning.current_thread_local_mapping() or {}
-    sizes = jax.sharding.get_abstract_mesh().shape
-    physical = table.get(axis.name, ())
-    names = (physical,) if isinstance(physical, str) else physical
-    return math.prod(sizes.get(name, 1) for name in names)
+    sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
+    return math.prod(sizes.get(name, 1) for name in mesh_axes(axis.name, table))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,84 @@
+"""Ten steps on any mesh, in any number of microbatches, have the losses of one device."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from halcyon.data.loader import Batch
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon.program import build_program
+from halcyon.state import initial_state
+from halcyon_api.training_run import parse_run
+from tests.api.documents import document
+
+STEPS, ROWS, LENGTH = 10, 16, 12
+LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
+TIED: dict[str, Any] = {"llama": LLAMA["llama"] | {"tieEmbeddings": True}}
+GPT2: dict[str, Any] = {"gpt2": {"layers": 2, "hiddenSize": 16, "heads": 4}}
+MODELS = {"llama": LLAMA, "tied": TIED, "gpt2": GPT2}
+
+
+@functools.cache
+def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, kind: str = "cpu", compute: str = "float32") -> list[float]:
+    """Of a run on a mesh of `MESH_AXES`. On v5e there is room to gather its parameters."""
+    settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": compute}}
+    run = document(
+        spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
+        spec__model=MODELS[model],
+        spec__optimizer={"adamw": {"learningRate": 0.01}},
+        spec__trainer={"steps": STEPS} | settings,
+    )
+    devices = np.array(jax.devices()[: int(np.prod(sizes))]).reshape(sizes)
+    program = build_program(parse_run(run).spec, 60, Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 4))
+    state, step = initial_state(program.build_state, program.template), program.compile_step(ROWS, LENGTH)
+    control = jax.device_put(np.zeros(devices.size, np.int32), program.control_sharding)
+    found = []
+    for number in range(STEPS):
+        noise = np.random.default_rng(number)
+        tokens = noise.integers(0, 60, (ROWS, LENGTH + 1))
+        # Weights and documents differ from row to row, and some count nothing: a mean of means would not be the same.
+        weights, documents = (
+            noise.random((ROWS, LENGTH)) > np.linspace(0, 0.9, ROWS)[:, None],
+            np.cumsum(noise.random((ROWS, LENGTH)) < 0.2, 1),
+        )
+        arrays = (tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32), weights.astype(np.float32), documents.astype(np.int32))
+        parts = (jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays)
+        state, metrics = step(state, Batch(*parts), control)
+        found.append(float(metrics.loss))
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.model)} == {jnp.dtype("float32")}
+    return found
+
+
+FEW: list[Any] = [
+    ("llama", (1, 1, 8, 1), 1, "cpu"),
+    ("tied", (2, 2, 2, 1), 2, "cpu"),
+    ("gpt2", (2, 1, 2, 2), 4, "cpu"),
+    ("llama", (1, 1, 4, 2), 2, "v5e"),
+]
+MORE: list[Any] = [
+    (model, sizes, microbatches, kind)
+    for model in MODELS
+    for sizes in ((1, 1, 8, 1), (1, 8, 1, 1), (2, 2, 2, 1), (2, 1, 2, 2), (1, 1, 4, 2), (1, 2, 1, 4), (8, 1, 1, 1))
+    for microbatches, kind in ((1, "cpu"), (2, "cpu"), (2, "v5e"))
+    if (model, sizes, microbatches, kind) not in FEW and sizes[3] <= (2 if model != "gpt2" else 4)
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "microbatches", "kind"),
+    [*FEW, *(pytest.param(*each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in MORE)],
+)
+def test_losses_are_those_of_one_device(model: str, sizes: tuple[int, int, int, int], microbatches: int, kind: str) -> None:
+    np.testing.assert_allclose(losses(model, sizes, microbatches, kind), losses(model, (1, 1, 1, 1)), rtol=0, atol=5e-6)
+
+
+def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:
+    sizes = (2, 1, 2, 2)
+    np.testing.assert_allclose(losses("gpt2", sizes, 2, "v5e", "bfloat16"), losses("gpt2", (1, 1, 1, 1), compute="bfloat16"), rtol=0.01)

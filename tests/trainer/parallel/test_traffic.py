@@ -1,0 +1,87 @@
+"""What a step sends between devices, by collective and loop: read off the program that XLA makes for 8 devices."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from halcyon.models import loss
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon.program import Program, build_program
+from halcyon_api.training_run import parse_run
+from tests.api.documents import document
+from tests.trainer.collectives import Collective, collectives
+
+VOCAB, EMBED, MLP, LENGTH, BATCH = 2048, 64, 96, 64, 32
+TABLE_BYTES = 4 * VOCAB * EMBED
+"""Of the embedding and of the head, in float32. XLA sends bfloat16 as float32 on CPU."""
+MATRIX_BYTES = 4 * EMBED * MLP
+"""Of the largest matrix of a block."""
+LEAST_BYTES = 4 * EMBED * 8
+"""More than any scalar, and than the vectors of all norms."""
+LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
+
+
+def program_on(sizes: tuple[int, int, int, int], *, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
+    """A Llama's program on a mesh of `MESH_AXES` over 8 pretended devices. On v5e there is room to gather it whole."""
+    settings = {"batchSize": BATCH, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": "bfloat16"}}
+    run = document(
+        spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
+        spec__model={"llama": LLAMA | {"tieEmbeddings": tied}},
+        spec__trainer={"steps": 10} | settings,
+    )
+    mesh = Mesh(np.array(jax.devices()).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
+    return build_program(parse_run(run).spec, VOCAB, mesh)
+
+
+def traffic(program: Program) -> list[Collective]:
+    """What its step sends, but for scalars and vectors."""
+    return [one for one in collectives(program.compile_step(BATCH, LENGTH).as_text() or "") if one.size_bytes >= LEAST_BYTES]
+
+
+def of(found: list[Collective], kind: str, *, least: int = 0) -> list[int]:
+    """Sizes in bytes of the collectives of a kind outside of loops, from a size on."""
+    return sorted(one.size_bytes for one in found if one.kind == kind and one.depth == 0 and one.size_bytes >= least)
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of a few positions at a time."""
+    monkeypatch.setattr(loss.cross_entropy, "__kwdefaults__", {"max_logit_bytes": 4 * VOCAB * 16})
+
+
+@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.variant)])
+def test_embedding_and_head_are_gathered_once_and_their_gradients_scattered_once(tied: bool) -> None:
+    found = traffic(program_on((1, 1, 8, 1), tied=tied))
+    assert of(found, "all-gather") == [TABLE_BYTES] * 2
+    assert of(found, "reduce-scatter") == [TABLE_BYTES] * 2
+    assert of(found, "all-reduce", least=MATRIX_BYTES + 1) == []
+    assert max(one.size_bytes for one in found if one.depth) == MATRIX_BYTES, "a loop sends parts of one block, and nothing of the head"
+
+
+def test_replicas_add_up_their_gradients_after_the_last_microbatch() -> None:
+    alone = traffic(program_on((2, 4, 1, 1), microbatches=2))
+    assert [one for one in alone if one.depth] == []
+    divided = traffic(program_on((2, 1, 4, 1), microbatches=2))
+    assert max(of(divided, "all-reduce")) == TABLE_BYTES // 4, "the part of the table that a device holds"
+    assert not [one for one in divided if one.depth and one.kind == "all-reduce" and one.size_bytes > MATRIX_BYTES]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 8, 1), pytest.param((2, 1, 4, 1), marks=pytest.mark.variant)])
+def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple[int, int, int, int]) -> None:
+    program = program_on(sizes, kind="v5e", microbatches=4)
+    found = traffic(program)
+    assert [one for one in found if one.depth] == []
+    sent = [4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(program.template.model) if 4 * math.prod(leaf.shape) >= LEAST_BYTES]
+    assert of(found, "all-gather") == of(found, "reduce-scatter") == sorted(sent)
+
+
+@pytest.mark.variant
+@pytest.mark.parametrize("kind", ["cpu", "v5e"])
+def test_a_tensor_axis_divides_what_is_sent(kind: str) -> None:
+    found = traffic(program_on((1, 1, 4, 2), kind=kind, microbatches=2))
+    assert max(one.size_bytes for one in found) <= TABLE_BYTES // 2
