@@ -245,7 +245,8 @@ def drawn_until(prometheus: Prometheus, board: str, namespace: str, since: float
 
 def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
     document = variant(path.document, name="hopeless")
-    document["spec"]["checkpoint"] = {"root": "file:///checkpoints/hopeless"}  # of the pod, and gone with it
+    kubectl = path.devcluster.kubectl
+    kubectl("create", "configmap", "hopeless-1", "--namespace", path.place.runs)  # the name that its first attempt needs
     training = training_of(path, document)
     late = variant(path.document, name="late")
     late["spec"]["scheduling"] = {"nodeSelector": {"example.com/pool": "nowhere"}}
@@ -254,7 +255,7 @@ def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, pa
     waiting.apply()
     try:
         (sample,) = prometheus.until_all_answer({"stalled": RUN_STALLED}, 60)["stalled"]
-        assert sample["metric"] == {"namespace": path.place.runs, "run": "hopeless", "reason": "InvalidSpec"}
+        assert sample["metric"] == {"namespace": path.place.runs, "run": "hopeless", "reason": "NameTaken"}
         prometheus.until_all_answer({"fires": 'ALERTS{alertname="HalcyonRunStalled",alertstate="firing"}'}, 180)
         (waits,) = prometheus.ask('ALERTS{alertname="HalcyonRunWaiting",run="late"}')
         assert waits["metric"]["alertstate"] == "pending"
@@ -264,6 +265,7 @@ def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, pa
         pictures.keep("alerts", drawn)
     finally:
         training.delete()
+        kubectl("delete", "configmap", "hopeless-1", "--namespace", path.place.runs)
         waiting.delete()
 
 

@@ -19,11 +19,12 @@ from tests.suite import promises
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-FATAL = {80: "BadConfiguration", 82: "NoValidCheckpoint", 83: "RunChanged", 84: "CheckpointRootTaken", 85: "CheckpointRootUnusable"}
+FATAL = {80: "BadConfiguration", 82: "NoValidCheckpoint", 83: "RunChanged", 84: "CheckpointRootTaken"}
 CRASHES = [f"exit=1,step={20 + 10 * restart},restart={restart},attempt=1" for restart in range(3)]
 ONE_HOST = {"accelerator": {"type": "cpu"}}
 STOPPED: dict[str, tuple[list[str], dict[str, Any]]] = {
     **{f"exit-{code}": ([f"exit={code},step=5,attempt=1,say=so_it_is"], ONE_HOST) for code in FATAL},
+    "unusable": (["exit=85,step=5,attempt=1,say=so_it_is"], ONE_HOST),
     "loop": (["exit=1,step=3,process=1,say=boom", "save=0", "rate=20"], {}),
     "progress": ([*CRASHES, "rate=20", "save=5"], ONE_HOST),
     "fenced": (["exit=81,step=5,attempt=1"], ONE_HOST),
@@ -101,6 +102,12 @@ def test_crashes_with_checkpoints_in_between_do_not(runs: Runs, stopped: dict[st
 def test_a_fenced_attempt_is_followed_by_one_above_the_other_writer(runs: Runs, stopped: dict[str, str]) -> None:
     status = runs.training(stopped["fenced"], attempt=4)
     assert counts(status) == {"fenced": 1}, "the trainer said that attempt 3 owns the root"
+
+
+def test_a_root_that_cannot_be_used_is_tried_again_after_a_while(runs: Runs, stopped: dict[str, str]) -> None:
+    status = runs.training(stopped["unusable"], attempt=2)
+    assert counts(status) == {"rootUnusable": 1}
+    assert "so it is" in status["history"][0]["message"]
 
 
 def test_an_image_that_cannot_be_pulled_is_reported_and_replaced(runs: Runs, stopped: dict[str, str]) -> None:
