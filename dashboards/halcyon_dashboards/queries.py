@@ -91,7 +91,12 @@ RUN_WAITS = (
     _of_run("halcyon_run_phase", 'phase=~"Pending|Starting|Restarting"')
     + f" == 1 unless on (namespace, run) {_of_run('halcyon_run_condition', _STALLED)} == 1"
 )
-RUN_DEGRADED = _of_run("halcyon_run_condition", 'type="Degraded"') + " == 1"
+RUN_DEGRADED = _of_run("halcyon_run_condition", 'type="Degraded",reason="FewerSlices"') + " == 1"
+# Between two pauses the run tries again, and is not held back for a while.
+RUN_HELD_BACK = (
+    "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
+    '{type="Degraded",reason=~"CheckpointRootUnusable|RestartsWithoutCheckpoint"}[10m])) == 1'
+)
 RUN_CRASHES = f"{_of_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
 # By steps: those done since the checkpoint, all of them where there is none. By time: since the checkpoint, or since the processes under

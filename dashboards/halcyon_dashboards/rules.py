@@ -78,6 +78,14 @@ RUN_ALERTS = (
         "The run wants to train and has been Pending, Starting or Restarting for an hour: mostly there are no nodes for it.",
     ),
     Alert(
+        "HalcyonRunHeldBack",
+        queries.RUN_HELD_BACK,
+        "10m",
+        "warning",
+        f"Run {_RUN} is held back: {{{{ $labels.reason }}}}.",
+        "It was started again and again without getting to a checkpoint, so its next attempts wait, for up to half an hour each.",
+    ),
+    Alert(
         "HalcyonRunDegraded",
         queries.RUN_DEGRADED,
         "6h",

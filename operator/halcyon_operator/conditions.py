@@ -23,6 +23,8 @@ EDIT_PENDING = "EditPending"
 """Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
 RESTART_PENDING = "RestartPending"
 """Reason of a run that trains on until a checkpoint is made for the restart that was asked for."""
+HELD_REASONS = ("CheckpointRootUnusable", "RestartsWithoutCheckpoint")
+"""Reasons of a run whose next attempt waits: see `holding`."""
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
     "Running": "Running",
@@ -71,7 +73,9 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, outlook: Outlook,
 
 
 def _degraded(status: TrainingRunStatus, outlook: Outlook) -> tuple[bool, str, str]:
-    """Whether a run that is under way is on fewer slices than its spec asks for."""
+    """Whether a run is on fewer slices than its spec asks for, or is held back because it gets nowhere."""
+    if outlook.reason in HELD_REASONS:
+        return True, outlook.reason, outlook.message
     why = status.placement.reason if status.placement is not None else None
     holds = bool(why) and outlook.phase in ("Starting", "Running", "Restarting")
     return holds, "FewerSlices" if holds else "NotDegraded", why or "" if holds else ""

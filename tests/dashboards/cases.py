@@ -106,6 +106,22 @@ ALERT_CASES = (
         "70m",
     ),
     AlertCase(
+        "HalcyonRunHeldBack",
+        "the store refuses, between two tries too",
+        {of_run("condition", type="Degraded", reason="CheckpointRootUnusable"): "1x4 0x3 1x8 0x3 1x16"},
+        "25m",
+        LABELS | {"reason": "CheckpointRootUnusable"},
+    ),
+    AlertCase(
+        "HalcyonRunHeldBack",
+        "the second try did it",
+        {of_run("condition", type="Degraded", reason="CheckpointRootUnusable"): "1 0x60"},
+        "30m",
+    ),
+    AlertCase(
+        "HalcyonRunDegraded", "it is held back", {of_run("condition", type="Degraded", reason="RestartsWithoutCheckpoint"): "1x400"}, "370m"
+    ),
+    AlertCase(
         "HalcyonRunDegraded", "a slice is missing", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x400"}, "370m", LABELS
     ),
     AlertCase(
