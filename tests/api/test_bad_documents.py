@@ -28,7 +28,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"kind": "Deployment"}, "kind", "this is Deployment, not TrainingRun"),
     ({"kind": "TrainingRunDefaults"}, "kind", "not TrainingRun; give it with --defaults"),
     ({"spec__trainer__steps": ...}, "spec.trainer.steps", "required"),
-    ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "integer"),
+    ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "must be a whole number, not the text '10'"),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
     ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "unknown accelerator 'v9'; there are cpu, v4, v5e"),
     ({"spec__accelerator__type": "h100-megs"}, "spec.accelerator.type", "did you mean h100-mega?"),
@@ -42,7 +42,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__accelerator__network": "gpuDirect"}, "spec.accelerator", "there for h100, h100-mega"),
     ({"spec__accelerator__computeDomain": "x"}, "spec.accelerator", "there for gb200 only"),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),
-    ({"spec__scheduling": {"nodeSelector": {"a": "c d"}}}, "spec.scheduling.nodeSelector.a", "pattern"),
+    ({"spec__scheduling": {"nodeSelector": {"a": "c d"}}}, "spec.scheduling.nodeSelector.a", "must match"),
     ({"spec__scheduling": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "spec.scheduling.tolerations.0.effect", "'NoSchedule'"),
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "spec.accelerator", "one of 1x1, 2x2, 2x4"),
     ({"spec__accelerator": {"type": "cpu", "topology": "9999x1"}}, "spec.accelerator", "at most 1024 hosts"),
@@ -64,7 +64,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"spec__accelerator": {"type": "v6e", "provisioning": "reservation", "reservation": "r", "reservationProject": "projects/x"}},
         "spec.accelerator.reservationProject",
-        "pattern",
+        "must match",
     ),
     ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
@@ -102,7 +102,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"spec__trainer__precision": {"moments": "float16"}}, "spec.trainer.precision.moments", "'float32' or 'bfloat16'"),
     ({"metadata__name": "x" * 41}, "metadata.name", "at most 40"),
-    ({"metadata__name": "with.dot"}, "metadata.name", "pattern"),
+    ({"metadata__name": "with.dot"}, "metadata.name", "must begin with a letter"),
     ({"apiVersion": "halcyon.dev/v9"}, "apiVersion", "halcyon.dev/v1alpha1"),
 ]
 

@@ -261,9 +261,10 @@ class World:
         """A second pod of the present world is evicted: it goes when all others go too."""
         assert self.jobset is not None
         restart = self.jobset.get("status", {}).get("restarts", 0)
-        self._add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
+        self.add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
 
-    def _add_pod(self, made: dict[str, Any]) -> None:
+    def add_pod(self, made: dict[str, Any]) -> None:
+        """The JobSet has a pod."""
         assert self.jobset is not None
         made["metadata"]["labels"][names.JOBSET_UID_LABEL] = self.jobset["metadata"]["uid"]
         self.api.objects[f"{PODS}/{made['metadata']['name']}"] = made | {"kind": "Pod"}
@@ -283,7 +284,7 @@ class World:
                 del self.api.objects[place]
             jobset["status"] = {"restarts": jobset.get("status", {}).get("restarts", 0) + 1}
         elif not pods and not jobset.get("status", {}).get("conditions"):
-            self._add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
+            self.add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
 
     async def look(self) -> None:
         """The operator looks once; if it dies of it, a new one starts."""

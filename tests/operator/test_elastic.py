@@ -60,7 +60,7 @@ class Cluster(World):
             if place not in pods:
                 made = pod(int(labels.get(names.LABEL_ATTEMPT, 0)), 0, index)
                 made["metadata"] |= {"name": place.rsplit("/", 1)[1], "uid": f"{place}-{self.now}"}
-                made["metadata"]["labels"] |= labels
+                made["metadata"]["labels"] |= labels | {names.JOBSET_UID_LABEL: jobset["metadata"]["uid"]}
                 del made["spec"]["nodeName"]
                 made["status"] = {"phase": "Pending", "conditions": [WAITING]}
                 self.api.objects[place] = made

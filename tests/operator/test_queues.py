@@ -142,11 +142,11 @@ def test_kueue_alone_places_pods_where_it_knows_the_topology() -> None:
 @pytest.mark.parametrize(
     ("scheduling", "recovery", "mend"),
     [
-        ({"queue": {"name": "a b"}}, {}, "pattern"),
+        ({"queue": {"name": "a b"}}, {}, "must begin and end with a letter or digit"),
         ({"queue": {"name": "x" * 64}}, {}, "at most 63"),
         ({"queue": {"name": "a", "topology": {}}}, {}, "set required, preferred or slice"),
         ({"queue": {"name": "a", "topology": {"required": "x", "preferred": "y"}}}, {}, "not both"),
-        ({"queue": {"name": "a", "topology": {"slice": "a b"}}}, {}, "pattern"),
+        ({"queue": {"name": "a", "topology": {"slice": "a b"}}}, {}, "must match"),
         ({"queue": {"name": "a", "maxRunDurationSeconds": 5}}, {}, "greater than or equal to 600"),
         ({"queue": {"name": "a"}}, {"elastic": {"minSlices": 1}}, "leave one of the two out"),
     ],

@@ -119,7 +119,7 @@ def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> Non
     world.jobset["status"] = {"restarts": 1, "restartsCountTowardsMax": 0}
     for place in [place for place in world.api.objects if place.startswith(PODS)]:
         del world.api.objects[place]
-    world.api.objects[f"{PODS}/next"] = pod(1, 1)
+    world.add_pod(pod(1, 1))
     world.train(12, resumed=10)
     world._start_operator()
     world.settle()
