@@ -1,7 +1,7 @@
 """How long a run of the suite will take on this machine, said before it begins. Pure.
 
 Measured on the reference machine (two quiet cores): the tier `test`, by the report of a run, and the programs, before they became one
-module. The images were measured on a busy machine. The tiers `all` and `long` are estimates: no run of them was measured yet.
+module. The images and the tier `all` were measured on a busy machine. The tier `long` is an estimate: no run of it was measured yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.suite.tiers import Tier
 LONGEST_MINUTES = 80
 """A run that takes longer may be cut off: CI ends it after 90 minutes."""
 
-TIER_SECONDS = {Tier.TEST: 1115, Tier.ALL: 3300, Tier.LONG: 3600}
+TIER_SECONDS = {Tier.TEST: 1115, Tier.ALL: 3458, Tier.LONG: 3600}
 BUILD_SECONDS = {"programs": 614, "images": 305}
 
 

@@ -106,6 +106,7 @@ class Server:
                 os.dup2(descriptor, stream)
             for descriptor in descriptors:
                 os.close(descriptor)
+            _open_streams()
             return True
         for descriptor in descriptors[:STREAMS]:
             os.close(descriptor)
@@ -123,6 +124,18 @@ class Server:
         self._selector.close()
         for mine in (self._control, self._wakeup, self._signalled, *(child.line for child in self._children)):
             mine.close()
+
+
+_streams_of_the_server: list[object] = []
+"""Kept: a stream that is dropped closes its descriptor."""
+
+
+def _open_streams() -> None:
+    """Streams that know what they are open on now: those of the server may have been files, where these are pipes."""
+    _streams_of_the_server.extend((sys.stdin, sys.stdout, sys.stderr))
+    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def main() -> None:
