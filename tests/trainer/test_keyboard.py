@@ -25,6 +25,9 @@ pytestmark = pytest.mark.slow
 
 Event = dict[str, Any]
 
+HEARS_INTERRUPTS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+"""Becomes another program, which hears SIGINT even where the tests were started in the background and ignore it."""
+
 
 class Typed:
     """`halcyon train` as a person starts it, in a session of its own."""
@@ -33,13 +36,12 @@ class Typed:
         path = folder / "run.yaml"
         path.write_text(yaml.safe_dump(document))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "halcyon.cli", "train", str(path)],
+            [sys.executable, "-c", HEARS_INTERRUPTS, sys.executable, "-m", "halcyon.cli", "train", str(path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
             env={name: value for name, value in os.environ.items() if not name.startswith("HALCYON_")},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.events: list[Event] = []
 
