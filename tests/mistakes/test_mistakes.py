@@ -14,7 +14,9 @@ from tests.mistakes.trying import Told, tell
 SHOWN = read(PATH.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow, pytest.mark.variant] if row.slow else [], id=row.words) for row in ROWS])
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=[pytest.mark.slow, pytest.mark.variant] if row.slow else [], id=row.words) for row in ROWS]
+)
 def test_one_sentence_and_the_right_exit_code(row: Row, tmp_path: Path) -> None:
     told = tell(row, tmp_path / "work")
     assert told.code == row.code, told.sentence
