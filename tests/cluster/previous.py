@@ -27,6 +27,8 @@ ARCHIVE = Path(__file__).with_name("previous.tar.xz")
 CHART = "charts/halcyon"
 KEPT = (CHART, "crds/halcyon_api", "operator/halcyon_operator")
 OF_TODAY = ("images", "pyproject.toml", "uv.lock")
+NAME_TODAY, NAME_THEN = "halcyon-train", "halcyon"
+"""Of the distribution; the kept operator asks for its own version by the name that it had."""
 
 
 def keep(commit: str) -> None:
@@ -42,6 +44,9 @@ def unpack(folder: Path) -> Path:
     for name in OF_TODAY:
         source = REPOSITORY / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    for name in ("pyproject.toml", "uv.lock"):
+        path = folder / name
+        path.write_text(path.read_text().replace(NAME_TODAY, NAME_THEN))
     return folder / CHART
 
 
