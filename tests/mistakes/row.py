@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FOLDER = "/work"
+FOLDER = "/home/ada"
 """What the table shows in place of the folder in which a mistake was made."""
 
 RUN: dict[str, Any] = {
