@@ -134,6 +134,7 @@ async def run_operator(settings: Settings) -> None:
         await _run_together(loops, handlers(queue, journal, echo, store, nodes), served)
     finally:
         queue.close()
+        await heads.close()
         await polls.close()
         await trainers.close()
         await api.close()
