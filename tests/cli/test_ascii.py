@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.mistakes.row import document
+from tests.mistakes.row import FOLDER, document
 from tests.suite.limits import limit
 
 
@@ -18,7 +18,7 @@ from tests.suite.limits import limit
 def test_in_an_ascii_locale_a_question_mark_stands_for_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/1.txt").write_text("zoë\n" * 500)
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(document({})).replace("/work", str(tmp_path)))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(document({})).replace(FOLDER, str(tmp_path)))
     ended = subprocess.run(
         [sys.executable, "-m", "halcyon_cli.main", "data", "stats", "run.yaml"],
         cwd=tmp_path,
