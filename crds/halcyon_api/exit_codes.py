@@ -34,11 +34,5 @@ class ExitCode(IntEnum):
     """Loss or gradient are not finite, or jumped, and the run's policy is to stop."""
 
 
-PEER_GONE = "is gone, so this one ends too"
-"""What a process says whose peer is gone: its own end explains nothing."""
-
-OTHERS_MISSING = "for the others at"
-"""What a process says that waited for its peers in vain: the reason is theirs, or their pods'."""
-
 FATAL_CODES: tuple[ExitCode, ...] = tuple(code for code in ExitCode if code >= ExitCode.BAD_CONFIGURATION)
 """Codes after which nothing is retried without a change."""

@@ -160,5 +160,12 @@ class TerminationReport(ReportModel):
         description="After a notice: `step`, the last step was saved; `inFlight`, only the save under way was finished; `none`, neither.",
     )
     epoch_attempt: int | None = Field(default=None, ge=0, description="Attempt of the epoch that owns the root, when fenced by it.")
+    peer_lost: int | None = Field(
+        default=None, ge=0, description="Index of the process that was gone before this one ended because of it: the cause lies there."
+    )
+    others_missing: bool = Field(
+        default=False,
+        description="Whether the process gave up waiting for the others at the start: the cause lies with them, or their pods.",
+    )
     seconds: GoodputSeconds | None = Field(default=None, description="Every second of the process's life, by cause.")
     time: Timestamp = Field(description="When the process ended.")

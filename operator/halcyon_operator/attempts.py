@@ -24,14 +24,15 @@ from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator import awaited
 from halcyon_operator.checkpoint_status import foreign_owner, resume_step
-from halcyon_operator.edits import lengthened, why
+from halcyon_operator.edits import lengthened, saved, why
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
 from halcyon_operator.holding import hold_of
+from halcyon_operator.manual_suspension import resumed_by_hand
 from halcyon_operator.nodes import still_avoided, to_avoid
-from halcyon_operator.placement import first_slices, placement_of, smaller
+from halcyon_operator.placement import first_slices, placement_of, smaller, trains
 from halcyon_operator.plain import seconds_between, stamp
-from halcyon_operator.queueing import evicted_sentence, lived, sent_away
+from halcyon_operator.queueing import evicted_sentence, sent_away
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
 from halcyon_operator.restart_requests import restart_waits, why_restarted
 from halcyon_operator.spec_hash import RETIRED, fits
@@ -146,7 +147,9 @@ def current_jobset(observed: Observed) -> JobSetView | None:
     )
 
 
-def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime) -> Step:
+def next_step(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime, *, mended: bool = False
+) -> Step:
     """The one thing to do now.
 
     Args:
@@ -155,6 +158,7 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
         spec: The run's valid spec.
         wanted_hash: Hash of the state of the spec that an attempt should be made from.
         now: The time.
+        mended: The spec was edited in a way that may mend what has stopped the run.
     """
     more = lengthened(status, spec)
     if _condition_holds(status, "Succeeded") and not more:
@@ -163,16 +167,24 @@ def next_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     if jobset is not None and jobset.outcome == "completed" and not more:
         return Finish(jobset)
     if spec.suspend:
+        if jobset is not None and _saves_first(observed, status, jobset, now):
+            return Keep(jobset)
         return _left_over(observed, "suspended", "suspended") or Rest()
     released = False
     if _is_sticky(status):
-        if _stalled_generation(status) >= observed.run.generation and not restart_waits(status):
+        if not mended and not restart_waits(status):
             return StayStalled()
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
     left = _left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
-    return left or _without_jobset(observed, status, spec, wanted_hash, released, now)
+    return left or _without_jobset(observed, status, spec, wanted_hash, released, mended, now)
+
+
+def _saves_first(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> bool:
+    """Whether a run that is to be suspended is still waited for: a save may take longer than the grace period of a pod that is deleted."""
+    at_work = jobset.outcome == "running" and not jobset.deleting and not jobset.suspended and status.attempt_spec_hash != RETIRED
+    return at_work and trains(status) and status.edit is not None and not saved(observed, status, now)
 
 
 def _with_jobset(
@@ -188,18 +200,22 @@ def _with_jobset(
         return Stop(ended_cause(status), last_message(status))
     edited = not fits(status.attempt_spec_hash, wanted_hash)
     renewed = edited or restart_waits(status)
+    if jobset.suspended and not jobset.queue and jobset.outcome == "running":
+        return Keep(jobset)  # whoever suspended it knows why; what is to follow waits until they resume it
+    if (why_ended := resumed_by_hand(status, jobset)) is not None:
+        return Stop("preempted", why_ended)
     if released or (renewed and jobset.outcome != "running"):
         return _renewed(status, edited)
     # Resumed, it would go on under the number of processes that are leaving; the next attempt waits its turn instead.
     if jobset.suspended and jobset.outcome == "running" and status.queue is not None and sent_away(observed, status, jobset):
         return Stop("queueEvicted", evicted_sentence(status.queue))
-    if jobset.suspended and not jobset.queue and lived(observed, status, (status.attempt, jobset.restarts)):
-        return Stop("preempted", f"JobSet {jobset.name} was suspended by somebody else; a run is suspended by its spec.suspend")
     slices = placement_of(status, spec).slices
-    if slices not in usable_slices(spec) and not edited:
-        return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
-    row = decide(facts_of(observed, status, spec, jobset, now, edited=renewed))
-    return _renewed(status, edited) if row.action == "edited" else _carried_out(row, observed, status, spec, jobset, now)
+    row = decide(facts_of(observed, status, spec, jobset, now, edited=renewed or slices not in usable_slices(spec)))
+    if row.action != "edited":
+        return _carried_out(row, observed, status, spec, jobset, now)
+    if renewed:
+        return _renewed(status, edited)
+    return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
 
 
 def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
@@ -258,7 +274,13 @@ def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, ru
 
 
 def _without_jobset(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, released: bool, now: datetime
+    observed: Observed,
+    status: TrainingRunStatus,
+    spec: TrainingRunSpec,
+    wanted_hash: str,
+    released: bool,
+    mended: bool,
+    now: datetime,
 ) -> Step:
     owner = foreign_owner(observed)
     if owner is not None:
@@ -266,8 +288,8 @@ def _without_jobset(
             "CheckpointRootTaken",
             f"spec.checkpoint.root holds the checkpoints of run {owner.namespace}/{owner.name}; give this run a root of its own",
         )
-    if status.job_set_uid is not None and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
-        return Finish(None)
+    if spec.stage == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
+        return Finish(None)  # also where the run was deleted and is made anew: hardware has nothing to do for it
     if (verdict := awaited.judge(observed.run.name, observed.run.namespace, observed.awaited)) is not None:
         return _held(verdict)
     if (missing := _missing_origin(observed, status, spec)) is not None:
@@ -279,7 +301,7 @@ def _without_jobset(
         return _taken_name(observed, status) or Create()
     if own_config_map(observed) is not None:
         return DiscardConfigMap("removing the last attempt's ConfigMap")
-    if not released and (held := _held_back(observed, status, now)) is not None:
+    if not released and not mended and (held := _held_back(status, now)) is not None:
         return held
     highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:
@@ -296,10 +318,10 @@ def _free_number(observed: Observed, highest: int) -> int:
     return number
 
 
-def _held_back(observed: Observed, status: TrainingRunStatus, now: datetime) -> HoldBack | None:
-    """Whether the next attempt has to wait. Not for long once somebody has edited the run or asked for a restart."""
+def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
+    """Whether the next attempt has to wait. Not once somebody has asked for a restart."""
     hold = hold_of(status)
-    if hold is None or now >= hold.until or restart_waits(status) or status.observed_generation < observed.run.generation:
+    if hold is None or hold.is_over(now) or restart_waits(status):
         return None
     message = (
         f"{last_message(status)}; {hold.ends} ends in a row without a checkpoint, so the next attempt is made at {stamp(hold.until)} "
@@ -417,8 +439,3 @@ def _condition_holds(status: TrainingRunStatus, kind: str) -> bool:
 def _is_sticky(status: TrainingRunStatus) -> bool:
     condition = status.condition("Stalled")
     return condition is not None and condition.status == "True" and condition.reason in STICKY_REASONS
-
-
-def _stalled_generation(status: TrainingRunStatus) -> int:
-    condition = status.condition("Stalled")
-    return condition.observed_generation if condition is not None else 0

@@ -14,12 +14,13 @@ from datetime import datetime
 from halcyon_api.edits.changes import Change, changes, read_recorded
 from halcyon_api.edits.status import EditStatus
 from halcyon_api.edits.steps import steps_refusal
+from halcyon_api.elastic import usable_slices
 from halcyon_api.maintenance import SaveRequestStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.checkpoint_status import resume_step
 from halcyon_operator.decision import Event
-from halcyon_operator.placement import trains
+from halcyon_operator.placement import placement_of, trains
 from halcyon_operator.plain import seconds_between, stamp
 from halcyon_operator.spec_hash import RETIRED, fits
 from halcyon_operator.views import JobSetView, Observed
@@ -30,6 +31,7 @@ SAVING_SECONDS = 600.0
 """So long one is waited for that saves."""
 _MOST_TOLD = 5
 STEPS = "trainer.steps"
+SUSPEND = "suspend"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Noticed:
     status: TrainingRunStatus
     events: tuple[Event, ...] = ()
     refusal: str = ""
+    mended: bool = False
+    """Whether the spec was edited, since it was last looked at, in a way that may mend what has stopped the run."""
 
 
 def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Noticed:
@@ -52,8 +56,9 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
         now: The time.
     """
     run, spec = observed.run, observed.run.spec
+    newer = status.observed_generation < run.generation
     if spec is None or status.attempt == 0 or status.in_force is None:
-        return Noticed(status)
+        return Noticed(status, mended=newer)
     over = (found := status.condition("Succeeded")) is not None and found.status == "True"
     if over and not lengthened(status, spec):
         return Noticed(status)
@@ -61,7 +66,9 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     refusal = _refusal(status, spec)
     if refusal is not None:
         return Noticed(status.model_copy(update={"edit": None}), refusal=refusal)
-    edited = not fits(status.attempt_spec_hash, wanted_hash)
+    mended = newer and any(change.starts_again for change in found)
+    slices = placement_of(status, spec).slices
+    edited = not fits(status.attempt_spec_hash, wanted_hash) or slices not in usable_slices(spec)
     live = tuple(change for change in found if change.edit == "live")
     later = tuple(change for change in found if change.edit != "live")
     told: tuple[Event, ...] = ()
@@ -73,15 +80,24 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     if live:
         told += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
-        return Noticed(status, told)
-    edit, waiting = _waiting(status.edit, later, now) if edited else None, trains(status) and spec.stage == "train"
+        return Noticed(status, told, mended=mended)
+    waiting = trains(status) and spec.stage == "train"
+    fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
+    edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
     if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
-        then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
-        told += (Event("Normal", "EditPending", f"{sentence(later) or 'The spec was edited'}: {then}", f"edit/{run.generation}"),)
+        what = "The run is to be suspended" if spec.suspend else sentence(later) or "The spec was edited"
+        told += (Event("Normal", "EditPending", f"{what}: {_then(spec, waiting)}", f"edit/{run.generation}"),)
     elif edit is None and status.edit is not None:
         message = f"The edit was taken back before it was in force; attempt {status.attempt} goes on"
         told += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
-    return Noticed(status.model_copy(update={"edit": edit}), told)
+    return Noticed(status.model_copy(update={"edit": edit}), told, mended=mended)
+
+
+def _then(spec: TrainingRunSpec, waiting: bool) -> str:
+    """What follows an edit that takes effect with the next attempt, or with none."""
+    if spec.suspend:
+        return "asking for a checkpoint, then the hardware is released" if waiting else "the hardware is released at once"
+    return "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
 
 
 def in_force_with(observed: Observed, status: TrainingRunStatus, attempt: int) -> tuple[dict[str, object], tuple[Event, ...]]:
@@ -146,8 +162,7 @@ def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
     return seconds_between(save.requested_at, now) >= patience
 
 
-def _waiting(known: EditStatus | None, later: tuple[Change, ...], now: datetime) -> EditStatus:
-    fields = [change.path for change in later]
+def _waiting(known: EditStatus | None, fields: list[str], now: datetime) -> EditStatus:
     if known is not None:
         return known.model_copy(update={"fields": fields})  # whatever was edited meanwhile, one checkpoint serves it all
     since = stamp(now)

@@ -70,6 +70,8 @@ class WorldEnd:
     """Steps done, as far as a process said."""
     epoch_attempt: int | None = None
     """Attempt of the epoch that owns the root, when a process was fenced by it."""
+    others_missing: bool = False
+    """Whether it ended because a process gave up waiting for the others."""
 
 
 def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
@@ -132,6 +134,9 @@ def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = Fals
     candidates = [ending for ending in own if cause_of(ending) != "completed"]
     if refused:
         candidates = [ending for ending in candidates if _fatal_cause(ending)] or candidates
+    if any(not is_echo(ending) and ending.trouble != "deleted" for ending in candidates):
+        # The clocks of two nodes differ: what ended because of another one did so after it, whatever they show.
+        candidates = [ending for ending in candidates if not is_echo(ending)]
     if not candidates:
         return None
     first = min(candidates, key=lambda ending: _order(ending, refused))
@@ -143,7 +148,13 @@ def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = Fals
         at=None if first.at == UNKNOWN_TIME else first.at,
         step=max((report.step for report in reports), default=None),
         epoch_attempt=_epoch(reports),
+        others_missing=first.report is not None and first.report.others_missing,
     )
+
+
+def is_echo(ending: PodEnding) -> bool:
+    """Whether a process ended because of others, by its own report: they were gone, or they never came."""
+    return ending.report is not None and (ending.report.peer_lost is not None or ending.report.others_missing)
 
 
 def describe(ending: PodEnding) -> str:

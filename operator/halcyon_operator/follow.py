@@ -16,6 +16,7 @@ from halcyon_operator import events
 from halcyon_operator.decision import Event
 from halcyon_operator.endings import EndCause, WorldEnd, conclude
 from halcyon_operator.history import entry_of, resumed_step, shown, with_end, with_report, with_world
+from halcyon_operator.manual_suspension import with_manual_suspension
 from halcyon_operator.nodes import blamed_node, for_want_of_nodes, with_blame
 from halcyon_operator.placement import placement_of
 from halcyon_operator.plain import stamp
@@ -97,6 +98,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         end = WorldEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
         status = with_end(status, world, end.cause, end.message, now, None)
         told += events.ended(status, world, end, restarting=True)
+    status = with_manual_suspension(observed, status, jobset, now)
     return Followed(_count_failures(observed.run.status, status, failures), told)
 
 

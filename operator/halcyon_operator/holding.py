@@ -19,6 +19,8 @@ FREE_ENDS_IN_A_ROW = 10
 """So many ends that cost nothing may follow one another without a checkpoint before the next attempt is held back."""
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 1800.0
+LARGEST_SKEW = timedelta(minutes=1)
+"""So far the clocks of a node and of the operator may be apart."""
 _OWN = "heldBack"
 """The end that the operator itself makes for a pause; it tells nothing of its own."""
 
@@ -31,6 +33,12 @@ class Hold:
     until: datetime
     ends: int
     """Ends of this kind in a row without a checkpoint."""
+    ended: datetime
+    """When the newest of them was."""
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether the next attempt may be made. So it may where the end lies in the future, for the operator's clock was set back then."""
+        return now >= self.until or self.ended - now > LARGEST_SKEW
 
 
 def hold_of(status: TrainingRunStatus) -> Hold | None:
@@ -41,9 +49,9 @@ def hold_of(status: TrainingRunStatus) -> Hold | None:
         return None
     if newest.cause == "rootUnusable":
         ends = _ends_in_a_row(status, ("rootUnusable",))
-        return Hold("CheckpointRootUnusable", ended + timedelta(seconds=_pause(ends)), ends) if ends else None
+        return Hold("CheckpointRootUnusable", ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
     if newest.cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
-        return Hold("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends)
+        return Hold("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
     return None
 
 

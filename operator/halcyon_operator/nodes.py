@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from halcyon_api.exit_codes import OTHERS_MISSING, PEER_GONE
 from halcyon_api.placement import MAX_BLAMES, AvoidedNode, Blame, PlacementStatus
 from halcyon_api.spec.operations import BadNodesSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.endings import WorldEnd, cause_of
+from halcyon_operator.endings import WorldEnd, cause_of, is_echo
 from halcyon_operator.plain import moment, stamp
 from halcyon_operator.recovery import FAILURES
 from halcyon_operator.views import Observed, PodEnding, World
@@ -36,7 +35,7 @@ def for_want_of_nodes(observed: Observed, world: World, end: WorldEnd) -> WorldE
     """The end of a world, told from a failure where processes gave up waiting for others whose pods had found no node."""
     pods = [ending.node for ending in observed.endings if ending.world == world]
     pods += [pod.node for pod in observed.pods if pod.world == world]
-    starved = end.cause == "failed" and OTHERS_MISSING in end.message and not all(pods)
+    starved = end.cause == "failed" and end.others_missing and not all(pods)
     return replace(end, cause="noRoom") if starved else end
 
 
@@ -74,8 +73,7 @@ def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:
 
 def _began(ending: PodEnding) -> bool:
     """Whether a pod's end may be what ended its world."""
-    echo = PEER_GONE in ending.message or OTHERS_MISSING in ending.message
-    return ending.trouble == "exited" and cause_of(ending) in FAILURES and bool(ending.node) and not echo
+    return ending.trouble == "exited" and cause_of(ending) in FAILURES and bool(ending.node) and not is_echo(ending)
 
 
 def _replaceable(spec: TrainingRunSpec) -> bool:

@@ -45,8 +45,8 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if jobset.suspended and jobset.queue:
         return queued_outlook(observed, status, jobset, now)
     if jobset.suspended:
-        message = f"JobSet {jobset.name} is suspended by somebody else, and starts when they resume it"
-        return Outlook(starting, "JobSetSuspended", message)
+        message = f"JobSet {jobset.name} is suspended by somebody else; the run goes on when they resume the JobSet"
+        return Outlook(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
     if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
         return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
@@ -54,6 +54,8 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         report = observed.report
         if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
             return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
+        if observed.run.spec is not None and observed.run.spec.suspend:
+            return Outlook("Suspending", "Suspending", f"{training}; a checkpoint is asked for, then the hardware is released")
         asked = "; a restart waits for a checkpoint" if restart_waits(status) else ""
         reason = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else "Running"
         return Outlook("Running", reason, f"{training}{waiting_clause(status)}{asked}{_reach(observed)}")
@@ -80,6 +82,10 @@ def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlo
     if spec.stage == "evaluate":
         return Outlook("Succeeded", "Succeeded", _evaluated(status.progress))
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
+    if status.attempt == 0:
+        step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
+        already = f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to train{where}"
+        return Outlook("Succeeded", "Succeeded", already)
     return Outlook("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
 
 

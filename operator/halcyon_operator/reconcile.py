@@ -65,7 +65,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
             status = with_room(observed, status, run.spec, jobset, now)
     wanted = attempt_spec_hash(run.spec) if run.spec is not None else ""
     noticed = with_edits(observed, status, jobset, wanted, now)
-    status, told = noticed.status, told + noticed.events
+    status, told, mended = noticed.status, told + noticed.events, noticed.mended
     if noticed.refusal:
         run = replace(run, spec=None, problems=(noticed.refusal,))
         observed = replace(observed, run=run)
@@ -76,7 +76,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if run.spec is None:
         decision = _invalid(observed, status, now)
     else:
-        step = attempts.next_step(observed, status, run.spec, wanted, now)
+        step = attempts.next_step(observed, status, run.spec, wanted, now, mended=mended)
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
         if isinstance(step, attempts.Keep):
             decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
@@ -113,6 +113,7 @@ def _with_probe(decision: Decision, step: attempts.Step, observed: Observed, now
     stopping = isinstance(step, (attempts.Stop, attempts.Wait)) and observed.run.spec is not None and not observed.run.spec.suspend
     holding = stopping and placement is not None and placement.room_since is not None
     spec = observed.run.spec if isinstance(step, attempts.Keep) else None
+    spec = None if spec is not None and spec.suspend else spec
     create, delete = tend_probe(observed, decision.status, spec, now, holding=holding)
     return replace(decision, create=decision.create + create, delete=decision.delete + delete)
 
@@ -159,6 +160,8 @@ def _carry_out(
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause in ("specChanged", "requested", "suspended"):
                 update["failures_without_checkpoint"] = 0
+            if cause == "suspended":
+                update["edit"] = None
             if (known := attempts.highest_own(observed)) > status.attempt:
                 # No number is used twice, also not one that the status does not know of.
                 update["root_attempt"] = max(status.root_attempt, known)
@@ -268,6 +271,8 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
     update: dict[str, object] = {
         "finished_at": status.finished_at or stamp(end),
         "topology": status.topology or _topology(spec, spec.accelerator.slices),
+        # Of a run that finds its root finished there is none yet, and by it is told whether an edit asks for more steps.
+        "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
     if spec.stage == "evaluate":
         update["progress"] = _last_progress(observed, status).model_copy(update={"eta_seconds": None})

@@ -131,6 +131,11 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
             f"spec.accelerator.slices: GKE joins only slices of several hosts, and a {accelerator.topology} slice has one; "
             "choose a topology of at least 8 chips, or one slice"
         )
+    if accelerator.provisioning == "queued" and spec.scheduling.queue is None:
+        problems.append(
+            "spec.accelerator.provisioning: queued nodes are asked for by Kueue, so without a queue the pods wait for ever; set "
+            "spec.scheduling.queue.name, or choose another provisioning"
+        )
     return tuple(problems)
 
 

@@ -32,7 +32,7 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
     if not observed.run.raw_status or _wordless(old) != _wordless(new):
         return status
     if _steady(old) != _steady(new):
-        told = written is not None and status.phase in _COUNTING and (now - written).total_seconds() < COUNT_SECONDS
+        told = written is not None and status.phase in _COUNTING and 0 <= (now - written).total_seconds() < COUNT_SECONDS
         return None if told else status
     standing = old.get("progress") == new.get("progress")
     if standing and (written is None or status.phase in AT_REST):
@@ -40,8 +40,10 @@ def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> Trai
     if written is None:
         return status
     interval = max(CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds)
-    # A look comes a little early or late; half a second must not double the interval.
-    return status if (now - written).total_seconds() >= interval - 0.5 else None
+    elapsed = (now - written).total_seconds()
+    # A look comes a little early or late; half a second must not double the interval. And where the clock was set back, the last write lies
+    # in the future: to wait until then would silence the run.
+    return status if elapsed >= interval - 0.5 or elapsed < 0 else None
 
 
 def is_routine(observed: Observed, status: TrainingRunStatus) -> bool:

@@ -26,7 +26,7 @@ from halcyon_operator.observe import Observer, ReadsHeads
 from halcyon_operator.trainers import Reading
 from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, PodView
 from halcyon_operator.work_queue import WorkQueue
-from tests.operator.builders import PLATFORM, at, deleted, disrupted, pod, report, rfc
+from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
 
 KEY = ("default", "demo")
 SYSTEM = "halcyon-system"
@@ -238,6 +238,14 @@ class World:
         run["spec"] |= spec
         self.api.version += 1
         run["metadata"] |= {"generation": run["metadata"]["generation"] + 1, "resourceVersion": str(self.api.version)}
+
+    def suspend(self, saved: int) -> None:
+        """The user suspends the run, and it saves when it is asked to."""
+        self.edit(suspend=True)
+        self.settle()
+        if self.jobset is not None:
+            self.head = head(saved, epoch=(self.status["attempt"], self.jobset.get("status", {}).get("restarts", 0)))
+            self.settle()
 
     def train(self, step: int, resumed: int = 0) -> None:
         """The present world trains."""

@@ -213,6 +213,65 @@ def test_a_refusal_that_nobody_explains_stops_the_run_too() -> None:
     assert condition(decision, "Stalled") == ("True", "TrainerStopped")
 
 
+@pytest.mark.parametrize(
+    ("edit", "starts_again"),
+    [
+        ({"ttlSecondsAfterFinished": 60}, False),
+        ({"telemetry__statusIntervalSeconds": 30}, False),
+        ({"after": {"run": "other"}}, False),
+        ({"image": "other:2"}, True),
+        ({"recovery__maxRestarts": 9}, True),
+        ({"trainer__microbatches": 2}, True),
+        ({"ttlSecondsAfterFinished": 60, "recovery__maxRestarts": 9}, True),
+    ],
+)
+def test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it(edit: dict[str, Any], starts_again: bool) -> None:
+    fields = parse_run_view(run()).fields
+    pods = [pod(**ended(86, 50, termination("diverged", 86)))]
+    stopped = reconcile(observed(run(status(inForce=fields)), jobsets=[jobset(outcome="Failed", reason=REFUSED)], pods=pods), NOW)
+    assert condition(stopped, "Stalled") == ("True", "Diverged")
+    again = reconcile(
+        observed(run(stopped.status.document(), generation=2, **edit), jobsets=[jobset(outcome="Failed", reason=REFUSED)], pods=pods),
+        at(60),
+    )
+    assert (deletions(again) == [("JobSet", "demo-1")]) == starts_again
+    later = reconcile(
+        observed(
+            run((again.status or stopped.status).document(), generation=2, **edit),
+            jobsets=[jobset(outcome="Failed", reason=REFUSED)],
+            pods=pods,
+        ),
+        at(90),
+    )
+    assert (deletions(later) == [("JobSet", "demo-1")]) == starts_again, "and so it stays"
+
+
+@pytest.mark.parametrize("changed", [{}, {"trainer__steps": 200}, {"suspend": True}])
+def test_a_run_that_is_made_anew_over_a_finished_root_has_succeeded_at_once(changed: dict[str, Any]) -> None:
+    decision = reconcile(observed(run(**changed), head=head(300, epoch=(7, 2))), NOW)
+    if changed.get("suspend"):
+        assert (decision.create, decision.status.phase) == ((), "Suspended")
+        return
+    assert (decision.create, decision.status.phase, decision.status.attempt) == ((), "Succeeded", 0)
+    assert decision.status.progress.step == decision.status.progress.steps == (changed.get("trainer__steps") or 300)
+    assert "already holds step 300 of an earlier run of this name" in decision.status.condition("Succeeded").message
+    more = reconcile(observed(run(decision.status.document(), trainer__steps=400, generation=2), head=head(300, epoch=(7, 2))), NOW)
+    assert more.status.attempt == 8, "with more steps it goes on"
+
+
+def test_a_finished_root_of_another_run_is_no_success() -> None:
+    decision = reconcile(observed(run(), head=head(300, owner=("default", "other"))), NOW)
+    assert condition(decision, "Stalled") == ("True", "CheckpointRootTaken")
+
+
+def test_a_clock_that_is_set_back_silences_nobody() -> None:
+    first = reconcile(observed(run(status()), jobsets=[jobset()], report=report(step=10)), at(5000)).status
+    seen = {"jobsets": [jobset()], "report": report(step=20), "progress_written_at": at(5000)}
+    later = reconcile(observed(run(first.document()), **seen), at(1400))
+    assert later.status is not None
+    assert later.status.progress.step == 20
+
+
 def test_exhausted_restarts_without_progress_stop_the_run() -> None:
     crash = pod(1, 3, **ended(1, 55, "boom"))
     before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=3)
@@ -317,6 +376,8 @@ def test_a_volume_without_a_claim_and_slices_of_one_host_are_told() -> None:
     assert "spec.data.volume.mountPath: /tmp overlaps /tmp" in covered.status.condition("Stalled").message
     alone = reconcile(observed(run(accelerator={"type": "v5e", "topology": "2x2", "slices": 2})), NOW)
     assert "spec.accelerator.slices" in alone.status.condition("Stalled").message
+    queued = reconcile(observed(run(accelerator={"type": "h100", "topology": "1x8", "provisioning": "queued"})), NOW)
+    assert "set spec.scheduling.queue.name" in queued.status.condition("Stalled").message
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,33 @@ def test_a_deleted_jobset_is_followed_by_the_next_attempt() -> None:
     assert world.status["restarts"]["jobSetDeleted"] == 1
 
 
-def test_a_jobset_that_is_suspended_by_hand_is_followed_by_the_next_attempt() -> None:
+def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next_attempt_when_it_is_resumed() -> None:
     world = training()
     world.jobset["spec"]["suspend"] = True
+    world.settle()
+    said = "JobSet demo-1 is suspended by somebody else; the run goes on when they resume the JobSet"
+    assert (world.status["attempt"], world.status["phase"], ready(world)) == (1, "Restarting", ("JobSetSuspended", said))
+    world.edit(image="other:2")
+    world.annotate("now", names.ANNOTATION_RESTART)
+    world._start_operator()
+    world.settle()
+    assert (world.status["attempt"], world.jobset["spec"]["suspend"], ready(world)) == (1, True, ("JobSetSuspended", said))
+    world.jobset["spec"]["suspend"] = False
     goes_on(world, 2)
     first = world.status["history"][0]
     assert (first["cause"], world.status["restarts"]["preempted"]) == ("preempted", 1)
-    assert first["message"] == "JobSet demo-1 was suspended by somebody else; a run is suspended by its spec.suspend"
+    assert first["message"] == "JobSet demo-1 was suspended by somebody else"
+
+
+def test_a_run_whose_jobset_somebody_suspended_can_still_be_suspended_and_resumed() -> None:
+    world = training()
+    world.jobset["spec"]["suspend"] = True
+    world.settle()
+    world.edit(suspend=True)
+    world.settle()
+    assert (world.status["phase"], world.jobset) == ("Suspended", None)
+    world.edit(suspend=False)
+    goes_on(world, 2)
 
 
 def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:

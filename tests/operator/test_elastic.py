@@ -208,6 +208,9 @@ def test_the_probe_makes_way_for_the_run_itself_and_goes_with_it() -> None:
     assert world.probe is not None
     world.edit(suspend=True)
     world.settle()
+    assert (world.status["phase"], world.slices(), world.probe) == ("Suspending", 1, None), "what saves has no use for more room"
+    world.head = head(10, epoch=(2, 0))
+    world.settle()
     assert (world.status["phase"], world.jobsets()) == ("Suspended", [])
     world.edit(suspend=False)
     world.settle()
@@ -279,12 +282,15 @@ def test_some_room_is_taken_after_a_while() -> None:
     assert (world.slices(), condition(world, "Degraded")[0]) == (2, "True")
 
 
-def test_an_edit_of_the_bounds_is_obeyed_at_once() -> None:
+def test_an_edit_of_the_bounds_is_obeyed_at_the_next_checkpoint() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
     world.settle()
     later(world, 301)
     trains(world, 10, 5)
     world.edit(recovery={"maxRestarts": 3})
+    world.settle()
+    assert (world.slices(), condition(world, "Ready")) == (1, ("True", "EditPending"))
+    world.head = head(10, epoch=(2, 0))
     world.settle()
     assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a rigid run has all its slices"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from halcyon_operator.endings import conclude, merge_endings
@@ -78,10 +80,22 @@ def test_what_was_saved_at_a_notice_is_told_with_the_notice() -> None:
 
 def test_a_hung_process_is_told_from_one_that_failed_of_itself_and_comes_before_its_peers() -> None:
     hung = pod(1, 0, 1, **ended(1, 10, termination("hung", 1, said="no step ended for 61.0 s; stacks in s3://b/x")))
-    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="process 1 is gone, so this one ended too")))
+    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="process 1 is gone, so this one ended too", peerLost=1)))
     end = conclude(endings(peer, hung), (1, 0))
     assert (end.cause, end.message) == ("hung", "no step ended for 61.0 s; stacks in s3://b/x (pod demo-1-s-1-0-abcde, exit code 1)")
     assert conclude(endings(pod(1, 0, 0, **ended(86, 10, termination("diverged", 86)))), (1, 0), refused=True).cause == "diverged"
+
+
+@pytest.mark.parametrize("echo", [{"peerLost": 1}, {"othersMissing": True}])
+def test_who_ended_because_of_another_is_not_the_cause_even_if_its_clock_is_slow(echo: dict[str, Any]) -> None:
+    crashed = pod(1, 0, 1, **ended(1, 12, termination("failed", 1, said="boom")))
+    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, said="any words", **echo)))
+    end = conclude(endings(peer, crashed), (1, 0))
+    assert end is not None
+    assert (end.cause, end.message) == ("failed", "boom (pod demo-1-s-1-0-abcde, exit code 1)")
+    alone = conclude(endings(peer), (1, 0))
+    assert alone is not None
+    assert alone.message.startswith("any words"), "where nothing else was seen, it is all that is known"
 
 
 def test_step_and_epoch_come_from_any_report_of_the_world() -> None:

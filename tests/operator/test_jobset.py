@@ -51,7 +51,11 @@ RUNS: dict[str, dict[str, Any]] = {
         | {"reservationProject": "others-project"},
         trainer__batchSize=16,
     ),
-    "a100-2x8-queued": run(accelerator={"type": "a100", "topology": "2x8", "provisioning": "queued"}, trainer__batchSize=16),
+    "a100-2x8-queued": run(
+        accelerator={"type": "a100", "topology": "2x8", "provisioning": "queued"},
+        trainer__batchSize=16,
+        scheduling={"queue": {"name": "research"}},
+    ),
     "h100-2x8": run(accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16),
     **{
         f"{name}-2x8-gpu-direct": run(accelerator={"type": name, "topology": "2x8", "network": "gpuDirect"}, trainer__batchSize=16)

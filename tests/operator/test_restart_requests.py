@@ -149,8 +149,7 @@ def test_a_run_that_rests_passes_it_over_and_resumes_once() -> None:
     story.settle()
     story.train(20)
     story.settle()
-    story.edit(suspend=True)
-    story.settle()
+    story.suspend(20)
     story.annotate("now", names.ANNOTATION_RESTART)
     story.settle()
     assert (story.status["phase"], story.status["restart"]["outcome"]) == ("Suspended", "passedOver")
@@ -171,7 +170,7 @@ def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile:
     story.settle()
     assert story.status["restart"]["outcome"] == "waiting"
     if meanwhile == "suspended":
-        story.edit(suspend=True)
+        story.suspend(20)
     else:
         story.head = head(300)
         story.end_jobset("Completed")

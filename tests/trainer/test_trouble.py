@@ -177,6 +177,7 @@ def test_a_run_with_a_dropped_update_resumes_bitwise(tmp_path: Path, start: Star
             world.leader.wait_for(seen_step(17))
             world.processes[1].popen.kill()
             world.wait()
+            assert world.leader.report()["peerLost"] == 1, "so that the operator blames the node of process 1, not this one's"
             monkeypatch.delenv("HANG")
             found |= world.leader.losses()
             world = start(run, module=MODULE, restart=1, resume_step=committed(tmp_path / root)[0])

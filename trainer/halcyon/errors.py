@@ -13,6 +13,8 @@ class TrainerExit(Exception):
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
     cause: ClassVar[Cause] = "failed"
+    others_missing: ClassVar[bool] = False
+    """Whether the process gave up waiting for the others: the cause lies with them."""
 
 
 class BadConfiguration(TrainerExit):

@@ -53,6 +53,8 @@ _NO_STEPS: dict[Stage, str] = {
 """What a process says that leaves at a notice while it trains nothing."""
 _WORK: dict[Stage, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """In which stage of the process the run does what it is for."""
+_LIFELINE_SECONDS = 1.0
+"""So long the lifeline has to tell of a process that is gone, after a collective has failed. The kernel tells it in milliseconds."""
 
 
 def run_training(
@@ -174,7 +176,15 @@ class _Ending:
         self._interrupts = 0
 
     def leave(
-        self, cause: Cause, code: ExitCode, message: str, *, epoch_attempt: int | None = None, saved: Saved | None = None
+        self,
+        cause: Cause,
+        code: ExitCode,
+        message: str,
+        *,
+        epoch_attempt: int | None = None,
+        peer_lost: int | None = None,
+        others_missing: bool = False,
+        saved: Saved | None = None,
     ) -> NoReturn:
         """Report the end everywhere and end the process."""
         self._once.acquire()  # never given back: several threads may come to an end at the same time, and the first says why
@@ -187,6 +197,8 @@ class _Ending:
             step=known.progress.step,
             checkpoint_step=known.checkpoint.step if known.checkpoint else None,
             epoch_attempt=epoch_attempt,
+            peer_lost=peer_lost,
+            others_missing=others_missing,
             saved=saved,
             progress=known.progress if self._context.process_index == 0 else None,
             seconds=known.seconds,
@@ -201,11 +213,15 @@ class _Ending:
     def failed(self, error: Exception) -> NoReturn:
         """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
         if isinstance(error, TrainerExit):
-            self.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
+            owner = error.owner_attempt if isinstance(error, Fenced) else None
+            self.leave(error.cause, error.exit_code, str(error), epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
             self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
         traceback.print_exception(error)
+        if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
+            # A collective may notice that a process is gone before the lifeline does. The lifeline then leaves, and says which one it was.
+            threading.Event().wait(_LIFELINE_SECONDS)
         self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
 
     def hung(self, message: str) -> NoReturn:
@@ -214,7 +230,7 @@ class _Ending:
 
     def lost(self, process: int) -> NoReturn:
         """Another process is gone without a word: its own report, or its absence, says why."""
-        self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too")
+        self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too", peer_lost=process)
 
     def interrupted(self, count: int) -> None:
         """Ctrl-C: the first is a notice, after which the run saves; the second leaves at once."""

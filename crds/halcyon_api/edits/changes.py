@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon_api.edits.classes import EditClass, class_of, leaves_of
+from halcyon_api.edits.classes import EditClass, class_of, leaves_of, starts_again
 from halcyon_api.edits.status import MAX_VALUE
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -33,6 +33,11 @@ class Change:
     def edit(self) -> EditClass:
         """The class of the field."""
         return class_of(self.path)
+
+    @property
+    def starts_again(self) -> bool:
+        """Whether a stopped run starts again at this edit."""
+        return starts_again(self.path)
 
     def __str__(self) -> str:
         return f"{self.path} is {shown(self.new)} but was {shown(self.old)}"

@@ -32,14 +32,16 @@ class Row:
     path: str
     edit: EditClass
     why: str
+    starts_again: bool = True
+    """Whether a run that has stopped for good, or is held back, starts again at such an edit: it may have mended the cause."""
 
 
 TABLE: tuple[Row, ...] = (
-    Row("defaults", "live", "those are taken at once; each field that differs then is an edit of its own class"),
+    Row("defaults", "live", "those are taken at once; each field that differs then is an edit of its own class", starts_again=False),
     Row("image", "atCheckpoint", "pods have one image for life"),
     Row("imagePullPolicy", "live", "obeyed when an image is pulled next: with the next attempt"),
     Row("from", "frozen", "a run begins once"),
-    Row("after", "live", "asked before the first attempt only"),
+    Row("after", "live", "asked before the first attempt only", starts_again=False),
     Row("stage", "frozen", "another stage is another run"),
     Row("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
     Row("mesh", "atCheckpoint", "arrays are laid out anew from the checkpoint"),
@@ -66,9 +68,9 @@ TABLE: tuple[Row, ...] = (
     Row("scheduling", "atCheckpoint", "pods are placed once"),
     Row("scheduling.queue", "atCheckpoint", "a place in a queue is taken once; the next attempt takes a new one"),
     Row("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
-    Row("telemetry.statusIntervalSeconds", "live", "the operator reads that often"),
-    Row("suspend", "live", "saves and releases the hardware, or goes on"),
-    Row("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run"),
+    Row("telemetry.statusIntervalSeconds", "live", "the operator reads that often", starts_again=False),
+    Row("suspend", "live", "saves and releases the hardware, or goes on", starts_again=False),
+    Row("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run", starts_again=False),
 )
 
 
@@ -82,6 +84,12 @@ def class_of(path: str) -> EditClass:
     """The class of a field. One that the table does not know is taken for one that needs new pods."""
     row = row_of(path)
     return row.edit if row is not None else "atCheckpoint"
+
+
+def starts_again(path: str) -> bool:
+    """Whether a stopped run starts again when the field is edited."""
+    row = row_of(path)
+    return row is None or row.starts_again
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,13 @@ Every field of `spec` has one class. The API server, the operator and `kubectl h
 |---|---|
 """
 
+_STARTS_AGAIN = """\
+## A run that has stopped
+
+A run that has stopped for good (`Stalled`), or whose next attempt is held back, starts again when a field is edited that may have to do
+with the cause. That is every field but {fields}. `kubectl halcyon restart` starts it again without an edit.
+"""
+
 _STEPS = """\
 ## trainer.steps
 
@@ -40,6 +47,7 @@ def render() -> str:
     for edit in MEANINGS:
         rows = [row for row in TABLE if row.edit == edit]
         parts.append(f"## {_name(edit)}\n\n| field | why |\n|---|---|\n" + "".join(f"| `{row.path}` | {row.why} |\n" for row in rows))
+    parts.append(_STARTS_AGAIN.format(fields=", ".join(f"`{row.path}`" for row in TABLE if not row.starts_again)))
     parts.append(_STEPS)
     parts.append("## Field by field\n\n| field | class |\n|---|---|\n" + "".join(_line(leaf.path) for leaf in leaves_of(TrainingRunSpec)))
     return "\n".join(parts)

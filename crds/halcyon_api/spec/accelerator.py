@@ -136,7 +136,7 @@ class AcceleratorSpec(ApiModel):
         default="onDemand",
         description=(
             "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or `queued` (flex-start "
-            "with queued provisioning: all nodes at once)."
+            "with queued provisioning: all nodes at once; needs `scheduling.queue`)."
         ),
     )
     reservation: ObjectName | None = Field(default=None, description="Name of the reservation, with `provisioning: reservation`.")

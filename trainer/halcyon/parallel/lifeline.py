@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon_api.exit_codes import PEER_GONE, ExitCode
+from halcyon_api.exit_codes import ExitCode
 
 _TOKEN_BYTES = 16
 _INDEX_BYTES = 4
@@ -41,7 +41,7 @@ OnMessage = Callable[[bytes, int], object]
 
 def end_process(lost: int) -> None:
     """Say which process is gone and end this one, whatever its threads wait for."""
-    sys.stderr.write(f"process {lost} {PEER_GONE}\n")
+    sys.stderr.write(f"process {lost} is gone, so this one ends too\n")
     sys.stderr.flush()
     os._exit(ExitCode.FAILURE)
 

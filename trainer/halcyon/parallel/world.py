@@ -28,7 +28,6 @@ from jax.experimental import multihost_utils
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
-from halcyon_api.exit_codes import OTHERS_MISSING
 
 JOIN_TIMEOUT_SECONDS = 1800
 """Others may still wait for a machine. How long that may last is for the operator to decide; this is for when it does not."""
@@ -46,6 +45,8 @@ _HEADER_BYTES = 8
 
 class CouldNotJoin(TrainerExit):
     """Not all processes of the run came together in time. Worth another try: the message says who was waited for."""
+
+    others_missing = True
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def join(
     else:
         world = World(process_index, process_count)
         return replace(world, lifeline=_tie(world, split_address(address)[0], on_loss))
-    raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s {OTHERS_MISSING} {coordinator}: {why}")
+    raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
 
 
 def leave(world: World) -> None:
