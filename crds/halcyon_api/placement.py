@@ -48,6 +48,10 @@ class PlacementStatus(PlacementModel):
     room_since: Timestamp | None = Field(default=None, description="Since when a probe has held room for more slices.")
     room_slices: int | None = Field(default=None, ge=1, description="With that room, the run could have so many slices.")
     room_step: int | None = Field(default=None, ge=0, description="Committed step when the room was found; a later one lets the run grow.")
+    grown_from: int | None = Field(default=None, ge=1, description="Slices before the run grew, until that has paid, or was lost.")
+    grown_at: Timestamp | None = Field(default=None, description="When it grew.")
+    lost_growths: int = Field(default=0, ge=0, description="How often in a row it grew and had to shrink again before that had paid.")
+    grow_not_before: Timestamp | None = Field(default=None, description="After a growth that was lost, when room is looked for again.")
     avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(
         default_factory=list[AvoidedNode], description="Nodes that attempts keep off, because of repeated failures on them."
     )

@@ -27,6 +27,7 @@ from halcyon_operator.checkpoint_status import foreign_owner, resume_step
 from halcyon_operator.edits import lengthened, saved, why
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
+from halcyon_operator.growth import grown, shrunk
 from halcyon_operator.holding import hold_of
 from halcyon_operator.manual_suspension import resumed_by_hand
 from halcyon_operator.nodes import still_avoided, to_avoid
@@ -215,7 +216,7 @@ def _with_jobset(
         return _carried_out(row, observed, status, spec, jobset, now)
     if renewed:
         return _renewed(status, edited)
-    return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more")
+    return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more", now)
 
 
 def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
@@ -233,9 +234,9 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
         case "stop":
             return Stall(row.reason, _stop_message(row, status, spec, observed.run.name))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
-            return _resize(status, spec, slices, waited)
+            return _resize(status, spec, slices, waited, now)
         case "larger" if placement.room_slices is not None:
-            return _resize(status, spec, placement.room_slices, "there is room for more slices")
+            return _resize(status, spec, placement.room_slices, "there is room for more slices", now)
         case "pause":
             return Stop(last_cause(status) if failed else "heldBack", last_message(status))
         case "elsewhere" if (node := to_avoid(placement, spec, now)) is not None:
@@ -250,12 +251,13 @@ def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: 
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
 
 
-def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: str) -> Stop:
+def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: str, now: datetime) -> Stop:
     placement, asked = placement_of(status, spec), spec.accelerator.slices
     short = why if slices < placement.slices else "there was room for no more"
     reason = f"{slices} of {asked} slices: {short}" if slices < asked else None
-    update: dict[str, object] = {"slices": slices, "reason": reason, "waiting_since": None}
-    return Stop("resized", f"going on with {slices} slices instead of {placement.slices}: {why}", placement.model_copy(update=update))
+    moved = grown(placement, slices, now) if slices > placement.slices else shrunk(placement, slices)
+    moved = moved.model_copy(update={"reason": reason, "waiting_since": None})
+    return Stop("resized", f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
 
 
 def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:

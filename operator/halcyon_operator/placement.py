@@ -13,6 +13,7 @@ from halcyon_api.elastic import usable_slices, wanted_slices
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.growth import patience, with_account
 from halcyon_operator.history import entry_of
 from halcyon_operator.nodes import still_avoided
 from halcyon_operator.plain import seconds_between, stamp
@@ -44,7 +45,12 @@ def with_room(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
         update |= {"room_since": stamp(now), "room_slices": room, "room_step": step}
     else:
         update["room_slices"] = room
-    return status.model_copy(update={"placement": placement.model_copy(update=update)})
+    placement = placement.model_copy(update=update)
+    entry = entry_of(status, (status.attempt, status.job_set_restarts))
+    if spec.recovery.elastic is not None:
+        first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
+        placement = with_account(placement, spec.recovery.elastic, first_step_at, now)
+    return status.model_copy(update={"placement": placement})
 
 
 def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Capacity:
@@ -54,7 +60,7 @@ def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
         return "more" if placement.room_since is not None else "enough"
     waited = seconds_between(placement.waiting_since, now)
     elastic = spec.recovery.elastic
-    if elastic is not None and waited >= elastic.shrink_after_seconds and smaller(observed, status, spec) is not None:
+    if elastic is not None and waited >= patience(placement, elastic) and smaller(observed, status, spec) is not None:
         return "fewer"
     settings = spec.recovery.bad_nodes
     return "avoided" if still_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds else "short"
@@ -89,6 +95,10 @@ def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: dateti
         reason=before.reason if slices < spec.accelerator.slices else None,
         avoided=[] if anew else still_avoided(before.avoided, spec.recovery.bad_nodes, now),
         blames=[] if anew else before.blames,
+        grown_from=None if anew else before.grown_from,
+        grown_at=None if anew else before.grown_at,
+        lost_growths=0 if anew else before.lost_growths,
+        grow_not_before=None if anew else before.grow_not_before,
     )
 
 

@@ -16,6 +16,7 @@ from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_operator.decision import Deletion, Manifest
+from halcyon_operator.growth import may_look
 from halcyon_operator.hardware import place
 from halcyon_operator.history import entry_of
 from halcyon_operator.nodes import still_avoided
@@ -44,7 +45,7 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
         return 0
     entry = entry_of(status, (status.attempt, status.job_set_restarts))
     since = entry.first_step_at if entry is not None else None
-    if observed.probe is None and seconds_between(since, now) < elastic.grow_after_seconds:
+    if observed.probe is None and (seconds_between(since, now) < elastic.grow_after_seconds or not may_look(placement, now)):
         return 0
     return max(0, max(usable_slices(spec), default=0) - placement.slices)
 
@@ -59,7 +60,7 @@ def tend_probe(
         status: The run's status after this look.
         spec: The run's spec; None where the attempt is not at work.
         now: The time.
-        holding: The old attempt is being stopped for the room that the probe holds.
+        holding: The old attempt is being stopped for the room that the probe holds, or the new one is about to take it.
     """
     probe = observed.probe
     missing = missing_slices(observed, status, spec, now) if spec is not None else 0

@@ -24,11 +24,12 @@ from halcyon_operator.edits import in_force_with, with_edits
 from halcyon_operator.endings import WorldEnd
 from halcyon_operator.follow import count_next_attempt, follow
 from halcyon_operator.goodput import account
+from halcyon_operator.growth import takes_over
 from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
 from halcyon_operator.peers import peers_to_delete
-from halcyon_operator.placement import next_placement, placement_of, with_room
+from halcyon_operator.placement import next_placement, placement_of, trains, with_room
 from halcyon_operator.plain import moment, seconds_between, stamp
 from halcyon_operator.probe import tend_probe
 from halcyon_operator.queueing import UNREAD_SECONDS, queue_changed, with_queue
@@ -110,8 +111,12 @@ def _with_probe(decision: Decision, step: attempts.Step, observed: Observed, now
     if decision.status is None:
         return decision
     placement = decision.status.placement
-    stopping = isinstance(step, (attempts.Stop, attempts.Wait)) and observed.run.spec is not None and not observed.run.spec.suspend
-    holding = stopping and placement is not None and placement.room_since is not None
+    wanted = observed.run.spec is not None and not observed.run.spec.suspend
+    holding = (
+        wanted
+        and placement is not None
+        and takes_over(placement, now, made=isinstance(step, attempts.Keep), trains=trains(decision.status))
+    )
     spec = observed.run.spec if isinstance(step, attempts.Keep) else None
     spec = None if spec is not None and spec.suspend else spec
     create, delete = tend_probe(observed, decision.status, spec, now, holding=holding)

@@ -26,6 +26,10 @@ LIMITS: dict[str, Any] = {
     "roots": ["gs://team/", "file:///checkpoints/", "s3://team/"],
     "endpoints": ["http://store.team.svc:7070"],
     "sources": ["gs://team/data/", "https://data.example/", "hf://datasets/team/", "hf://team/base@"],
+    "types": ["cpu", "h100"],
+    "slices": 2,
+    "priorityClasses": ["research"],
+    "gpuDirect": False,
 }
 FITTING: dict[str, Any] = {
     "spec__scheduling": {"serviceAccountName": "trainer"},
@@ -157,6 +161,10 @@ def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -
             {"checkpoint": {"endpoint": "http://mine.example"}},
             "spec.checkpoint.endpoint: http://mine.example is not allowed in namespace TEAM",
         ),
+        (
+            {"scheduling": {"serviceAccountName": "trainer", "priorityClassName": "urgent"}},
+            "spec.scheduling.priorityClassName: urgent is not allowed in namespace TEAM",
+        ),
         ({"checkpoint": {"rootPrefix": "s3://team"}}, "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM"),
         ({"checkpoint": {}, "data": {"cache": {"root": "s3://team/c"}}}, "spec.checkpoint.endpoint: none, which is AWS, is not allowed"),
     ):
@@ -170,6 +178,30 @@ def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"spec__accelerator": {"type": "v5e", "topology": "2x2"}},
+        "spec.accelerator.type: v5e is not allowed in namespace TEAM; take cpu or h100",
+    ),
+    (
+        {"spec__accelerator": {"type": "cpu", "slices": 3}, "spec__trainer__batchSize": 12},
+        "spec.accelerator.slices: 3 is above the 2 that a run in namespace TEAM may have; take fewer",
+    ),
+    (
+        {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 4}}},
+        "spec.recovery.elastic.maxSlices: 4 is above the 2 that a run in namespace TEAM may have",
+    ),
+    (
+        {"spec__accelerator": {"type": "h100", "topology": "1x8", "network": "gpuDirect"}, "spec__trainer__batchSize": 8},
+        "spec.accelerator.network: gpuDirect is not allowed in namespace TEAM; leave it out",
+    ),
+    (
+        {"spec__scheduling": {"serviceAccountName": "trainer", "priorityClassName": "urgent"}},
+        "spec.scheduling.priorityClassName: urgent is not allowed in namespace TEAM; leave it out, or take research",
+    ),
+    (
+        {"spec__scheduling": {"serviceAccountName": "trainer", "queue": {"name": "q", "priorityClass": "urgent"}}},
+        "spec.scheduling.queue.priorityClass: urgent is not allowed in namespace TEAM",
+    ),
     (
         {"spec__scheduling": {"serviceAccountName": "admin"}},
         "serviceAccountName: admin is not allowed in namespace TEAM; take trainer or other",

@@ -18,6 +18,8 @@ TEAM: dict[str, Any] = {
     "roots": ["gs://team/", "s3://team/x/"],
     "endpoints": ["aws", "http://store.team.svc:7070"],
     "sources": ["gs://team/data/", "hf://datasets/team/"],
+    "types": ["v5e", "l4"],
+    "priorityClasses": ["research"],
 }
 NAME = "kubernetes.io/metadata.name"
 
@@ -63,6 +65,9 @@ def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render
         "spec.data.cache.root",
         "spec.from.root",
         "spec.checkpoint.endpoint",
+        "spec.scheduling.priorityClassName",
+        "spec.scheduling.queue.priorityClass",
+        "spec.accelerator.type",
         "an",
     ]
     assert refusals(rest) == ["spec.image"], "an empty list is a limit, an absent one is none"
@@ -74,7 +79,18 @@ def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render
         "spec.checkpoint.rootPrefix",
         "spec.data.cache.root",
         "spec.checkpoint.endpoint",
+        "spec.scheduling.priorityClassName",
+        "spec.scheduling.queue.priorityClass",
     ]
+
+
+def test_runs_are_counted_by_a_quota_of_the_namespace(render: Render) -> None:
+    objects = render(clusterWide=True, limits={"enabled": True, "namespaces": {"team": {"runs": 3}, "other": {"types": []}}})
+    (quota,) = of_kind(objects, "ResourceQuota")
+    assert quota["metadata"]["namespace"] == "team"
+    assert quota["spec"]["hard"] == {"count/trainingruns.halcyon.dev": "3"}
+    with pytest.raises(DevclusterError, match=r"limits\.default\.runs: a ResourceQuota is for one namespace"):
+        render(clusterWide=True, limits={"enabled": True, "default": {"runs": 3}})
 
 
 def test_a_set_makes_no_policy_of_a_kind_that_it_does_not_limit(render: Render) -> None:
@@ -115,6 +131,9 @@ def test_a_release_limits_only_the_namespaces_that_it_serves(render: Render) -> 
         ({"sources": ["/data/"]}, "/limits/default/sources/0"),
         ({"sources": ["gs://team*/"]}, "/limits/default/sources/0"),
         ({"sources": ["https://data.example@"]}, "/limits/default/sources/0"),
+        ({"slices": 0}, "/limits/default/slices"),
+        ({"types": "v5e"}, "/limits/default/types"),
+        ({"gpuDirect": "no"}, "/limits/default/gpuDirect"),
         ({"serviceAccount": ["a"]}, "additional properties 'serviceAccount' not allowed"),
     ],
 )

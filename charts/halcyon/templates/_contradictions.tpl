@@ -5,6 +5,9 @@
   {{- if and (not .enabled) (or .default .namespaces) }}
     {{- fail "limits.enabled is false while limits are set, so nothing would hold them: set it to true, or leave the limits out." }}
   {{- end }}
+  {{- if hasKey (.default | default dict) "runs" }}
+    {{- fail "limits.default.runs: a ResourceQuota is for one namespace: give runs in limits.namespaces, for each namespace by name." }}
+  {{- end }}
   {{- range $namespace := keys .namespaces | sortAlpha }}
     {{- if and $served (not (has $namespace $served)) }}
       {{- fail (printf "limits.namespaces: this release does not serve %s, only %s: correct the name, or add it to watchNamespaces." $namespace (join ", " $served)) }}

@@ -3,9 +3,9 @@ literals of CEL by way of JSON. Give a dict of limits and resource. */}}
 {{- define "halcyon.limitsText" -}}
 {{- $limits := .limits }}
 {{- $ofRun := eq .resource "trainingruns" }}
-{{- $keys := list "serviceAccounts" "images" "imageDigests" "roots" "endpoints" }}
+{{- $keys := list "serviceAccounts" "images" "imageDigests" "roots" "endpoints" "priorityClasses" }}
 {{- if $ofRun }}
-  {{- $keys = append $keys "sources" }}
+  {{- $keys = concat $keys (list "sources" "types" "slices" "gpuDirect") }}
 {{- end }}
 {{- $limited := false }}
 {{- range $keys }}
@@ -107,6 +107,52 @@ validations:
       'spec.checkpoint.endpoint: ' + (variables.endpoint == 'aws' ? 'none, which is AWS,' : variables.endpoint) +
       ' is not allowed in namespace ' + request.namespace +
       {{ include "halcyon.limitsMend" (dict "take" "take" "entries" $entries "none" "no s3:// address is") }}
+  {{- end }}
+  {{- if hasKey . "priorityClasses" }}
+  {{- $classes := .priorityClasses }}
+  {{- range list "scheduling.priorityClassName" "scheduling.queue.priorityClass" }}
+  {{- $path := printf "spec.?%s.orValue('')" (replace "." ".?" .) }}
+  - expression: >-
+      object.{{ $path }} == '' || object.{{ $path }} in {{ toJson $classes }} ||
+      (request.operation == 'UPDATE' && oldObject.{{ $path }} == object.{{ $path }})
+    reason: Forbidden
+    message: spec.{{ . }} is not allowed in this namespace
+    messageExpression: >-
+      'spec.{{ . }}: ' + object.{{ $path }} + ' is not allowed in namespace ' + request.namespace +
+      {{ include "halcyon.limitsMend" (dict "lead" "leave it out" "take" "take" "entries" $classes) }}
+  {{- end }}
+  {{- end }}
+  {{- if and $ofRun (hasKey . "types") }}
+  - expression: >-
+      object.spec.accelerator.type in {{ toJson .types }} ||
+      (request.operation == 'UPDATE' && oldObject.spec.accelerator.type == object.spec.accelerator.type)
+    reason: Forbidden
+    message: spec.accelerator.type is not allowed in this namespace
+    messageExpression: >-
+      'spec.accelerator.type: ' + object.spec.accelerator.type + ' is not allowed in namespace ' + request.namespace +
+      {{ include "halcyon.limitsMend" (dict "take" "take" "entries" .types) }}
+  {{- end }}
+  {{- if and $ofRun (hasKey . "slices") }}
+  {{- range list "accelerator.slices" "recovery.elastic.maxSlices" }}
+  {{- $path := printf "spec.?%s.orValue(1)" (replace "." ".?" .) }}
+  - expression: >-
+      object.{{ $path }} <= {{ $limits.slices | int }} ||
+      (request.operation == 'UPDATE' && oldObject.{{ $path }} >= object.{{ $path }})
+    reason: Forbidden
+    message: spec.{{ . }} is above what this namespace may have
+    messageExpression: >-
+      'spec.{{ . }}: ' + string(object.{{ $path }}) + ' is above the {{ $limits.slices | int }} that a run in namespace ' +
+      request.namespace + ' may have; take fewer'
+  {{- end }}
+  {{- end }}
+  {{- if and $ofRun (hasKey . "gpuDirect") (not .gpuDirect) }}
+  - expression: >-
+      object.spec.accelerator.?network.orValue('standard') != 'gpuDirect' ||
+      (request.operation == 'UPDATE' && oldObject.spec.accelerator.?network.orValue('standard') == 'gpuDirect')
+    reason: Forbidden
+    message: spec.accelerator.network gpuDirect is not allowed in this namespace
+    messageExpression: >-
+      'spec.accelerator.network: gpuDirect is not allowed in namespace ' + request.namespace + '; leave it out'
   {{- end }}
   {{- if and $ofRun (hasKey . "sources") }}
   # Read with the identity of the run's pods.
