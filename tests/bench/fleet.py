@@ -139,18 +139,25 @@ def write_between(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
-def run_document(name: str, namespace: str) -> dict[str, Any]:
-    """A run of five pods whose checkpoint root nobody answers for."""
+UNREACHABLE = "http://127.0.0.1:9"
+"""A store that refuses connections."""
+
+
+def run_document(
+    name: str, namespace: str, *, hosts: int = PODS_A_RUN, slices: int = 1, endpoint: str = UNREACHABLE, **spec: Any
+) -> dict[str, Any]:
+    """A run of so many pods a slice, whose checkpoint root nobody answers for."""
     return {
         "apiVersion": RUNS_API[0],
         "kind": "TrainingRun",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "accelerator": {"type": "cpu", "topology": f"{PODS_A_RUN}x1"},
+            "accelerator": {"type": "cpu", "topology": f"{hosts}x1", "slices": slices},
             "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
-            "trainer": {"steps": 1000, "batchSize": 10, "sequenceLength": 64},
-            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://127.0.0.1:9"},
+            "trainer": {"steps": 1000, "batchSize": 2 * hosts * slices, "sequenceLength": 64},
+            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": endpoint},
+            **spec,
         },
     }
 
@@ -162,17 +169,17 @@ class Fleet:
     api: KubernetesApi
     namespace: str
 
-    async def apply(self, name: str) -> None:
+    async def apply(self, name: str, **form: Any) -> None:
         """Make a run."""
-        await self.api.request("POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace))
+        await self.api.request("POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace, **form))
 
-    async def apply_all(self, names: list[str]) -> None:
+    async def apply_all(self, names: list[str], **form: Any) -> None:
         """Make many, some at the same time."""
         waiting = asyncio.Semaphore(8)
 
         async def one(name: str) -> None:
             async with waiting:
-                await self.apply(name)
+                await self.apply(name, **form)
 
         await asyncio.gather(*map(one, names))
 

@@ -1,6 +1,6 @@
-"""Breaks the engine on purpose, one thing at a time, and sees that the row of docs/reliability.md that is about it fails.
+"""Breaks the engine or the operator on purpose, one thing at a time, and sees that the row of docs/reliability.md that is about it fails.
 
-``python -m tests.faults.mutations`` works on a copy of the trainer's package, which the tests and their processes find first on their path;
+``python -m tests.faults.mutations`` works on a copy of the package, which the tests and their processes find first on their path;
 the checkout stays as it is. With ``--page PAGE`` the outcome is written between the two marks of the page.
 """
 
@@ -13,97 +13,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import rows
+from tests.faults.mutation_table import MUTATIONS, Mutation
 from tests.faults.table import REPOSITORY
 from tests.suite.tiers import Part, Tier, expression
 
-PACKAGE = REPOSITORY / "trainer" / "halcyon"
 BEGIN, END = "<!-- mutations: begin -->", "<!-- mutations: end -->"
-_FAILED = re.compile(r"^FAILED (\S+?::\S+)(?: - (.*))?$", re.MULTILINE)
+_FAILED = re.compile(r"^FAILED (\S+?::[^\s\[]+(?:\[.*?\])?)(?: - (.*))?$", re.MULTILINE)
 _LONGEST_REASON = 140
 IN_MAKE_TEST = " or ".join(f"({expression(part, Tier.TEST)})" for part in Part)
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """One thing broken."""
-
-    what: str
-    edits: tuple[tuple[str, str, str], ...]
-    """File below the package, what stands there once, and what shall stand there instead."""
-    tests: tuple[str, ...]
-    """Tests that must fail, each in the tier `test`: what `make test` runs must find the mutation by itself."""
-    row: str
-
-
-def _row(mark: object) -> str:
-    return mark.mark.kwargs["row"]  # type: ignore[attr-defined]
-
-
-MUTATIONS = (
-    Mutation(
-        "the hash of a file is not looked at",
-        (("checkpoint/verify.py", "if _sha256(data) != file.sha256:", "if False:"),),
-        ("tests/faults/test_damage.py::test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found[file-1]",),
-        _row(rows.DAMAGE),
-    ),
-    Mutation(
-        "the fence is skipped: a writer that lost the root goes on from the HEAD that is there",
-        (("checkpoint/head.py", "if (head.epoch, head.writer) != (epoch, writer):", "if False:"),),
-        ("tests/faults/test_two_writers.py::test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced[file-25]",),
-        _row(rows.TWO_WRITERS),
-    ),
-    Mutation(
-        "HEAD is changed before COMMIT is written",
-        (
-            (
-                "checkpoint/commit.py",
-                "for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):",
-                "for key, content in ((MANIFEST_KEY, data),):",
-            ),
-            (
-                "checkpoint/commit.py",
-                "    return entry\n\n\nclass Undecided",
-                '    store.create(f"{prefix}{COMMIT_KEY}", encode_commit(data, about.epoch))\n    return entry\n\n\nclass Undecided',
-            ),
-        ),
-        ("tests/faults/test_kills.py::test_the_engine_killed_before_each_write_of_a_commit[file]",),
-        _row(rows.KILLS),
-    ),
-    Mutation(
-        "a mark that was written, and whose answer was lost, is taken for somebody else's",
-        (("checkpoint/store.py", "return self.read(key).data == data", "return False"),),
-        ("tests/faults/test_store.py::test_a_fault_of_every_request_once_is_got_over[lose]",),
-        _row(rows.STORE),
-    ),
-    Mutation(
-        "a failed save is not told",
-        (("checkpoint/checkpointer.py", "                self.on_failure(self.last_error)", "                pass"),),
-        ("tests/faults/test_root.py::test_an_exceeded_quota_costs_checkpoints_and_not_the_training",),
-        _row(rows.ROOT),
-    ),
-    Mutation(
-        "the newest checkpoint is the one with the latest time",
-        (
-            (
-                "checkpoint/head.py",
-                "key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True",
-                "key=lambda one: one.time, reverse=True",
-            ),
-        ),
-        ("tests/faults/test_root.py::test_a_clock_that_goes_back_an_hour_decides_nothing",),
-        _row(rows.ROOT),
-    ),
-    Mutation(
-        "a chunk is given to one region only of those that need it",
-        (("checkpoint/reader.py", "for key in self.needed[indices]:", "for key in self.needed[indices][:1]:"),),
-        ("tests/faults/test_topology.py::test_from_mesh_to_mesh_all_bits_stay[file]",),
-        _row(rows.TOPOLOGY),
-    ),
-)
 
 
 def mutate(mutation: Mutation, package: Path) -> None:
@@ -122,8 +41,9 @@ def mutate(mutation: Mutation, package: Path) -> None:
 def failures(mutation: Mutation) -> list[tuple[str, str]]:
     """The tests that fail under a mutation, each with why."""
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "halcyon"
-        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        original = REPOSITORY / mutation.package
+        package = Path(folder) / original.name
+        shutil.copytree(original, package, ignore=shutil.ignore_patterns("__pycache__"))
         mutate(mutation, package)
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-x", "-m", IN_MAKE_TEST, "--tb=line", *mutation.tests]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]), "COLUMNS": "500"}
@@ -155,7 +75,9 @@ def write(page: Path, tried: dict[str, str]) -> None:
 
 def main() -> int:
     """Try all mutations, or those whose number is named."""
-    parser = argparse.ArgumentParser(description="Break the engine on purpose and see which row of docs/reliability.md fails.")
+    parser = argparse.ArgumentParser(
+        description="Break the engine or the operator on purpose and see which row of docs/reliability.md fails."
+    )
     parser.add_argument("--page", type=Path, help="write the outcome into this page")
     parser.add_argument("numbers", nargs="*", type=int, help="of the mutations to try, from 1 (default: all)")
     arguments = parser.parse_args()

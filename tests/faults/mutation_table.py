@@ -1,0 +1,193 @@
+"""What is broken on purpose, one thing at a time, and the tests of `make test` that must find it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.faults import rows
+
+Package = Literal["trainer/halcyon", "operator/halcyon_operator"]
+"""Where the file is."""
+
+_ISOLATION = "One tenant's trouble is no other tenant's"
+_FINALITY = "What passes by itself ends no run, and what ends one is lifted by what mends it"
+_TRUST = "Whoever only bears a run's labels is not believed"
+PROMISES = (_ISOLATION, _FINALITY, _TRUST)
+"""What the operator's tests hold that are no rows of the fault table."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One thing broken."""
+
+    what: str
+    edits: tuple[tuple[str, str, str], ...]
+    """File below the package, what stands there once, and what shall stand there instead."""
+    tests: tuple[str, ...]
+    """Tests that must fail, each in the tier `test`: what `make test` runs must find the mutation by itself."""
+    row: str
+    package: Package = "trainer/halcyon"
+
+
+def _row(mark: object) -> str:
+    return mark.mark.kwargs["row"]  # type: ignore[attr-defined]
+
+
+MUTATIONS = (
+    Mutation(
+        "the hash of a file is not looked at",
+        (("checkpoint/verify.py", "if _sha256(data) != file.sha256:", "if False:"),),
+        ("tests/faults/test_damage.py::test_every_kind_of_harm_to_every_file_of_a_checkpoint_is_found[file-1]",),
+        _row(rows.DAMAGE),
+    ),
+    Mutation(
+        "the fence is skipped: a writer that lost the root goes on from the HEAD that is there",
+        (("checkpoint/head.py", "if (head.epoch, head.writer) != (epoch, writer):", "if False:"),),
+        ("tests/faults/test_two_writers.py::test_a_writer_stopped_in_mid_save_and_woken_after_it_was_replaced[file-25]",),
+        _row(rows.TWO_WRITERS),
+    ),
+    Mutation(
+        "HEAD is changed before COMMIT is written",
+        (
+            (
+                "checkpoint/commit.py",
+                "for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):",
+                "for key, content in ((MANIFEST_KEY, data),):",
+            ),
+            (
+                "checkpoint/commit.py",
+                "    return entry\n\n\nclass Undecided",
+                '    store.create(f"{prefix}{COMMIT_KEY}", encode_commit(data, about.epoch))\n    return entry\n\n\nclass Undecided',
+            ),
+        ),
+        ("tests/faults/test_kills.py::test_the_engine_killed_before_each_write_of_a_commit[file]",),
+        _row(rows.KILLS),
+    ),
+    Mutation(
+        "a mark that was written, and whose answer was lost, is taken for somebody else's",
+        (("checkpoint/store.py", "return self.read(key).data == data", "return False"),),
+        ("tests/faults/test_store.py::test_a_fault_of_every_request_once_is_got_over[lose]",),
+        _row(rows.STORE),
+    ),
+    Mutation(
+        "a failed save is not told",
+        (("checkpoint/checkpointer.py", "                self.on_failure(self.last_error)", "                pass"),),
+        ("tests/faults/test_root.py::test_an_exceeded_quota_costs_checkpoints_and_not_the_training",),
+        _row(rows.ROOT),
+    ),
+    Mutation(
+        "the newest checkpoint is the one with the latest time",
+        (
+            (
+                "checkpoint/head.py",
+                "key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True",
+                "key=lambda one: one.time, reverse=True",
+            ),
+        ),
+        ("tests/faults/test_root.py::test_a_clock_that_goes_back_an_hour_decides_nothing",),
+        _row(rows.ROOT),
+    ),
+    Mutation(
+        "a chunk is given to one region only of those that need it",
+        (("checkpoint/reader.py", "for key in self.needed[indices]:", "for key in self.needed[indices][:1]:"),),
+        ("tests/faults/test_topology.py::test_from_mesh_to_mesh_all_bits_stay[file]",),
+        _row(rows.TOPOLOGY),
+    ),
+    Mutation(
+        "a look waits for the store, however long that takes",
+        (("head_reads.py", "        return HeadPending()\n", "        return await self._heads.read(spec)\n"),),
+        ("tests/operator/test_isolation.py::test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run[100]",),
+        _ISOLATION,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a namespace with many runs is served first",
+        (
+            (
+                "work_queue.py",
+                "self._ready[group] = keys  # behind all others",
+                "self._ready[group] = keys; self._ready.move_to_end(group, last=False)",
+            ),
+        ),
+        ("tests/operator/test_work_queue.py::test_groups_take_turns",),
+        _ISOLATION,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a HEAD of any size is read",
+        (("checkpoints.py", 'if result.meta["size"] > MAX_HEAD_BYTES:', "if False:"),),
+        ("tests/operator/test_s3.py::test_a_large_head_is_decoded_in_a_thread_and_a_larger_one_is_refused",),
+        _ISOLATION,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a root that cannot be used for a moment stops the run for good",
+        (
+            (
+                "recovery.py",
+                'Row(("rootUnusable",), "same", "the store may be itself again: after a pause that grows each time"),',
+                'Row(("rootUnusable",), "stop", "broken", reason="CheckpointRootUnusable"),',
+            ),
+        ),
+        ("tests/operator/test_holding.py::test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up",),
+        _FINALITY,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "the pause before the next attempt does not grow",
+        (("holding.py", "FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16)", "FIRST_PAUSE_SECONDS"),),
+        ("tests/operator/test_holding.py::test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer",),
+        _FINALITY,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "any edit starts a stopped run again",
+        (("edits.py", "mended = newer and any(change.starts_again for change in found)", "mended = newer"),),
+        ("tests/operator/test_attempts.py::test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it",),
+        _FINALITY,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a suspended run's pods are deleted before it has saved",
+        (("attempts.py", "return at_work and trains(status) and status.edit is not None and", "return False and"),),
+        ("tests/operator/test_suspension.py::test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed",),
+        _FINALITY,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a JobSet that an administrator suspends is replaced",
+        (
+            (
+                "attempts.py",
+                "        return Keep(jobset)  # whoever suspended it",
+                '        return Stop("preempted", "broken")  # whoever suspended it',
+            ),
+        ),
+        (
+            "tests/operator/test_bad_input.py::test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next_attempt_when_it_is_resumed",
+        ),
+        _FINALITY,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a pod with the run's labels is the run's own",
+        (("ownership.py", "return made and bool(pod.uid) and", "return bool(pod.uid) or"),),
+        ("tests/operator/test_trust.py::test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods",),
+        _TRUST,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a foreign JobSet uses up attempts",
+        (
+            (
+                "attempts.py",
+                "highest = max(status.attempt, status.root_attempt, highest_own(observed))",
+                "highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)",
+            ),
+        ),
+        ("tests/operator/test_trust.py::test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number",),
+        _TRUST,
+        "operator/halcyon_operator",
+    ),
+)
