@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decision import Deletion
+from halcyon_operator.ownership import is_own
 from halcyon_operator.placement import trains
-from halcyon_operator.views import JobSetView, Observed, PodView
+from halcyon_operator.views import JobSetView, Observed
 
 MAX_PODS = 64
 """Of a larger world nobody is sent away: so many requests cost the API server more than the second is worth."""
@@ -29,13 +30,8 @@ def peers_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     """
     if jobset.deleting or jobset.suspended or not trains(status):
         return ()
-    world = [pod for pod in observed.pods if _is_own(observed, jobset, pod) and pod.world == (status.attempt, jobset.restarts)]
+    own, present = frozenset({jobset.uid} - {""}), (status.attempt, jobset.restarts)
+    world = [pod for pod in observed.pods if pod.world == present and is_own(pod, observed.run, own)]
     if len(world) > MAX_PODS or not any(pod.deleting for pod in world):
         return ()
     return tuple(Deletion("Pod", pod.name, pod.uid) for pod in world if pod.running and not pod.deleting and not pod.over)
-
-
-def _is_own(observed: Observed, jobset: JobSetView, pod: PodView) -> bool:
-    """Whether the JobSet made the pod: what merely bears the run's name is somebody else's."""
-    made = (pod.run_uid, pod.jobset_uid, pod.controlled) == (observed.run.uid, jobset.uid, True)
-    return made and bool(pod.uid) and bool(jobset.uid) and pod.name.startswith(f"{jobset.name}-")
