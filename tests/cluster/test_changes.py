@@ -111,7 +111,7 @@ def test_an_edit_of_the_hardware_makes_a_new_attempt_and_one_of_the_clock_does_n
     runs.told(changed, "EditPending", "EditApplied")
 
 
-def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_is_followed_by_the_next(runs: Runs, changed: str) -> None:
+def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_for_who_suspended_it(runs: Runs, changed: str) -> None:
     attempt, restart = runs.world(changed)
     before = runs.training(changed, attempt, restart, step=10)
     edit = json.dumps({"data": {"run.yaml": "mine"}})
@@ -120,6 +120,15 @@ def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_is_follo
     more = json.dumps([{"op": "replace", "path": "/spec/replicatedJobs/0/replicas", "value": 9}])
     assert "field is immutable" in refused(runs, "patch", "jobset", made, "--type=json", "--patch", more)
     runs.kubectl("patch", "jobset", made, "--type=merge", "--patch", '{"spec": {"suspend": true}}')
+    runs.wait(changed, "told of it", lambda _: runs.condition(changed, "Ready")["reason"] == "JobSetSuspended")
+    until(
+        lambda: not runs.pods(changed),
+        timeout_seconds=60,
+        interval_seconds=INTERVAL_SECONDS,
+        failure=lambda: "its pods stay: " + str(runs.pods(changed)),
+    )
+    assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{made}"], "the operator overrules nobody"
+    runs.kubectl("patch", "jobset", made, "--type=merge", "--patch", '{"spec": {"suspend": false}}')
     status = runs.training(changed, attempt + 1)
     ended, begun = status["history"][-2:]
     assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "preempted"), {"preempted": 1})

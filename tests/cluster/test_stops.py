@@ -82,6 +82,10 @@ def test_a_reserved_exit_code_stops_the_run_until_its_spec_is_edited(runs: Runs,
     assert status["restarts"]["total"] == 0
     if code == 83:
         runs.patch(name, ttlSecondsAfterFinished=99999)
+        generation = runs.get(name)["metadata"]["generation"]
+        status = runs.wait(name, "seen", lambda status: status["observedGeneration"] == generation)
+        assert (status["phase"], status["attempt"]) == ("Failed", 1), "that edit can have mended nothing"
+        runs.patch(name, recovery={"maxRestarts": 9})
         assert counts(runs.training(name, attempt=2)) == {"specChanged": 1}
 
 
