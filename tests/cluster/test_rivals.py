@@ -1,0 +1,53 @@
+"""Elastic runs in a cluster that has less room than everybody wants."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+
+from halcyon_devcluster.waiting import until
+from tests.cluster.scripted import INTERVAL_SECONDS, Runs, causes, document
+from tests.cluster.test_changes import free_memory
+from tests.cluster.workloads import pod_spec
+
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(1800)]
+
+RIVALS = 12
+RIVAL_SECONDS = 15
+ELASTIC = {"minSlices": 1, "shrinkAfterSeconds": 5, "growAfterSeconds": 5}
+
+
+def rivals(image: str, memory: str) -> dict[str, Any]:
+    """Pods that wait in line for a node, one after the other; each keeps it for a while."""
+    spec = pod_spec(image, f"import time; time.sleep({RIVAL_SECONDS})", terminationGracePeriodSeconds=0)
+    spec["containers"][0]["resources"] = {"requests": {"memory": memory}}
+    job = {"parallelism": 2, "completions": RIVALS, "template": {"spec": spec}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "rivals"}, "spec": job}
+
+
+def test_two_elastic_runs_beside_a_queue_of_rivals_train_on_and_have_all_their_slices_in_the_end(runs: Runs, python_image: str) -> None:
+    """There is room for four slices, which is what the runs want."""
+    each = f"{free_memory(runs.devcluster) * 2 // 9}Mi"
+    names = [f"elastic-{secrets.token_hex(3)}" for _ in range(2)]
+    hardware = {"accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": each}}}
+    recovery = {"recovery": {"elastic": ELASTIC, "gracePeriodSeconds": 5}}
+    runs.apply_all(*(document(name, "rate=10", "save=50", **hardware, **recovery) for name in names[:1]))
+    runs.training(names[0], attempt=1)
+    runs.devcluster.kubectl.apply([rivals(python_image, each)], "--namespace", runs.namespace)
+    runs.apply_all(*(document(name, "rate=10", "save=50", **hardware, **recovery) for name in names[1:]))
+
+    def over() -> bool:
+        return runs.kubectl("get", "job", "rivals", "--output=jsonpath={.status.succeeded}") == str(RIVALS)
+
+    until(over, timeout_seconds=600, interval_seconds=INTERVAL_SECONDS, failure=lambda: runs.kubectl("get", "pods"))
+    for name in names:
+        whole = runs.wait(
+            name, "whole again", lambda status: status.get("topology", {}).get("slices") == 2 and status["phase"] == "Running", 900
+        )
+        assert {cause for _, _, cause in causes(whole)} <= {"resized", "noRoom", ""}, "nobody's pods were taken for failures"
+        lost = sum(cause == "resized" for _, _, cause in causes(whole))
+        assert lost <= 6, "it does not grow and shrink all the time"
+        assert runs.condition(name, "Stalled")["status"] == "False"
+    runs.delete(*names)
