@@ -38,7 +38,7 @@ def main(
     ] = "",
     s3_endpoint: Annotated[
         list[str] | None,
-        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="The only S3 endpoints to contact, may be repeated. Default: any."),
+        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="S3 endpoint that runs may name, may be repeated. Default: none."),
     ] = None,
     s3_anonymous: Annotated[bool, typer.Option(envvar="HALCYON_S3_ANONYMOUS", help="Send unsigned S3 requests.")] = False,
     file_root: Annotated[

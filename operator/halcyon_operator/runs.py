@@ -17,6 +17,7 @@ from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.defaults import DefaultsRead, due, taken, whole_spec
+from halcyon_operator.endpoints import endpoint_refusal
 from halcyon_operator.plain import count, dig, mapping, text
 from halcyon_operator.pod_template import CACHE_DIRECTORY
 from halcyon_operator.views import Platform, RunView
@@ -90,6 +91,8 @@ def permitted(run: RunView, platform: Platform) -> RunView:
 
 
 def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
+    if (refusal := endpoint_refusal(spec.checkpoint.endpoint, platform.s3_endpoints)) is not None:
+        return refusal
     if spec.scheduling.queue is not None and not platform.kueue:
         return (
             "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "

@@ -22,7 +22,7 @@ class Settings:
     probe_priority_class: str = ""
     """PriorityClass of pods that look for room for more slices; empty: the cluster's default."""
     s3_endpoints: tuple[str, ...] = ()
-    """The only S3 endpoints that runs may have the operator contact; empty: any."""
+    """The S3 endpoints that runs may name, with their scheme; empty: none, so that only AWS itself is used."""
     s3_anonymous: bool = False
     """Send unsigned S3 requests."""
     file_roots: tuple[str, ...] = ()

@@ -41,9 +41,10 @@ def parse_report(body: bytes, run: str, world: World) -> Reading:
         report = ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
         fault = error.errors()[0]
-        return Reading(problem=f"its report is not valid: {'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}")
+        return Reading(problem=f"its report is not valid ({fault['type']})")
     if report.run != run or (report.attempt, report.restart) != world:
-        return Reading(problem=f"the address answers for {report.run!r}, attempt {report.attempt}, restart {report.restart}")
+        whose = "this" if report.run == run else "another"
+        return Reading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
     numbers = (*report.progress.counts, report.resumed_step or 0)
     return Reading(report) if max(numbers) <= LARGEST_EXACT else Reading(problem="its report has numbers beyond all measure")
 
@@ -78,7 +79,7 @@ class Trainers:
         except aiohttp.ClientConnectorError as error:
             return f"no connection to {error.host}:{error.port}"
         except (aiohttp.ClientError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"
+            return f"its answer cannot be read ({type(error).__name__})"
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -100,7 +101,7 @@ class Trainers:
         except aiohttp.ClientConnectorError as error:
             return Reading(problem=f"no connection to {error.host}:{error.port}")
         except (aiohttp.ClientError, ValueError) as error:
-            return Reading(problem=f"{type(error).__name__}: {error}")
+            return Reading(problem=f"its answer cannot be read ({type(error).__name__})")
         if len(body) > MAX_REPORT_BYTES:
             return Reading(problem=f"its report is larger than {MAX_REPORT_BYTES} bytes")
         return parse_report(body, run, world)

@@ -190,6 +190,8 @@ class Platform:
     """PriorityClass of the pods that look for room; empty: the cluster's default."""
     allow_gpu_direct: bool = False
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    s3_endpoints: frozenset[str] = frozenset()
+    """The S3 endpoints that runs may name, as `endpoints.normal` writes them."""
     kueue: bool = False
     """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
 

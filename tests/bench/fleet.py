@@ -32,6 +32,8 @@ from halcyon_operator.api_client import KubernetesApi, path_of
 from halcyon_operator.metrics import Metrics
 
 PODS_A_RUN = 5
+NO_STORE = "http://127.0.0.1:9"
+"""Where nobody answers."""
 NODES = 20
 NODE_LABEL = "halcyon.dev/fake"
 POD_NETWORK = "10.213.0.0/16"
@@ -150,7 +152,7 @@ def run_document(name: str, namespace: str) -> dict[str, Any]:
             "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
             "data": {"sources": [{"name": "python", "stdlib": {}}]},
             "trainer": {"steps": 1000, "batchSize": 10, "sequenceLength": 64},
-            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://127.0.0.1:9"},
+            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": NO_STORE},
         },
     }
 
