@@ -21,7 +21,8 @@ from halcyon_operator.views import HeadFound, HeadReading, HeadUnreachable
 from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.simulation import World
 
-SECRET = "internal-page-7f3a"
+PAGE = "internal-page-7f3a"
+"""What nobody but the store may show."""
 
 
 class Store:
@@ -42,7 +43,7 @@ class Store:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -141,18 +142,18 @@ def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
-        ({}, f"<html>{SECRET}</html>"),
-        ({}, f"<Error><Code>{SECRET.replace('-', '_')}</Code><Message>{SECRET}</Message></Error>"),
-        ({"Location": f"http://10.0.0.1/{SECRET}", "x-amz-request-id": SECRET, "ETag": SECRET, "Content-Range": SECRET}, SECRET),
-        ({"Last-Modified": SECRET, "ETag": SECRET}, '{"sha256": "' + SECRET + '"}'),
+        ({}, f"<html>{PAGE}</html>"),
+        ({}, f"<Error><Code>{PAGE.replace('-', '_')}</Code><Message>{PAGE}</Message></Error>"),
+        ({"Location": f"http://10.0.0.1/{PAGE}", "x-amz-request-id": PAGE, "ETag": PAGE, "Content-Range": PAGE}, PAGE),
+        ({"Last-Modified": PAGE, "ETag": PAGE}, '{"sha256": "' + PAGE + '"}'),
     ],
 )
 def test_nothing_that_a_store_answers_is_shown(store: Store, status: int, headers: dict[str, str], body: str) -> None:
     store.answer = (status, headers, body.encode())
     reading = store.read(store.endpoint)
     shown = reading.reason if isinstance(reading, HeadUnreachable) else ""
-    assert SECRET not in shown
-    assert SECRET.replace("-", "_") not in shown
+    assert PAGE not in shown
+    assert PAGE.replace("-", "_") not in shown
     assert len(shown) < 120
 
 
@@ -161,19 +162,19 @@ def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
     world.settle()
     strange = head(50, epoch=(1, 0)).head
     assert strange.newest is not None
-    step = strange.newest.model_copy(update={"path": f"steps/<{SECRET}>"})
+    step = strange.newest.model_copy(update={"path": f"steps/<{PAGE}>"})
     world.head = HeadFound(strange.model_copy(update={"committed": (step,)}))
     world.settle()
     assert world.status["checkpoint"]["step"] == 50
-    assert SECRET not in str(world.status)
+    assert PAGE not in str(world.status)
     other = World(run())
-    other.head = HeadFound(head(50, owner=(f"<{SECRET}>", "demo")).head)
+    other.head = HeadFound(head(50, owner=(f"<{PAGE}>", "demo")).head)
     other.settle()
     assert other.status["phase"] == "Failed"
-    assert SECRET not in str(other.status)
+    assert PAGE not in str(other.status)
     assert encode_head(other.head.head)
 
 
 def test_an_answer_that_is_no_report_is_not_shown() -> None:
-    for body in (f'{{"{SECRET}": 1}}', SECRET, f'{{"progress": {{"{SECRET}": "{SECRET}"}}}}'):
-        assert SECRET not in parse_report(body.encode(), "demo", (1, 0)).problem
+    for body in (f'{{"{PAGE}": 1}}', PAGE, f'{{"progress": {{"{PAGE}": "{PAGE}"}}}}'):
+        assert PAGE not in parse_report(body.encode(), "demo", (1, 0)).problem

@@ -14,7 +14,7 @@ from halcyon.data.sources.address import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.remote import look_up
 
-SECRET = "internal-page-7f3a"
+PAGE = "internal-page-7f3a"
 
 
 @pytest.fixture
@@ -23,15 +23,16 @@ def server() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = f"{SECRET}\n{SECRET}".encode()
+            body = f"{PAGE}\n{PAGE}".encode()
             self.send_response(int(self.path.rpartition("/")[2]))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -46,19 +47,19 @@ def test_a_file_on_a_server_that_refuses(server: str, status: int) -> None:
     access = Access(max_retries=0, retry_seconds=1, pause_seconds=0)
     with pytest.raises(Unreadable) as told:
         look_up(parse_address(f"{server}/{status}"), access)
-    assert SECRET not in str(told.value)
+    assert PAGE not in str(told.value)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        f"PERMISSION_DENIED: Error reading s3://b/k: HTTP response code: 403 with body: {SECRET}",
-        f"NOT_FOUND: no bucket <?xml version='1.0'?><Error><Message>{SECRET}</Message></Error>",
-        f"UNKNOWN: HTTP response code: 302 <html>{SECRET}</html> [source locations='a.cc:1']",
-        f"INTERNAL: failed [http_response_body='{SECRET}']",
+        f"PERMISSION_DENIED: Error reading s3://b/k: HTTP response code: 403 with body: {PAGE}",
+        f"NOT_FOUND: no bucket <?xml version='1.0'?><Error><Message>{PAGE}</Message></Error>",
+        f"UNKNOWN: HTTP response code: 302 <html>{PAGE}</html> [source locations='a.cc:1']",
+        f"INTERNAL: failed [http_response_body='{PAGE}']",
     ],
 )
 def test_a_store_that_refuses(text: str) -> None:
     failure = from_tensorstore(ValueError(text))
-    assert SECRET not in failure.text
+    assert PAGE not in failure.text
     assert failure.text

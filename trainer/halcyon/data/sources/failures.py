@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 from halcyon.errors import BadConfiguration
 
-
 _STATUS = re.compile(r"(?:status(?: code)?:? \(?|HTTP )([1-5][0-9]{2})\b|\b([45][0-9]{2}) (?:Client|Server) Error")
 _MEANINGS: dict[str, str] = {
     "FileNotFoundError": "it does not exist",
@@ -37,7 +36,7 @@ def blamed_on(where: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, short enough to read. Of an error of a store or a web server only the status: it holds the answer, too."""
+    """The first line of an error, short enough to read; of an error of a server only its status, for the text holds what it answered."""
     if _is_remote(error):
         return _remote_reason(error)
     text = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or type(error).__name__
