@@ -88,6 +88,7 @@ async def run_operator(settings: Settings) -> None:
         settings.probe_priority_class,
         settings.allow_gpu_direct,
         allowed_endpoints(settings.s3_endpoints),
+        settings.pods,
         settings.kueue,
     )
     nodes = NodeNotices() if settings.watch_nodes else None

@@ -23,8 +23,8 @@ from halcyon_operator.api_client import ApiError, Conflict
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.decision import Ask, Decision, Event
 from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
 from halcyon_operator.jobset_version import create_refusal
+from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.plain import dig, text
 from halcyon_operator.probe import is_probe

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from halcyon_operator.pod_policy import PodPolicy
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Settings:
     """Directories mounted here under which file:// roots may be read."""
     allow_gpu_direct: bool = False
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    pods: PodPolicy = field(default_factory=PodPolicy)
+    """What the owner gives to the pods of runs."""
     watch_nodes: bool = False
     """Look for what nodes say about their end; needs the right to list and watch nodes."""
     kueue: bool = False

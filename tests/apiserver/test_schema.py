@@ -77,6 +77,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": {"beta2": 0.99}}},
         "bfloat16 needs optimizer.adamw.beta1 and beta2 of at most 0.95",
     ),
+    ({"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "MEGASCALE_PORT", "value": "9"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "https_proxy", "value": "http://me"}]}, "spec.env[0].name"),
+    ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "takes its value from a Secret; use valueFrom.secretKeyRef"),
+    ({"spec__env": [{"name": "XLA_FLAGS"}]}, "set exactly one of value and valueFrom"),
+    ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "Duplicate value"),
+    ({"spec__env": [{"name": "XLA_FLAGS", "valueFrom": {"fieldRef": {"fieldPath": "spec"}}}]}, "fieldRef"),
+    ({"spec__env": [{"name": "XLA_FLAGS", "value": "x" * 4097}]}, "spec.env[0].value"),
     ({"metadata__name": "a" * 41}, "at most 40 characters"),
     ({"metadata__name": "with.dot"}, "consist of lower-case letters, digits and `-`"),
 ]
@@ -96,6 +105,11 @@ def test_kubectl_shows_the_sentence(api_server: ControlPlane, namespace: str, ch
     with pytest.raises(DevclusterError) as refused:
         api_server.kubectl("apply", "--namespace", namespace, "--filename=-", stdin=yaml.safe_dump(document(**changes)))
     assert sentence in str(refused.value)
+
+
+def test_variables_of_the_environment_are_taken(api: Api, shared_namespace: str) -> None:
+    secret = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    api.create(document(spec__env=[{"name": "XLA_FLAGS", "value": ""}, secret]), shared_namespace, dry_run=True)
 
 
 def test_a_valid_document_is_taken_and_shows_its_defaults(api: Api, namespace: str) -> None:

@@ -33,6 +33,7 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
+from halcyon.variables import set_variables
 from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
@@ -80,6 +81,7 @@ def run_training(
         context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
     except BadConfiguration as error:
         _leave_unstarted(error, environ)
+    unset = set_variables(context.run.spec.env, os.environ)
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
@@ -100,6 +102,8 @@ def run_training(
         server = _server(context, reporter, requests)
         watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
         reporter.started(process_id=os.getpid())
+        for sentence in unset:
+            reporter.warning(sentence)
         if context.run.spec.stage == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
         if context.run.spec.stage == "evaluate":

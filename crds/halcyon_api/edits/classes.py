@@ -38,6 +38,7 @@ TABLE: tuple[Row, ...] = (
     Row("defaults", "live", "those are taken at once; each field that differs then is an edit of its own class"),
     Row("image", "atCheckpoint", "pods have one image for life"),
     Row("imagePullPolicy", "live", "obeyed when an image is pulled next: with the next attempt"),
+    Row("env", "atCheckpoint", "processes get their environment when they start"),
     Row("from", "frozen", "a run begins once"),
     Row("after", "live", "asked before the first attempt only"),
     Row("stage", "frozen", "another stage is another run"),
