@@ -10,7 +10,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.hardware import MEGASCALE_PORT, Placement, from_pod, multislice_environment
+from halcyon_operator.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, Placement, from_pod, multislice_environment
 from halcyon_operator.owned_pods import container_security, pod_security, volume_security, with_policy
 from halcyon_operator.pod_policy import PodSecurity
 from halcyon_operator.views import Platform, RunView
@@ -96,6 +96,9 @@ def _container(
     environment += [_variable(variable) for variable in own.values()]
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
+    if spec.accelerator.row.family == "tpu":
+        # GKE reads libtpu's own metrics from here, by gRPC, and only if the pod names the port.
+        ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
         "image": spec.image or platform.trainer_image,

@@ -65,5 +65,5 @@ def test_what_the_restricted_profile_takes(api: Api, namespace: str, security: s
     if goes:
         api.create(made, namespace, dry_run=True)
         return
-    with pytest.raises(Refused, match="violates PodSecurity|disallowed by cluster policy"):
+    with pytest.raises(Refused, match=r"violates PodSecurity|disallowed by cluster policy"):
         api.create(made, namespace, dry_run=True)
