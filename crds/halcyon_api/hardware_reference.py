@@ -49,9 +49,9 @@ host, which drives all its GPUs. All pods get a memory-backed `/dev/shm`, those 
 trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200 and gb300, for arm64); one that is not is told from the
 platform that JAX sees, before the run begins. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start alone.
 
-b300 is for other clusters than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery. GPUs
-outside of the table, and all others outside of GKE: `type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to choose the
-nodes; on them the share of the peak (MFU) is not known.
+b300 is for other clusters than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery.
+GPUs outside of the table, and all others outside of GKE: `type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to
+choose the nodes; on them the share of the peak (MFU) is not known.
 
 ```yaml
 accelerator: {type: nvidia, topology: 2x8}
@@ -61,8 +61,7 @@ scheduling:
 ```
 
 A slice of gb200 or gb300 lies in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts make a `ComputeDomain` in the
-namespace and name its ResourceClaimTemplate in `accelerator.computeDomain`. gb300 is bare metal; its image needs NVIDIA's libraries from the
-node as the others do.
+namespace and name its ResourceClaimTemplate in `accelerator.computeDomain`. gb300 is bare metal.
 """
 
 _FABRIC_TEXT = """

@@ -244,7 +244,7 @@ class Controller:
         except Conflict:
             raise
         except ApiError as error:
-            self._refusals[key] = create_refusal(manifest["kind"], str(error))
+            self._refusals[key] = create_refusal(text(manifest["kind"]), str(error))
             raise
 
     async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:
