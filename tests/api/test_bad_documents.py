@@ -98,7 +98,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]}, "spec.env.0", "HALCYON_ATTEMPT: this name is Halcyon's own"),
     ({"spec__env": [{"name": "SSL_CERT_FILE", "value": "9"}]}, "spec.env.0", "SSL_CERT_FILE: this name is Halcyon's own"),
     ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "spec.env.0", "HF_TOKEN: a name that ends in _TOKEN"),
-    ({"spec__env": [{"name": "XLA_FLAGS"}]}, "spec.env.0", "set exactly one of value and valueFrom"),
+    ({"spec__env": [{"name": "XLA_FLAGS"}]}, "spec.env.0", "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),
     ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "match"),
     ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),

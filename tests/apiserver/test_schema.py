@@ -87,7 +87,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]}, "this name is Halcyon's own, or the operator's owner's"),
     ({"spec__env": [{"name": "https_proxy", "value": "http://me"}]}, "spec.env[0].name"),
     ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "takes its value from a Secret; use valueFrom.secretKeyRef"),
-    ({"spec__env": [{"name": "XLA_FLAGS"}]}, "set exactly one of value and valueFrom"),
+    ({"spec__env": [{"name": "XLA_FLAGS"}]}, "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "Duplicate value"),
     ({"spec__env": [{"name": "XLA_FLAGS", "valueFrom": {"fieldRef": {"fieldPath": "spec"}}}]}, "fieldRef"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "x" * 4097}]}, "spec.env[0].value"),

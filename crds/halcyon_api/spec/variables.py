@@ -54,7 +54,7 @@ CODE_ENDINGS = ("_PLUGIN", "_PLUGINS", "_LIB", "_LIBRARY", "_LIB_DIR", "_CONF_FI
 """Ends of names by which a library reads code or a whole configuration from a file."""
 
 _RESERVED_SENTENCE = "this name is Halcyon's own, or the operator's owner's; leave it out"
-_ONE_SENTENCE = "set exactly one of value and valueFrom"
+_ONE_PLACE = "give value or valueFrom, and not both"
 _BY_REFERENCE = "a name that ends in _TOKEN, _KEY, _SECRET or _PASSWORD takes its value from a Secret; use valueFrom.secretKeyRef"
 
 
@@ -81,7 +81,7 @@ class VariableSpec(ApiModel):
     value_from: VariableSource | None = Field(default=None, description="Where its value comes from instead.")
 
     cel_rules: ClassVar = (
-        cel("has(self.value) != has(self.valueFrom)", _ONE_SENTENCE),
+        cel("has(self.value) != has(self.valueFrom)", _ONE_PLACE),
         cel(
             f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, self.name.startsWith(begin))",
             _RESERVED_SENTENCE,
@@ -93,7 +93,7 @@ class VariableSpec(ApiModel):
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
         if (self.value is None) == (self.value_from is None):
-            raise ValueError(_ONE_SENTENCE)
+            raise ValueError(f"{self.name}: {_ONE_PLACE}")
         if is_reserved(self.name):
             raise ValueError(f"{self.name}: {_RESERVED_SENTENCE}")
         if self.value is not None and self.name.endswith(SECRET_ENDINGS):
