@@ -21,6 +21,7 @@ from halcyon.context import Context, check_context, process_name, resolve_contex
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.lean_imports import without_collections, without_unused_parts
+from halcyon.memory_lock import raise_memory_lock
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -82,6 +83,7 @@ def run_training(
     except BadConfiguration as error:
         _leave_unstarted(error, environ)
     unset = set_variables(context.run.spec.env, os.environ)
+    raise_memory_lock()
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
