@@ -20,6 +20,7 @@ from halcyon_operator.trainers import parse_report
 from halcyon_operator.views import HeadFound, HeadReading, HeadUnreachable
 from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.simulation import World
+from tests.operator.test_defaults import TEAM, put, ready, short
 
 PAGE = "internal-page-7f3a"
 """What nobody but the store may show."""
@@ -130,6 +131,20 @@ def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
 
 def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
     """They are filled in before the run is judged."""
+    world = World(short())
+    put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
+    world.settle()
+    assert world.api.created == []
+    assert "http://anything" in ready(world)
+    assert "objectStore.s3.endpoints in the chart" in ready(world)
+    listed = World(short())
+    put(listed, **TEAM)
+    listed.settle()
+    assert listed.api.created
+
+
+def test_an_attempt_under_way_goes_on_as_it_was() -> None:
+    """As after an upgrade to a version that sends nothing to endpoints that are not listed."""
     view = observed(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything"}), jobsets=[jobset()], pods=[pod()])
     view = replace(view, run=replace(view.run, status=view.run.status.model_copy(update={"attempt": 1, "job_set_name": "demo-1"})))
     decision = reconcile(view, at(10))
