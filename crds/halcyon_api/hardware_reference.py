@@ -21,7 +21,11 @@ no TPU and no cloud GPU has run Halcyon yet. Expect to have to mend a detail, an
 _TPU_TEXT = """
 A slice is a node pool. The pods ask for its label and topology, and JobSet's exclusive placement keeps the hosts of a slice in one node
 pool and other slices of the run out of it. Not in the table: hosts with eight chips (`ct5lp-hightpu-8t`, `ct6e-standard-8t`), sub-slices
-and super-slices. Slices of v7x with several hosts need a node pool made with a workload placement policy.
+and super-slices. Slices of v7x with several hosts need a node pool made with a workload placement policy. Pods name port 8431, where libtpu
+serves metrics of the chips by gRPC; GKE's own agent on the node reads them. Prometheus cannot, so no PodMonitor asks there.
+
+Of libtpu's settings, v5e, v5p and v6e get `LIBTPU_INIT_ARGS` that let collectives run beside computation, and GPUs on GKE the same by
+`XLA_FLAGS`. A value in [`spec.env`](guides/pods.md#variables) replaces the whole value; an empty one leaves libtpu to itself.
 
 Most in doubt until somebody tries: that the pods are not privileged, unlike those in many examples; and that on v7x one process drives all
 four chips of a host (eight JAX devices), where xpk starts two containers.
@@ -42,11 +46,12 @@ that a replaced pod cannot see those of an older world.
 _GPU_TEXT = """
 A topology is `HOSTSxGPUS`. The pods ask for a label and so many GPUs; the machine types are what that comes to. There is one process a
 host, which drives all its GPUs. All pods get a memory-backed `/dev/shm`, those on GKE `LD_LIBRARY_PATH=/usr/local/nvidia/lib64`. The
-trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200, for arm64); one that is not is told from the platform that JAX
-sees, before the run begins.
+trainer's image must be built with `--build-arg ACCELERATOR=cuda` (for gb200 and gb300, for arm64); one that is not is told from the
+platform that JAX sees, before the run begins. Hosts of h100 with fewer than eight GPUs are sold as spot or flex-start alone.
 
-GPUs outside of the table, and all outside of GKE: `type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to choose the
-nodes; on them the share of the peak (MFU) is not known.
+b300 is for other clusters than GKE, which has no such machine; its nodes are found by the label of NVIDIA's GPU feature discovery.
+GPUs outside of the table, and all others outside of GKE: `type: nvidia`, and `scheduling.nodeSelector` and `scheduling.tolerations` to
+choose the nodes; on them the share of the peak (MFU) is not known.
 
 ```yaml
 accelerator: {type: nvidia, topology: 2x8}
@@ -55,8 +60,8 @@ scheduling:
   tolerations: [{key: dedicated, value: training, effect: NoSchedule}]
 ```
 
-A slice of gb200 lies in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts make a `ComputeDomain` in the namespace and
-name its ResourceClaimTemplate in `accelerator.computeDomain`. GB300, which is bare metal with a driver of its own, is not in the table.
+A slice of gb200 or gb300 lies in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts make a `ComputeDomain` in the
+namespace and name its ResourceClaimTemplate in `accelerator.computeDomain`. gb300 is bare metal.
 """
 
 _FABRIC_TEXT = """
@@ -66,13 +71,16 @@ By default GPUs of several hosts talk over the pod's ordinary network (`network:
 `network: gpuDirect` asks for the fabric of the machine, which needs more than that standard allows. It takes two consents: the run's, and
 the owner's of the operator (`gpuDirect.allowed` in the chart; else the run is `Stalled` and says so); and the namespace must admit such
 pods. The cluster needs multi-networking with networks of the names below, Google's NCCL plugin installer, and for TCPX and TCPXO its device
-injector. No container is privileged, and the trainer's has no more rights than otherwise.
+injector. No container is privileged, and the trainer's has no more rights than otherwise. Where the cluster lacks the device injector, the
+owner can make the containers of a type privileged (`trainerPods.security`, [Pods of runs](guides/pods.md)). The sidecar and the plugin that
+Google's installer puts on the nodes belong together: the last column is the version that the sidecar was released with. Hosts of h100 with
+fewer than eight GPUs have no such network. gb300 gets its network cards by a claim of its own (DRANET), which runs cannot name yet.
 
 Most in doubt until somebody tries: whether the sidecar's sockets and `/dev/aperture_devices` are open to the trainer, which is not root;
 whether it may lock as much memory as RDMA wants; and whether Google's NCCL plugins get on with the NCCL that comes with JAX.
 
-| type | fabric | interfaces (besides `eth0` in `default`) | directories of the node | sidecar, as root |
-|---|---|---|---|---|
+| type | fabric | interfaces (besides `eth0` in `default`) | directories of the node | sidecar, as root | NCCL plugin on the nodes |
+|---|---|---|---|---|---|
 """
 
 _PROVISIONING_TEXT = """
@@ -167,7 +175,8 @@ def _tpu(row: Accelerator) -> tuple[str, ...]:
 def _gpu(row: Accelerator) -> tuple[str, ...]:
     label = f"`{next(iter(row.node_labels.values()))}`" if row.node_labels else "any node"
     counts = ", ".join(map(str, row.devices_per_host)) or f"1 to {row.max_devices_per_host}"
-    machines = ", ".join(f"`{row.machine_types.get(count) or row.machine.format(chips=count)}`" for count in row.devices_per_host)
+    names = [row.machine_types.get(count) or row.machine.format(chips=count) for count in row.devices_per_host]
+    machines = ", ".join(f"`{name}`" for name in names if name)
     return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", _memory(row), _peak(row), _tried(row))
 
 
@@ -176,7 +185,7 @@ def _fabric(name: str, fabric: Fabric) -> str:
     paths = {path.path: path.read_only for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar else ()))}
     directories = ", ".join(f"`{path}`{'' if read_only else ' (writable)'}" for path, read_only in paths.items())
     sidecar = f"`{fabric.sidecar.image}`, {', '.join(fabric.sidecar.capabilities)}" if fabric.sidecar is not None else "none"
-    return f"| `{name}` | {fabric.name} | {interfaces} | {directories} | {sidecar} |"
+    return f"| `{name}` | {fabric.name} | {interfaces} | {directories} | {sidecar} | `{fabric.plugin}` |"
 
 
 def _provisioning() -> Iterable[str]:

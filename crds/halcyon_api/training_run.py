@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
 from halcyon_api.edits.rules import frozen_rules
@@ -31,6 +31,7 @@ from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
+from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.yaml_text import InvalidYaml, read_documents
 
@@ -152,6 +153,19 @@ class TrainingRunSpec(ApiModel):
     after: AfterSpec | None = Field(
         default=None, description="Begin when another run has succeeded, such as one of stage `data` that builds the tokens of this one."
     )
+    env: Annotated[
+        list[VariableSpec],
+        Field(
+            max_length=MAX_VARIABLES,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = Field(
+        default=[],
+        description=(
+            "Variables of the environment of the trainer's processes, of names that the operator's owner allows: by default `XLA_FLAGS`, "
+            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On a machine of your own, those that your shell does not set."
+        ),
+    )
     stage: Stage = Field(
         default="train",
         description=(
@@ -254,6 +268,14 @@ class TrainingRunSpec(ApiModel):
             field_path=".recovery.elastic.maxSlices",
         ),
     )
+
+    @field_validator("env")
+    @classmethod
+    def _each_variable_once(cls, env: list[VariableSpec]) -> list[VariableSpec]:
+        names = [variable.name for variable in env]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} is set twice; leave one out")
+        return env
 
     @model_validator(mode="after")
     def _origin_fits(self) -> Self:

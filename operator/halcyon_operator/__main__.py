@@ -12,6 +12,7 @@ from halcyon_operator.api_client import NoCluster
 from halcyon_operator.app import run_operator
 from halcyon_operator.cluster import MissingApi
 from halcyon_operator.logs import set_up_logging
+from halcyon_operator.pod_policy import InvalidPolicy, parse_policy
 from halcyon_operator.settings import Settings
 
 logger = logging.getLogger("halcyon_operator")
@@ -38,7 +39,7 @@ def main(
     ] = "",
     s3_endpoint: Annotated[
         list[str] | None,
-        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="The only S3 endpoints to contact, may be repeated. Default: any."),
+        typer.Option(envvar="HALCYON_S3_ENDPOINTS", help="S3 endpoint that runs may name, may be repeated. Default: none."),
     ] = None,
     s3_anonymous: Annotated[bool, typer.Option(envvar="HALCYON_S3_ANONYMOUS", help="Send unsigned S3 requests.")] = False,
     file_root: Annotated[
@@ -49,6 +50,10 @@ def main(
         bool,
         typer.Option(envvar="HALCYON_ALLOW_GPU_DIRECT", help="Allow runs with network gpuDirect, which get directories of their node."),
     ] = False,
+    trainer_pods: Annotated[
+        str,
+        typer.Option(envvar="HALCYON_TRAINER_PODS", help="What the pods of runs get from the owner, as the chart's `trainerPods` in JSON."),
+    ] = "",
     watch_nodes: Annotated[
         bool,
         typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
@@ -80,6 +85,11 @@ def main(
     if log_format not in ("json", "text"):
         raise typer.BadParameter("choose json or text", param_hint="--log-format")
     set_up_logging(log_level, log_format)
+    try:
+        pods = parse_policy(trainer_pods)
+    except InvalidPolicy as error:
+        logger.error("%s", error)
+        raise typer.Exit(1) from None
     settings = Settings(
         trainer_image=trainer_image,
         namespaces=_many(namespace),
@@ -91,6 +101,7 @@ def main(
         s3_anonymous=s3_anonymous,
         file_roots=_many(file_root),
         allow_gpu_direct=allow_gpu_direct,
+        pods=pods,
         watch_nodes=watch_nodes,
         defaults_namespace=defaults_namespace,
         kueue=kueue,

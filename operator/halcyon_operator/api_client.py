@@ -24,6 +24,8 @@ from halcyon_operator.plain import dig, integer, text
 _TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
 _TIMEOUT = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
 LONGEST_RETRY_AFTER_SECONDS = 60.0
+_STRICT = "strict decoding error"
+_WITH_OBJECT = ("POST", "PUT", "PATCH")
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -120,6 +122,9 @@ class KubernetesApi:
         """
         verb = method.lower()
         try:
+            if method in _WITH_OBJECT:
+                # Without this the API server drops a field that it does not know, and says nothing.
+                query = {**(query or {}), "fieldValidation": "Strict"}
             url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
@@ -141,7 +146,7 @@ class KubernetesApi:
             return document
         kind = {404: NotFound, 409: Conflict}.get(code, ApiError)
         wait = min(LONGEST_RETRY_AFTER_SECONDS, float(integer(response.headers.get("Retry-After")) or 0))
-        raise kind(code, text(dig(document, "reason")), text(dig(document, "message")), max(0.0, wait))
+        raise kind(code, text(dig(document, "reason")), _message(document), max(0.0, wait))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -169,6 +174,14 @@ async def connect(metrics: Metrics, agent: str = "halcyon-operator") -> Kubernet
 def inside_cluster() -> bool:
     """Whether this is a pod with a service account."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and _TOKEN_FILE.exists()
+
+
+def _message(document: dict[str, Any]) -> str:
+    """What the API server said. It puts the whole object in front of a field that it does not know; only the field is kept."""
+    message = dig(document, "message")
+    if isinstance(message, str) and (begin := message.find(_STRICT)) >= 0:
+        return text(message[begin:])
+    return text(message)
 
 
 def _parse(content: bytes) -> dict[str, Any]:

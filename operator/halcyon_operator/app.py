@@ -28,6 +28,7 @@ from halcyon_operator.api_client import ApiError, connect, inside_cluster
 from halcyon_operator.checkpoints import Checkpoints
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.controller import Controller, Key
+from halcyon_operator.endpoints import allowed_endpoints
 from halcyon_operator.head_reads import HeadReads
 from halcyon_operator.health import WatchEcho
 from halcyon_operator.http_server import HttpServer
@@ -82,7 +83,13 @@ async def run_operator(settings: Settings) -> None:
     leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
     cluster = Cluster(api)
     platform = Platform(
-        settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct, settings.kueue
+        settings.trainer_image,
+        settings.cluster_domain,
+        settings.probe_priority_class,
+        settings.allow_gpu_direct,
+        allowed_endpoints(settings.s3_endpoints),
+        settings.pods,
+        settings.kueue,
     )
     nodes = NodeNotices() if settings.watch_nodes else None
     workloads = Workloads(cluster, time.monotonic) if settings.kueue else None

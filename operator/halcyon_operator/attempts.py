@@ -23,7 +23,7 @@ from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator import awaited
-from halcyon_operator.checkpoint_status import foreign_owner, resume_step
+from halcyon_operator.checkpoint_status import foreign_owner, resume_step, shown_owner
 from halcyon_operator.edits import lengthened, saved, why
 from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
@@ -288,7 +288,7 @@ def _without_jobset(
     if owner is not None:
         return Stall(
             "CheckpointRootTaken",
-            f"spec.checkpoint.root holds the checkpoints of run {owner.namespace}/{owner.name}; give this run a root of its own",
+            f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
         )
     if spec.stage == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)  # also where the run was deleted and is made anew: hardware has nothing to do for it

@@ -7,12 +7,17 @@ trainer then refuses to begin again from step 0.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.status import RunCheckpoint, TrainingRunStatus
 from halcyon_operator.plain import LARGEST_EXACT, moment, stamp, text
 from halcyon_operator.views import HeadFound, HeadUnreachable, Observed
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_PATH = re.compile(r"[A-Za-z0-9._/-]{1,256}")
+"""What a checkpoint's prefix consists of. Whatever else stands in a HEAD is text of somebody else, and is not shown."""
 
 
 def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
@@ -44,6 +49,12 @@ def foreign_owner(observed: Observed) -> Owner | None:
     return None if owner.same_run(mine) else owner
 
 
+def shown_owner(owner: Owner) -> str:
+    """The run of a root in a sentence: its name as the root has it only where that can be the name of a run."""
+    known = all(_NAME.fullmatch(name) for name in (owner.namespace, owner.name))
+    return f"run {owner.namespace}/{owner.name}" if known else "another run"
+
+
 def resume_step(status: TrainingRunStatus) -> int:
     """Committed steps that the next attempt must find."""
     return status.checkpoint.step if status.checkpoint is not None else 0
@@ -53,7 +64,7 @@ def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
     return RunCheckpoint(
         step=min(step.step, LARGEST_EXACT),
         attempt=min(step.epoch.attempt, LARGEST_EXACT),
-        path=text(step.path),
+        path=step.path if _PATH.fullmatch(step.path) else "",
         time=_time(step.time, now),
         size_bytes=min(step.size_bytes, LARGEST_EXACT),
         verified=True if step.verification == "passed" else None,

@@ -21,8 +21,8 @@ from obstore.store import GCSStore, S3Store
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
+from halcyon_operator.endpoints import allowed_endpoints, endpoint_refusal
 from halcyon_operator.metrics import Metrics
-from halcyon_operator.plain import text
 from halcyon_operator.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
 
 TIMEOUT_SECONDS = 5.0
@@ -37,6 +37,7 @@ MAX_STORES = 64
 """How many clients are kept. One serves all roots of a bucket: a client takes a quarter of a megabyte and tens of milliseconds."""
 
 _ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_STATUS = re.compile(r"status(?: code)?:? \(?([1-5][0-9]{2})\b")
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -52,7 +53,7 @@ class Checkpoints:
 
     Args:
         metrics: Where reads are counted.
-        s3_endpoints: The only endpoints that may be contacted; empty: any.
+        s3_endpoints: The endpoints that may be contacted; of a run that names another one nothing is read.
         s3_anonymous: Send unsigned S3 requests.
         file_roots: Directories under which file:// roots may be read.
     """
@@ -65,7 +66,7 @@ class Checkpoints:
         file_roots: tuple[str, ...] = (),
     ) -> None:
         self._metrics = metrics
-        self._s3_endpoints = frozenset(endpoint.rstrip("/") for endpoint in s3_endpoints)
+        self._s3_endpoints = allowed_endpoints(s3_endpoints)
         self._s3_anonymous = s3_anonymous
         self._file_roots = tuple(Path(root) for root in file_roots)
         self._stores: OrderedDict[_Bucket, S3Store | GCSStore] = OrderedDict()
@@ -84,8 +85,8 @@ class Checkpoints:
         root = parse_root(spec.root)
         if root.scheme == "file":
             return await self._read_mounted(root)
-        if spec.endpoint is not None and self._s3_endpoints and spec.endpoint.rstrip("/") not in self._s3_endpoints:
-            return HeadUnreachable(f"endpoint {spec.endpoint} is not among those the operator may contact")
+        if endpoint_refusal(spec.endpoint, self._s3_endpoints) is not None:
+            return HeadUnreachable(f"endpoint {spec.endpoint} is not in the list objectStore.s3.endpoints of the chart")
         address = spec.root, spec.endpoint, spec.region
         tag, unchanged = self._unchanged.get(address, (None, None))
         try:
@@ -103,13 +104,14 @@ class Checkpoints:
         except FileNotFoundError as error:
             # Stores also answer 404 when there is no such bucket or no such user; only the code in the body tells.
             code = _ERROR_CODE.search(str(error))
-            return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(f"the store answered {code[1]}")
+            return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(_not_found(code[1]))
         except (PermissionDeniedError, UnauthenticatedError):
             return HeadUnreachable("the operator's own credentials do not open it")
         except TimeoutError:
             return HeadUnreachable(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (BaseError, OSError, ValueError) as error:
-            return HeadUnreachable(text(str(error), 200) or type(error).__name__)
+            # The text of these holds what the store answered, which may be a page of any internal service.
+            return HeadUnreachable(_failed(error))
 
     async def _decode(self, body: bytes) -> HeadReading:
         if len(body) <= SMALL_HEAD_BYTES:
@@ -170,6 +172,28 @@ class Checkpoints:
 
 
 _RESULTS: dict[type[HeadReading], str] = {HeadFound: "found", HeadAbsent: "absent", HeadUnreachable: "unreachable"}
+
+
+_NOT_FOUND = {
+    "NoSuchBucket": "there is no such bucket (NoSuchBucket)",
+    "NoSuchUpload": "there is no such object",
+    "InvalidAccessKeyId": "the store does not know the operator's access key (InvalidAccessKeyId)",
+    "XAdminUserNotFound": "the store does not know the operator's access key (XAdminUserNotFound)",
+    "AccessDenied": "the operator's own credentials do not open it",
+    "XMinioServerNotInitialized": "the store is starting",
+}
+"""What the codes of stores mean that come with status 404. A code that is not here is a text of somebody else, and is not shown."""
+
+
+def _not_found(code: str) -> str:
+    return _NOT_FOUND.get(code, "the store answered with HTTP status 404 and a code that S3 does not have")
+
+
+def _failed(error: Exception) -> str:
+    """What went wrong, in words of this program alone."""
+    if (status := _STATUS.search(str(error))) is not None and 300 <= int(status[1]) < 600:
+        return f"the store answered with HTTP status {status[1]}"
+    return f"the request failed ({type(error).__name__})"
 
 
 def _too_large(size_bytes: int) -> HeadUnreachable:

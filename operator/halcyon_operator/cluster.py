@@ -7,6 +7,7 @@ deleted: an attempt's objects never change, so a create that meets an object of 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -17,12 +18,16 @@ from halcyon_api.training_run import API_VERSION, PLURAL
 from halcyon_operator.api_client import MERGE_PATCH, METADATA_ONLY, ApiError, Conflict, KubernetesApi, NotFound, path_of
 from halcyon_operator.decision import Deletion, Event, Manifest
 from halcyon_operator.jobset import JOBSET_API_VERSION
+from halcyon_operator.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
+from halcyon_operator.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.kueue import API_VERSION as KUEUE_API_VERSION
 from halcyon_operator.kueue import LABEL_JOB_UID, WORKLOADS, NoKueue, WorkloadReading, WorkloadUnread, newest
 from halcyon_operator.merge_patch import merge_patch
 from halcyon_operator.plain import dig, integer, sequence, text
 from halcyon_operator.store import Kind, Place, SeenPod
 from halcyon_operator.views import RunView
+
+logger = logging.getLogger(__name__)
 
 COMPONENT = "halcyon-operator"
 PAGE = 500
@@ -45,14 +50,14 @@ class Cluster:
         self._api = api
 
     async def check(self) -> None:
-        """Make sure that the resources which the operator works with are served.
+        """Make sure that the resources which the operator works with are served, and that JobSet knows the rules of an attempt.
 
         Raises:
-            MissingApi: One is not.
+            MissingApi: One is not, or JobSet is too old.
         """
         for api_version, plural, install in (
             (API_VERSION, PLURAL, "install the chart's custom resource definition"),
-            (JOBSET_API_VERSION, "jobsets", "install JobSet v0.12 or later (https://jobset.sigs.k8s.io)"),
+            (JOBSET_API_VERSION, "jobsets", INSTALL_JOBSET),
         ):
             try:
                 found = await self._api.request("GET", f"/apis/{api_version}", "discovery")
@@ -60,6 +65,16 @@ class Cluster:
                 found = {}
             if plural not in (dig(resource, "name") for resource in sequence(found.get("resources"))):
                 raise MissingApi(f"the cluster does not serve {plural} of {api_version}; {install}")
+        try:
+            known = knows_the_rules(await self._api.request("GET", OPENAPI, "discovery"))
+        except ApiError as error:
+            if error.code not in (403, 404):
+                raise
+            known = None
+        if known is False:
+            raise MissingApi(TOO_OLD)
+        if known is None:
+            logger.warning("the API server does not describe JobSets; one without %s refuses each attempt by itself", FIELD)
 
     async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A TrainingRun, or None if there is none."""

@@ -23,6 +23,7 @@ from halcyon_operator.api_client import ApiError, Conflict
 from halcyon_operator.cluster import Cluster
 from halcyon_operator.decision import Ask, Decision, Event
 from halcyon_operator.health import WatchEcho
+from halcyon_operator.jobset_version import create_refusal
 from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.plain import dig, text
@@ -243,7 +244,7 @@ class Controller:
         except Conflict:
             raise
         except ApiError as error:
-            self._refusals[key] = f"{manifest['kind']} was refused: {error}"
+            self._refusals[key] = create_refusal(text(manifest["kind"]), str(error))
             raise
 
     async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:

@@ -28,6 +28,8 @@ MEGASCALE_PORT = 8080
 """Port on which the first host of slice 0 coordinates transfers between slices."""
 TPU_PROCESS_PORT = 8471
 """Port on which the TPU runtimes of a slice talk."""
+TPU_METRICS_PORT = 8431
+"""Port on which libtpu serves metrics of the chips."""
 COMPUTE_DOMAIN_CLAIM = "compute-domain"
 
 

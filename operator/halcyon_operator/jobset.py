@@ -36,8 +36,8 @@ RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
 
-_OPERATORS_ALONE = ("after", "defaults")
-"""Fields of a run that say nothing to a trainer, whose image may be of a version that does not know them."""
+_OPERATORS_ALONE = ("after", "defaults", "env")
+"""Fields of a run that say nothing to a trainer, whose image may be of a version that does not know them; `env` is in its environment."""
 
 
 def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:

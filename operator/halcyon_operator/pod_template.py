@@ -8,27 +8,15 @@ from halcyon_api import names
 from halcyon_api.environment import COMPLETION_INDEX, FROM_POD, JOB_INDEX, RESTART, PodEnvironment
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.hardware import MEGASCALE_PORT, Placement, from_pod, multislice_environment
+from halcyon_operator.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, Placement, from_pod, multislice_environment
+from halcyon_operator.owned_pods import container_security, pod_security, volume_security, with_policy
+from halcyon_operator.pod_policy import PodSecurity
 from halcyon_operator.views import Platform, RunView
 
-USER_ID = 65532
 CACHE_DIRECTORY = "/var/cache/halcyon"
 TERMINATION_LOG = "/dev/termination-log"
-
-POD_SECURITY: dict[str, Any] = {
-    "runAsNonRoot": True,
-    "runAsUser": USER_ID,
-    "runAsGroup": USER_ID,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-CONTAINER_SECURITY: dict[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 _SOURCES = {
     JOB_INDEX: names.JOBSET_JOB_INDEX,
@@ -70,7 +58,7 @@ def pod_template(
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": POD_SECURITY | {"fsGroup": USER_ID, "fsGroupChangePolicy": "OnRootMismatch"},
+        "securityContext": pod_security(PodSecurity()) | volume_security(PodSecurity()),
         "containers": [_container(run, spec, platform, attempt, resume_step, placement, mounts, save_token)],
         "volumes": volumes,
     }
@@ -84,7 +72,11 @@ def pod_template(
         "serviceAccountName": spec.scheduling.service_account_name,
     }
     metadata = {"labels": labels} | ({"annotations": placement.pod_annotations} if placement.pod_annotations else {})
-    return {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
+    template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
+    accelerator = spec.accelerator
+    return with_policy(
+        template, platform.pods, accelerator.row, accelerator.slices, run.namespace, platform.cluster_domain, CACHE_DIRECTORY
+    )
 
 
 def _container(
@@ -99,9 +91,14 @@ def _container(
 ) -> dict[str, Any]:
     ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
     environment = _environment(run, spec, platform, attempt, resume_step, save_token)
-    environment += [{"name": name, "value": value} for name, value in placement.environment.items()]
+    own = {variable.name: variable for variable in spec.env}
+    environment += [{"name": name, "value": value} for name, value in placement.environment.items() if name not in own]
+    environment += [_variable(variable) for variable in own.values()]
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
+    if spec.accelerator.row.family == "tpu":
+        # GKE reads libtpu's own metrics from here, by gRPC, and only if the pod names the port.
+        ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
         "image": spec.image or platform.trainer_image,
@@ -115,12 +112,19 @@ def _container(
         "livenessProbe": _probe() | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": CONTAINER_SECURITY,
+        "securityContext": container_security(PodSecurity()),
         "volumeMounts": mounts,
     }
     claims = {"claims": [{"name": claim["name"]} for claim in placement.resource_claims]} if placement.resource_claims else {}
     resources = placement.resources | claims
     return container | ({"resources": resources} if resources else {})
+
+
+def _variable(variable: VariableSpec) -> dict[str, Any]:
+    """A variable of the run's own. Its value means what is written: no reference to another variable is looked up."""
+    if variable.value is not None:
+        return {"name": variable.name, "value": variable.value.replace("$(", "$$(")}
+    return {"name": variable.name, "valueFrom": variable.value_from.document() if variable.value_from is not None else {}}
 
 
 def _probe() -> dict[str, Any]:

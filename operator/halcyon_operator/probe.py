@@ -20,9 +20,9 @@ from halcyon_operator.growth import may_look
 from halcyon_operator.hardware import place
 from halcyon_operator.history import entry_of
 from halcyon_operator.nodes import still_avoided
+from halcyon_operator.owned_pods import probe_security
 from halcyon_operator.placement import placement_of, trains
 from halcyon_operator.plain import dig, seconds_between
-from halcyon_operator.pod_template import CONTAINER_SECURITY, POD_SECURITY
 from halcyon_operator.views import Observed, Platform, RunView
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
@@ -94,12 +94,13 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "labels": labels,
         "ownerReferences": [owner],
     }
+    pod_context, container_context = probe_security(platform.pods, spec.accelerator.row)
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": spec.image or platform.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,
         "command": _PAUSE,
-        "securityContext": CONTAINER_SECURITY,
+        "securityContext": container_context,
     }
     pod: dict[str, Any] = {
         # The Job makes a new pod, with a place in the queue of its own, rather than start a container again.
@@ -107,7 +108,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
+        "securityContext": pod_context,
         "containers": [container | ({"resources": placement.resources} if placement.resources else {})],
     }
     optional = {
@@ -115,6 +116,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "tolerations": placement.tolerations,
         "affinity": placement.affinity,
         "priorityClassName": platform.probe_priority_class,
+        "imagePullSecrets": [{"name": name} for name in platform.pods.image_pull_secrets],
     }
     hosts = wanted.accelerator.resolve().hosts_per_slice
     return {

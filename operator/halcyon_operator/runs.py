@@ -13,10 +13,12 @@ from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.mesh import pinned
 from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.spec.operations import TelemetrySpec
+from halcyon_api.spec.variables import is_allowed
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.defaults import DefaultsRead, due, taken, whole_spec
+from halcyon_operator.endpoints import endpoint_refusal
 from halcyon_operator.plain import count, dig, mapping, text
 from halcyon_operator.pod_template import CACHE_DIRECTORY
 from halcyon_operator.views import Platform, RunView
@@ -90,10 +92,18 @@ def permitted(run: RunView, platform: Platform) -> RunView:
 
 
 def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
+    if (refusal := endpoint_refusal(spec.checkpoint.endpoint, platform.s3_endpoints)) is not None:
+        return refusal
     if spec.scheduling.queue is not None and not platform.kueue:
         return (
             "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "
             "in the chart"
+        )
+    refused = [variable.name for variable in spec.env if not is_allowed(variable.name, platform.pods.variables)]
+    if refused:
+        return (
+            f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(platform.pods.variables) or 'no variable'}; leave it out, "
+            "or have the operator's owner add it to trainerPods.variables in the chart"
         )
     if spec.accelerator.network == "standard" or platform.allow_gpu_direct:
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from halcyon_operator.pod_policy import PodPolicy
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,15 @@ class Settings:
     probe_priority_class: str = ""
     """PriorityClass of pods that look for room for more slices; empty: the cluster's default."""
     s3_endpoints: tuple[str, ...] = ()
-    """The only S3 endpoints that runs may have the operator contact; empty: any."""
+    """The S3 endpoints that runs may name, with their scheme; empty: none, so that only AWS itself is used."""
     s3_anonymous: bool = False
     """Send unsigned S3 requests."""
     file_roots: tuple[str, ...] = ()
     """Directories mounted here under which file:// roots may be read."""
     allow_gpu_direct: bool = False
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    pods: PodPolicy = field(default_factory=PodPolicy)
+    """What the owner gives to the pods of runs."""
     watch_nodes: bool = False
     """Look for what nodes say about their end; needs the right to list and watch nodes."""
     kueue: bool = False

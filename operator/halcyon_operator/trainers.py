@@ -6,7 +6,9 @@ never obeyed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import aiohttp
 from pydantic import ValidationError
@@ -15,7 +17,7 @@ from halcyon_api.progress import ProgressReport
 from halcyon_api.save_requests import SAVE_PATH
 from halcyon_operator.decision import Ask
 from halcyon_operator.metrics import Metrics
-from halcyon_operator.plain import LARGEST_EXACT
+from halcyon_operator.plain import LARGEST_EXACT, mapping
 from halcyon_operator.views import PodView, World
 
 TIMEOUT_SECONDS = 2.0
@@ -30,6 +32,19 @@ class Reading:
     problem: str = ""
 
 
+def _names(schema: object) -> Iterator[str]:
+    """Names of all fields of a schema and of those below it."""
+    if isinstance(schema, dict):
+        found = cast("dict[str, object]", schema)
+        yield from mapping(found.get("properties"))
+        for child in found.values():
+            yield from _names(child)
+
+
+_FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
+"""The only names that a sentence about a report repeats; whatever else stands in it is text of somebody else."""
+
+
 def first_process(pods: tuple[PodView, ...], world: World) -> PodView | None:
     """The pod of process 0 of a world, if it can be asked."""
     return next((pod for pod in pods if pod.world == world and pod.process == (0, 0) and pod.running and pod.ip), None)
@@ -41,9 +56,11 @@ def parse_report(body: bytes, run: str, world: World) -> Reading:
         report = ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
         fault = error.errors()[0]
-        return Reading(problem=f"its report is not valid: {'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}")
+        where = ".".join(str(part) for part in fault["loc"] if isinstance(part, int) or part in _FIELDS) or "document"
+        return Reading(problem=f"its report is not valid: {where} ({fault['type']})")
     if report.run != run or (report.attempt, report.restart) != world:
-        return Reading(problem=f"the address answers for {report.run!r}, attempt {report.attempt}, restart {report.restart}")
+        whose = "this" if report.run == run else "another"
+        return Reading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
     numbers = (*report.progress.counts, report.resumed_step or 0)
     return Reading(report) if max(numbers) <= LARGEST_EXACT else Reading(problem="its report has numbers beyond all measure")
 
@@ -78,7 +95,7 @@ class Trainers:
         except aiohttp.ClientConnectorError as error:
             return f"no connection to {error.host}:{error.port}"
         except (aiohttp.ClientError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"
+            return f"its answer cannot be read ({type(error).__name__})"
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -100,7 +117,7 @@ class Trainers:
         except aiohttp.ClientConnectorError as error:
             return Reading(problem=f"no connection to {error.host}:{error.port}")
         except (aiohttp.ClientError, ValueError) as error:
-            return Reading(problem=f"{type(error).__name__}: {error}")
+            return Reading(problem=f"its answer cannot be read ({type(error).__name__})")
         if len(body) > MAX_REPORT_BYTES:
             return Reading(problem=f"its report is larger than {MAX_REPORT_BYTES} bytes")
         return parse_report(body, run, world)

@@ -14,6 +14,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.awaited import AwaitedRun
 from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NoticeView
+from halcyon_operator.pod_policy import PodPolicy
 
 World = tuple[int, int]
 """One world of processes, which lives and dies as one: (attempt, JobSet restart)."""
@@ -190,6 +191,10 @@ class Platform:
     """PriorityClass of the pods that look for room; empty: the cluster's default."""
     allow_gpu_direct: bool = False
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    s3_endpoints: frozenset[str] = frozenset()
+    """The S3 endpoints that runs may name, as `endpoints.normal` writes them."""
+    pods: PodPolicy = field(default_factory=PodPolicy)
+    """What the owner gives to the pods of runs."""
     kueue: bool = False
     """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
 

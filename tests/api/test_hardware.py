@@ -59,7 +59,7 @@ def test_rows_are_whole(row: Accelerator) -> None:
         assert row.memory_bytes is not None
         assert row.peak_flops_per_second is not None
         assert row.node_labels
-        assert len(row.provisioning) > 1
+        assert len(row.provisioning) > 1 or not row.machine, "what GKE sells it sells in several ways"
     if row.fabric is not None:
         paths = [*row.fabric.host_paths, *(row.fabric.sidecar.host_paths if row.fabric.sidecar else ())]
         assert len({path.name for path in paths}) == len(set(paths)), "one volume a directory"

@@ -53,7 +53,7 @@ def test_the_chart_is_accepted(helm: Helm, shared_namespace: str, everywhere: bo
         "image": {"repository": "operator"},
         "trainerImage": {"repository": "trainer"},
         "clusterWide": everywhere,
-        "objectStore": {"s3": {"credentialsSecret": "store"}},
+        "objectStore": {"s3": {"credentialsSecret": "store", "endpoints": ["http://store.team.svc:7070"]}},
         "crds": {"enabled": False},
     }
     chart = REPOSITORY / "charts" / "halcyon"

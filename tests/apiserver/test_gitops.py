@@ -44,6 +44,7 @@ def namespaces(
     found = {way: make_namespace() for way in WAYS}
     first, *others = found.values()
     flags = [flag for other in others for flag in ("--namespace", other)]
+    flags += [flag for place in found.values() for flag in ("--s3-endpoint", Place(runs=place).store_endpoint)]
     operator = OperatorProcess.start("operator", api_server.kubeconfig, first, tmp_path_factory.mktemp("operator"), *flags)
     operator.await_ready()
     yield found
@@ -63,6 +64,7 @@ def test_no_example_drifts(api: Api, api_server: ControlPlane, namespaces: dict[
     git.apply()
     assert git.diff() == ""
     until(lambda: not unseen(), timeout_seconds=60, failure=lambda: str(unseen()))
+    assert all("objectStore.s3.endpoints" not in str(api.get(document, namespace)["status"]) for document in documents)
     assert git.diff() == "", "the operator has taken them up"
 
 

@@ -28,14 +28,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__accelerator": {"type": "v5p", "topology": "4x4"}}, "topology of v5p must be one of 2x2x1"),
     ({"spec__accelerator": {"type": "v4", "topology": "16x16x20"}}, "at most 64 cubes of 4x4x4"),
     ({"spec__accelerator": {"type": "v5e", "topology": "2x2x2"}}, "topology of v5e must be one of 1x1"),
-    ({"spec__accelerator": {"type": "h100", "topology": "2x4"}}, "with at most 1024 hosts and 8 devices a host"),
-    ({"spec__accelerator": {"type": "h100", "topology": "1x8x8"}}, "with at most 1024 hosts and 8 devices a host"),
+    ({"spec__accelerator": {"type": "h100", "topology": "2x3"}}, "with at most 1024 hosts and 1 or 2 or 4 or 8 devices a host"),
+    ({"spec__accelerator": {"type": "h100", "topology": "1x8x8"}}, "with at most 1024 hosts and 1 or 2 or 4 or 8 devices a host"),
+    ({"spec__accelerator": {"type": "h100", "topology": "1x2"}}, "hosts of h100 with fewer than 8 devices are sold as spot or flexStart"),
+    (
+        {"spec__accelerator": {"type": "h100", "topology": "1x2", "provisioning": "spot", "network": "gpuDirect"}},
+        "network gpuDirect of h100 is there for hosts with 8 devices only",
+    ),
     ({"spec__accelerator": {"type": "gb200", "topology": "19x4"}}, "with at most 18 hosts"),
     ({"spec__accelerator": {"type": "cpu", "topology": "4"}}, "spec.accelerator.topology"),
     ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "there for v5e, v5p, v6e"),
     ({"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}}, "provisioning queued is there for"),
     ({"spec__accelerator__network": "gpuDirect"}, "network gpuDirect is there for h100, h100-mega"),
-    ({"spec__accelerator__computeDomain": "x"}, "computeDomain is there for gb200 only"),
+    ({"spec__accelerator__computeDomain": "x"}, "computeDomain is there for gb200, gb300 only"),
     ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__mesh": {"ici": {"fsdp": 4}}}, "twice those of v7x"),
     ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__trainer__batchSize": 12}, "multiple of the data parallelism"),
     ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4"}, "spec__trainer__batchSize": 32}, "multiple of the data parallelism"),
@@ -77,6 +82,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": {"beta2": 0.99}}},
         "bfloat16 needs optimizer.adamw.beta1 and beta2 of at most 0.95",
     ),
+    ({"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "MEGASCALE_PORT", "value": "9"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]}, "this name is Halcyon's own, or the operator's owner's"),
+    ({"spec__env": [{"name": "https_proxy", "value": "http://me"}]}, "spec.env[0].name"),
+    ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "takes its value from a Secret; use valueFrom.secretKeyRef"),
+    ({"spec__env": [{"name": "XLA_FLAGS"}]}, "give value or valueFrom, and not both"),
+    ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "Duplicate value"),
+    ({"spec__env": [{"name": "XLA_FLAGS", "valueFrom": {"fieldRef": {"fieldPath": "spec"}}}]}, "fieldRef"),
+    ({"spec__env": [{"name": "XLA_FLAGS", "value": "x" * 4097}]}, "spec.env[0].value"),
     ({"metadata__name": "a" * 41}, "at most 40 characters"),
     ({"metadata__name": "with.dot"}, "consist of lower-case letters, digits and `-`"),
 ]
@@ -96,6 +110,11 @@ def test_kubectl_shows_the_sentence(api_server: ControlPlane, namespace: str, ch
     with pytest.raises(DevclusterError) as refused:
         api_server.kubectl("apply", "--namespace", namespace, "--filename=-", stdin=yaml.safe_dump(document(**changes)))
     assert sentence in str(refused.value)
+
+
+def test_variables_of_the_environment_are_taken(api: Api, shared_namespace: str) -> None:
+    secret = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    api.create(document(spec__env=[{"name": "XLA_FLAGS", "value": ""}, secret]), shared_namespace, dry_run=True)
 
 
 def test_a_valid_document_is_taken_and_shows_its_defaults(api: Api, namespace: str) -> None:

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog
 from tests.bench.bench_operator_scale import seconds, share_of, table
-from tests.bench.fleet import RUNS_API, Fleet, bench_cluster, cluster_options, fleet, until_async, write_between
+from tests.bench.fleet import NO_STORE, RUNS_API, Fleet, bench_cluster, cluster_options, fleet, until_async, write_between
 from tests.cluster.operators import OperatorProcess
 
 OTHERS = 20
@@ -52,7 +52,7 @@ class Answers:
 class Bench:
     """An operator of two namespaces, in one of which there is trouble."""
 
-    def __init__(self, cluster: Cluster, troubled: Fleet, other: Fleet, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, troubled: Fleet, other: Fleet, folder: Path, endpoint: str) -> None:
         self.troubled, self.other = troubled, other
         self.audit = AuditLog(cluster.paths.audit_log)
         self.operator = OperatorProcess.start(
@@ -61,6 +61,7 @@ class Bench:
             f"{troubled.namespace},{other.namespace}",
             folder,
             *("--lease-namespace", other.namespace, "--lease-name", "halcyon-operator"),
+            *("--s3-endpoint", endpoint, "--s3-endpoint", NO_STORE),
         )
 
     async def ready(self) -> None:
@@ -117,13 +118,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_of(cluster: Cluster, folder: Path) -> AsyncIterator[Bench]:
+async def bench_of(cluster: Cluster, folder: Path, endpoint: str = NO_STORE) -> AsyncIterator[Bench]:
     """A bench with two new namespaces and a new operator."""
     async with AsyncExitStack() as stack:
         troubled, other = [
             await stack.enter_async_context(fleet(cluster, f"{name}-{secrets.token_hex(3)}")) for name in ("troubled", "other")
         ]
-        bench = Bench(cluster, troubled, other, folder)
+        bench = Bench(cluster, troubled, other, folder, endpoint)
         try:
             await bench.ready()
             yield bench
@@ -146,7 +147,7 @@ async def sink() -> AsyncIterator[str]:
 
 async def beside_a_sink(cluster: Cluster, runs: int, folder: Path) -> Answers:
     """So many runs whose store never answers, beside another tenant's."""
-    async with sink() as endpoint, bench_of(cluster, folder) as bench:
+    async with sink() as endpoint, bench_of(cluster, folder, endpoint) as bench:
         await bench.troubled.apply_all([f"run-{number}" for number in range(runs)], hosts=1, endpoint=endpoint)
 
         async def seen() -> bool:

@@ -23,6 +23,7 @@ from halcyon_devcluster.waiting import until
 from halcyon_operator.reconcile import reconcile
 
 sys.path.append(str(Path(__file__).parents[2]))
+from tests.bench.fleet import NO_STORE
 from tests.operator.builders import at, head, jobset, observed, pod, report, run
 from tests.ports import free_port
 
@@ -49,6 +50,7 @@ def operator(cluster: Cluster, namespace: str, port: int) -> Iterator[int]:
     """The operator's process, once it watches."""
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
     command = [sys.executable, "-m", "halcyon_operator", "--trainer-image", "none", "--namespace", namespace, "--metrics-port", str(port)]
+    command += ["--s3-endpoint", NO_STORE]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: listening(port), timeout_seconds=60, failure=lambda: "the operator does not start")

@@ -27,7 +27,18 @@ sys.path.append(str(Path(__file__).parents[2]))
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog, Request
 from halcyon_operator.settings import Settings
-from tests.bench.fleet import JOBSETS_API, PODS_A_RUN, RUNS_API, Fleet, bench_cluster, cluster_options, fleet, until_async, write_between
+from tests.bench.fleet import (
+    JOBSETS_API,
+    NO_STORE,
+    PODS_A_RUN,
+    RUNS_API,
+    Fleet,
+    bench_cluster,
+    cluster_options,
+    fleet,
+    until_async,
+    write_between,
+)
 from tests.cluster.operators import OperatorProcess
 
 REST_SECONDS = Settings.resync_seconds
@@ -100,7 +111,9 @@ class Bench:
         self.operator = self._start()
 
     def _start(self) -> OperatorProcess:
-        return OperatorProcess.start("bench", self.cluster.kubeconfig, self.fleet.namespace, self.folder, lease="halcyon-operator")
+        return OperatorProcess.start(
+            "bench", self.cluster.kubeconfig, self.fleet.namespace, self.folder, "--s3-endpoint", NO_STORE, lease="halcyon-operator"
+        )
 
     def requests(self) -> list[Request]:
         """What was asked for in the fleet's namespace since the last call."""

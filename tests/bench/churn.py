@@ -27,6 +27,7 @@ from halcyon_devcluster.audit import AuditLog, Request
 from halcyon_operator.api_client import ApiError
 from tests.bench.fleet import (
     JOBSETS_API,
+    NO_STORE,
     PODS_A_RUN,
     RUNS_API,
     Fleet,
@@ -80,7 +81,13 @@ class Churn:
         """One more operator."""
         self.started += 1
         return OperatorProcess.start(
-            f"churn-{self.started}", self.cluster.kubeconfig, self.fleet.namespace, self.folder, lease="halcyon-operator"
+            f"churn-{self.started}",
+            self.cluster.kubeconfig,
+            self.fleet.namespace,
+            self.folder,
+            "--s3-endpoint",
+            NO_STORE,
+            lease="halcyon-operator",
         )
 
     async def make_run(self) -> None:

@@ -32,6 +32,8 @@ from halcyon_operator.api_client import KubernetesApi, path_of
 from halcyon_operator.metrics import Metrics
 
 PODS_A_RUN = 5
+NO_STORE = "http://127.0.0.1:9"
+"""Where nobody answers."""
 NODES = 20
 NODE_LABEL = "halcyon.dev/fake"
 POD_NETWORK = "10.213.0.0/16"
@@ -139,12 +141,8 @@ def write_between(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
-UNREACHABLE = "http://127.0.0.1:9"
-"""A store that refuses connections."""
-
-
 def run_document(
-    name: str, namespace: str, *, hosts: int = PODS_A_RUN, slices: int = 1, endpoint: str = UNREACHABLE, **spec: Any
+    name: str, namespace: str, *, hosts: int = PODS_A_RUN, slices: int = 1, endpoint: str = NO_STORE, **spec: Any
 ) -> dict[str, Any]:
     """A run of so many pods a slice, whose checkpoint root nobody answers for."""
     return {

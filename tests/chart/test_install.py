@@ -72,6 +72,8 @@ def test_notes_say_what_is_to_be_known_of_the_values(notes: Notes) -> None:
     # What is not brought is not taken along.
     assert "deletes every TrainingRun" not in notes(crds={"enabled": False, "keep": False})
     assert "helm test" not in notes(metrics={"service": {"enabled": False}})
+    assert "runs may keep checkpoints in AWS and Google Cloud, and in no other S3 store" in notes()
+    assert "no other S3 store" not in notes(objectStore={"s3": {"endpoints": ["http://store:7070"]}})
     cut_off = "the operator reaches no metadata server"
     assert cut_off in notes(networkPolicy={"enabled": True})
     assert cut_off not in notes(networkPolicy={"enabled": True, "metadataServer": {"enabled": True}})

@@ -9,6 +9,7 @@ import yaml
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
+from halcyon_operator.pod_policy import PodPolicy, parse_policy
 from tests.chart.conftest import CHART, Objects, Render, of_kind, only
 
 pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
@@ -242,6 +243,49 @@ def test_workloads_are_listed_only_where_queues_are_looked_after(render: Render,
 def test_directories_of_nodes_are_not_given_away_by_default(render: Render) -> None:
     assert "HALCYON_ALLOW_GPU_DIRECT" not in environment(render())
     assert environment(render(gpuDirect={"allowed": True}))["HALCYON_ALLOW_GPU_DIRECT"] == "true"
+
+
+def policy(objects: Objects) -> PodPolicy:
+    """What the operator takes from its environment."""
+    return parse_policy(environment(objects)["HALCYON_TRAINER_PODS"])
+
+
+def test_the_defaults_of_the_chart_are_the_operators(render: Render) -> None:
+    assert policy(render()) == PodPolicy()
+
+
+def test_what_the_owner_gives_to_pods_reaches_the_operator(render: Render) -> None:
+    pods = {
+        "security": {"tpu": {"privileged": True, "hostNetwork": "multislice"}, "default": {"runAsUser": 1000650000}},
+        "variables": ["XLA_FLAGS"],
+        "annotations": {"a/b": "c"},
+        "imagePullSecrets": ["pull"],
+        "cache": {"hostPath": "/var/halcyon"},
+    }
+    found = policy(render(trainerPods=pods, caBundle={"configMap": "trust"}, proxy={"https": "http://proxy:3128", "exclude": [".example"]}))
+    assert found.security["default"].run_as_user == 1000650000
+    assert (found.security["tpu"].privileged, found.security["tpu"].host_network) == (True, "multislice")
+    assert (found.variables, found.annotations, found.image_pull_secrets) == (("XLA_FLAGS",), {"a/b": "c"}, ("pull",))
+    assert (found.ca_bundle.config_map, found.ca_bundle.key, found.cache.host_path) == ("trust", "ca.crt", "/var/halcyon")
+    assert (found.proxy.https, found.proxy.exclude) == ("http://proxy:3128", (".example",))
+
+
+def test_the_operator_itself_leaves_the_cluster_the_same_way(render: Render) -> None:
+    objects = render(caBundle={"configMap": "trust", "key": "all.pem"}, proxy={"https": "http://proxy:3128"})
+    given = environment(objects)
+    assert (given["SSL_CERT_FILE"], given["HTTPS_PROXY"]) == ("/etc/halcyon/ca/ca.crt", "http://proxy:3128")
+    assert {"$(KUBERNETES_SERVICE_HOST)", ".svc", ".cluster.local"} <= set(given["NO_PROXY"].split(","))
+    assert pod(objects)["volumes"] == [{"name": "ca", "configMap": {"name": "trust", "items": [{"key": "all.pem", "path": "ca.crt"}]}}]
+    assert not {"SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY"} & set(environment(render()))
+
+
+@pytest.mark.parametrize("user", [{}, {"runAsUser": 7}, {"runAsUser": "namespace"}])
+def test_capabilities_that_would_have_no_effect_are_refused(render: Render, user: dict[str, Any]) -> None:
+    with pytest.raises(
+        DevclusterError, match=r"trainerPods\.security\.tpu\.capabilities: Kubernetes gives added capabilities to root alone"
+    ):
+        render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], **user}}})
+    render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], "runAsUser": 0}}})
 
 
 def test_images_by_tag_or_digest(render: Render) -> None:

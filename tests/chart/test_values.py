@@ -65,6 +65,12 @@ def test_schema_is_closed() -> None:
         ({"watchNamespaces": ["Team A"]}, "/watchNamespaces/0"),
         ({"objectStore": {"s3": {"endpoints": ["store:7070"]}}}, "/objectStore/s3/endpoints/0"),
         ({"image": {"repository": "a", "digest": "latest"}}, "/image/digest"),
+        ({"trainerPods": {"security": {"tpu": {"runAsUser": "root"}}}}, "/trainerPods/security/tpu"),
+        ({"trainerPods": {"security": {"tpu": {"hostPID": True}}}}, "additional properties 'hostPID' not allowed"),
+        ({"trainerPods": {"variables": ["xla"]}}, "/trainerPods/variables/0"),
+        ({"trainerPods": {"cache": {"hostPath": "/a/../b"}}}, "/trainerPods/cache/hostPath"),
+        ({"trainerPods": {"cache": {"hostPath": "/a", "claim": "b"}}}, "trainerPods.cache.claim and trainerPods.cache.hostPath exclude"),
+        ({"proxy": {"https": "http://user:word@proxy"}}, "/proxy/https"),
         ({"image": {"repository": ""}}, "Set image.repository to where the image built from images/operator/Dockerfile is pushed"),
     ],
 )

@@ -19,6 +19,8 @@ from tests.ports import free_port
 from tests.suite.limits import limit
 
 START_SECONDS = 60
+NOWHERE = "http://object-store.invalid:7070"
+"""Endpoint of runs whose store nobody needs."""
 Condition = Callable[[], bool]
 
 
@@ -37,7 +39,18 @@ class OperatorProcess:
     ) -> OperatorProcess:
         """Start one for a namespace; `lease` names the Lease in it by which it campaigns, if it does."""
         port, log = free_port(), folder / f"operator-{name}.log"
-        arguments = ["--trainer-image", trainer_image, "--namespace", namespace, "--metrics-port", str(port), "--log-format", "text"]
+        arguments = [
+            "--trainer-image",
+            trainer_image,
+            "--namespace",
+            namespace,
+            "--metrics-port",
+            str(port),
+            "--log-format",
+            "text",
+            "--s3-endpoint",
+            NOWHERE,
+        ]
         arguments += ["--pod-name", name] + (["--lease-namespace", namespace, "--lease-name", lease] if lease else [])
         environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
         with log.open("ab") as sink:

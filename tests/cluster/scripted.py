@@ -27,6 +27,7 @@ from halcyon_devcluster.images import Buildable, build, build_image
 from halcyon_devcluster.progress import ConsoleProgress
 from halcyon_devcluster.waiting import until
 from tests.cluster.api import Api, api_of, qualified
+from tests.cluster.operators import NOWHERE
 from tests.suite.limits import limit
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
             "data": {"sources": [{"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}]},
             "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
             # Out of the operator's reach, so that it goes by what the trainer reports.
-            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": "http://object-store.invalid:7070"},
+            "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": NOWHERE},
             "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
             "telemetry": {"statusIntervalSeconds": 1},
             **spec,
@@ -273,6 +274,7 @@ def installed(devcluster: DevCluster, base_image: str, *served: str) -> Iterator
         "watchNamespaces": [*served],
         "watchNodes": True,
         "kueue": {"enabled": True},
+        "objectStore": {"s3": {"endpoints": [NOWHERE]}},
         "crds": {"enabled": False},
         "log": {"level": "info", "format": "text"},
     }

@@ -19,7 +19,8 @@ from halcyon_operator.views import HeadFound, Observed, Platform
 
 START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-1111-1111-1111-111111111111"
-PLATFORM = Platform("registry.example/halcyon/trainer:1.0")
+ENDPOINTS = ("http://store:7070", "http://store.team:7070", "http://object-store.training.svc.cluster.local:7070")
+PLATFORM = Platform("registry.example/halcyon/trainer:1.0", s3_endpoints=frozenset(ENDPOINTS))
 
 SPEC: dict[str, Any] = {
     "accelerator": {"type": "cpu", "topology": "1x1", "slices": 2},

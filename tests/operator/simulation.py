@@ -24,7 +24,7 @@ from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer, ReadsHeads
 from halcyon_operator.trainers import Reading
-from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, PodView
+from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
 from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
 
@@ -138,7 +138,10 @@ PODS = "/api/v1/namespaces/default/pods"
 class World:
     """The rest of the cluster, and the operator in it."""
 
-    def __init__(self, document: dict[str, Any], faults: dict[int, str] | None = None, heads: ReadsHeads | None = None) -> None:
+    def __init__(
+        self, document: dict[str, Any], faults: dict[int, str] | None = None, heads: ReadsHeads | None = None, platform: Platform = PLATFORM
+    ) -> None:
+        self.platform = platform
         self.heads = heads
         """What reads HEADs; None: `head` is what they say, at once unless `slow_store` is set."""
         self.slow_store = False
@@ -167,7 +170,7 @@ class World:
             self.heads or self,
             self,
             journal,
-            PLATFORM,
+            self.platform,
             nodes,
             token=lambda: "the-token",
             defaults_namespace=SYSTEM,

@@ -13,12 +13,13 @@ import pytest
 
 from halcyon_operator.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
 from halcyon_operator.checkpoints import Checkpoints
+from halcyon_operator.endpoints import allowed_endpoints
 from halcyon_operator.head_reads import HeadReads
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.reconcile import reconcile
 from halcyon_operator.settle import COUNT_SECONDS, is_routine
 from halcyon_operator.views import HeadPending, HeadReading
-from tests.operator.builders import at, jobset, observed, pod, run
+from tests.operator.builders import PLATFORM, at, jobset, observed, pod, run
 from tests.operator.simulation import KEY, RUN, World
 from tests.operator.test_crashes import STORIES
 from tests.suite.limits import limit
@@ -42,8 +43,8 @@ async def sink() -> AsyncIterator[str]:
 class Counted:
     """Reads HEADs, and counts the reads that are over."""
 
-    def __init__(self) -> None:
-        self.checkpoints, self.over = Checkpoints(Metrics(), s3_anonymous=True), 0
+    def __init__(self, endpoint: str) -> None:
+        self.checkpoints, self.over = Checkpoints(Metrics(), (endpoint,), s3_anonymous=True), 0
 
     async def read(self, spec: Any) -> HeadReading:
         reading = await self.checkpoints.read(spec)
@@ -57,9 +58,10 @@ def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs:
 
     async def story() -> None:
         async with sink() as endpoint:
-            counted, queue = Counted(), list[Any]()
+            counted, queue = Counted(endpoint), list[Any]()
             reads = HeadReads(counted, queue.append, time.monotonic)
-            world = World(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads)
+            platform = replace(PLATFORM, s3_endpoints=allowed_endpoints([endpoint]))
+            world = World(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, platform=platform)
             keys = [KEY]
             for number in range(1, runs):
                 name = f"demo{number}"

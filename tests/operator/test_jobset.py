@@ -43,6 +43,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "l4-1x4-flex-start": run(accelerator={"type": "l4", "topology": "1x4", "provisioning": "flexStart"}),
     "v6e-2x2-flex-start": run(accelerator={"type": "v6e", "topology": "2x2", "provisioning": "flexStart"}),
     "h100-1x8-spot": run(accelerator={"type": "h100", "topology": "1x8", "provisioning": "spot"}),
+    "a100-80gb-1x2": run(accelerator={"type": "a100-80gb", "topology": "1x2"}),
+    "h100-1x2-spot": run(accelerator={"type": "h100", "topology": "1x2", "provisioning": "spot"}),
+    "gb300-2x4": run(accelerator={"type": "gb300", "topology": "2x4", "computeDomain": "rack"}),
+    "b300-2x8": run(accelerator={"type": "b300", "topology": "2x8"}, trainer__batchSize=16),
     "b200-2x8-reservation": run(
         accelerator={"type": "b200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}, trainer__batchSize=16
     ),
@@ -246,7 +250,7 @@ def test_runtimes_of_ironwood_are_told_addresses_with_ports() -> None:
 def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:
     annotation = "alpha.jobset.sigs.k8s.io/exclusive-topology"
     exclusive = {name for name in RUNS if annotation in built(name)["metadata"].get("annotations", {})}
-    assert exclusive == {name for name in RUNS if name.startswith(("v", "gb200")) and name != "v6e-2x2-flex-start"}
+    assert exclusive == {name for name in RUNS if name.startswith(("v", "gb")) and name != "v6e-2x2-flex-start"}
     assert annotation not in build_jobset_of({"type": "v5e", "topology": "2x2"})["metadata"].get("annotations", {})
 
 

@@ -31,6 +31,7 @@ from halcyon_operator.checkpoints import parse_head
 from halcyon_operator.defaults import DefaultsRead, due, root_of, taken, wanted, whole_spec
 from halcyon_operator.election import parse_lease
 from halcyon_operator.health import WatchEcho
+from halcyon_operator.jobset_version import knows_the_rules
 from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
 from halcyon_operator.kueue import newest, parse_workload
 from halcyon_operator.merge_patch import merge_patch
@@ -42,6 +43,7 @@ from halcyon_operator.store import SeenPod, Store
 from halcyon_operator.trainers import parse_report
 from tests.operator.builders import defaults, jobset, pod, report, run
 from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
+from tests.operator.test_jobset_version import NEW as SCHEMA
 
 KEY = ("default", "demo")
 LEASE = {"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 12, "leaseTransitions": 3}}
@@ -115,6 +117,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "jobset_views.controller_uid": (lambda document: controller_uid(plain.mapping(document)), jobset()["metadata"]),
     "jobset_views.parse_jobset": (parse_jobset, jobset()),
     "jobset_views.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
+    "jobset_version.knows_the_rules": (knows_the_rules, SCHEMA),
     "kueue.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
     "kueue.parse_workload": (parse_workload, WORKLOAD),
     "merge_patch.merge_patch": (lambda document: merge_patch(plain.mapping(document), STATUS), STATUS),

@@ -21,6 +21,7 @@ from halcyon.context import Context, check_context, process_name, resolve_contex
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.lean_imports import without_collections, without_unused_parts
+from halcyon.memory_lock import raise_memory_lock
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -33,6 +34,7 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
+from halcyon.variables import set_variables
 from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
@@ -82,6 +84,8 @@ def run_training(
         context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
     except BadConfiguration as error:
         _leave_unstarted(error, environ)
+    unset = set_variables(context.run.spec.env, os.environ)
+    raise_memory_lock()
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
@@ -102,6 +106,8 @@ def run_training(
         server = _server(context, reporter, requests)
         watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
         reporter.started(process_id=os.getpid())
+        for sentence in unset:
+            reporter.warning(sentence)
         if context.run.spec.stage == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
         if context.run.spec.stage == "evaluate":

@@ -14,6 +14,14 @@
     {{- end }}
   {{- end }}
 {{- end }}
+{{- range $name, $security := .Values.trainerPods.security }}
+  {{- if and $security.capabilities (or (not (hasKey $security "runAsUser")) (ne (toString $security.runAsUser) "0")) }}
+    {{- fail (printf "trainerPods.security.%s.capabilities: Kubernetes gives added capabilities to root alone: set runAsUser to 0 beside them, or leave them out." $name) }}
+  {{- end }}
+{{- end }}
+{{- if and .Values.trainerPods.cache.claim .Values.trainerPods.cache.hostPath }}
+  {{- fail "trainerPods.cache.claim and trainerPods.cache.hostPath exclude one another: leave one of them out." }}
+{{- end }}
 {{- if and (not .Values.serviceAccount.create) .Values.serviceAccount.annotations }}
   {{- fail "serviceAccount.annotations are for an account that this release makes: annotate the existing account yourself, or set serviceAccount.create." }}
 {{- end }}

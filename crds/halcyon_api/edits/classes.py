@@ -40,6 +40,7 @@ TABLE: tuple[Row, ...] = (
     Row("defaults", "live", "those are taken at once; each field that differs then is an edit of its own class", starts_again=False),
     Row("image", "atCheckpoint", "pods have one image for life"),
     Row("imagePullPolicy", "live", "obeyed when an image is pulled next: with the next attempt"),
+    Row("env", "atCheckpoint", "processes get their environment when they start"),
     Row("from", "frozen", "a run begins once"),
     Row("after", "live", "asked before the first attempt only", starts_again=False),
     Row("stage", "frozen", "another stage is another run"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
 
 LIBRARIES = "/usr/local/nvidia/lib64"
-_SOURCE = "Google's container-engine-accelerators collection: manifests of gpudirect-{}, read 2026-11-20"
+_SOURCE = "Google's container-engine-accelerators collection: manifests and release notes of gpudirect-{}, read 2026-11-22"
 _NODE_LIBRARIES = HostPath("nvidia-libraries", "/home/kubernetes/bin/nvidia/lib64", LIBRARIES)
 _NODE_NVIDIA = HostPath("nvidia", "/home/kubernetes/bin/nvidia", "/usr/local/nvidia")
 _NODE_GIB = HostPath("gib", "/home/kubernetes/bin/gib", "/usr/local/gib")
@@ -19,7 +19,6 @@ _SYSFS = HostPath("host-sys", "/sys", "/hostsysfs", read_only=False)
 _PROC_SYS = HostPath("host-proc-sys", "/proc/sys", "/hostprocsysfs", read_only=False)
 _GPU_DEVICES = (*(f"/dev/nvidia{gpu}" for gpu in range(8)), "/dev/nvidiactl", "/dev/nvidia-uvm")
 _CHUNKS = {
-    "NCCL_DYNAMIC_CHUNK_SIZE": "524288",
     "NCCL_P2P_NET_CHUNKSIZE": "524288",
     "NCCL_P2P_PCI_CHUNKSIZE": "524288",
     "NCCL_P2P_NVL_CHUNKSIZE": "1048576",
@@ -27,18 +26,21 @@ _CHUNKS = {
 
 TCPX = Fabric(
     name="GPUDirect-TCPX",
+    plugin="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpx/nccl-plugin-gpudirecttcpx-dev:v3.1.12",
     source=_SOURCE.format("tcpx"),
     interfaces=tuple((f"eth{number}", f"vpc{number}") for number in range(1, 5)),
     host_paths=(_NODE_LIBRARIES,),
     socket_directory="/run/tcpx",
     environment={
         "LD_LIBRARY_PATH": LIBRARIES,
-        "NCCL_ALGO": "Ring",
+        "NCCL_ALGO": "Ring,Tree",
+        "NCCL_BUFFSIZE": "4194304",
         "NCCL_CROSS_NIC": "0",
+        "NCCL_DYNAMIC_CHUNK_SIZE": "524288",
         "NCCL_GPUDIRECTTCPX_CTRL_DEV": "eth0",
         "NCCL_GPUDIRECTTCPX_FORCE_ACK": "0",
-        "NCCL_GPUDIRECTTCPX_PROGRAM_FLOW_STEERING_WAIT_MICROS": "1000000",
-        "NCCL_GPUDIRECTTCPX_RX_BINDINGS": "eth1:22-35,124-139;eth2:22-35,124-139;eth3:74-87,178-191;eth4:74-87,178-191",
+        "NCCL_GPUDIRECTTCPX_PROGRAM_FLOW_STEERING_WAIT_MICROS": "500000",
+        "NCCL_GPUDIRECTTCPX_RX_BINDINGS": "eth1:22-35,126-139;eth2:22-35,126-139;eth3:74-87,178-191;eth4:74-87,178-191",
         "NCCL_GPUDIRECTTCPX_SOCKET_IFNAME": "eth1,eth2,eth3,eth4",
         "NCCL_GPUDIRECTTCPX_TX_BINDINGS": "eth1:8-21,112-125;eth2:8-21,112-125;eth3:60-73,164-177;eth4:60-73,164-177",
         "NCCL_GPUDIRECTTCPX_TX_COMPLETION_NANOSLEEP": "1000",
@@ -55,7 +57,7 @@ TCPX = Fabric(
     },
     sidecar=Sidecar(
         name="tcpx-daemon",
-        image="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpx/tcpgpudmarxd-dev:v2.0.12",
+        image="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpx/tcpgpudmarxd-dev:v2.0.15",
         command=(
             "/tcpgpudmarxd/build/app/tcpgpudmarxd",
             "--gpu_nic_preset",
@@ -76,12 +78,13 @@ TCPX = Fabric(
 
 TCPXO = Fabric(
     name="GPUDirect-TCPXO",
+    plugin="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpxo/nccl-plugin-gpudirecttcpx-dev:v1.0.15",
     source=_SOURCE.format("tcpxo"),
     interfaces=tuple((f"eth{number}", f"vpc{number}") for number in range(1, 9)),
     host_paths=(_NODE_LIBRARIES, HostPath("aperture-devices", "/dev/aperture_devices", "/dev/aperture_devices", read_only=False)),
     environment={
         "LD_LIBRARY_PATH": LIBRARIES,
-        "NCCL_ALGO": "Ring,Tree",
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",
         "NCCL_BUFFSIZE": "8388608",
         "NCCL_CROSS_NIC": "0",
         "NCCL_FASTRAK_CTRL_DEV": "eth0",
@@ -96,8 +99,9 @@ TCPXO = Fabric(
         "NCCL_LIB_DIR": LIBRARIES,
         "NCCL_MIN_NCHANNELS": "4",
         "NCCL_NET_GDR_LEVEL": "PIX",
-        "NCCL_NVLS_ENABLE": "0",
-        "NCCL_PROTO": "Simple",
+        "NCCL_NVLSTREE_MAX_CHUNKSIZE": "131072",
+        "NCCL_NVLS_ENABLE": "1",
+        "NCCL_PROTO": "Simple,LL128",
         "NCCL_SHIMNET_GUEST_CONFIG_CHECKER_CONFIG_FILE": f"{LIBRARIES}/a3plus_guest_config.textproto",
         "NCCL_SOCKET_IFNAME": "eth0",
         "NCCL_TUNER_CONFIG_PATH": f"{LIBRARIES}/a3plus_tuner_config.textproto",
@@ -106,8 +110,8 @@ TCPXO = Fabric(
     },
     sidecar=Sidecar(
         name="tcpxo-daemon",
-        image="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpxo/tcpgpudmarxd-dev:v1.0.15",
-        command=("/bin/bash", "/fts/entrypoint_rxdm_container.sh", "--num_hops=2", "--num_nics=8", "--uid=", "--alsologtostderr"),
+        image="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpxo/tcpgpudmarxd-dev:v1.0.21",
+        command=("/bin/bash", "/fts/entrypoint_rxdm_container.sh", "--num_hops=2"),
         capabilities=("NET_ADMIN", "NET_BIND_SERVICE"),
         devices=(*_GPU_DEVICES, "/dev/dmabuf_import_helper"),
         host_paths=(_NODE_LIBRARIES, _SYSFS, _PROC_SYS),
@@ -116,10 +120,11 @@ TCPXO = Fabric(
 )
 
 
-def rdma(interfaces: int, settings: dict[str, str]) -> Fabric:
+def rdma(interfaces: int, settings: dict[str, str], plugin: str = "nccl-plugin-gib:v1.1.1") -> Fabric:
     """RDMA over converged Ethernet with Google's NCCL plugin (gIB), one network card a GPU."""
     return Fabric(
         name="GPUDirect-RDMA",
+        plugin=f"us-docker.pkg.dev/gce-ai-infra/gpudirect-gib/{plugin}",
         source=_SOURCE.format("rdma"),
         interfaces=tuple((f"eth{number + 2}", f"rdma-{number}") for number in range(interfaces)),
         host_paths=(_NODE_NVIDIA, _NODE_GIB),

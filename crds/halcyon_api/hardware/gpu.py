@@ -17,6 +17,8 @@ _AS_OF = "2026-11-20"
 _GB = 10**9
 _EVERY_KIND = ("onDemand", "spot", "reservation", "flexStart", "queued")
 _MAX_HOSTS = 1024
+_OVERLAP = {"XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=true"}
+"""Collectives run beside computation; JAX's guide to performance on GPUs advises it."""
 _MAX_NVLINK_HOSTS = 18
 
 
@@ -34,7 +36,7 @@ def _gpu(name: str, title: str, label: str, counts: tuple[int, ...], **facts: An
         devices_per_host=counts,
         max_hosts=facts.pop("max_hosts", _MAX_HOSTS),
         provisioning=facts.pop("provisioning", _EVERY_KIND),
-        environment={"LD_LIBRARY_PATH": LIBRARIES},
+        environment={"LD_LIBRARY_PATH": LIBRARIES, **_OVERLAP},
         memory_backed_shm=True,
         **facts,
     )
@@ -52,7 +54,7 @@ GPUS = (
         max_devices_per_host=16,
         max_hosts=_MAX_HOSTS,
         memory_backed_shm=True,
-        aliases=("gpu", "cuda", "a100-80gb", "a10g", "gb300", "t4", "v100"),
+        aliases=("gpu", "cuda", "a10g", "t4", "v100"),
     ),
     _gpu(
         "l4",
@@ -75,15 +77,26 @@ GPUS = (
         aliases=("nvidia-tesla-a100", "nvidia-a100-40gb", "a100-40gb", "a2-highgpu"),
     ),
     _gpu(
+        "a100-80gb",
+        "NVIDIA A100 80 GB",
+        "nvidia-a100-80gb",
+        (1, 2, 4, 8),
+        machine="a2-ultragpu-{chips}g",
+        memory_bytes=80 * _GB,
+        peak_flops_per_second=312e12,
+        aliases=("nvidia-a100-80gb", "a2-ultragpu"),
+    ),
+    _gpu(
         "h100",
         "NVIDIA H100",
         "nvidia-h100-80gb",
-        (8,),
-        machine="a3-highgpu-8g",
+        (1, 2, 4, 8),
+        machine="a3-highgpu-{chips}g",
+        part_hosts_provisioning=("spot", "flexStart", "queued"),
         memory_bytes=80 * _GB,
         peak_flops_per_second=989e12,
         fabric=TCPX,
-        aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g"),
+        aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g", "a3-highgpu"),
     ),
     _gpu(
         "h100-mega",
@@ -130,8 +143,39 @@ GPUS = (
         provisioning=("onDemand", "spot", "reservation"),
         tolerated_taints=(("kubernetes.io/arch", "arm64"),),
         pool_is_slice=True,
-        fabric=rdma(4, {"NCCL_NVLS_ENABLE": "0", "NCCL_PXN_C2C": "1"}),
+        fabric=rdma(4, {"NCCL_NVLS_ENABLE": "0", "NCCL_PXN_C2C": "1"}, "nccl-plugin-gib-arm64:v1.1.0"),
         compute_domain=True,
         aliases=("nvidia-gb200", "a4x-highgpu-4g"),
+    ),
+    _gpu(
+        "gb300",
+        "NVIDIA GB300",
+        "nvidia-gb300",
+        (4,),
+        machine="a4x-maxgpu-4g-metal",
+        max_hosts=_MAX_NVLINK_HOSTS,
+        memory_bytes=279 * _GB,
+        peak_flops_per_second=2500e12,
+        provisioning=("onDemand", "reservation"),
+        tolerated_taints=(("kubernetes.io/arch", "arm64"),),
+        pool_is_slice=True,
+        compute_domain=True,
+        aliases=("nvidia-gb300", "a4x-maxgpu-4g-metal", "a4x-max"),
+    ),
+    Accelerator(
+        "b300",
+        "NVIDIA B300",
+        "gpu",
+        "NVIDIA's data sheet of HGX B300; the label that NVIDIA's GPU feature discovery gives; GKE has no such machine",
+        "2026-11-22",
+        node_labels={"nvidia.com/gpu.product": "NVIDIA-B300-SXM6-AC"},
+        tolerated_taints=((RESOURCE, ""),),
+        resource=RESOURCE,
+        devices_per_host=(8,),
+        max_hosts=_MAX_HOSTS,
+        memory_bytes=288 * _GB,
+        peak_flops_per_second=2250e12,
+        memory_backed_shm=True,
+        aliases=("nvidia-b300", "hgx-b300"),
     ),
 )

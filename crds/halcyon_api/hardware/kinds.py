@@ -62,6 +62,8 @@ class Fabric:
     socket_directory: str = ""
     """Directory that trainer and sidecar share for their sockets; empty: none."""
     sidecar: Sidecar | None = None
+    plugin: str = ""
+    """Google's installer of the NCCL plugin that fits, on the nodes; empty: the nodes' own."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Accelerator:
     """TPU: libtpu reads ``TPU_PROCESS_ADDRESSES`` in place of ``TPU_WORKER_HOSTNAMES``."""
     devices_per_host: tuple[int, ...] = ()
     """cpu and GPU: how many devices a host may have, for a topology HOSTSxDEVICES; empty: see `max_devices_per_host`."""
+    part_hosts_provisioning: tuple[Provisioning, ...] = ()
+    """GPU: how hosts with fewer devices than the largest are bought; empty: like the largest."""
     max_devices_per_host: int = 0
     max_hosts: int = 0
     """cpu and GPU: hosts of a slice."""

@@ -92,6 +92,19 @@ _FABRICS = tuple(row.name for row in TABLE.values() if row.fabric is not None)
 _COMPUTE_DOMAINS = tuple(row.name for row in TABLE.values() if row.compute_domain)
 _FABRIC = f"network gpuDirect is there for {', '.join(_FABRICS)} only; leave it out for the others"
 _COMPUTE_DOMAIN = f"computeDomain is there for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others"
+_PARTS = {row.name: row for row in TABLE.values() if row.part_hosts_provisioning}
+_PART_FABRICS = tuple(row for row in TABLE.values() if row.fabric is not None and len(row.devices_per_host) > 1)
+
+
+def _part_bought(row: Accelerator) -> str:
+    kinds = " or ".join(row.part_hosts_provisioning)
+    return f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, or take whole hosts"
+
+
+def _part_fabric(row: Accelerator) -> str:
+    return f"network gpuDirect of {row.name} is there for hosts with {row.largest_host} devices only; leave it out, or take whole hosts"
+
+
 _RESERVATION = "set reservation together with provisioning: reservation, and only then"
 _RESERVATION_PROJECT = "reservationProject belongs to a reservation; set reservation too, or leave it out"
 _SLICES_OF_ONE_HOST = {
@@ -153,7 +166,9 @@ class AcceleratorSpec(ApiModel):
     )
     compute_domain: ObjectName | None = Field(
         default=None,
-        description="gb200: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink reaches between hosts.",
+        description=(
+            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink reaches between hosts."
+        ),
     )
     host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
 
@@ -167,6 +182,23 @@ class AcceleratorSpec(ApiModel):
         *(
             cel(f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]", _not_bought(kind), field_path=".provisioning")
             for kind, names in _BOUGHT.items()
+        ),
+        *(
+            cel(
+                f"self.type != '{row.name}' || int({_SIDES}[1]) == {row.largest_host} || "
+                f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
+                _part_bought(row),
+                field_path=".provisioning",
+            )
+            for row in _PARTS.values()
+        ),
+        *(
+            cel(
+                f"self.network == 'standard' || self.type != '{row.name}' || int({_SIDES}[1]) == {row.largest_host}",
+                _part_fabric(row),
+                field_path=".network",
+            )
+            for row in _PART_FABRICS
         ),
         cel("!has(self.reservationProject) || has(self.reservation)", _RESERVATION_PROJECT, field_path=".reservationProject"),
         *(
@@ -195,6 +227,11 @@ class AcceleratorSpec(ApiModel):
             raise ValueError(_FLEX_START)
         if self.network != "standard" and self.row.fabric is None:
             raise ValueError(_FABRIC)
+        whole = self.resolve().devices_per_host == self.row.largest_host
+        if self.row.part_hosts_provisioning and not whole and self.provisioning not in self.row.part_hosts_provisioning:
+            raise ValueError(_part_bought(self.row))
+        if self.network != "standard" and not whole:
+            raise ValueError(_part_fabric(self.row))
         if self.compute_domain is not None and not self.row.compute_domain:
             raise ValueError(_COMPUTE_DOMAIN)
         return self

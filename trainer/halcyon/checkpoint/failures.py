@@ -93,7 +93,9 @@ def from_os(error: OSError) -> StoreFailure:
 
 def clean(text: str) -> str:
     """One line without source locations, bodies of answers and credentials."""
-    text = re.split(r"\s*\[(?:source locations|tensorstore_spec|http_response_body|body)=", text)[0]
+    text = re.split(
+        r"\s*(?:\[(?:source locations|tensorstore_spec|http_response_body|body)=|with body\b|<\?xml\b|<[Ee]rror>|<html\b)", text
+    )[0]
     for variable in _SECRET_VARIABLES:
         value = os.environ.get(variable)
         if value:

@@ -1,0 +1,41 @@
+"""Which S3 endpoints a run may name. Pure.
+
+A request to an endpoint carries the access key's id, the session token and a signature, whatever answers there. So neither the operator nor
+a trainer may send one to an address that only the run's author chose: the operator's owner lists the endpoints, with their scheme, and
+no other one is used. A root without an endpoint is in the cloud's own store, at an address that no field of a run can change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def normal(endpoint: str) -> str:
+    """An endpoint in the one way to write it: lower case, the port of the scheme left out, no slash at the end."""
+    try:
+        parts = urlsplit(endpoint.strip().rstrip("/").lower())
+        port = parts.port
+    except ValueError:
+        return endpoint
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    if parts.scheme not in _PORTS or not host or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        return endpoint
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _PORTS[parts.scheme]) else "")
+
+
+def allowed_endpoints(listed: Iterable[str]) -> frozenset[str]:
+    """The endpoints of a list, each in the one way to write it."""
+    return frozenset(map(normal, listed))
+
+
+def endpoint_refusal(endpoint: str | None, allowed: frozenset[str]) -> str | None:
+    """Why a run may not name an endpoint, as one sentence for the user; None where it may."""
+    if endpoint is None or normal(endpoint) in allowed:
+        return None
+    return (
+        f"spec.checkpoint.endpoint: this installation sends no credentials to {endpoint}; take an endpoint that it lists, or have the "
+        "operator's owner add this one to objectStore.s3.endpoints in the chart"
+    )

@@ -1,0 +1,78 @@
+"""The operator's own client against a real API server: nothing that it writes loses a field in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from halcyon_devcluster.control_plane import ControlPlane
+from halcyon_operator.api_client import ApiError, KubernetesApi, path_of
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.jobset import JOBSET_API_VERSION, build_jobset
+from halcyon_operator.jobset_version import FIELD
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.runs import parse_run_view
+from tests.apiserver.api import Api
+from tests.operator.builders import PLATFORM, run
+
+
+@pytest.fixture
+def ask(api: Api, api_server: ControlPlane) -> Callable[[Callable[[KubernetesApi], Awaitable[Any]]], Any]:
+    def ask(work: Callable[[KubernetesApi], Awaitable[Any]]) -> Any:
+        async def story() -> Any:
+            configuration = Configuration()
+            loader: Any = kubernetes_config
+            await loader.load_kube_config(config_file=str(api_server.kubeconfig), client_configuration=configuration)
+            client = KubernetesApi(ApiClient(configuration), Metrics())
+            try:
+                return await work(client)
+            finally:
+                await client.close()
+
+        return asyncio.run(story())
+
+    return ask
+
+
+def jobset(namespace: str) -> dict[str, Any]:
+    view = parse_run_view(run())
+    assert view.spec is not None
+    made = build_jobset(view, view.spec, PLATFORM, 1, 0, 3)
+    made["metadata"] |= {"namespace": namespace, "ownerReferences": []}
+    return made
+
+
+def test_the_operator_starts_on_this_jobset(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    ask(lambda client: Cluster(client).check())
+    assert FIELD not in caplog.text, "the API server describes it"
+
+
+def test_a_jobset_with_a_field_that_is_not_there_is_refused(ask: Any, shared_namespace: str) -> None:
+    good = jobset(shared_namespace)
+    bad = deepcopy(good)
+    bad["spec"]["failurePolicy"]["rules"][0]["onJobFailureMessages"] = [".*"]
+    path = path_of(JOBSET_API_VERSION, "jobsets", shared_namespace)
+    with pytest.raises(ApiError, match="unknown field"):
+        ask(lambda client: client.request("POST", path, "jobsets", body=bad))
+    ask(lambda client: client.request("POST", path, "jobsets", query={"dryRun": "All"}, body=good))
+
+
+def test_a_status_with_a_field_that_is_not_there_is_refused(ask: Any, api: Api, shared_namespace: str) -> None:
+    document = run(name="strict")
+    document["metadata"] = {"name": "strict", "namespace": shared_namespace}
+    document["spec"]["checkpoint"]["root"] = "s3://bucket/strict"
+    made = api.create(document, shared_namespace)
+    view = parse_run_view(made)
+    status = {**view.raw_status, "phase": "Pending"}
+    written = ask(lambda client: Cluster(client).write_status(view, status))
+    assert written["status"]["phase"] == "Pending"
+    view = parse_run_view(written)
+    with pytest.raises(ApiError, match=r'strict decoding error: unknown field "status\.nothing"'):
+        ask(lambda client: Cluster(client).write_status(view, {**view.raw_status, "nothing": 1}))

@@ -1,0 +1,195 @@
+"""Credentials go to the stores that the operator's owner lists, and nothing that a store answers is shown to a user."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from halcyon_api.checkpoint_documents import encode_head
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_operator.checkpoints import Checkpoints
+from halcyon_operator.endpoints import allowed_endpoints, endpoint_refusal, normal
+from halcyon_operator.metrics import Metrics
+from halcyon_operator.reconcile import reconcile
+from halcyon_operator.trainers import parse_report
+from halcyon_operator.views import HeadFound, HeadReading, HeadUnreachable
+from tests.operator.builders import at, head, jobset, observed, pod, run
+from tests.operator.simulation import World
+from tests.operator.test_defaults import TEAM, put, ready, short
+
+PAGE = "internal-page-7f3a"
+"""What nobody but the store may show."""
+
+
+class Store:
+    """A server that notes each request and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, str]] = []
+        self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"")
+        store = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                store.seen.append(dict(self.headers))
+                status, headers, body = store.answer
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def read(self, *listed: str) -> HeadReading:
+        spec = CheckpointSpec(root="s3://bucket/run", endpoint=self.endpoint)
+        return asyncio.run(Checkpoints(Metrics(), listed).read(spec))
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, f"the-{name}")
+    store = Store()
+    yield store
+    store.server.shutdown()
+    store.server.server_close()
+
+
+@pytest.mark.parametrize("listed", [(), ("http://other:1",)])
+def test_no_request_goes_to_an_endpoint_that_is_not_listed(store: Store, listed: tuple[str, ...]) -> None:
+    reading = store.read(*listed)
+    assert isinstance(reading, HeadUnreachable)
+    assert "objectStore.s3.endpoints" in reading.reason
+    assert store.seen == []
+    store.read(store.endpoint)
+    assert "the-AWS_ACCESS_KEY_ID" in store.seen[0]["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "listed", "allowed"),
+    [
+        ("https://store.example", ["https://store.example"], True),
+        ("https://store.example", ["https://store.example/"], True),
+        ("https://Store.Example:443", ["https://store.example"], True),
+        ("https://store.example", ["https://STORE.example:443"], True),
+        ("http://store.example", ["https://store.example"], False),
+        ("https://store.example", ["http://store.example"], False),
+        ("http://store.example:80", ["http://store.example"], True),
+        ("http://store.example:8080", ["http://store.example"], False),
+        ("https://store.example.evil", ["https://store.example"], False),
+        ("https://evil.store.example", ["https://store.example"], False),
+        ("https://store.example:443:443", ["https://store.example"], False),
+        ("http://[::1]:7070", ["http://[::1]:7070"], True),
+        ("https://[", ["https://store.example"], False),
+        ("https://store.example", [], False),
+        ("https://storage.googleapis.com", [], False),
+    ],
+)
+def test_an_endpoint_is_allowed_with_its_scheme_host_and_port(endpoint: str, listed: list[str], allowed: bool) -> None:
+    refusal = endpoint_refusal(endpoint, allowed_endpoints(listed))
+    assert (refusal is None) == allowed
+    assert refusal is None or (endpoint in refusal and "objectStore.s3.endpoints in the chart" in refusal)
+    assert endpoint_refusal(None, allowed_endpoints(listed)) is None
+
+
+@pytest.mark.parametrize("text", ["", "store", "ftp://x", "https://a/b", "https://user@a", "https://a?b", "https://a:99999"])
+def test_what_is_no_endpoint_stays_as_it_is(text: str) -> None:
+    assert normal(text) == text
+
+
+def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
+    world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
+    world.settle()
+    assert world.api.created == []
+    ready = next(condition for condition in world.status["conditions"] if condition["type"] == "Ready")
+    assert (world.status["phase"], ready["reason"]) == ("Failed", "InvalidSpec")
+    assert "http://anything:80" in ready["message"]
+    assert "objectStore.s3.endpoints in the chart" in ready["message"]
+    assert "\n" not in ready["message"]
+
+
+def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
+    world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
+    world.settle()
+    created = list(world.api.created)
+    assert created
+    world.edit(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"})
+    world.settle()
+    assert world.api.created == created
+
+
+def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
+    """They are filled in before the run is judged."""
+    world = World(short())
+    put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
+    world.settle()
+    assert world.api.created == []
+    assert "http://anything" in ready(world)
+    assert "objectStore.s3.endpoints in the chart" in ready(world)
+    listed = World(short())
+    put(listed, **TEAM)
+    listed.settle()
+    assert listed.api.created
+
+
+def test_an_attempt_under_way_goes_on_as_it_was() -> None:
+    """As after an upgrade to a version that sends nothing to endpoints that are not listed."""
+    view = observed(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything"}), jobsets=[jobset()], pods=[pod()])
+    view = replace(view, run=replace(view.run, status=view.run.status.model_copy(update={"attempt": 1, "job_set_name": "demo-1"})))
+    decision = reconcile(view, at(10))
+    assert (decision.create, decision.delete) == ((), ())
+    assert decision.status is not None
+    assert "goes on as it was" in str(decision.status.condition("Stalled"))
+
+
+@pytest.mark.parametrize("status", [200, 206, 301, 307, 400, 401, 403, 404, 409, 412, 418, 500, 503])
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, f"<html>{PAGE}</html>"),
+        ({}, f"<Error><Code>{PAGE.replace('-', '_')}</Code><Message>{PAGE}</Message></Error>"),
+        ({"Location": f"http://10.0.0.1/{PAGE}", "x-amz-request-id": PAGE, "ETag": PAGE, "Content-Range": PAGE}, PAGE),
+        ({"Last-Modified": PAGE, "ETag": PAGE}, '{"sha256": "' + PAGE + '"}'),
+    ],
+)
+def test_nothing_that_a_store_answers_is_shown(store: Store, status: int, headers: dict[str, str], body: str) -> None:
+    store.answer = (status, headers, body.encode())
+    reading = store.read(store.endpoint)
+    shown = reading.reason if isinstance(reading, HeadUnreachable) else ""
+    assert PAGE not in shown
+    assert PAGE.replace("-", "_") not in shown
+    assert len(shown) < 120
+
+
+def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
+    world = World(run())
+    world.settle()
+    strange = head(50, epoch=(1, 0)).head
+    assert strange.newest is not None
+    step = strange.newest.model_copy(update={"path": f"steps/<{PAGE}>"})
+    world.head = HeadFound(strange.model_copy(update={"committed": (step,)}))
+    world.settle()
+    assert world.status["checkpoint"]["step"] == 50
+    assert PAGE not in str(world.status)
+    other = World(run())
+    other.head = HeadFound(head(50, owner=(f"<{PAGE}>", "demo")).head)
+    other.settle()
+    assert other.status["phase"] == "Failed"
+    assert PAGE not in str(other.status)
+    assert encode_head(other.head.head)
+
+
+def test_an_answer_that_is_no_report_is_not_shown() -> None:
+    for body in (f'{{"{PAGE}": 1}}', PAGE, f'{{"progress": {{"{PAGE}": "{PAGE}"}}}}'):
+        assert PAGE not in parse_report(body.encode(), "demo", (1, 0)).problem

@@ -1,0 +1,106 @@
+"""No run is made on a JobSet that would drop the rules by which it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from halcyon_operator.api_client import ApiError, KubernetesApi
+from halcyon_operator.cluster import Cluster, MissingApi
+from halcyon_operator.jobset_version import FIELD, OPENAPI, create_refusal, knows_the_rules
+from halcyon_operator.metrics import Metrics
+
+
+def schema(*fields: str) -> dict[str, Any]:
+    """What an API server publishes of JobSet, as far as it matters."""
+    rule = {"type": "object", "properties": {field: {} for field in fields}}
+    policy = {"properties": {"rules": {"type": "array", "items": rule}}}
+    jobset = {"properties": {"spec": {"properties": {"failurePolicy": policy}}}}
+    return {"components": {"schemas": {"io.k8s.ObjectMeta": {}, "io.x-k8s.jobset.v1alpha2.JobSet": jobset}}}
+
+
+OLD, NEW = schema("name", "action", "onJobFailureReasons"), schema("name", "action", FIELD)
+
+
+class Server:
+    """An API server that serves the kinds, and describes JobSet so."""
+
+    def __init__(self, openapi: dict[str, Any] | int) -> None:
+        self.openapi = openapi
+
+    async def request(self, method: str, path: str, resource: str, **_: Any) -> dict[str, Any]:
+        if path != OPENAPI:
+            return {"resources": [{"name": "trainingruns"}, {"name": "jobsets"}]}
+        if isinstance(self.openapi, int):
+            raise ApiError(self.openapi, "", "")
+        return self.openapi
+
+
+def check(openapi: dict[str, Any] | int) -> None:
+    asyncio.run(Cluster(Server(openapi)).check())  # type: ignore[arg-type]
+
+
+def test_an_old_jobset_is_named_at_the_start() -> None:
+    with pytest.raises(MissingApi, match=rf"does not know failurePolicy\.rules\.{FIELD}.*install JobSet v0\.10 or later"):
+        check(OLD)
+    check(NEW)
+
+
+@pytest.mark.parametrize("openapi", [403, 404, {}, {"components": {"schemas": {"x": {"properties": 3}}}}])
+def test_where_the_server_does_not_say_the_operator_goes_on(openapi: Any, caplog: pytest.LogCaptureFixture) -> None:
+    check(openapi)
+    assert FIELD in caplog.text
+
+
+def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
+    with pytest.raises(ApiError):
+        check(503)
+
+
+@pytest.mark.parametrize("document", [None, [], {"components": {"schemas": []}}, {"components": {"schemas": {"a": None}}}])
+def test_any_document_can_be_read(document: object) -> None:
+    assert knows_the_rules(document) is None
+
+
+def test_a_jobset_that_was_exchanged_since_is_named_too() -> None:
+    said = create_refusal("JobSet", f'strict decoding error: unknown field "spec.failurePolicy.rules[0].{FIELD}"')
+    assert "install JobSet v0.10 or later" in said
+    assert create_refusal("ConfigMap", "quota") == "ConfigMap was refused: quota"
+
+
+class Connection:
+    """Notes the addresses of requests."""
+
+    class configuration:  # noqa: N801 the name of the client's member
+        host = "https://server"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def update_params_for_auth(self, *_: Any) -> None: ...
+
+    async def call_api(self, method: str, url: str, *_: Any) -> Any:
+        self.asked.append((method, url))
+
+        class Response:
+            status = 200
+
+            async def read(self) -> bytes:
+                return b"{}"
+
+        return Response()
+
+
+def test_every_object_that_is_written_is_validated_strictly() -> None:
+    connection = Connection()
+    api = KubernetesApi(connection, Metrics())  # type: ignore[arg-type]
+
+    async def story() -> None:
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            await api.request(method, "/path", "things", query={"a": "b"}, body={})
+
+    asyncio.run(story())
+    assert {method for method, url in connection.asked if "fieldValidation=Strict" in url} == {"POST", "PUT", "PATCH"}
+    assert all("a=b" in url for _, url in connection.asked)

@@ -1,0 +1,65 @@
+"""What a server answers is not repeated: the first process's last words are shown in the run's status."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from halcyon.checkpoint.failures import from_tensorstore
+from halcyon.data.sources import Access
+from halcyon.data.sources.address import parse_address
+from halcyon.data.sources.failures import Unreadable
+from halcyon.data.sources.remote import look_up
+
+PAGE = "internal-page-7f3a"
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Answers with the status that the path names."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f"{PAGE}\n{PAGE}".encode()
+            self.send_response(int(self.path.rpartition("/")[2]))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 418, 500])
+def test_a_file_on_a_server_that_refuses(server: str, status: int) -> None:
+    access = Access(max_retries=0, retry_seconds=1, pause_seconds=0)
+    with pytest.raises(Unreadable) as told:
+        look_up(parse_address(f"{server}/{status}"), access)
+    assert PAGE not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"PERMISSION_DENIED: Error reading s3://b/k: HTTP response code: 403 with body: {PAGE}",
+        f"NOT_FOUND: no bucket <?xml version='1.0'?><Error><Message>{PAGE}</Message></Error>",
+        f"UNKNOWN: HTTP response code: 302 <html>{PAGE}</html> [source locations='a.cc:1']",
+        f"INTERNAL: failed [http_response_body='{PAGE}']",
+    ],
+)
+def test_a_store_that_refuses(text: str) -> None:
+    failure = from_tensorstore(ValueError(text))
+    assert PAGE not in failure.text
+    assert failure.text
