@@ -14,125 +14,44 @@ exists. So a new attempt goes through five looks, each of which may be the first
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices
-from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator import awaited
 from halcyon_operator.checkpoint_status import foreign_owner, resume_step, shown_owner
 from halcyon_operator.edits import lengthened, saved, why
-from halcyon_operator.endings import EndCause
 from halcyon_operator.facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
 from halcyon_operator.growth import grown, shrunk
 from halcyon_operator.holding import hold_of
+from halcyon_operator.leftovers import free_number, left_over, of_an_earlier_run, taken_name
 from halcyon_operator.manual_suspension import resumed_by_hand
 from halcyon_operator.nodes import still_avoided, to_avoid
+from halcyon_operator.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.placement import first_slices, placement_of, smaller, trains
 from halcyon_operator.plain import seconds_between, stamp
 from halcyon_operator.queueing import evicted_sentence, sent_away
 from halcyon_operator.recovery import STICKY_REASONS, Row, decide
 from halcyon_operator.restart_requests import restart_waits, why_restarted
 from halcyon_operator.spec_hash import RETIRED, fits
-from halcyon_operator.views import HeadFound, JobSetView, ObjectView, Observed
-
-
-@dataclass(frozen=True)
-class Keep:
-    """The attempt's JobSet does its work."""
-
-    jobset: JobSetView
-
-
-@dataclass(frozen=True)
-class Finish:
-    """The run is done: the attempt's JobSet has completed, or it is gone and the last step's checkpoint is in the root."""
-
-    jobset: JobSetView | None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The run was done before."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Delete the run's JobSets, because of a cause that goes into the history if the world's end is not there yet."""
-
-    cause: EndCause
-    message: str
-    placement: PlacementStatus | None = None
-    """Where the next attempt is placed, if that changes."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Something must be gone first."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class Await:
-    """Another run must have succeeded, or have begun, first."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class HoldBack:
-    """The next attempt is made later, so that a run which gets nowhere does not take hardware all the time."""
-
-    reason: str
-    message: str
-    seconds: float
-    """Until then."""
-
-
-@dataclass(frozen=True)
-class DiscardConfigMap:
-    """The old attempt's ConfigMap is the last thing left of it."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class Mint:
-    """Write a new attempt's number down."""
-
-    attempt: int
-    pardon: bool
-    """Somebody looked into the failures before it: their count begins anew."""
-
-
-@dataclass(frozen=True)
-class Create:
-    """Make the objects of the attempt on record."""
-
-
-@dataclass(frozen=True)
-class Rest:
-    """Suspended, and nothing of the run is left in the cluster."""
-
-
-@dataclass(frozen=True)
-class Stall:
-    """Nothing more happens by itself."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class StayStalled:
-    """Stalled at this generation already: the status says why."""
-
-
-Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled
+from halcyon_operator.steps import (
+    Await,
+    Create,
+    DiscardConfigMap,
+    Finish,
+    Finished,
+    HoldBack,
+    Keep,
+    Mint,
+    Rest,
+    Stall,
+    StayStalled,
+    Step,
+    Stop,
+)
+from halcyon_operator.views import HeadFound, JobSetView, Observed
 
 
 def current_jobset(observed: Observed) -> JobSetView | None:
@@ -170,7 +89,7 @@ def next_step(
     if spec.suspend:
         if jobset is not None and _saves_first(observed, status, jobset, now):
             return Keep(jobset)
-        return _left_over(observed, "suspended", "suspended") or Rest()
+        return left_over(observed, "suspended", "suspended") or Rest()
     released = False
     if _is_sticky(status):
         if not mended and not restart_waits(status):
@@ -178,7 +97,7 @@ def next_step(
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
-    left = _left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
+    left = left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
     return left or _without_jobset(observed, status, spec, wanted_hash, released, mended, now)
 
 
@@ -296,11 +215,11 @@ def _without_jobset(
         return _held(verdict)
     if (missing := _missing_origin(observed, status, spec)) is not None:
         return missing
-    if (left := _of_an_earlier_run(observed, status)) is not None:
+    if (left := of_an_earlier_run(observed, status)) is not None:
         return left
     unused = status.attempt > 0 and status.job_set_uid is None
     if unused and not released and fits(status.attempt_spec_hash, wanted_hash) and status.root_attempt < status.attempt:
-        return _taken_name(observed, status) or Create()
+        return taken_name(observed, status) or Create()
     if own_config_map(observed) is not None:
         return DiscardConfigMap("removing the last attempt's ConfigMap")
     if not released and not mended and (held := _held_back(status, now)) is not None:
@@ -308,16 +227,7 @@ def _without_jobset(
     highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
-    return Mint(_free_number(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
-
-
-def _free_number(observed: Observed, highest: int) -> int:
-    """The next number whose name nobody has. Somebody else's JobSet takes one number, however high it is, and not those below."""
-    taken = {jobset.name for jobset in observed.jobsets}
-    number = highest + 1
-    while names.jobset_name(observed.run.name, number) in taken:
-        number += 1
-    return number
+    return Mint(free_number(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
 
 
 def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
@@ -358,80 +268,6 @@ def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: Trainin
             "run's root (halcyon checkpoints copy) and make the run without spec.from",
         )
     return None
-
-
-def _of_an_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """What an earlier run of the same name has left at work. The fence would keep it from writing, and so from saving what it trained.
-
-    What has lost its owner stays until a person deletes it: the operator touches nothing that is not the run's own.
-    """
-    if status.attempt > 0:
-        return None
-    run, whose = observed.run, "of an earlier run of this name"
-    jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
-    for jobset in jobsets:
-        if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
-            # In the background the JobSet goes first, and its controller, a moment behind, may make its Jobs once more.
-            mend = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
-            return Stall(
-                "NameTaken",
-                f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({mend}): its pods save, "
-                "and this run goes on from there",
-            )
-    if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
-        return Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
-    if pods := [pod for pod in observed.earlier_pods if not pod.over or pod.deleting]:
-        on = f" on node {pods[0].node}" if pods[0].node else ""
-        return Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on}")
-    return None
-
-
-def _taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """Whether something stands under the names that the attempt needs and is not the attempt's own."""
-    name = names.jobset_name(observed.run.name, status.attempt)
-    foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
-    own = own_config_map(observed)
-    if not foreign and own is not None and own.deleting:
-        return Wait(f"waiting for ConfigMap {name} to be gone")
-    kind = "JobSet" if foreign else "ConfigMap" if observed.config_map is not None and own is None else None
-    if kind is None:
-        return None
-    return Stall("NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name")
-
-
-def _left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
-    """What of the run is still in the cluster and must go first."""
-    owned = own_jobsets(observed)
-    if any(not jobset.deleting for jobset in owned):
-        return Stop(cause, message)
-    if owned:
-        return Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
-    # Pods without a JobSet go by themselves, or hang on Jobs that somebody orphaned.
-    pods = [pod for pod in observed.pods if not pod.over or pod.deleting]
-    if pods:
-        on = f" on node {pods[0].node}" if pods[0].node else ""
-        return Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")
-    return None
-
-
-def own_jobsets(observed: Observed) -> tuple[JobSetView, ...]:
-    """JobSets that the run controls, under names of its attempts. Whatever fits in one only is somebody else's, and left alone."""
-    return tuple(jobset for jobset in observed.jobsets if _is_own(observed, jobset))
-
-
-def highest_own(observed: Observed) -> int:
-    """The highest attempt whose JobSet is there; above the one on record where the status was lost or tampered with."""
-    return max((int(jobset.name.rpartition("-")[2]) for jobset in own_jobsets(observed)), default=0)
-
-
-def own_config_map(observed: Observed) -> ObjectView | None:
-    """The ConfigMap of the present attempt, if it is the run's own."""
-    return observed.config_map if observed.config_map is not None and _is_own(observed, observed.config_map) else None
-
-
-def _is_own(observed: Observed, thing: JobSetView | ObjectView) -> bool:
-    run = observed.run
-    return bool(run.uid) and thing.owner_uid == run.uid and names.is_attempt_name(run.name, thing.name)
 
 
 def _condition_holds(status: TrainingRunStatus, kind: str) -> bool:

@@ -16,7 +16,7 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.progress import Progress
 from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator import attempts, defaults, events
+from halcyon_operator import attempts, defaults, events, steps
 from halcyon_operator.checkpoint_status import resume_step, with_checkpoint
 from halcyon_operator.conditions import Outlook, stalled, with_outlook
 from halcyon_operator.decision import Decision, Deletion, Event, Manifest
@@ -28,6 +28,7 @@ from halcyon_operator.growth import takes_over
 from halcyon_operator.history import last_entry, shown, with_end
 from halcyon_operator.jobset import build_config_map, build_jobset
 from halcyon_operator.outlooks import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
+from halcyon_operator.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.peers import peers_to_delete
 from halcyon_operator.placement import next_placement, placement_of, trains, with_room
 from halcyon_operator.plain import moment, seconds_between, stamp
@@ -79,7 +80,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     else:
         step = attempts.next_step(observed, status, run.spec, wanted, now, mended=mended)
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
-        if isinstance(step, attempts.Keep):
+        if isinstance(step, steps.Keep):
             decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
     if decision.status is None:
         return decision
@@ -106,18 +107,16 @@ def _reading_head(observed: Observed, now: datetime) -> Decision:
     return Decision(settle(observed, with_outlook(run.status, outlook, run.generation, now), now), requeue_after=LATER_SECONDS)
 
 
-def _with_probe(decision: Decision, step: attempts.Step, observed: Observed, now: datetime) -> Decision:
+def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: datetime) -> Decision:
     """The decision with what it takes that the probe for more slices is there when it should be, and only then."""
     if decision.status is None:
         return decision
     placement = decision.status.placement
     wanted = observed.run.spec is not None and not observed.run.spec.suspend
     holding = (
-        wanted
-        and placement is not None
-        and takes_over(placement, now, made=isinstance(step, attempts.Keep), trains=trains(decision.status))
+        wanted and placement is not None and takes_over(placement, now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
     )
-    spec = observed.run.spec if isinstance(step, attempts.Keep) else None
+    spec = observed.run.spec if isinstance(step, steps.Keep) else None
     spec = None if spec is not None and spec.suspend else spec
     create, delete = tend_probe(observed, decision.status, spec, now, holding=holding)
     return replace(decision, create=decision.create + create, delete=decision.delete + delete)
@@ -138,7 +137,7 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
 
 
 def _carry_out(
-    step: attempts.Step, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted: str, now: datetime
+    step: steps.Step, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted: str, now: datetime
 ) -> Decision:
     """The decision that a step amounts to."""
     run = observed.run
@@ -147,18 +146,18 @@ def _carry_out(
         return with_outlook(status, outlook, run.generation, now)
 
     match step:
-        case attempts.Keep(jobset):
+        case steps.Keep(jobset):
             status = _kept(status, run, spec, wanted)
             outlook = keep_outlook(observed, status, jobset, now)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             if outlook.phase == "Queued":
                 interval = max(UNREAD_SECONDS, observed.pace_seconds)
             return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else _soon(status, interval, now))
-        case attempts.Finish():
+        case steps.Finish():
             return _finish(observed, _vanished(status, now), spec, now)
-        case attempts.Finished():
+        case steps.Finished():
             return _finished(observed, say(status, unchanged_outlook(status)), spec, now)
-        case attempts.Stop(cause, message, placement):
+        case steps.Stop(cause, message, placement):
             world = status.attempt, status.job_set_restarts
             status = with_end(status, world, cause, message, now, None)
             told = events.ended(status, world, WorldEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
@@ -167,25 +166,25 @@ def _carry_out(
                 update["failures_without_checkpoint"] = 0
             if cause == "suspended":
                 update["edit"] = None
-            if (known := attempts.highest_own(observed)) > status.attempt:
+            if (known := highest_own(observed)) > status.attempt:
                 # No number is used twice, also not one that the status does not know of.
                 update["root_attempt"] = max(status.root_attempt, known)
             status = status.model_copy(update=update)
             outlook = restart_outlook(status, spec, f"stopping attempt {status.attempt}: {message}")
             return Decision(say(status, outlook), _all_jobsets(observed), events=told, requeue_after=SOON_SECONDS)
-        case attempts.Wait(message):
+        case steps.Wait(message):
             return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
-        case attempts.Await(message):
+        case steps.Await(message):
             return Decision(say(status, Outlook("Pending", "AwaitsRun", message)), requeue_after=_later(observed))
-        case attempts.HoldBack(reason, message, seconds):
+        case steps.HoldBack(reason, message, seconds):
             return Decision(say(_vanished(status, now), Outlook("Restarting", reason, message)), requeue_after=max(1.0, seconds))
-        case attempts.DiscardConfigMap(message):
+        case steps.DiscardConfigMap(message):
             return Decision(
                 say(_vanished(status, now), restart_outlook(status, spec, message)),
                 delete=_config_map(observed),
                 requeue_after=SOON_SECONDS,
             )
-        case attempts.Mint(attempt, pardon):
+        case steps.Mint(attempt, pardon):
             update, told = in_force_with(observed, status, attempt)
             update["defaults"] = run.defaults or status.defaults
             told += defaults.told(run.defaults, attempt)
@@ -193,18 +192,18 @@ def _carry_out(
             update, told = update | restarted, told + said
             status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now).model_copy(update=update)
             return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), events=told, requeue_after=0.0)
-        case attempts.Create():
+        case steps.Create():
             outlook = restart_outlook(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
                 outlook = replace(outlook, reason="CreateRefused", message=observed.create_refusal)
             return Decision(say(status, outlook), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
-        case attempts.Rest():
+        case steps.Rest():
             at = f" at step {resume_step(status)}" if resume_step(status) else ""
             outlook = Outlook("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
             return Decision(say(_vanished(status, now), outlook))
-        case attempts.Stall(reason, message):
+        case steps.Stall(reason, message):
             return Decision(say(_vanished(status, now), stalled(reason, message)), requeue_after=_later(observed))
-        case attempts.StayStalled():
+        case steps.StayStalled():
             return Decision(say(status, unchanged_outlook(status)))
 
 
@@ -311,11 +310,11 @@ def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
 
 
 def _all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
-    return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in attempts.own_jobsets(observed) if not jobset.deleting)
+    return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in own_jobsets(observed) if not jobset.deleting)
 
 
 def _config_map(observed: Observed) -> tuple[Deletion, ...]:
-    found = attempts.own_config_map(observed)
+    found = own_config_map(observed)
     return (Deletion("ConfigMap", found.name, found.uid),) if found is not None and not found.deleting else ()
 
 

@@ -11,7 +11,7 @@ import pytest
 from halcyon_api import names
 from halcyon_api.hardware import suggestion
 from halcyon_operator.api_client import ApiError
-from halcyon_operator.attempts import own_jobsets
+from halcyon_operator.ownership import own_jobsets
 from halcyon_operator.reconcile import reconcile
 from halcyon_operator.views import HeadUnreachable
 from tests.operator.builders import at, changed, head, jobset, observed, pod, run
