@@ -122,8 +122,9 @@ class KubernetesApi:
         """
         verb = method.lower()
         try:
-            if method in _WITH_OBJECT:
-                # Without this the API server drops a field that it does not know, and says nothing.
+            if method in _WITH_OBJECT and not path.endswith("/status"):
+                # Without this the API server drops a field that it does not know, and says nothing. Of a status that is right: the
+                # definition of the resource may be older than the operator, whose other words must be written all the same.
                 query = {**(query or {}), "fieldValidation": "Strict"}
             url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
