@@ -21,6 +21,8 @@ from halcyon.context import Context, check_context, process_name, resolve_contex
 from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.lean_imports import without_collections, without_unused_parts
+from halcyon.metadata_server import wait_for_server
+from halcyon.patience import Patience
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -92,6 +94,9 @@ def run_training(
     reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.stage])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
+    patience = Patience(
+        float(context.run.spec.checkpoint.access_retry_seconds), on_wait=_tell_refused(reporter, context), on_end=reporter.store_wait_ended
+    )
     signal.signal(signal.SIGTERM, ending.before_joining)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, ending.before_joining)
@@ -100,10 +105,12 @@ def run_training(
         server = _server(context, reporter, requests)
         watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
         reporter.started(process_id=os.getpid())
+        if context.in_pod:
+            wait_for_server(context.run.spec.checkpoint.root, environ, patience)
         if context.run.spec.stage == "data":
-            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
+            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, patience))
         if context.run.spec.stage == "evaluate":
-            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending))
+            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
             from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
@@ -111,6 +118,7 @@ def run_training(
             context,
             reporter,
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
+            patience=patience,
             on_lost_process=ending.lost,
             on_failed_build=ending.failed,
             on_interrupt=ending.interrupted,
@@ -145,23 +153,25 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
     return server
 
 
-def _build_data(context: Context, reporter: RunReporter) -> str:
+def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
     """The whole of a run of the stage ``data``. Says what the caches hold."""
     from halcyon.data.open import ensure_caches
 
     check_context(context)
     reporter.stage("tokenizing")
-    store, caches = ensure_caches(context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
+    store, caches = ensure_caches(
+        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
+    )
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
 
 
-def _evaluate(context: Context, reporter: RunReporter, ending: _Ending) -> str:
+def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
     """The whole of a run of the stage ``evaluate``. Says what it found."""
     with without_collections(), without_unused_parts():
         from halcyon.evaluate.run import evaluate_checkpoint  # with JAX, as for a training
 
-    return evaluate_checkpoint(context, reporter, on_lost_process=ending.lost)
+    return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
 
 
 class _Ending:
@@ -201,7 +211,12 @@ class _Ending:
     def failed(self, error: Exception) -> NoReturn:
         """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
         if isinstance(error, TrainerExit):
-            self.leave(error.cause, error.exit_code, str(error), epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None)
+            self.leave(
+                error.cause,
+                error.exit_code,
+                self.in_words(str(error)),
+                epoch_attempt=error.owner_attempt if isinstance(error, Fenced) else None,
+            )
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
             self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
@@ -244,6 +259,16 @@ class _Ending:
 
 def _tell_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
     return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
+
+
+def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
+    end = "" if context.in_pod else "; Ctrl-C ends the run now"
+
+    def tell(root: str, failure: Exception, seconds: float) -> None:
+        what = "checkpointRoot" if root == context.run.spec.checkpoint.root.rstrip("/") else "tokenCache"
+        reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
+
+    return tell
 
 
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:

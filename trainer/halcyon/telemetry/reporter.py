@@ -23,7 +23,16 @@ from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.time_account import TimeAccount
 from halcyon.telemetry.tokenizing import TokenizedSource, Tokenizing, fields
 from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, TerminationReport
+from halcyon_api.progress import (
+    CheckpointProgress,
+    Evaluated,
+    Progress,
+    ProgressReport,
+    Stage,
+    StoreWait,
+    StoreWaitFor,
+    TerminationReport,
+)
 
 if TYPE_CHECKING:
     from halcyon.evaluate import Evaluation
@@ -47,6 +56,7 @@ class _State:
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
     save_interval_seconds: float | None = None
+    waiting: StoreWait | None = None
     tallies: Tallies = field(default_factory=Tallies)
 
 
@@ -299,6 +309,27 @@ class RunReporter:
             step = self._state.last_step.step if self._state.last_step else (self._state.resumed_step or 0)
         self._event("checkpointFailed", step=step, reason=reason)
 
+    def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
+        """A store refuses the credentials, and is asked again for so many seconds. May come from any thread.
+
+        Args:
+            what: What lies in the store, for `/status`.
+            message: What the store said, for the log.
+            seconds: The longest wait.
+            end: Put behind the sentence.
+        """
+        until = timestamp(self._clock.wall() + seconds)
+        with self._lock:
+            self._state.waiting = StoreWait(what=what, until=until)
+        self.warning(f"{message}; it is asked again, with credentials read anew, until {until}{end}")
+
+    def store_wait_ended(self, seconds: float, answers: bool) -> None:
+        """No store is waited for any more."""
+        with self._lock:
+            self._state.waiting = None
+        if answers:
+            self.warning(f"the store gives access again after {seconds:.0f} s")
+
     def warning(self, message: str) -> None:
         """Something failed that costs time and nothing else. May come from any thread."""
         self._event("warning", message=clip(message))
@@ -367,6 +398,7 @@ class RunReporter:
             checkpoint=state.checkpoint,
             fallback_reason=state.fallback_reason,
             checkpoint_error=state.checkpoint_error,
+            waiting=state.waiting,
         )
         return Observation(
             report=report,
