@@ -103,7 +103,7 @@ def run_training(
     signal.signal(signal.SIGUSR1, requests.signalled)
     try:
         server = _server(context, reporter, requests)
-        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
+        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
         reporter.started(process_id=os.getpid())
         if context.in_pod:
             wait_for_server(context.run.spec.checkpoint.root, environ, patience)
@@ -287,6 +287,7 @@ def _plan(context: Context) -> RunPlan:
         steps=spec.trainer.steps,
         tokens_before=_tokens_before(spec.trainer),
         log_every_steps=spec.trainer.log_every_steps,
+        size_of=_size_of(spec.trainer),
         peak_flops_per_second=None if peak is None else peak * context.topology.devices,
     )
 
@@ -296,6 +297,15 @@ def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
         return build_schedule(spec).tokens_before
     except ValueError:  # the document is judged in `train`, which needs somebody to report to
         return lambda step: step * spec.batch_size * spec.sequence_length
+
+
+def _size_of(spec: TrainerSpec) -> Callable[[int], tuple[int, int]]:
+    """Batch size and sequence length of a step, by its number."""
+    try:
+        schedule = build_schedule(spec)
+    except ValueError:
+        return lambda step: (spec.batch_size, spec.sequence_length)
+    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step))
 
 
 def _own_stdout() -> TextIO:
