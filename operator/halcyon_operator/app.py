@@ -82,7 +82,12 @@ async def run_operator(settings: Settings) -> None:
     leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
     cluster = Cluster(api)
     platform = Platform(
-        settings.trainer_image, settings.cluster_domain, settings.probe_priority_class, settings.allow_gpu_direct, settings.kueue
+        settings.trainer_image,
+        settings.cluster_domain,
+        settings.probe_priority_class,
+        settings.allow_gpu_direct,
+        pod_memory=dict(settings.pod_memory),
+        kueue=settings.kueue,
     )
     nodes = NodeNotices() if settings.watch_nodes else None
     workloads = Workloads(cluster, time.monotonic) if settings.kueue else None

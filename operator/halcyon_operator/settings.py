@@ -29,6 +29,8 @@ class Settings:
     """Directories mounted here under which file:// roots may be read."""
     allow_gpu_direct: bool = False
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    pod_memory: tuple[tuple[str, str], ...] = ()
+    """Accelerator types and what their pods ask for where a run says nothing; `none`: no memory."""
     watch_nodes: bool = False
     """Look for what nodes say about their end; needs the right to list and watch nodes."""
     kueue: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -190,6 +191,8 @@ class Platform:
     """PriorityClass of the pods that look for room; empty: the cluster's default."""
     allow_gpu_direct: bool = False
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
+    pod_memory: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By accelerator type, what pods ask for where their run says nothing; `none`: no memory. Default: by the machine."""
     kueue: bool = False
     """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
 

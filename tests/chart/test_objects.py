@@ -244,6 +244,11 @@ def test_directories_of_nodes_are_not_given_away_by_default(render: Render) -> N
     assert environment(render(gpuDirect={"allowed": True}))["HALCYON_ALLOW_GPU_DIRECT"] == "true"
 
 
+def test_memory_of_pods_is_handed_to_the_operator(render: Render) -> None:
+    assert "HALCYON_POD_MEMORY" not in environment(render())
+    assert environment(render(podMemory={"cpu": "2Gi", "nvidia": "none"}))["HALCYON_POD_MEMORY"] == "cpu=2Gi,nvidia=none"
+
+
 def test_images_by_tag_or_digest(render: Render) -> None:
     digest = "sha256:" + "0" * 64
     objects = render(image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest})
