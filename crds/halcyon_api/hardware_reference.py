@@ -65,9 +65,9 @@ _POD_MEMORY_TEXT = f"""
 
 A trainer's pod asks for memory, and may not exceed it: a leak ends the process that leaks, and no neighbour. Where a run does not say how
 much (`accelerator.hostResources.memory`), it is what the chart's value `podMemory` has for its type (`none`: no memory), else what the
-machine has without the node's own needs: 97 % of its memory, less what GKE reserves and 4 GiB for pods that run on every node. A host of
-type `cpu` gets {CPU_POD_GIB} GiB, and one whose machine is not known {DEVICE_GIB} GiB a device. The memory that devices share (/dev/shm) may
-take a quarter of that, `/tmp` 32 GiB and the cache 64 GiB; a pod that writes more is evicted.
+machine has without the node's own needs: 97 % of its memory, less what GKE reserves and 4 GiB for pods that run on every node. A host
+of type `cpu` gets {CPU_POD_GIB} GiB, and one whose machine is not known {DEVICE_GIB} GiB a device. The memory that devices share
+(/dev/shm) may take a quarter of that, `/tmp` 32 GiB and the cache 64 GiB; a pod that writes more is evicted.
 
 | machine | its memory | the pod's |
 |---|---|---|

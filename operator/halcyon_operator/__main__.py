@@ -78,6 +78,15 @@ def main(
             help="TYPE=AMOUNT: memory of the pods of an accelerator type where a run says nothing, may be repeated; none: no memory.",
         ),
     ] = None,
+    stuck_pod_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="HALCYON_STUCK_POD_SECONDS", min=0, help="A pod that is there so long after its grace period does not end by itself."
+        ),
+    ] = 300.0,
+    force_delete_stuck_pods: Annotated[
+        bool, typer.Option(envvar="HALCYON_FORCE_DELETE_STUCK_PODS", help="Delete such pods by force, so that their runs go on.")
+    ] = False,
     watch_nodes: Annotated[
         bool,
         typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
@@ -121,6 +130,8 @@ def main(
         file_roots=_many(file_root),
         allow_gpu_direct=allow_gpu_direct,
         pod_memory=amounts_by_type(_many(pod_memory)),
+        stuck_pod_seconds=stuck_pod_seconds,
+        force_delete_stuck_pods=force_delete_stuck_pods,
         watch_nodes=watch_nodes,
         defaults_namespace=defaults_namespace,
         kueue=kueue,

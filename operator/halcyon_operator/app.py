@@ -87,6 +87,8 @@ async def run_operator(settings: Settings) -> None:
         settings.probe_priority_class,
         settings.allow_gpu_direct,
         pod_memory=dict(settings.pod_memory),
+        stuck_after_seconds=settings.stuck_pod_seconds,
+        force_delete_stuck=settings.force_delete_stuck_pods,
         kueue=settings.kueue,
     )
     nodes = NodeNotices() if settings.watch_nodes else None

@@ -8,10 +8,11 @@ from halcyon_api import names
 from halcyon_api.progress import Progress
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import Stage, TrainingRunSpec
-from halcyon_operator.conditions import EDIT_PENDING, RESTART_PENDING, Outlook
+from halcyon_operator.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Outlook
 from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
 from halcyon_operator.history import entry_of
+from halcyon_operator.late_pods import start_problem
 from halcyon_operator.queueing import queued_outlook
 from halcyon_operator.restart_requests import restart_waits
 from halcyon_operator.views import HeadUnreachable, JobSetView, Observed, PodView
@@ -61,6 +62,8 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked
         return Outlook(starting, reason, message)
+    if (problem := start_problem(pods, now)) is not None:
+        return Outlook(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
     return Outlook(starting, starting, _start_message(observed, status, pods))
 
 

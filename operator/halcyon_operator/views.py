@@ -122,6 +122,10 @@ class PodView:
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
     """When it got its node."""
+    gone_by: datetime | None = None
+    """When its grace period ends; None where nobody has deleted it."""
+    sandbox_ready: bool | None = None
+    """Whether its volumes are mounted and its network is there; None: its kubelet does not say."""
     run_uid: str = ""
     """The run that its labels name."""
     jobset_uid: str = ""
@@ -193,6 +197,10 @@ class Platform:
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     pod_memory: Mapping[str, str] = field(default_factory=dict[str, str])
     """By accelerator type, what pods ask for where their run says nothing; `none`: no memory. Default: by the machine."""
+    stuck_after_seconds: float = 300.0
+    """A pod that is still there so long after its grace period does not end by itself."""
+    force_delete_stuck: bool = False
+    """Whether such pods are deleted by force."""
     kueue: bool = False
     """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
 
