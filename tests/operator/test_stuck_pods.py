@@ -42,8 +42,8 @@ def test_a_pod_that_does_not_end_is_named_with_its_node_and_the_way_out() -> Non
     assert (truth, reason) == ("True", "PodStuckTerminating")
     assert message == (
         f"pod demo-1-s-0-0-abcde on node node-a should have ended by {rfc(100 + GRACE)} and is still there; if the node is gone, delete "
-        "the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force --grace-period=0`) or taint the node (`kubectl taint node "
-        "node-a node.kubernetes.io/out-of-service=gone:NoExecute`)"
+        "the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force --grace-period=0`) or taint the node "
+        "(`kubectl taint node node-a node.kubernetes.io/out-of-service=gone:NoExecute`)"
     )
     assert verdict(decision, "Ready") == ("False", "PodStuckTerminating", message)
     assert verdict(decision, "Stalled")[0] == "False", "once the pod is gone the run goes on by itself"
