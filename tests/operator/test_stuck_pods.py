@@ -166,5 +166,18 @@ def test_foreign_words_stay_out_of_the_status(reason: str) -> None:
     assert len(message) < MAX_MESSAGE / 4
 
 
+@pytest.mark.parametrize(
+    ("what", "until", "said"),
+    [
+        ("checkpointRoot", rfc(400), f"the trainer asks the store of its checkpoint root again, which refuses access until {rfc(400)}"),
+        ("tokenCache", "<some text>", "the trainer asks the store of its token caches again, which refuses access"),
+    ],
+)
+def test_a_trainer_that_waits_for_a_store_is_told(what: str, until: str, said: str) -> None:
+    waits = report(first=None, stage="restoring", waiting={"what": what, "until": until})
+    seen = observed(run(STATUS), jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], head=head(5), report=waits)
+    assert verdict(reconcile(seen, at(100)), "Ready")[2] == f"attempt 1: {said}"
+
+
 def test_pods_that_run_are_not_late() -> None:
     assert starts(pod(), seconds=100_000)[1] == "Starting"
