@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE, Accelerator, Fabric
+from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
@@ -62,6 +63,19 @@ scheduling:
 
 A slice of gb200 or gb300 lies in one node pool (one NVLink domain of 18 hosts). For NVLink between hosts make a `ComputeDomain` in the
 namespace and name its ResourceClaimTemplate in `accelerator.computeDomain`. gb300 is bare metal.
+"""
+
+_POD_MEMORY_TEXT = f"""
+## Memory of a pod
+
+A trainer's pod asks for memory, and may not exceed it: a leak ends the process that leaks, and no neighbour. Where a run does not say how
+much (`accelerator.hostResources.memory`), it is what the chart's value `podMemory` has for its type (`none`: no memory), else what the
+machine has without the node's own needs: 97 % of its memory, less what GKE reserves and 4 GiB for pods that run on every node. A host
+of type `cpu` gets {CPU_POD_GIB} GiB, and one whose machine is not known {DEVICE_GIB} GiB a device. The memory that devices share
+(/dev/shm) may take a quarter of that, `/tmp` 32 GiB and the cache 64 GiB; a pod that writes more is evicted.
+
+| machine | its memory | the pod's |
+|---|---|---|
 """
 
 _FABRIC_TEXT = """
@@ -148,6 +162,7 @@ def render() -> str:
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
+        (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
         (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip() + "\n",
         (_PROVISIONING_TEXT + "\n".join(_provisioning())).strip() + "\n",
         _PROVISIONING_NOTES.strip() + "\n",
@@ -194,6 +209,11 @@ def _provisioning() -> Iterable[str]:
         label = f'`{PROVISIONING_LABELS[kind]}: "true"`' if kind in PROVISIONING_LABELS else "none"
         label = "`cloud.google.com/reservation-name: RESERVATION` (no taint)" if kind == "reservation" else label
         yield f"| `{kind}` | {label} | {'all' if kind == 'onDemand' else types} |"
+
+
+def _host_memory() -> Iterable[str]:
+    for machine, host in HOST_MEMORY_GIB.items():
+        yield f"| `{machine}` | {host} GiB | {left_of_host_gib(host)} GiB |"
 
 
 def _sources() -> Iterable[tuple[str, ...]]:

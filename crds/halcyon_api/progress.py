@@ -104,6 +104,17 @@ class CheckpointProgress(ReportModel):
     verified: bool | None = Field(default=None, description="Whether it was read back whole after its commit, and every byte was right.")
 
 
+StoreWaitFor = Literal["checkpointRoot", "tokenCache"]
+"""What lies in a store that a process waits for."""
+
+
+class StoreWait(ReportModel):
+    """A store that refuses the credentials, and that the process asks again."""
+
+    what: StoreWaitFor = Field(description="What lies there.")
+    until: Timestamp = Field(description="When the process gives up.")
+
+
 class StartupSeconds(ReportModel):
     """Where the time from process start to the first step went, in seconds."""
 
@@ -135,6 +146,9 @@ class ProgressReport(ReportModel):
     checkpoint: CheckpointProgress | None = Field(default=None, description="The newest committed checkpoint.")
     fallback_reason: ShortText | None = Field(default=None, description="Why an older checkpoint than the newest was restored, if so.")
     checkpoint_error: ShortText | None = Field(default=None, description="Why the last save failed, if it did.")
+    waiting: StoreWait | None = Field(
+        default=None, description="The store that refuses the credentials and is asked again, if the process waits for one."
+    )
     save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = Field(
         default=None, description="The last requests for a checkpoint that this process has taken note of."
     )

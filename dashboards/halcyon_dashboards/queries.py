@@ -97,6 +97,7 @@ RUN_HELD_BACK = (
     "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
     '{type="Degraded",reason=~"CheckpointRootUnusable|RestartsWithoutCheckpoint"}[10m])) == 1'
 )
+RUN_PODS_STUCK = _of_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting"', by="reason") + " == 1"
 RUN_CRASHES = f"{_of_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
 # By steps: those done since the checkpoint, all of them where there is none. By time: since the checkpoint, or since the processes under

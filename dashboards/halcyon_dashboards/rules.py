@@ -86,6 +86,14 @@ RUN_ALERTS = (
         "It was started again and again without getting to a checkpoint, so its next attempts wait, for up to half an hour each.",
     ),
     Alert(
+        "HalcyonRunPodsStuck",
+        queries.RUN_PODS_STUCK,
+        "1m",
+        "warning",
+        f"Run {_RUN} waits for a pod that hangs: {{{{ $labels.reason }}}}.",
+        "A pod does not end, mostly because its node is gone, or has a node and does not start. The run's Ready condition names it.",
+    ),
+    Alert(
         "HalcyonRunDegraded",
         queries.RUN_DEGRADED,
         "6h",

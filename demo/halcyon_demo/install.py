@@ -103,6 +103,7 @@ def chart_values(images: Images, place: Place = Place(), **more: Any) -> dict[st
         "image": {"repository": operator[0], "tag": operator[2]},
         "trainerImage": {"repository": trainer[0], "tag": trainer[2]},
         "watchNamespaces": [place.runs],
+        "podMemory": {"cpu": "3Gi"},  # several runs share the one node
         "objectStore": {"s3": {"credentialsSecret": STORE, "endpoints": [place.store_endpoint]}},
         **more,
     }

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
+from halcyon_api.hardware import TABLE
 from halcyon_operator.api_client import NoCluster
 from halcyon_operator.app import run_operator
 from halcyon_operator.cluster import MissingApi
+from halcyon_operator.hardware import NO_MEMORY
 from halcyon_operator.logs import set_up_logging
 from halcyon_operator.pod_policy import InvalidPolicy, parse_policy
 from halcyon_operator.settings import Settings
 
 logger = logging.getLogger("halcyon_operator")
+_AMOUNT = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")
 
 
 def _many(values: list[str] | None) -> tuple[str, ...]:
     """Values of a repeated flag, or of a variable that holds several, with commas."""
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def amounts_by_type(pairs: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Take ``TYPE=AMOUNT`` apart.
+
+    Raises:
+        typer.BadParameter: There is no such type, or the amount is none.
+    """
+    found: list[tuple[str, str]] = []
+    for pair in pairs:
+        kind, _, amount = pair.partition("=")
+        if kind not in TABLE:
+            raise typer.BadParameter(f"there is no accelerator type {kind!r}; choose of {', '.join(TABLE)}", param_hint="--pod-memory")
+        if amount != NO_MEMORY and not _AMOUNT.fullmatch(amount):
+            raise typer.BadParameter(f"{kind}={amount}: write an amount such as 64Gi, or {NO_MEMORY}", param_hint="--pod-memory")
+        found.append((kind, amount))
+    return tuple(found)
 
 
 def main(
@@ -54,6 +76,22 @@ def main(
         str,
         typer.Option(envvar="HALCYON_TRAINER_PODS", help="What the pods of runs get from the owner, as the chart's `trainerPods` in JSON."),
     ] = "",
+    pod_memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="HALCYON_POD_MEMORY",
+            help="TYPE=AMOUNT: memory of the pods of an accelerator type where a run says nothing, may be repeated; none: no memory.",
+        ),
+    ] = None,
+    stuck_pod_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="HALCYON_STUCK_POD_SECONDS", min=0, help="A pod that is there so long after its grace period does not end by itself."
+        ),
+    ] = 300.0,
+    force_delete_stuck_pods: Annotated[
+        bool, typer.Option(envvar="HALCYON_FORCE_DELETE_STUCK_PODS", help="Delete such pods by force, so that their runs go on.")
+    ] = False,
     watch_nodes: Annotated[
         bool,
         typer.Option(envvar="HALCYON_WATCH_NODES", help="Save when a node of a run announces its end; needs the right to watch nodes."),
@@ -102,6 +140,9 @@ def main(
         file_roots=_many(file_root),
         allow_gpu_direct=allow_gpu_direct,
         pods=pods,
+        pod_memory=amounts_by_type(_many(pod_memory)),
+        stuck_pod_seconds=stuck_pod_seconds,
+        force_delete_stuck_pods=force_delete_stuck_pods,
         watch_nodes=watch_nodes,
         defaults_namespace=defaults_namespace,
         kueue=kueue,

@@ -87,9 +87,12 @@ async def run_operator(settings: Settings) -> None:
         settings.cluster_domain,
         settings.probe_priority_class,
         settings.allow_gpu_direct,
-        allowed_endpoints(settings.s3_endpoints),
-        settings.pods,
-        settings.kueue,
+        s3_endpoints=allowed_endpoints(settings.s3_endpoints),
+        pods=settings.pods,
+        pod_memory=dict(settings.pod_memory),
+        stuck_after_seconds=settings.stuck_pod_seconds,
+        force_delete_stuck=settings.force_delete_stuck_pods,
+        kueue=settings.kueue,
     )
     nodes = NodeNotices() if settings.watch_nodes else None
     workloads = Workloads(cluster, time.monotonic) if settings.kueue else None

@@ -155,7 +155,8 @@ class Cluster:
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
         # Nothing is below a pod, and a wait for it would only keep the pod's name.
         policy = "Background" if deletion.kind == "Pod" else "Foreground"
-        options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}}
+        at_once = {"gracePeriodSeconds": 0} if deletion.force else {}
+        options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
         try:
             await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
         except (NotFound, Conflict):

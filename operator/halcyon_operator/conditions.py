@@ -25,6 +25,11 @@ RESTART_PENDING = "RestartPending"
 """Reason of a run that trains on until a checkpoint is made for the restart that was asked for."""
 HELD_REASONS = ("CheckpointRootUnusable", "RestartsWithoutCheckpoint")
 """Reasons of a run whose next attempt waits: see `holding`."""
+STUCK_TERMINATING = "PodStuckTerminating"
+"""Reason of a run that waits for a pod which does not end: see `stuck_pods`."""
+NOT_STARTING = "PodsNotStarting"
+"""Reason of a run that waits for a pod which has a node and does not start: see `late_pods`."""
+_DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING)
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
     "Running": "Running",
@@ -73,8 +78,8 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, outlook: Outlook,
 
 
 def _degraded(status: TrainingRunStatus, outlook: Outlook) -> tuple[bool, str, str]:
-    """Whether a run is on fewer slices than its spec asks for, or is held back because it gets nowhere."""
-    if outlook.reason in HELD_REASONS:
+    """Whether a run is on fewer slices than its spec asks for, or is held back because it gets nowhere, or waits for a pod that hangs."""
+    if outlook.reason in _DEGRADED_REASONS:
         return True, outlook.reason, outlook.message
     why = status.placement.reason if status.placement is not None else None
     holds = bool(why) and outlook.phase in ("Starting", "Running", "Restarting")

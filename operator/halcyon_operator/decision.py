@@ -26,6 +26,8 @@ class Deletion:
     uid: str
     resource_version: str = ""
     """If given, only while nobody has changed it since."""
+    force: bool = False
+    """Without waiting for the node to say that the processes have ended."""
 
 
 @dataclass(frozen=True)

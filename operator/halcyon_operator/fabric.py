@@ -31,7 +31,7 @@ def volumes(fabric: Fabric) -> list[dict[str, Any]]:
     """Volumes of the pod."""
     paths = {path.name: path for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar is not None else ()))}
     found: list[dict[str, Any]] = [{"name": path.name, "hostPath": {"path": path.path, "type": "Directory"}} for path in paths.values()]
-    return found + ([{"name": SOCKETS_VOLUME, "emptyDir": {}}] if fabric.socket_directory else [])
+    return found + ([{"name": SOCKETS_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}}] if fabric.socket_directory else [])
 
 
 def mounts(fabric: Fabric) -> list[dict[str, Any]]:

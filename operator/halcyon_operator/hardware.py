@@ -7,12 +7,14 @@ pods of one job (one slice of the run) together in one node pool, and those of n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from halcyon_api import names
 from halcyon_api.hardware import PROVISIONING_LABELS
+from halcyon_api.hardware.host_memory import pod_memory_gib
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -50,20 +52,36 @@ class Placement:
     resource_claims: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
-def place(spec: TrainingRunSpec, avoided: Sequence[str] = ()) -> Placement:
-    """The placement of a run's pods, off some nodes."""
+NO_MEMORY = "none"
+"""What the owner gives in place of an amount, for pods that ask for no memory."""
+SHM_SHARE = 4
+"""The memory that the devices of a host share may take this part of the pod's memory, to which it counts."""
+
+
+def place(spec: TrainingRunSpec, avoided: Sequence[str] = (), pod_memory: Mapping[str, str] = MappingProxyType({})) -> Placement:
+    """The placement of a run's pods.
+
+    Args:
+        spec: The run's spec.
+        avoided: Nodes that the pods keep off.
+        pod_memory: What the owner lets the pods of an accelerator's type ask for, where a run does not say it itself.
+    """
     accelerator = spec.accelerator
     row, shape = accelerator.row, accelerator.row.shape(accelerator.topology)
     if shape is None:
         raise ValueError(f"{accelerator.type} has no topology {accelerator.topology}")
     wanted = accelerator.host_resources
-    amounts = {name: amount for name, amount in (("cpu", wanted.cpu), ("memory", wanted.memory)) if amount is not None}
+    known = f"{pod_memory_gib(row, shape)}Gi"
+    memory = wanted.memory or pod_memory.get(accelerator.type) or known
+    amounts = {name: amount for name, amount in (("cpu", wanted.cpu), ("memory", memory)) if amount is not None and amount != NO_MEMORY}
     if row.resource:
         amounts[row.resource] = str(shape.chips_per_host)
     fast = row.fabric if accelerator.network == "gpuDirect" else None
     volumes, mounts = (fabric.volumes(fast), fabric.mounts(fast)) if fast is not None else ([], [])
     if row.memory_backed_shm:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+        volumes.append(
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, pod_memory_gib(row, shape) // SHM_SHARE)}Gi"}}
+        )
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 a mount point inside the pod
     claim = accelerator.compute_domain
     return Placement(

@@ -88,7 +88,7 @@ def build_jobset(
         save_token: Whoever asks the attempt's processes for a checkpoint must know it.
     """
     topology = spec.accelerator.resolve()
-    placement, queue = place(spec, avoided), spec.scheduling.queue
+    placement, queue = place(spec, avoided, platform.pod_memory), spec.scheduling.queue
     annotations = placement.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue chooses the nodes itself then, and JobSet must not choose others.

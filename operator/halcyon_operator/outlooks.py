@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api import names
-from halcyon_api.progress import Progress
+from halcyon_api.progress import Progress, StoreWaitFor
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import Stage, TrainingRunSpec
-from halcyon_operator.conditions import EDIT_PENDING, RESTART_PENDING, Outlook
+from halcyon_operator.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Outlook
 from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
 from halcyon_operator.history import entry_of
+from halcyon_operator.late_pods import start_problem
+from halcyon_operator.plain import moment, stamp
 from halcyon_operator.queueing import queued_outlook
 from halcyon_operator.restart_requests import restart_waits
 from halcyon_operator.views import HeadUnreachable, JobSetView, Observed, PodView
@@ -31,7 +33,8 @@ _WAITING_REASONS: dict[str, str] = {
 }
 """What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is mended."""
 
-
+_STORES: dict[StoreWaitFor, str] = {"checkpointRoot": "checkpoint root", "tokenCache": "token caches"}
+"""What a trainer waits for whose store refuses access."""
 _WORK: dict[Stage, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """What a run does while it is Running."""
 
@@ -63,6 +66,8 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked
         return Outlook(starting, reason, message)
+    if (problem := start_problem(pods, now)) is not None:
+        return Outlook(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
     return Outlook(starting, starting, _start_message(observed, status, pods))
 
 
@@ -120,6 +125,10 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
         return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {tells}"
     if running < wanted:
         return f"attempt {status.attempt}: {running} of {wanted} pods run"
+    if observed.report is not None and (wait := observed.report.waiting) is not None:
+        until = moment(wait.until)
+        limit = f" until {stamp(until)}" if until is not None else ""
+        return f"attempt {status.attempt}: the trainer asks the store of its {_STORES[wait.what]} again, which refuses access{limit}"
     if observed.report is not None:
         return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
     return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (

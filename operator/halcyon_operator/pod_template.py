@@ -16,6 +16,9 @@ from halcyon_operator.pod_policy import PodSecurity
 from halcyon_operator.views import Platform, RunView
 
 CACHE_DIRECTORY = "/var/cache/halcyon"
+TMP_SIZE_LIMIT = "32Gi"
+CACHE_SIZE_LIMIT = "64Gi"
+"""Of compiled programs and of files that are read from a disk. A pod that writes more is evicted, and no neighbour with it."""
 TERMINATION_LOG = "/dev/termination-log"
 
 _SOURCES = {
@@ -172,8 +175,8 @@ def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[di
     """Volumes and mounts. The root file system is read-only, so everything that is written has a volume."""
     volumes: list[dict[str, Any]] = [
         {"name": "run", "configMap": {"name": names.jobset_name(run.name, attempt)}},
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "cache", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
+        {"name": "cache", "emptyDir": {"sizeLimit": CACHE_SIZE_LIMIT}},
     ]
     mounts: list[dict[str, Any]] = [
         {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},

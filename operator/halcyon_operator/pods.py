@@ -47,6 +47,8 @@ def parse_pod(document: object) -> PodView:
         ending=_ending(metadata, status, container, text(dig(document, "spec", "nodeName"))),
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
+        gone_by=moment(metadata.get("deletionTimestamp")),
+        sandbox_ready=_sandbox_ready(status),
         save_token=_save_token(document),
         run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
         jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
@@ -104,6 +106,11 @@ def _scheduled_at(status: dict[str, object]) -> datetime | None:
     conditions = map(mapping, sequence(status.get("conditions")))
     bound = (one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True")
     return next((moment(one.get("lastTransitionTime")) for one in bound), None)
+
+
+def _sandbox_ready(status: dict[str, object]) -> bool | None:
+    found = (one for one in map(mapping, sequence(status.get("conditions"))) if one.get("type") == "PodReadyToStartContainers")
+    return next((one.get("status") == "True" for one in found), None)
 
 
 def _ending(metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str) -> PodEnding | None:

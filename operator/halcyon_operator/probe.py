@@ -79,7 +79,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
     """The JobSet of a probe for so many slices."""
     avoided = [node.node for node in still_avoided(placement_of(status, spec).avoided, spec.recovery.bad_nodes, now)]
     wanted = on_slices(spec, max(usable_slices(spec)))
-    placement = place(wanted, avoided)
+    placement = place(wanted, avoided, platform.pod_memory)
     labels = {
         names.LABEL_PART_OF: names.PART_OF,
         names.LABEL_MANAGED_BY: names.MANAGED_BY,

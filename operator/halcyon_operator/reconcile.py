@@ -39,6 +39,7 @@ from halcyon_operator.runs import permitted
 from halcyon_operator.save_requests import next_due, with_requests
 from halcyon_operator.settle import settle
 from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
+from halcyon_operator.stuck_pods import with_stuck_pods
 from halcyon_operator.views import HeadPending, Observed, RunView
 
 SOON_SECONDS = 2.0
@@ -82,6 +83,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
         if isinstance(step, steps.Keep):
             decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
+    decision = with_stuck_pods(decision, observed, now)
     if decision.status is None:
         return decision
     renewing = jobset is not None and (decision.status.edit is not None or restart_waits(decision.status))

@@ -33,6 +33,12 @@ class Settings:
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     pods: PodPolicy = field(default_factory=PodPolicy)
     """What the owner gives to the pods of runs."""
+    pod_memory: tuple[tuple[str, str], ...] = ()
+    """Accelerator types and what their pods ask for where a run says nothing; `none`: no memory."""
+    stuck_pod_seconds: float = 300.0
+    """A pod that is still there so long after its grace period does not end by itself."""
+    force_delete_stuck_pods: bool = False
+    """Delete such pods by force."""
     watch_nodes: bool = False
     """Look for what nodes say about their end; needs the right to list and watch nodes."""
     kueue: bool = False

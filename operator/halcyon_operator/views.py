@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -122,6 +123,10 @@ class PodView:
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
     """When it got its node."""
+    gone_by: datetime | None = None
+    """When its grace period ends; None where nobody has deleted it."""
+    sandbox_ready: bool | None = None
+    """Whether its volumes are mounted and its network is there; None: its kubelet does not say."""
     run_uid: str = ""
     """The run that its labels name."""
     jobset_uid: str = ""
@@ -195,6 +200,12 @@ class Platform:
     """The S3 endpoints that runs may name, as `endpoints.normal` writes them."""
     pods: PodPolicy = field(default_factory=PodPolicy)
     """What the owner gives to the pods of runs."""
+    pod_memory: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By accelerator type, what pods ask for where their run says nothing; `none`: no memory. Default: by the machine."""
+    stuck_after_seconds: float = 300.0
+    """A pod that is still there so long after its grace period does not end by itself."""
+    force_delete_stuck: bool = False
+    """Whether such pods are deleted by force."""
     kueue: bool = False
     """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
 

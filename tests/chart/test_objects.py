@@ -288,6 +288,18 @@ def test_capabilities_that_would_have_no_effect_are_refused(render: Render, user
     render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], "runAsUser": 0}}})
 
 
+def test_memory_of_pods_is_handed_to_the_operator(render: Render) -> None:
+    assert "HALCYON_POD_MEMORY" not in environment(render())
+    assert environment(render(podMemory={"cpu": "2Gi", "nvidia": "none"}))["HALCYON_POD_MEMORY"] == "cpu=2Gi,nvidia=none"
+
+
+def test_pods_are_deleted_by_force_with_the_owners_consent_alone(render: Render) -> None:
+    bare = environment(render())
+    assert ("HALCYON_FORCE_DELETE_STUCK_PODS" in bare, bare["HALCYON_STUCK_POD_SECONDS"]) == (False, "300")
+    willing = environment(render(stuckPods={"afterSeconds": 60, "forceDelete": True}))
+    assert (willing["HALCYON_FORCE_DELETE_STUCK_PODS"], willing["HALCYON_STUCK_POD_SECONDS"]) == ("true", "60")
+
+
 def test_images_by_tag_or_digest(render: Render) -> None:
     digest = "sha256:" + "0" * 64
     objects = render(image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest})

@@ -272,6 +272,7 @@ def installed(devcluster: DevCluster, base_image: str, *served: str) -> Iterator
         "image": {"repository": operator[0], "tag": operator[2], "pullPolicy": "Never"},
         "trainerImage": {"repository": trainer[0], "tag": trainer[2]},
         "watchNamespaces": [*served],
+        "podMemory": {"cpu": "512Mi"},  # many small pods share one node
         "watchNodes": True,
         "kueue": {"enabled": True},
         "objectStore": {"s3": {"endpoints": [NOWHERE]}},

@@ -119,6 +119,14 @@ ALERT_CASES = (
         "30m",
     ),
     AlertCase(
+        "HalcyonRunPodsStuck",
+        "a node is gone with its pod",
+        {of_run("condition", type="Degraded", reason="PodStuckTerminating"): "1x30"},
+        "5m",
+        LABELS | {"reason": "PodStuckTerminating"},
+    ),
+    AlertCase("HalcyonRunPodsStuck", "a slice is missing", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x30"}, "5m"),
+    AlertCase(
         "HalcyonRunDegraded", "it is held back", {of_run("condition", type="Degraded", reason="RestartsWithoutCheckpoint"): "1x400"}, "370m"
     ),
     AlertCase(

@@ -20,6 +20,10 @@ STORE = pytest.mark.fault(
     row="The store refuses, stalls, answers 429 or 503, loses the answer of a write that it did, or lists late",
     holds="tried again within bounds, or reported; no commit is made twice or lost",
 )
+CREDENTIALS = pytest.mark.fault(
+    row="The store refuses the credentials of a process that starts: 401, 403, an expired token",
+    holds="asked again for `checkpoint.accessRetrySeconds` with credentials read anew, then exit code 85; a notice ends the wait for free",
+)
 ROOT = pytest.mark.fault(
     row="Disk or quota full in mid-save, root read-only in mid-run, clock an hour back between attempts",
     holds="training goes on and the failure is told; old checkpoints stay whole; no order depends on a clock",

@@ -334,7 +334,7 @@ def test_pods_of_a_probe_are_confined_like_those_of_the_run() -> None:
     assert spec["automountServiceAccountToken"] is False
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert container["resources"]["requests"] == {"cpu": "2"}
+    assert container["resources"]["requests"] == {"cpu": "2", "memory": "4Gi"}
     assert world.probe["metadata"]["ownerReferences"][0]["uid"] == UID
 
 

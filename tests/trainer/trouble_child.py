@@ -51,8 +51,8 @@ def wait_until_all_leave() -> None:
         point._changed.wait_for(lambda: point._leave_after is not None)
 
 
-def known_sync_point(point: SyncPoint, *arguments: Any) -> None:
-    create_sync_point(point, *arguments)
+def known_sync_point(point: SyncPoint, *arguments: Any, **options: Any) -> None:
+    create_sync_point(point, *arguments, **options)
     sync_points.append(point)
 
 

@@ -73,3 +73,10 @@ class RootUnusable(TrainerExit):
 
     exit_code = ExitCode.ROOT_UNUSABLE
     cause = "rootUnusable"
+
+
+class Preempted(TrainerExit):
+    """A notice of preemption came before the run could do anything that is worth a checkpoint."""
+
+    exit_code = ExitCode.PREEMPTED
+    cause = "preempted"

@@ -22,6 +22,8 @@ from halcyon.data.schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.lean_imports import without_collections, without_unused_parts
 from halcyon.memory_lock import raise_memory_lock
+from halcyon.metadata_server import wait_for_server
+from halcyon.patience import Patience
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -98,20 +100,25 @@ def run_training(
     reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.stage])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
+    patience = Patience(
+        float(context.run.spec.checkpoint.access_retry_seconds), on_wait=_tell_refused(reporter, context), on_end=reporter.store_wait_ended
+    )
     signal.signal(signal.SIGTERM, ending.before_joining)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, ending.before_joining)
     signal.signal(signal.SIGUSR1, requests.signalled)
     try:
         server = _server(context, reporter, requests)
-        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung)
+        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
         reporter.started(process_id=os.getpid())
         for sentence in unset:
             reporter.warning(sentence)
+        if context.in_pod:
+            wait_for_server(context.run.spec.checkpoint.root, environ, patience)
         if context.run.spec.stage == "data":
-            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter))
+            ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, patience))
         if context.run.spec.stage == "evaluate":
-            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending))
+            ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
             from halcyon.train import train  # JAX and all the rest: only now that /status answers
 
@@ -119,6 +126,7 @@ def run_training(
             context,
             reporter,
             compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
+            patience=patience,
             on_lost_process=ending.lost,
             on_failed_build=ending.failed,
             on_interrupt=ending.interrupted,
@@ -153,23 +161,25 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
     return server
 
 
-def _build_data(context: Context, reporter: RunReporter) -> str:
+def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
     """The whole of a run of the stage ``data``. Says what the caches hold."""
     from halcyon.data.open import ensure_caches
 
     check_context(context)
     reporter.stage("tokenizing")
-    store, caches = ensure_caches(context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
+    store, caches = ensure_caches(
+        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
+    )
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
 
 
-def _evaluate(context: Context, reporter: RunReporter, ending: _Ending) -> str:
+def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
     """The whole of a run of the stage ``evaluate``. Says what it found."""
     with without_collections(), without_unused_parts():
         from halcyon.evaluate.run import evaluate_checkpoint  # with JAX, as for a training
 
-    return evaluate_checkpoint(context, reporter, on_lost_process=ending.lost)
+    return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
 
 
 class _Ending:
@@ -220,7 +230,8 @@ class _Ending:
         """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
-            self.leave(error.cause, error.exit_code, str(error), epoch_attempt=owner, others_missing=error.others_missing)
+            said = self.in_words(str(error))
+            self.leave(error.cause, error.exit_code, said, epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
             self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
@@ -268,6 +279,16 @@ def _tell_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], Non
     return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
 
 
+def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
+    end = "" if context.in_pod else "; Ctrl-C ends the run now"
+
+    def tell(root: str, failure: Exception, seconds: float) -> None:
+        what = "checkpointRoot" if root == context.run.spec.checkpoint.root.rstrip("/") else "tokenCache"
+        reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
+
+    return tell
+
+
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
     def keep(stacks: str) -> str:
         from halcyon.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
@@ -284,6 +305,7 @@ def _plan(context: Context) -> RunPlan:
         steps=spec.trainer.steps,
         tokens_before=_tokens_before(spec.trainer),
         log_every_steps=spec.trainer.log_every_steps,
+        size_of=_size_of(spec.trainer),
         peak_flops_per_second=None if peak is None else peak * context.topology.devices,
     )
 
@@ -293,6 +315,15 @@ def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
         return build_schedule(spec).tokens_before
     except ValueError:  # the document is judged in `train`, which needs somebody to report to
         return lambda step: step * spec.batch_size * spec.sequence_length
+
+
+def _size_of(spec: TrainerSpec) -> Callable[[int], tuple[int, int]]:
+    """Batch size and sequence length of a step, by its number."""
+    try:
+        schedule = build_schedule(spec)
+    except ValueError:
+        return lambda step: (spec.batch_size, spec.sequence_length)
+    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step))
 
 
 def _own_stdout() -> TextIO:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -29,12 +30,14 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World, enable_compilation_cache, join, leave
+from halcyon.patience import Patience
 from halcyon.program import STEP_MODULE, Program, build_program
 from halcyon.state import initial_state, state_bytes
 from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
-from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints
+from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
+from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
 def train(
@@ -42,6 +45,7 @@ def train(
     reporter: RunReporter,
     *,
     compilation_cache: Path,
+    patience: Patience,
     on_lost_process: Callable[[int], object],
     on_failed_build: Callable[[Exception], object],
     on_interrupt: Callable[[int], object] = lambda count: None,
@@ -57,6 +61,7 @@ def train(
         context: The run and this process's place in it.
         reporter: Is told everything that happens.
         compilation_cache: Local directory of compiled programs.
+        patience: With stores that refuse the credentials while the run starts.
         on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
         on_failed_build: Is told, in another thread, why the token caches cannot be built; it must end this process, whose main thread may
             be in a step that some other process does not take part in any more.
@@ -70,15 +75,16 @@ def train(
     check_context(context)
     spec = context.run.spec
     requests = requests or SaveRequests()
-    caches = background_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
+    caches = background_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
     with (
         contextlib.ExitStack() as last,
-        ThreadPoolExecutor(max_workers=2, thread_name_prefix="halcyon-start") as background,
+        ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
         contextlib.closing(caches),
+        contextlib.closing(patience),
     ):
         reporter.stage("joining")
         world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
-        sync_point = SyncPoint(world)
+        sync_point = SyncPoint(world, on_notice=patience.stop)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
         reporter.joined(processes=world.process_count, devices=jax.device_count())
         try:
@@ -92,13 +98,17 @@ def train(
                 leave(world)
                 return Ended(context.resume_step, preempted=True)
             reporter.stage("restoring")
-            opening = background.submit(dataset_of, spec, cache_store(spec), caches.growth.known, caches.growth)
+            opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.growth.known, caches.growth)
+            starting: list[Future[Any]] = [opening, background.submit(_knock, spec.checkpoint, patience)]
             vocabulary = load_tokenizer(caches.growth.known.tokenizer).vocab_size
             reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
             program = build_program(spec, vocabulary, mesh)
             programs = _shared_programs(context, world, compilation_cache)
             steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
             steps.start_for(build_schedule(spec.trainer), context.resume_step)
+            if not wait_together(world, notice, lambda seconds: not wait(starting, seconds).not_done):
+                leave(world)
+                return Ended(context.resume_step, preempted=True)
             dataset = opening.result()
             prints = fingerprints(spec, data=dataset.description)
             checkpointer = Checkpointer.open(
@@ -110,13 +120,15 @@ def train(
                 seed=spec.trainer.seed,
                 mesh=context.mesh.model_dump(),
                 expected_step=context.resume_step,
+                patience=patience,
             )
             checkpointer.on_commit = lambda save: _tell_committed(reporter, checkpointer, save)
             checkpointer.on_failure = lambda reason: _tell_failed(reporter, requests, reason)
             checkpointer.on_warning = reporter.warning
             checkpointer.on_read_back = lambda entry, damage: _tell_read_back(reporter, entry, damage)
             restored = checkpointer.restore(program.template)
-            begun = _begin(context, world, program, prints) if restored is None else None
+            begun = _begin(context, world, program, prints, patience) if restored is None else None
+            checkpointer.opened()
             found = restored or begun
             state = found.state if found else initial_state(program.build_state, program.template)
             step = found.step if found else 0
@@ -171,12 +183,18 @@ def _tell_read_back(reporter: RunReporter, entry: CommittedStep, damage: str | N
         reporter.checkpoint_failed(f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}")
 
 
-def _begin(context: Context, world: World, program: Program, prints: Fingerprints) -> Restored | None:
+def _knock(checkpoint: CheckpointSpec, patience: Patience) -> None:
+    """Wait until the checkpoint root accepts the credentials. What else is wrong with it, the processes find out together."""
+    with contextlib.suppress(StoreFailure):
+        Store(checkpoint, patience=patience).read(HEAD_KEY)
+
+
+def _begin(context: Context, world: World, program: Program, prints: Fingerprints, patience: Patience) -> Restored | None:
     """The state of another run's checkpoint, for a run that has none of its own yet and is to begin with it."""
     spec = context.run.spec
     if spec.origin is None:
         return None
-    store = origin_store(spec.origin, spec.checkpoint)
+    store = origin_store(spec.origin, spec.checkpoint, patience=patience)
     return begin_from(
         spec.origin, store, owner=context.owner, fingerprints=prints, steps=spec.trainer.steps, world=world, template=program.template
     )

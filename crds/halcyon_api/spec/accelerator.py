@@ -61,7 +61,9 @@ class HostResources(ApiModel):
     """CPU and memory of one host, requested and limited alike."""
 
     cpu: Quantity | None = Field(default=None, description="Processors of one host, such as `2` or `500m`.")
-    memory: Quantity | None = Field(default=None, description="Memory of one host, such as `4Gi`.")
+    memory: Quantity | None = Field(
+        default=None, description="Memory of one host, such as `4Gi`. Default: by the type, as docs/hardware.md says."
+    )
 
 
 def _quoted(names: list[str] | tuple[str, ...]) -> str:

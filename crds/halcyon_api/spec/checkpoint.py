@@ -102,6 +102,13 @@ class CheckpointSpec(ApiModel):
             "it and goes by the trainer's reports."
         ),
     )
+    access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=300,
+        description=(
+            "For so long a process that starts asks an object store again that refuses its credentials (a key that is being exchanged, an "
+            "expired token, a clock that is set, a metadata server that is late), before it ends with exit code 85; 0: not at all."
+        ),
+    )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
     verify: VerifySpec = Field(default_factory=VerifySpec, description="How often a committed checkpoint is read back.")
     keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="How many of the newest checkpoints to keep, at least 2.")

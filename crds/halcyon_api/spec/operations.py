@@ -78,7 +78,9 @@ class RecoverySpec(ApiModel):
     )
     step_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=60,
-        description="A step counts as hung when it takes longer than this, and than ten times the 99th percentile of those before it.",
+        description=(
+            "A step counts as hung when it takes longer than this, and than ten times the 99th percentile of those of its size before it."
+        ),
     )
     divergence: DivergenceSpec = Field(default_factory=DivergenceSpec, description="What happens when the loss is no number, or jumps.")
     elastic: ElasticSpec | None = Field(

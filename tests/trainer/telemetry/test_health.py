@@ -54,15 +54,15 @@ def test_a_floor_above_the_ceiling_wins() -> None:
         ("evaluating", 100, 50, (0.1,), 7301, False, 7200),
         ("saving", 100, 50, (0.1,), 7300, True, 7200),
         ("saving", 100, 50, (0.1,), 7301, False, 7200),
-        ("leaving", 100, 50, (0.1,), 1000, True, 900),
-        ("leaving", 100, 50, (0.1,), 1001, False, 900),
+        ("leaving", 100, 50, (0.1,), 7300, True, 7200),
+        ("leaving", 100, 50, (0.1,), 7301, False, 7200),
         ("done", 0, 50, (0.1,), 1e9, True, math.inf),
         # Training: before the first step it may still compile, whatever it is called.
         ("training", 0, None, (), 7200, True, 7200),
         ("training", 0, None, (), 7201, False, 7200),
         # One step done, none to learn from: the second may compile something more.
-        ("training", 0, 100, (), 3700, True, 3600),
-        ("training", 0, 100, (), 3701, False, 3600),
+        ("training", 0, 100, (), 7300, True, 7200),
+        ("training", 0, 100, (), 7301, False, 7200),
         # From the last step on, within what the steps so far allow.
         ("training", 0, 100, (0.5, 0.5), 160, True, 60),
         ("training", 0, 100, (0.5, 0.5), 160.1, False, 60),
@@ -76,7 +76,7 @@ def test_a_floor_above_the_ceiling_wins() -> None:
 def test_verdicts(
     stage: Stage, stage_began: float, last_step: float | None, step_seconds: tuple[float, ...], now: float, healthy: bool, limit: float
 ) -> None:
-    health = judge(Vitals(stage, stage_began, last_step, step_seconds), now, LIMITS)
+    health = judge(Vitals(stage, stage_began, last_step, [step_seconds]), now, LIMITS)
     assert (health.healthy, health.limit_seconds) == (healthy, limit)
 
 
@@ -86,7 +86,7 @@ def test_every_stage_has_a_verdict() -> None:
 
 
 def test_the_verdict_is_a_sentence() -> None:
-    assert judge(Vitals("training", 0.0, 10.0, (1.0,)), 100.0, LIMITS).message == "stalled: no step ended for 90.0 s, limit 60.0 s"
+    assert judge(Vitals("training", 0.0, 10.0, [(1.0,)]), 100.0, LIMITS).message == "stalled: no step ended for 90.0 s, limit 60.0 s"
     assert judge(Vitals("compiling", 0.0, None, ()), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
     assert judge(Vitals("training", 0.0, None, ()), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
     assert judge(Vitals("done", 0.0, None, ()), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"

@@ -9,9 +9,9 @@ from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS, Pace
 
 def test_the_first_step_teaches_nothing() -> None:
     pace = Pace()
-    assert (pace.last_ended, pace.steps_per_second, pace.durations) == (None, None, ())
+    assert (pace.last_ended, pace.steps_per_second) == (None, None)
     pace.step_ended(100.0, 7)
-    assert (pace.last_ended, pace.steps_per_second, pace.durations) == (100.0, None, ())
+    assert (pace.last_ended, pace.steps_per_second) == (100.0, None)
     assert sum(pace.buckets) == 0
 
 
@@ -29,7 +29,6 @@ def test_several_steps_at_once_share_the_time() -> None:
     pace = Pace()
     pace.step_ended(0.0, 10)
     pace.step_ended(8.0, 14)
-    assert pace.durations == (2.0, 2.0, 2.0, 2.0)
     assert pace.steps_per_second == 0.5
     assert (sum(pace.buckets), pace.sum_seconds) == (4, 8.0)
 
@@ -45,16 +44,6 @@ def test_the_histogram_counts_by_upper_bounds() -> None:
     buckets = dict(zip((*STEP_SECONDS_BUCKETS, "more"), pace.buckets, strict=True))
     assert {bound: count for bound, count in buckets.items() if count} == {0.01: 2, 0.025: 1, 1.0: 1, 250.0: 1, "more": 1}
     assert pace.sum_seconds == pytest.approx(sum(durations))
-
-
-def test_what_is_kept_is_bounded() -> None:
-    pace = Pace()
-    for step in range(5000):
-        pace.step_ended(float(step), step)
-    assert len(pace.durations) == 512
-    pace.step_ended(10_000.0, 10_000)
-    assert len(pace.durations) == 512
-    assert sum(pace.buckets) == 10_000
 
 
 def test_steps_at_the_same_moment_have_no_speed() -> None:

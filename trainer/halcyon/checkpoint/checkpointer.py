@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
-from halcyon.checkpoint.failures import Abandoned, SaveFailed, StoreFailure, as_exit, explain
+from halcyon.checkpoint.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
@@ -33,6 +33,7 @@ from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged
 from halcyon.checkpoint.world import World, decide, gather_texts
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
+from halcyon.patience import Patience
 from halcyon_api.checkpoint_documents import (
     BadStep,
     CommittedStep,
@@ -122,6 +123,7 @@ class Checkpointer:
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
+        patience: Patience | None = None,
     ) -> Self:
         """Take a root: all processes together, on the main thread.
 
@@ -137,13 +139,15 @@ class Checkpointer:
             clock: Seconds since 1970.
             token: Makes a fresh random word of letters and digits.
             limits: How long to wait.
+            patience: With a root that refuses the credentials, until `opened` is called. Default: none.
 
         Raises:
             Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
+            Preempted: A notice came while the root refused the credentials. The same on every process.
             TrainerExit: The store did not answer; another try may find it.
         """
         stop = threading.Event()
-        store = _open_store(spec, stop, limits)
+        store = _open_store(spec, stop, limits, patience)
         keeper: HeadKeeper | None = None
 
         def work() -> dict[str, Any]:
@@ -156,6 +160,8 @@ class Checkpointer:
         verdict = decide(world, store.root, work)
         head = Head.model_validate_json(json.dumps(verdict["head"]))
         views = gather_texts(world, "" if keeper else same_root_everywhere(store, head.writer))
+        if STOPPED in views:
+            raise as_exit(StoreFailure(STOPPED, ""), store.root)
         for process, view in enumerate(views):
             if view:
                 raise RootUnusable(
@@ -167,6 +173,10 @@ class Checkpointer:
         )
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
+
+    def opened(self) -> None:
+        """The root is open and read: from now on a refused request fails at once, so that a failed save is reported and does not wait."""
+        self._store.patience = None
 
     @property
     def epoch(self) -> Epoch:
@@ -438,10 +448,12 @@ class Checkpointer:
         self._fatal = failure
 
 
-def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits) -> Store:
+def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, patience: Patience | None) -> Store:
     main = threading.main_thread()
     try:
         # A main thread that ended without `close` (an uncaught error) ends the background too: its peers may be dead.
-        return Store(spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds)
+        return Store(
+            spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds, patience=patience
+        )
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None

@@ -10,9 +10,14 @@ import errno
 import os
 import re
 
-from halcyon.errors import RootUnusable, TrainerExit
+from halcyon.errors import Preempted, RootUnusable, TrainerExit
 
 _CODE = re.compile(r"^([A-Z][A-Z_]+): ?")
+_REFUSED = re.compile(
+    r"\b(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired|InvalidAccessKeyId)\b"
+)
+"""Error codes of S3 for credentials or a clock that are not accepted. They come with status 400, which TensorStore knows nothing of, or
+are tried again by TensorStore and then reported as another failure."""
 _SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _LONGEST_TEXT = 300
 
@@ -39,6 +44,9 @@ _ERRNO = {
     errno.ENOTSUP: "UNIMPLEMENTED",
 }
 _LASTING = frozenset(_MEND) - {"RESOURCE_EXHAUSTED"}
+STOPPED = "CANCELLED"
+"""Status code of a request that was refused, and whose wait a notice of preemption ended."""
+_REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 
 class SaveFailed(TrainerExit):
@@ -59,6 +67,11 @@ class StoreFailure(Exception):
         self.text = text
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the store did not accept the credentials, or the clock of this machine."""
+        return self.code in _REFUSALS
+
+    @property
     def is_full(self) -> bool:
         """Whether a disk is full or a quota of it is used up. The same code stands for too many open files, too."""
         return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
@@ -75,7 +88,7 @@ def from_tensorstore(error: Exception) -> StoreFailure:
     text = str(error)
     match = _CODE.match(text)
     code = match[1] if match else "UNKNOWN"
-    if "access key" in text.lower():  # some gateways answer 404 for a key that they do not know
+    if "access key" in text.lower() or _REFUSED.search(text):  # some gateways answer 404 for a key that they do not know
         code = "UNAUTHENTICATED"
     if "[EROFS]" in text or "Read-only file system" in text:
         code = "PERMISSION_DENIED"
@@ -112,4 +125,6 @@ def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") 
 
 def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
     """The end of a training that cannot use its root: not to be retried where the same would happen again."""
+    if failure.code == STOPPED:
+        return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
     return (RootUnusable if failure.code in _LASTING else TrainerExit)(explain(failure, root, what=what))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from halcyon.checkpoint.abilities import Contended, demand
 from halcyon.checkpoint.changes import differences, sentence
-from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.failures import STOPPED, StoreFailure
 from halcyon.checkpoint.head import HeadKeeper, take
 from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
@@ -177,12 +177,15 @@ def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str)
 
 
 def same_root_everywhere(store: Store, writer: str) -> str:
-    """What is wrong with this process's view of a root that process 0 has just taken; empty if it is the same root."""
+    """What is wrong with this process's view of a root that process 0 has just taken; empty if it is the same root.
+
+    `STOPPED`: this process was told to end while the store refused access.
+    """
     try:
         data = store.read(HEAD_KEY).data
         head = decode_head(data) if data is not None else None
     except StoreFailure as failure:
-        return f"cannot read {HEAD_KEY}: {failure}"
+        return STOPPED if failure.code == STOPPED else f"cannot read {HEAD_KEY}: {failure}"
     except DamagedDocument as damage:
         return str(damage)
     return "" if head is not None and head.writer == writer else f"sees {'another' if head else 'no'} {HEAD_KEY} there"

@@ -19,6 +19,7 @@ from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.checkpoint.world import World, decide
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.fingerprints import fingerprints_of
+from halcyon.patience import Patience
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
@@ -27,13 +28,13 @@ _KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
 _MEND = "; a run that begins from another one keeps its model and tokenizer, so set it back, or leave spec.from out to begin anew"
 
 
-def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS) -> Store:
+def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, patience: Patience | None = None) -> Store:
     """The other run's root.
 
     Raises:
         BadConfiguration: Nobody has said where it is.
     """
-    return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds)
+    return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds, patience=patience)
 
 
 def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:

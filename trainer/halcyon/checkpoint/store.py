@@ -22,9 +22,10 @@ from typing import Any
 
 import tensorstore as ts
 
-from halcyon.checkpoint.failures import Abandoned, StoreFailure, from_os, from_tensorstore
+from halcyon.checkpoint.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
 from halcyon.checkpoint.files import begin, write_file
 from halcyon.checkpoint.locking import exclusive, remove_leftovers
+from halcyon.patience import Patience, WaitStopped
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
@@ -84,16 +85,25 @@ class Store:
         checkpoint: Root, endpoint and region.
         abandoned: Asked while waiting; True ends the wait with `Abandoned`.
         timeout_seconds: The longest wait for one request.
+        patience: How long a request is tried again that an object store refuses. Default: not at all.
     """
 
     def __init__(
-        self, checkpoint: CheckpointSpec, *, abandoned: Callable[[], bool] = lambda: False, timeout_seconds: float = 300.0
+        self,
+        checkpoint: CheckpointSpec,
+        *,
+        abandoned: Callable[[], bool] = lambda: False,
+        timeout_seconds: float = 300.0,
+        patience: Patience | None = None,
     ) -> None:
         self.root = checkpoint.root.rstrip("/")
         self._abandoned = abandoned
         self._timeout_seconds = timeout_seconds
+        self._checkpoint = checkpoint
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
-        self._kvstore: ts.KvStore = self._wait(lambda: ts.KvStore.open(kvstore_spec(checkpoint, os.environ)))
+        self.patience = None if self._folder is not None else patience
+        """Whoever is done with opening a root sets it to None: a save that is refused is reported, and the training goes on."""
+        self._kvstore: ts.KvStore = self._open()
 
     @property
     def folder(self) -> Path | None:
@@ -141,10 +151,10 @@ class Store:
         Raises:
             StoreFailure: A key is missing or shorter than asked for, or the root does not answer.
         """
-        futures = [self._kvstore.read(key, byte_range=slice(start, end)) for key, start, end in requests]
+        asks = [_once_ahead(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
         contents: list[bytes] = []
-        for (key, start, end), future in zip(requests, futures, strict=True):
-            result = self._wait(lambda future=future: future)
+        for (key, start, end), ask in zip(requests, asks, strict=True):
+            result = self._wait(ask, ahead=True)
             if result.state != "value" or len(result.value) != end - start:
                 raise StoreFailure("NOT_FOUND", f"{self.root}/{key} is missing or too short")
             contents.append(result.value)
@@ -197,12 +207,12 @@ class Store:
         """All keys from the first of a pair up to, and without, the second; many ranges at a time."""
         keys: list[str] = []
         for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
-            futures = [
-                self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high)))
+            asks = [
+                _once_ahead(lambda low=low, high=high: self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))))
                 for low, high in ranges[start : start + _REQUESTS_AT_A_TIME]
             ]
-            for future in futures:
-                keys += (os.fsdecode(key) for key in self._wait(lambda future=future: future))
+            for ask in asks:
+                keys += (os.fsdecode(key) for key in self._wait(ask, ahead=True))
         return keys
 
     def folders(self, prefix: str) -> list[str]:
@@ -227,7 +237,43 @@ class Store:
         if self._folder is not None:
             _remove_empty_folder(self._folder / prefix)
 
-    def _wait(self, start: Callable[[], Any]) -> Any:
+    def _open(self) -> ts.KvStore:
+        """The driver, with credentials that are read now."""
+        return self._answer(lambda: ts.KvStore.open(kvstore_spec(self._checkpoint, os.environ)))
+
+    def _wait(self, start: Callable[[], Any], *, ahead: bool = False) -> Any:
+        """Wait for the future that `start` returns, and start it again, with credentials read anew, where the store refuses for now.
+
+        Args:
+            start: Starts the request.
+            ahead: The first request is under way already. Its credentials may be older than those of the store, so it is repeated at once.
+        """
+        began: float | None = None
+        patience, answers, tries = self.patience, False, 0
+        try:
+            while True:
+                try:
+                    result = self._answer(start)
+                except StoreFailure as failure:
+                    if patience is None or not failure.is_refusal:
+                        raise
+                    if ahead:
+                        ahead = False
+                        continue
+                    tries += 1
+                    try:
+                        began = patience.wait(self.root, failure, tries, began)
+                    except WaitStopped:
+                        raise StoreFailure(STOPPED, "the process was told to end while the store refused access") from None
+                    self._kvstore = self._open()
+                else:
+                    answers = True
+                    return result
+        finally:
+            if patience is not None and began is not None:
+                patience.ended(self.root, began, answers=answers)
+
+    def _answer(self, start: Callable[[], Any]) -> Any:
         """Wait for the future that `start` returns, in slices, so that abandoned work ends soon."""
         deadline = time.monotonic() + self._timeout_seconds
         try:
@@ -248,6 +294,12 @@ class Store:
             raise from_os(error) from None
         except Exception as error:  # TensorStore raises ValueError, NotImplementedError and others, by status code
             raise from_tensorstore(error) from None
+
+
+def _once_ahead(start: Callable[[], Any]) -> Callable[[], Any]:
+    """Start a request now; who asks gets it the first time, and another one each time after that."""
+    ahead = [start()]
+    return lambda: ahead.pop() if ahead else start()
 
 
 def _range(prefix: str) -> ts.KvStore.KeyRange:

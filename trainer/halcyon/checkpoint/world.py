@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from halcyon.checkpoint.failures import StoreFailure, as_exit
-from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.errors import Fenced, NoValidCheckpoint, Preempted, RootTaken, RootUnusable, RunChanged, TrainerExit
 
-_KINDS: tuple[type[TrainerExit], ...] = (Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, TrainerExit)
+_KINDS: tuple[type[TrainerExit], ...] = (Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, Preempted, TrainerExit)
 _TEXT_BYTES = 1024
 
 

@@ -34,6 +34,7 @@ from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, streams
 from halcyon.errors import BadConfiguration
+from halcyon.patience import Patience
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -42,15 +43,21 @@ from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
-def cache_store(spec: TrainingRunSpec) -> Store:
+def cache_store(spec: TrainingRunSpec, patience: Patience | None = None) -> Store:
     """The store of a run's token caches: `data.cache.root`, or `data` below the checkpoints."""
     root = spec.data.cache.root or f"{spec.checkpoint.root.rstrip('/')}/data"
     same_scheme = root.split("://")[0] == spec.checkpoint.root.split("://")[0]
-    return Store(spec.checkpoint.model_copy(update={"root": root}) if same_scheme else CheckpointSpec(root=root))
+    place = spec.checkpoint.model_copy(update={"root": root}) if same_scheme else CheckpointSpec(root=root)
+    return Store(place, patience=patience)
 
 
 def ensure_caches(
-    spec: TrainingRunSpec, *, process: str, run: str = "", report: Callable[[Built], object] = lambda built: None
+    spec: TrainingRunSpec,
+    *,
+    process: str,
+    run: str = "",
+    report: Callable[[Built], object] = lambda built: None,
+    patience: Patience | None = None,
 ) -> tuple[Store, Caches]:
     """Have the caches of a run ready, and whole.
 
@@ -59,21 +66,24 @@ def ensure_caches(
         process: A name that no other process has.
         run: The run that the process belongs to, whose processes fail together; empty: none.
         report: Is told how far a build is.
+        patience: With a root that refuses the credentials. Default: none.
 
     Raises:
         BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run=run, report=report)
+    keeper = _keeper(spec, process=process, run=run, report=report, patience=patience)
     return keeper.store, keeper.ensure()
 
 
-def background_caches(spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object]) -> BackgroundCaches:
+def background_caches(
+    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: Patience | None = None
+) -> BackgroundCaches:
     """The same in a thread of its own, which goes on while the run trains, if `streams` says that it may.
 
     Args: See `ensure_caches`.
     """
-    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report)
+    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report, patience=patience)
     return BackgroundCaches(keeper, awaited=_portions(spec) if streams(spec.data) else None)
 
 
@@ -178,9 +188,11 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
     return {name: stride * (math.ceil(sequences / share) if share else 1) for name, share in shares.items()}
 
 
-def _keeper(spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object]) -> CacheKeeper:
+def _keeper(
+    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: Patience | None = None
+) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
-    store = cache_store(spec)
+    store = cache_store(spec, patience)
     return CacheKeeper(
         spec.data,
         spec.tokenizer,

@@ -29,6 +29,7 @@ from halcyon.fingerprints import fingerprints
 from halcyon.memory import check_device_memory
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.world import World, join, leave
+from halcyon.patience import Patience
 from halcyon.program import Program, build_program, padded_token_bytes
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
@@ -40,13 +41,19 @@ from halcyon_api.spec.origin import OriginSpec
 
 
 def evaluate_checkpoint(
-    context: Context, reporter: RunReporter, *, on_lost_process: Callable[[int], object], clock: Callable[[], float] = time.time
+    context: Context,
+    reporter: RunReporter,
+    *,
+    patience: Patience,
+    on_lost_process: Callable[[int], object],
+    clock: Callable[[], float] = time.time,
 ) -> str:
     """Evaluate the checkpoint that the run names on what is held out of each of its sources.
 
     Args:
         context: The run and this process's place in it.
         reporter: Is told everything that happens.
+        patience: With stores that refuse the credentials.
         on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
         clock: Seconds since the epoch.
 
@@ -59,7 +66,7 @@ def evaluate_checkpoint(
     check_context(context)
     spec = context.run.spec
     reporter.stage("tokenizing")
-    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized)
+    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
     reporter.stage("joining")
     world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
     reporter.joined(processes=world.process_count, devices=jax.device_count())
@@ -69,7 +76,7 @@ def evaluate_checkpoint(
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, build_mesh(context.mesh))
-        told = _OneEvaluation(context, world, program, held_out, reporter, clock).run()
+        told = _OneEvaluation(context, world, program, held_out, reporter, clock, patience).run()
     except TrainerExit:
         leave(world)  # all processes came to the same end; whoever goes first must not look like a crash to the others
         raise
@@ -81,18 +88,25 @@ class _OneEvaluation:
     """The evaluation, once everything it needs is open."""
 
     def __init__(
-        self, context: Context, world: World, program: Program, held_out: HeldOut, reporter: RunReporter, clock: Callable[[], float]
+        self,
+        context: Context,
+        world: World,
+        program: Program,
+        held_out: HeldOut,
+        reporter: RunReporter,
+        clock: Callable[[], float],
+        patience: Patience,
     ) -> None:
         if context.run.spec.origin is None:
             raise TypeError("a run that only evaluates names the run whose checkpoint it is")
         self._context, self._world, self._program, self._held_out = context, world, program, held_out
-        self._reporter, self._clock = reporter, clock
+        self._reporter, self._clock, self._patience = reporter, clock, patience
         self._spec = context.run.spec
         self._origin: OriginSpec = context.run.spec.origin
         self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
         self._prints = fingerprints(self._spec, data=held_out.description)
         self._wanted = decides(self._prints, self._origin, self._batches)
-        self._store = Store(self._spec.checkpoint)
+        self._store = Store(self._spec.checkpoint, patience=patience)
         self._keeper: HeadKeeper | None = None
 
     def run(self) -> str:
@@ -162,7 +176,7 @@ class _OneEvaluation:
     def _read(self, origin: OriginSpec) -> Restored:
         return begin_from(
             origin,
-            origin_store(origin, self._spec.checkpoint),
+            origin_store(origin, self._spec.checkpoint, patience=self._patience),
             owner=self._context.owner,
             fingerprints=self._prints,
             steps=None,

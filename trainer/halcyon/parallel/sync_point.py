@@ -10,6 +10,7 @@ and 15 seconds of grace, that is what leaves time for a save.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from halcyon.parallel.world import World
 
@@ -27,9 +28,14 @@ class SyncPoint:
     """One process's part in it.
 
     Create it in the main thread, once, after joining and before any point is passed.
+
+    Args:
+        world: The processes.
+        on_notice: Is told in some thread that a notice has come, to this process or to another one; perhaps more than once.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, on_notice: Callable[[], object] = lambda: None) -> None:
+        self._on_notice = on_notice
         self._is_main = world.is_main
         self._process_count = world.process_count
         self._lifeline = world.lifeline
@@ -55,6 +61,7 @@ class SyncPoint:
 
     def notice(self) -> None:
         """A notice of preemption has come to this process. For any thread; more than once is the same as once."""
+        self._on_notice()
         if self._is_main:
             self._ask()
         else:
@@ -83,6 +90,8 @@ class SyncPoint:
 
     def _hear(self, kind: bytes, value: int) -> None:
         """What another process says, in a thread of the lifeline."""
+        if kind in (_NOTICE, _ASK):
+            self._on_notice()
         if kind == _NOTICE and self._is_main:
             self._ask()
         elif kind == _PASSED and self._is_main:

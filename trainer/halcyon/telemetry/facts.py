@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from halcyon.telemetry.health import Health
@@ -19,6 +19,8 @@ class RunPlan:
     tokens_before: Callable[[int], int]
     """Tokens of so many steps, over all devices: the sum of batch size x sequence length."""
     log_every_steps: int = 1
+    size_of: Callable[[int], Hashable] = lambda step: None
+    """Size of a step by its number, counted from 0: steps of the same size run the same program."""
     flops_per_token: float | None = None
     """Floating-point operations of training on one token, forward and backward."""
     peak_flops_per_second: float | None = None

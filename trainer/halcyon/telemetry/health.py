@@ -1,7 +1,9 @@
 """Whether a trainer is alive, judged by when something last ended.
 
 A hung collective looks like work: the process is there, the device is busy, nothing ever ends. So while a run trains, it is healthy only
-while steps keep ending, within a limit learned from its own steps. Every other stage has a generous limit of its own, because compiling,
+while steps keep ending, within a limit learned from its own steps of the same size. A step of a new size may wait for its program to be
+compiled, so it has as long as the first one. Time in which the machine stood still, or in which a store is asked again that refuses
+access, does not count. Every other stage has a generous limit of its own, because compiling,
 restoring and waiting for peers take as long as they take and each has an error of its own.
 """
 
@@ -23,7 +25,7 @@ def _stage_limits() -> dict[Stage, float]:
         "compiling": 7200.0,
         "evaluating": 7200.0,  # in a run that only evaluates, from its last batch
         "saving": 7200.0,
-        "leaving": 900.0,
+        "leaving": 7200.0,  # the last save
         "done": math.inf,
     }
 
@@ -39,7 +41,7 @@ class HealthLimits:
     ceiling_seconds: float = 3600.0
     """No step has longer than this."""
     factor: float = 10.0
-    """Times the 99th percentile of the steps so far."""
+    """Times the 99th percentile of the steps of the same size so far."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ class Vitals:
     stage: Stage
     stage_began: float
     last_step_ended: float | None
-    step_seconds: Sequence[float]
-    """Durations of the last steps, in any order; those of the first step and of restored ones are not among them."""
+    step_seconds: Sequence[Sequence[float]]
+    """For each size of the steps that may be under way, durations of the last steps of that size, in any order; empty for a new size."""
+    paused_seconds: float = 0.0
+    """How long the machine stood still since something last ended."""
+    waits_until: float | None = None
+    """Until when a store that refuses access is asked again, if one is."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,13 @@ def judge(vitals: Vitals, now: float, limits: HealthLimits) -> Health:
         what = "no first step for"
     else:
         began = max(began, vitals.last_step_ended)
-        limit = step_limit_seconds(vitals.step_seconds, limits) if vitals.step_seconds else limits.ceiling_seconds
-        what = "no step ended for"
-    idle = max(0.0, now - began)
+        known = vitals.step_seconds
+        new_size = not known or not all(known)
+        limit = limits.stages["compiling"] if new_size else max(step_limit_seconds(seconds, limits) for seconds in known)
+        what = "no step of a new size ended for" if new_size else "no step ended for"
+    if vitals.waits_until is not None:
+        began = max(began, min(now, vitals.waits_until))
+    idle = max(0.0, now - began - vitals.paused_seconds)
     healthy = idle <= limit
     bound = "no limit" if math.isinf(limit) else f"limit {limit:.1f} s"
     return Health(healthy, idle, limit, f"{'ok' if healthy else 'stalled'}: {what} {idle:.1f} s, {bound}")

@@ -1,6 +1,6 @@
-"""How fast the steps go, learned from when they ended.
+"""How fast the steps go, learned from when they ended. What is kept is bounded, whatever the length of the run.
 
-The first step of a process is none to learn from: it traces and compiles. What is kept is bounded, whatever the length of the run.
+The first step of a process counts for nothing: it traces and compiles.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ STEP_SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 """Upper bounds of the histogram of step durations, in seconds; one more bucket is unbounded."""
 
 _SPEED_STEPS = 64
-_REMEMBERED_STEPS = 512
 
 
 class Pace:
@@ -20,7 +19,6 @@ class Pace:
 
     def __init__(self) -> None:
         self._ends: deque[tuple[float, int, float]] = deque(maxlen=_SPEED_STEPS + 1)
-        self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
         self._buckets = [0] * (len(STEP_SECONDS_BUCKETS) + 1)
         self._sum_seconds = 0.0
 
@@ -33,7 +31,6 @@ class Pace:
             last, before, _ = self._ends[-1]
             steps = max(1, step - before)
             seconds = max(0.0, now - last) / steps
-            self._durations.extend([seconds] * min(steps, _REMEMBERED_STEPS))
             self._buckets[bisect_left(STEP_SECONDS_BUCKETS, seconds)] += steps
             self._sum_seconds += seconds * steps
         self._ends.append((now, step, wait_seconds))
@@ -59,11 +56,6 @@ class Pace:
         seconds = self._ends[-1][0] - self._ends[0][0]
         waited = sum(wait for _, _, wait in self._ends) - self._ends[0][2]
         return min(1.0, waited / seconds) if seconds > 0 else None
-
-    @property
-    def durations(self) -> tuple[float, ...]:
-        """Durations of the last steps, in seconds, oldest first."""
-        return tuple(self._durations)
 
     @property
     def buckets(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
+from halcyon.telemetry.durations import Durations
 from halcyon.telemetry.evaluating import Lines, numbers, with_source
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.facts import Observation, RunPlan, StepReport, Tallies
@@ -23,7 +24,16 @@ from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.time_account import TimeAccount
 from halcyon.telemetry.tokenizing import TokenizedSource, Tokenizing, fields
 from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, TerminationReport
+from halcyon_api.progress import (
+    CheckpointProgress,
+    Evaluated,
+    Progress,
+    ProgressReport,
+    Stage,
+    StoreWait,
+    StoreWaitFor,
+    TerminationReport,
+)
 
 if TYPE_CHECKING:
     from halcyon.evaluate import Evaluation
@@ -47,6 +57,9 @@ class _State:
     fallback_reason: str | None = None
     checkpoint_error: str | None = None
     save_interval_seconds: float | None = None
+    waiting: StoreWait | None = None
+    waits_until: float | None = None
+    paused_seconds: float = 0.0
     tallies: Tallies = field(default_factory=Tallies)
 
 
@@ -81,6 +94,7 @@ class RunReporter:
         self._limits = limits or HealthLimits()
         self._lock = threading.Lock()
         self._pace = Pace()
+        self._durations = Durations(plan.size_of)
         self._tokenizing = Tokenizing()
         self._batch_lines = Lines()
         age = process_age_seconds() if age_seconds is None else age_seconds
@@ -120,7 +134,7 @@ class RunReporter:
         """
         with self._lock:
             now = self._clock.monotonic()
-            self._state.tokenized_at = now
+            self._state.tokenized_at, self._state.paused_seconds = now, 0.0
             due = self._tokenizing.tell(built, now)
         if due:
             self._event("tokenized", **fields(built))
@@ -153,6 +167,9 @@ class RunReporter:
             if state.stage == "compiling":
                 state.stage, state.stage_began = "training", now
             state.last_step, state.last_step_time = report, wall
+            since = max(self._pace.last_ended or 0.0, state.stage_began)
+            self._durations.step_ended(report.step, now - since - state.paused_seconds, steps)
+            state.paused_seconds = 0.0
             self._pace.step_ended(now, report.step, report.data_wait_seconds)
             speed, eta = self._tokens_per_second(), self._eta_seconds(report.step)
             state.tallies = replace(
@@ -228,7 +245,7 @@ class RunReporter:
                 state.stage = "evaluating"
             state.batches += 1
             state.last_step_time = wall
-            state.stage_began = now
+            state.stage_began, state.paused_seconds = now, 0.0
             self._pace.step_ended(now, state.batches)
             tokens = self._plan.tokens_before(1)
             state.tallies = replace(state.tallies, steps=state.tallies.steps + 1, tokens=state.tallies.tokens + tokens)
@@ -299,6 +316,33 @@ class RunReporter:
             step = self._state.last_step.step if self._state.last_step else (self._state.resumed_step or 0)
         self._event("checkpointFailed", step=step, reason=reason)
 
+    def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
+        """A store refuses the credentials, and is asked again for so many seconds. May come from any thread.
+
+        Args:
+            what: What lies in the store, for `/status`.
+            message: What the store said, for the log.
+            seconds: The longest wait.
+            end: Put behind the sentence.
+        """
+        until = timestamp(self._clock.wall() + seconds)
+        with self._lock:
+            self._state.waiting = StoreWait(what=what, until=until)
+            self._state.waits_until = self._clock.monotonic() + seconds
+        self.warning(f"{message}; it is asked again, with credentials read anew, until {until}{end}")
+
+    def store_wait_ended(self, seconds: float, answers: bool) -> None:
+        """No store is waited for any more."""
+        with self._lock:
+            self._state.waiting = self._state.waits_until = None
+        if answers:
+            self.warning(f"the store gives access again after {seconds:.0f} s")
+
+    def paused(self, seconds: float) -> None:
+        """The machine stood still for so long, or gave this process no time. May come from any thread."""
+        with self._lock:
+            self._state.paused_seconds += seconds
+
     def warning(self, message: str) -> None:
         """Something failed that costs time and nothing else. May come from any thread."""
         self._event("warning", message=clip(message))
@@ -367,6 +411,7 @@ class RunReporter:
             checkpoint=state.checkpoint,
             fallback_reason=state.fallback_reason,
             checkpoint_error=state.checkpoint_error,
+            waiting=state.waiting,
         )
         return Observation(
             report=report,
@@ -384,7 +429,7 @@ class RunReporter:
     def _enter(self, stage: Stage, now: float) -> None:
         self._startup.stage_ends(self._state.stage, now)
         self._account.stage_ends(self._state.stage, now)
-        self._state.stage, self._state.stage_began = stage, now
+        self._state.stage, self._state.stage_began, self._state.paused_seconds = stage, now, 0.0
 
     def _work_begins(self, now: float, wall: float) -> None:
         """From here on the time in the run's own stage is productive."""
@@ -414,7 +459,15 @@ class RunReporter:
         began = self._state.stage_began
         if self._state.stage == "tokenizing":
             began = max(began, self._state.tokenized_at)
-        vitals = Vitals(self._state.stage, began, self._pace.last_ended, self._pace.durations)
+        state, done = self._state, self._state.last_step.step if self._state.last_step else 0
+        vitals = Vitals(
+            state.stage,
+            began,
+            self._pace.last_ended,
+            self._durations.under_way(done),
+            paused_seconds=state.paused_seconds,
+            waits_until=state.waits_until,
+        )
         return judge(vitals, self._clock.monotonic(), self._limits)
 
     # Outside, without it: writing a line may block.

@@ -11,11 +11,14 @@ from __future__ import annotations
 import faulthandler
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 
 from halcyon.telemetry.health import Health
 
 LOOK_SECONDS = 1.0
+LATE_SECONDS = 1.0
+"""A look that is this late means that the whole process got no time, so that no step could end either."""
 PATIENCE_SECONDS = 3.0
 """How long a process waits, with its stacks written, for the others to write theirs: they look once a second."""
 STORE_SECONDS = 10.0
@@ -34,6 +37,9 @@ class Watchdog:
         keep: Writes the stacks to a lasting place; may take long and may fail.
         end: Must end the process; is given one sentence.
         look_seconds: How often to look.
+        on_pause: Is told for how many seconds this process could not look: it was stopped, its machine stood still, or had no time for it.
+        late_seconds: A look that is late by less is no pause.
+        clock: Seconds, monotonic.
     """
 
     def __init__(
@@ -46,7 +52,11 @@ class Watchdog:
         look_seconds: float = LOOK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         store_seconds: float = STORE_SECONDS,
+        on_pause: Callable[[float], object] = lambda seconds: None,
+        late_seconds: float = LATE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
         self._health, self._tell, self._keep, self._end = health, tell, keep, end
         self._look_seconds, self._patience_seconds, self._store_seconds = look_seconds, patience_seconds, store_seconds
         self._closed = threading.Event()
@@ -58,8 +68,13 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
+        looked = self._clock()
         while not self._closed.wait(self._look_seconds):
+            late = self._clock() - looked - self._look_seconds
+            if late > self._late_seconds:
+                self._on_pause(late)
             health = self._health()
+            looked = self._clock()
             if health.healthy:
                 continue
             stacks = all_stacks()

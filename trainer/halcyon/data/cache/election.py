@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
-from halcyon.errors import BadConfiguration, DamagedData, RootUnusable, TrainerExit
+from halcyon.errors import BadConfiguration, DamagedData, Preempted, RootUnusable, TrainerExit
 
 BUILDER_KEY = "BUILDER.json"
 BEAT_SECONDS = 3.0
@@ -100,7 +100,7 @@ class Builder:
 
     def _last_words(self, error: BaseException | None) -> bytes:
         kind = next((kind for kind in _KINDS if isinstance(error, kind)), None)
-        if kind is None:
+        if kind is None or isinstance(error, Preempted):  # a notice to this process is no failure of the build
             return b"{}"
         return json.dumps({"run": self._run, "failed": str(error)[:_SENTENCE_LIMIT], "kind": kind.__name__}).encode()
 

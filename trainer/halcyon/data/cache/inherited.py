@@ -42,10 +42,10 @@ def heir_of(spec: TrainingRunSpec, store: Store) -> Heir | None:
 
         theirs = origin_place(origin, spec.checkpoint)
         try:
-            fingerprint = tokenizer_fingerprint(Store(theirs))
+            fingerprint = tokenizer_fingerprint(Store(theirs, patience=store.patience))
             if fingerprint is None:
                 return None
-            beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}))
+            beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), patience=store.patience)
             return find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
         except StoreFailure as failure:
             raise as_exit(failure, theirs.root, what="spec.from: the root of the other run") from failure

@@ -1,0 +1,77 @@
+"""How much memory a trainer's pod asks for, by the machine that it fills.
+
+A pod of an accelerator has its host to itself, so it may have what the host has without what the node needs. It is requested and limited
+alike: a leak then ends the process that leaks, and no neighbour. The sizes of the machines are those of Google's tables of machine types.
+"""
+
+from __future__ import annotations
+
+from halcyon_api.hardware.kinds import Accelerator, Shape
+
+HOST_MEMORY_GIB: dict[str, int] = {
+    "ct4p-hightpu-4t": 407,
+    "ct5lp-hightpu-1t": 48,
+    "ct5lp-hightpu-4t": 192,
+    "ct5p-hightpu-4t": 448,
+    "ct6e-standard-1t": 176,
+    "ct6e-standard-4t": 720,
+    "tpu7x-standard-1t": 240,
+    "tpu7x-standard-4t": 960,
+    "g2-standard-12": 48,
+    "g2-standard-24": 96,
+    "g2-standard-48": 192,
+    "g2-standard-96": 384,
+    "a2-highgpu-1g": 85,
+    "a2-highgpu-2g": 170,
+    "a2-highgpu-4g": 340,
+    "a2-highgpu-8g": 680,
+    "a2-ultragpu-1g": 170,
+    "a2-ultragpu-2g": 340,
+    "a2-ultragpu-4g": 680,
+    "a2-ultragpu-8g": 1360,
+    "a3-highgpu-1g": 234,
+    "a3-highgpu-2g": 468,
+    "a3-highgpu-4g": 936,
+    "a3-highgpu-8g": 1872,
+    "a3-megagpu-8g": 1872,
+    "a3-ultragpu-8g": 2952,
+    "a4-highgpu-8g": 3968,
+    "a4x-highgpu-4g": 884,
+}
+"""Memory of a machine type on GKE, in GiB."""
+
+CPU_POD_GIB = 4
+"""Memory of a pod of type ``cpu``, whose machine is not known, in GiB."""
+DEVICE_GIB = 16
+"""Memory for each device of a pod whose machine is not known, in GiB."""
+
+_VISIBLE_SHARE = 0.97
+"""What the kernel of a machine leaves of its memory."""
+_RESERVED_SHARES = ((4, 0.25), (4, 0.20), (8, 0.10), (112, 0.06))
+"""What GKE reserves: of the first 4 GiB a quarter, of the next 4 a fifth, and so on."""
+_RESERVED_OF_THE_REST = 0.02
+_OTHER_PODS_GIB = 4.0
+"""For the pods that run on every node (device plugin, logs, metrics) and for the threshold of eviction."""
+
+
+def pod_memory_gib(row: Accelerator, shape: Shape) -> int:
+    """The memory that a pod asks for where nobody says how much, in GiB.
+
+    Args:
+        row: The hardware.
+        shape: One topology of it.
+    """
+    host = HOST_MEMORY_GIB.get(shape.machine_type)
+    if host is not None:
+        return left_of_host_gib(host)
+    return CPU_POD_GIB if row.family == "cpu" else DEVICE_GIB * shape.devices_per_host
+
+
+def left_of_host_gib(host_gib: int) -> int:
+    """What a machine has for a pod, in GiB."""
+    reserved, rest = 0.0, float(host_gib)
+    for size, share in _RESERVED_SHARES:
+        part = min(rest, size)
+        reserved, rest = reserved + part * share, rest - part
+    reserved += rest * _RESERVED_OF_THE_REST
+    return max(1, int(host_gib * _VISIBLE_SHARE - reserved - _OTHER_PODS_GIB))

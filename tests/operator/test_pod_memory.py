@@ -1,0 +1,109 @@
+"""Pods ask for memory and are held to it, and nothing that they write to a node's disk is unbounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import typer
+
+from halcyon_api.hardware import TABLE
+from halcyon_api.hardware.host_memory import CPU_POD_GIB, HOST_MEMORY_GIB, left_of_host_gib
+from halcyon_operator.__main__ import amounts_by_type
+from halcyon_operator.jobset import build_jobset
+from halcyon_operator.probe import build_probe
+from halcyon_operator.runs import parse_run_view
+from halcyon_operator.views import Platform
+from tests.operator.builders import PLATFORM, at, run
+
+
+def pod(platform: Platform = PLATFORM, probe: bool = False, **spec: Any) -> dict[str, Any]:
+    view = parse_run_view(run(**{"trainer__batchSize": 64, **spec}))
+    assert view.spec is not None, view.problems
+    own = build_jobset(view, view.spec, platform, 1, 0, 3)
+    jobset = build_probe(view, view.spec, platform, 1, view.status, at(0)) if probe else own
+    return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+
+
+def memory(pod: dict[str, Any]) -> tuple[str | None, str | None]:
+    """What the trainer asks for, and what it may have."""
+    resources = pod["containers"][0].get("resources", {})
+    return resources.get("requests", {}).get("memory"), resources.get("limits", {}).get("memory")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "amount"),
+    [
+        ({"type": "cpu", "topology": "2x1"}, f"{CPU_POD_GIB}Gi"),
+        ({"type": "nvidia", "topology": "1x4"}, "64Gi"),
+        ({"type": "v5e", "topology": "4x4"}, "171Gi"),
+        ({"type": "v5e", "topology": "1x1"}, "38Gi"),
+        ({"type": "h100", "topology": "2x8"}, "1767Gi"),
+        ({"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}}, "1Gi"),
+    ],
+)
+def test_pods_ask_for_what_their_machine_has(accelerator: dict[str, Any], amount: str) -> None:
+    assert memory(pod(accelerator=accelerator)) == (amount, amount)
+
+
+def test_every_row_has_an_amount_for_every_shape() -> None:
+    for row in TABLE.values():
+        topologies = row.topologies or [f"1x{count}" for count in row.devices_per_host or (1, row.max_devices_per_host)]
+        for topology in topologies:
+            shape = row.shape(topology)
+            assert shape is not None
+            assert not shape.machine_type or shape.machine_type in HOST_MEMORY_GIB, f"{row.name}: give the memory of {shape.machine_type}"
+
+
+@pytest.mark.parametrize("host", HOST_MEMORY_GIB.values())
+def test_the_node_keeps_what_it_needs(host: int) -> None:
+    """GKE reserves about 2 % of a large machine and a tenth of a small one; its guides leave the pods of a node at least as much again."""
+    left = left_of_host_gib(host)
+    assert 0.75 * host < left < host - 4
+
+
+def test_the_owner_decides_by_type_and_the_run_above_the_owner() -> None:
+    ours = replace(PLATFORM, pod_memory={"cpu": "2Gi", "nvidia": "none"})
+    assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1"})) == ("2Gi", "2Gi")
+    assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}})) == ("1Gi", "1Gi")
+    assert memory(pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})) == (None, None)
+    assert pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "4"}
+
+
+def test_a_probe_holds_the_room_of_a_real_pod() -> None:
+    wanted = {"accelerator": {"type": "cpu", "slices": 2}, "recovery": {"elastic": {"minSlices": 1}}}
+    assert memory(pod(probe=True, **wanted)) == memory(pod(**wanted)) == (f"{CPU_POD_GIB}Gi",) * 2
+    ours = replace(PLATFORM, pod_memory={"cpu": "2Gi"})
+    assert memory(pod(ours, probe=True, **wanted)) == ("2Gi", "2Gi")
+
+
+@pytest.mark.parametrize(
+    "accelerator",
+    [
+        {"type": "cpu", "topology": "2x1"},
+        {"type": "h100-mega", "topology": "2x8", "network": "gpuDirect"},
+        {"type": "h200", "topology": "2x8", "network": "gpuDirect"},
+    ],
+)
+def test_every_folder_that_a_pod_writes_is_bounded(accelerator: dict[str, Any]) -> None:
+    folders = [volume["emptyDir"] for volume in pod(accelerator=accelerator)["volumes"] if "emptyDir" in volume]
+    assert len(folders) >= 2
+    assert all("sizeLimit" in folder for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "found"),
+    [([], ()), (["cpu=2Gi", "nvidia=none"], (("cpu", "2Gi"), ("nvidia", "none"))), (["v5e=1.5Ti"], (("v5e", "1.5Ti"),))],
+)
+def test_amounts_by_type(pairs: list[str], found: tuple[tuple[str, str], ...]) -> None:
+    assert amounts_by_type(pairs) == found
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [("cqu=2Gi", "there is no accelerator type 'cqu'; choose of cpu, "), ("cpu", "cpu=: write an amount"), ("cpu=-1", "cpu=-1: write")],
+)
+def test_a_wrong_amount_is_refused(pair: str, said: str) -> None:
+    with pytest.raises(typer.BadParameter, match=said):
+        amounts_by_type([pair])

@@ -1,0 +1,183 @@
+"""A pod that hangs is named, with the way out; one that does not end is deleted by force where the owner says so, and only there."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from halcyon_operator.cluster import Cluster
+from halcyon_operator.conditions import MAX_MESSAGE
+from halcyon_operator.decision import Decision, Deletion
+from halcyon_operator.reconcile import reconcile
+from tests.operator.builders import PLATFORM, at, deleted, head, jobset, observed, pod, report, rfc, run
+
+GRACE = 30
+STATUS = {"attempt": 1, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "rootAttempt": 1}
+
+
+def verdict(decision: Decision, kind: str) -> tuple[str, str, str]:
+    assert decision.status is not None
+    found = decision.status.condition(kind)
+    assert found is not None
+    return found.status, found.reason, found.message
+
+
+def dying(**more: Any) -> Any:
+    """A run whose JobSet is going, and whose only pod was told to end at second 100."""
+    return observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=[deleted(pod(), 100, GRACE)], head=head(5), **more)
+
+
+def test_a_pod_that_ends_in_time_is_nobodys_concern() -> None:
+    decision = reconcile(dying(), at(100 + GRACE + 299))
+    assert verdict(decision, "Degraded")[0] == "False"
+    assert verdict(decision, "Ready")[1] == "Restarting"
+
+
+def test_a_pod_that_does_not_end_is_named_with_its_node_and_the_way_out() -> None:
+    decision = reconcile(dying(), at(100 + GRACE + 300))
+    truth, reason, message = verdict(decision, "Degraded")
+    assert (truth, reason) == ("True", "PodStuckTerminating")
+    assert message == (
+        f"pod demo-1-s-0-0-abcde on node node-a should have ended by {rfc(100 + GRACE)} and is still there; if the node is gone, delete "
+        "the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force --grace-period=0`) or taint the node "
+        "(`kubectl taint node node-a node.kubernetes.io/out-of-service=gone:NoExecute`)"
+    )
+    assert verdict(decision, "Ready") == ("False", "PodStuckTerminating", message)
+    assert verdict(decision, "Stalled")[0] == "False", "once the pod is gone the run goes on by itself"
+    assert decision.delete == ()
+    assert verdict(reconcile(dying(), at(100_000)), "Ready")[2] == message, "it changes with no look, so that it is written once"
+
+
+def test_the_owner_sets_the_time() -> None:
+    seen = dying()
+    early = replace(seen, platform=replace(PLATFORM, stuck_after_seconds=10.0))
+    assert verdict(reconcile(early, at(100 + GRACE + 10)), "Ready")[1] == "PodStuckTerminating"
+    late = replace(seen, platform=replace(PLATFORM, stuck_after_seconds=3600.0))
+    assert verdict(reconcile(late, at(100 + GRACE + 3599)), "Ready")[1] == "Restarting"
+
+
+def test_with_the_owners_consent_it_is_deleted_by_force() -> None:
+    consent = replace(dying(), platform=replace(PLATFORM, force_delete_stuck=True))
+    assert reconcile(consent, at(100 + GRACE + 299)).delete == ()
+    decision = reconcile(consent, at(100 + GRACE + 300))
+    assert decision.delete == (Deletion("Pod", "demo-1-s-0-0-abcde", "pod-1-0-0-0", force=True),)
+    assert verdict(decision, "Ready")[2].endswith("; the operator deletes it by force, as its owner allows")
+    assert "PodForceDeleted" in [event.reason for event in decision.events if event.type == "Warning"]
+
+
+@pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["deleted twice", "over"])
+def test_only_what_hangs_is_deleted(status: dict[str, Any]) -> None:
+    pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
+    seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5))
+    decision = reconcile(replace(seen, platform=replace(PLATFORM, force_delete_stuck=True)), at(100_000))
+    assert not any(deletion.force for deletion in decision.delete)
+
+
+def test_a_pod_of_an_earlier_run_is_named_and_left_alone() -> None:
+    """What the run did not make is not its to delete."""
+    seen = observed(run(), head=head(5))
+    theirs = observed(run(STATUS), pods=[deleted(pod(), 100, GRACE)]).pods
+    seen = replace(seen, earlier_pods=theirs, platform=replace(PLATFORM, force_delete_stuck=True))
+    decision = reconcile(seen, at(100 + GRACE + 300))
+    assert verdict(decision, "Ready")[1] == "PodStuckTerminating"
+    assert decision.delete == ()
+
+
+def test_a_run_that_trains_says_so() -> None:
+    """The old pod hangs, and the new world has begun all the same."""
+    history = [{"attempt": 1, "restart": 1, "startedAt": rfc(150), "firstStepAt": rfc(160), "fromStep": 0}]
+    seen = observed(
+        run({**STATUS, "jobSetRestarts": 1, "history": history, "phase": "Running"}),
+        jobsets=[jobset(restarts=1)],
+        pods=[deleted(pod(), 100, GRACE), pod(restart=1)],
+        head=head(5),
+        report=report(restart=1),
+    )
+    assert verdict(reconcile(seen, at(1000)), "Ready")[1] == "Running"
+
+
+def test_the_api_server_is_asked_for_no_grace() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    class Api:
+        async def request(self, method: str, path: str, resource: str, **more: Any) -> dict[str, Any]:
+            bodies.append(more["body"])
+            return {}
+
+    for force in (False, True):
+        asyncio.run(Cluster(Api()).delete("default", Deletion("Pod", "p", "uid", force=force)))  # type: ignore[arg-type]
+    assert [body.get("gracePeriodSeconds") for body in bodies] == [None, 0]
+    assert all(body["preconditions"] == {"uid": "uid"} for body in bodies)
+
+
+# Pods that do not start
+
+
+def waiting(reason: str = "ContainerCreating", message: str = "", *, sandbox: str | None = None, scheduled: float = 100) -> dict[str, Any]:
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc(scheduled)}]
+    if sandbox is not None:
+        conditions.append({"type": "PodReadyToStartContainers", "status": sandbox, "lastTransitionTime": rfc(scheduled)})
+    state = {"waiting": {"reason": reason, "message": message}} if reason else {}
+    return pod(phase="Pending", conditions=conditions, containerStatuses=[{"name": "trainer", "state": state}])
+
+
+def starts(*pods: dict[str, Any], seconds: float) -> tuple[str, str, str]:
+    decision = reconcile(observed(run(STATUS), jobsets=[jobset()], pods=[*pods], head=head(5)), at(seconds))
+    assert decision.status is not None
+    assert verdict(decision, "Degraded")[0] == ("True" if verdict(decision, "Ready")[1] == "PodsNotStarting" else "False")
+    return verdict(decision, "Ready")
+
+
+def test_a_pod_has_five_minutes_to_start() -> None:
+    assert starts(waiting(), seconds=399)[1] == "Starting"
+    truth, reason, message = starts(waiting(), seconds=400)
+    assert (truth, reason) == ("False", "PodsNotStarting")
+    assert message.startswith(f"attempt 1: pod demo-1-s-0-0-abcde on node node-a has not started since {rfc(100)}: ContainerCreating; ")
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (waiting(sandbox="False"), "its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox)"),
+        (waiting(sandbox="True"), "its volumes and its network are there, and its image is not"),
+        (waiting("PodInitializing", sandbox="True"), "PodInitializing; its volumes and its network are there"),
+        (waiting(), "a volume, its network or its image is missing"),
+        (waiting("SomethingNew"), "SomethingNew; `kubectl describe pod demo-1-s-0-0-abcde` names the cause"),
+        (waiting("", sandbox="False"), "no reason is given; its volumes are not mounted"),
+    ],
+)
+def test_the_reason_is_told(document: dict[str, Any], said: str) -> None:
+    assert said in starts(document, seconds=1000)[2]
+
+
+def test_a_reason_that_is_known_is_told_at_once() -> None:
+    assert starts(waiting("ErrImagePull", "no such image"), seconds=101)[1] == "ImagePullFailed"
+
+
+@pytest.mark.parametrize("reason", ["<script>", "x" * 65, "two words", "a\nb", "ä"])
+def test_foreign_words_stay_out_of_the_status(reason: str) -> None:
+    message = starts(waiting(reason, "secret " * 1000), seconds=1000)[2]
+    assert "no reason is given" in message or reason.startswith("x")
+    assert "secret" not in message
+    assert "<" not in message
+    assert len(message) < MAX_MESSAGE / 4
+
+
+@pytest.mark.parametrize(
+    ("what", "until", "said"),
+    [
+        ("checkpointRoot", rfc(400), f"the trainer asks the store of its checkpoint root again, which refuses access until {rfc(400)}"),
+        ("tokenCache", "<some text>", "the trainer asks the store of its token caches again, which refuses access"),
+    ],
+)
+def test_a_trainer_that_waits_for_a_store_is_told(what: str, until: str, said: str) -> None:
+    waits = report(first=None, stage="restoring", waiting={"what": what, "until": until})
+    seen = observed(run(STATUS), jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], head=head(5), report=waits)
+    assert verdict(reconcile(seen, at(100)), "Ready")[2] == f"attempt 1: {said}"
+
+
+def test_pods_that_run_are_not_late() -> None:
+    assert starts(pod(), seconds=100_000)[1] == "Starting"

@@ -1,0 +1,163 @@
+"""The hang watchdog ends no run that goes on: steps of another size, long saves, waits for a store, a machine that stood still."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from halcyon.telemetry.durations import Durations
+from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.watchdog import Watchdog
+from tests.suite.limits import limit
+from tests.trainer.telemetry.fakes import Scene, step_report
+
+
+def sizes(*changes: tuple[int, int]) -> Callable[[int], int]:
+    """The size of a step by its number, counted from 0: that of the last change."""
+    return lambda step: [size for first, size in changes if first <= step][-1]
+
+
+def test_a_step_of_a_new_size_has_the_time_of_a_first_step() -> None:
+    scene = Scene(size_of=sizes((0, 8), (20, 64)))
+    scene.start()
+    scene.steps(1, 18)
+    scene.time.pass_(61)
+    assert not scene.reporter.health().healthy, "the steps up to the change are all known"
+    scene.reporter.step_done(step_report(19))
+    scene.time.pass_(3000)  # step 20 has ended, but the loop waits for the program of step 21, and has not said so
+    assert scene.reporter.health().healthy
+    scene.reporter.step_done(step_report(20))
+    scene.time.pass_(7000)  # it is compiled here
+    assert scene.reporter.health().healthy
+    scene.reporter.step_done(step_report(21))
+    scene.time.pass_(3000)
+    assert scene.reporter.health().healthy, "the first step of a size teaches nothing"
+    scene.reporter.step_done(step_report(22))
+
+
+def test_the_limit_is_learned_anew_for_each_size() -> None:
+    scene = Scene(size_of=sizes((0, 8), (20, 64), (40, 8)))
+    scene.start()
+    scene.steps(1, 20)
+    scene.time.pass_(100)
+    scene.steps(21, 38, seconds=10)
+    scene.time.pass_(99)
+    assert scene.reporter.health().healthy
+    scene.time.pass_(2)
+    assert not scene.reporter.health().healthy, "ten times the steps of this size"
+    scene.steps(39, 42, seconds=1)
+    scene.time.pass_(61)
+    assert not scene.reporter.health().healthy, "a size that comes back is known"
+
+
+def test_a_size_that_nobody_has_learned_has_the_time_of_a_compilation_and_no_more() -> None:
+    scene = Scene(size_of=sizes((0, 8), (20, 64)))
+    scene.start()
+    scene.steps(1, 20)
+    scene.time.pass_(7201)
+    assert not scene.reporter.health().healthy
+
+
+def test_evaluations_and_saves_are_no_part_of_the_steps() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 20)
+    scene.reporter.stage("evaluating")
+    scene.time.pass_(2000)
+    scene.reporter.stage("training")
+    scene.steps(21, 22)
+    scene.time.pass_(61)
+    assert not scene.reporter.health().healthy, "a step of 0.5 s that came after an evaluation of 2,000 s is one of 0.5 s"
+
+
+def test_the_last_save_has_as_long_as_any_other() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 20)
+    scene.reporter.stage("leaving")
+    scene.time.pass_(7000)
+    assert scene.reporter.health().healthy
+
+
+@pytest.mark.parametrize("stage", ["starting", "restoring", "tokenizing"])
+def test_a_process_that_waits_for_a_store_is_alive(stage: str) -> None:
+    scene = Scene()
+    scene.reporter.stage(stage)  # type: ignore[arg-type]
+    scene.reporter.store_refuses("checkpointRoot", "s3://bucket/run refuses access", 20_000)
+    assert scene.reporter.report().waiting is not None
+    scene.time.pass_(19_999)
+    assert scene.reporter.health().healthy
+    scene.time.pass_(10_000)
+    assert not scene.reporter.health().healthy, "a wait that is over and does not end hangs"
+    scene.reporter.store_wait_ended(0, True)
+    assert scene.reporter.report().waiting is None
+
+
+def test_time_in_which_the_machine_stood_still_does_not_count() -> None:
+    scene = Scene()
+    scene.start()
+    scene.steps(1, 20)
+    scene.time.pass_(900)
+    scene.reporter.paused(899)
+    assert scene.reporter.health().idle_seconds == 1
+    scene.steps(21, 22)
+    scene.time.pass_(61)
+    assert not scene.reporter.health().healthy, "a pause counts once"
+
+
+def test_the_watchdog_notes_that_it_could_not_look() -> None:
+    """Its clock jumps by an hour between two looks, as it does for a process that was stopped. It tells, before it asks for the verdict."""
+    told: list[float] = []
+    looks: list[int] = []
+    enough = threading.Event()
+    asked = 0
+
+    def clock() -> float:
+        """An hour later from the third look on. Each look asks before and after the verdict, and one question comes before all of them."""
+        nonlocal asked
+        asked += 1
+        return time.monotonic() + (3600.0 if asked >= 6 else 0.0)
+
+    def health() -> Health:
+        looks.append(len(told))
+        if len(looks) == 4:
+            enough.set()
+        return Health(True, 0.0, 60.0, "ok")
+
+    watchdog = Watchdog(
+        health,
+        lambda *_: None,
+        None,
+        lambda _: None,
+        look_seconds=0.01,
+        on_pause=told.append,
+        clock=clock,
+        late_seconds=limit(60),
+    )
+    assert enough.wait(limit(30))
+    watchdog.close()
+    (seconds,) = told
+    assert 3600 - 1 < seconds < 3600 + limit(60)
+    assert looks[:4] == [0, 0, 1, 1]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    durations = Durations(lambda step: step // 1000)
+    for done in range(1, 100_000, 100):
+        durations.step_ended(done, 1.0, 100)
+    assert max(len(known) for size in range(100) for known in durations.under_way(1000 * size)) == 512
+    assert durations.under_way(99_000) == ((),), "of so many sizes the last ones are new for ever, and have the time of a compilation"
+
+
+def test_steps_that_end_together_share_their_time() -> None:
+    durations = Durations(lambda step: None)
+    durations.step_ended(1, 9.0)
+    durations.step_ended(5, 8.0, 4)
+    assert durations.under_way(5) == ((2.0, 2.0, 2.0, 2.0),)
+
+
+def test_a_floor_is_the_least_time_of_a_step() -> None:
+    assert HealthLimits().floor_seconds == 60
