@@ -37,6 +37,7 @@ HOST_MEMORY_GIB: dict[str, int] = {
     "a3-ultragpu-8g": 2952,
     "a4-highgpu-8g": 3968,
     "a4x-highgpu-4g": 884,
+    "a4x-maxgpu-4g-metal": 884,  # at least: the hosts are those of A4X, and no table of this machine was at hand
 }
 """Memory of a machine type on GKE, in GiB."""
 
