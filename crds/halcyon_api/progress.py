@@ -177,8 +177,8 @@ class TerminationReport(ReportModel):
     peer_lost: int | None = Field(
         default=None, ge=0, description="Index of the process that was gone before this one ended because of it: the cause lies there."
     )
-    others_missing: bool = Field(
-        default=False,
+    others_missing: bool | None = Field(
+        default=None,
         description="Whether the process gave up waiting for the others at the start: the cause lies with them, or their pods.",
     )
     seconds: GoodputSeconds | None = Field(default=None, description="Every second of the process's life, by cause.")

@@ -148,13 +148,13 @@ def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = Fals
         at=None if first.at == UNKNOWN_TIME else first.at,
         step=max((report.step for report in reports), default=None),
         epoch_attempt=_epoch(reports),
-        others_missing=first.report is not None and first.report.others_missing,
+        others_missing=first.report is not None and bool(first.report.others_missing),
     )
 
 
 def is_echo(ending: PodEnding) -> bool:
     """Whether a process ended because of others, by its own report: they were gone, or they never came."""
-    return ending.report is not None and (ending.report.peer_lost is not None or ending.report.others_missing)
+    return ending.report is not None and (ending.report.peer_lost is not None or bool(ending.report.others_missing))
 
 
 def describe(ending: PodEnding) -> str:

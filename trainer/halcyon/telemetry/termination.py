@@ -54,7 +54,7 @@ def termination_report(
         checkpoint_step=checkpoint_step,
         epoch_attempt=epoch_attempt,
         peer_lost=peer_lost,
-        others_missing=others_missing,
+        others_missing=others_missing or None,
         saved=saved,
         progress=progress,
         seconds=seconds,
