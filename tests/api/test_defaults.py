@@ -34,6 +34,7 @@ SAMPLES: dict[str, list[Any]] = {
     "checkpoint.endpoint": ["http://a:1", "http://b:2"],
     "checkpoint.region": ["a", "b"],
     "checkpoint.credentialsSecret": [{"name": "a"}, {"name": "b"}],
+    "checkpoint.accessRetrySeconds": [0, 60],
     "checkpoint.save": [{"auto": True}, {"everySteps": 7}],
     "checkpoint.verify": [{"everySaves": 1}, {"everySaves": 0}],
     "checkpoint.keep": [3, 2],

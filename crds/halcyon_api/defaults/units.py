@@ -47,6 +47,7 @@ UNITS: tuple[Unit, ...] = (
     Unit("checkpoint.endpoint", store=True),
     Unit("checkpoint.region", store=True),
     Unit("checkpoint.credentialsSecret", store=True),
+    Unit("checkpoint.accessRetrySeconds"),
     Unit("checkpoint.save"),
     Unit("checkpoint.verify"),
     Unit("checkpoint.keep"),

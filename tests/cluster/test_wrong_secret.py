@@ -1,0 +1,49 @@
+"""Credentials that are wrong for a while, at the worst moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from halcyon_demo.comparison import Loss, compare, losses
+from halcyon_demo.install import STORE
+from tests.cluster.whole_path import STEPS, WholePath
+
+pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(1200)]
+
+NAME = "wrong-secret"
+RETRY_SECONDS = 20
+
+
+@contextmanager
+def wrong_secret(path: WholePath) -> Iterator[None]:
+    """The Secret that pods get their key from has another one; those that are there keep what they have."""
+    place = "--namespace", path.place.runs
+    kubectl = path.devcluster.kubectl
+    right = kubectl.json("get", "secret", STORE, *place)["data"]["AWS_SECRET_ACCESS_KEY"]
+    kubectl("patch", "secret", STORE, *place, "--type=merge", "--patch", json.dumps({"stringData": {"AWS_SECRET_ACCESS_KEY": "wrong"}}))
+    try:
+        yield
+    finally:
+        kubectl("patch", "secret", STORE, *place, "--type=merge", "--patch", json.dumps({"data": {"AWS_SECRET_ACCESS_KEY": right}}))
+
+
+def test_a_secret_that_is_wrong_while_a_run_is_evicted_ends_no_run(path: WholePath, undisturbed: list[Loss]) -> None:
+    training = path.training(NAME, accessRetrySeconds=RETRY_SECONDS)
+    training.apply()
+    training.wait_for_step(40)
+
+    def refused() -> bool | None:
+        words = (str(line.fields.get("message")) for line in training.lines() if line.event == "warning")
+        return True if any("it is asked again, with credentials read anew" in said for said in words) else None
+
+    with wrong_secret(path):
+        training.evict(1)
+        training.journal.wait(refused, timeout_seconds=300, failure=lambda: "no process of the new world was refused")
+    status, lines = path.finish(training)
+    assert status.restarts.preempted == 1
+    assert status.restarts.root_unusable == status.restarts.total - 1 >= 1, "what was started with the wrong key has it for life"
+    assert compare(losses(lines, NAME), undisturbed, STEPS).differences == ()
