@@ -20,7 +20,7 @@ from halcyon_operator.jobset_views import parse_jobset, parse_object
 from halcyon_operator.journal import Journal
 from halcyon_operator.kueue import WorkloadReading
 from halcyon_operator.node_notices import NodeNotices, NoticeView
-from halcyon_operator.ownership import is_own, own_jobset_uids
+from halcyon_operator.ownership import OwnJobSets, is_own
 from halcyon_operator.probe import is_probe
 from halcyon_operator.queueing import UNREAD_SECONDS
 from halcyon_operator.runs import parse_run_view, trainer_port
@@ -98,6 +98,7 @@ class Observer:
         self._pace = pace
         self._defaults_namespace = defaults_namespace
         self._workloads = workloads
+        self._own = OwnJobSets()
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
@@ -110,7 +111,7 @@ class Observer:
         if not any(_at_work(run, jobset) for jobset in jobsets):
             return None
         probes = [seen.view for seen in self._store.jobsets(key) if seen.probe]
-        pods, probe = _own_pods(run, jobsets, probes, self._store.pods(key))
+        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, self._store.pods(key))
         age = max(UNREAD_SECONDS, self._pace())
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
@@ -140,7 +141,7 @@ class Observer:
             run = parse_run_view(document, await self._defaults(document, run))
         jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
         probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
-        pods, probe = _own_pods(run, jobsets, probes, seen)
+        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, seen)
         for pod in seen:
             self._journal.record(key, pod.view)
         observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
@@ -168,7 +169,7 @@ class Observer:
             self._awaited(run),
             self._workload(run, alive, workload_age),
         )
-        own = own_jobset_uids(run, jobsets)
+        own = self._own.of(run, jobsets)
         return Observed(
             run=run,
             platform=self._platform,
@@ -260,10 +261,10 @@ class Observer:
 
 
 def _own_pods(
-    run: RunView, jobsets: Iterable[JobSetView], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
+    run: RunView, own: frozenset[str], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
 ) -> tuple[tuple[PodView, ...], ProbeView | None]:
     """The pods of a run's attempts, and what looks for room for it. Whatever only bears the run's labels is left out."""
-    own, seen = own_jobset_uids(run, jobsets), tuple(seen)
+    seen = tuple(seen)
     pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
     probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
     if probe is None:

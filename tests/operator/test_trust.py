@@ -10,7 +10,7 @@ import pytest
 from halcyon_api import names
 from halcyon_operator.reconcile import reconcile
 from tests.operator.builders import ended, head, jobset, pod, run, termination
-from tests.operator.simulation import JOBSETS, KEY, PODS, World
+from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, World
 
 
 def training() -> World:
@@ -90,3 +90,17 @@ def test_a_foreign_jobset_that_looks_for_room_is_no_probe() -> None:
     observed = asyncio.run(world.observer.look(*KEY, None))
     assert observed is not None
     assert observed.probe is None
+
+
+def test_what_a_process_said_last_is_known_after_its_jobset_and_the_status_are_gone() -> None:
+    world = training()
+    last = pod(1, 0, 1, **ended(42, world.now, termination("preempted", 42, attempt=1, step=70, checkpointStep=70)))
+    world.add_pod(last)
+    observed = asyncio.run(world.observer.look(*KEY, None))
+    assert observed is not None
+    del world.api.objects[RUN]["status"]
+    for place in [place for place in world.api.objects if place.startswith((JOBSETS, PODS))]:
+        del world.api.objects[place]
+    observed = asyncio.run(world.observer.look(*KEY, None))
+    assert observed is not None
+    assert [ending.report.checkpoint_step for ending in observed.endings if ending.report is not None] == [70]
