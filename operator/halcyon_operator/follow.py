@@ -8,7 +8,7 @@ every restart is put to account exactly once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from halcyon_api.status import Restarts, TrainingRunStatus
@@ -22,6 +22,7 @@ from halcyon_operator.placement import placement_of
 from halcyon_operator.plain import stamp
 from halcyon_operator.queueing import by_queue
 from halcyon_operator.recovery import FAILURES
+from halcyon_operator.spec_hash import RETIRED
 from halcyon_operator.views import JobSetView, Observed, World
 
 MAX_WORLDS_A_LOOK = 64
@@ -72,6 +73,9 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
         jobset: The JobSet of the present attempt.
         now: The time.
     """
+    if status.attempt_spec_hash == RETIRED:
+        # It is being stopped: a world that the JobSet still begins is none.
+        jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
     status, told = _first_look(status, jobset, now)
     status, failures, ended = _account_restarts(observed, status, jobset, now)
     told += ended

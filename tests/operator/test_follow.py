@@ -9,6 +9,7 @@ import pytest
 from halcyon_operator.follow import follow
 from halcyon_operator.jobset_views import parse_jobset
 from halcyon_operator.reconcile import reconcile
+from halcyon_operator.spec_hash import RETIRED
 from halcyon_operator.views import HeadUnreachable
 from tests.operator.builders import at, deleted, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
 
@@ -154,3 +155,21 @@ def test_a_checkpoint_once_known_is_not_forgotten_when_head_is_gone() -> None:
     decision = reconcile(observed(gone), at(60))
     environment = decision.create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "HALCYON_RESUME_STEP", "value": "30"} in environment
+
+
+def test_a_world_that_a_jobset_begins_while_it_is_stopped_is_none() -> None:
+    closed = {
+        "attempt": 1,
+        "restart": 0,
+        "startedAt": rfc(0),
+        "firstStepAt": rfc(5),
+        "fromStep": 0,
+        "endedAt": rfc(50),
+        "cause": "preempted",
+    }
+    stopping = {"attempt": 1, "attemptSpecHash": RETIRED, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "history": [closed]}
+    found = jobset(restarts=1, deleting=True)
+    seen = observed(run(stopping), jobsets=[found])
+    told = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
+    assert [(entry.restart, entry.cause) for entry in told.history] == [(0, "preempted")]
+    assert told.restarts.total == 0, "the next attempt is the one that counts"
