@@ -1,0 +1,135 @@
+"""What growing costs and brings, beside others who want the same nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from functools import cache
+
+import pytest
+
+from halcyon_api.placement import PlacementStatus
+from halcyon_api.spec.operations import ElasticSpec
+from halcyon_operator.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_look, patience, shrunk, with_account
+from tests.operator.builders import at, head, report, rfc, run
+from tests.operator.simulation import PODS
+from tests.operator.test_elastic import ELASTIC, Cluster
+
+SETTINGS = ElasticSpec(min_slices=1, shrink_after_seconds=300, grow_after_seconds=120)
+SMALL = PlacementStatus(slices=1, wanted_slices=2)
+
+
+def test_a_growth_that_is_lost_is_followed_by_a_pause_of_what_it_cost_times_twenty() -> None:
+    placement = SMALL
+    for growths, cost in enumerate((10, 30), start=1):
+        larger = grown(placement, 2, at(0))
+        assert (larger.grown_from, patience(larger, SETTINGS), patience(SMALL, SETTINGS)) == (1, GROWN_PATIENCE_SECONDS, 300)
+        smaller = shrunk(larger, 1)
+        assert (smaller.lost_growths, smaller.grown_from) == (growths, None)
+        waiting = with_account(smaller, SETTINGS, None, at(5))
+        assert waiting == smaller, "what it costs is known when the run trains again"
+        placement = with_account(smaller, SETTINGS, rfc(cost), at(cost))
+        pause = max(SHARE * cost, 120 * 2**growths)
+        assert placement.grow_not_before == rfc(cost + pause)
+        assert [may_look(placement, at(cost + seconds)) for seconds in (0, pause - 1, pause)] == [False, False, True]
+
+
+def test_a_growth_has_paid_after_twenty_times_what_it_cost() -> None:
+    larger = with_account(grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1))
+    assert (larger.grown_from, larger.lost_growths) == (1, 3)
+    paid = with_account(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
+    assert (paid.grown_from, paid.grown_at, paid.lost_growths) == (None, None, 0)
+    assert shrunk(paid, 1).lost_growths == 0, "to shrink later is nobody's loss"
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_run_small() -> None:
+    placement = SMALL.model_copy(update={"grow_not_before": rfc(10_000_000)})
+    assert may_look(placement, at(0) - timedelta(days=1))
+
+
+class Contested(Cluster):
+    """A cluster of two nodes, in which somebody else takes each node that is free, for 400 seconds.
+
+    A run trains 20 s after all its pods have got their nodes, and saves when it is asked to.
+    """
+
+    RIVAL_SECONDS = 400
+    STARTUP_SECONDS = 20
+
+    def __init__(self, *, preempts: bool, everything: bool, grow_after_seconds: int = 120) -> None:
+        elastic = ELASTIC["elastic"] | {"growAfterSeconds": grow_after_seconds}
+        super().__init__(run(recovery=ELASTIC | {"elastic": elastic}, trainer__steps=1_000_000), 2)
+        self.preempts, self.everything = preempts, everything
+        self.until: list[float] = [self.RIVAL_SECONDS]
+        """When the rival gives each of its nodes back."""
+        self.trained = 0.0
+        """Slice-seconds."""
+        self._resumed = 0
+        self._placed_at: dict[str, float] = {}
+        self.room = 1
+
+    def tick(self) -> None:
+        self.now += 9  # and one in the base class
+        self.until = [end for end in self.until if end > self.now]
+        self.room = 2 - len(self.until)
+        super().tick()
+        waiting = any("nodeName" not in thing["spec"] for place, thing in self.api.objects.items() if place.startswith(PODS))
+        free = self.room - self.placed()
+        own = sum(
+            "nodeName" in thing["spec"]
+            for place, thing in self.api.objects.items()
+            if place.startswith(f"{PODS}/demo-") and "probe" not in place
+        )
+        held = 0 if self.everything else max(0, 1 - own)  # the node that the run has anyway
+        if free > held and not waiting:
+            self.until += [self.now + self.RIVAL_SECONDS] * (free - held)
+        self._work()
+
+    def _work(self) -> None:
+        """The run starts and trains."""
+        jobset = self.jobset
+        if jobset is None or "deletionTimestamp" in jobset["metadata"]:
+            return
+        name, slices = jobset["metadata"]["name"], self.slices()
+        if sum("nodeName" in thing["spec"] for thing in self.pods(name).values()) < slices:
+            return
+        self._placed_at.setdefault(name, self.now)
+        if self.now - self._placed_at[name] < self.STARTUP_SECONDS:
+            return
+        self.trained += 10 * slices
+        world = int(name.rpartition("-")[2]), 0
+        started = self._placed_at[name] + self.STARTUP_SECONDS
+        step = int(self.trained)
+        if world not in self.reports:
+            self._resumed = step
+        self.reports[world] = report(*world, step=step, resumed=self._resumed, first=started)
+        if self.asked and self.asked[-1][1] == world:
+            self.head = head(step, epoch=world)
+
+    def hour(self) -> float:
+        """The slice-seconds of an hour, every ten seconds of which the operator looks."""
+
+        async def live() -> None:
+            while self.now < 3600:
+                for _ in range(2):
+                    await self.look()
+                self.tick()
+
+        asyncio.run(live())
+        return self.trained
+
+
+@cache
+def staying_small(everything: bool) -> float:
+    """What a run trains in an hour that never looks for room."""
+    return Contested(preempts=True, everything=everything, grow_after_seconds=100_000).hour()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preempts", "everything", "share"), [(True, False, 1.5), (False, False, 1.5), (True, True, 0.8)])
+def test_growing_beside_a_rival_pays_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
+    """The larger attempt is there before the probe goes, so the rival finds nothing free. Where it takes the run's own node while the run
+    starts again, growing is lost once, and is not tried again within the hour."""
+    world = Contested(preempts=preempts, everything=everything)
+    assert world.hour() >= share * staying_small(everything) > 0
+    assert world.status["restarts"]["resized"] == (3 if everything else 2)
