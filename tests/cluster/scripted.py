@@ -54,7 +54,8 @@ def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
         "kind": "TrainingRun",
         "metadata": {"name": name},
         "spec": {
-            "accelerator": {"type": "cpu", "slices": 2},
+            # A script needs little, and pods of many runs share one node.
+            "accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": "512Mi"}},
             "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
             "data": {"sources": [{"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}]},
             "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
