@@ -14,9 +14,8 @@ import pytest
 
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.waiting import until
-from tests.cluster.conftest import DevCluster
 from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, causes, counts
-from tests.cluster.workloads import pod, pod_spec, wait_for_phase
+from tests.cluster.workloads import free_memory, pod, pod_spec, wait_for_phase
 from tests.suite import promises
 from tests.suite.limits import limit
 
@@ -155,28 +154,10 @@ def refused(runs: Runs, *arguments: str) -> str:
     return " ".join(str(said.value).split())
 
 
-def free_memory(devcluster: DevCluster) -> int:
-    """MiB that pods may still ask for."""
-    mebibytes = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
-
-    def amount(quantity: str) -> float:
-        return float(quantity[:-2]) * mebibytes[quantity[-2:]] if quantity[-2:] in mebibytes else float(quantity) / 2**20
-
-    (node,) = devcluster.kubectl.json("get", "nodes")["items"]
-    pods = devcluster.kubectl.json("get", "pods", "--all-namespaces")["items"]
-    asked = [
-        amount(container.get("resources", {}).get("requests", {}).get("memory", "0"))
-        for pod in pods
-        if pod["status"]["phase"] in ("Pending", "Running")
-        for container in pod["spec"]["containers"]
-    ]
-    return int(amount(node["status"]["allocatable"]["memory"]) - sum(asked))
-
-
 @promises.FEWER_SLICES
 def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
     """There is room for two of three pods: two slices, and one that holds a place. Other tests' pods ask for a small part of the memory."""
-    each = f"{free_memory(runs.devcluster) * 2 // 5}Mi"
+    each = f"{free_memory(runs.devcluster.kubectl) * 2 // 5}Mi"
     holder = pod("holder", pod_spec(python_image, "import time; time.sleep(10**6)", terminationGracePeriodSeconds=0))
     holder["spec"]["containers"][0]["resources"] = {"requests": {"memory": each}}
     runs.devcluster.kubectl.apply([holder], "--namespace", runs.namespace)

@@ -9,8 +9,7 @@ import pytest
 
 from halcyon_devcluster.waiting import until
 from tests.cluster.scripted import INTERVAL_SECONDS, Runs, causes, document
-from tests.cluster.test_changes import free_memory
-from tests.cluster.workloads import pod_spec
+from tests.cluster.workloads import free_memory, pod_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(1800)]
 
@@ -29,7 +28,7 @@ def rivals(image: str, memory: str) -> dict[str, Any]:
 
 def test_two_elastic_runs_beside_a_queue_of_rivals_train_on_and_have_all_their_slices_in_the_end(runs: Runs, python_image: str) -> None:
     """There is room for four slices, which is what the runs want."""
-    each = f"{free_memory(runs.devcluster) * 2 // 9}Mi"
+    each = f"{free_memory(runs.devcluster.kubectl) * 2 // 9}Mi"
     names = [f"elastic-{secrets.token_hex(3)}" for _ in range(2)]
     hardware = {"accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": each}}}
     recovery = {"recovery": {"elastic": ELASTIC, "gracePeriodSeconds": 5}}

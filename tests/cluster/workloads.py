@@ -58,3 +58,21 @@ def ending(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
     """How a pod's container ended: exitCode, reason, signal."""
     document = json.loads(kubectl("get", "pod", name, "--namespace", namespace, "--output=json"))
     return document["status"]["containerStatuses"][0]["state"]["terminated"]
+
+
+def free_memory(kubectl: Kubectl) -> int:
+    """MiB that pods may still ask for."""
+    mebibytes = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
+
+    def amount(quantity: str) -> float:
+        return float(quantity[:-2]) * mebibytes[quantity[-2:]] if quantity[-2:] in mebibytes else float(quantity) / 2**20
+
+    (node,) = kubectl.json("get", "nodes")["items"]
+    pods = kubectl.json("get", "pods", "--all-namespaces")["items"]
+    asked = [
+        amount(container.get("resources", {}).get("requests", {}).get("memory", "0"))
+        for pod in pods
+        if pod["status"]["phase"] in ("Pending", "Running")
+        for container in pod["spec"]["containers"]
+    ]
+    return int(amount(node["status"]["allocatable"]["memory"]) - sum(asked))
