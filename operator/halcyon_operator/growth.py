@@ -66,7 +66,10 @@ def may_look(placement: PlacementStatus, now: datetime) -> bool:
 
 def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
     """Seconds for which pods may be without a node before the run goes on with fewer slices."""
-    return min(elastic.shrink_after_seconds, GROWN_PATIENCE_SECONDS) if placement.grown_from is not None else elastic.shrink_after_seconds
+    if placement.grown_from is None:
+        return elastic.shrink_after_seconds
+    # Never shorter than the probe may hold the room, and the scheduler needs to give it to the pods.
+    return max(2 * HANDOVER_SECONDS, min(elastic.shrink_after_seconds, GROWN_PATIENCE_SECONDS))
 
 
 def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:
