@@ -15,7 +15,7 @@ import pytest
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.waiting import until
 from tests.cluster.scripted import INTERVAL_SECONDS, Operator, Runs, causes, counts
-from tests.cluster.workloads import free_memory, pod, pod_spec, wait_for_phase
+from tests.cluster.workloads import allocatable_memory, pod, pod_spec, wait_for_phase
 from tests.suite import promises
 from tests.suite.limits import limit
 
@@ -156,8 +156,11 @@ def refused(runs: Runs, *arguments: str) -> str:
 
 @promises.FEWER_SLICES
 def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
-    """There is room for two of three pods: two slices, and one that holds a place. Other tests' pods ask for a small part of the memory."""
-    each = f"{free_memory(runs.devcluster.kubectl) * 2 // 5}Mi"
+    """There is room for two of three pods: two slices, and one that holds a place. Other tests' pods ask for a small part of the memory.
+
+    Three never fit, whatever other tests' pods come and go meanwhile.
+    """
+    each = f"{allocatable_memory(runs.devcluster.kubectl) * 35 // 100}Mi"
     holder = pod("holder", pod_spec(python_image, "import time; time.sleep(10**6)", terminationGracePeriodSeconds=0))
     holder["spec"]["containers"][0]["resources"] = {"requests": {"memory": each}}
     runs.devcluster.kubectl.apply([holder], "--namespace", runs.namespace)

@@ -60,19 +60,25 @@ def ending(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
     return document["status"]["containerStatuses"][0]["state"]["terminated"]
 
 
-def free_memory(kubectl: Kubectl) -> int:
-    """MiB that pods may still ask for."""
-    mebibytes = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
+def _mebibytes(quantity: str) -> float:
+    """A quantity of memory as Kubernetes writes it, in MiB."""
+    units = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
+    return float(quantity[:-2]) * units[quantity[-2:]] if quantity[-2:] in units else float(quantity) / 2**20
 
-    def amount(quantity: str) -> float:
-        return float(quantity[:-2]) * mebibytes[quantity[-2:]] if quantity[-2:] in mebibytes else float(quantity) / 2**20
 
+def allocatable_memory(kubectl: Kubectl) -> int:
+    """MiB that all pods of the node together may ask for. Unlike `free_memory`, no other test's pods change it."""
     (node,) = kubectl.json("get", "nodes")["items"]
+    return int(_mebibytes(node["status"]["allocatable"]["memory"]))
+
+
+def free_memory(kubectl: Kubectl) -> int:
+    """MiB that pods may still ask for: only for tests that have the cluster to themselves."""
     pods = kubectl.json("get", "pods", "--all-namespaces")["items"]
     asked = [
-        amount(container.get("resources", {}).get("requests", {}).get("memory", "0"))
+        _mebibytes(container.get("resources", {}).get("requests", {}).get("memory", "0"))
         for pod in pods
         if pod["status"]["phase"] in ("Pending", "Running")
         for container in pod["spec"]["containers"]
     ]
-    return int(amount(node["status"]["allocatable"]["memory"]) - sum(asked))
+    return int(allocatable_memory(kubectl) - sum(asked))
