@@ -49,7 +49,7 @@ class Store:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def read(self, *listed: str) -> HeadReading:
         spec = CheckpointSpec(root="s3://bucket/run", endpoint=self.endpoint)

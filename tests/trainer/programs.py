@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 FOLDER = "compilation"
 QUICK_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """XLA's flags for tests. They are about numbers, not about speed: code that is not optimised compiles several times faster."""
+
+
+def kept_programs(environ: Mapping[str, str]) -> Path:
+    """The folder of programs that test processes compile for themselves, one for each kind of processor: code made for another may not run."""
+    cache = Path(environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        abilities = "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+    except OSError:  # not Linux
+        abilities = platform.processor()
+    return cache / "test-programs" / hashlib.sha256(f"{platform.machine()}\n{abilities}".encode()).hexdigest()[:16]
 
 
 class Programs:

@@ -38,6 +38,12 @@ REFUSALS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process waits are a tenth of what they are for users; how they grow has a test of its own."""
+    monkeypatch.setattr("halcyon.patience.delay_seconds", lambda tries, left: delay_seconds(tries, left) / 10)
+
+
 @pytest.fixture
 def proxy(gateway: Gateway) -> Iterator[Proxy]:
     with proxied(gateway.endpoint) as proxy:
@@ -309,7 +315,7 @@ def test_a_metadata_server_that_is_late_is_waited_for() -> None:
             return
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Late)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     told = Told()
     try:

@@ -186,7 +186,7 @@ def _etag(body: bytes) -> str:
 def careless_store(*, compares: bool, lists: bool) -> Iterator[str]:
     settings = {"objects": {}, "compares": compares, "lists": lists, "compared": threading.Barrier(2)}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Careless,), settings)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

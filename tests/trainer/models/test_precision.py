@@ -66,7 +66,10 @@ def test_the_gradient_of_a_table_is_the_sum_of_its_vectors_however_often_a_token
         assert off(found.array[token], expected[token]) < 1e-5
 
 
-@SIZES
+@pytest.mark.parametrize(
+    ("length", "rows"),
+    [pytest.param(256, 4, id="T256-B4"), pytest.param(2048, 8, id="T2048-B8", marks=[pytest.mark.slow, pytest.mark.variant])],
+)
 @pytest.mark.parametrize("spec", [GPT2, TIED_LLAMA], ids=["gpt2", "tied-llama"])
 def test_gradients_by_token_and_by_position_are_those_of_wide_compute(spec, length, rows):
     """Off by what activations in bfloat16 change, which does not grow with the number of positions."""
@@ -83,6 +86,8 @@ def test_gradients_by_token_and_by_position_are_those_of_wide_compute(spec, leng
     assert off(narrow["embedding/weight"].array[FREQUENT], wide["embedding/weight"].array[FREQUENT]) < 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.variant
 def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queries():
     batch, length, heads, size = hax.make_axes(batch=1, position=8192, kv_heads=1, head_size=8)
     keys = length.alias("key_position")

@@ -58,7 +58,6 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
 
 FEW: list[Any] = [
     ("llama", (1, 1, 8, 1), 1, "cpu"),
-    ("tied", (2, 2, 2, 1), 2, "cpu"),
     ("gpt2", (2, 1, 2, 2), 4, "cpu"),
     ("llama", (1, 1, 4, 2), 2, "v5e"),
 ]
