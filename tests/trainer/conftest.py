@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.trainer.programs import QUICK_FLAGS, Programs, kept_programs
+from tests.trainer.programs import QUICK_FLAGS, Programs, keep_programs
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 
@@ -13,12 +13,7 @@ import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-# What a test compiles in this process is kept for the next session: most of the time of the fast tests is compilation.
-jax.config.update("jax_compilation_cache_dir", str(kept_programs(os.environ)))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-jax.config.update("jax_compilation_cache_max_size", 256 * 2**20)
+keep_programs(os.environ)
 
 from tests.trainer.worlds import shared  # noqa: E402
 

@@ -8,25 +8,40 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 FOLDER = "compilation"
 QUICK_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 """XLA's flags for tests. They are about numbers, not about speed: code that is not optimised compiles several times faster."""
 
 
-def kept_programs(environ: Mapping[str, str]) -> Path:
-    """The folder of programs that test processes compile for themselves, one for each kind of processor: code made for another may not run."""
+def keep_programs(environ: Mapping[str, str]) -> None:
+    """Keep what this process compiles for the next session: most of the time of the fast tests is compilation.
+
+    There is one folder for each kind of processor, because code made for another may not run, and as in the trainer itself a program
+    is kept only if it has no collectives in a loop.
+    """
+    import jax
+    from jax._src import compilation_cache
+
+    from halcyon.compilation import keeps_collectives_in_order, processor
+
     cache = Path(environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        abilities = "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
-    except OSError:  # not Linux
-        abilities = platform.processor()
-    return cache / "test-programs" / hashlib.sha256(f"{platform.machine()}\n{abilities}".encode()).hexdigest()[:16]
+    jax.config.update("jax_compilation_cache_dir", str(cache / "test-programs" / hashlib.sha256(processor().encode()).hexdigest()[:16]))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    jax.config.update("jax_compilation_cache_max_size", 256 * 2**20)
+    put = compilation_cache.put_executable_and_time
+
+    def put_if_in_order(key: str, name: str, executable: Any, *more: Any) -> None:
+        if all(keeps_collectives_in_order(module.to_string()) for module in executable.hlo_modules()):
+            put(key, name, executable, *more)
+
+    compilation_cache.put_executable_and_time = put_if_in_order
 
 
 class Programs:

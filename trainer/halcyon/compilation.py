@@ -70,11 +70,11 @@ def program_key(document: Mapping[str, Any]) -> str:
     backend = jax.default_backend()
     depends = {**document, "jax": jax.__version__, "platform": backend, "processes": jax.process_count()}
     if backend == "cpu":  # its programs are made for the processor they are compiled on, and another one may not know their instructions
-        depends["processor"] = _processor()
+        depends["processor"] = processor()
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _processor() -> str:
+def processor() -> str:
     """What instructions this machine's processor knows, where that can be found out."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
