@@ -84,3 +84,11 @@ class Cluster(Protocol):
     def start_component(self, name: str) -> None:
         """Start what `stop_component` stopped; does not wait until it answers."""
         ...
+
+    def freeze_kubelet(self) -> None:
+        """Stop the kubelet with SIGSTOP: it keeps its connections and what it knows, and does nothing."""
+        ...
+
+    def thaw_kubelet(self) -> None:
+        """Let the kubelet go on after `freeze_kubelet`."""
+        ...

@@ -53,11 +53,14 @@ class Faults:
         """Start the kubelet again and return when its node is Ready by a new report."""
         since = datetime.now(UTC)
         self.cluster.start_component("kubelet")
+        self._await_node(since)
+
+    def _await_node(self, since: datetime) -> None:
         node = self.cluster.kubectl("get", "nodes", "--output=jsonpath={.items[0].metadata.name}")
         until(
             lambda: self.cluster.kubectl.node_ready(node, since),
             timeout_seconds=_BACK_SECONDS,
-            failure=lambda: "The kubelet was started again and its node does not become Ready.",
+            failure=lambda: "The kubelet runs again and its node does not become Ready.",
         )
 
     @contextmanager
@@ -68,6 +71,17 @@ class Faults:
             yield
         finally:
             self.start_kubelet()
+
+    @contextmanager
+    def kubelet_frozen(self) -> Iterator[None]:
+        """Have a kubelet that does nothing inside the block, as on a node that hangs; the node is Ready again afterwards."""
+        self.cluster.freeze_kubelet()
+        try:
+            yield
+        finally:
+            since = datetime.now(UTC)
+            self.cluster.thaw_kubelet()
+            self._await_node(since)
 
     def node_ready(self) -> bool:
         """Whether every node is Ready."""

@@ -149,6 +149,14 @@ class KindCluster:
         """Start one component again."""
         self._inside(component_command(name, start=True))
 
+    def freeze_kubelet(self) -> None:
+        """Send SIGSTOP to the kubelet."""
+        self._inside(["systemctl", "kill", "--signal=SIGSTOP", "kubelet"])
+
+    def thaw_kubelet(self) -> None:
+        """Send SIGCONT to the kubelet."""
+        self._inside(["systemctl", "kill", "--signal=SIGCONT", "kubelet"])
+
     def _create(self) -> None:
         if not self._exists():
             config = self.paths.config / "kind.yaml"

@@ -9,6 +9,7 @@ links and rules go with them.
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -144,6 +145,14 @@ class NativeCluster:
         if facts is None or anchor is None:
             raise DevclusterError(f"The cluster {self.paths.name} is not up: run `python -m halcyon_devcluster up`.")
         self._ensure(_known(name), anchor.pid, Addresses(self.paths.name, IPv4Network(facts.block)))
+
+    def freeze_kubelet(self) -> None:
+        """Send SIGSTOP to the kubelet."""
+        self._processes.send("kubelet", signal.SIGSTOP)
+
+    def thaw_kubelet(self) -> None:
+        """Send SIGCONT to the kubelet."""
+        self._processes.send("kubelet", signal.SIGCONT)
 
     # Making
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.waiting import holds_within
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -140,6 +141,17 @@ class Processes:
         if force:
             self._signal_and_wait(record, signal.SIGKILL, 30)
         (self._records / f"{name}.json").unlink(missing_ok=True)
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process that is running.
+
+        Raises:
+            DevclusterError: it is not.
+        """
+        record = self.running(name)
+        if record is None:
+            raise DevclusterError(f"{name} is not running.")
+        os.kill(record.pid, number)
 
     @staticmethod
     def _signal_and_wait(record: Record, number: signal.Signals, seconds: float) -> bool:

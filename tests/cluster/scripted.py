@@ -264,8 +264,8 @@ def made_namespace(devcluster: DevCluster, kind: str) -> Iterator[str]:
 
 
 @contextmanager
-def installed(devcluster: DevCluster, base_image: str, *served: str) -> Iterator[Operator]:
-    """The operator from the chart, in a namespace of its own, with rights in the served ones."""
+def installed(devcluster: DevCluster, base_image: str, *served: str, **more: Any) -> Iterator[Operator]:
+    """The operator from the chart, in a namespace of its own, with rights in the served ones; more of the chart's values by keyword."""
     devcluster.kubectl.apply(definitions())
     operator = devcluster.load(build(Buildable.OPERATOR, cache=devcluster.cluster.paths.cache, progress=PROGRESS)).rpartition(":")
     trainer = build_scripted_trainer(devcluster, base_image).rpartition(":")
@@ -279,6 +279,7 @@ def installed(devcluster: DevCluster, base_image: str, *served: str) -> Iterator
         "objectStore": {"s3": {"endpoints": [NOWHERE]}},
         "crds": {"enabled": False},
         "log": {"level": "info", "format": "text"},
+        **more,
     }
     with made_namespace(devcluster, "operator") as namespace:
         command = ["install", "halcyon", REPOSITORY / "charts" / "halcyon", "--namespace", namespace, "--values", "-"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.processes import Processes, Record, alive, parse_stat
 from halcyon_devcluster.waiting import until
 
@@ -54,6 +55,18 @@ def test_a_process_that_ignores_sigterm_is_killed(processes: Processes, members:
     wait_for_text(tmp_path / "logs/it.log", "ready")
     processes.stop("it", grace_seconds=0.2)
     assert not alive(record)
+
+
+def test_a_process_can_be_frozen_and_goes_on(processes: Processes, members: Path):
+    record = processes.start("it", ["/bin/sleep", "60"], members)
+    processes.send("it", signal.SIGSTOP)
+    until(lambda: _state(record.pid) == "T", timeout_seconds=10, failure=lambda: "it is not stopped")
+    assert alive(record)
+    processes.send("it", signal.SIGCONT)
+    until(lambda: _state(record.pid) == "S", timeout_seconds=10, failure=lambda: "it does not go on")
+    processes.stop("it")
+    with pytest.raises(DevclusterError, match="it is not running"):
+        processes.send("it", signal.SIGSTOP)
 
 
 @pytest.mark.parametrize("change", [{"started_ticks": 1}, {"boot": "another-boot"}], ids=["start time", "boot"])

@@ -74,7 +74,9 @@ SCHEDULES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=["wsd", "cosine", "cosine-until"])
-@pytest.mark.parametrize("dropped", [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))])
+@pytest.mark.parametrize(
+    "dropped", [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))]
+)
 def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_updates(schedule: dict[str, Any], dropped: set[int]) -> None:
     """Adam without memory moves a parameter by the rate itself, in the direction of its gradient."""
     steps = 10

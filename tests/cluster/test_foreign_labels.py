@@ -1,0 +1,75 @@
+"""Objects of somebody else that carry all labels of a run: they decide nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.scripted import Runs, causes, counts
+from tests.cluster.workloads import pod_spec
+
+pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(300)]
+
+HIGH_ATTEMPT = 99998
+PRETENDER = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"step": 90000, "checkpoint": {"step": 90000}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("", %d), Handler).serve_forever()
+"""
+"""Answers as process 0 of a run far ahead would."""
+
+
+def labelled(thing: dict[str, Any], name: str, **changed: str) -> dict[str, Any]:
+    """Name and labels of an object of the run for one that nobody owns."""
+    return {"name": name, "labels": thing["metadata"]["labels"] | {f"halcyon.dev/{key}": value for key, value in changed.items()}}
+
+
+def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_hold_nothing_up(
+    runs: Runs, name: str, python_image: str
+) -> None:
+    runs.apply(name, "rate=10", "save=20")
+    before = runs.training(name, step=25)
+    (own,) = runs.objects("jobset", name)
+    process = next(pod for pod in runs.objects("pod", name) if pod["metadata"]["name"].startswith(f"{name}-1-"))
+    port = next(port["containerPort"] for port in process["spec"]["containers"][0]["ports"] if "metrics" in port["name"])
+    job = {"name": "theirs", "template": {"spec": {"template": {"spec": pod_spec(python_image, "pass")}}}}
+    runs.devcluster.kubectl.apply(
+        [
+            {
+                "apiVersion": own.get("apiVersion", "jobset.x-k8s.io/v1alpha2"),
+                "kind": "JobSet",
+                "metadata": labelled(own, f"{name}-{HIGH_ATTEMPT}", attempt=str(HIGH_ATTEMPT)),
+                "spec": {"suspend": True, "replicatedJobs": [job]},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": labelled(process, "aaa"),
+                "spec": pod_spec(python_image, PRETENDER % port, terminationGracePeriodSeconds=0),
+            },
+        ],
+        "--namespace",
+        runs.namespace,
+    )
+    runs.wait(name, "trained on beside them", lambda status: status["progress"]["step"] >= before["progress"]["step"] + 50)
+    runs.patch(name, accelerator={"slices": 1})
+    after = runs.training(name, attempt=2, step=before["progress"]["step"] + 1)
+    assert counts(after) == {"specChanged": 1}, causes(after)
+    assert after["progress"]["step"] < 10_000
+    assert after["checkpoint"]["step"] < 10_000
+    (evicted,) = [pod for pod in runs.pods(name) if pod != "aaa"]
+    runs.kubectl("delete", "pod", evicted, "--wait=false")
+    again = runs.training(name, attempt=2, restart=1)
+    assert counts(again, after) == {"preempted": 1}
+    runs.delete(name)
+    runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", "--timeout=60s")
+    assert runs.names("jobset", name) == [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}"], "they are left alone"
+    assert runs.pods(name) == ["aaa"]
+    runs.kubectl("delete", "pod/aaa", f"jobset/{name}-{HIGH_ATTEMPT}", "--wait=false")
