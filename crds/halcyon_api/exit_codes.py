@@ -1,7 +1,7 @@
 """Exit codes of the trainer: what the JobSet's failure policy and the operator conclude from an ended container.
 
 0 is the end of the run. `PREEMPTED` is a leave after a notice and costs nothing. The reserved codes of `FATAL_CODES` must not be
-retried: the same would happen again, or something must be looked at first. Every other code is a failure that counts.
+retried at once: the same would happen again, or something must be looked at first. Every other code is a failure that counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class ExitCode(IntEnum):
     """The checkpoint root cannot be read or written, or cannot keep two writers apart."""
     DIVERGED = 86
     """Loss or gradient are not finite, or jumped, and the run's policy is to stop."""
+    DATA_UNREACHABLE = 87
+    """A source of data does not answer, or refuses access, and did so for as long as the run allows."""
 
 
 FATAL_CODES: tuple[ExitCode, ...] = tuple(code for code in ExitCode if code >= ExitCode.BAD_CONFIGURATION)
-"""Codes after which nothing is retried without a change."""
+"""Codes after which a JobSet starts nothing again: the operator decides, and tries those of an unusable root or source again later."""

@@ -27,6 +27,7 @@ Cause = Literal[
     "runChanged",
     "rootTaken",
     "rootUnusable",
+    "dataUnreachable",
     "diverged",
 ]
 """Why a trainer process ended, as it says itself."""
@@ -104,12 +105,12 @@ class CheckpointProgress(ReportModel):
     verified: bool | None = Field(default=None, description="Whether it was read back whole after its commit, and every byte was right.")
 
 
-StoreWaitFor = Literal["checkpointRoot", "tokenCache"]
+StoreWaitFor = Literal["checkpointRoot", "tokenCache", "dataSource"]
 """What lies in a store that a process waits for."""
 
 
 class StoreWait(ReportModel):
-    """A store that refuses the credentials, and that the process asks again."""
+    """A store that refuses the credentials or does not answer, and that the process asks again."""
 
     what: StoreWaitFor = Field(description="What lies there.")
     until: Timestamp = Field(description="When the process gives up.")
@@ -147,7 +148,8 @@ class ProgressReport(ReportModel):
     fallback_reason: ShortText | None = Field(default=None, description="Why an older checkpoint than the newest was restored, if so.")
     checkpoint_error: ShortText | None = Field(default=None, description="Why the last save failed, if it did.")
     waiting: StoreWait | None = Field(
-        default=None, description="The store that refuses the credentials and is asked again, if the process waits for one."
+        default=None,
+        description="The store that refuses the credentials or does not answer and is asked again, if the process waits for one.",
     )
     save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = Field(
         default=None, description="The last requests for a checkpoint that this process has taken note of."

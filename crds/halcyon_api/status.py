@@ -40,6 +40,7 @@ RestartCause = Literal[
     "moved",
     "heldBack",
     "rootUnusable",
+    "dataUnreachable",
     "unknown",
 ]
 """Why a world of processes was followed by another. `preempted` covers evictions, node losses and saved leaves."""
@@ -88,6 +89,9 @@ class Restarts(StatusModel):
     moved: int = Field(default=0, ge=0, description="The run was taken off a bad node, or back onto all nodes.")
     held_back: int = Field(default=0, ge=0, description="Free restarts got to no checkpoint, and the next attempt waited. Free of charge.")
     root_unusable: int = Field(default=0, ge=0, description="The checkpoint root could not be used, and was tried again later.")
+    data_unreachable: int = Field(
+        default=0, ge=0, description="A source of data did not answer or refused access, and was tried again later."
+    )
     unknown: int = Field(default=0, ge=0, description="Seen by the JobSet's count only; the operator was not there.")
 
 

@@ -95,7 +95,7 @@ RUN_DEGRADED = _of_run("halcyon_run_condition", 'type="Degraded",reason="FewerSl
 # Between two pauses the run tries again, and is not held back for a while.
 RUN_HELD_BACK = (
     "max by (namespace, run, reason) (max_over_time(halcyon_run_condition"
-    '{type="Degraded",reason=~"CheckpointRootUnusable|RestartsWithoutCheckpoint"}[10m])) == 1'
+    '{type="Degraded",reason=~"CheckpointRootUnusable|DataUnreachable|RestartsWithoutCheckpoint"}[10m])) == 1'
 )
 RUN_PODS_STUCK = _of_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting"', by="reason") + " == 1"
 RUN_CRASHES = f"{_of_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"

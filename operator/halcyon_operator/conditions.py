@@ -23,7 +23,7 @@ EDIT_PENDING = "EditPending"
 """Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
 RESTART_PENDING = "RestartPending"
 """Reason of a run that trains on until a checkpoint is made for the restart that was asked for."""
-HELD_REASONS = ("CheckpointRootUnusable", "RestartsWithoutCheckpoint")
+HELD_REASONS = ("CheckpointRootUnusable", "DataUnreachable", "RestartsWithoutCheckpoint")
 """Reasons of a run whose next attempt waits: see `holding`."""
 STUCK_TERMINATING = "PodStuckTerminating"
 """Reason of a run that waits for a pod which does not end: see `stuck_pods`."""

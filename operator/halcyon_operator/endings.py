@@ -32,6 +32,7 @@ EndCause = Literal[
     "runChanged",
     "rootTaken",
     "rootUnusable",
+    "dataUnreachable",
     "diverged",
     "jobSetDeleted",
     "specChanged",
@@ -54,6 +55,7 @@ _CODE_CAUSES: dict[int, EndCause] = {
     ExitCode.ROOT_TAKEN: "rootTaken",
     ExitCode.ROOT_UNUSABLE: "rootUnusable",
     ExitCode.DIVERGED: "diverged",
+    ExitCode.DATA_UNREACHABLE: "dataUnreachable",
 }
 
 _RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}

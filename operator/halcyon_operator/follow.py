@@ -50,6 +50,7 @@ _RESTART_FIELDS: dict[str, str] = {
     "moved": "moved",
     "heldBack": "held_back",
     "rootUnusable": "root_unusable",
+    "dataUnreachable": "data_unreachable",
     "completed": "spec_changed",  # and then it was to do more steps
     **dict.fromkeys(_FINAL, "spec_changed"),
 }

@@ -21,6 +21,8 @@ FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 1800.0
 LARGEST_SKEW = timedelta(minutes=1)
 """So far the clocks of a node and of the operator may be apart."""
+_OUT_OF_REACH = {"rootUnusable": "CheckpointRootUnusable", "dataUnreachable": "DataUnreachable"}
+"""Reason of the pause after each of `recovery.OUT_OF_REACH`."""
 _OWN = "heldBack"
 """The end that the operator itself makes for a pause; it tells nothing of its own."""
 
@@ -47,9 +49,9 @@ def hold_of(status: TrainingRunStatus) -> Hold | None:
     ended = moment(newest.ended_at) if newest is not None else None
     if newest is None or ended is None:
         return None
-    if newest.cause == "rootUnusable":
-        ends = _ends_in_a_row(status, ("rootUnusable",))
-        return Hold("CheckpointRootUnusable", ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+    if newest.cause in _OUT_OF_REACH:
+        ends = _ends_in_a_row(status, (newest.cause,))
+        return Hold(_OUT_OF_REACH[newest.cause], ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
     if newest.cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
         return Hold("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
     return None

@@ -33,8 +33,12 @@ _WAITING_REASONS: dict[str, str] = {
 }
 """What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is mended."""
 
-_STORES: dict[StoreWaitFor, str] = {"checkpointRoot": "checkpoint root", "tokenCache": "token caches"}
-"""What a trainer waits for whose store refuses access."""
+_STORES: dict[StoreWaitFor, str] = {
+    "checkpointRoot": "checkpoint root again, which refuses access",
+    "tokenCache": "token caches again, which refuses access",
+    "dataSource": "data again, which refuses access or does not answer",
+}
+"""What a trainer waits for, by what lies in the store."""
 _WORK: dict[Stage, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """What a run does while it is Running."""
 
@@ -128,7 +132,7 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
     if observed.report is not None and (wait := observed.report.waiting) is not None:
         until = moment(wait.until)
         limit = f" until {stamp(until)}" if until is not None else ""
-        return f"attempt {status.attempt}: the trainer asks the store of its {_STORES[wait.what]} again, which refuses access{limit}"
+        return f"attempt {status.attempt}: the trainer asks the store of its {_STORES[wait.what]}{limit}"
     if observed.report is not None:
         return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
     return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (

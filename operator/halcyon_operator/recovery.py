@@ -105,6 +105,9 @@ FREE: tuple[EndCause, ...] = ("preempted", "queueEvicted", "podDeleted", "noRoom
 OWN: tuple[EndCause, ...] = ("specChanged", "requested", "resized", "moved", "heldBack")
 """Ends that the operator itself made, for a new attempt."""
 
+OUT_OF_REACH: tuple[EndCause, ...] = ("rootUnusable", "dataUnreachable")
+"""Causes that lie in a store: it refuses, or does not answer."""
+
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
 """Causes after which the run goes on."""
 
@@ -114,8 +117,8 @@ TABLE: tuple[Row, ...] = (
     Row(("runChanged",), "stop", "the checkpoint is of another run", reason="RunChanged"),
     Row(("noValidCheckpoint",), "stop", "a run is never begun again in silence", reason="NoValidCheckpoint"),
     Row(("rootTaken",), "stop", "the root is another run's", reason="CheckpointRootTaken"),
-    Row(("rootUnusable",), "edited", "the world has ended anyway", edit="waits"),
-    Row(("rootUnusable",), "same", "the store may be itself again: after a pause that grows each time"),
+    Row(OUT_OF_REACH, "edited", "the world has ended anyway", edit="waits"),
+    Row(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),
     Row(("diverged",), "stop", "the same numbers would come again: somebody must look at the loss", reason="Diverged"),
     Row(("unknown",), "stop", "the trainer asked not to be started again, and nothing is left that says why", reason="TrainerStopped"),
     Row(("suspended",), "wait", "until `spec.suspend` is false"),

@@ -91,7 +91,7 @@ def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
 
 
 def test_reserved_exit_codes_are_apart_from_the_others() -> None:
-    assert {code.value for code in FATAL_CODES} == set(range(80, 87))
+    assert {code.value for code in FATAL_CODES} == set(range(80, 88))
     assert ExitCode.PREEMPTED == 42
     assert all(code < 125 for code in ExitCode), "shells and runtimes use the codes from 125 on"
 

@@ -126,8 +126,8 @@ MUTATIONS = (
         (
             (
                 "recovery.py",
-                'Row(("rootUnusable",), "same", "the store may be itself again: after a pause that grows each time"),',
-                'Row(("rootUnusable",), "stop", "broken", reason="CheckpointRootUnusable"),',
+                'Row(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),',
+                'Row(OUT_OF_REACH, "stop", "broken", reason="CheckpointRootUnusable"),',
             ),
         ),
         ("tests/operator/test_holding.py::test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up",),

@@ -137,7 +137,9 @@ class Proxy:
             content = await answer.read()
             self.served.append((request, answer.status))
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
-            return web.Response(status=answer.status, body=content, headers=kept)
+            if incoming.method == "HEAD" and "Content-Length" in answer.headers:
+                kept["Content-Length"] = answer.headers["Content-Length"]
+            return web.Response(status=answer.status, body=content or None, headers=kept)
 
 
 def _hang_up(incoming: web.Request) -> web.Response:

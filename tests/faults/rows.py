@@ -24,6 +24,13 @@ CREDENTIALS = pytest.mark.fault(
     row="The store refuses the credentials of a process that starts: 401, 403, an expired token",
     holds="asked again for `checkpoint.accessRetrySeconds` with credentials read anew, then exit code 85; a notice ends the wait for free",
 )
+SOURCES = pytest.mark.fault(
+    row="The store of a source or of a tokenizer refuses, is overloaded or does not answer: 401, 403, an expired token, 429, 5xx, a reset",
+    holds=(
+        "asked again for `checkpoint.accessRetrySeconds`, then exit code 87, after which the operator tries again ever more rarely; the "
+        "run goes on bitwise as an undisturbed one; a notice ends the wait for free"
+    ),
+)
 ROOT = pytest.mark.fault(
     row="Disk or quota full in mid-save, root read-only in mid-run, clock an hour back between attempts",
     holds="training goes on and the failure is told; old checkpoints stay whole; no order depends on a clock",

@@ -15,9 +15,9 @@ from tests.operator.builders import REFUSED, ended, head, run, termination
 from tests.operator.simulation import PODS, World
 
 
-def refuse(world: World) -> None:
-    """The store refuses: the trainer gives up with 85."""
-    said = ended(85, world.now, termination("rootUnusable", 85, attempt=world.status["attempt"], said="the store refuses access"))
+def refuse(world: World, cause: str = "rootUnusable", code: int = 85) -> None:
+    """The store refuses: the trainer gives up."""
+    said = ended(code, world.now, termination(cause, code, attempt=world.status["attempt"], said="the store refuses access"))
     for place in world.api.objects:
         if place.startswith(PODS):
             world.api.objects[place]["status"] = said
@@ -47,23 +47,33 @@ def wait_for_next_attempt(world: World) -> float:
     return (hold.until - datetime.fromisoformat(ended["endedAt"])).total_seconds()
 
 
-@pytest.mark.parametrize("readable", [True, False])
-def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up(readable: bool) -> None:
+@pytest.mark.parametrize(
+    ("cause", "code", "reason", "readable"),
+    [
+        ("rootUnusable", 85, "CheckpointRootUnusable", True),
+        ("rootUnusable", 85, "CheckpointRootUnusable", False),
+        ("dataUnreachable", 87, "DataUnreachable", True),
+    ],
+    ids=["True", "False", "data"],
+)
+def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up(
+    cause: str, code: int, reason: str, readable: bool
+) -> None:
     world = World(run())
     if not readable:
         world.head = HeadUnreachable("the operator's own credentials do not open it")
     world.settle()
     pauses = []
     for _ in range(10):
-        refuse(world)
-        assert (world.status["phase"], ready(world)["reason"]) == ("Restarting", "CheckpointRootUnusable")
+        refuse(world, cause, code)
+        assert (world.status["phase"], ready(world)["reason"]) == ("Restarting", reason)
         assert "the store refuses access" in ready(world)["message"]
         assert world.jobset is None, "it takes no hardware while it waits"
         stalled = next(one for one in world.status["conditions"] if one["type"] == "Stalled")
         assert stalled["status"] == "False"
         pauses.append(wait_for_next_attempt(world))
     assert pauses == [min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS) for number in range(10)]
-    assert world.status["restarts"]["rootUnusable"] == 10
+    assert world.status["restarts"][cause] == 10
     finish(world)
 
 

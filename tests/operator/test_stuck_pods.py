@@ -170,6 +170,7 @@ def test_foreign_words_stay_out_of_the_status(reason: str) -> None:
     ("what", "until", "said"),
     [
         ("checkpointRoot", rfc(400), f"the trainer asks the store of its checkpoint root again, which refuses access until {rfc(400)}"),
+        ("dataSource", rfc(400), f"the trainer asks the store of its data again, which refuses access or does not answer until {rfc(400)}"),
         ("tokenCache", "<some text>", "the trainer asks the store of its token caches again, which refuses access"),
     ],
 )

@@ -24,6 +24,13 @@ class BadConfiguration(TrainerExit):
     cause = "badConfiguration"
 
 
+class DataUnreachable(TrainerExit):
+    """A source of data, or a tokenizer, lies where nothing answers for now, or where access is refused."""
+
+    exit_code = ExitCode.DATA_UNREACHABLE
+    cause = "dataUnreachable"
+
+
 class DamagedData(BadConfiguration):
     """The token cache is not what was written."""
 

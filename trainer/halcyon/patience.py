@@ -1,8 +1,9 @@
-"""How long a process asks a store again that refuses its credentials.
+"""How long a process asks a store again that refuses its credentials, and a store of sources that does not answer either.
 
 A refusal is often over in a moment: a key is being exchanged, a token has just expired, a clock is being set, the metadata server is not
-ready in a fresh pod. So a process that opens a root asks again for some minutes, with a growing delay and with credentials read anew. One
-`Patience` belongs to one process: a notice of preemption ends all its waits at once, and once it is used up no store gets another wait.
+ready in a fresh pod. So a process that opens a root or reads its sources asks again for some minutes, with a growing delay and with
+credentials read anew. One `Patience` belongs to one process: a notice of preemption ends all its waits at once, and once it is used up no
+store gets another wait.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
 _FACTOR = 2.0
+SOURCES = "sources"
+"""Stands for all sources of data, where else the address of a root stands."""
 
 
 class WaitStopped(Exception):
@@ -36,7 +39,7 @@ class Patience:
 
     Args:
         seconds: From the first refusal of a request to its last try; 0: no wait.
-        on_wait: Is told once for each wait, when it begins: the root, the refusal, and how many seconds the wait may take.
+        on_wait: Is told once for each wait, when it begins: the root or `SOURCES`, the failure, and how many seconds the wait may take.
         on_end: Is told when the last wait is over: how long it took in seconds, and whether the store answers again.
         clock: Seconds, monotonic.
     """
@@ -62,7 +65,7 @@ class Patience:
 
     close = stop
 
-    def wait(self, root: str, failure: Exception, tries: int, began: float | None) -> float:
+    def wait(self, root: str, failure: Exception, tries: int, began: float | None, *, announced: bool = True) -> float:
         """Wait before a request that was refused is tried again.
 
         Args:
@@ -70,6 +73,7 @@ class Patience:
             failure: The refusal.
             tries: How many tries were refused.
             began: What the first wait of this request returned; None before the first.
+            announced: False where the waits before this one were reported as over (`ended`), so that this one is announced anew.
 
         Returns:
             When the first try was refused, in seconds of the clock.
@@ -84,8 +88,8 @@ class Patience:
         if self._used_up or left <= 0:
             self._used_up = True
             raise failure
-        if began is None:
-            self._begin(root, failure)
+        if began is None or not announced:
+            self._begin(root, failure, left)
         if self._over.wait(delay_seconds(tries, left)):
             raise WaitStopped
         return first
@@ -100,9 +104,9 @@ class Patience:
         if last:
             self._on_end(self._clock() - began, answers)
 
-    def _begin(self, root: str, failure: Exception) -> None:
+    def _begin(self, root: str, failure: Exception, seconds: float) -> None:
         with self._lock:
             first = root not in self._waiting
             self._waiting[root] = self._waiting.get(root, 0) + 1
         if first:
-            self._on_wait(root, failure, self._seconds)
+            self._on_wait(root, failure, seconds)

@@ -23,7 +23,7 @@ from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.lean_imports import without_collections, without_unused_parts
 from halcyon.memory_lock import raise_memory_lock
 from halcyon.metadata_server import wait_for_server
-from halcyon.patience import Patience
+from halcyon.patience import SOURCES, Patience
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -283,6 +283,9 @@ def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exc
     end = "" if context.in_pod else "; Ctrl-C ends the run now"
 
     def tell(root: str, failure: Exception, seconds: float) -> None:
+        if root == SOURCES:
+            reporter.store_refuses("dataSource", str(failure), seconds, end=end)
+            return
         what = "checkpointRoot" if root == context.run.spec.checkpoint.root.rstrip("/") else "tokenCache"
         reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
 

@@ -106,7 +106,8 @@ class CheckpointSpec(ApiModel):
         default=300,
         description=(
             "For so long a process that starts asks an object store again that refuses its credentials (a key that is being exchanged, an "
-            "expired token, a clock that is set, a metadata server that is late), before it ends with exit code 85; 0: not at all."
+            "expired token, a clock that is set, a metadata server that is late), before it ends with exit code 85; 0: not at all. The "
+            "same time is given to the store of a source or of a tokenizer that refuses or does not answer; then the exit code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")

@@ -9,9 +9,10 @@ import re
 from halcyon.data.sources import Access, SourceFile
 from halcyon.data.sources.access import hub_endpoint
 from halcyon.data.sources.address import parse_address
-from halcyon.data.sources.failures import Unreadable
+from halcyon.data.sources.failures import Unreachable, Unreadable
 from halcyon.data.sources.files import read_chunks, stat_file
 from halcyon.data.sources.remote import look_up
+from halcyon.errors import DataUnreachable
 
 _HUB_MODEL = re.compile(r"hf://(?!datasets/)([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
 
@@ -21,6 +22,7 @@ def fetch_file(uri: str, access: Access) -> bytes:
 
     Raises:
         OSError: It is not there, or cannot be read.
+        DataUnreachable: Its store does not answer, or refuses.
     """
     model = _HUB_MODEL.fullmatch(uri)
     if model is not None:
@@ -31,5 +33,7 @@ def fetch_file(uri: str, access: Access) -> bytes:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
         return b"".join(bytes(chunk) for chunk in read_chunks(found, access))
+    except Unreachable as failure:
+        raise DataUnreachable(str(failure)) from failure
     except Unreadable as failure:
         raise OSError(str(failure)) from failure

@@ -66,10 +66,11 @@ def ensure_caches(
         process: A name that no other process has.
         run: The run that the process belongs to, whose processes fail together; empty: none.
         report: Is told how far a build is.
-        patience: With a root that refuses the credentials. Default: none.
+        patience: With a root that refuses the credentials, and with sources that refuse or do not answer. Default: none.
 
     Raises:
         BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
+        DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts.
         TrainerExit: The caches' root does not answer, or is full.
     """
     keeper = _keeper(spec, process=process, run=run, report=report, patience=patience)
@@ -203,6 +204,7 @@ def _keeper(
         report,
         run,
         heir=heir_of(spec, store),
+        patience=patience,
     )
 
 

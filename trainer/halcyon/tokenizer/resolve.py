@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
 
 Fetch = Callable[[str], bytes]
-"""Reads a whole file by its address; raises ``OSError`` if it cannot."""
+"""Reads a whole file by its address; raises ``OSError`` if it cannot, `DataUnreachable` if it cannot for now."""
 
 
 def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
@@ -25,6 +25,7 @@ def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
 
     Raises:
         BadConfiguration: The file cannot be read, or is not the one that it should be.
+        DataUnreachable: Its store does not answer, or refuses.
     """
     if spec.byte is not None:
         return BYTE
@@ -90,6 +91,8 @@ def _tiktoken_cache() -> Path:
 def _read(uri: str, where: str, fetch: Fetch) -> bytes:
     try:
         return fetch(uri)
+    except DataUnreachable as error:
+        raise DataUnreachable(f"{where}.path: {error}") from None
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise BadConfiguration(f"{where}.path: {uri} cannot be read ({reason}); give a file that this run can read") from None

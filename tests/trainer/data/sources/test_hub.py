@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 import pytest
 
 from halcyon.data.sources import list_files
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec, HuggingFaceSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, rows_of, texts, values, write_jsonl
 
@@ -30,7 +30,13 @@ def _entry(root: Path, file: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def answers() -> list[int]:
+    """The status of all answers, where it holds one."""
+    return []
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> Iterator[Path]:
     """The folder of the data set owner/name, revision v1, on a server with the hub's addresses."""
     root = tmp_path / "name"
     root.mkdir()
@@ -50,7 +56,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
         def do_GET(self) -> None:
             path = unquote(urlparse(self.path).path)
-            if path.startswith(f"{PREFIX}/tree/v1"):
+            if answers:
+                self._answer(answers[0], b"{}")
+            elif path.startswith(f"{PREFIX}/tree/v1"):
                 folder = root / path.removeprefix(f"{PREFIX}/tree/v1").strip("/")
                 if not folder.is_dir():
                     self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
@@ -83,6 +91,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.mark.parametrize("status", [401, 403])  # of an overloaded hub its own client asks again by itself, for half a minute
+def test_a_hub_that_refuses_for_a_while(hub: Path, answers: list[int], status: int) -> None:
+    answers[:] = [status]
+    with pytest.raises(DataUnreachable, match=f"hf://datasets/owner/name@v1/ cannot be listed: .*HTTP status {status}"):
+        list_files(jsonl_source("hf://datasets/owner/name@v1/"), NOW)
 
 
 def test_files_of_a_data_set(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

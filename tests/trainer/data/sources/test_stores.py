@@ -13,7 +13,7 @@ from pyarrow import parquet
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece, remote
 from halcyon.data.sources.address import parse_address
 from halcyon.data.sources.failures import Unreadable
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, DataUnreachable
 from tests.trainer.data.sources.cases import NOW, jsonl_source, parquet_source, text_source, texts, values, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, WebServer
 
@@ -94,7 +94,7 @@ def test_what_is_not_there_is_named(bucket: Bucket, monkeypatch: pytest.MonkeyPa
         )
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     other = Access(endpoint=bucket.access.endpoint, max_retries=0, retry_seconds=5.0)
-    with pytest.raises(BadConfiguration, match=r"jsonl\.paths\[0\]: s3://bucket-.* cannot be looked up: .*; check the addr"):
+    with pytest.raises(DataUnreachable, match=r"jsonl\.paths\[0\]: s3://bucket-.* cannot be looked up: .*; check the addr"):
         list_files(jsonl_source(f"{bucket.uri}/a.jsonl"), other)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from halcyon.data.sources import LongText, Row, list_files, pieces, read_piece, stdlib_modules
-from halcyon.errors import BadConfiguration
+from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, pack, rows_of, stdlib_source, text_source
 
@@ -149,5 +149,5 @@ def test_a_path_without_files_names_the_field(tmp_path: Path, missing: str) -> N
 def test_an_unreadable_file_names_the_field() -> None:
     source, access = text_source("/proc/self/mem"), NOW
     (piece,) = pieces(source, list_files(source, access), access)
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[mine\]\.text: /proc/self/mem cannot be read: .*; make it readable"):
+    with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[mine\]\.text: /proc/self/mem cannot be read: .*; make it readable"):
         read_piece(piece, access)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
 from halcyon.data.cache.ledger import Ledger
+from halcyon.errors import Preempted
 
 
 class Stopped(Exception):
@@ -124,8 +125,8 @@ class BackgroundCaches:
 
             told = self.growth.tell
             replace(keeper, awaited=self._awaited, report=told_to_stop, told=told, pause=self._pause).ensure()
-        except Stopped:
-            return
+        except (Stopped, Preempted):
+            return  # whoever has this process end knows of it, and lets it save first
         except Exception as error:  # told to whoever waits, and to `Growth.on_failure`
             self.growth.end(error)
 

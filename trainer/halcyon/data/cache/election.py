@@ -19,13 +19,13 @@ from typing import Any, Self
 
 from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
-from halcyon.errors import BadConfiguration, DamagedData, Preempted, RootUnusable, TrainerExit
+from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable, Preempted, RootUnusable, TrainerExit
 
 BUILDER_KEY = "BUILDER.json"
 BEAT_SECONDS = 3.0
 SILENCE_SECONDS = 30.0
 _SENTENCE_LIMIT = 2048
-_KINDS: tuple[type[TrainerExit], ...] = (DamagedData, BadConfiguration, RootUnusable, TrainerExit)
+_KINDS: tuple[type[TrainerExit], ...] = (DamagedData, BadConfiguration, DataUnreachable, RootUnusable, TrainerExit)
 
 
 class Builder:

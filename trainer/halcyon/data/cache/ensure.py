@@ -20,6 +20,7 @@ from typing import Any
 from halcyon.checkpoint.failures import StoreFailure, as_exit
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
+from halcyon.data.cache.asking import Asking
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
 from halcyon.data.cache.inherited import Heir
@@ -29,8 +30,10 @@ from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.turns import next_source
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
+from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData
+from halcyon.patience import Patience
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
@@ -71,6 +74,7 @@ class CacheKeeper:
         awaited: Given where somebody waits for the first text of every source while the rest is built: in portions of how many tokens a
             source is of use. All sources then grow together, each by its weight, rather than one after the other.
         heir: Given where the run goes on from another one, whose trained tokenizer it takes if that is still there.
+        patience: How long sources are asked again that do not answer or refuse. Default: not at all.
         clock: Seconds, monotonic.
         pause: Waits for so many seconds.
     """
@@ -86,26 +90,32 @@ class CacheKeeper:
     told: Callable[[Caches], object] = lambda caches: None
     awaited: Mapping[str, int] | None = None
     heir: Heir | None = None
+    patience: Patience | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
     _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
     _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
+    _asking: Asking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._asking = Asking(self.patience, forget_clients)
 
     def ensure(self) -> Caches:
         """The caches, built if they are not there.
 
         Raises:
             BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
+            DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts.
             TrainerExit: The caches' root does not answer, or is full.
         """
         with self._root_blamed():
             builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
-            while (caches := self._find()) is None or not caches.finished(self.data):
+            while (caches := self._asking.until_answered(self._find)) is None or not caches.finished(self.data):
                 if builder.elected():
                     with builder, self._root_blamed():
-                        self._build()
+                        self._asking.until_answered(self._build)
                 else:
                     self.pause(_POLL_SECONDS)
             return caches
@@ -153,6 +163,7 @@ class CacheKeeper:
                         del growing[name]
                     else:
                         ledgers[name] = ledger
+                        self._asking.advanced()
                         self.told(Caches(definition, dict(ledgers)))
             except Replaced:
                 self.pause(_POLL_SECONDS)  # whoever it was goes on; look again, but never without a rest
@@ -168,9 +179,13 @@ class CacheKeeper:
 
     def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
         files = self._listed(source)
-        build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self.report)
+        build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self._built)
         rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows, begin=ledger.last_file)
         yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
+
+    def _built(self, built: Built) -> None:
+        self._asking.answered()
+        self.report(built)
 
     def _job(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> work.Job:
         return work.Job(
@@ -222,6 +237,7 @@ class CacheKeeper:
     def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
         if source.name not in self._files:
             self._files[source.name] = list_files(source, self.access)
+            self._asking.advanced()
         return self._files[source.name]
 
     # Tokenizers
@@ -233,6 +249,7 @@ class CacheKeeper:
     def _resolved_tokenizer(self) -> TokenizerDefinition:
         if self._definition is None:
             self._definition = resolve(self.tokenizer, self.fetch)
+            self._asking.advanced()
         return self._definition
 
     @property

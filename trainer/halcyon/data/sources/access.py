@@ -35,6 +35,7 @@ class Access:
         region: Region of S3 buckets; default: ``us-east-1`` where there is an endpoint, else the environment's.
         max_retries: Retries of one request, inside the client.
         retry_seconds: The longest time that the retries of one request may take.
+        answer_seconds: The longest time from a request to the end of its answer, where `retry_seconds` is not longer.
         pause_seconds: Pause before the one more round that a file gets which could not be read: it may be replaced at this moment.
         parallel_reads: Requests of one file that are under way at a time.
     """
@@ -43,6 +44,7 @@ class Access:
     region: str | None = None
     max_retries: int = 8
     retry_seconds: float = 60.0
+    answer_seconds: float = 30.0
     pause_seconds: float = 2.0
     parallel_reads: int = 8
 
@@ -61,7 +63,10 @@ def hub_endpoint(environ: Mapping[str, str]) -> str:
 def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
     """The client for an address's bucket or host, made once in each process."""
     retry: RetryConfig = {"max_retries": access.max_retries, "retry_timeout": timedelta(seconds=access.retry_seconds)}
-    options: ClientConfig = {"timeout": timedelta(seconds=max(30.0, access.retry_seconds)), "connect_timeout": timedelta(seconds=10)}
+    options: ClientConfig = {
+        "timeout": timedelta(seconds=max(access.answer_seconds, access.retry_seconds)),
+        "connect_timeout": timedelta(seconds=10),
+    }
     if address.scheme == "gs":
         return GCSStore(address.root, client_options=options, retry_config=retry)
     if address.scheme == "s3":
@@ -80,3 +85,8 @@ def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
             options["default_headers"] = {"authorization": f"Bearer {token}"}
     options["allow_http"] = root.startswith("http://")
     return HTTPStore(root, client_options=options, retry_config=retry)
+
+
+def forget_clients() -> None:
+    """Have the next requests of this process go out by new clients, with credentials that are read anew."""
+    client.cache_clear()

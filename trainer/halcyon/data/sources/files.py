@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError
 from halcyon.data.sources import remote
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile, parse_address
-from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.failures import Unreadable, is_outage, reason, unreadable
 
 _LOCAL_RANGE_BYTES = 2**20
 _REMOTE_RANGE_BYTES = 8 * 2**20
@@ -36,7 +36,7 @@ def read_range(
     """The bytes [start, end) of a file.
 
     Raises:
-        Unreadable: It is gone, cannot be read, or is not what was listed.
+        Unreadable: It is gone, or is not what was listed; `Unreachable`: it cannot be read for now.
     """
     address = parse_address(file.uri)
     for last_round in (False, True):
@@ -46,7 +46,7 @@ def read_range(
             return remote.read_range(file, address, start, end, access)
         except (OSError, BaseError) as error:
             if last_round:
-                raise Unreadable(_sentence(file, error)) from None
+                raise unreadable(_sentence(file, error), error) from None
         pause(access.pause_seconds)
     raise AssertionError("the last round returns or raises")
 
@@ -110,6 +110,6 @@ def _as_listed(path: str, status: os.stat_result) -> SourceFile:
 
 
 def _sentence(file: SourceFile, error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not is_outage(error):
         return f"{file.uri} was listed and is gone; put it back, or start again without it"
     return f"{file.uri} cannot be read: {reason(error)}; make it readable or leave it out"

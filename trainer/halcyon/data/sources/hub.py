@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon.data.sources.access import hub_endpoint
 from halcyon.data.sources.address import Address, SourceFile
-from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.failures import Unreadable, reason, unreadable
 from halcyon.data.sources.piece import Piece, Wanted
 from halcyon_api.spec.sources import HuggingFaceSourceSpec
 
@@ -59,7 +59,8 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
     except EntryNotFoundError:
         return  # a folder that does not exist holds no files
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise Unreadable(f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN") from None
+        what = f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN"
+        raise unreadable(what, error) from None
 
 
 def _files(address: Address, entries: Iterable[RepoFile | RepoFolder]) -> Iterator[SourceFile]:
@@ -120,7 +121,15 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision)
     except Exception as error:  # whatever a loader of any format raises
-        raise Unreadable(f"datasets cannot load {name}: {reason(error)}; check dataset, config, split and revision") from None
+        what = f"datasets cannot load {name}: {reason(error)}; check dataset, config, split and revision"
+        raise unreadable(what, _first_cause(error)) from None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The first of the errors that led to one: a loader says "not found" of a hub that it could not ask."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
 
 
 def _version(dataset: Any) -> str:

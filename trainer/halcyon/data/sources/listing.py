@@ -15,7 +15,7 @@ from pathlib import Path
 from halcyon.data.sources import hub, stdlib
 from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import Address, SourceFile, parse_address
-from halcyon.data.sources.failures import Unreadable, blamed_on, reason
+from halcyon.data.sources.failures import Unreadable, blamed_on, reason, unreadable
 from halcyon.data.sources.files import stat_file
 from halcyon.data.sources.globs import glob_to_regex, literal_prefix
 from halcyon.data.sources.remote import list_prefix, look_up
@@ -40,6 +40,7 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
 
     Raises:
         BadConfiguration: There is none, or it cannot be listed. The sentence names the field.
+        DataUnreachable: Its store does not answer, or refuses.
     """
     where = where_of(source)
     with blamed_on(where):
@@ -94,7 +95,7 @@ def _matching_local(pattern: str, endings: tuple[str, ...]) -> Iterator[SourceFi
             elif match.is_file():
                 yield stat_file(str(match))
     except OSError as error:
-        raise Unreadable(f"{error.filename} cannot be listed: {reason(error)}; make it readable") from None
+        raise unreadable(f"{error.filename} cannot be listed: {reason(error)}; make it readable", error) from None
 
 
 def _files_below(directory: Path) -> Iterator[Path]:

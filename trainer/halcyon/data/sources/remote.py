@@ -11,7 +11,7 @@ from obstore.exceptions import BaseError, NotSupportedError
 from halcyon.data.sources import hub
 from halcyon.data.sources.access import Access, client
 from halcyon.data.sources.address import Address, SourceFile
-from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.data.sources.failures import Unreadable, reason, unreadable
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -23,7 +23,7 @@ def look_up(address: Address, access: Access) -> SourceFile | None:
     """The object at an address, or None where there is none.
 
     Raises:
-        Unreadable: The store does not answer, or refuses.
+        Unreadable: The address is wrong; `Unreachable`: the store does not answer, or refuses.
     """
     if address.scheme == "hf":
         return hub.look_up_file(address)
@@ -32,14 +32,15 @@ def look_up(address: Address, access: Access) -> SourceFile | None:
     except FileNotFoundError:
         return None
     except (BaseError, OSError, ValueError) as error:
-        raise Unreadable(f"{address.uri} cannot be looked up: {reason(error)}; check the address and the credentials") from None
+        what = f"{address.uri} cannot be looked up: {reason(error)}; check the address and the credentials"
+        raise unreadable(what, error) from None
 
 
 def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
     """All objects below a folder, or below the root, in no certain order.
 
     Raises:
-        Unreadable: The store does not answer, or refuses.
+        Unreadable: The address is wrong; `Unreachable`: the store does not answer, or refuses.
     """
     if folder.scheme == "hf":
         yield from hub.list_repository(folder)
@@ -49,7 +50,8 @@ def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
             # A key that ends with a slash is how some tools write an empty folder.
             yield from (_as_listed(folder.at(meta["path"]), meta) for meta in batch if meta["size"] or not meta["path"].endswith("/"))
     except (BaseError, OSError, ValueError) as error:
-        raise Unreadable(f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials") from None
+        what = f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials"
+        raise unreadable(what, error) from None
 
 
 def read_range(file: SourceFile, address: Address, start: int, end: int, access: Access) -> memoryview:
@@ -80,10 +82,8 @@ def read_stream(file: SourceFile, address: Address, access: Access) -> Iterator[
             read += len(chunk)
             yield memoryview(chunk)
     except (BaseError, OSError) as error:
-        raise Unreadable(
-            f"{file.uri} broke off after {read} of {file.size_bytes} bytes: {reason(error)}; "
-            "its server cannot serve parts of files, so copy it to a store or a volume"
-        ) from None
+        what = f"{file.uri} broke off after {read} of {file.size_bytes} bytes: {reason(error)}"
+        raise unreadable(f"{what}; its server cannot serve parts of files, so copy it to a store or a volume", error) from None
 
 
 def serves_ranges(file: SourceFile, address: Address, access: Access) -> bool:

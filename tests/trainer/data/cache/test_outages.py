@@ -1,0 +1,204 @@
+"""Sources that are out of reach while token caches are made: asked again, and the caches are those of an undisturbed build."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon.data.cache.asking import Asking
+from halcyon.data.cache.background import BackgroundCaches
+from halcyon.data.open import background_caches, ensure_caches
+from halcyon.data.sources import Access
+from halcyon.errors import BadConfiguration, DataUnreachable, Preempted
+from halcyon.patience import SOURCES, Patience
+from halcyon_api.training_run import TrainingRunSpec
+from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
+from tests.suite.limits import limit
+from tests.trainer.checkpoint.roots import Gateway, gateway
+from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
+from tests.trainer.data.sources.conftest import Bucket, bucket
+from tests.trainer.test_patience import Told
+
+__all__ = ["bucket", "gateway"]
+
+DENIED = Status(403, "AccessDenied")
+FILES = ("a.jsonl", "b.jsonl", "c.jsonl")
+
+
+@pytest.fixture
+def proxy(gateway: Gateway) -> Iterator[Proxy]:
+    with proxied(gateway.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def spec(bucket: Bucket, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingRunSpec:
+    """Three files behind the proxy, and shards of one piece each."""
+    for number, name in enumerate(FILES):
+        write_jsonl(bucket.folder / name, 200, seed=number)
+    access = Access(endpoint=proxy.endpoint, pause_seconds=0.0, max_retries=0, retry_seconds=5.0)
+    monkeypatch.setattr(Access, "of", lambda checkpoint: access)
+    sources = [{"name": "web", "jsonl": {"paths": [f"{bucket.uri}/{name}" for name in FILES]}}]
+    return spec_of(f"file://{tmp_path}/root", sources, data__cache={"shardTokens": 1024})
+
+
+def times(number: int, concerns: Callable[[Request], bool] = lambda request: True, fault: Fault = DENIED) -> Callable[[Request], Fault]:
+    """The fault for the first requests of those that it concerns."""
+    lock, left = threading.Lock(), [number]
+
+    def decide(request: Request) -> Fault:
+        with lock:
+            if not concerns(request) or not left[0]:
+                return PASS
+            left[0] -= 1
+            return fault
+
+    return decide
+
+
+def undisturbed(spec: TrainingRunSpec, tmp_path: Path) -> dict[str, bytes]:
+    checkpoint = spec.checkpoint.model_copy(update={"root": f"file://{tmp_path}/undisturbed"})
+    ensure_caches(spec.model_copy(update={"checkpoint": checkpoint}), process="undisturbed")
+    return files_below(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    "concerns",
+    [
+        pytest.param(lambda request: True, id="the listing"),
+        pytest.param(lambda request: request.method == "GET", id="the first file"),
+        pytest.param(lambda request: request.method == "GET" and request.key == "c.jsonl", id="the last file"),
+    ],
+)
+def test_sources_that_are_refused_for_a_while(
+    spec: TrainingRunSpec, proxy: Proxy, tmp_path: Path, concerns: Callable[[Request], bool]
+) -> None:
+    told = Told()
+    proxy.decide = times(2, concerns)
+    ensure_caches(spec, process="first", patience=told.patience(limit(60)))
+    assert (told.waits[0][0], told.waits[0][2]) == (SOURCES, limit(60))
+    assert "access is denied (HTTP status 403" in told.waits[0][1]
+    assert told.ends == [True] * len(told.waits)
+    assert files_below(tmp_path / "root") == undisturbed(spec, tmp_path)
+
+
+def test_sources_that_stay_refused_end_the_process_with_their_answer(spec: TrainingRunSpec, proxy: Proxy) -> None:
+    told = Told()
+    proxy.decide = lambda request: DENIED
+    with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"):
+        ensure_caches(spec, process="first", patience=told.patience(1.5))
+    assert told.ends == [False]
+
+
+def test_a_file_that_stays_refused_gets_no_time_for_those_before_it(spec: TrainingRunSpec, proxy: Proxy) -> None:
+    """Each try reads up to the last file again, or goes on behind the last commit: neither begins the time anew for ever."""
+    told = Told()
+    proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
+    with pytest.raises(DataUnreachable, match=r"c\.jsonl"):
+        ensure_caches(spec, process="first", patience=told.patience(3))
+
+
+def test_a_missing_file_is_not_waited_for(spec: TrainingRunSpec, bucket: Bucket) -> None:
+    told = Told()
+    (bucket.folder / "b.jsonl").unlink()
+    with pytest.raises(BadConfiguration, match="no file matches"):
+        ensure_caches(spec, process="first", patience=told.patience(1e6))
+    assert told.waits == []
+
+
+def test_without_patience_it_is_told_at_once(spec: TrainingRunSpec, proxy: Proxy) -> None:
+    proxy.decide = lambda request: DENIED
+    with pytest.raises(DataUnreachable):
+        ensure_caches(spec, process="first")
+
+
+def test_a_tokenizer_is_waited_for_too(spec: TrainingRunSpec, proxy: Proxy, bucket: Bucket) -> None:
+    told = Told()
+    proxy.decide = times(1, lambda request: request.key.endswith("tokenizer.json"))
+    named = spec.model_validate(spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}})
+    with pytest.raises(BadConfiguration, match=r"tokenizer\.json"):  # it is not there once the store answers
+        ensure_caches(named, process="first", patience=told.patience(limit(60)))
+    assert told.waits
+
+
+def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
+    patience = Patience(1e6, on_wait=lambda *_: patience.stop())
+    proxy.decide = lambda request: DENIED
+    with pytest.raises(Preempted, match="a notice of preemption came while a source of data was out of reach"):
+        ensure_caches(spec, process="first", patience=patience)
+
+
+def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: TrainingRunSpec, proxy: Proxy) -> None:
+    """The training saves its last step first."""
+    patience = Patience(1e6, on_wait=lambda *_: patience.stop())
+    proxy.decide = lambda request: DENIED
+    caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, patience=patience)
+    failures: list[Exception] = []
+    caches.growth.on_failure(failures.append)
+    caches._thread.join(limit(30))
+    assert not caches._thread.is_alive()
+    caches.close()
+    assert failures == []
+
+
+def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpec, proxy: Proxy) -> None:
+    from halcyon.checkpoint.store import Store
+    from halcyon.data.cache.election import Builder
+    from halcyon_api.spec.checkpoint import CheckpointSpec
+
+    store = Store(CheckpointSpec(root=f"{spec.checkpoint.root}/data"))
+    first, second = Builder(store, "first", run="r"), Builder(store, "second", run="r")
+    assert first.elected()
+    assert not second.elected()
+    with pytest.raises(DataUnreachable), first:
+        raise DataUnreachable("s3://bucket/a cannot be read: HTTP status 503")
+    with pytest.raises(DataUnreachable, match="HTTP status 503"):
+        second.elected()
+
+
+class Clock:
+    """A patience's clock and its waits, without any time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 0.0
+        self.told = Told()
+        self.patience = self.told.patience(seconds, clock=lambda: self.now)
+        self.patience._over.wait = self._wait  # type: ignore[method-assign]
+
+    def _wait(self, seconds: float | None = None) -> bool:
+        self.now += seconds or 0.0
+        return False
+
+
+def failing(number: int, between: Callable[[], Any]) -> Callable[[], str]:
+    left = [number]
+
+    def attempt() -> str:
+        between()
+        if left[0]:
+            left[0] -= 1
+            raise DataUnreachable("refused")
+        return "read"
+
+    return attempt
+
+
+def test_what_was_only_read_again_renews_no_time() -> None:
+    clock = Clock(100)
+    asking = Asking(clock.patience, lambda: None)
+    with pytest.raises(DataUnreachable):
+        asking.until_answered(failing(1000, asking.answered))
+    assert clock.now == pytest.approx(100)
+    assert all(longest <= 100 for _, _, longest in clock.told.waits)
+    assert len(clock.told.ends) == len(clock.told.waits)
+
+
+def test_what_was_committed_renews_it() -> None:
+    clock = Clock(100)
+    asking = Asking(clock.patience, lambda: None)
+    assert asking.until_answered(failing(1000, asking.advanced)) == "read"
+    assert clock.now == pytest.approx(1000), "each wait was a first one"

@@ -1,0 +1,196 @@
+"""A store of sources that does not answer, or refuses, for a while: told apart from what no later try can change."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from halcyon.data.fetch import fetch_file
+from halcyon.data.sources import Access, list_files, pieces, read_piece
+from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.files import read_range
+from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.tokenizer.resolve import resolve
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.sources import DataSourceSpec
+from halcyon_api.spec.tokenizer import TokenizerSpec
+from tests.faults.proxy import PASS, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Proxy, Request, Status, proxied
+from tests.trainer.checkpoint.roots import Gateway
+from tests.trainer.data.sources.cases import jsonl_source, parquet_source, text_source, texts, write_jsonl
+from tests.trainer.data.sources.conftest import Bucket
+
+OUTAGES: dict[str, tuple[Fault, str]] = {
+    "401": (Status(401, "Unauthorized"), "the credentials are not accepted"),
+    "403": (Status(403, "AccessDenied"), "access is denied"),
+    "expired token": (Status(400, "ExpiredToken"), "HTTP status 400"),
+    "408": (Status(408, "RequestTimeout"), "HTTP status 408"),
+    "409": (Status(409, "OperationAborted"), "HTTP status 409"),
+    "429": (TOO_MANY, "HTTP status 429"),
+    "500": (Status(500, "InternalError"), "HTTP status 500"),
+    "503": (SLOW_DOWN, "HTTP status 503"),
+    "reset": (REFUSE, "no connection"),
+}
+
+
+@pytest.fixture
+def proxy(gateway: Gateway) -> Iterator[Proxy]:
+    with proxied(gateway.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def behind(bucket: Bucket, proxy: Proxy) -> Bucket:
+    """A bucket that is reached through the proxy alone, with one file of each kind."""
+    write_jsonl(bucket.folder / "a.jsonl", ({"text": text} for text in texts(100)))
+    (bucket.folder / "a.txt").write_text("text")
+    parquet.write_table(pa.table({"text": texts(100)}), bucket.folder / "a.parquet")
+    return replace(bucket, access=replace(bucket.access, endpoint=proxy.endpoint, max_retries=0))
+
+
+@pytest.fixture(params=OUTAGES)
+def outage(request: pytest.FixtureRequest) -> tuple[Fault, str]:
+    return OUTAGES[request.param]
+
+
+def read_all(source: DataSourceSpec, files: tuple[SourceFile, ...], access: Access) -> None:
+    for piece in pieces(source, files, access):
+        read_piece(piece, access)
+
+
+def message(caught: pytest.ExceptionInfo[DataUnreachable]) -> str:
+    assert caught.value.exit_code == ExitCode.DATA_UNREACHABLE
+    assert "made by the test" not in str(caught.value), "what a server writes is not repeated"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["a.jsonl", "*.jsonl", ""])
+def test_a_listing_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], path: str) -> None:
+    fault, answer = outage
+    proxy.decide = lambda request: fault
+    with pytest.raises(DataUnreachable) as caught:
+        list_files(jsonl_source(f"{behind.uri}/{path}"), behind.access)
+    assert message(caught).startswith(f"spec.data.sources[web].jsonl.paths[0]: {behind.uri}/")
+    assert answer in message(caught)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "text"])
+def test_a_reading_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], kind: str) -> None:
+    """Of a file whose listing was answered."""
+    fault, answer = outage
+    sources: dict[str, DataSourceSpec] = {
+        "jsonl": jsonl_source(f"{behind.uri}/a.jsonl"),
+        "parquet": parquet_source(f"{behind.uri}/a.parquet"),
+        "text": text_source(f"{behind.uri}/a.txt"),
+    }
+    files = list_files(sources[kind], behind.access)
+    proxy.decide = lambda request: fault
+    with pytest.raises(DataUnreachable) as caught:
+        read_all(sources[kind], files, behind.access)
+    assert message(caught).startswith(f"spec.data.sources[{sources[kind].name}].{kind}: {files[0].uri} ")
+    assert answer in message(caught)
+    again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - as a worker process sends it
+    assert (type(again), str(again)) == (DataUnreachable, str(caught.value))
+
+
+def test_row_groups_are_read_as_whole_files_are(behind: Bucket, proxy: Proxy) -> None:
+    """The metadata of a parquet file was read, and its rows are refused."""
+    source = parquet_source(f"{behind.uri}/a.parquet")
+    (piece,) = pieces(source, list_files(source, behind.access), behind.access)
+    proxy.decide = lambda request: SLOW_DOWN
+    with pytest.raises(DataUnreachable, match="HTTP status 503"):
+        read_piece(piece, behind.access)
+
+
+def test_a_tokenizer_is_read_as_sources_are(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str]) -> None:
+    fault, answer = outage
+    proxy.decide = lambda request: fault
+    spec = TokenizerSpec.model_validate({"tokenizerJson": {"path": f"{behind.uri}/tokenizer.json"}})
+    with pytest.raises(DataUnreachable) as caught:
+        resolve(spec, lambda uri: fetch_file(uri, behind.access))
+    assert message(caught).startswith(f"spec.tokenizer.tokenizerJson.path: {behind.uri}/tokenizer.json ")
+    assert answer in message(caught)
+
+
+@pytest.mark.parametrize("path", ["none.jsonl", "none/*.jsonl", "none/"])
+def test_what_is_not_there_is_a_mistake_of_the_document(behind: Bucket, path: str) -> None:
+    with pytest.raises(BadConfiguration, match="no file matches"):
+        list_files(jsonl_source(f"{behind.uri}/{path}"), behind.access)
+
+
+@pytest.mark.parametrize("code", [404, 410])
+def test_a_file_that_is_gone_is_a_mistake_of_the_document(behind: Bucket, proxy: Proxy, code: int) -> None:
+    source = text_source(f"{behind.uri}/a.txt")
+    (piece,) = pieces(source, list_files(source, behind.access), behind.access)
+    proxy.decide = lambda request: Status(code, "NoSuchKey")
+    with pytest.raises(BadConfiguration, match=r"a\.txt"):
+        read_piece(piece, behind.access)
+
+
+def test_a_gateway_that_answers_404_for_a_key_that_it_does_not_know_refuses(behind: Bucket, proxy: Proxy) -> None:
+    proxy.decide = lambda request: Status(404, "InvalidAccessKeyId") if not request.key else PASS
+    with pytest.raises(DataUnreachable, match="InvalidAccessKeyId"):
+        list_files(jsonl_source(f"{behind.uri}/*.jsonl"), behind.access)
+
+
+def test_a_word_in_the_name_of_a_file_decides_nothing(behind: Bucket, proxy: Proxy) -> None:
+    proxy.decide = lambda request: Status(404, "NoSuchBucket")
+    with pytest.raises(BadConfiguration):
+        list_files(jsonl_source(f"{behind.uri}/ExpiredToken/*.jsonl"), behind.access)
+
+
+def test_a_name_that_does_not_resolve(bucket: Bucket) -> None:
+    access = replace(bucket.access, endpoint="http://store.invalid", max_retries=0)
+    with pytest.raises(DataUnreachable, match="no connection"):
+        list_files(jsonl_source(f"{bucket.uri}/a.jsonl"), access)
+
+
+def test_a_server_that_accepts_and_never_answers(bucket: Bucket) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sink:
+        access = replace(
+            bucket.access, endpoint=f"http://127.0.0.1:{sink.getsockname()[1]}", max_retries=0, retry_seconds=0.1, answer_seconds=0.2
+        )
+        with pytest.raises(DataUnreachable, match=r"no connection|no answer"):
+            list_files(jsonl_source(f"{bucket.uri}/a.jsonl"), access)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [("EIO", DataUnreachable), ("ESTALE", DataUnreachable), ("ENOTCONN", DataUnreachable), ("EACCES", BadConfiguration)],
+)
+def test_a_mount_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, kind: type[Exception]) -> None:
+    import errno
+    import os
+
+    code = getattr(errno, number)
+    (tmp_path / "a.txt").write_text("text")
+    source = text_source(tmp_path / "a.txt")
+    access = Access(pause_seconds=0)
+    files = list_files(source, access)
+
+    def away(*_: object) -> bytes:
+        raise OSError(code, os.strerror(code), str(tmp_path / "a.txt"))
+
+    monkeypatch.setattr("halcyon.data.sources.files._read_local", away)
+    with pytest.raises(kind):
+        read_all(source, files, access)
+
+
+def test_one_round_more_is_given_to_each_range(behind: Bucket, proxy: Proxy) -> None:
+    answers = iter([SLOW_DOWN])
+    lock = threading.Lock()
+
+    def decide(request: Request) -> Fault:
+        with lock:
+            return next(answers, PASS) if request.method == "GET" else PASS
+
+    (file,) = list_files(text_source(f"{behind.uri}/a.txt"), behind.access)
+    proxy.decide = decide
+    assert bytes(read_range(SourceFile(*vars(file).values()), 0, 4, behind.access)) == b"text"

@@ -1,0 +1,135 @@
+"""Trainings whose sources are refused, or do not answer, when they begin: they wait, and are bitwise those that had not to."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from halcyon_devcluster.waiting import until
+from tests.faults import rows
+from tests.faults.proxy import PASS, REFUSE, Fault, Proxy, Request, Status
+from tests.faults.table import Trials
+from tests.suite.limits import limit
+from tests.trainer.checkpoint.helpers import Root
+from tests.trainer.checkpoint.roots import gateway, s3_root
+from tests.trainer.test_patience import behind, proxy
+from tests.trainer.worlds import World, run_document, start_world
+
+__all__ = ["behind", "gateway", "proxy", "s3_root"]
+
+STEPS = 6
+DENIED = Status(403, "AccessDenied")
+
+
+def document(tmp_path: Path, root: Root, name: str, **checkpoint: Any) -> dict[str, Any]:
+    """A run whose sources lie in the bucket that its root lies in."""
+    run = run_document(tmp_path / "root", slices=1, steps=STEPS)
+    bucket = root.folder.parent.parent
+    paths = []
+    for file in sorted((tmp_path / "corpus").iterdir()):
+        if not (bucket / file.name).exists():
+            (bucket / file.name).write_text(file.read_text())
+        paths.append(f"s3://{bucket.name}/{file.name}")
+    run["spec"]["data"] = {"sources": [{"name": "corpus", "text": {"paths": paths}}]}
+    place = f"s3://{bucket.name}/runs/{name}"
+    run["spec"]["checkpoint"] = {"root": place, "endpoint": root.spec.endpoint, "save": {"everySteps": 3}, **checkpoint}
+    return run
+
+
+def of_a_source(request: Request) -> bool:
+    return request.key.endswith(".txt")
+
+
+def out_of_reach(events: list[dict[str, Any]]) -> list[str]:
+    return [event["message"] for event in events if event.get("event") == "warning" and ".txt cannot be " in event["message"]]
+
+
+def wait_until_waiting(world: World) -> None:
+    """Until the process that builds the token caches, whichever it is, waits for a source."""
+    waits = lambda: any(out_of_reach(process.events) for process in world.processes)  # noqa: E731 - a condition
+    until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=world.leader.told)
+
+
+def ended(world: World, code: ExitCode) -> World:
+    try:
+        assert world.wait() == [code] * len(world.processes), world.leader.told()
+    finally:
+        world.reap()
+    return world
+
+
+@pytest.mark.slow
+@rows.SOURCES
+@pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
+@pytest.mark.parametrize("moment", ["listing", pytest.param("reading", marks=pytest.mark.variant)])
+def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
+    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, moment: str, slices: int
+) -> None:
+    calm = document(tmp_path, behind, "calm")
+    calm["spec"]["accelerator"]["slices"] = slices
+    expected = ended(start_world(calm, tmp_path / "calm"), ExitCode.DONE).leader.losses()
+    assert sorted(expected) == list(range(1, STEPS + 1))
+    refused: list[Request] = []
+
+    def decide(request: Request) -> Fault:
+        if not of_a_source(request) or (moment == "reading" and request.method == "HEAD"):
+            return PASS
+        refused.append(request)
+        return DENIED
+
+    proxy.decide = decide
+    run = document(tmp_path, behind, "run")
+    run["spec"]["accelerator"]["slices"] = slices
+    world = start_world(run, tmp_path / "run")
+    try:
+        wait_until_waiting(world)
+        proxy.decide = lambda request: PASS
+        assert world.wait() == [ExitCode.DONE] * slices, world.leader.told()
+    finally:
+        world.reap()
+    assert world.leader.losses() == expected
+    assert refused
+    (sentence, *_) = [one for process in world.processes for one in out_of_reach(process.events)]
+    assert sentence.startswith("spec.data.sources[corpus].text")
+    assert "access is denied (HTTP status 403" in sentence
+    assert "it is asked again, with credentials read anew, until 20" in sentence
+    trials.count("starts while a source was refused")
+
+
+@pytest.mark.slow
+@rows.SOURCES
+@pytest.mark.parametrize("fault", [pytest.param(DENIED, id="refused"), pytest.param(REFUSE, id="no answer", marks=pytest.mark.variant)])
+def test_a_training_whose_sources_stay_away_leaves_with_87(
+    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, fault: Fault
+) -> None:
+    proxy.decide = lambda request: fault if of_a_source(request) else PASS
+    world = ended(start_world(document(tmp_path, behind, "run", accessRetrySeconds=2), tmp_path / "run"), ExitCode.DATA_UNREACHABLE)
+    report = world.leader.report()
+    assert report["cause"] == "dataUnreachable"
+    assert report["message"].startswith("spec.data.sources[corpus].text.paths[0]: s3://")
+    assert "made by the test" not in report["message"]
+    trials.count("starts that gave up after `accessRetrySeconds`")
+
+
+@pytest.mark.slow
+@rows.SOURCES
+@pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.variant)])
+def test_a_notice_ends_the_wait_for_a_source_for_free(tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int) -> None:
+    proxy.decide = lambda request: DENIED if of_a_source(request) else PASS
+    run = document(tmp_path, behind, "run")
+    run["spec"]["accelerator"]["slices"] = slices
+    world = start_world(run, tmp_path / "run", grace_seconds=limit(30))
+    try:
+        wait_until_waiting(world)
+        for process in world.processes:
+            process.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
+        world.signal(signal.SIGTERM, slices - 1)
+        assert world.wait() == [ExitCode.PREEMPTED] * slices, world.leader.told()
+    finally:
+        world.reap()
+    assert world.leader.report()["cause"] == "preempted"
+    trials.count("notices while a source was refused")
