@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.scripted import Runs, causes, counts
 from tests.cluster.workloads import pod_spec
+from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(300)]
 
@@ -69,7 +70,7 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
     again = runs.training(name, attempt=2, restart=1)
     assert counts(again, after) == {"preempted": 1}
     runs.delete(name)
-    runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", "--timeout=60s")
+    runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", f"--timeout={limit(60)}s")
     assert runs.names("jobset", name) == [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}"], "they are left alone"
     assert runs.pods(name) == ["aaa"]
     runs.kubectl("delete", "pod/aaa", f"jobset/{name}-{HIGH_ATTEMPT}", "--wait=false")

@@ -11,7 +11,6 @@ import pytest
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import DevCluster
 from tests.cluster.scripted import Operator, Runs, causes, counts, document, installed, made_namespace
-from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.long, pytest.mark.timeout(2400)]
 
@@ -41,9 +40,7 @@ def test_runs_on_a_node_that_hangs_are_named_and_go_on_afterwards(frozen_node: t
         thaw_at = datetime.now(UTC) + FROZEN
         # The node's taint evicts the pods after five minutes, and they cannot end.
         for name in ("goes-on", "of-two"):
-            runs.wait(
-                name, "telling of the pod that does not end", lambda status: "and is still there" in ready(status)["message"], limit(720)
-            )
+            runs.wait(name, "telling of the pod that does not end", lambda status: "and is still there" in ready(status)["message"], 720)
             said = ready(runs.status(name))["message"]
             assert "kubectl delete pod" in said
             assert "on node " in said
@@ -55,12 +52,12 @@ def test_runs_on_a_node_that_hangs_are_named_and_go_on_afterwards(frozen_node: t
             name,
             "training again",
             lambda status, name=name: status["phase"] == "Running" and world(status) != world(before[name]),
-            limit(180),
+            180,
         )
         assert after["history"][-1]["fromStep"] >= before[name]["checkpoint"]["step"], "it goes on from what was saved"
         assert set(counts(after)) <= {"preempted"}, f"a node that hangs is no failure of the run: {causes(after)}"
         assert len(causes(after)) <= 3, causes(after)
-    ended = runs.wait("ends", "over", lambda status: status["phase"] == "Succeeded", limit(180))
+    ended = runs.wait("ends", "over", lambda status: status["phase"] == "Succeeded", 180)
     assert ended["progress"]["step"] == 2000
     assert "Traceback" not in operator.log()
 
