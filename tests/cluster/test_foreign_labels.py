@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.scripted import Runs, causes, counts
+from halcyon_devcluster.waiting import until
+from tests.cluster.scripted import INTERVAL_SECONDS, Runs, causes, counts
 from tests.cluster.workloads import pod_spec
-from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(300)]
 
@@ -39,7 +39,7 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
     before = runs.training(name, step=25)
     (own,) = runs.objects("jobset", name)
     process = next(pod for pod in runs.objects("pod", name) if pod["metadata"]["name"].startswith(f"{name}-1-"))
-    port = next(port["containerPort"] for port in process["spec"]["containers"][0]["ports"] if "metrics" in port["name"])
+    port = process["spec"]["containers"][0]["ports"][0]["containerPort"]
     job = {"name": "theirs", "template": {"spec": {"template": {"spec": pod_spec(python_image, "pass")}}}}
     runs.devcluster.kubectl.apply(
         [
@@ -68,9 +68,13 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
     (evicted,) = [pod for pod in runs.pods(name) if pod != "aaa"]
     runs.kubectl("delete", "pod", evicted, "--wait=false")
     again = runs.training(name, attempt=2, restart=1)
-    assert counts(again, after) == {"preempted": 1}
+    assert counts(again, after) == {"podDeleted": 1}
     runs.delete(name)
-    runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", f"--timeout={limit(60)}s")
-    assert runs.names("jobset", name) == [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}"], "they are left alone"
-    assert runs.pods(name) == ["aaa"]
+    left = [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}", "pod/aaa"]  # they are left alone
+    until(
+        lambda: runs.names("jobset,pod", name) == left,
+        timeout_seconds=60,
+        interval_seconds=INTERVAL_SECONDS,
+        failure=lambda: str(runs.names("jobset,pod", name)),
+    )
     runs.kubectl("delete", "pod/aaa", f"jobset/{name}-{HIGH_ATTEMPT}", "--wait=false")
