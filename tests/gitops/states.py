@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from halcyon_api.status import Phase, TrainingRunStatus
-from halcyon_operator.conditions import Outlook, with_outlook
+from halcyon_operator.decide.conditions import Outlook, with_outlook
 from tests.operator import builders
 
 KSTATUS: dict[Phase, str] = {

@@ -18,7 +18,7 @@ from halcyon_api import names
 from halcyon_api.argocd import SCRIPTS
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_dashboards.terminal import as_svg
-from halcyon_operator.conditions import Outlook, with_outlook
+from halcyon_operator.decide.conditions import Outlook, with_outlook
 from tests import pictures
 from tests.gitops.readers import BUILT, Argo
 from tests.gitops.states import HEALTH, run_in

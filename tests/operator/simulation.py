@@ -15,17 +15,17 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken
-from halcyon_operator.api_client import ApiError, Conflict, NotFound
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.controller import Controller
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.node_notices import NodeNotices
-from halcyon_operator.observe import Observer, ReadsHeads
-from halcyon_operator.trainers import Reading
-from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.kube.client import ApiError, Conflict, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.observer import Observer, ReadsHeads
+from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.trainers import Reading
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
 
 KEY = ("default", "demo")

@@ -9,13 +9,13 @@ import kopf
 import pytest
 import yaml
 
-from halcyon_operator.app import handlers
-from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, judge
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.store import Store
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.decide.prerequisites import LONGEST_CHAIN, AwaitedRun, judge
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.watch_cache import Store
+from halcyon_operator.run.app import handlers
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import at, observed, run
 from tests.operator.simulation import RUN, World
 from tests.operator.test_crashes import finish

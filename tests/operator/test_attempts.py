@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
-from halcyon_operator.views import HeadUnreachable, ObjectView
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash
+from halcyon_operator.model.views import HeadUnreachable, ObjectView
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import (
     EXHAUSTED,
     REFUSED,

@@ -8,8 +8,8 @@ import pytest
 
 from halcyon_api.crd import UNSEEN
 from halcyon_api.status import ConditionType, Phase, TrainingRunStatus, parse_status
-from halcyon_operator.conditions import Outlook, stalled, with_outlook
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.conditions import Outlook, stalled, with_outlook
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, observed, rfc, run
 
 ON_ITS_WAY = ("Pending", "Queued", "Starting", "Restarting", "Suspending")

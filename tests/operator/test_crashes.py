@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.pods import parse_pod
+from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
 from tests.operator.builders import deleted as deleted_pod
 from tests.operator.simulation import KEY, PODS, World

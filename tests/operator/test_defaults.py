@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from halcyon_api import names
-from halcyon_operator.defaults import root_of
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.observe.defaults import root_of
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import defaults, head, run
 from tests.operator.simulation import RUN, SYSTEM, World
 from tests.operator.test_crashes import finish

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.save_requests import SaveRequest
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.checkpoints import MAX_HEAD_BYTES, Checkpoints
-from halcyon_operator.decision import Ask
-from halcyon_operator.health import STUCK_SECONDS, WatchEcho
-from halcyon_operator.http_server import HttpServer
-from halcyon_operator.journal import MAX_ENDINGS_A_RUN, Journal
-from halcyon_operator.merge_patch import merge_patch
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.trainers import MAX_REPORT_BYTES, Reading, Trainers
-from halcyon_operator.views import HeadAbsent, HeadUnreachable
+from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.model.decision import Ask
+from halcyon_operator.model.views import HeadAbsent, HeadUnreachable
+from halcyon_operator.observe.checkpoints import MAX_HEAD_BYTES, Checkpoints
+from halcyon_operator.observe.pod_endings import MAX_ENDINGS_A_RUN, Journal
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.trainers import MAX_REPORT_BYTES, Reading, Trainers
+from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.http_server import HttpServer
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import deleted, ended, head, pod, report
 from tests.operator.simulation import _merged
 from tests.ports import free_port

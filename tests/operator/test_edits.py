@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.edits import SAVING_SECONDS, UNHEARD_SECONDS
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.spec_hash import RETIRED
+from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED
 from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, report, rfc, run
 from tests.operator.simulation import World
 from tests.operator.test_attempts import condition, deletions, status

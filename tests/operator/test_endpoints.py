@@ -12,12 +12,12 @@ import pytest
 
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.checkpoints import Checkpoints
-from halcyon_operator.endpoints import allowed_endpoints, endpoint_refusal, normal
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.trainers import parse_report
-from halcyon_operator.views import HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.endpoints import allowed_endpoints, endpoint_refusal, normal
+from halcyon_operator.model.views import HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.observe.checkpoints import Checkpoints
+from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.simulation import World
 from tests.operator.test_defaults import TEAM, put, ready, short

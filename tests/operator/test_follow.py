@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.follow import follow
-from halcyon_operator.jobset_views import parse_jobset
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.spec_hash import RETIRED
-from halcyon_operator.views import HeadUnreachable
+from halcyon_operator.decide.follow import follow
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.model.views import HeadUnreachable
+from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import at, deleted, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
 
 ENTRY = {"attempt": 1, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}

@@ -12,10 +12,10 @@ import pytest
 from halcyon_api.accounts import divide
 from halcyon_api.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus, parse_status
-from halcyon_operator.goodput import account
-from halcyon_operator.history import with_end, with_report, with_world
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.plain import moment
+from halcyon_operator.decide.goodput import account
+from halcyon_operator.model.history import with_end, with_report, with_world
+from halcyon_operator.model.untrusted import moment
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, ended, observed, pod, report, run, termination
 
 World = tuple[int, int]

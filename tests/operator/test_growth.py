@@ -10,7 +10,7 @@ import pytest
 
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.spec.operations import ElasticSpec
-from halcyon_operator.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_look, patience, shrunk, with_account
+from halcyon_operator.decide.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_look, patience, shrunk, with_account
 from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS
 from tests.operator.test_elastic import ELASTIC, Cluster

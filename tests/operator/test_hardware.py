@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from halcyon_api.mesh import model_size, pinned
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import attempt_spec_hash
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import PLATFORM, at, observed, run
 
 NOW = at(100)

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.circuit import SILENT_REQUESTS, Circuit
-from halcyon_operator.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads, Key
-from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
+from halcyon_operator.observe.circuit import SILENT_REQUESTS, Circuit
+from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads, Key
 from tests.operator.builders import head
 from tests.operator.test_work_queue import run
 

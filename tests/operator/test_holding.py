@@ -9,8 +9,8 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.status import TrainingRunStatus
-from halcyon_operator.holding import FIRST_PAUSE_SECONDS, FREE_ENDS_IN_A_ROW, LONGEST_PAUSE_SECONDS, hold_of
-from halcyon_operator.views import HeadUnreachable
+from halcyon_operator.decide.backoff import FIRST_PAUSE_SECONDS, FREE_ENDS_IN_A_ROW, LONGEST_PAUSE_SECONDS, hold_of
+from halcyon_operator.model.views import HeadUnreachable
 from tests.operator.builders import REFUSED, ended, head, run, termination
 from tests.operator.simulation import PODS, World
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.api_client import ApiError, KubernetesApi
-from halcyon_operator.cluster import Cluster, MissingApi
-from halcyon_operator.jobset_version import FIELD, OPENAPI, create_refusal, knows_the_rules
-from halcyon_operator.metrics import Metrics
+from halcyon_operator.kube.client import ApiError, KubernetesApi
+from halcyon_operator.kube.cluster import Cluster, MissingApi
+from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, create_refusal, knows_the_rules
+from halcyon_operator.run.metrics import Metrics
 
 
 def schema(*fields: str) -> dict[str, Any]:

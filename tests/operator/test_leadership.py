@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from halcyon_operator.api_client import ApiError, Conflict, KubernetesApi, NotFound, NotLeading
-from halcyon_operator.leadership import Leadership
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.kube.client import ApiError, Conflict, KubernetesApi, NotFound, NotLeading
+from halcyon_operator.kube.leadership import Leadership
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import at
 from tests.operator.test_work_queue import run
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.follow import follow
-from halcyon_operator.jobset_views import parse_jobset
-from halcyon_operator.nodes import still_avoided, to_avoid
-from halcyon_operator.placement import placement_of
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.bad_nodes import still_avoided, to_avoid
+from halcyon_operator.decide.follow import follow
+from halcyon_operator.decide.placement import placement_of
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, rfc, run, termination
 from tests.operator.test_attempts import HASH, condition, deletions
 from tests.suite import promises

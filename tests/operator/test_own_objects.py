@@ -21,24 +21,24 @@ from hypothesis import strategies as st
 from halcyon_api import names
 from halcyon_api.defaults.resource import PLURAL as DEFAULTS
 from halcyon_api.training_run import API_VERSION, PLURAL
-from halcyon_operator.api_client import ApiError, Conflict, NotFound
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.controller import Controller
-from halcyon_operator.decision import Ask, Decision
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
-from halcyon_operator.journal import Journal
-from halcyon_operator.kueue import LABEL_QUEUE, WORKLOADS
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.node_notices import NodeNotices
-from halcyon_operator.observe import Observer
-from halcyon_operator.plain import dig, mapping, text
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.trainers import Reading, parse_report
-from halcyon_operator.views import Observed, PodView, ProbeView
-from halcyon_operator.work_queue import WorkQueue
-from halcyon_operator.workloads import Workloads
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.kube.client import ApiError, Conflict, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.decision import Ask, Decision
+from halcyon_operator.model.untrusted import dig, mapping, text
+from halcyon_operator.model.views import Observed, PodView, ProbeView
+from halcyon_operator.objects.kueue import LABEL_QUEUE, WORKLOADS
+from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.observer import Observer
+from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.trainers import Reading, parse_report
+from halcyon_operator.observe.workloads import Workloads
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import PLATFORM, UID, at, defaults, jobset, pod, report, run
 from tests.operator.hostile import (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decision import Decision
-from halcyon_operator.peers import MAX_PODS
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.peers import MAX_PODS
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.decision import Decision
 from tests.operator.builders import at, changed, deleted, disrupted, ended, jobset, observed, pod, run
 from tests.operator.test_attempts import deletions
 from tests.operator.test_nodes import status

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.jobset import build_config_map, build_jobset
-from halcyon_operator.pod_policy import FREE_VARIABLES, InvalidPolicy, PodPolicy, parse_policy
-from halcyon_operator.probe import build_probe
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.pod_policy import FREE_VARIABLES, InvalidPolicy, PodPolicy, parse_policy
+from halcyon_operator.objects.jobset import build_config_map, build_jobset
+from halcyon_operator.objects.probe import build_probe
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import PLATFORM, at, observed, run
 
 V6E = {"accelerator": {"type": "v6e", "topology": "4x4"}, "trainer__batchSize": 32}

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from halcyon_operator.api_client import ApiError
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.reachable import CHECK_SECONDS, other_namespaces, served_namespaces
+from halcyon_operator.kube.client import ApiError
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.run.served_namespaces import CHECK_SECONDS, other_namespaces, served_namespaces
 from tests.suite.limits import limit
 
 

@@ -8,9 +8,8 @@ from typing import get_args
 
 import pytest
 
-from halcyon_operator.endings import EndCause
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.recovery import (
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.recovery import (
     ACTIONS,
     CAPACITIES,
     CAUSES,
@@ -24,7 +23,8 @@ from halcyon_operator.recovery import (
     Progress,
     decide,
 )
-from halcyon_operator.recovery_reference import render
+from halcyon_operator.decide.recovery_reference import render
+from halcyon_operator.model.endings import EndCause
 from tests.operator.builders import EXHAUSTED, at, jobset, observed, rfc, run
 from tests.operator.test_attempts import condition, deletions, status
 
@@ -83,4 +83,6 @@ def test_the_table_is_obeyed_where_the_jobset_has_given_up(cause: EndCause, fail
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m halcyon_operator.recovery_reference > docs/reference/recovery.md"
+    assert PAGE.read_text(encoding="utf-8") == render(), (
+        "run: python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md"
+    )

@@ -8,9 +8,9 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.edits import SAVING_SECONDS, UNHEARD_SECONDS
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.spec_hash import RETIRED
+from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED
 from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, report, rfc, run, termination
 from tests.operator.simulation import World
 from tests.operator.test_attempts import condition, deletions, kinds, status

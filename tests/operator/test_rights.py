@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from halcyon_operator.app import handlers, kopf_settings
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.store import Store
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.watch_cache import Store
+from halcyon_operator.run.app import handlers, kopf_settings
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import World
 from tests.operator.test_crashes import cleaned_up, edited, evicted

@@ -10,10 +10,10 @@ from obstore.store import S3Store
 
 from halcyon_api.checkpoint_documents import Head, decode_head, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator import checkpoints
-from halcyon_operator.checkpoints import Checkpoints
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.observe import checkpoints
+from halcyon_operator.observe.checkpoints import Checkpoints
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import head
 from tests.trainer.checkpoint.roots import Gateway, gateway
 

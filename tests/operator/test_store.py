@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.controller import Controller
-from halcyon_operator.health import STUCK_SECONDS, WatchEcho
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.observe import Observer
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_AT_ONCE, PATIENCE_SECONDS, Polls
-from halcyon_operator.store import SeenPod, Store
-from halcyon_operator.supervision import Supervision, trouble
-from halcyon_operator.trainers import Reading
-from halcyon_operator.views import PodView
-from halcyon_operator.watch_audit import WatchAudit
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.views import PodView
+from halcyon_operator.observe.observer import Observer
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_AT_ONCE, PATIENCE_SECONDS, Polls
+from halcyon_operator.observe.trainers import Reading
+from halcyon_operator.observe.watch_cache import SeenPod, Store
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.supervision import Supervision, trouble
+from halcyon_operator.run.watch_audit import WatchAudit
 from tests.operator import test_work_queue
 from tests.operator.builders import PLATFORM, jobset, pod, report, run
 from tests.operator.simulation import KEY, RUN, FakeApi, World

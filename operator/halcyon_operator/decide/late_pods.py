@@ -1,0 +1,50 @@
+"""Pods that have a node and do not start: a volume, a network or an image is missing. Pure.
+
+A status says of them what is an identifier, and sentences of our own: what a node writes about a pod may be long, and may hold anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from halcyon_operator.model.untrusted import stamp
+from halcyon_operator.model.views import PodView
+
+START_SECONDS = 300.0
+"""A pod that has a node and does not run after this time has its reason told."""
+_REASON = re.compile(r"[A-Za-z0-9]{1,64}")
+
+
+def start_problem(pods: Iterable[PodView], now: datetime) -> str | None:
+    """What keeps a pod from running that has had a node for long: a sentence on the first one; None where none waits for so long."""
+    late = [
+        pod
+        for pod in pods
+        if pod.phase == "Pending" and not pod.deleting and not pod.running and pod.scheduled_at is not None
+        and (now - pod.scheduled_at).total_seconds() >= START_SECONDS
+    ]  # fmt: skip
+    if not late:
+        return None
+    first = min(late, key=lambda pod: (pod.process, pod.name))
+    others = f", and {len(late) - 1} more" if len(late) > 1 else ""
+    since = stamp(first.scheduled_at) if first.scheduled_at is not None else ""
+    reason = first.waiting_reason if _REASON.fullmatch(first.waiting_reason) else "no reason is given"
+    return f"pod {first.name}{_on(first)} has not started since {since}{others}: {reason}{_why(first)}"
+
+
+def _why(pod: PodView) -> str:
+    """What the pod's own conditions say, and where the rest is found."""
+    describe = f"`kubectl describe pod {pod.name}` names the cause"
+    if pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
+        return f"; {describe}"
+    if pod.sandbox_ready is False:
+        return f"; its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox): {describe}"
+    if pod.sandbox_ready is True:
+        return f"; its volumes and its network are there, and its image is not: {describe}"
+    return f"; a volume, its network or its image is missing: {describe}"
+
+
+def _on(pod: PodView) -> str:
+    return f" on node {pod.node}" if pod.node else ""

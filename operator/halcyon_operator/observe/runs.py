@@ -1,0 +1,159 @@
+"""From a TrainingRun as the API server holds it to a `RunView`.
+
+The status is read apart from the rest: a damaged status must not make a sound spec invalid, nor the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from halcyon_api import names
+from halcyon_api.edits.changes import read_recorded, recorded, values_of
+from halcyon_api.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.mesh import pinned
+from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.operations import TelemetrySpec
+from halcyon_api.spec.variables import is_allowed
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from halcyon_operator.model.endpoints import endpoint_refusal
+from halcyon_operator.model.untrusted import count, dig, mapping, text
+from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
+from halcyon_operator.observe.defaults import DefaultsRead, due, taken, whole_spec
+
+MAX_PROBLEM_TEXT = 2048
+DEFAULT_PORT = TelemetrySpec().port
+_LAST_PORT = 65_535
+
+
+def parse_run_view(document: object, defaults: DefaultsRead | None = None) -> RunView:
+    """A run as the operator sees it, with what it takes from its defaults.
+
+    Never raises: what is wrong with the document is in `problems`.
+
+    Args:
+        document: The run.
+        defaults: Its defaults as they are now; None: nobody looked, and it goes by those on record.
+    """
+    metadata = mapping(dig(document, "metadata"))
+    status = parse_status(dig(document, "status"))
+    took = taken(document, status, defaults)
+    raw_spec = whole_spec(document, took.values)
+    spec, problems = _parse_spec(metadata, raw_spec) if not took.problem else (None, (took.problem,))
+    fields: dict[str, str] = {}
+    if spec is not None:
+        fields = recorded(values_of(spec))
+        spec = _with_mesh(spec, status)
+    return RunView(
+        namespace=text(metadata.get("namespace")) or "default",
+        name=text(metadata.get("name")),
+        uid=text(metadata.get("uid")),
+        generation=count(metadata.get("generation")),
+        resource_version=text(metadata.get("resourceVersion")),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        spec=spec,
+        problems=problems,
+        status=status,
+        save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
+        restart_request=text(dig(metadata, "annotations", names.ANNOTATION_RESTART), MAX_REQUEST_VALUE),
+        fields=fields,
+        defaults=took.record,
+        defaults_due=due(document, status),
+        raw_spec=raw_spec,
+        raw_status=mapping(dig(document, "status")),
+    )
+
+
+def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tuple[TrainingRunSpec | None, tuple[str, ...]]:
+    try:
+        spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": raw_spec}).spec
+    except InvalidRun as error:
+        return None, (text(str(error), MAX_PROBLEM_TEXT),)
+    problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
+    return (spec, ()) if not problems else (None, problems)
+
+
+def trainer_port(run: RunView) -> int:
+    """Port of the present processes' telemetry, whatever port the next ones will have."""
+    port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
+    if isinstance(port, int) and 0 < port <= _LAST_PORT:
+        return port
+    return run.spec.telemetry.port if run.spec is not None else DEFAULT_PORT
+
+
+def permitted(run: RunView, platform: Platform) -> RunView:
+    """The run, without its spec where this installation does not allow it."""
+    if run.spec is None:
+        return run
+    refusal = _forbidden(run.spec, platform)
+    return run if refusal is None else replace(run, spec=None, problems=(refusal,))
+
+
+def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
+    if (refusal := endpoint_refusal(spec.checkpoint.endpoint, platform.s3_endpoints)) is not None:
+        return refusal
+    if spec.scheduling.queue is not None and not platform.kueue:
+        return (
+            "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "
+            "in the chart"
+        )
+    refused = [variable.name for variable in spec.env if not is_allowed(variable.name, platform.pods.variables)]
+    if refused:
+        return (
+            f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(platform.pods.variables) or 'no variable'}; leave it out, "
+            "or have the operator's owner add it to trainerPods.variables in the chart"
+        )
+    if spec.accelerator.network == "standard" or platform.allow_gpu_direct:
+        return None
+    return (
+        "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not allow; leave it out, "
+        "or have the operator's owner set gpuDirect.allowed in the chart"
+    )
+
+
+def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:
+    """The spec with the mesh that a run without one has on record, for a run must not change it by itself; at first the suggested one."""
+    suggested = pinned(spec)
+    recorded = pinned(spec, status.topology.mesh) if status.topology is not None else suggested
+    return suggested if recorded == suggested or find_problems(recorded) else recorded
+
+
+def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
+    """What is right on a laptop and wrong in a cluster."""
+    problems: list[str] = []
+    if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
+        problems.append(
+            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs the PersistentVolumeClaim it lies on, for what a pod writes "
+            "into itself ends with the pod; name one, or use an s3:// or gs:// root"
+        )
+    if spec.data.volume is not None:
+        taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
+        if taken:
+            problems.append(
+                f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has something else; "
+                "choose another path"
+            )
+    accelerator = spec.accelerator
+    if accelerator.row.family == "tpu" and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
+        problems.append(
+            f"spec.accelerator.slices: GKE joins only slices of several hosts, and a {accelerator.topology} slice has one; "
+            "choose a topology of at least 8 chips, or one slice"
+        )
+    if accelerator.provisioning == "queued" and spec.scheduling.queue is None:
+        problems.append(
+            "spec.accelerator.provisioning: queued nodes are asked for by Kueue, so without a queue the pods wait for ever; set "
+            "spec.scheduling.queue.name, or choose another provisioning"
+        )
+    return tuple(problems)
+
+
+def _mount_paths(spec: TrainingRunSpec) -> list[str]:
+    """Where a pod has other volumes than the data's."""
+    checkpoints = [parse_root(spec.checkpoint.root).path] if spec.checkpoint.volume_claim is not None else []
+    return [names.RUN_DOCUMENT_DIRECTORY, "/tmp", CACHE_DIRECTORY, *checkpoints]  # noqa: S108 a mount point inside the pod
+
+
+def _nested(first: str, second: str) -> bool:
+    return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")
