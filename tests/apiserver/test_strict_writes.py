@@ -30,7 +30,7 @@ def ask(api: Api, api_server: ControlPlane) -> Callable[[Callable[[KubernetesApi
             configuration = Configuration()
             loader: Any = kubernetes_config
             await loader.load_kube_config(config_file=str(api_server.kubeconfig), client_configuration=configuration)
-            client = KubernetesApi(ApiClient(configuration), Metrics())
+            client = KubernetesApi(ApiClient(configuration), Metrics().api_requests)
             try:
                 return await work(client)
             finally:

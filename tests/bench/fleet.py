@@ -227,7 +227,7 @@ async def fleet(cluster: Cluster, namespace: str) -> AsyncIterator[Fleet]:
     configuration = Configuration()
     loader: Any = kubernetes_config
     await loader.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    api = KubernetesApi(ApiClient(configuration), Metrics(), "halcyon-bench")
+    api = KubernetesApi(ApiClient(configuration), Metrics().api_requests, "halcyon-bench")
     try:
         yield Fleet(api, namespace)
     finally:

@@ -9,15 +9,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 from halcyon_api import names
-from halcyon_operator.decide.prerequisites import awaited_run
 from halcyon_operator.model.endings import merge_endings
 from halcyon_operator.model.views import HeadUnreachable, Observed, Platform
-from halcyon_operator.objects.kueue import LABEL_QUEUE, NoKueue, WorkloadReading, WorkloadUnread, newest
+from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
+from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.defaults import DefaultsRead, root_of
 from halcyon_operator.observe.node_notices import notices_of
 from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.prerequisites import awaited_run
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.observe.workloads import newest
 from tests.operator.builders import (
     PLATFORM,
     UID,

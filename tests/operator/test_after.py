@@ -9,9 +9,11 @@ import kopf
 import pytest
 import yaml
 
-from halcyon_operator.decide.prerequisites import LONGEST_CHAIN, AwaitedRun, judge
+from halcyon_operator.decide.prerequisites import judge
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.views import AwaitedRun
 from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.prerequisites import LONGEST_CHAIN
 from halcyon_operator.observe.watch_cache import Store
 from halcyon_operator.run.app import handlers
 from halcyon_operator.run.health import WatchEcho

@@ -45,7 +45,7 @@ def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        trainers = Trainers(Metrics())
+        trainers = Trainers(Metrics().trainer_polls)
         try:
             return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), runner.addresses[0][1], "demo")
         finally:
@@ -64,7 +64,7 @@ def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamRes
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        trainers = Trainers(Metrics())
+        trainers = Trainers(Metrics().trainer_polls)
         request = SaveRequest(id="user-1", run="demo", attempt=1, restart=0)
         try:
             return await trainers.ask_save(Ask("127.0.0.1", port or runner.addresses[0][1], "the-token", request))
@@ -156,7 +156,7 @@ def test_a_sound_report_is_taken() -> None:
 
 def test_a_trainer_that_is_not_there_is_told() -> None:
     async def run() -> Reading:
-        trainers = Trainers(Metrics())
+        trainers = Trainers(Metrics().trainer_polls)
         try:
             return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), free_port(), "demo")
         finally:
@@ -171,7 +171,7 @@ def read(checkpoints: Checkpoints, spec: CheckpointSpec) -> Any:
 
 def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) -> None:
     root = CheckpointSpec(root=f"file://{tmp_path}/run")
-    allowed = Checkpoints(Metrics(), file_roots=(str(tmp_path),))
+    allowed = Checkpoints(Metrics().head_reads, file_roots=(str(tmp_path),))
     assert read(allowed, root) == HeadAbsent()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head))
@@ -181,11 +181,11 @@ def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) ->
     assert isinstance(damaged, HeadUnreachable)
     assert "damaged" in damaged.reason
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head).replace(b'"step":12', b'"step":13'))
-    damaged = read(Checkpoints(Metrics(), file_roots=(str(tmp_path),)), root)
+    damaged = read(Checkpoints(Metrics().head_reads, file_roots=(str(tmp_path),)), root)
     assert isinstance(damaged, HeadUnreachable)
     assert "does not have the hash" in damaged.reason
-    assert isinstance(read(Checkpoints(Metrics()), root), HeadUnreachable)
-    assert isinstance(read(Checkpoints(Metrics(), file_roots=("/elsewhere",)), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics().head_reads), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics().head_reads, file_roots=("/elsewhere",)), root), HeadUnreachable)
 
 
 def test_a_store_that_is_not_there_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,20 +194,20 @@ def test_a_store_that_is_not_there_is_out_of_reach(monkeypatch: pytest.MonkeyPat
     metrics = Metrics()
     endpoint = f"http://127.0.0.1:{free_port()}"
     spec = CheckpointSpec(root="s3://bucket/run", endpoint=endpoint)
-    assert isinstance(read(Checkpoints(metrics, (endpoint,)), spec), HeadUnreachable)
+    assert isinstance(read(Checkpoints(metrics.head_reads, (endpoint,)), spec), HeadUnreachable)
     assert metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"}) == 1
 
 
 def test_only_allowed_endpoints_are_contacted() -> None:
     spec = CheckpointSpec(root="s3://bucket/run", endpoint="http://evil:1")
-    reading = read(Checkpoints(Metrics(), s3_endpoints=("http://store:7070",)), spec)
+    reading = read(Checkpoints(Metrics().head_reads, s3_endpoints=("http://store:7070",)), spec)
     assert isinstance(reading, HeadUnreachable)
     assert "objectStore.s3.endpoints" in reading.reason
 
 
 def test_a_head_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "HEAD").write_bytes(b" " * (MAX_HEAD_BYTES + 1))
-    refused = read(Checkpoints(Metrics(), file_roots=(str(tmp_path),)), CheckpointSpec(root=f"file://{tmp_path}"))
+    refused = read(Checkpoints(Metrics().head_reads, file_roots=(str(tmp_path),)), CheckpointSpec(root=f"file://{tmp_path}"))
     assert isinstance(refused, HeadUnreachable)
     assert "its HEAD has 1,048,577 bytes" in refused.reason
 

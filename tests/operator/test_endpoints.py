@@ -53,7 +53,7 @@ class Store:
 
     def read(self, *listed: str) -> HeadReading:
         spec = CheckpointSpec(root="s3://bucket/run", endpoint=self.endpoint)
-        return asyncio.run(Checkpoints(Metrics(), listed).read(spec))
+        return asyncio.run(Checkpoints(Metrics().head_reads, listed).read(spec))
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
 from halcyon_operator.observe.circuit import SILENT_REQUESTS, Circuit
-from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads, Key
+from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads
 from tests.operator.builders import head
 from tests.operator.test_work_queue import run
 
@@ -51,7 +52,7 @@ class Looks:
     """The reads, and which runs are to be looked at again."""
 
     stores: Stores
-    due: list[Key] = field(default_factory=list)
+    due: list[RunKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reads = HeadReads(self.stores, self.due.append, asyncio.get_running_loop().time)

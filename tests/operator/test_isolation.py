@@ -44,7 +44,7 @@ class Counted:
     """Reads HEADs, and counts the reads that are over."""
 
     def __init__(self, endpoint: str) -> None:
-        self.checkpoints, self.over = Checkpoints(Metrics(), (endpoint,), s3_anonymous=True), 0
+        self.checkpoints, self.over = Checkpoints(Metrics().head_reads, (endpoint,), s3_anonymous=True), 0
 
     async def read(self, spec: Any) -> HeadReading:
         reading = await self.checkpoints.read(spec)

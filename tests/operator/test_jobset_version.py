@@ -95,7 +95,7 @@ class Connection:
 
 def test_every_object_that_is_written_is_validated_strictly() -> None:
     connection = Connection()
-    api = KubernetesApi(connection, Metrics())  # type: ignore[arg-type]
+    api = KubernetesApi(connection, Metrics().api_requests)  # type: ignore[arg-type]
 
     async def story() -> None:
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):

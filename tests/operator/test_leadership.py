@@ -203,7 +203,7 @@ class Busy(Connection):
 
 def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
     async def story() -> None:
-        api = KubernetesApi(Busy(), Metrics())  # type: ignore[arg-type]
+        api = KubernetesApi(Busy(), Metrics().api_requests)  # type: ignore[arg-type]
         with pytest.raises(ApiError, match="TooManyRequests: please") as refusal:
             await api.request("GET", "/path", "things")
         assert refusal.value.retry_after == 7
@@ -218,7 +218,7 @@ def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
 def test_without_the_lease_nothing_is_written_and_a_write_never_outlasts_it() -> None:
     async def story() -> None:
         connection, left = Connection(), [5.0]
-        api = KubernetesApi(connection, Metrics())  # type: ignore[arg-type]
+        api = KubernetesApi(connection, Metrics().api_requests)  # type: ignore[arg-type]
         api.fence(lambda: left[0])
         for method in ("GET", "POST", "PATCH", "DELETE"):
             with pytest.raises(ApiError, match="did not answer"):

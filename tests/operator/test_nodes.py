@@ -10,6 +10,7 @@ from halcyon_operator.decide.bad_nodes import still_avoided, to_avoid
 from halcyon_operator.decide.follow import follow
 from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.objects.build import build
 from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, rfc, run, termination
 from tests.operator.test_attempts import HASH, condition, deletions
@@ -125,7 +126,7 @@ def test_a_tpu_slice_of_several_hosts_has_no_node_that_could_be_left_out() -> No
 
 
 def affinity(decision: Any) -> Any:
-    pod = decision.create[-1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    pod = build(decision.create[-1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     return pod.get("affinity")
 
 

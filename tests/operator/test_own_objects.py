@@ -27,6 +27,7 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Ask, Decision
 from halcyon_operator.model.untrusted import dig, mapping, text
 from halcyon_operator.model.views import Observed, PodView, ProbeView
+from halcyon_operator.objects.build import build
 from halcyon_operator.objects.kueue import LABEL_QUEUE, WORKLOADS
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices
@@ -104,7 +105,7 @@ def check(decision: Decision, seen: Observed) -> None:
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)
-    for manifest in decision.create:
+    for manifest in map(build, decision.create):
         assert is_own(manifest, uid)
         assert is_confined(manifest)
     assert {ask.ip for ask in decision.asks} <= {pod.ip for pod in seen.pods}

@@ -15,14 +15,14 @@ from halcyon_operator.model.views import Platform
 from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.objects.probe import build_probe
 from halcyon_operator.observe.runs import parse_run_view
-from tests.operator.builders import PLATFORM, at, run
+from tests.operator.builders import PLATFORM, run
 
 
 def pod(platform: Platform = PLATFORM, probe: bool = False, **spec: Any) -> dict[str, Any]:
     view = parse_run_view(run(**{"trainer__batchSize": 64, **spec}))
     assert view.spec is not None, view.problems
     own = build_jobset(view, view.spec, platform, 1, 0, 3)
-    jobset = build_probe(view, view.spec, platform, 1, view.status, at(0)) if probe else own
+    jobset = build_probe(view, view.spec, platform, 1) if probe else own
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 

@@ -137,7 +137,7 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
     for user, expected in ((0, 65532), ("namespace", None), (7, 7)):
         security = {"default": {"privileged": True, "runAsUser": user, "hostNetwork": "always"}}
         policy = parse_policy(json.dumps({"security": security, "imagePullSecrets": ["one"]}))
-        probe = build_probe(view, view.spec, replace(PLATFORM, pods=policy), 1, view.status, at(0))
+        probe = build_probe(view, view.spec, replace(PLATFORM, pods=policy), 1)
         pod = probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert pod["securityContext"].get("runAsUser") == expected

@@ -11,6 +11,7 @@ from halcyon_api.save_requests import SaveRequestTaken, request_id
 from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.objects.build import build
 from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, report, rfc, run, termination
 from tests.operator.simulation import World
 from tests.operator.test_attempts import condition, deletions, kinds, status
@@ -202,7 +203,7 @@ def test_a_crash_loop_that_has_stopped_goes_on_with_its_budget_anew() -> None:
     minted = reconcile(observed(asked(seen.status.document())), at(510))
     assert (minted.status.attempt, minted.status.restarts.failed, restart_of(minted)["outcome"]) == (2, 1, "restarted")
     created = reconcile(observed(asked(minted.status.document())), at(511))
-    assert created.create[1]["spec"]["failurePolicy"]["maxRestarts"] == 3
+    assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 3
     swept = reconcile(observed(asked(stopped.status.document())), at(500))
     assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), "also where nothing of the attempt is left"
 

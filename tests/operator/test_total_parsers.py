@@ -25,21 +25,21 @@ from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.progress import Evaluated, Progress
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
-from halcyon_operator.decide.prerequisites import awaited_run
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.kube.jobset_version import knows_the_rules
 from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model import untrusted
-from halcyon_operator.objects.kueue import newest, parse_workload
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.checkpoints import parse_head
 from halcyon_operator.observe.defaults import DefaultsRead, due, root_of, taken, wanted, whole_spec
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.prerequisites import awaited_run
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.watch_cache import SeenPod, Store
+from halcyon_operator.observe.workloads import newest, parse_workload
 from halcyon_operator.run.health import WatchEcho
 from tests.operator.builders import defaults, jobset, pod, report, run
 from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
@@ -104,7 +104,7 @@ def _echo(value: Any) -> None:
 
 
 PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
-    "decide.prerequisites.awaited_run": (lambda document: awaited_run("base", document), RUN),
+    "observe.prerequisites.awaited_run": (lambda document: awaited_run("base", document), RUN),
     "observe.checkpoints.parse_head": (
         lambda document: parse_head(json.dumps(document).encode()),
         {"epoch": {"attempt": 1}, "committed": []},
@@ -121,8 +121,8 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "observe.jobsets.parse_jobset": (parse_jobset, jobset()),
     "observe.jobsets.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
     "kube.jobset_version.knows_the_rules": (knows_the_rules, SCHEMA),
-    "objects.kueue.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
-    "objects.kueue.parse_workload": (parse_workload, WORKLOAD),
+    "observe.workloads.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
+    "observe.workloads.parse_workload": (parse_workload, WORKLOAD),
     "kube.merge_patch.merge_patch": (lambda document: merge_patch(untrusted.mapping(document), STATUS), STATUS),
     "observe.node_notices.NodeNotices.saw": (_node, NODE),
     "observe.node_notices.notices_of": (notices_of, NODE),

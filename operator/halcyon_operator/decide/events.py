@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.progress import ProgressReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
@@ -110,3 +111,12 @@ def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:
         return ()
     message = f"The last save failed, training goes on: {report.checkpoint_error}"
     return (Event("Warning", "CheckpointFailed", message, f"save/{report.attempt}.{report.restart}/{report.checkpoint_error}"),)
+
+
+def defaults_taken(record: DefaultsStatus | None, attempt: int) -> tuple[Event, ...]:
+    """An attempt takes defaults."""
+    if record is None or not record.sources:
+        return ()
+    where = " and ".join(f"{source.namespace}/{source.name} (generation {source.generation})" for source in record.sources)
+    message = f"Attempt {attempt} takes the defaults of {where}: {', '.join(record.values) or 'nothing'}"
+    return (Event("Normal", "DefaultsTaken", message, f"defaults/{attempt}/{record.request}"),)

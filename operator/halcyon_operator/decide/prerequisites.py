@@ -9,22 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from halcyon_api.status import Phase, TrainingRunStatus, parse_status
-from halcyon_operator.model.untrusted import dig, text
-
-LONGEST_CHAIN = 16
-"""So many runs are asked at most; the ones behind them answer for the rest."""
-
-
-@dataclass(frozen=True)
-class AwaitedRun:
-    """A run that another one waits for. `phase` is None where there is none of the name."""
-
-    name: str
-    phase: Phase | None = None
-    message: str = ""
-    after: str = ""
-    """The run that it waits for itself, if it does."""
+from halcyon_operator.model.views import AwaitedRun
 
 
 @dataclass(frozen=True)
@@ -34,15 +19,6 @@ class Verdict:
     message: str
     reason: str = ""
     """Reason of `Stalled` where somebody has to do something; empty where waiting is enough."""
-
-
-def awaited_run(name: str, document: object) -> AwaitedRun:
-    """A run that is awaited, as the API server has it; None: it has none of the name."""
-    if document is None:
-        return AwaitedRun(name)
-    status = parse_status(dig(document, "status"))
-    waits = status.phase != "Succeeded" and status.attempt == 0
-    return AwaitedRun(name, status.phase, _message(status), text(dig(document, "spec", "after", "run")) if waits else "")
 
 
 def judge(run: str, namespace: str, chain: tuple[AwaitedRun, ...]) -> Verdict | None:
@@ -77,8 +53,3 @@ def judge_origin(origin: AwaitedRun) -> Verdict:
         sentence = f"run {origin.name} has failed before it began, so where its checkpoints are is not known; mend that run"
         return Verdict(f"spec.from.run: {sentence}", "OriginUnknown")
     return Verdict(f"spec.from.run: waits for run {origin.name} to begin, which is {origin.phase}; before, it has no place for checkpoints")
-
-
-def _message(status: TrainingRunStatus) -> str:
-    ready = status.condition("Ready")
-    return ready.message if ready is not None else ""

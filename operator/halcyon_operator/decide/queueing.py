@@ -19,12 +19,10 @@ from halcyon_operator.model.endings import WorldEnd, conclude
 from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, PodView, World
-from halcyon_operator.objects.kueue import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
+from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
 
 TAKEN_UP_SECONDS = 60.0
 """So long Kueue may take to make a Workload before the user is told where to look."""
-UNREAD_SECONDS = 15.0
-"""How old what is known of a Workload may be. That it is admitted or evicted shows in the JobSet at once."""
 _BY_QUEUE = ("preempted", "podDeleted", "noRoom")
 """What the end of processes looks like that a queue sent away."""
 

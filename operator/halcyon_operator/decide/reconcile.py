@@ -25,23 +25,22 @@ from halcyon_operator.decide.follow import count_next_attempt, follow
 from halcyon_operator.decide.goodput import account
 from halcyon_operator.decide.growth import takes_over
 from halcyon_operator.decide.peers import peers_to_delete
+from halcyon_operator.decide.permissions import permitted
 from halcyon_operator.decide.placement import next_placement, placement_of, trains, with_room
-from halcyon_operator.decide.queueing import UNREAD_SECONDS, queue_changed, with_queue
+from halcyon_operator.decide.queueing import queue_changed, with_queue
 from halcyon_operator.decide.restart_requests import passed_over, restart_waits, restarted_with, with_restart
+from halcyon_operator.decide.room_probe import tend_probe
 from halcyon_operator.decide.save_requests import next_due, with_requests
 from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash
 from halcyon_operator.decide.status_writes import settle
 from halcyon_operator.decide.stuck_pods import with_stuck_pods
-from halcyon_operator.model.decision import Decision, Deletion, Event, Manifest
+from halcyon_operator.model.decision import ConfigMapPlan, Decision, Deletion, Event, JobSetPlan, Plan
 from halcyon_operator.model.endings import WorldEnd
 from halcyon_operator.model.history import last_entry, shown, with_end
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import HeadPending, Observed, RunView
-from halcyon_operator.objects.jobset import build_config_map, build_jobset
-from halcyon_operator.objects.probe import tend_probe
-from halcyon_operator.observe import defaults
-from halcyon_operator.observe.runs import permitted
+from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS
 
 SOON_SECONDS = 2.0
 """When to look again at something that is on its way, should the event about it not come."""
@@ -154,7 +153,7 @@ def _carry_out(
             outlook = keep_outlook(observed, status, jobset, now)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
             if outlook.phase == "Queued":
-                interval = max(UNREAD_SECONDS, observed.pace_seconds)
+                interval = max(MAX_WORKLOAD_AGE_SECONDS, observed.pace_seconds)
             return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else _soon(status, interval, now))
         case steps.Finish():
             return _finish(observed, _vanished(status, now), spec, now)
@@ -190,7 +189,7 @@ def _carry_out(
         case steps.Mint(attempt, pardon):
             update, told = in_force_with(observed, status, attempt)
             update["defaults"] = run.defaults or status.defaults
-            told += defaults.told(run.defaults, attempt)
+            told += events.defaults_taken(run.defaults, attempt)
             restarted, said = restarted_with(status, attempt)
             update, told = update | restarted, told + said
             status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now).model_copy(update=update)
@@ -260,16 +259,15 @@ def _minted(
     return status.model_copy(update=update)
 
 
-def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Manifest, ...]:
+def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Plan, ...]:
     remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
     placement = placement_of(status, spec)
-    spec, avoided = on_slices(spec, placement.slices), [node.node for node in placement.avoided]
+    spec, avoided = on_slices(spec, placement.slices), tuple(node.node for node in placement.avoided)
     if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
         spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
-    jobset = build_jobset(
-        observed.run, spec, observed.platform, status.attempt, resume_step(status), remaining, avoided, observed.fresh_token
-    )
-    return (jobset,) if observed.config_map is not None else (build_config_map(observed.run, status.attempt, spec), jobset)
+    run, attempt = observed.run, status.attempt
+    jobset = JobSetPlan(run, spec, observed.platform, attempt, resume_step(status), remaining, avoided, observed.fresh_token)
+    return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
 
 
 def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:

@@ -18,11 +18,9 @@ from halcyon_api.save_requests import SaveRequest, request_id
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.model.decision import Ask, Event
+from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
-from halcyon_operator.model.views import JobSetView, Observed
-from halcyon_operator.observe.node_notices import NoticeView
-from halcyon_operator.observe.runs import trainer_port
-from halcyon_operator.observe.trainers import first_process
+from halcyon_operator.model.views import JobSetView, NoticeView, Observed
 
 SOON = timedelta(minutes=5)
 """So long before a scheduled maintenance a checkpoint is asked for."""

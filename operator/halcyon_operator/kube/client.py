@@ -17,9 +17,9 @@ import aiohttp
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from prometheus_client import Counter
 
 from halcyon_operator.model.untrusted import dig, integer, text
-from halcyon_operator.run.metrics import Metrics
 
 _TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
 _TIMEOUT = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
@@ -78,11 +78,17 @@ def path_of(api_version: str, plural: str, namespace: str | None, name: str | No
 
 
 class KubernetesApi:
-    """JSON in, JSON out, with errors by kind."""
+    """JSON in, JSON out, with errors by kind.
 
-    def __init__(self, client: ApiClient, metrics: Metrics, agent: str = "halcyon-operator") -> None:
+    Args:
+        client: The official client, for its connection and credentials.
+        requests: Counts requests by verb, resource and code.
+        agent: Name of this program for the API server's log.
+    """
+
+    def __init__(self, client: ApiClient, requests: Counter, agent: str = "halcyon-operator") -> None:
         self._client: Any = client  # The client's methods have no types.
-        self._metrics = metrics
+        self._requests = requests
         self._agent = agent
         self._seconds_left: Callable[[], float] = lambda: math.inf
 
@@ -139,9 +145,9 @@ class KubernetesApi:
             content: bytes = await response.read()
             code = int(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._metrics.api_requests.labels(verb, resource, "none").inc()
+            self._requests.labels(verb, resource, "none").inc()
             raise ApiError(0, "Unreachable", f"the API server did not answer: {type(error).__name__}: {error}") from error
-        self._metrics.api_requests.labels(verb, resource, str(code)).inc()
+        self._requests.labels(verb, resource, str(code)).inc()
         document = _parse(content)
         if code < 400:
             return document
@@ -154,7 +160,7 @@ class KubernetesApi:
         await self._client.close()
 
 
-async def connect(metrics: Metrics, agent: str = "halcyon-operator") -> KubernetesApi:
+async def connect(requests: Counter, agent: str = "halcyon-operator") -> KubernetesApi:
     """A way to the API server: with the pod's service account inside a cluster, else with the kubeconfig.
 
     Raises:
@@ -169,7 +175,7 @@ async def connect(metrics: Metrics, agent: str = "halcyon-operator") -> Kubernet
             await loader.load_kube_config(client_configuration=configuration)
     except (kubernetes_config.ConfigException, OSError) as error:
         raise NoCluster(f"no way to a Kubernetes API server ({error}); run inside a cluster, or set KUBECONFIG") from None
-    return KubernetesApi(ApiClient(configuration), metrics, agent)
+    return KubernetesApi(ApiClient(configuration), requests, agent)
 
 
 def inside_cluster() -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from halcyon_api import names
 from halcyon_api.defaults.resource import PLURAL as DEFAULTS
@@ -20,14 +20,15 @@ from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_
 from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model.decision import Deletion, Event, Manifest
+from halcyon_operator.model.keys import ObjectKey, WatchedKind
 from halcyon_operator.model.untrusted import dig, integer, sequence, text
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
-from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS, NoKueue, WorkloadReading, WorkloadUnread, newest
-from halcyon_operator.observe.watch_cache import Kind, Place, SeenPod
+from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 COMPONENT = "halcyon-operator"
 PAGE = 500
@@ -95,16 +96,16 @@ class Cluster:
             raise
         return True
 
-    async def versions(self, kind: Kind, namespace: str | None) -> list[tuple[Place, int]]:
+    async def versions(self, kind: WatchedKind, namespace: str | None) -> list[tuple[ObjectKey, int]]:
         """Every watched object of a kind, and its resource version."""
         api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
         query = {"limit": str(PAGE)} | ({} if kind == "trainingruns" else {"labelSelector": names.LABEL_RUN})
-        found: list[tuple[Place, int]] = []
+        found: list[tuple[ObjectKey, int]] = []
         while True:
             page = await self._api.request("GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY)
             for item in sequence(page.get("items")):
-                place = kind, text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
-                found.append((place, integer(dig(item, "metadata", "resourceVersion")) or 0))
+                key: ObjectKey = kind, text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
+                found.append((key, integer(dig(item, "metadata", "resourceVersion")) or 0))
             token = dig(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
                 return found
@@ -114,10 +115,10 @@ class Cluster:
         """JobSets that bear a run's label."""
         return tuple([jobset async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE) for jobset in page])
 
-    async def pods(self, namespace: str, run: str) -> tuple[SeenPod, ...]:
-        """Pods that bear a run's label. Each page of documents is let go before the next one comes."""
+    async def pods(self, namespace: str, run: str, parse: Callable[[object], T]) -> tuple[T, ...]:
+        """Pods that bear a run's label, each parsed at once: only one page of documents is in memory at a time."""
         pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
-        return tuple([SeenPod(document) async for page in pages for document in page])
+        return tuple([parse(document) async for page in pages for document in page])
 
     async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A JobSet by name."""
@@ -127,17 +128,14 @@ class Cluster:
         """A ConfigMap by name."""
         return await self._get("v1", "configmaps", namespace, name)
 
-    async def workload(self, namespace: str, jobset_uid: str) -> WorkloadReading:
-        """What Kueue says of a JobSet."""
+    async def workloads(self, namespace: str, jobset_uid: str) -> tuple[object, ...]:
+        """The Workloads of Kueue that stand for a JobSet.
+
+        Raises:
+            NotFound: The cluster does not serve Workloads.
+        """
         path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"}
-        try:
-            return newest(sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items")))
-        except NotFound:
-            return NoKueue()
-        except ApiError as error:
-            if error.code != 403:
-                raise
-            return WorkloadUnread("the API server does not let it; set kueue.enabled in the chart")
+        return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
 
     async def create(self, manifest: Manifest) -> None:
         """Create an object that must not exist yet.

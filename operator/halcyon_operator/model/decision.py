@@ -12,9 +12,56 @@ from typing import Any, Literal
 
 from halcyon_api.save_requests import SaveRequest
 from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.views import Platform, RunView
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True)
+class ConfigMapPlan:
+    """The ConfigMap of an attempt, which holds the run document."""
+
+    run: RunView
+    attempt: int
+    spec: TrainingRunSpec
+    """The run's spec on the attempt's number of slices."""
+
+
+@dataclass(frozen=True)
+class JobSetPlan:
+    """The JobSet of an attempt."""
+
+    run: RunView
+    spec: TrainingRunSpec
+    """The run's spec on the attempt's number of slices."""
+    platform: Platform
+    attempt: int
+    resume_step: int
+    """Committed steps that the trainer must find."""
+    remaining_restarts: int
+    """Counted restarts until the JobSet gives up."""
+    avoided: tuple[str, ...] = ()
+    """Names of nodes that no pod may use."""
+    save_token: str = field(default="", repr=False)
+    """Secret that a request for a checkpoint must bear."""
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """The JobSet whose pods look for room for more slices."""
+
+    run: RunView
+    spec: TrainingRunSpec
+    platform: Platform
+    slices: int
+    avoided: tuple[str, ...] = ()
+    """Names of nodes that no pod may use."""
+
+
+Plan = ConfigMapPlan | JobSetPlan | ProbePlan
+"""An object that should exist; `objects.build` makes it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +104,7 @@ class Decision:
     status: TrainingRunStatus | None = None
     """The status to write, or None to leave it."""
     delete: tuple[Deletion, ...] = ()
-    create: tuple[Manifest, ...] = ()
+    create: tuple[Plan, ...] = ()
     events: tuple[Event, ...] = ()
     asks: tuple[Ask, ...] = ()
     requeue_after: float | None = None

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.progress import TerminationReport
-from halcyon_operator.model.views import PodEnding, PodView, World
-from halcyon_operator.observe.pods import TROUBLE_RANKS, UNKNOWN_TIME
+from halcyon_operator.model.views import PodEnding, PodView, Trouble, World
+
+UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
+"""Sorts behind every known time."""
+
+TROUBLE_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
+"""Which trouble explains the others, when the clock (whole seconds) cannot tell."""
 
 EndCause = Literal[
     "completed",

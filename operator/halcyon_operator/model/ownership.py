@@ -7,42 +7,16 @@ docs/design/threat-model.md.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from halcyon_api import names
 from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEnding, PodView, RunView
-
-_MOST_JOBSETS = 4
-"""Of one run: that of the present attempt and those that may still have pods."""
-_MOST_RUNS = 4096
 
 
 def own_jobset_uids(run: RunView, jobsets: Iterable[JobSetView]) -> frozenset[str]:
     """The uids of the JobSets that a run controls, and of the one on record, which may be gone before its pods are."""
     own = (jobset.uid for jobset in jobsets if run.uid and jobset.owner_uid == run.uid and names.is_attempt_name(run.name, jobset.name))
     return frozenset(uid for uid in (*own, run.status.job_set_uid or "") if uid)
-
-
-class OwnJobSets:
-    """The uids of the JobSets that runs control or controlled, as long as the operator lives.
-
-    A JobSet may be gone before its last pod, and its name from the status, which anybody with the right to may wipe.
-    """
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], tuple[str, tuple[str, ...]]] = OrderedDict()
-
-    def of(self, run: RunView, jobsets: Iterable[JobSetView]) -> frozenset[str]:
-        """The uids of a run's JobSets, those included that were seen before."""
-        key, seen = (run.namespace, run.name), own_jobset_uids(run, jobsets)
-        uid, before = self._known.get(key, ("", ()))
-        kept = tuple(dict.fromkeys((*(before if uid == run.uid else ()), *sorted(seen))))[-_MOST_JOBSETS:]
-        self._known[key] = (run.uid, kept)
-        self._known.move_to_end(key)
-        while len(self._known) > _MOST_RUNS:
-            self._known.popitem(last=False)
-        return seen | frozenset(kept)
 
 
 def is_own(pod: PodView | PodEnding, run: RunView, jobset_uids: frozenset[str]) -> bool:

@@ -9,13 +9,12 @@ from typing import Literal
 
 from halcyon_api.checkpoint_documents import Head
 from halcyon_api.defaults.status import DefaultsStatus
+from halcyon_api.maintenance import Notice
 from halcyon_api.progress import ProgressReport, TerminationReport
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.prerequisites import AwaitedRun
 from halcyon_operator.model.pod_policy import PodPolicy
-from halcyon_operator.objects.kueue import WorkloadReading
-from halcyon_operator.observe.node_notices import NoticeView
+from halcyon_operator.model.workload import WorkloadReading
 
 World = tuple[int, int]
 """One world of processes, which lives and dies as one: (attempt, JobSet restart)."""
@@ -157,6 +156,27 @@ class ObjectView:
     uid: str
     owner_uid: str
     deleting: bool
+
+
+@dataclass(frozen=True)
+class AwaitedRun:
+    """A run that another one waits for. `phase` is None where there is none of the name."""
+
+    name: str
+    phase: Phase | None = None
+    message: str = ""
+    after: str = ""
+    """The run that it waits for itself, if it does."""
+
+
+@dataclass(frozen=True)
+class NoticeView:
+    """One notice of one node."""
+
+    node: str
+    notice: Notice
+    at: datetime | None = None
+    """For when it is announced; None: it is under way."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import BaseError, NotModifiedError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import GCSStore, S3Store
+from prometheus_client import Counter
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
 from halcyon_operator.model.endpoints import allowed_endpoints, endpoint_refusal
 from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
-from halcyon_operator.run.metrics import Metrics
 
 TIMEOUT_SECONDS = 5.0
 MAX_HEAD_BYTES = 2**20
@@ -52,7 +52,7 @@ class Checkpoints:
     """Reads checkpoint roots.
 
     Args:
-        metrics: Where reads are counted.
+        reads: Counts reads by result.
         s3_endpoints: The endpoints that may be contacted; of a run that names another one nothing is read.
         s3_anonymous: Send unsigned S3 requests.
         file_roots: Directories under which file:// roots may be read.
@@ -60,12 +60,12 @@ class Checkpoints:
 
     def __init__(
         self,
-        metrics: Metrics,
+        reads: Counter,
         s3_endpoints: tuple[str, ...] = (),
         s3_anonymous: bool = False,
         file_roots: tuple[str, ...] = (),
     ) -> None:
-        self._metrics = metrics
+        self._reads = reads
         self._s3_endpoints = allowed_endpoints(s3_endpoints)
         self._s3_anonymous = s3_anonymous
         self._file_roots = tuple(Path(root) for root in file_roots)
@@ -78,7 +78,7 @@ class Checkpoints:
     async def read(self, spec: CheckpointSpec) -> HeadReading:
         """The HEAD of a root. Never raises."""
         reading = await self._read(spec)
-        self._metrics.head_reads.labels(_RESULTS[type(reading)]).inc()
+        self._reads.labels(_RESULTS[type(reading)]).inc()
         return reading
 
     async def _read(self, spec: CheckpointSpec) -> HeadReading:

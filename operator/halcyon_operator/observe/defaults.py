@@ -20,7 +20,6 @@ from halcyon_api.defaults.units import ROOT, Values, kept_place, over, resolved,
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun
-from halcyon_operator.model.decision import Event
 from halcyon_operator.model.untrusted import count, dig, mapping, text
 
 
@@ -104,15 +103,6 @@ def root_of(document: object) -> str | None:
     """The checkpoint root of a run that has begun, or that names it."""
     status = parse_status(dig(document, "status"))
     return text(values_of_run(whole_spec(document, read_values(status.defaults))).get(ROOT)) or None
-
-
-def told(record: DefaultsStatus | None, attempt: int) -> tuple[Event, ...]:
-    """The event about defaults that come into force with an attempt."""
-    if record is None or not record.sources:
-        return ()
-    where = " and ".join(f"{source.namespace}/{source.name} (generation {source.generation})" for source in record.sources)
-    message = f"Attempt {attempt} takes the defaults of {where}: {', '.join(record.values) or 'nothing'}"
-    return (Event("Normal", "DefaultsTaken", message, f"defaults/{attempt}/{record.request}"),)
 
 
 def _source(document: object) -> DefaultsSource:

@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable
 from halcyon_operator.observe.circuit import Circuit
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-Key = tuple[str, str]
-"""Namespace and name of a run."""
 Address = tuple[str, str | None, str | None]
 """Root, endpoint, region."""
 
@@ -72,7 +71,7 @@ class _Root:
     """When the request was made that the reading is the answer to."""
     ended: float = 0.0
     request: asyncio.Task[None] | None = None
-    waiting: set[Key] = field(default_factory=set[Key])
+    waiting: set[RunKey] = field(default_factory=set[RunKey])
     """Runs to look at again when the answer is there."""
 
     def answer(self, asked: float, now: float) -> HeadReading | None:
@@ -98,16 +97,16 @@ class HeadReads:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, heads: ReadsHead, changed: Callable[[Key], None], clock: Callable[[], float]) -> None:
+    def __init__(self, heads: ReadsHead, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
         self._heads = heads
         self._changed = changed
         self._clock = clock
         self._roots: OrderedDict[Address, _Root] = OrderedDict()
         self._endpoints: OrderedDict[Hashable, _Endpoint] = OrderedDict()
-        self._questions: OrderedDict[Key, _Question] = OrderedDict()
+        self._questions: OrderedDict[RunKey, _Question] = OrderedDict()
         self._unproven: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
 
-    async def read(self, key: Key, spec: CheckpointSpec, world: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
+    async def read(self, key: RunKey, spec: CheckpointSpec, world: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
         """The HEAD of a run's root as far as it is known now.
 
         Args:

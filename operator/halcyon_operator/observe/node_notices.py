@@ -7,14 +7,12 @@ Of thousands of nodes only those are remembered that say something, and of the r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from halcyon_api.maintenance import Notice
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import dig, integer, mapping, sequence, text
-
-Key = tuple[str, str]
-"""Namespace and name of a run."""
+from halcyon_operator.model.views import NoticeView
 
 ACTIVE_LABEL = "cloud.google.com/active-node-maintenance"
 SCHEDULED_LABEL = "cloud.google.com/scheduled-maintenance-time"
@@ -25,16 +23,6 @@ _TAINTS: dict[str, Notice] = {
     "ToBeDeletedByClusterAutoscaler": "draining",
     "node.kubernetes.io/out-of-service": "outOfService",
 }
-
-
-@dataclass(frozen=True)
-class NoticeView:
-    """One notice of one node."""
-
-    node: str
-    notice: Notice
-    at: datetime | None = None
-    """For when it is announced; None: it is under way."""
 
 
 def notices_of(node: object) -> tuple[NoticeView, ...]:
@@ -58,12 +46,12 @@ class NodeNotices:
 
     def __init__(self) -> None:
         self._notices: dict[str, tuple[NoticeView, ...]] = {}
-        self._nodes: dict[Key, frozenset[str]] = {}
+        self._nodes: dict[RunKey, frozenset[str]] = {}
 
     def __len__(self) -> int:
         return len(self._notices)
 
-    def saw(self, node: object, *, deleted: bool = False) -> tuple[Key, ...]:
+    def saw(self, node: object, *, deleted: bool = False) -> tuple[RunKey, ...]:
         """Take note of a node.
 
         Returns:
@@ -79,12 +67,12 @@ class NodeNotices:
             del self._notices[name]
         return tuple(key for key, nodes in self._nodes.items() if name in nodes)
 
-    def on(self, key: Key, nodes: Iterable[str]) -> tuple[NoticeView, ...]:
+    def on(self, key: RunKey, nodes: Iterable[str]) -> tuple[NoticeView, ...]:
         """The notices of the nodes that a run is on, by name; they are remembered until the next time, or until `forget`."""
         self._nodes[key] = here = frozenset(filter(None, nodes))
         return tuple(notice for node in sorted(here & self._notices.keys()) for notice in self._notices[node])
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: RunKey) -> None:
         """A run is gone."""
         self._nodes.pop(key, None)
 

@@ -12,20 +12,34 @@ from typing import Any, Protocol
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.decide.prerequisites import LONGEST_CHAIN, AwaitedRun, awaited_run
-from halcyon_operator.decide.queueing import UNREAD_SECONDS
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
-from halcyon_operator.model.ownership import OwnJobSets, is_own
-from halcyon_operator.model.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, ProbeView, RunView
-from halcyon_operator.objects.kueue import WorkloadReading
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.trainer_process import first_process, trainer_port
+from halcyon_operator.model.views import (
+    AwaitedRun,
+    HeadAbsent,
+    HeadReading,
+    JobSetView,
+    NoticeView,
+    ObjectView,
+    Observed,
+    Platform,
+    PodView,
+    ProbeView,
+    RunView,
+)
+from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.defaults import DefaultsRead, root_of, wanted
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
-from halcyon_operator.observe.node_notices import NodeNotices, NoticeView
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.own_jobsets import OwnJobSets
 from halcyon_operator.observe.pod_endings import Journal
-from halcyon_operator.observe.runs import parse_run_view, trainer_port
-from halcyon_operator.observe.trainers import Reading, first_process
+from halcyon_operator.observe.prerequisites import LONGEST_CHAIN, awaited_run
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.trainers import Reading
 from halcyon_operator.observe.watch_cache import SeenPod, Store
 
 HEAD_AGE_SECONDS = 10.0
@@ -35,7 +49,7 @@ HEAD_AGE_SECONDS = 10.0
 class ReadsHeads(Protocol):
     """What knows the HEADs of checkpoint roots."""
 
-    async def read(self, key: tuple[str, str], spec: CheckpointSpec, world: Hashable, max_age_seconds: float) -> HeadReading:
+    async def read(self, key: RunKey, spec: CheckpointSpec, world: Hashable, max_age_seconds: float) -> HeadReading:
         """The HEAD of a run's root as far as it is known now."""
         ...
 
@@ -43,7 +57,7 @@ class ReadsHeads(Protocol):
 class ReadsProgress(Protocol):
     """What knows how far trainers are."""
 
-    async def read(self, key: tuple[str, str], pod: PodView, port: int) -> Reading:
+    async def read(self, key: RunKey, pod: PodView, port: int) -> Reading:
         """The last report of a run's pod, or why there is none."""
         ...
 
@@ -112,7 +126,7 @@ class Observer:
             return None
         probes = [seen.view for seen in self._store.jobsets(key) if seen.probe]
         pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, self._store.pods(key))
-        age = max(UNREAD_SECONDS, self._pace())
+        age = max(MAX_WORKLOAD_AGE_SECONDS, self._pace())
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
     def wrote(self, document: object) -> None:
@@ -128,7 +142,7 @@ class Observer:
         """
         key = namespace, name
         document, jobset_documents, seen = await asyncio.gather(
-            self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name)
+            self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name, SeenPod)
         )
         if self._store is not None:
             self._store.listed(key, document, jobset_documents, seen)
@@ -149,7 +163,7 @@ class Observer:
 
     async def _complete(
         self,
-        key: tuple[str, str],
+        key: RunKey,
         run: RunView,
         jobsets: tuple[JobSetView, ...],
         pods: tuple[PodView, ...],
@@ -191,7 +205,7 @@ class Observer:
             pace_seconds=self._pace(),
         )
 
-    def _notices(self, key: tuple[str, str], pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
+    def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
         """What the nodes of the run's pods say about their end."""
         if self._nodes is None:
             return ()

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from halcyon_operator.model.endings import merge_endings
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.views import PodEnding, PodView
-
-Key = tuple[str, str]
-"""Namespace and name of a run."""
 
 MAX_ENDINGS_A_RUN = 1024
 MAX_RUNS = 4096
@@ -22,9 +20,9 @@ class Journal:
     """The endings of pods, by run."""
 
     def __init__(self) -> None:
-        self._endings: OrderedDict[Key, OrderedDict[str, PodEnding]] = OrderedDict()
+        self._endings: OrderedDict[RunKey, OrderedDict[str, PodEnding]] = OrderedDict()
 
-    def record(self, key: Key, pod: PodView) -> bool:
+    def record(self, key: RunKey, pod: PodView) -> bool:
         """Note a pod's ending, if it has begun to end.
 
         Returns:
@@ -46,17 +44,17 @@ class Journal:
             self._endings.popitem(last=False)
         return True
 
-    def endings(self, key: Key) -> tuple[PodEnding, ...]:
+    def endings(self, key: RunKey) -> tuple[PodEnding, ...]:
         """All endings noted for a run."""
         endings = self._endings.get(key)
         return tuple(endings.values()) if endings is not None else ()
 
-    def prune(self, key: Key, attempt: int, restart: int) -> None:
+    def prune(self, key: RunKey, attempt: int, restart: int) -> None:
         """Drop the endings of worlds before one."""
         if (endings := self._endings.get(key)) is not None:
             for uid in [uid for uid, ending in endings.items() if ending.world < (attempt, restart)]:
                 del endings[uid]
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: RunKey) -> None:
         """Drop a run."""
         self._endings.pop(key, None)

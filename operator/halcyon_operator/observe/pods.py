@@ -6,7 +6,7 @@ first is what the end was about: an evicted pod is later deleted and its process
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from pydantic import ValidationError
@@ -14,16 +14,11 @@ from pydantic import ValidationError
 from halcyon_api import names
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
+from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
 from halcyon_operator.model.untrusted import LARGEST_EXACT, count, dig, integer, mapping, moment, sequence, text
 from halcyon_operator.model.views import PodEnding, PodView, Trouble, World
 
-UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
-"""Sorts behind every known time."""
-
 _MAX_GRACE_SECONDS = 31_536_000
-
-TROUBLE_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
-"""Which trouble explains the others, when the clock (whole seconds) cannot tell."""
 
 
 def parse_pod(document: object) -> PodView:

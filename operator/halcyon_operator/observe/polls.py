@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.trainers import Reading
-
-Key = tuple[str, str]
-"""Namespace and name of a run."""
 
 PATIENCE_SECONDS = 0.25
 """How long a look waits for a trainer that answered the last time."""
@@ -61,14 +59,14 @@ class Polls:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, trainers: ReadsTrainers, changed: Callable[[Key], None], clock: Callable[[], float]) -> None:
+    def __init__(self, trainers: ReadsTrainers, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
         self._trainers = trainers
         self._changed = changed
         self._clock = clock
-        self._known: OrderedDict[tuple[Key, str], _Trainer] = OrderedDict()
+        self._known: OrderedDict[tuple[RunKey, str], _Trainer] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    async def read(self, key: Key, pod: PodView, port: int) -> Reading:
+    async def read(self, key: RunKey, pod: PodView, port: int) -> Reading:
         """The last report of a run's pod, or why there is none."""
         trainer = self._known.setdefault((key, pod.uid), _Trainer())
         self._known.move_to_end((key, pod.uid))
@@ -87,7 +85,7 @@ class Polls:
             poll.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _poll(self, key: Key, pod: PodView, port: int, trainer: _Trainer) -> None:
+    async def _poll(self, key: RunKey, pod: PodView, port: int, trainer: _Trainer) -> None:
         waited_for, before = trainer.answers, trainer.reading
         try:
             async with self._slots:

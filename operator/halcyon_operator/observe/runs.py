@@ -5,27 +5,20 @@ The status is read apart from the rest: a damaged status must not make a sound s
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from halcyon_api import names
-from halcyon_api.edits.changes import read_recorded, recorded, values_of
+from halcyon_api.edits.changes import recorded, values_of
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.mesh import pinned
 from halcyon_api.spec.checkpoint import parse_root
-from halcyon_api.spec.operations import TelemetrySpec
-from halcyon_api.spec.variables import is_allowed
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
-from halcyon_operator.model.endpoints import endpoint_refusal
 from halcyon_operator.model.untrusted import count, dig, mapping, text
-from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import DefaultsRead, due, taken, whole_spec
 
 MAX_PROBLEM_TEXT = 2048
-DEFAULT_PORT = TelemetrySpec().port
-_LAST_PORT = 65_535
 
 
 def parse_run_view(document: object, defaults: DefaultsRead | None = None) -> RunView:
@@ -73,44 +66,6 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tup
         return None, (text(str(error), MAX_PROBLEM_TEXT),)
     problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
     return (spec, ()) if not problems else (None, problems)
-
-
-def trainer_port(run: RunView) -> int:
-    """Port of the present processes' telemetry, whatever port the next ones will have."""
-    port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
-    if isinstance(port, int) and 0 < port <= _LAST_PORT:
-        return port
-    return run.spec.telemetry.port if run.spec is not None else DEFAULT_PORT
-
-
-def permitted(run: RunView, platform: Platform) -> RunView:
-    """The run, without its spec where this installation does not allow it."""
-    if run.spec is None:
-        return run
-    refusal = _forbidden(run.spec, platform)
-    return run if refusal is None else replace(run, spec=None, problems=(refusal,))
-
-
-def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
-    if (refusal := endpoint_refusal(spec.checkpoint.endpoint, platform.s3_endpoints)) is not None:
-        return refusal
-    if spec.scheduling.queue is not None and not platform.kueue:
-        return (
-            "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "
-            "in the chart"
-        )
-    refused = [variable.name for variable in spec.env if not is_allowed(variable.name, platform.pods.variables)]
-    if refused:
-        return (
-            f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(platform.pods.variables) or 'no variable'}; leave it out, "
-            "or have the operator's owner add it to trainerPods.variables in the chart"
-        )
-    if spec.accelerator.network == "standard" or platform.allow_gpu_direct:
-        return None
-    return (
-        "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not allow; leave it out, "
-        "or have the operator's owner set gpuDirect.allowed in the chart"
-    )
 
 
 def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import aiohttp
+from prometheus_client import Counter
 from pydantic import ValidationError
 
 from halcyon_api.progress import ProgressReport
@@ -18,7 +19,6 @@ from halcyon_api.save_requests import SAVE_PATH
 from halcyon_operator.model.decision import Ask
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
 from halcyon_operator.model.views import PodView, World
-from halcyon_operator.run.metrics import Metrics
 
 TIMEOUT_SECONDS = 2.0
 MAX_REPORT_BYTES = 65_536
@@ -45,11 +45,6 @@ _FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
 """The only names that a sentence about a report repeats; whatever else stands in it is text of somebody else."""
 
 
-def first_process(pods: tuple[PodView, ...], world: World) -> PodView | None:
-    """The pod of process 0 of a world, if it can be asked."""
-    return next((pod for pod in pods if pod.world == world and pod.process == (0, 0) and pod.running and pod.ip), None)
-
-
 def parse_report(body: bytes, run: str, world: World) -> Reading:
     """The report in an answer. Never raises."""
     try:
@@ -66,16 +61,20 @@ def parse_report(body: bytes, run: str, world: World) -> Reading:
 
 
 class Trainers:
-    """Asks trainers how far they are."""
+    """Asks trainers how far they are.
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    Args:
+        polls: Counts reads by result.
+    """
+
+    def __init__(self, polls: Counter) -> None:
+        self._polls = polls
         self._http: aiohttp.ClientSession | None = None
 
     async def read(self, pod: PodView, port: int, run: str) -> Reading:
         """The report of a pod."""
         reading = await self._ask(self._session(), f"{_address(pod.ip, port)}/status", run, pod.world)
-        self._metrics.trainer_polls.labels("ok" if reading.report is not None else "failed").inc()
+        self._polls.labels("ok" if reading.report is not None else "failed").inc()
         return reading
 
     async def ask_save(self, ask: Ask) -> str:

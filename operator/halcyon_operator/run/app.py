@@ -28,6 +28,7 @@ from halcyon_operator.kube.client import ApiError, connect, inside_cluster
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.leadership import Leadership, process_identity
 from halcyon_operator.model.endpoints import allowed_endpoints
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import dig, mapping, text
 from halcyon_operator.model.views import Platform
 from halcyon_operator.observe.checkpoints import Checkpoints
@@ -39,7 +40,7 @@ from halcyon_operator.observe.polls import Polls
 from halcyon_operator.observe.trainers import Trainers
 from halcyon_operator.observe.watch_cache import SeenPod, Store
 from halcyon_operator.observe.workloads import Workloads
-from halcyon_operator.run.controller import Controller, Key
+from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WatchEcho
 from halcyon_operator.run.http_server import HttpServer
 from halcyon_operator.run.metrics import Metrics
@@ -72,10 +73,10 @@ async def run_operator(settings: Settings) -> None:
     disable_created_metrics()  # One more series for each counter, which nobody asks for.
     metrics = Metrics(version())
     identity = process_identity(settings.pod_name)
-    api = await connect(metrics, f"halcyon-operator/{version()} ({identity})")
-    trainers = Trainers(metrics)
-    checkpoints = Checkpoints(metrics, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
-    queue: WorkQueue[Key] = WorkQueue(random.random, group=lambda key: key[0])
+    api = await connect(metrics.api_requests, f"halcyon-operator/{version()} ({identity})")
+    trainers = Trainers(metrics.trainer_polls)
+    checkpoints = Checkpoints(metrics.head_reads, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
+    queue: WorkQueue[RunKey] = WorkQueue(random.random, group=lambda key: key[0])
     polls = Polls(trainers, queue.add, time.monotonic)
     heads = HeadReads(checkpoints, queue.add, time.monotonic)
     journal, echo, store = Journal(), WatchEcho(time.monotonic), Store()
@@ -152,7 +153,7 @@ async def run_operator(settings: Settings) -> None:
 
 
 def handlers(
-    queue: WorkQueue[Key], journal: Journal, echo: WatchEcho, store: Store, nodes: NodeNotices | None = None
+    queue: WorkQueue[RunKey], journal: Journal, echo: WatchEcho, store: Store, nodes: NodeNotices | None = None
 ) -> kopf.OperatorRegistry:
     """What to do on each event. Nodes are watched only if there is somebody to tell of them."""
     registry = kopf.OperatorRegistry()
@@ -161,7 +162,7 @@ def handlers(
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:  # pyright: ignore[reportUnusedFunction]
         return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
 
-    def tell_those_after(key: Key) -> None:
+    def tell_those_after(key: RunKey) -> None:
         """Have the runs looked at that begin when this one has succeeded."""
         run = store.run(key)
         if run is not None and run.status.phase in AT_REST:
@@ -214,7 +215,7 @@ def pause_after_pod(pods: int) -> float:
     return min(LONGEST_POD_PAUSE_SECONDS, pods / PODS_A_SECOND) if pods > FEW_PODS else 0.0
 
 
-def run_of(event: kopf.RawEvent) -> Key | None:
+def run_of(event: kopf.RawEvent) -> RunKey | None:
     """The run that an object belongs to, by its label."""
     metadata = mapping(dig(event, "object", "metadata"))
     namespace, run = text(metadata.get("namespace")), text(dig(metadata, "labels", names.LABEL_RUN))

@@ -24,19 +24,17 @@ from halcyon_operator.decide.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.jobset_version import create_refusal
-from halcyon_operator.model.decision import Ask, Decision, Event
+from halcyon_operator.model.decision import Ask, Decision, Event, ProbePlan
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import dig, text
 from halcyon_operator.model.views import Observed, RunView
-from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.objects.build import build
 from halcyon_operator.observe.pod_endings import Journal
 from halcyon_operator.run.health import WatchEcho
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
-"""Namespace and name of a run."""
 
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
@@ -86,7 +84,7 @@ class Controller:
 
     def __init__(
         self,
-        queue: WorkQueue[Key],
+        queue: WorkQueue[RunKey],
         observer: Looks,
         cluster: Cluster,
         journal: Journal,
@@ -107,11 +105,11 @@ class Controller:
         self._clock = clock
         self._timer = timer
         self._trainers = trainers
-        self._written_at: dict[Key, datetime] = {}
-        self._refusals: dict[Key, str] = {}
+        self._written_at: dict[RunKey, datetime] = {}
+        self._refusals: dict[RunKey, str] = {}
         self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._check_from: dict[Key, float] = {}
-        self._at_work: dict[Key, float] = {}
+        self._check_from: dict[RunKey, float] = {}
+        self._at_work: dict[RunKey, float] = {}
 
     async def work(self) -> None:
         """Look at runs as they become due, for ever."""
@@ -131,7 +129,7 @@ class Controller:
         now = self._timer()
         return max((now - started for started in list(self._at_work.values())), default=0.0)
 
-    def check(self, keys: Iterable[Key], within_seconds: float) -> None:
+    def check(self, keys: Iterable[RunKey], within_seconds: float) -> None:
         """Have runs looked at without a reason, for whatever no event told of: from what the API server says, one after the other."""
         keys, now = list(keys), self._timer()
         pause = min(CHECK_SECONDS, within_seconds / max(1, len(keys)))
@@ -139,7 +137,7 @@ class Controller:
             self._check_from.setdefault(key, now + number * pause)
             self._queue.add_after(key, number * pause)
 
-    def begin(self, keys: Iterable[Key]) -> None:
+    def begin(self, keys: Iterable[RunKey]) -> None:
         """This operator looks after the runs from now on."""
         for key in keys:
             self._queue.add(key)
@@ -151,7 +149,7 @@ class Controller:
         self._refusals.clear()
         self._check_from.clear()
 
-    async def look(self, key: Key) -> None:
+    async def look(self, key: RunKey) -> None:
         """Look at a run once, and queue it for the next time. Never raises."""
         observed: Observed | None = None
         decision: Decision | None = None
@@ -188,7 +186,7 @@ class Controller:
                 self._queue.add_after(key, decision.requeue_after)
 
     async def _judge(
-        self, key: Key, observe: Callable[[str, str, datetime | None], Awaitable[Observed | None]]
+        self, key: RunKey, observe: Callable[[str, str, datetime | None], Awaitable[Observed | None]]
     ) -> tuple[Observed | None, Decision | None]:
         """What a way of looking shows, and what follows from it."""
         observed = await observe(*key, self._written_at.get(key))
@@ -203,7 +201,7 @@ class Controller:
         nothing = not (decision.create or decision.delete or decision.asks or told)
         return nothing and (decision.status is None or is_routine(observed, decision.status))
 
-    async def _carry_out(self, key: Key, observed: Observed, decision: Decision) -> None:
+    async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
         run = observed.run
         if decision.status is not None:
             written = await self._cluster.write_status(run, status_document(decision.status))
@@ -216,9 +214,10 @@ class Controller:
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
             await self._cluster.delete(run.namespace, deletion)
-        for manifest in decision.create:
+        for plan in decision.create:
+            manifest = build(plan)
             logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
-            if is_probe(manifest):
+            if isinstance(plan, ProbePlan):
                 await self._create_probe(run, manifest)
             else:
                 await self._create(key, manifest)
@@ -236,7 +235,7 @@ class Controller:
             key = f"ask/{request.id}/{request.attempt}.{request.restart}"
             await self._post(run, Event("Warning", "SaveNotAsked", message, key))
 
-    async def _create(self, key: Key, manifest: dict[str, object]) -> None:
+    async def _create(self, key: RunKey, manifest: dict[str, object]) -> None:
         """Create an object. Why it was refused is for the next look to tell the user."""
         try:
             await self._cluster.create(manifest)
@@ -272,11 +271,11 @@ class Controller:
         except Exception:
             logger.exception("%s/%s: cannot post an event", run.namespace, run.name)
 
-    def _failed(self, key: Key, at_least: float = 0.0) -> float:
+    def _failed(self, key: RunKey, at_least: float = 0.0) -> float:
         self._metrics.reconciles.labels("error").inc()
         return self._queue.add_failed(key, at_least)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: RunKey) -> None:
         """Drop everything known of a run that is gone."""
         self._queue.forget(key)
         self._journal.forget(key)

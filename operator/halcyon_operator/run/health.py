@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import integer
-
-Key = tuple[str, str]
 
 STUCK_SECONDS = 180.0
 
@@ -25,17 +24,17 @@ class WatchEcho:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._awaited: dict[Key, tuple[int, float]] = {}
-        self._seen: dict[Key, int] = {}
+        self._awaited: dict[RunKey, tuple[int, float]] = {}
+        self._seen: dict[RunKey, int] = {}
 
-    def wrote(self, key: Key, resource_version: object) -> None:
+    def wrote(self, key: RunKey, resource_version: object) -> None:
         """The operator wrote an object, which has this resource version now. The watch may have shown it before the answer was here."""
         version = integer(resource_version)
         if version is not None and version > self._seen.get(key, 0):
             since = self._awaited[key][1] if key in self._awaited else self._clock()
             self._awaited[key] = (version, since)
 
-    def saw(self, key: Key, resource_version: object) -> bool:
+    def saw(self, key: RunKey, resource_version: object) -> bool:
         """The watch showed an object at a resource version.
 
         Returns:
@@ -49,7 +48,7 @@ class WatchEcho:
         del self._awaited[key]
         return version == awaited[0]
 
-    def gone(self, key: Key) -> None:
+    def gone(self, key: RunKey) -> None:
         """The object does not exist any more."""
         self._awaited.pop(key, None)
         self._seen.pop(key, None)

@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from halcyon_api.goodput import BADPUT_CAUSES, Goodput, cause_label
 from halcyon_api.status import Phase, RestartCause, Restarts, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.run.run_metrics import RunCollector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -46,7 +47,7 @@ class Metrics:
         self._runs = RunCollector()
         self.registry.register(self._goodput)
         self.registry.register(self._runs)
-        self._phases: dict[tuple[str, str], str] = {}
+        self._phases: dict[RunKey, str] = {}
         for phase in get_args(Phase):
             self.runs.labels(phase)
         for cause in get_args(RestartCause):
@@ -69,9 +70,7 @@ class Metrics:
         self.queue_depth.set_function(queue_depth)
         self.watch_lag_seconds.set_function(watch_lag_seconds)
 
-    def saw_run(
-        self, key: tuple[str, str], before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None
-    ) -> None:
+    def saw_run(self, key: RunKey, before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None) -> None:
         """A run's status went from one to another; `spec` is None where the document is not valid."""
         if self._phases.get(key) != after.phase:
             self._phases[key] = after.phase
@@ -84,7 +83,7 @@ class Metrics:
             if more > 0:
                 self.restarts.labels(cause).inc(more)
 
-    def lost_run(self, key: tuple[str, str]) -> None:
+    def lost_run(self, key: RunKey) -> None:
         """A run is gone."""
         self._phases.pop(key, None)
         self._goodput.lost(key)
@@ -106,15 +105,15 @@ class _GoodputCollector:
     """The goodput of every run, from its status, when somebody scrapes."""
 
     def __init__(self) -> None:
-        self._runs: dict[tuple[str, str], tuple[float, dict[str, float]]] = {}
+        self._runs: dict[RunKey, tuple[float, dict[str, float]]] = {}
 
-    def saw(self, key: tuple[str, str], goodput: Goodput) -> None:
+    def saw(self, key: RunKey, goodput: Goodput) -> None:
         """Take note of a run's goodput. A counter never goes back: seconds that turn out to be another cause's stay in both."""
         _, before = self._runs.get(key, (0.0, {}))
         seconds = {cause: max(before.get(cause, 0.0), getattr(goodput.seconds, cause)) for cause in BADPUT_CAUSES}
         self._runs[key] = goodput.ratio, seconds
 
-    def lost(self, key: tuple[str, str]) -> None:
+    def lost(self, key: RunKey) -> None:
         """A run is gone."""
         self._runs.pop(key, None)
 

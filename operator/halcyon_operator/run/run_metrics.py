@@ -15,9 +15,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from halcyon_api.spec.checkpoint import SaveSpec
 from halcyon_api.status import ConditionType, Phase, RestartCause, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment
 
-Key = tuple[str, str]
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels after namespace and run, and the number."""
 
@@ -177,13 +177,13 @@ class RunCollector:
     """What `prometheus_client` asks at every scrape: the samples of all runs, as they were last looked at."""
 
     def __init__(self) -> None:
-        self._runs: dict[Key, tuple[tuple[Sample, ...], ...]] = {}
+        self._runs: dict[RunKey, tuple[tuple[Sample, ...], ...]] = {}
 
-    def saw(self, key: Key, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> None:
+    def saw(self, key: RunKey, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> None:
         """Take note of a run; `spec` is None where the document is not valid."""
         self._runs[key] = tuple(tuple(metric.read(spec, status)) for metric in RUN_METRICS)
 
-    def lost(self, key: Key) -> None:
+    def lost(self, key: RunKey) -> None:
         """A run is gone."""
         self._runs.pop(key, None)
 

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable
 
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.observe.watch_cache import Kind, Place
+from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
 from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
 from halcyon_operator.run.watch_audit import WatchAudit
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, str]
-KINDS: tuple[Kind, ...] = ("trainingruns", "jobsets", "pods")
+KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
 WARM_SECONDS = 0.1
 FIRST_LIST_SECONDS = 5.0
 """How often the list is taken anew until the watches have shown all of it: objects may go meanwhile."""
@@ -41,8 +40,8 @@ class Supervision:
         cluster: Cluster,
         namespaces: tuple[str, ...],
         audit: WatchAudit,
-        known: Callable[[], Iterable[Key]],
-        check: Callable[[Iterable[Key], float], None],
+        known: Callable[[], Iterable[RunKey]],
+        check: Callable[[Iterable[RunKey], float], None],
     ) -> None:
         self._cluster = cluster
         self._namespaces = namespaces
@@ -62,11 +61,11 @@ class Supervision:
         while True:
             await asyncio.sleep(interval_seconds)
             present = await self._list()
-            self._check({place[1:] for place in present if place[0] == "trainingruns"} | set(self._known()), interval_seconds)
+            self._check({key[1:] for key in present if key[0] == "trainingruns"} | set(self._known()), interval_seconds)
 
-    async def _list(self) -> list[Place]:
+    async def _list(self) -> list[ObjectKey]:
         """Everything there is; nothing where the API server does not say."""
-        present: list[tuple[Place, int]] = []
+        present: list[tuple[ObjectKey, int]] = []
         try:
             for namespace in self._namespaces or (None,):
                 for kind in KINDS:
@@ -78,7 +77,7 @@ class Supervision:
             logger.exception("cannot list what there is")
             return []
         self._audit.listed(present)
-        return [place for place, _ in present]
+        return [key for key, _ in present]
 
 
 def trouble(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from halcyon_operator.observe.watch_cache import Place
+from halcyon_operator.model.keys import ObjectKey
 
 
 class WatchAudit:
@@ -20,18 +20,18 @@ class WatchAudit:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, seen: Callable[[Place], int | None], clock: Callable[[], float]) -> None:
+    def __init__(self, seen: Callable[[ObjectKey], int | None], clock: Callable[[], float]) -> None:
         self._seen = seen
         self._clock = clock
-        self._awaited: dict[Place, tuple[int, float]] = {}
+        self._awaited: dict[ObjectKey, tuple[int, float]] = {}
         self._listed = False
 
-    def listed(self, present: Iterable[tuple[Place, int]]) -> None:
+    def listed(self, present: Iterable[tuple[ObjectKey, int]]) -> None:
         """The API server has these objects at these versions."""
         now = self._clock()
         before, self._listed = self._awaited, True
         # A version that is waited for since the last list stays the one waited for: who runs behind for ever is late, too.
-        self._awaited = {place: before.get(place, (version, now)) for place, version in present}
+        self._awaited = {key: before.get(key, (version, now)) for key, version in present}
         self._prune()
 
     @property
@@ -48,6 +48,6 @@ class WatchAudit:
         return max((now - since for _, since in self._awaited.values()), default=0.0)
 
     def _prune(self) -> None:
-        shown = [place for place, (version, _) in self._awaited.items() if (self._seen(place) or 0) >= version]
-        for place in shown:
-            del self._awaited[place]
+        shown = [key for key, (version, _) in self._awaited.items() if (self._seen(key) or 0) >= version]
+        for key in shown:
+            del self._awaited[key]
