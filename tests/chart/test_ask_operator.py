@@ -32,7 +32,7 @@ def serving(*, ready: bool) -> Iterator[int]:
     """The operator's server in a thread; yields its port."""
     port = free_port()
     loop = asyncio.new_event_loop()
-    server = HttpServer(Metrics("1.2"), trouble=lambda: "", ready=lambda: ready)
+    server = HttpServer(Metrics("1.2"), problem=lambda: "", ready=lambda: ready)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:

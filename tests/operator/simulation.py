@@ -20,8 +20,8 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer, ReadsHeads
-from halcyon_operator.observe.pod_endings import Journal
-from halcyon_operator.observe.trainers import Reading
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WatchEcho
 from halcyon_operator.run.metrics import Metrics
@@ -159,8 +159,8 @@ class World:
 
     def _start_operator(self) -> None:
         """A new process: it remembers nothing."""
-        metrics, journal = Metrics(), Journal()
-        self.journal = journal
+        metrics, pod_endings = Metrics(), PodEndings()
+        self.pod_endings = pod_endings
         cluster = Cluster(self.api)  # type: ignore[arg-type]
         nodes = NodeNotices()
         for node in self.nodes:
@@ -169,7 +169,7 @@ class World:
             cluster,
             self.heads or self,
             self,
-            journal,
+            pod_endings,
             self.platform,
             nodes,
             token=lambda: "the-token",
@@ -179,7 +179,7 @@ class World:
         self.observer = observer
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
         echo = WatchEcho(lambda: self.now)
-        self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now, self)
+        self.controller = Controller(self.queue, observer, cluster, pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self)
 
     def clock(self) -> datetime:
         return at(self.now)
@@ -193,8 +193,8 @@ class World:
                 self._world_asked_for = world
                 return HeadPending()
             return self.head
-        told = self.reports.get(pod.world)
-        return Reading(self._with_requests(told)) if told is not None else Reading(problem="not yet")
+        told = self.reports.get(pod.group)
+        return ReportReading(self._with_requests(told)) if told is not None else ReportReading(problem="not yet")
 
     async def ask_save(self, ask: Any) -> str:
         """Take note of a request as a trainer would; the world that trains is the one that is asked."""
@@ -245,10 +245,10 @@ class World:
     def suspend(self, saved: int) -> None:
         """The user suspends the run, and it saves when it is asked to."""
         self.edit(suspend=True)
-        self.settle()
+        self.status_to_write()
         if self.jobset is not None:
             self.head = head(saved, epoch=(self.status["attempt"], self.jobset.get("status", {}).get("restarts", 0)))
-            self.settle()
+            self.status_to_write()
 
     def train(self, step: int, resumed: int = 0) -> None:
         """The present world trains."""
@@ -305,7 +305,7 @@ class World:
             self.crashes += 1
             self._start_operator()
 
-    def settle(self) -> None:
+    def status_to_write(self) -> None:
         """Looks and ticks until nothing moves any more."""
 
         async def run() -> None:

@@ -9,12 +9,12 @@ import kopf
 import pytest
 import yaml
 
-from halcyon_operator.decide.prerequisites import judge
+from halcyon_operator.decide.prerequisites import unmet_prerequisite
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.model.views import AwaitedRun
-from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.model.views import Prerequisite
+from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.prerequisites import LONGEST_CHAIN
-from halcyon_operator.observe.watch_cache import Store
+from halcyon_operator.observe.watch_cache import WatchCache
 from halcyon_operator.run.app import handlers
 from halcyon_operator.run.health import WatchEcho
 from halcyon_operator.run.work_queue import WorkQueue
@@ -48,47 +48,47 @@ def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
         ("Suspended", "Suspended: no node"),
     ):
         other(world, phase, "no node")
-        world.settle()
+        world.status_to_write()
         assert (world.status["phase"], world.status["attempt"], world.jobset) == ("Pending", 0, None)
         assert ready(world) == f"waits for run tokens to succeed, which is {said}"
         assert (condition(world, "Reconciling"), condition(world, "Stalled")[0]) == (("True", "AwaitsRun"), "False")
     other(world, "Succeeded")
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 1
     (document,) = (thing["data"]["run.yaml"] for place, thing in world.api.objects.items() if "/configmaps/" in place)
     assert "after" not in yaml.safe_load(document)["spec"], "it says nothing to a trainer"
     # Whatever becomes of the other one now.
     other(world, "Failed")
     world.train(50)
-    world.settle()
+    world.status_to_write()
     del world.api.objects[RUN.replace("/demo", "/tokens")]
     world.delete_jobset()
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 2
     finish(world)
 
 
 def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
     world = World(run(**AFTER))
-    world.settle()
+    world.status_to_write()
     assert ready(world) == (
         "spec.after.run: waits for run tokens, and there is none of that name in namespace default; make it, correct the name, or leave "
         "`after` out if it is done and gone"
     )
     assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both, in any order"
     other(world, "Succeeded")
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 1
 
 
 def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
     world = World(run(**AFTER))
     other(world, "Failed", "spec.data.sources: no file")
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], condition(world, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
     assert ready(world) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; mend that run")
     other(world, "Succeeded")
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], condition(world, "Stalled")[0]) == (1, "False")
 
 
@@ -104,14 +104,14 @@ def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence:
     world = World(run(**AFTER))
     for name, after in links.items():
         other(world, "Pending", name=name, after={"run": after})
-    world.settle()
+    world.status_to_write()
     assert condition(world, "Stalled") == ("True", "AwaitedRunCycle")
     assert ready(world) == f"spec.after.run: {sentence}: none of them can begin; leave `after` out of one of them"
     other(world, "Running", after={"run": "demo"})
-    world.settle()
+    world.status_to_write()
     assert condition(world, "Stalled")[0] == "False", "one that has begun waits for nobody"
     world.edit(after=None)
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 1
 
 
@@ -120,16 +120,16 @@ def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
     chain = ["tokens", *(f"link-{number}" for number in range(3 * LONGEST_CHAIN))]
     for name, after in zip(chain, [*chain[1:], "demo"], strict=True):
         other(world, "Pending", name=name, after={"run": after})
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False")
 
 
 def test_it_rests_while_it_is_suspended() -> None:
     world = World(run(**AFTER, suspend=True))
-    world.settle()
+    world.status_to_write()
     assert world.status["phase"] == "Suspended"
     world.edit(suspend=False)
-    world.settle()
+    world.status_to_write()
     assert condition(world, "Reconciling") == ("True", "AwaitsRun")
 
 
@@ -137,24 +137,24 @@ def test_a_short_run_waits_with_its_defaults() -> None:
     world = World(short(**AFTER))
     put(world, **TEAM)
     other(world, "Running")
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], "defaults" in world.status) == ("Pending", False), "they are taken when it begins"
     put(world, **(TEAM | {"image": "later.example/trainer:2"}))
     other(world, "Succeeded")
-    world.settle()
+    world.status_to_write()
     assert world.status["defaults"]["values"]["image"] == '"later.example/trainer:2"'
 
 
 @pytest.mark.parametrize("document", [run(**AFTER), run(**{"from": {"run": "base"}}), run(trainer__steps=-1)])
 def test_very_many_that_wait_are_looked_at_more_rarely(document: dict[str, Any]) -> None:
-    awaited = (AwaitedRun("tokens", "Running"),) if "after" in document["spec"] else ()
-    pauses = [reconcile(observed(document, awaited=awaited, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
+    prerequisites = (Prerequisite("tokens", "Running"),) if "after" in document["spec"] else ()
+    pauses = [reconcile(observed(document, prerequisites=prerequisites, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
     assert pauses == [20.0, 40.0]
 
 
 def test_nobody_is_judged_who_waits_for_nobody() -> None:
-    assert judge("demo", "team", ()) is None
-    assert judge("demo", "team", (AwaitedRun("tokens", "Succeeded"),)) is None
+    assert unmet_prerequisite("demo", "team", ()) is None
+    assert unmet_prerequisite("demo", "team", (Prerequisite("tokens", "Succeeded"),)) is None
 
 
 def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
@@ -163,8 +163,8 @@ def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
 
 async def _the_end_wakes() -> None:
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
-    store, echo = Store(), WatchEcho(lambda: 0.0)
-    registry = handlers(queue, Journal(), echo, store)
+    store, echo = WatchCache(), WatchEcho(lambda: 0.0)
+    registry = handlers(queue, PodEndings(), echo, store)
     (on_run, *_) = registry._watching._handlers
 
     async def see(document: dict[str, Any], version: int) -> None:

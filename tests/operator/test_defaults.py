@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from halcyon_api import names
-from halcyon_operator.observe.defaults import root_of
+from halcyon_operator.observe.defaults import root_of_run
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import defaults, head, run
 from tests.operator.simulation import RUN, SYSTEM, World
@@ -39,10 +39,10 @@ def begun(*, train: bool = True, **arguments: Any) -> World:
     """A short run whose first attempt trains on the team's defaults."""
     world = World(short(**arguments))
     put(world, **TEAM)
-    world.settle()
+    world.status_to_write()
     if train:
         world.train(50)
-        world.settle()
+        world.status_to_write()
     return world
 
 
@@ -81,7 +81,7 @@ def test_a_short_document_trains_with_the_defaults_of_its_namespace_and_stays_sh
             "scheduling.serviceAccountName": '"trainer"',
         },
     }
-    assert root_of(world.api.objects[RUN]) == "s3://team/runs/default/demo"
+    assert root_of_run(world.api.objects[RUN]) == "s3://team/runs/default/demo"
     finish(world)
 
 
@@ -90,22 +90,22 @@ def test_editing_or_deleting_the_defaults_changes_nothing_of_a_run_that_has_begu
     before, status = trained_with(world), dict(world.status)
     assert before["recovery"]["maxRestarts"] == 7
     put(world, **(TEAM | {"image": "other.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere", "recovery__maxRestarts": 1}))
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], world.status["attemptSpecHash"]) == (1, status["attemptSpecHash"])
     world.delete_jobset()
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], trained_with(world), world.status["defaults"]) == (2, before, status["defaults"])
     for place in [place for place in world.api.objects if "/trainingrundefaults/" in place]:
         del world.api.objects[place]
     world.edit(suspend=True)
-    world.settle()
+    world.status_to_write()
     world.edit(suspend=False)
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], trained_with(world)) == (3, before | {"suspend": False})
     world.train(60)
-    world.settle()
+    world.status_to_write()
     world.edit(ttlSecondsAfterFinished=9)
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], world.status["defaults"]) == (3, status["defaults"]), "nor does an ordinary edit take them anew"
 
 
@@ -113,19 +113,19 @@ def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
     world = begun()
     put(world, generation=2, **(TEAM | {"image": "team.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere"}))
     world.annotate("now", REFRESH)
-    world.settle()
+    world.status_to_write()
     assert world.asked, "the trainer is asked for a checkpoint first"
     assert (world.status["attempt"], world.status["edit"]["fields"]) == (1, ["image"])
     assert world.status["defaults"]["request"] == "", "on record is what the attempt was made from"
     world.head = head(50, epoch=(1, 0))
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 2
     assert trained_with(world)["image"] == "team.example/trainer:2"
     checkpoint = trained_with(world)["checkpoint"]
     assert (checkpoint["root"], checkpoint["endpoint"]) == ("s3://team/runs/default/demo", "http://store.team:7070")
     assert (world.status["defaults"]["request"], world.status["defaults"]["sources"][0]["generation"]) == ("now", 2)
     put(world, generation=3, **(TEAM | {"image": "team.example/trainer:3"}))
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], trained_with(world)["image"]) == (2, "team.example/trainer:2"), "one request, one taking"
     finish(world)
 
@@ -134,11 +134,11 @@ def test_what_needs_no_new_attempt_is_in_force_at_once() -> None:
     world = begun()
     put(world, generation=2, **(TEAM | {"recovery__maxRestarts": 2, "ttlSecondsAfterFinished": 5}))
     world.annotate("now", REFRESH)
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], world.status["defaults"]["request"]) == (1, "now")
     assert world.status["inForce"]["recovery.maxRestarts"] == "2"
     put(world, generation=3, **TEAM)
-    world.settle()
+    world.status_to_write()
     assert world.status["inForce"]["recovery.maxRestarts"] == "2"
 
 
@@ -155,7 +155,7 @@ def test_run_before_namespace_before_cluster_before_built_in() -> None:
         "scheduling__priorityClassName": "low",
     }
     put(world, namespace=SYSTEM, **cluster)
-    world.settle()
+    world.status_to_write()
     view = parse_run_view(world.api.objects[RUN])
     assert view.spec is not None
     scheduling, recovery = view.spec.scheduling, view.spec.recovery
@@ -171,47 +171,47 @@ def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
     put(world, **TEAM)
     put(world, namespace=SYSTEM, name="large", image="large.example/trainer:1", scheduling__priorityClassName="large")
     put(world, namespace=SYSTEM, scheduling__priorityClassName="plain")
-    world.settle()
+    world.status_to_write()
     assert [source["name"] for source in world.status["defaults"]["sources"]] == ["default", "large"]
     assert container(world)["priorityClassName"] == "large"
     world.train(50)
-    world.settle()
+    world.status_to_write()
     world.edit(defaults="default")
-    world.settle()
+    world.status_to_write()
     world.head = head(50, epoch=(1, 0))
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], container(world)["priorityClassName"]) == (2, "plain"), "another name is a wish for others"
 
 
 def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None:
     world = World(run(defaults="larg"))
     put(world, **TEAM)
-    world.settle()
+    world.status_to_write()
     sentence = f"spec.defaults: there is no TrainingRunDefaults larg in namespace default nor {SYSTEM}; correct the name, or leave it out"
     assert (world.status["attempt"], ready(world)) == (0, sentence)
     put(world, name="larg", **TEAM)
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 1
 
 
 def test_an_empty_name_takes_none() -> None:
     world = World(run(defaults=""))
     put(world, **TEAM)
-    world.settle()
+    world.status_to_write()
     assert "image" not in trained_with(world)
     assert world.status["defaults"] == {"name": "", "request": "", "sources": [], "values": {}}
 
 
 def test_a_root_that_nobody_names_is_said_in_one_sentence_and_waited_for() -> None:
     world = World(short())
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], ready(world)) == (
         0,
         "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.rootPrefix set in the "
         "TrainingRunDefaults of its namespace",
     )
     put(world, **TEAM)
-    world.settle()
+    world.status_to_write()
     assert trained_with(world)["checkpoint"]["root"] == "s3://team/runs/default/demo"
 
 
@@ -219,29 +219,29 @@ def test_defaults_that_do_not_fit_the_run_are_told_and_what_trains_goes_on() -> 
     world = begun()
     put(world, **(TEAM | {"scheduling__nodeSelector": {"no key": "x"}}))
     world.annotate("now", REFRESH)
-    world.settle()
+    world.status_to_write()
     assert "is no key of a label" in ready(world)
     assert world.status["attempt"] == 1
     assert world.jobset is not None
     put(world, **(TEAM | {"image": "not an image"}))
-    world.settle()
+    world.status_to_write()
     assert "TrainingRunDefaults default/default: spec.image: " in ready(world)
     put(world, **TEAM)
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], world.status["phase"], world.status["defaults"]["request"]) == (1, "Running", "now")
 
 
 def test_a_run_from_before_there_were_records_takes_none() -> None:
     world = World(run())
-    world.settle()
+    world.status_to_write()
     world.train(50)
-    world.settle()
+    world.status_to_write()
     del world.api.objects[RUN]["status"]["defaults"]
     put(world, **TEAM)
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], "image" in trained_with(world)) == (1, False)
     world.delete_jobset()
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], "image" in trained_with(world)) == (2, False)
 
 
@@ -260,7 +260,7 @@ def test_whenever_the_operator_dies_one_state_of_the_defaults_is_taken(write: in
             put(world, **(TEAM | {"image": "other.example/trainer:2"}))
 
     world.look = meddling  # type: ignore[method-assign]
-    world.settle()
+    world.status_to_write()
     assert edited
     assert trained_with(world)["image"] == "team.example/trainer:1", "what is on record, whatever happened after it"
     assert world.status["attempt"] == 1
@@ -271,5 +271,5 @@ def test_a_run_that_begins_from_one_with_defaults_finds_its_root() -> None:
     other = world.api.objects[RUN]
     clone = World(run(**{"from": {"run": "base"}}))
     clone.api.objects[RUN.replace("/demo", "/base")] = other | {"metadata": other["metadata"] | {"name": "base"}}
-    clone.settle()
+    clone.status_to_write()
     assert trained_with(clone)["from"]["root"] == "s3://team/runs/default/base"

@@ -22,9 +22,9 @@ from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model.decision import Ask
 from halcyon_operator.model.views import HeadAbsent, HeadUnreachable
 from halcyon_operator.observe.checkpoints import MAX_HEAD_BYTES, Checkpoints
-from halcyon_operator.observe.pod_endings import MAX_ENDINGS_A_RUN, Journal
+from halcyon_operator.observe.pod_endings import MAX_ENDINGS_A_RUN, PodEndings
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.trainers import MAX_REPORT_BYTES, Reading, Trainers
+from halcyon_operator.observe.trainers import MAX_REPORT_BYTES, ReportReading, Trainers
 from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
 from halcyon_operator.run.http_server import HttpServer
 from halcyon_operator.run.metrics import Metrics
@@ -35,10 +35,10 @@ from tests.ports import free_port
 GOOD = json.dumps(report().document()).encode()
 
 
-def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]) -> Reading:
+def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]) -> ReportReading:
     """What the operator makes of a trainer that answers so."""
 
-    async def run() -> Reading:
+    async def run() -> ReportReading:
         app = web.Application()
         app.router.add_get("/status", answer)
         runner = web.AppRunner(app)
@@ -155,7 +155,7 @@ def test_a_sound_report_is_taken() -> None:
 
 
 def test_a_trainer_that_is_not_there_is_told() -> None:
-    async def run() -> Reading:
+    async def run() -> ReportReading:
         trainers = Trainers(Metrics().trainer_polls)
         try:
             return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), free_port(), "demo")
@@ -258,23 +258,23 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
 
 
 def test_the_journal_is_bounded_and_forgets() -> None:
-    journal = Journal()
+    endings = PodEndings()
     key = ("default", "demo")
-    assert not journal.record(key, parse_pod(pod()))
-    assert journal.record(key, parse_pod(deleted(pod(), 5)))
-    assert not journal.record(key, parse_pod(deleted(pod(), 5))), "nothing new"
-    assert journal.record(key, parse_pod(deleted(pod(**ended(42, 9)), 5)))
-    assert [ending.exit_code for ending in journal.endings(key)] == [42]
+    assert not endings.record(key, parse_pod(pod()))
+    assert endings.record(key, parse_pod(deleted(pod(), 5)))
+    assert not endings.record(key, parse_pod(deleted(pod(), 5))), "nothing new"
+    assert endings.record(key, parse_pod(deleted(pod(**ended(42, 9)), 5)))
+    assert [ending.exit_code for ending in endings.endings(key)] == [42]
     for number in range(MAX_ENDINGS_A_RUN + 10):
         dead = pod(1, 1, **ended(1, 5))
         dead["metadata"]["uid"] = f"pod-{number}"
-        journal.record(key, parse_pod(dead))
-    assert len(journal.endings(key)) == MAX_ENDINGS_A_RUN
-    journal.prune(key, 1, 2)
-    assert journal.endings(key) == ()
-    journal.record(key, parse_pod(pod(1, 2, **ended(1, 5))))
-    journal.forget(key)
-    assert journal.endings(key) == ()
+        endings.record(key, parse_pod(dead))
+    assert len(endings.endings(key)) == MAX_ENDINGS_A_RUN
+    endings.prune(key, 1, 2)
+    assert endings.endings(key) == ()
+    endings.record(key, parse_pod(pod(1, 2, **ended(1, 5))))
+    endings.forget(key)
+    assert endings.endings(key) == ()
 
 
 JSON = st.recursive(

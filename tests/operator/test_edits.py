@@ -150,7 +150,7 @@ def test_a_record_that_somebody_spoiled_stops_nothing(port: str) -> None:
     [({}, None, UNHEARD_SECONDS), ({"checkpointError": "denied"}, 21, UNHEARD_SECONDS), ({}, 21, SAVING_SECONDS)],
 )
 def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
-    edit = {"checkpoint__credentialsSecret": {"name": "mended"}}
+    edit = {"checkpoint__credentialsSecret": {"name": "fixed"}}
     seen = look(run(known(), generation=2, **edit))
     document = after(seen, **edit)
     assert look(document, now=60 + limit - 1, told=told, taken=taken).delete == ()
@@ -188,25 +188,25 @@ def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dic
 
 def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
     world = World(run(optimizer=CONSTANT))
-    world.settle()
+    world.status_to_write()
     world.train(200)
-    world.settle()
+    world.status_to_write()
     world.head = head(300)
     world.end_jobset("Completed")
-    world.settle()
+    world.status_to_write()
     assert world.status["phase"] == "Succeeded"
     world.edit(trainer={"steps": 400, "batchSize": 8, "sequenceLength": 32})
-    world.settle()
+    world.status_to_write()
     world.train(350, resumed=300)
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], world.status["attempt"], world.status["restarts"]["total"]) == ("Running", 2, 1)
     assert "finishedAt" not in world.status
     world.head = head(400, epoch=(2, 0))
     world.end_jobset("Completed")
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], world.status["progress"]["step"], world.status["attempt"]) == ("Succeeded", 400, 2)
     world.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "what is done stays done"
 
 

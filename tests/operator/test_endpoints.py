@@ -26,7 +26,7 @@ PAGE = "internal-page-7f3a"
 """What nobody but the store may show."""
 
 
-class Store:
+class ObjectStore:
     """A server that notes each request and answers as it is told to."""
 
     def __init__(self) -> None:
@@ -57,17 +57,17 @@ class Store:
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, f"the-{name}")
-    store = Store()
+    store = ObjectStore()
     yield store
     store.server.shutdown()
     store.server.server_close()
 
 
 @pytest.mark.parametrize("listed", [(), ("http://other:1",)])
-def test_no_request_goes_to_an_endpoint_that_is_not_listed(store: Store, listed: tuple[str, ...]) -> None:
+def test_no_request_goes_to_an_endpoint_that_is_not_listed(store: ObjectStore, listed: tuple[str, ...]) -> None:
     reading = store.read(*listed)
     assert isinstance(reading, HeadUnreachable)
     assert "objectStore.s3.endpoints" in reading.reason
@@ -110,7 +110,7 @@ def test_what_is_no_endpoint_stays_as_it_is(text: str) -> None:
 
 def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
     world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
-    world.settle()
+    world.status_to_write()
     assert world.api.created == []
     ready = next(condition for condition in world.status["conditions"] if condition["type"] == "Ready")
     assert (world.status["phase"], ready["reason"]) == ("Failed", "InvalidSpec")
@@ -121,11 +121,11 @@ def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
 
 def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
     world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
-    world.settle()
+    world.status_to_write()
     created = list(world.api.created)
     assert created
     world.edit(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"})
-    world.settle()
+    world.status_to_write()
     assert world.api.created == created
 
 
@@ -133,13 +133,13 @@ def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
     """They are filled in before the run is judged."""
     world = World(short())
     put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
-    world.settle()
+    world.status_to_write()
     assert world.api.created == []
     assert "http://anything" in ready(world)
     assert "objectStore.s3.endpoints in the chart" in ready(world)
     listed = World(short())
     put(listed, **TEAM)
-    listed.settle()
+    listed.status_to_write()
     assert listed.api.created
 
 
@@ -163,7 +163,7 @@ def test_an_attempt_under_way_goes_on_as_it_was() -> None:
         ({"Last-Modified": PAGE, "ETag": PAGE}, '{"sha256": "' + PAGE + '"}'),
     ],
 )
-def test_nothing_that_a_store_answers_is_shown(store: Store, status: int, headers: dict[str, str], body: str) -> None:
+def test_nothing_that_a_store_answers_is_shown(store: ObjectStore, status: int, headers: dict[str, str], body: str) -> None:
     store.answer = (status, headers, body.encode())
     reading = store.read(store.endpoint)
     shown = reading.reason if isinstance(reading, HeadUnreachable) else ""
@@ -174,17 +174,17 @@ def test_nothing_that_a_store_answers_is_shown(store: Store, status: int, header
 
 def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
     world = World(run())
-    world.settle()
+    world.status_to_write()
     strange = head(50, epoch=(1, 0)).head
     assert strange.newest is not None
     step = strange.newest.model_copy(update={"path": f"steps/<{PAGE}>"})
     world.head = HeadFound(strange.model_copy(update={"committed": (step,)}))
-    world.settle()
+    world.status_to_write()
     assert world.status["checkpoint"]["step"] == 50
     assert PAGE not in str(world.status)
     other = World(run())
     other.head = HeadFound(head(50, owner=(f"<{PAGE}>", "demo")).head)
-    other.settle()
+    other.status_to_write()
     assert other.status["phase"] == "Failed"
     assert PAGE not in str(other.status)
     assert encode_head(other.head.head)

@@ -132,20 +132,20 @@ def test_many_nodes_are_listed_within_bounds() -> None:
 
 def test_the_story_of_a_notice() -> None:
     world = World(run())
-    world.settle()
+    world.status_to_write()
     world.train(20)
-    world.settle()
+    world.status_to_write()
     world.notice(node("node-b", "cloud.google.com/impending-node-termination"))
-    world.settle()
+    world.status_to_write()
     assert world.asked == [], "the run is on another node"
     world.notice(node("node-a", "cloud.google.com/impending-node-termination"))
-    world.settle()
+    world.status_to_write()
     assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
     world._start_operator()
     world.head = head(21)
-    world.settle()
+    world.status_to_write()
     assert world.status["maintenance"]["save"]["step"] == 21
     assert len(world.asked) == 1
     world.notice(node("node-a"))
-    world.settle()
+    world.status_to_write()
     assert "maintenance" not in world.status

@@ -45,7 +45,10 @@ def bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> S3Store:
 
 
 def test_a_head_that_is_as_before_is_not_decoded_again(gateway: Gateway, bucket: S3Store) -> None:
-    reader, spec = Checkpoints(Metrics().head_reads, (gateway.endpoint,)), CheckpointSpec(root="s3://bucket/again", endpoint=gateway.endpoint)
+    reader, spec = (
+        Checkpoints(Metrics().head_reads, (gateway.endpoint,)),
+        CheckpointSpec(root="s3://bucket/again", endpoint=gateway.endpoint),
+    )
 
     async def story() -> None:
         bucket.put("again/HEAD", encode_head(head(120).head))

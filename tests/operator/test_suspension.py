@@ -11,10 +11,10 @@ from tests.operator.simulation import World
 
 def training(**spec: Any) -> World:
     world = World(run(**spec))
-    world.settle()
+    world.status_to_write()
     world.train(50)
     world.head = head(40)
-    world.settle()
+    world.status_to_write()
     assert world.status["phase"] == "Running"
     return world
 
@@ -27,53 +27,53 @@ def ready(world: World) -> tuple[str, str, str]:
 def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed() -> None:
     world = training()
     world.edit(suspend=True)
-    world.settle()
+    world.status_to_write()
     ((_, asked, step),) = world.asked
     assert (asked, step) == ((1, 0), 50)
     said = "attempt 1, restart 0 is training; a checkpoint is asked for, then the hardware is released"
     assert ready(world) == ("Suspending", "Suspending", said)
     world.now += SAVING_SECONDS / 2  # longer than any grace period
     world.head = head(45)
-    world.settle()
+    world.status_to_write()
     assert (world.jobset is not None, world.status["phase"]) == (True, "Suspending"), "step 45 is not all that was trained"
     world.head = head(50)
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], world.jobset) == ("Suspended", None)
     assert "edit" not in world.status
     world.edit(suspend=False)
-    world.settle()
+    world.status_to_write()
     assert (world.status["attempt"], world.status["restarts"]["resumed"]) == (2, 1)
 
 
 def test_a_run_that_is_not_to_be_suspended_after_all_trains_on() -> None:
     world = training()
     world.edit(suspend=True)
-    world.settle()
+    world.status_to_write()
     world.edit(suspend=False)
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], world.status["attempt"], world.status.get("edit")) == ("Running", 1, None)
     world.head = head(60)
-    world.settle()
+    world.status_to_write()
     assert world.status["attempt"] == 1
 
 
 def test_a_trainer_that_cannot_save_is_not_waited_for_without_end() -> None:
     slow = training()
     slow.edit(suspend=True)
-    slow.settle()
+    slow.status_to_write()
     slow.now += SAVING_SECONDS - 10
-    slow.settle()
+    slow.status_to_write()
     assert slow.jobset is not None
     slow.now += 10
-    slow.settle()
+    slow.status_to_write()
     assert slow.status["phase"] == "Suspended"
     deaf = training()
     deaf.ask_save = refuses  # type: ignore[method-assign]
     deaf.edit(suspend=True)
-    deaf.settle()
+    deaf.status_to_write()
     assert deaf.jobset is not None
     deaf.now += UNHEARD_SECONDS
-    deaf.settle()
+    deaf.status_to_write()
     assert deaf.status["phase"] == "Suspended"
 
 
@@ -84,24 +84,24 @@ async def refuses(_: Any) -> str:
 
 def test_what_has_nothing_to_save_is_suspended_at_once() -> None:
     starting = World(run())
-    starting.settle()
+    starting.status_to_write()
     starting.edit(suspend=True)
-    starting.settle()
+    starting.status_to_write()
     assert (starting.status["phase"], starting.jobset) == ("Suspended", None)
     tokenizing = World(run(stage="data"))
-    tokenizing.settle()
+    tokenizing.status_to_write()
     tokenizing.train(0)
-    tokenizing.settle()
+    tokenizing.status_to_write()
     tokenizing.edit(suspend=True)
-    tokenizing.settle()
+    tokenizing.status_to_write()
     assert (tokenizing.status["phase"], tokenizing.jobset, tokenizing.asked) == ("Suspended", None, [])
 
 
 def test_an_eviction_while_it_saves_releases_the_hardware() -> None:
     world = training()
     world.edit(suspend=True)
-    world.settle()
+    world.status_to_write()
     world.delete_jobset()
-    world.settle()
+    world.status_to_write()
     assert (world.status["phase"], world.jobset) == ("Suspended", None)
     assert [entry.get("cause") for entry in world.status["history"]] == ["jobSetDeleted"]

@@ -31,14 +31,14 @@ from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model import untrusted
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.checkpoints import parse_head
-from halcyon_operator.observe.defaults import DefaultsRead, due, root_of, taken, wanted, whole_spec
+from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, root_of_run, taken, wanted
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.prerequisites import awaited_run
+from halcyon_operator.observe.prerequisites import parse_prerequisite
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.trainers import parse_report
-from halcyon_operator.observe.watch_cache import SeenPod, Store
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import newest, parse_workload
 from halcyon_operator.run.health import WatchEcho
 from tests.operator.builders import defaults, jobset, pod, report, run
@@ -63,10 +63,10 @@ def _refusing(parse: Callable[[Any], object], *refusals: type[Exception]) -> Cal
 
 def _taken(document: Any) -> None:
     """Defaults that somebody found, taken by a sound run and by one that is spoiled alike."""
-    read = DefaultsRead("ours", ("default", "halcyon"), (document, DEFAULTS))
+    read = FoundDefaults("ours", ("default", "halcyon"), (document, DEFAULTS))
     for whose in (RUN, document, run()):
         took = taken(whose, parse_status(untrusted.dig(whose, "status")), read)
-        whole_spec(whose, took.values)
+        resolved_spec(whose, took.values)
         found = parse_run_view(whose, read)
         assert found.spec is not None or found.problems
 
@@ -79,7 +79,7 @@ def _node(document: Any) -> None:
 
 
 def _stored(document: Any) -> None:
-    store = Store()
+    store = WatchCache()
     for deleted in (False, True):
         store.saw_run(document, deleted=deleted)
         store.saw_jobset(KEY, document, deleted=deleted)
@@ -104,16 +104,19 @@ def _echo(value: Any) -> None:
 
 
 PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
-    "observe.prerequisites.awaited_run": (lambda document: awaited_run("base", document), RUN),
+    "observe.prerequisites.parse_prerequisite": (lambda document: parse_prerequisite("base", document), RUN),
     "observe.checkpoints.parse_head": (
         lambda document: parse_head(json.dumps(document).encode()),
         {"epoch": {"attempt": 1}, "committed": []},
     ),
     "observe.defaults.due": (lambda document: due(document, TrainingRunStatus()), RUN),
-    "observe.defaults.root_of": (root_of, RUN),
+    "observe.defaults.root_of_run": (root_of_run, RUN),
     "observe.defaults.taken": (_taken, DEFAULTS),
     "observe.defaults.wanted": (wanted, RUN),
-    "observe.defaults.whole_spec": (lambda document: whole_spec(document, {"image": "x:1", "scheduling.nodeSelector": {"a": "b"}}), RUN),
+    "observe.defaults.resolved_spec": (
+        lambda document: resolved_spec(document, {"image": "x:1", "scheduling.nodeSelector": {"a": "b"}}),
+        RUN,
+    ),
     "kube.election.parse_lease": (parse_lease, LEASE),
     "run.health.WatchEcho.saw": (_echo, "7"),
     "run.health.WatchEcho.wrote": (_echo, "7"),
@@ -137,9 +140,9 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "observe.pods.parse_pod": (parse_pod, pod()),
     "objects.probe.is_probe": (is_probe, jobset()),
     "observe.runs.parse_run_view": (parse_run_view, RUN),
-    "observe.watch_cache.Store.listed": (_stored, RUN),
-    "observe.watch_cache.Store.saw_jobset": (_stored, jobset()),
-    "observe.watch_cache.Store.saw_run": (_stored, RUN),
+    "observe.watch_cache.WatchCache.listed": (_stored, RUN),
+    "observe.watch_cache.WatchCache.saw_jobset": (_stored, jobset()),
+    "observe.watch_cache.WatchCache.saw_run": (_stored, RUN),
     "observe.trainers.parse_report": (
         lambda document: parse_report(json.dumps(document).encode(), "demo", (1, 0)),
         report(progress=PROGRESS).document(),

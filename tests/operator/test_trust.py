@@ -15,9 +15,9 @@ from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, World
 
 def training() -> World:
     world = World(run())
-    world.settle()
+    world.status_to_write()
     world.train(50)
-    world.settle()
+    world.status_to_write()
     return world
 
 
@@ -37,7 +37,7 @@ def foreign_pod(world: World, **change: Any) -> dict[str, Any]:
 def end(world: World) -> None:
     world.head = head(300, epoch=(world.status["attempt"], 0))
     world.end_jobset("Completed")
-    world.settle()
+    world.status_to_write()
     assert world.status["phase"] == "Succeeded"
 
 

@@ -21,18 +21,18 @@ from halcyon_api.elastic import usable_slices
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import prerequisites
-from halcyon_operator.decide.backoff import hold_of
-from halcyon_operator.decide.bad_nodes import still_avoided, to_avoid
+from halcyon_operator.decide.backoff import backoff_of
+from halcyon_operator.decide.bad_nodes import current_avoided, node_to_avoid
 from halcyon_operator.decide.checkpoint_status import foreign_owner, resume_step, shown_owner
 from halcyon_operator.decide.edits import lengthened, saved, why
 from halcyon_operator.decide.growth import grown, shrunk
-from halcyon_operator.decide.leftovers import free_number, left_over, of_an_earlier_run, taken_name
+from halcyon_operator.decide.leftovers import name_conflict, next_free_attempt, remains_of_attempt, remains_of_earlier_run
 from halcyon_operator.decide.manual_suspension import resumed_by_hand
 from halcyon_operator.decide.placement import first_slices, placement_of, smaller, trains
-from halcyon_operator.decide.queueing import evicted_sentence, sent_away
-from halcyon_operator.decide.recovery import STICKY_REASONS, Row, decide
-from halcyon_operator.decide.recovery_facts import MAX_FENCED_IN_A_ROW, ended_cause, facts_of, last_cause, last_message
-from halcyon_operator.decide.restart_requests import restart_waits, why_restarted
+from halcyon_operator.decide.queueing import evicted_sentence, was_evicted
+from halcyon_operator.decide.recovery import STICKY_REASONS, Rule, decide
+from halcyon_operator.decide.recovery_facts import MAX_FENCED_IN_A_ROW, ended_cause, last_cause, last_message, recovery_facts
+from halcyon_operator.decide.restart_requests import restart_clause, restart_waits
 from halcyon_operator.decide.spec_hash import RETIRED, fits
 from halcyon_operator.decide.steps import (
     Await,
@@ -68,7 +68,7 @@ def current_jobset(observed: Observed) -> JobSetView | None:
 
 
 def next_step(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime, *, mended: bool = False
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime, *, fixed: bool = False
 ) -> Step:
     """The one thing to do now.
 
@@ -78,7 +78,7 @@ def next_step(
         spec: The run's valid spec.
         wanted_hash: Hash of the state of the spec that an attempt should be made from.
         now: The time.
-        mended: The spec was edited in a way that may mend what has stopped the run.
+        fixed: The spec was edited in a way that may mend what has stopped the run.
     """
     more = lengthened(status, spec)
     if _condition_holds(status, "Succeeded") and not more:
@@ -89,16 +89,16 @@ def next_step(
     if spec.suspend:
         if jobset is not None and _saves_first(observed, status, jobset, now):
             return Keep(jobset)
-        return left_over(observed, "suspended", "suspended") or Rest()
+        return remains_of_attempt(observed, "suspended", "suspended") or Rest()
     released = False
     if _is_sticky(status):
-        if not mended and not restart_waits(status):
+        if not fixed and not restart_waits(status):
             return StayStalled()
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
-    left = left_over(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
-    return left or _without_jobset(observed, status, spec, wanted_hash, released, mended, now)
+    left = remains_of_attempt(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
+    return left or _without_jobset(observed, status, spec, wanted_hash, released, fixed, now)
 
 
 def _saves_first(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> bool:
@@ -127,12 +127,12 @@ def _with_jobset(
     if released or (renewed and jobset.outcome != "running"):
         return _renewed(status, edited)
     # Resumed, it would go on under the number of processes that are leaving; the next attempt waits its turn instead.
-    if jobset.suspended and jobset.outcome == "running" and status.queue is not None and sent_away(observed, status, jobset):
+    if jobset.suspended and jobset.outcome == "running" and status.queue is not None and was_evicted(observed, status, jobset):
         return Stop("queueEvicted", evicted_sentence(status.queue))
     slices = placement_of(status, spec).slices
-    row = decide(facts_of(observed, status, spec, jobset, now, edited=renewed or slices not in usable_slices(spec)))
-    if row.action != "edited":
-        return _carried_out(row, observed, status, spec, jobset, now)
+    rule = decide(recovery_facts(observed, status, spec, jobset, now, edited=renewed or slices not in usable_slices(spec)))
+    if rule.action != "edited":
+        return _carried_out(rule, observed, status, spec, jobset, now)
     if renewed:
         return _renewed(status, edited)
     return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more", now)
@@ -141,24 +141,26 @@ def _with_jobset(
 def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
     """The stop for an edit, or for a restart that was asked for; for both at once it is the edit that tells more."""
     asked = restart_waits(status) and not edited
-    return Stop("requested", why_restarted(status)) if asked else Stop("specChanged", why(status))
+    return Stop("requested", restart_clause(status)) if asked else Stop("specChanged", why(status))
 
 
-def _carried_out(row: Row, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Step:
-    """The step that a row of the decision table amounts to while there is a JobSet."""
+def _carried_out(
+    rule: Rule, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
+) -> Step:
+    """The step that a rule of the decision table amounts to while there is a JobSet."""
     placement, failed = placement_of(status, spec), jobset.outcome == "failed"
-    avoided = still_avoided(placement.avoided, spec.recovery.bad_nodes, now)
+    avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
-    match row.action:
+    match rule.action:
         case "stop":
-            return Stall(row.reason, _stop_message(row, status, spec, observed.run.name))
+            return Stall(rule.reason, _stop_message(rule, status, spec, observed.run.name))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
             return _resize(status, spec, slices, waited, now)
         case "larger" if placement.room_slices is not None:
             return _resize(status, spec, placement.room_slices, "there is room for more slices", now)
         case "pause":
             return Stop(last_cause(status) if failed else "heldBack", last_message(status))
-        case "elsewhere" if (node := to_avoid(placement, spec, now)) is not None:
+        case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
             message = f"keeping off node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
             moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
             return Stop(last_cause(status) if failed else "moved", message, moved)
@@ -179,13 +181,13 @@ def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: 
     return Stop("resized", f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
 
 
-def _stop_message(row: Row, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
+def _stop_message(rule: Rule, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
     """One sentence about why a run stops for good, and what leads on."""
     message = last_message(status)
-    if row.reason == "Fenced":
+    if rule.reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
         return f"{again}; find the other writer, then ask for a restart (kubectl halcyon restart)"
-    if row.reason == "RestartsExhausted":
+    if rule.reason == "RestartsExhausted":
         return (
             f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and recovery.maxRestarts is "
             f"{spec.recovery.max_restarts}; the last: {message}; look into `kubectl logs -l halcyon.dev/run={run_name}`, then edit the "
@@ -200,7 +202,7 @@ def _without_jobset(
     spec: TrainingRunSpec,
     wanted_hash: str,
     released: bool,
-    mended: bool,
+    fixed: bool,
     now: datetime,
 ) -> Step:
     owner = foreign_owner(observed)
@@ -211,28 +213,28 @@ def _without_jobset(
         )
     if spec.stage == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)  # also where the run was deleted and is made anew: hardware has nothing to do for it
-    if (verdict := prerequisites.judge(observed.run.name, observed.run.namespace, observed.awaited)) is not None:
-        return _held(verdict)
+    if (unmet := prerequisites.unmet_prerequisite(observed.run.name, observed.run.namespace, observed.prerequisites)) is not None:
+        return _held(unmet)
     if (missing := _missing_origin(observed, status, spec)) is not None:
         return missing
-    if (left := of_an_earlier_run(observed, status)) is not None:
+    if (left := remains_of_earlier_run(observed, status)) is not None:
         return left
     unused = status.attempt > 0 and status.job_set_uid is None
     if unused and not released and fits(status.attempt_spec_hash, wanted_hash) and status.root_attempt < status.attempt:
-        return taken_name(observed, status) or Create()
+        return name_conflict(observed, status) or Create()
     if own_config_map(observed) is not None:
         return DiscardConfigMap("removing the last attempt's ConfigMap")
-    if not released and not mended and (held := _held_back(status, now)) is not None:
+    if not released and not fixed and (held := _held_back(status, now)) is not None:
         return held
     highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:
         return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
-    return Mint(free_number(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
+    return Mint(next_free_attempt(observed, highest), released or (bool(status.history) and ended_cause(status) == "suspended"))
 
 
 def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
     """Whether the next attempt has to wait. Not once somebody has asked for a restart."""
-    hold = hold_of(status)
+    hold = backoff_of(status)
     if hold is None or hold.is_over(now) or restart_waits(status):
         return None
     message = (
@@ -242,9 +244,9 @@ def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
     return HoldBack(hold.reason, message, (hold.until - now).total_seconds())
 
 
-def _held(verdict: prerequisites.Verdict) -> Stall | Await:
+def _held(unmet: prerequisites.Unmet) -> Stall | Await:
     """The step of a run that another one keeps from beginning."""
-    return Stall(verdict.reason, verdict.message) if verdict.reason else Await(verdict.message)
+    return Stall(unmet.reason, unmet.message) if unmet.reason else Await(unmet.message)
 
 
 def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | Await | None:
@@ -254,7 +256,7 @@ def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: Trainin
         return None
     root = origin.root or observed.origin_root
     if root is None and observed.origin is not None:
-        return _held(prerequisites.judge_origin(observed.origin))
+        return _held(prerequisites.unmet_origin(observed.origin))
     if root is None:
         return Stall(
             "OriginUnknown",

@@ -43,7 +43,7 @@ class Hold:
         return now >= self.until or self.ended - now > LARGEST_SKEW
 
 
-def hold_of(status: TrainingRunStatus) -> Hold | None:
+def backoff_of(status: TrainingRunStatus) -> Hold | None:
     """What the newest end of a run asks for; None where the next attempt follows at once."""
     newest = next((entry for entry in reversed(status.history) if entry.cause and entry.cause != _OWN), None)
     ended = moment(newest.ended_at) if newest is not None else None

@@ -16,41 +16,42 @@ from halcyon_api.placement import MAX_BLAMES, AvoidedNode, Blame, PlacementStatu
 from halcyon_api.spec.operations import BadNodesSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.recovery import FAILURES
-from halcyon_operator.model.endings import WorldEnd, cause_of, is_echo
+from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, stamp
-from halcyon_operator.model.views import Observed, PodEnding, World
+from halcyon_operator.model.views import Observed, PodEnding
 
 
-def blamed_node(observed: Observed, world: World, end: WorldEnd) -> str:
+def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
     """The node on which a world's end began, if it began with a failure and the node is certain; else empty."""
     if end.cause not in FAILURES or end.at is None:
         return ""
-    endings = [ending for ending in observed.endings if ending.world == world]
-    nodes = {ending.node for ending in endings} | {pod.node for pod in observed.pods if pod.world == world}
+    endings = [ending for ending in observed.endings if ending.group == group]
+    nodes = {ending.node for ending in endings} | {pod.node for pod in observed.pods if pod.group == group}
     first = {ending.node for ending in endings if ending.at == end.at and _began(ending)}
     return next(iter(first)) if len(first) == 1 and len(nodes - {""}) > 1 else ""
 
 
-def for_want_of_nodes(observed: Observed, world: World, end: WorldEnd) -> WorldEnd:
+def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
     """The end of a world, told from a failure where processes gave up waiting for others whose pods had found no node."""
-    pods = [ending.node for ending in observed.endings if ending.world == world]
-    pods += [pod.node for pod in observed.pods if pod.world == world]
+    pods = [ending.node for ending in observed.endings if ending.group == group]
+    pods += [pod.node for pod in observed.pods if pod.group == group]
     starved = end.cause == "failed" and end.others_missing and not all(pods)
     return replace(end, cause="noRoom") if starved else end
 
 
-def with_blame(placement: PlacementStatus, world: World, node: str, at: datetime) -> PlacementStatus:
+def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: datetime) -> PlacementStatus:
     """The placement with one more blame."""
     if not node:
         return placement
-    blame = Blame(node=node, time=stamp(at), attempt=world[0], restart=world[1])
+    blame = Blame(node=node, time=stamp(at), attempt=group.attempt, restart=group.restart)
     return placement.model_copy(update={"blames": [*placement.blames, blame][-MAX_BLAMES:]})
 
 
-def to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
+def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
     """The node that should be avoided from now on, if there is one."""
     settings = spec.recovery.bad_nodes
-    avoided = still_avoided(placement.avoided, settings, now)
+    avoided = current_avoided(placement.avoided, settings, now)
     if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
         return None
     known = {node.node for node in avoided}
@@ -61,7 +62,7 @@ def to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -
     return AvoidedNode(node=ranked[0][0], since=stamp(now), blames=ranked[0][1])
 
 
-def still_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
+def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
     """The avoided nodes without those whose time is over."""
     return [node for node in avoided if settings.blames and _fresh(node.since, settings, now)]
 

@@ -84,7 +84,7 @@ def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
     """Ended processes tell the step, but not the place."""
     known = observed.run.status.checkpoint.step if observed.run.status.checkpoint is not None else 0
     return [
-        _from_trainer(report.checkpoint_step, ending.world[0], "", _time(report.time, now), None)
+        _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)
         for ending in observed.endings
         if (report := ending.report) is not None and report.checkpoint_step is not None and report.checkpoint_step > known
     ]

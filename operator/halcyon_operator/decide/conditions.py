@@ -41,7 +41,7 @@ _OWN_CONDITION: dict[Phase, ConditionType] = {
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Description:
     """The state of a run in one sentence: phase, machine-readable reason, message for people."""
 
     phase: Phase
@@ -52,19 +52,19 @@ class Outlook:
     stalled_message: str = ""
 
 
-def stalled(reason: str, message: str) -> Outlook:
-    """The outlook of a run that goes on only when somebody changes something."""
-    return Outlook("Failed", reason, message, stalled=reason, stalled_message=message)
+def stalled(reason: str, message: str) -> Description:
+    """The description of a run that goes on only when somebody changes something."""
+    return Description("Failed", reason, message, stalled=reason, stalled_message=message)
 
 
-def with_outlook(status: TrainingRunStatus, outlook: Outlook, generation: int, now: datetime) -> TrainingRunStatus:
-    """The status with phase and conditions of an outlook. A condition keeps its transition time while its truth stays the same."""
-    conditions = [_condition(kind, status, outlook, generation, now) for kind in get_args(ConditionType)]
-    return status.model_copy(update={"phase": outlook.phase, "conditions": conditions, "observed_generation": generation})
+def with_description(status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> TrainingRunStatus:
+    """The status with phase and conditions of a description. A condition keeps its transition time while its truth stays the same."""
+    conditions = [_condition(kind, status, description, generation, now) for kind in get_args(ConditionType)]
+    return status.model_copy(update={"phase": description.phase, "conditions": conditions, "observed_generation": generation})
 
 
-def _condition(kind: ConditionType, status: TrainingRunStatus, outlook: Outlook, generation: int, now: datetime) -> Condition:
-    holds, reason, message = _degraded(status, outlook) if kind == "Degraded" else _verdict(kind, outlook)
+def _condition(kind: ConditionType, status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> Condition:
+    holds, reason, message = _degraded(status, description) if kind == "Degraded" else _truth(kind, description)
     truth = "True" if holds else "False"
     known = status.condition(kind)
     return Condition(
@@ -77,25 +77,25 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, outlook: Outlook,
     )
 
 
-def _degraded(status: TrainingRunStatus, outlook: Outlook) -> tuple[bool, str, str]:
+def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool, str, str]:
     """Whether a run is on fewer slices than its spec asks for, or is held back because it gets nowhere, or waits for a pod that hangs."""
-    if outlook.reason in _DEGRADED_REASONS:
-        return True, outlook.reason, outlook.message
+    if description.reason in _DEGRADED_REASONS:
+        return True, description.reason, description.message
     why = status.placement.reason if status.placement is not None else None
-    holds = bool(why) and outlook.phase in ("Starting", "Running", "Restarting")
+    holds = bool(why) and description.phase in ("Starting", "Running", "Restarting")
     return holds, "FewerSlices" if holds else "NotDegraded", why or "" if holds else ""
 
 
-def _verdict(kind: ConditionType, outlook: Outlook) -> tuple[bool, str, str]:
+def _truth(kind: ConditionType, description: Description) -> tuple[bool, str, str]:
     """Whether a condition holds, with its reason and message."""
     if kind == "Ready":
-        if outlook.stalled:
-            return False, outlook.stalled, outlook.stalled_message
-        return outlook.phase in _AS_WANTED, outlook.reason, outlook.message
+        if description.stalled:
+            return False, description.stalled, description.stalled_message
+        return description.phase in _AS_WANTED, description.reason, description.message
     if kind == "Stalled":
-        return bool(outlook.stalled), outlook.stalled or "NotStalled", outlook.stalled_message
+        return bool(description.stalled), description.stalled or "NotStalled", description.stalled_message
     if kind == "Reconciling":
-        holds = (outlook.phase in _ON_ITS_WAY or outlook.reason in (EDIT_PENDING, RESTART_PENDING)) and not outlook.stalled
-        return holds, outlook.reason if holds else "NothingToDo", outlook.message if holds else ""
-    holds = _OWN_CONDITION.get(outlook.phase) == kind
-    return holds, outlook.reason if holds else f"Not{kind}", outlook.message if holds else ""
+        holds = (description.phase in _ON_ITS_WAY or description.reason in (EDIT_PENDING, RESTART_PENDING)) and not description.stalled
+        return holds, description.reason if holds else "NothingToDo", description.message if holds else ""
+    holds = _OWN_CONDITION.get(description.phase) == kind
+    return holds, description.reason if holds else f"Not{kind}", description.message if holds else ""

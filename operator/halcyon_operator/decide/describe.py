@@ -8,13 +8,14 @@ from halcyon_api import names
 from halcyon_api.progress import Progress, StoreWaitFor
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import Stage, TrainingRunSpec
-from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Outlook
+from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Description
 from halcyon_operator.decide.edits import waiting_clause
 from halcyon_operator.decide.late_pods import start_problem
-from halcyon_operator.decide.queueing import queued_outlook
+from halcyon_operator.decide.queueing import describe_queued
 from halcyon_operator.decide.restart_requests import restart_waits
 from halcyon_operator.model.endings import conclude
 from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
 
@@ -31,7 +32,7 @@ _WAITING_REASONS: dict[str, str] = {
     "Unschedulable": "Unschedulable",
     "SchedulingGated": "Unschedulable",
 }
-"""What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is mended."""
+"""What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is fixed."""
 
 _STORES: dict[StoreWaitFor, str] = {
     "checkpointRoot": "checkpoint root again, which refuses access",
@@ -43,59 +44,59 @@ _WORK: dict[Stage, str] = {"train": "training", "data": "tokenizing", "evaluate"
 """What a run does while it is Running."""
 
 
-def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Outlook:
-    """The outlook of an attempt whose JobSet is at work."""
-    world = (status.attempt, jobset.restarts)
-    entry = entry_of(status, world)
+def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+    """The description of an attempt whose JobSet is at work."""
+    group = ProcessGroup(status.attempt, jobset.restarts)
+    entry = entry_of(status, group)
     first = len(status.history) <= 1
     starting = "Starting" if first else "Restarting"
     if jobset.suspended and jobset.queue:
-        return queued_outlook(observed, status, jobset, now)
+        return describe_queued(observed, status, jobset, now)
     if jobset.suspended:
         message = f"JobSet {jobset.name} is suspended by somebody else; the run goes on when they resume the JobSet"
-        return Outlook(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
-    if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
-        return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
+        return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
+    if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
+        return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        training = f"attempt {world[0]}, restart {world[1]} is {_WORK[observed.run.spec.stage if observed.run.spec else 'train']}"
+        training = f"attempt {group.attempt}, restart {group.restart} is {_WORK[observed.run.spec.stage if observed.run.spec else 'train']}"
         report = observed.report
-        if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
-            return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
+        if report is not None and (report.attempt, report.restart) == group and report.checkpoint_error is not None:
+            return Description("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
         if observed.run.spec is not None and observed.run.spec.suspend:
-            return Outlook("Suspending", "Suspending", f"{training}; a checkpoint is asked for, then the hardware is released")
+            return Description("Suspending", "Suspending", f"{training}; a checkpoint is asked for, then the hardware is released")
         asked = "; a restart waits for a checkpoint" if restart_waits(status) else ""
         reason = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else "Running"
-        return Outlook("Running", reason, f"{training}{waiting_clause(status)}{asked}{_reach(observed)}")
-    pods = [pod for pod in observed.pods if pod.world == world]
+        return Description("Running", reason, f"{training}{waiting_clause(status)}{asked}{_reach(observed)}")
+    pods = [pod for pod in observed.pods if pod.group == group]
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked
-        return Outlook(starting, reason, message)
+        return Description(starting, reason, message)
     if (problem := start_problem(pods, now)) is not None:
-        return Outlook(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
-    return Outlook(starting, starting, _start_message(observed, status, pods))
+        return Description(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
+    return Description(starting, starting, _start_message(observed, status, pods))
 
 
-def restart_outlook(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Outlook:
-    """The outlook of a run between two attempts, before its first, or on its way into suspension."""
+def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Description:
+    """The description of a run between two attempts, before its first, or on its way into suspension."""
     if spec.suspend:
-        return Outlook("Suspending", "Suspending", message)
+        return Description("Suspending", "Suspending", message)
     if not status.history:
-        return Outlook("Pending", "Pending", message)
-    return Outlook("Restarting", "Restarting", message)
+        return Description("Pending", "Pending", message)
+    return Description("Restarting", "Restarting", message)
 
 
-def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlook:
-    """The outlook of a run that is done."""
+def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
+    """The description of a run that is done."""
     if spec.stage == "data":
-        return Outlook("Succeeded", "Succeeded", "the token caches of all sources are whole")
+        return Description("Succeeded", "Succeeded", "the token caches of all sources are whole")
     if spec.stage == "evaluate":
-        return Outlook("Succeeded", "Succeeded", _evaluated(status.progress))
+        return Description("Succeeded", "Succeeded", _evaluated(status.progress))
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
     if status.attempt == 0:
         step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
         already = f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to train{where}"
-        return Outlook("Succeeded", "Succeeded", already)
-    return Outlook("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
+        return Description("Succeeded", "Succeeded", already)
+    return Description("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
 
 
 def _evaluated(progress: Progress | None) -> str:
@@ -109,13 +110,13 @@ def _evaluated(progress: Progress | None) -> str:
     return f"the checkpoint of run {found.run} at step {found.step} is evaluated: {', '.join(numbers)}"
 
 
-def unchanged_outlook(status: TrainingRunStatus) -> Outlook:
-    """The outlook that the status already tells of."""
+def recorded_description(status: TrainingRunStatus) -> Description:
+    """The description that the status already tells of."""
     stalled, ready = status.condition("Stalled"), status.condition("Ready")
     reason, message = (ready.reason, ready.message) if ready is not None else (status.phase, "")
     if stalled is not None and stalled.status == "True":
-        return Outlook(status.phase, reason, message, stalled.reason, stalled.message)
-    return Outlook(status.phase, reason, message)
+        return Description(status.phase, reason, message, stalled.reason, stalled.message)
+    return Description(status.phase, reason, message)
 
 
 def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> str:

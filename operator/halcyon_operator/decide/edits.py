@@ -41,7 +41,7 @@ class Noticed:
     status: TrainingRunStatus
     events: tuple[Event, ...] = ()
     refusal: str = ""
-    mended: bool = False
+    fixed: bool = False
     """Whether the spec was edited, since it was last looked at, in a way that may mend what has stopped the run."""
 
 
@@ -58,7 +58,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     run, spec = observed.run, observed.run.spec
     newer = status.observed_generation < run.generation
     if spec is None or status.attempt == 0 or status.in_force is None:
-        return Noticed(status, mended=newer)
+        return Noticed(status, fixed=newer)
     over = (found := status.condition("Succeeded")) is not None and found.status == "True"
     if over and not lengthened(status, spec):
         return Noticed(status)
@@ -66,7 +66,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     refusal = _refusal(status, spec)
     if refusal is not None:
         return Noticed(status.model_copy(update={"edit": None}), refusal=refusal)
-    mended = newer and any(change.starts_again for change in found)
+    fixed = newer and any(change.starts_again for change in found)
     slices = placement_of(status, spec).slices
     edited = not fits(status.attempt_spec_hash, wanted_hash) or slices not in usable_slices(spec)
     live = tuple(change for change in found if change.edit == "live")
@@ -80,7 +80,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     if live:
         told += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
-        return Noticed(status, told, mended=mended)
+        return Noticed(status, told, fixed=fixed)
     waiting = trains(status) and spec.stage == "train"
     fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
     edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
@@ -90,7 +90,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     elif edit is None and status.edit is not None:
         message = f"The edit was taken back before it was in force; attempt {status.attempt} goes on"
         told += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
-    return Noticed(status.model_copy(update={"edit": edit}), told, mended=mended)
+    return Noticed(status.model_copy(update={"edit": edit}), told, fixed=fixed)
 
 
 def _then(spec: TrainingRunSpec, waiting: bool) -> str:

@@ -7,9 +7,9 @@ from halcyon_api.progress import ProgressReport
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import Event
-from halcyon_operator.model.endings import WorldEnd
+from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import entry_of
-from halcyon_operator.model.views import World
+from halcyon_operator.model.keys import ProcessGroup
 
 _END_REASONS = {
     "preempted": "Preempted",
@@ -32,28 +32,31 @@ def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
     return (Event("Normal", "AttemptStarted", f"Attempt {status.attempt}{on}, {begins}", f"started/{status.attempt}"),)
 
 
-def ended(status: TrainingRunStatus, world: World, end: WorldEnd, *, restarting: bool) -> tuple[Event, ...]:
+def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, restarting: bool) -> tuple[Event, ...]:
     """A world of processes ended."""
-    entry = entry_of(status, world)
+    entry = entry_of(status, group)
     after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
     then = "; restarting" if restarting else ""
-    message = f"Attempt {world[0]}, restart {world[1]} ended{after}: {end.message}{then}"
-    return (Event("Warning", _END_REASONS.get(end.cause, "TrainerStopped"), message, f"ended/{world[0]}.{world[1]}"),)
+    message = f"Attempt {group.attempt}, restart {group.restart} ended{after}: {end.message}{then}"
+    return (Event("Warning", _END_REASONS.get(end.cause, "TrainerStopped"), message, f"ended/{group.attempt}.{group.restart}"),)
 
 
-def resumed(status: TrainingRunStatus, world: World, report: ProgressReport, step: int) -> tuple[Event, ...]:
+def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:
     """A world took up the run; told with its first report, and with it if an older checkpoint had to do."""
-    entry = entry_of(status, world)
+    entry = entry_of(status, group)
     if entry is None or entry.from_step is not None:
         return ()
     told: tuple[Event, ...] = ()
     if report.fallback_reason is not None:
         message = f"Restored step {step}, not the newest checkpoint: {report.fallback_reason}"
-        told += (Event("Warning", "CheckpointFallback", message, f"fallback/{world[0]}.{world[1]}"),)
+        told += (Event("Warning", "CheckpointFallback", message, f"fallback/{group.attempt}.{group.restart}"),)
     if step > 0:
         told += (
             Event(
-                "Normal", "Resumed", f"Attempt {world[0]}, restart {world[1]} goes on from step {step}", f"resumed/{world[0]}.{world[1]}"
+                "Normal",
+                "Resumed",
+                f"Attempt {group.attempt}, restart {group.restart} goes on from step {step}",
+                f"resumed/{group.attempt}.{group.restart}",
             ),
         )
     return told

@@ -13,19 +13,20 @@ from datetime import datetime
 
 from halcyon_api.status import Restarts, TrainingRunStatus
 from halcyon_operator.decide import events
-from halcyon_operator.decide.bad_nodes import blamed_node, for_want_of_nodes, with_blame
+from halcyon_operator.decide.bad_nodes import blamed_node, with_blame, with_no_room
 from halcyon_operator.decide.manual_suspension import with_manual_suspension
 from halcyon_operator.decide.placement import placement_of
-from halcyon_operator.decide.queueing import by_queue
+from halcyon_operator.decide.queueing import with_queue_cause
 from halcyon_operator.decide.recovery import FAILURES
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.decision import Event
-from halcyon_operator.model.endings import EndCause, WorldEnd, conclude
-from halcyon_operator.model.history import entry_of, resumed_step, shown, with_end, with_report, with_world
+from halcyon_operator.model.endings import EndCause, GroupEnd, conclude
+from halcyon_operator.model.history import entry_of, resumed_step, shown, with_end, with_group, with_report
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import stamp
-from halcyon_operator.model.views import JobSetView, Observed, World
+from halcyon_operator.model.views import JobSetView, Observed
 
-MAX_WORLDS_A_LOOK = 64
+MAX_GROUPS_A_LOOK = 64
 """Of how many missed worlds the endings are looked at one by one."""
 
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
@@ -80,29 +81,29 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     status, told = _first_look(status, jobset, now)
     status, failures, ended = _account_restarts(observed, status, jobset, now)
     told += ended
-    world = (status.attempt, status.job_set_restarts)
-    if entry_of(status, world) is None:
-        status = with_world(status, world, now)
+    group = ProcessGroup(status.attempt, status.job_set_restarts)
+    if entry_of(status, group) is None:
+        status = with_group(status, group, now)
     report = observed.report
-    if report is not None and (report.attempt, report.restart) == world and (step := resumed_step(report)) is not None:
-        told += events.resumed(status, world, report, step)
-        status = with_report(status, world, report)
+    if report is not None and (report.attempt, report.restart) == group and (step := resumed_step(report)) is not None:
+        told += events.resumed(status, group, report, step)
+        status = with_report(status, group, report)
         if observed.run.spec is None or observed.run.spec.stage != "data":  # which has no steps to be at
             status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
-    if jobset.outcome == "failed" and _is_open(status, world):
-        end = _concluded(observed, status, world, refused=jobset.failure_reason == JOBSET_REFUSED)
-        end = end or WorldEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
-        status = with_end(status, world, end.cause, end.message, jobset.finished_at or now, end.step)
+    if jobset.outcome == "failed" and _is_open(status, group):
+        end = _concluded(observed, status, group, refused=jobset.failure_reason == JOBSET_REFUSED)
+        end = end or GroupEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
+        status = with_end(status, group, end.cause, end.message, jobset.finished_at or now, end.step)
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
-        status = _with_blame(observed, status, world, end)
+        status = _with_blame(observed, status, group, end)
         failures += end.cause in FAILURES
-        told += events.ended(status, world, end, restarting=False)
+        told += events.ended(status, group, end, restarting=False)
     elif jobset.outcome == "completed":
-        status = with_end(status, world, "completed", "", jobset.finished_at or now, _final_step(observed))
-    elif jobset.deleting and _is_open(status, world):
-        end = WorldEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
-        status = with_end(status, world, end.cause, end.message, now, None)
-        told += events.ended(status, world, end, restarting=True)
+        status = with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed))
+    elif jobset.deleting and _is_open(status, group):
+        end = GroupEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
+        status = with_end(status, group, end.cause, end.message, now, None)
+        told += events.ended(status, group, end, restarting=True)
     status = with_manual_suspension(observed, status, jobset, now)
     return Followed(_count_failures(observed.run.status, status, failures), told)
 
@@ -143,8 +144,8 @@ def _account_restarts(
     attempt = status.attempt
     seen = {
         restart: end
-        for restart in range(max(before, after - MAX_WORLDS_A_LOOK), after)
-        if (end := _concluded(observed, status, (attempt, restart))) is not None
+        for restart in range(max(before, after - MAX_GROUPS_A_LOOK), after)
+        if (end := _concluded(observed, status, ProcessGroup(attempt, restart))) is not None
     }
     failures = sum(end.cause in FAILURES for end in seen.values())
     unseen = after - before - len(seen)
@@ -153,40 +154,40 @@ def _account_restarts(
     told: tuple[Event, ...] = ()
     for restart, end in seen.items():
         restarts = count_restart(restarts, end.cause)
-        status = with_end(status, (attempt, restart), end.cause, end.message, end.at or now, end.step)
-        status = _with_blame(observed, status, (attempt, restart), end)
-        told += events.ended(status, (attempt, restart), end, restarting=True)
+        status = with_end(status, ProcessGroup(attempt, restart), end.cause, end.message, end.at or now, end.step)
+        status = _with_blame(observed, status, ProcessGroup(attempt, restart), end)
+        told += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
     if unseen:
         restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
         cause: EndCause = "failed" if unseen_failures else "preempted"
-        status = with_end(status, (attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
+        status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
     update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
     return status.model_copy(update=update), failures + unseen_failures, told
 
 
-def _concluded(observed: Observed, status: TrainingRunStatus, world: World, *, refused: bool = False) -> WorldEnd | None:
-    end = conclude(observed.endings, world, refused=refused)
-    if end is not None and end.cause == "podDeleted" and _is_echo(observed, status, world):
+def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
+    end = conclude(observed.endings, group, refused=refused)
+    if end is not None and end.cause == "podDeleted" and _is_echo(observed, status, group):
         end = None
-    return by_queue(status, world, for_want_of_nodes(observed, world, end) if end is not None else None)
+    return with_queue_cause(status, group, with_no_room(observed, group, end) if end is not None else None)
 
 
-def _is_echo(observed: Observed, status: TrainingRunStatus, world: World) -> bool:
+def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
     """Whether the deletions that were seen may be the JobSet's own, of what was left: a process has gone whose end nobody saw.
 
     So it is where the API server or a watch was away: the pod that ended first is deleted at once, its peers when they have saved.
     """
-    known = {ending.process for ending in observed.endings if ending.world == world}
-    known |= {pod.process for pod in observed.pods if pod.world == world}
+    known = {ending.process for ending in observed.endings if ending.group == group}
+    known |= {pod.process for pod in observed.pods if pod.group == group}
     return status.topology is not None and len(known) < status.topology.hosts
 
 
-def _with_blame(observed: Observed, status: TrainingRunStatus, world: World, end: WorldEnd) -> TrainingRunStatus:
+def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd) -> TrainingRunStatus:
     """The status with a blame for the node on which a world's end began, if it is to blame."""
-    node, spec = blamed_node(observed, world, end), observed.run.spec
+    node, spec = blamed_node(observed, group, end), observed.run.spec
     if not node or spec is None or end.at is None:
         return status
-    return status.model_copy(update={"placement": with_blame(placement_of(status, spec), world, node, end.at)})
+    return status.model_copy(update={"placement": with_blame(placement_of(status, spec), group, node, end.at)})
 
 
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
@@ -202,6 +203,6 @@ def _final_step(observed: Observed) -> int | None:
     return spec.trainer.steps if spec is not None and spec.stage == "train" else None
 
 
-def _is_open(status: TrainingRunStatus, world: tuple[int, int]) -> bool:
-    entry = entry_of(status, world)
+def _is_open(status: TrainingRunStatus, group: ProcessGroup) -> bool:
+    entry = entry_of(status, group)
     return entry is not None and entry.ended_at is None

@@ -18,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 from halcyon_api.goodput import CAUSES, CarriedGoodput, Goodput, GoodputSeconds, WorldAccount
 from halcyon_api.status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.goodput_sums import measure
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment
-from halcyon_operator.model.views import Observed, PodView, World
+from halcyon_operator.model.views import Observed, PodView
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -107,7 +108,7 @@ class _Book:
 
 def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime) -> HistoryEntry:
     """An entry of the history after its time was counted, as far as it can be told; closed if its world is over."""
-    pods = [pod for pod in observed.pods if pod.world == _world(entry)]
+    pods = [pod for pod in observed.pods if pod.group == _group(entry)]
     hosts = status.topology.hosts if status.topology is not None else len(pods)
     heard = _heard(entry, observed, now)
     if book.process is None:
@@ -128,7 +129,7 @@ def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus,
     unseen = book.advance(end, "other" if heard_before else "startup")
     update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if heard_before else 0.0}
     # A world that was told to end did some more steps, and its last words say how many.
-    done = [ending.report.step for ending in observed.endings if ending.world == _world(entry) and ending.report is not None]
+    done = [ending.report.step for ending in observed.endings if ending.group == _group(entry) and ending.report is not None]
     if entry.from_step is not None and done:
         update["to_step"] = max(entry.to_step or 0, *done)
     return entry.model_copy(update=update)
@@ -136,14 +137,14 @@ def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus,
 
 def _heard(entry: HistoryEntry, observed: Observed, now: datetime) -> tuple[GoodputSeconds, datetime] | None:
     """The latest that a process of a world said of its time, and when."""
-    world = _world(entry)
+    group = _group(entry)
     told: list[tuple[datetime, GoodputSeconds]] = []
     living = observed.report
-    if living is not None and (living.attempt, living.restart) == world and (at := moment(living.time)) is not None:
+    if living is not None and (living.attempt, living.restart) == group and (at := moment(living.time)) is not None:
         told.append((at, living.seconds))
     for ending in observed.endings:
         last = ending.report
-        if ending.world == world and last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
+        if ending.group == group and last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
             told.append((at, last.seconds))
     believed = [(at, seconds) for at, seconds in told if max(seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS]
     if not believed:
@@ -198,8 +199,8 @@ def _shares(weights: dict[str, int], whole: int) -> dict[str, int]:
     return shares
 
 
-def _world(entry: HistoryEntry) -> World:
-    return entry.attempt, entry.restart
+def _group(entry: HistoryEntry) -> ProcessGroup:
+    return ProcessGroup(entry.attempt, entry.restart)
 
 
 def _milliseconds(at: datetime) -> int:

@@ -35,7 +35,7 @@ def shrunk(placement: PlacementStatus, slices: int) -> PlacementStatus:
     return placement.model_copy(update=update)
 
 
-def with_account(placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime) -> PlacementStatus:
+def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime) -> PlacementStatus:
     """The placement once more is known of what growing has cost.
 
     Args:

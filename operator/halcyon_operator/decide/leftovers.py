@@ -13,7 +13,7 @@ from halcyon_operator.model.ownership import own_config_map, own_jobsets
 from halcyon_operator.model.views import Observed
 
 
-def left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
+def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
     """What of the run is still in the cluster and must go first."""
     owned = own_jobsets(observed)
     if any(not jobset.deleting for jobset in owned):
@@ -28,7 +28,7 @@ def left_over(observed: Observed, cause: EndCause, message: str) -> Stop | Wait 
     return None
 
 
-def of_an_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
     """What an earlier run of the same name has left at work. The fence would keep it from writing, and so from saving what it trained.
 
     What has lost its owner stays until a person deletes it: the operator touches nothing that is not the run's own.
@@ -54,7 +54,7 @@ def of_an_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | 
     return None
 
 
-def taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
     """Whether something stands under the names that the attempt needs and is not the attempt's own."""
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
@@ -67,7 +67,7 @@ def taken_name(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | 
     return Stall("NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name")
 
 
-def free_number(observed: Observed, highest: int) -> int:
+def next_free_attempt(observed: Observed, highest: int) -> int:
     """The next number whose name nobody has. Somebody else's JobSet takes one number, however high it is, and not those below."""
     taken = {jobset.name for jobset in observed.jobsets}
     number = highest + 1

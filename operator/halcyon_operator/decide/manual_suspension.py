@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api.status import TrainingRunStatus
-from halcyon_operator.decide.queueing import lived
+from halcyon_operator.decide.queueing import had_processes
 from halcyon_operator.model.history import entry_of, with_end
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.views import JobSetView, Observed
 
 
@@ -24,16 +25,16 @@ def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset
         jobset: The JobSet of the present attempt.
         now: The time.
     """
-    world = (status.attempt, jobset.restarts)
+    group = ProcessGroup(status.attempt, jobset.restarts)
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
-    if not by_hand or not lived(observed, status, world):
+    if not by_hand or not had_processes(observed, status, group):
         return status
-    return with_end(status, world, "preempted", f"JobSet {jobset.name} was suspended by somebody else", now, None)
+    return with_end(status, group, "preempted", f"JobSet {jobset.name} was suspended by somebody else", now, None)
 
 
 def resumed_by_hand(status: TrainingRunStatus, jobset: JobSetView) -> str | None:
     """How the present world ended, where its JobSet is at work again without it; None for any other."""
-    entry = entry_of(status, (status.attempt, jobset.restarts))
+    entry = entry_of(status, ProcessGroup(status.attempt, jobset.restarts))
     if jobset.outcome != "running" or jobset.suspended or entry is None or not entry.cause:
         return None
     return f"{entry.message or entry.cause}, and resumed"

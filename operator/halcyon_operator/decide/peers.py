@@ -10,6 +10,7 @@ from __future__ import annotations
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.placement import trains
 from halcyon_operator.model.decision import Deletion
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed
 
@@ -30,8 +31,8 @@ def peers_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     """
     if jobset.deleting or jobset.suspended or not trains(status):
         return ()
-    own, present = frozenset({jobset.uid} - {""}), (status.attempt, jobset.restarts)
-    world = [pod for pod in observed.pods if pod.world == present and is_own(pod, observed.run, own)]
-    if len(world) > MAX_PODS or not any(pod.deleting for pod in world):
+    own, group = frozenset({jobset.uid} - {""}), ProcessGroup(status.attempt, jobset.restarts)
+    peers = [pod for pod in observed.pods if pod.group == group and is_own(pod, observed.run, own)]
+    if len(peers) > MAX_PODS or not any(pod.deleting for pod in peers):
         return ()
-    return tuple(Deletion("Pod", pod.name, pod.uid) for pod in world if pod.running and not pod.deleting and not pod.over)
+    return tuple(Deletion("Pod", pod.name, pod.uid) for pod in peers if pod.running and not pod.deleting and not pod.over)

@@ -13,11 +13,12 @@ from halcyon_api.elastic import usable_slices, wanted_slices
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.bad_nodes import still_avoided
-from halcyon_operator.decide.growth import patience, with_account
+from halcyon_operator.decide.bad_nodes import current_avoided
+from halcyon_operator.decide.growth import patience, with_growth_cost
 from halcyon_operator.decide.recovery import Capacity
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed, PodView
 
@@ -46,10 +47,10 @@ def with_room(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     else:
         update["room_slices"] = room
     placement = placement.model_copy(update=update)
-    entry = entry_of(status, (status.attempt, status.job_set_restarts))
+    entry = entry_of(status, ProcessGroup(status.attempt, status.job_set_restarts))
     if spec.recovery.elastic is not None:
         first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
-        placement = with_account(placement, spec.recovery.elastic, first_step_at, now)
+        placement = with_growth_cost(placement, spec.recovery.elastic, first_step_at, now)
     return status.model_copy(update={"placement": placement})
 
 
@@ -63,7 +64,7 @@ def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
     if elastic is not None and waited >= patience(placement, elastic) and smaller(observed, status, spec) is not None:
         return "fewer"
     settings = spec.recovery.bad_nodes
-    return "avoided" if still_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds else "short"
+    return "avoided" if current_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds else "short"
 
 
 def smaller(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int | None:
@@ -93,7 +94,7 @@ def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: dateti
         slices=slices,
         wanted_slices=wanted_slices(spec),
         reason=before.reason if slices < spec.accelerator.slices else None,
-        avoided=[] if anew else still_avoided(before.avoided, spec.recovery.bad_nodes, now),
+        avoided=[] if anew else current_avoided(before.avoided, spec.recovery.bad_nodes, now),
         blames=[] if anew else before.blames,
         grown_from=None if anew else before.grown_from,
         grown_at=None if anew else before.grown_at,
@@ -104,19 +105,19 @@ def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: dateti
 
 def trains(status: TrainingRunStatus) -> bool:
     """Whether the present world has done its first step."""
-    entry = entry_of(status, (status.attempt, status.job_set_restarts))
+    entry = entry_of(status, ProcessGroup(status.attempt, status.job_set_restarts))
     return entry is not None and entry.first_step_at is not None and entry.ended_at is None
 
 
 def _all_placed(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView) -> bool:
     """Whether every process of the present world has a node."""
-    world = (status.attempt, jobset.restarts)
-    placed = {pod.process for pod in observed.pods if pod.world == world and pod.node}
+    group = ProcessGroup(status.attempt, jobset.restarts)
+    placed = {pod.process for pod in observed.pods if pod.group == group and pod.node}
     return len(placed) >= slices * spec.accelerator.resolve().hosts_per_slice
 
 
 def _own(observed: Observed, status: TrainingRunStatus) -> list[PodView]:
-    return [pod for pod in observed.pods if pod.world == (status.attempt, status.job_set_restarts)]
+    return [pod for pod in observed.pods if pod.group == ProcessGroup(status.attempt, status.job_set_restarts)]
 
 
 def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus, now: datetime) -> int | None:

@@ -13,12 +13,13 @@ from datetime import datetime
 
 from halcyon_api.queue_status import QueueEviction, QueueStatus
 from halcyon_api.status import TrainingRunStatus
-from halcyon_operator.decide.conditions import Outlook
+from halcyon_operator.decide.conditions import Description
 from halcyon_operator.model.decision import Event
-from halcyon_operator.model.endings import WorldEnd, conclude
+from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
-from halcyon_operator.model.views import JobSetView, Observed, PodView, World
+from halcyon_operator.model.views import JobSetView, Observed, PodView
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
 
 TAKEN_UP_SECONDS = 60.0
@@ -39,52 +40,52 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     if jobset is None or not jobset.queue:
         return status if status.queue is None else status.model_copy(update={"queue": None})
     known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
-    world = (status.attempt, jobset.restarts)
+    group = ProcessGroup(status.attempt, jobset.restarts)
     found = _eviction(observed, status, jobset, now)
     eviction = found or (known.eviction if known is not None else None)
-    if eviction is not None and not jobset.suspended and _is_of(eviction, world):
+    if eviction is not None and not jobset.suspended and _is_of(eviction, group):
         eviction = None  # the world goes on; it explains nothing of what that comes to now
     waiting_since = None
     if jobset.suspended:
-        fresh = jobset.restarts == 0 and not lived(observed, status, world)
+        fresh = jobset.restarts == 0 and not had_processes(observed, status, group)
         began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or now)
         waiting_since = (known.waiting_since if known is not None else None) or began
     queue = QueueStatus(name=jobset.queue, waiting_since=waiting_since, eviction=eviction)
     return status.model_copy(update={"queue": queue})
 
 
-def lived(observed: Observed, status: TrainingRunStatus, world: World) -> bool:
+def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
     """Whether there have been processes of a world, as far as anybody knows. A pod that never started is none."""
-    entry = entry_of(status, world)
+    entry = entry_of(status, group)
     trained = entry is not None and entry.first_step_at is not None
     return (
         trained
-        or any(one.world == world and one.ran for one in observed.endings)
-        or any(pod.world == world and pod.running for pod in observed.pods)
+        or any(one.group == group and one.ran for one in observed.endings)
+        or any(pod.group == group and pod.running for pod in observed.pods)
     )
 
 
-def sent_away(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
+def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
     """Whether a queue has sent the processes of the present world away, so that the JobSet must never be admitted again.
 
     Not those of a Workload that was deactivated, for that of the next attempt would be active. Nor those that had failed before: as long
     as their pods are there, JobSet is about to judge them.
     """
-    world, seen = (status.attempt, jobset.restarts), observed.workload
-    if not lived(observed, status, world) or (isinstance(seen, WorkloadView) and not seen.active):
+    group, seen = ProcessGroup(status.attempt, jobset.restarts), observed.workload
+    if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
         return False
-    end = conclude(observed.endings, world)
-    return end is None or end.cause in _BY_QUEUE or not _pods_of(observed, world)
+    end = conclude(observed.endings, group)
+    return end is None or end.cause in _BY_QUEUE or not _pods_of(observed, group)
 
 
-def by_queue(status: TrainingRunStatus, world: World, end: WorldEnd | None) -> WorldEnd | None:
+def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
     """The end of a world, by the queue if that had taken its quota back; None where nothing is known of an end."""
     queue = status.queue
-    if queue is None or queue.eviction is None or not _is_of(queue.eviction, world):
+    if queue is None or queue.eviction is None or not _is_of(queue.eviction, group):
         return end
     said = evicted_sentence(queue)
     if end is None:
-        return WorldEnd("queueEvicted", said, moment(queue.eviction.time))
+        return GroupEnd("queueEvicted", said, moment(queue.eviction.time))
     return replace(end, cause="queueEvicted", message=f"{said}; {end.message}") if end.cause in _BY_QUEUE else end
 
 
@@ -96,14 +97,14 @@ def evicted_sentence(queue: QueueStatus) -> str:
     return f"queue {queue.name} took its quota back, {eviction.reason}" + (f": {eviction.message.rstrip('.')}" if eviction.message else "")
 
 
-def queued_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Outlook:
-    """The outlook of an attempt whose JobSet a queue holds."""
-    queue, world = status.queue or QueueStatus(name=jobset.queue), (status.attempt, jobset.restarts)
-    if lived(observed, status, world) and _pods_of(observed, world):
-        return Outlook("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and leave")
+def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+    """The description of an attempt whose JobSet a queue holds."""
+    queue, group = status.queue or QueueStatus(name=jobset.queue), ProcessGroup(status.attempt, jobset.restarts)
+    if had_processes(observed, status, group) and _pods_of(observed, group):
+        return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and leave")
     reason, why, stuck = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
     message = f"waiting in queue {queue.name} since {queue.waiting_since or stamp(now)}: {why}"
-    return Outlook("Queued", reason, message, reason if stuck else "", message if stuck else "")
+    return Description("Queued", reason, message, reason if stuck else "", message if stuck else "")
 
 
 def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: datetime) -> tuple[Event, ...]:
@@ -119,18 +120,18 @@ def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: date
     return (Event("Normal", "Admitted", message, f"admitted/{after.attempt}/{waited}"),)
 
 
-def _pods_of(observed: Observed, world: World) -> tuple[PodView, ...]:
-    return tuple(pod for pod in observed.pods if pod.world == world)
+def _pods_of(observed: Observed, group: ProcessGroup) -> tuple[PodView, ...]:
+    return tuple(pod for pod in observed.pods if pod.group == group)
 
 
-def _is_of(eviction: QueueEviction, world: World) -> bool:
-    return (eviction.attempt, eviction.restart) == world
+def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
+    return (eviction.attempt, eviction.restart) == group
 
 
 def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
     """What a suspended JobSet's Workload says of the world that was there at the last look."""
-    world = (status.attempt, status.job_set_restarts)
-    entry, seen = entry_of(status, world), observed.workload
+    group = ProcessGroup(status.attempt, status.job_set_restarts)
+    entry, seen = entry_of(status, group), observed.workload
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
         return None
     said, known = seen.evicted, status.queue.eviction if status.queue is not None else None
@@ -138,8 +139,8 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
     if entry is None or entry.ended_at is not None or told:
         return None
     return QueueEviction(
-        attempt=world[0],
-        restart=world[1],
+        attempt=group.attempt,
+        restart=group.restart,
         reason=said.reason or "Evicted",
         message=text(said.message, 1024),
         time=stamp(said.at or now),

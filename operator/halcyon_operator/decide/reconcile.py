@@ -18,8 +18,8 @@ from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import attempts, events, steps
 from halcyon_operator.decide.checkpoint_status import resume_step, with_checkpoint
-from halcyon_operator.decide.conditions import Outlook, stalled, with_outlook
-from halcyon_operator.decide.describe import keep_outlook, restart_outlook, succeeded_outlook, unchanged_outlook
+from halcyon_operator.decide.conditions import Description, stalled, with_description
+from halcyon_operator.decide.describe import describe_attempt, describe_success, describe_transition, recorded_description
 from halcyon_operator.decide.edits import in_force_with, with_edits
 from halcyon_operator.decide.follow import count_next_attempt, follow
 from halcyon_operator.decide.goodput import account
@@ -29,14 +29,15 @@ from halcyon_operator.decide.permissions import permitted
 from halcyon_operator.decide.placement import next_placement, placement_of, trains, with_room
 from halcyon_operator.decide.queueing import queue_changed, with_queue
 from halcyon_operator.decide.restart_requests import passed_over, restart_waits, restarted_with, with_restart
-from halcyon_operator.decide.room_probe import tend_probe
+from halcyon_operator.decide.room_probe import plan_probe
 from halcyon_operator.decide.save_requests import next_due, with_requests
 from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash
-from halcyon_operator.decide.status_writes import settle
+from halcyon_operator.decide.status_writes import status_to_write
 from halcyon_operator.decide.stuck_pods import with_stuck_pods
 from halcyon_operator.model.decision import ConfigMapPlan, Decision, Deletion, Event, JobSetPlan, Plan
-from halcyon_operator.model.endings import WorldEnd
+from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, shown, with_end
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import HeadPending, Observed, RunView
@@ -68,7 +69,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
             status = with_room(observed, status, run.spec, jobset, now)
     wanted = attempt_spec_hash(run.spec) if run.spec is not None else ""
     noticed = with_edits(observed, status, jobset, wanted, now)
-    status, told, mended = noticed.status, told + noticed.events, noticed.mended
+    status, told, fixed = noticed.status, told + noticed.events, noticed.fixed
     if noticed.refusal:
         run = replace(run, spec=None, problems=(noticed.refusal,))
         observed = replace(observed, run=run)
@@ -79,7 +80,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if run.spec is None:
         decision = _invalid(observed, status, now)
     else:
-        step = attempts.next_step(observed, status, run.spec, wanted, now, mended=mended)
+        step = attempts.next_step(observed, status, run.spec, wanted, now, fixed=fixed)
         decision = _with_probe(_carry_out(step, observed, status, run.spec, wanted, now), step, observed, now)
         if isinstance(step, steps.Keep):
             decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
@@ -87,7 +88,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     if decision.status is None:
         return decision
     renewing = jobset is not None and (decision.status.edit is not None or restart_waits(decision.status))
-    settled = settle(observed, account(observed, decision.status, now), now)
+    settled = status_to_write(observed, account(observed, decision.status, now), now)
     if settled is not None and any(deletion.resource_version for deletion in decision.delete):
         # Writing the status changes the run, so whatever depends on its being as it was seen waits for the next look.
         decision = replace(decision, delete=(), events=(), requeue_after=0.0)
@@ -105,8 +106,10 @@ def _reading_head(observed: Observed, now: datetime) -> Decision:
     run = observed.run
     if run.status.conditions:
         return Decision(requeue_after=LATER_SECONDS)
-    outlook = Outlook("Pending", "ReadingCheckpointRoot", "looking into the checkpoint root for a checkpoint to go on from")
-    return Decision(settle(observed, with_outlook(run.status, outlook, run.generation, now), now), requeue_after=LATER_SECONDS)
+    description = Description("Pending", "ReadingCheckpointRoot", "looking into the checkpoint root for a checkpoint to go on from")
+    return Decision(
+        status_to_write(observed, with_description(run.status, description, run.generation, now), now), requeue_after=LATER_SECONDS
+    )
 
 
 def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: datetime) -> Decision:
@@ -120,7 +123,7 @@ def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: d
     )
     spec = observed.run.spec if isinstance(step, steps.Keep) else None
     spec = None if spec is not None and spec.suspend else spec
-    create, delete = tend_probe(observed, decision.status, spec, now, holding=holding)
+    create, delete = plan_probe(observed, decision.status, spec, now, holding=holding)
     return replace(decision, create=decision.create + create, delete=decision.delete + delete)
 
 
@@ -128,14 +131,16 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
     """Nothing is made from a document that is not valid. An attempt that is under way goes on."""
     message = "; ".join(observed.run.problems)
     if status.phase == "Succeeded":
-        return Decision(with_outlook(status, unchanged_outlook(status), observed.run.generation, now))
+        return Decision(with_description(status, recorded_description(status), observed.run.generation, now))
     jobset = attempts.current_jobset(observed)
     if jobset is None or jobset.outcome != "running":
-        outlook = stalled("InvalidSpec", message)
+        description = stalled("InvalidSpec", message)
     else:
-        alive = keep_outlook(observed, status, jobset, now)
-        outlook = Outlook(alive.phase, alive.reason, alive.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was")
-    return Decision(with_outlook(status, outlook, observed.run.generation, now), requeue_after=_later(observed))
+        alive = describe_attempt(observed, status, jobset, now)
+        description = Description(
+            alive.phase, alive.reason, alive.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was"
+        )
+    return Decision(with_description(status, description, observed.run.generation, now), requeue_after=_later(observed))
 
 
 def _carry_out(
@@ -144,25 +149,27 @@ def _carry_out(
     """The decision that a step amounts to."""
     run = observed.run
 
-    def say(status: TrainingRunStatus, outlook: Outlook) -> TrainingRunStatus:
-        return with_outlook(status, outlook, run.generation, now)
+    def say(status: TrainingRunStatus, description: Description) -> TrainingRunStatus:
+        return with_description(status, description, run.generation, now)
 
     match step:
         case steps.Keep(jobset):
             status = _kept(status, run, spec, wanted)
-            outlook = keep_outlook(observed, status, jobset, now)
+            description = describe_attempt(observed, status, jobset, now)
             interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
-            if outlook.phase == "Queued":
+            if description.phase == "Queued":
                 interval = max(MAX_WORKLOAD_AGE_SECONDS, observed.pace_seconds)
-            return Decision(say(status, outlook), requeue_after=interval if outlook.phase == "Running" else _soon(status, interval, now))
+            return Decision(
+                say(status, description), requeue_after=interval if description.phase == "Running" else _soon(status, interval, now)
+            )
         case steps.Finish():
             return _finish(observed, _vanished(status, now), spec, now)
         case steps.Finished():
-            return _finished(observed, say(status, unchanged_outlook(status)), spec, now)
+            return _finished(observed, say(status, recorded_description(status)), spec, now)
         case steps.Stop(cause, message, placement):
-            world = status.attempt, status.job_set_restarts
-            status = with_end(status, world, cause, message, now, None)
-            told = events.ended(status, world, WorldEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
+            group = ProcessGroup(status.attempt, status.job_set_restarts)
+            status = with_end(status, group, cause, message, now, None)
+            told = events.ended(status, group, GroupEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause in ("specChanged", "requested", "suspended"):
                 update["failures_without_checkpoint"] = 0
@@ -172,17 +179,17 @@ def _carry_out(
                 # No number is used twice, also not one that the status does not know of.
                 update["root_attempt"] = max(status.root_attempt, known)
             status = status.model_copy(update=update)
-            outlook = restart_outlook(status, spec, f"stopping attempt {status.attempt}: {message}")
-            return Decision(say(status, outlook), _all_jobsets(observed), events=told, requeue_after=SOON_SECONDS)
+            description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
+            return Decision(say(status, description), _all_jobsets(observed), events=told, requeue_after=SOON_SECONDS)
         case steps.Wait(message):
-            return Decision(say(_vanished(status, now), restart_outlook(status, spec, message)), requeue_after=SOON_SECONDS)
+            return Decision(say(_vanished(status, now), describe_transition(status, spec, message)), requeue_after=SOON_SECONDS)
         case steps.Await(message):
-            return Decision(say(status, Outlook("Pending", "AwaitsRun", message)), requeue_after=_later(observed))
+            return Decision(say(status, Description("Pending", "AwaitsRun", message)), requeue_after=_later(observed))
         case steps.HoldBack(reason, message, seconds):
-            return Decision(say(_vanished(status, now), Outlook("Restarting", reason, message)), requeue_after=max(1.0, seconds))
+            return Decision(say(_vanished(status, now), Description("Restarting", reason, message)), requeue_after=max(1.0, seconds))
         case steps.DiscardConfigMap(message):
             return Decision(
-                say(_vanished(status, now), restart_outlook(status, spec, message)),
+                say(_vanished(status, now), describe_transition(status, spec, message)),
                 delete=_config_map(observed),
                 requeue_after=SOON_SECONDS,
             )
@@ -193,20 +200,22 @@ def _carry_out(
             restarted, said = restarted_with(status, attempt)
             update, told = update | restarted, told + said
             status = _minted(_vanished(status, now), spec, run.name, attempt, wanted, pardon, now).model_copy(update=update)
-            return Decision(say(status, restart_outlook(status, spec, f"attempt {attempt} is on record")), events=told, requeue_after=0.0)
+            return Decision(
+                say(status, describe_transition(status, spec, f"attempt {attempt} is on record")), events=told, requeue_after=0.0
+            )
         case steps.Create():
-            outlook = restart_outlook(status, spec, f"creating attempt {status.attempt}")
+            description = describe_transition(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
-                outlook = replace(outlook, reason="CreateRefused", message=observed.create_refusal)
-            return Decision(say(status, outlook), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
+                description = replace(description, reason="CreateRefused", message=observed.create_refusal)
+            return Decision(say(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
         case steps.Rest():
             at = f" at step {resume_step(status)}" if resume_step(status) else ""
-            outlook = Outlook("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
-            return Decision(say(_vanished(status, now), outlook))
+            description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
+            return Decision(say(_vanished(status, now), description))
         case steps.Stall(reason, message):
             return Decision(say(_vanished(status, now), stalled(reason, message)), requeue_after=_later(observed))
         case steps.StayStalled():
-            return Decision(say(status, unchanged_outlook(status)))
+            return Decision(say(status, recorded_description(status)))
 
 
 def _later(observed: Observed) -> float:
@@ -234,7 +243,7 @@ def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted
 def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
     """The status with an end for a world whose JobSet is gone without anyone having seen why."""
     message = f"JobSet {status.job_set_name} was deleted"
-    return with_end(status, (status.attempt, status.job_set_restarts), "jobSetDeleted", message, now, None)
+    return with_end(status, ProcessGroup(status.attempt, status.job_set_restarts), "jobSetDeleted", message, now, None)
 
 
 def _minted(
@@ -285,15 +294,15 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
         final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
         update["progress"] = _last_progress(observed, status).model_copy(update=final)
     status = passed_over(status).model_copy(update=update)
-    status = with_outlook(status, succeeded_outlook(status, spec), observed.run.generation, now)
+    status = with_description(status, describe_success(status, spec), observed.run.generation, now)
     return _finished(observed, status, spec, now)
 
 
 def _last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
     """The last numbers of the run: as process 0 left them behind, else as they were last read."""
     known = status.progress or Progress()
-    world = (status.attempt, status.job_set_restarts)
-    left = (ending.report.progress for ending in observed.endings if ending.world == world and ending.report is not None)
+    group = ProcessGroup(status.attempt, status.job_set_restarts)
+    left = (ending.report.progress for ending in observed.endings if ending.group == group and ending.report is not None)
     return next((shown(progress, known) for progress in left if progress is not None), known)
 
 

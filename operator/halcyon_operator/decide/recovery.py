@@ -1,8 +1,8 @@
 """What follows from the state of a run: the decision table, as data. Pure.
 
-Six facts are drawn from what is seen (`recovery_facts.py`), the first row of `TABLE` that they fit says what to do, and `attempts.py` does
+Six facts are drawn from what is seen (`recovery_facts.py`), the first rule of `RULES` that they fit says what to do, and `attempts.py` does
 it. The same rows are printed in docs/reference/recovery.md (`recovery_reference.py`). A test holds that every combination of facts has a
-row, that every row is the first for some combination, and that every cause is named.
+rule, that every rule is the first for some combination, and that every cause is named.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from halcyon_operator.model.endings import EndCause
 Cause = EndCause | Literal["none"]
 """Why the last world ended, until the next one trains; `none` while a world trains, and before the first."""
 
-Progress = Literal["yes", "no"]
+Committed = Literal["yes", "no"]
 """Whether a checkpoint was committed since: since the failure before, or, where there is room for more slices, since that was found; for an
 edit or a restart that waits, whether what was trained when it was seen is saved, or nothing is left to wait for."""
 
@@ -58,11 +58,11 @@ ACTIONS: dict[Action, str] = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecoveryFacts:
     """What decides."""
 
     cause: Cause = "none"
-    progress: Progress = "no"
+    committed: Committed = "no"
     budget: Budget = "left"
     node: Node = "clear"
     capacity: Capacity = "enough"
@@ -70,13 +70,13 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: what facts it is for (None: any), what to do, and why."""
+class Rule:
+    """One rule: what facts it is for (None: any), what to do, and why."""
 
     cause: tuple[Cause, ...] | None
     action: Action
     why: str
-    progress: Progress | None = None
+    committed: Committed | None = None
     budget: Budget | None = None
     node: Node | None = None
     capacity: Capacity | None = None
@@ -84,11 +84,11 @@ class Row:
     reason: str = ""
     """Reason of `Stalled`, for rows that stop."""
 
-    def fits(self, facts: Facts) -> bool:
-        """Whether the row is for these facts."""
+    def matches(self, facts: RecoveryFacts) -> bool:
+        """Whether the rule is for these facts."""
         return (
             (self.cause is None or facts.cause in self.cause)
-            and self.progress in (None, facts.progress)
+            and self.committed in (None, facts.committed)
             and self.budget in (None, facts.budget)
             and self.node in (None, facts.node)
             and self.capacity in (None, facts.capacity)
@@ -111,44 +111,44 @@ OUT_OF_REACH: tuple[EndCause, ...] = ("rootUnusable", "dataUnreachable")
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
 """Causes after which the run goes on."""
 
-TABLE: tuple[Row, ...] = (
-    Row(("completed",), "stop", "all steps are done", reason="Succeeded"),
-    Row(("badConfiguration",), "stop", "the same would happen again", reason="BadConfiguration"),
-    Row(("runChanged",), "stop", "the checkpoint is of another run", reason="RunChanged"),
-    Row(("noValidCheckpoint",), "stop", "a run is never begun again in silence", reason="NoValidCheckpoint"),
-    Row(("rootTaken",), "stop", "the root is another run's", reason="CheckpointRootTaken"),
-    Row(OUT_OF_REACH, "edited", "the world has ended anyway", edit="waits"),
-    Row(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),
-    Row(("diverged",), "stop", "the same numbers would come again: somebody must look at the loss", reason="Diverged"),
-    Row(("unknown",), "stop", "the trainer asked not to be started again, and nothing is left that says why", reason="TrainerStopped"),
-    Row(("suspended",), "wait", "until `spec.suspend` is false"),
-    Row(("fenced",), "stop", "attempt after attempt loses the root to another writer", progress="no", budget="spent", reason="Fenced"),
-    Row(FAILURES, "stop", "a crash loop that gets to no checkpoint", budget="spent", reason="RestartsExhausted"),
-    Row(ENDED, "edited", "the world has ended anyway", edit="waits"),
-    Row(("none",), "wait", "for a checkpoint, so that no step is lost", progress="no", edit="waits"),
-    Row(("none",), "edited", "what was trained when it was seen is saved", progress="yes", edit="waits"),
-    Row(FREE, "pause", "it takes hardware and gets nowhere; it is never stopped for that", budget="spent"),
-    Row(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
-    Row(None, "smaller", "fewer slices now are worth more than all of them some day", capacity="fewer"),
-    Row(None, "anywhere", "a bad node is better than none", capacity="avoided"),
-    Row(None, "wait", "nodes may come back", capacity="short"),
-    Row(("none",), "wait", "for the next checkpoint, so that no step is lost", progress="no", capacity="more"),
-    Row(("none",), "larger", "a checkpoint was committed since the room was found", progress="yes", capacity="more"),
-    Row(ENDED, "larger", "the world has ended anyway", capacity="more"),
-    Row(("none",), "same", "it trains", capacity="enough"),
-    Row(FAILURES, "same", "the budget begins anew with each checkpoint", progress="yes", budget="left", capacity="enough"),
-    Row(FAILURES, "same", "counts against the budget", progress="no", budget="left", capacity="enough"),
-    Row(("fenced",), "same", "a new attempt stands above the other writer's epoch", capacity="enough"),
-    Row(FREE, "same", "free of charge", capacity="enough"),
-    Row(OWN, "same", "with what the run is to be now", capacity="enough"),
+RULES: tuple[Rule, ...] = (
+    Rule(("completed",), "stop", "all steps are done", reason="Succeeded"),
+    Rule(("badConfiguration",), "stop", "the same would happen again", reason="BadConfiguration"),
+    Rule(("runChanged",), "stop", "the checkpoint is of another run", reason="RunChanged"),
+    Rule(("noValidCheckpoint",), "stop", "a run is never begun again in silence", reason="NoValidCheckpoint"),
+    Rule(("rootTaken",), "stop", "the root is another run's", reason="CheckpointRootTaken"),
+    Rule(OUT_OF_REACH, "edited", "the world has ended anyway", edit="waits"),
+    Rule(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),
+    Rule(("diverged",), "stop", "the same numbers would come again: somebody must look at the loss", reason="Diverged"),
+    Rule(("unknown",), "stop", "the trainer asked not to be started again, and nothing is left that says why", reason="TrainerStopped"),
+    Rule(("suspended",), "wait", "until `spec.suspend` is false"),
+    Rule(("fenced",), "stop", "attempt after attempt loses the root to another writer", committed="no", budget="spent", reason="Fenced"),
+    Rule(FAILURES, "stop", "a crash loop that gets to no checkpoint", budget="spent", reason="RestartsExhausted"),
+    Rule(ENDED, "edited", "the world has ended anyway", edit="waits"),
+    Rule(("none",), "wait", "for a checkpoint, so that no step is lost", committed="no", edit="waits"),
+    Rule(("none",), "edited", "what was trained when it was seen is saved", committed="yes", edit="waits"),
+    Rule(FREE, "pause", "it takes hardware and gets nowhere; it is never stopped for that", budget="spent"),
+    Rule(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
+    Rule(None, "smaller", "fewer slices now are worth more than all of them some day", capacity="fewer"),
+    Rule(None, "anywhere", "a bad node is better than none", capacity="avoided"),
+    Rule(None, "wait", "nodes may come back", capacity="short"),
+    Rule(("none",), "wait", "for the next checkpoint, so that no step is lost", committed="no", capacity="more"),
+    Rule(("none",), "larger", "a checkpoint was committed since the room was found", committed="yes", capacity="more"),
+    Rule(ENDED, "larger", "the world has ended anyway", capacity="more"),
+    Rule(("none",), "same", "it trains", capacity="enough"),
+    Rule(FAILURES, "same", "the budget begins anew with each checkpoint", committed="yes", budget="left", capacity="enough"),
+    Rule(FAILURES, "same", "counts against the budget", committed="no", budget="left", capacity="enough"),
+    Rule(("fenced",), "same", "a new attempt stands above the other writer's epoch", capacity="enough"),
+    Rule(FREE, "same", "free of charge", capacity="enough"),
+    Rule(OWN, "same", "with what the run is to be now", capacity="enough"),
 )
-"""Read from top to bottom: the first row that fits decides."""
+"""Read from top to bottom: the first rule that matches decides."""
 
-STICKY_REASONS: frozenset[str] = frozenset(row.reason for row in TABLE if row.reason) - {"Succeeded"}
+STICKY_REASONS: frozenset[str] = frozenset(rule.reason for rule in RULES if rule.reason) - {"Succeeded"}
 """Reasons that were concluded from an ended attempt: they hold until the spec is edited or a restart is asked for, whatever else
 is seen."""
 
 
-def decide(facts: Facts) -> Row:
-    """The first row that fits."""
-    return next(row for row in TABLE if row.fits(facts))
+def decide(facts: RecoveryFacts) -> Rule:
+    """The first rule that matches."""
+    return next(rule for rule in RULES if rule.matches(facts))

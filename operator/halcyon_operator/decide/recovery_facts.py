@@ -8,11 +8,11 @@ from typing import cast
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
-from halcyon_operator.decide.bad_nodes import to_avoid
+from halcyon_operator.decide.bad_nodes import node_to_avoid
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.edits import saved
 from halcyon_operator.decide.placement import capacity_of, placement_of, trains
-from halcyon_operator.decide.recovery import ENDED, FREE, Budget, Cause, Facts, Progress
+from halcyon_operator.decide.recovery import ENDED, FREE, Budget, Cause, Committed, RecoveryFacts
 from halcyon_operator.model.endings import EndCause
 from halcyon_operator.model.history import last_entry
 from halcyon_operator.model.views import JobSetView, Observed
@@ -23,22 +23,22 @@ _STARTED_AGAIN: frozenset[str] = frozenset(ENDED) - {"fenced"}
 """Causes of ends after which another world is on its way without anybody's doing."""
 
 
-def facts_of(
+def recovery_facts(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime, *, edited: bool = False
-) -> Facts:
+) -> RecoveryFacts:
     """The facts about a run whose present attempt has a JobSet that works, or has given up."""
     failed = jobset.outcome == "failed"
     cause: Cause = last_cause(status) if failed else _started_again_after(status)
     capacity = capacity_of(observed, status, spec, now)
     idle = failed or not trains(status)
-    progress: Progress = _grown(status, spec) if capacity == "more" else _progress(status, cause)
+    committed: Committed = _grown(status, spec) if capacity == "more" else _committed(status, cause)
     if edited and cause == "none":
-        progress = "yes" if saved(observed, status, now) else "no"
-    return Facts(
+        committed = "yes" if saved(observed, status, now) else "no"
+    return RecoveryFacts(
         cause=cause,
-        progress=progress,
+        committed=committed,
         budget=_budget(status, spec, cause) if failed or cause in FREE else "left",
-        node="blamed" if idle and to_avoid(placement_of(status, spec), spec, now) is not None else "clear",
+        node="blamed" if idle and node_to_avoid(placement_of(status, spec), spec, now) is not None else "clear",
         capacity=capacity,
         edit="waits" if edited else "none",
     )
@@ -67,12 +67,12 @@ def _started_again_after(status: TrainingRunStatus) -> Cause:
     return cast("Cause", ended) if ended in _STARTED_AGAIN and not trains(status) else "none"
 
 
-def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Progress:
+def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
     """Whether there is a checkpoint that is newer than the room for more slices."""
     return "yes" if resume_step(status) > (placement_of(status, spec).room_step or 0) else "no"
 
 
-def _progress(status: TrainingRunStatus, cause: Cause) -> Progress:
+def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
     """Whether the world that ended had committed a checkpoint; for a fenced one, whether it had got anywhere."""
     if cause == "fenced":
         return "no" if _fenced_in_a_row(status) else "yes"

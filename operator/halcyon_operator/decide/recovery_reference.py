@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, TABLE, Row
+from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
 
 _HEAD = """\
 # What follows from what befell a run
@@ -35,15 +35,15 @@ def render() -> str:
     parts += ["\n| action | |\n|---|---|"]
     parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
     parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
-    parts += map(_line, TABLE)
+    parts += map(_line, RULES)
     return "\n".join(parts) + "\n"
 
 
-def _line(row: Row) -> str:
-    causes = ", ".join(f"`{cause}`" for cause in row.cause) if row.cause is not None else ""
-    conditions = (f"{value}" if value else "" for value in (row.progress, row.budget, row.node, row.capacity, row.edit))
-    action = f"**{row.action}**" + (f" `{row.reason}`" if row.reason else "")
-    return f"| {causes} | {' | '.join(conditions)} | {action} | {row.why} |"
+def _line(rule: Rule) -> str:
+    causes = ", ".join(f"`{cause}`" for cause in rule.cause) if rule.cause is not None else ""
+    conditions = (f"{value}" if value else "" for value in (rule.committed, rule.budget, rule.node, rule.capacity, rule.edit))
+    action = f"**{rule.action}**" + (f" `{rule.reason}`" if rule.reason else "")
+    return f"| {causes} | {' | '.join(conditions)} | {action} | {rule.why} |"
 
 
 if __name__ == "__main__":

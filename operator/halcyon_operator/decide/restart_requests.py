@@ -81,7 +81,7 @@ def restart_waits(status: TrainingRunStatus) -> bool:
     return status.restart is not None and status.restart.waits
 
 
-def why_restarted(status: TrainingRunStatus) -> str:
+def restart_clause(status: TrainingRunStatus) -> str:
     """A clause about the request for which an attempt is stopped."""
     known = status.restart
     if known is None:

@@ -13,11 +13,12 @@ from halcyon_api import names
 from halcyon_api.elastic import usable_slices
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.bad_nodes import still_avoided
+from halcyon_operator.decide.bad_nodes import current_avoided
 from halcyon_operator.decide.growth import may_look
 from halcyon_operator.decide.placement import placement_of, trains
 from halcyon_operator.model.decision import Deletion, ProbePlan
 from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import seconds_between
 from halcyon_operator.model.views import Observed
 
@@ -27,14 +28,14 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
     elastic, placement = spec.recovery.elastic, placement_of(status, spec)
     if elastic is None or placement.waiting_since is not None or not trains(status):
         return 0
-    entry = entry_of(status, (status.attempt, status.job_set_restarts))
+    entry = entry_of(status, ProcessGroup(status.attempt, status.job_set_restarts))
     since = entry.first_step_at if entry is not None else None
     if observed.probe is None and (seconds_between(since, now) < elastic.grow_after_seconds or not may_look(placement, now)):
         return 0
     return max(0, max(usable_slices(spec), default=0) - placement.slices)
 
 
-def tend_probe(
+def plan_probe(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec | None, now: datetime, *, holding: bool
 ) -> tuple[tuple[ProbePlan, ...], tuple[Deletion, ...]]:
     """What to create and what to delete, so that there is the probe that there should be.
@@ -59,5 +60,5 @@ def tend_probe(
 
 
 def _plan(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, now: datetime) -> ProbePlan:
-    avoided = still_avoided(placement_of(status, spec).avoided, spec.recovery.bad_nodes, now)
+    avoided = current_avoided(placement_of(status, spec).avoided, spec.recovery.bad_nodes, now)
     return ProbePlan(observed.run, spec, observed.platform, slices, tuple(node.node for node in avoided))

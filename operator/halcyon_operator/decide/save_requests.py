@@ -18,6 +18,7 @@ from halcyon_api.save_requests import SaveRequest, request_id
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.model.decision import Ask, Event
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, NoticeView, Observed
@@ -128,23 +129,23 @@ def _pursue(
     if status.phase in ("Succeeded", "Suspended") and newest is not None:
         return wanted.model_copy(update={"step": newest})  # nobody trains, so it holds everything
     report = observed.report
-    world = (status.attempt, jobset.restarts) if jobset is not None and jobset.outcome == "running" else None
-    if report is not None and world is not None and world == (report.attempt, report.restart):
+    group = ProcessGroup(status.attempt, jobset.restarts) if jobset is not None and jobset.outcome == "running" else None
+    if report is not None and group is not None and group == (report.attempt, report.restart):
         taken = next((one for one in report.save_requests or () if one.id == request), None)
         if taken is not None:
             wanted = wanted.model_copy(update={"asked_step": taken.step})
         elif report.stage not in ("leaving", "done"):
-            asks += _ask(request, observed, world)
+            asks += _ask(request, observed, group)
     if wanted.asked_step is not None and newest is not None and newest >= wanted.asked_step:
         return wanted.model_copy(update={"step": newest})
     return wanted
 
 
-def _ask(request: str, observed: Observed, world: tuple[int, int]) -> tuple[Ask, ...]:
-    pod, spec = first_process(observed.pods, world), observed.run.spec
+def _ask(request: str, observed: Observed, group: ProcessGroup) -> tuple[Ask, ...]:
+    pod, spec = first_process(observed.pods, group), observed.run.spec
     if pod is None or spec is None or spec.stage != "train" or not pod.save_token:
         return ()
-    body = SaveRequest(id=request, run=observed.run.name, attempt=world[0], restart=world[1])
+    body = SaveRequest(id=request, run=observed.run.name, attempt=group.attempt, restart=group.restart)
     return (Ask(pod.ip, trainer_port(observed.run), pod.save_token, body),)
 
 

@@ -23,7 +23,7 @@ CLOCK_SECONDS = 60.0
 """How often the accounts of a run are written whose progress stands still."""
 
 
-def settle(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
+def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
     """The status if it should be written now, else None."""
     old, new = status_document(observed.run.status), status_document(status)
     if old == new and observed.run.raw_status:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from halcyon_api.status import TrainingRunStatus
-from halcyon_operator.decide.conditions import STUCK_TERMINATING, Outlook, with_outlook
-from halcyon_operator.decide.describe import unchanged_outlook
+from halcyon_operator.decide.conditions import STUCK_TERMINATING, Description, with_description
+from halcyon_operator.decide.describe import recorded_description
 from halcyon_operator.model.decision import Decision, Deletion, Event
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import Observed, PodView
@@ -20,7 +20,7 @@ from halcyon_operator.model.views import Observed, PodView
 _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 
 
-def stuck_in_their_end(observed: Observed, now: datetime) -> tuple[PodView, ...]:
+def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
     """Pods of the run that should have ended long ago, the one that should have ended first at the front."""
     after = timedelta(seconds=observed.platform.stuck_after_seconds)
     pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and not pod.over}
@@ -30,7 +30,7 @@ def stuck_in_their_end(observed: Observed, now: datetime) -> tuple[PodView, ...]
 
 def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
     """The decision with what is told of pods that do not end, and, with the owner's consent, with their deletion by force."""
-    pods = stuck_in_their_end(observed, now)
+    pods = stuck_pods(observed, now)
     if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
         return decision
     status = _told(decision.status, observed, pods, now)
@@ -46,8 +46,8 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
 
 
 def _told(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...], now: datetime) -> TrainingRunStatus:
-    outlook = unchanged_outlook(status)
-    if outlook.stalled:
+    description = recorded_description(status)
+    if description.stalled:
         return status
     first, run = pods[0], observed.run
     others = f", and {len(pods) - 1} more" if len(pods) > 1 else ""
@@ -59,8 +59,8 @@ def _told(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ..
         taint = f"kubectl taint node {first.node} node.kubernetes.io/out-of-service=gone:NoExecute"
         fix = f"if the node is gone, delete the pod (`{delete}`)" + (f" or taint the node (`{taint}`)" if first.node else "")
     message = f"pod {first.name}{_on(first)} should have ended by {since} and is still there{others}; {fix}"
-    told = Outlook(outlook.phase, STUCK_TERMINATING, message)
-    return with_outlook(status, told, run.generation, now)
+    told = Description(description.phase, STUCK_TERMINATING, message)
+    return with_description(status, told, run.generation, now)
 
 
 def _on(pod: PodView) -> str:

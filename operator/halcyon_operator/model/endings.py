@@ -15,7 +15,8 @@ from typing import Literal
 
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.progress import TerminationReport
-from halcyon_operator.model.views import PodEnding, PodView, Trouble, World
+from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
+from halcyon_operator.model.views import PodEnding, PodView, Trouble
 
 UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 """Sorts behind every known time."""
@@ -67,7 +68,7 @@ _RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}
 
 
 @dataclass(frozen=True)
-class WorldEnd:
+class GroupEnd:
     """The end of one world."""
 
     cause: EndCause
@@ -111,10 +112,10 @@ def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tu
     """
     pods = tuple(pods)
     merged = merge_endings(noted, (pod.ending for pod in pods if pod.ending is not None))
-    newest = {(ending.world, ending.process): ending for ending in sorted(merged, key=lambda one: one.at)}
-    alive = {(pod.world, pod.process) for pod in pods if pod.ending is None}
+    newest = {(ending.group, ending.process): ending for ending in sorted(merged, key=lambda one: one.at)}
+    alive = {(pod.group, pod.process) for pod in pods if pod.ending is None}
     return tuple(
-        ending for ending in merged if ending is newest[ending.world, ending.process] and (ending.world, ending.process) not in alive
+        ending for ending in merged if ending is newest[ending.group, ending.process] and (ending.group, ending.process) not in alive
     )
 
 
@@ -129,7 +130,7 @@ def cause_of(ending: PodEnding) -> EndCause:
     return "hung" if ending.report is not None and ending.report.cause == "hung" else "failed"
 
 
-def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = False) -> WorldEnd | None:
+def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
     """The end of a world from the endings of its pods, or None when no pod of it was seen to end other than well.
 
     Args:
@@ -137,7 +138,7 @@ def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = Fals
         world: The world asked for.
         refused: The JobSet stopped because a process asked not to be started again, so only such an exit is the cause.
     """
-    own = [ending for ending in endings if ending.world == world]
+    own = [ending for ending in endings if ending.group == group]
     candidates = [ending for ending in own if cause_of(ending) != "completed"]
     if refused:
         candidates = [ending for ending in candidates if _fatal_cause(ending)] or candidates
@@ -149,7 +150,7 @@ def conclude(endings: Iterable[PodEnding], world: World, *, refused: bool = Fals
     first = min(candidates, key=lambda ending: _order(ending, refused))
     cause = (refused and _fatal_cause(first)) or cause_of(first)
     reports = [ending.report for ending in own if ending.report is not None]
-    return WorldEnd(
+    return GroupEnd(
         cause=cause,
         message=f"{describe(first)}{_last_words(first, reports)}",
         at=None if first.at == UNKNOWN_TIME else first.at,
@@ -189,7 +190,7 @@ def _fatal_cause(ending: PodEnding) -> EndCause | None:
     return _CODE_CAUSES[ending.exit_code] if ending.exit_code is not None and ending.exit_code in FATAL_CODES else None
 
 
-def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, World, str]:
+def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, ProcessIndex, str]:
     if refused:
         return ending.at, 0, ending.process, ending.uid
     rank = TROUBLE_RANKS[ending.trouble]

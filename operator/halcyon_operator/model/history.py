@@ -8,13 +8,13 @@ from halcyon_api.progress import Progress, ProgressReport
 from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.endings import EndCause
 from halcyon_operator.model.goodput_sums import carry
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, stamp, text
-from halcyon_operator.model.views import World
 
 
-def entry_of(status: TrainingRunStatus, world: World) -> HistoryEntry | None:
+def entry_of(status: TrainingRunStatus, group: ProcessGroup) -> HistoryEntry | None:
     """The entry of a world, if it has one."""
-    return next((entry for entry in reversed(status.history) if (entry.attempt, entry.restart) == world), None)
+    return next((entry for entry in reversed(status.history) if (entry.attempt, entry.restart) == group), None)
 
 
 def last_entry(status: TrainingRunStatus, attempt: int) -> HistoryEntry | None:
@@ -22,19 +22,19 @@ def last_entry(status: TrainingRunStatus, attempt: int) -> HistoryEntry | None:
     return next((entry for entry in reversed(status.history) if entry.attempt == attempt), None)
 
 
-def with_world(status: TrainingRunStatus, world: World, now: datetime) -> TrainingRunStatus:
+def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
     """The status with an entry for a world that was not known. The oldest entries make room."""
-    if entry_of(status, world) is not None:
+    if entry_of(status, group) is not None:
         return status
-    entry = HistoryEntry(attempt=world[0], restart=world[1], started_at=stamp(now))
+    entry = HistoryEntry(attempt=group.attempt, restart=group.restart, started_at=stamp(now))
     history = [*status.history, entry]
     dropped, kept = history[:-MAX_HISTORY], history[-MAX_HISTORY:]
     return status.model_copy(update={"history": kept, "goodput": carry(status.goodput, dropped, kept)})
 
 
-def with_report(status: TrainingRunStatus, world: World, report: ProgressReport) -> TrainingRunStatus:
+def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
     """The status with what a process of a world said about its start."""
-    entry = entry_of(status, world)
+    entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return status
     update: dict[str, object] = {}
@@ -46,10 +46,10 @@ def with_report(status: TrainingRunStatus, world: World, report: ProgressReport)
 
 
 def with_end(
-    status: TrainingRunStatus, world: World, cause: EndCause, message: str, at: datetime, to_step: int | None
+    status: TrainingRunStatus, group: ProcessGroup, cause: EndCause, message: str, at: datetime, to_step: int | None
 ) -> TrainingRunStatus:
     """The status with a world's end, unless its end is known already."""
-    entry = entry_of(status, world)
+    entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return status
     # Progress counts for the world that it was reported by, and that one has said from which step it goes on.

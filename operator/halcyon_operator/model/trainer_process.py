@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from halcyon_api.edits.changes import read_recorded
 from halcyon_api.spec.operations import TelemetrySpec
-from halcyon_operator.model.views import PodView, RunView, World
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.views import PodView, RunView
 
 DEFAULT_PORT = TelemetrySpec().port
 _LAST_PORT = 65_535
 
 
-def first_process(pods: tuple[PodView, ...], world: World) -> PodView | None:
+def first_process(pods: tuple[PodView, ...], group: ProcessGroup) -> PodView | None:
     """The pod of process 0 of a world, if it can be asked."""
-    return next((pod for pod in pods if pod.world == world and pod.process == (0, 0) and pod.running and pod.ip), None)
+    return next((pod for pod in pods if pod.group == group and pod.process == (0, 0) and pod.running and pod.ip), None)
 
 
 def trainer_port(run: RunView) -> int:

@@ -13,6 +13,7 @@ from halcyon_api.maintenance import Notice
 from halcyon_api.progress import ProgressReport, TerminationReport
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.pod_policy import PodPolicy
 from halcyon_operator.model.workload import WorkloadReading
 
@@ -82,9 +83,8 @@ class PodEnding:
     name: str
     run_uid: str
     """The run of the pod, which may be an earlier one of the same name."""
-    world: World
-    process: World
-    """(slice, host in the slice)"""
+    group: ProcessGroup
+    process: ProcessIndex
     trouble: Trouble
     at: datetime
     """When the trouble began: the disruption or deletion if there was one, else the end of the process."""
@@ -107,8 +107,8 @@ class PodView:
 
     name: str
     uid: str
-    world: World
-    process: World
+    group: ProcessGroup
+    process: ProcessIndex
     phase: str
     ip: str
     node: str
@@ -159,7 +159,7 @@ class ObjectView:
 
 
 @dataclass(frozen=True)
-class AwaitedRun:
+class Prerequisite:
     """A run that another one waits for. `phase` is None where there is none of the name."""
 
     name: str
@@ -254,9 +254,9 @@ class Observed:
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
     origin_root: str | None = None
     """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not known."""
-    origin: AwaitedRun | None = None
+    origin: Prerequisite | None = None
     """That run, where it is there and has no root yet because it has not begun."""
-    awaited: tuple[AwaitedRun, ...] = ()
+    prerequisites: tuple[Prerequisite, ...] = ()
     """The run that this one comes after, the one that this comes after, and so on; empty once the run has begun."""
     notices: tuple[NoticeView, ...] = ()
     """What the nodes of the present pods say about their end; empty where nodes are not watched."""

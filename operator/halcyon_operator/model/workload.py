@@ -10,7 +10,7 @@ MAX_WORKLOAD_AGE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Said:
+class WorkloadCondition:
     """What a condition of a Workload says while it holds, or while it does not."""
 
     reason: str = ""
@@ -19,7 +19,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Check:
+class AdmissionCheck:
     """One thing besides quota that must be so before a Workload is admitted, such as nodes by a ProvisioningRequest."""
 
     name: str
@@ -37,13 +37,13 @@ class WorkloadView:
     """Kueue leaves one that is not alone, until somebody makes it active."""
     cluster_queue: str = ""
     """Where quota is reserved for it."""
-    unreserved: Said | None = None
+    unreserved: WorkloadCondition | None = None
     """Why it has no quota, as long as it has none."""
     admitted: bool = False
-    evicted: Said | None = None
+    evicted: WorkloadCondition | None = None
     """Why it lost its quota, until it has some again."""
-    finished: Said | None = None
-    checks: tuple[Check, ...] = ()
+    finished: WorkloadCondition | None = None
+    checks: tuple[AdmissionCheck, ...] = ()
     requeue_at: datetime | None = None
     """When it takes its place in the queue again, after an eviction."""
 

@@ -1,7 +1,7 @@
 """What the accelerator section means to the scheduler, the device plugins, libtpu and NCCL. Pure.
 
 The facts are rows of `halcyon_api.hardware`; here they become selectors, tolerations, resources, annotations, volumes and environment.
-A TPU slice is a node pool: selecting accelerator and topology gives some slice of that shape, and JobSet's exclusive placement keeps the
+A TPU slice is a node pool: selecting accelerator and topology gives some slice of that shape, and JobSet's exclusive requirements keeps the
 pods of one job (one slice of the run) together in one node pool, and those of no other job.
 """
 
@@ -36,7 +36,7 @@ COMPUTE_DOMAIN_CLAIM = "compute-domain"
 
 
 @dataclass(frozen=True)
-class Placement:
+class NodeRequirements:
     """Where the pods of a run belong and what they get there."""
 
     node_selector: dict[str, str]
@@ -58,8 +58,10 @@ SHM_SHARE = 4
 """The memory that the devices of a host share may take this part of the pod's memory, to which it counts."""
 
 
-def place(spec: TrainingRunSpec, avoided: Sequence[str] = (), pod_memory: Mapping[str, str] = MappingProxyType({})) -> Placement:
-    """The placement of a run's pods.
+def node_requirements(
+    spec: TrainingRunSpec, avoided: Sequence[str] = (), pod_memory: Mapping[str, str] = MappingProxyType({})
+) -> NodeRequirements:
+    """The requirements of a run's pods.
 
     Args:
         spec: The run's spec.
@@ -84,7 +86,7 @@ def place(spec: TrainingRunSpec, avoided: Sequence[str] = (), pod_memory: Mappin
         )
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 a mount point inside the pod
     claim = accelerator.compute_domain
-    return Placement(
+    return NodeRequirements(
         node_selector=_selector(accelerator, spec.scheduling),
         tolerations=_tolerations(accelerator, spec.scheduling),
         resources={"requests": dict(amounts), "limits": dict(amounts)} if amounts else {},

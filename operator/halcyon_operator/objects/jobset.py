@@ -26,7 +26,7 @@ from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
 from halcyon_operator.model.decision import Manifest
 from halcyon_operator.model.views import Platform, RunView
-from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, place
+from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.objects.pod_template import pod_template
 
@@ -88,12 +88,14 @@ def build_jobset(
         save_token: Whoever asks the attempt's processes for a checkpoint must know it.
     """
     topology = spec.accelerator.resolve()
-    placement, queue = place(spec, avoided, platform.pod_memory), spec.scheduling.queue
-    annotations = placement.jobset_annotations | jobset_annotations(queue)
+    requirements, queue = node_requirements(spec, avoided, platform.pod_memory), spec.scheduling.queue
+    annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue chooses the nodes itself then, and JobSet must not choose others.
         annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
-        placement = replace(placement, pod_annotations=placement.pod_annotations | pod_annotations(queue, topology.hosts_per_slice))
+        requirements = replace(
+            requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
+        )
     metadata = _metadata(run, attempt, annotations)
     return {
         "apiVersion": JOBSET_API_VERSION,
@@ -126,7 +128,7 @@ def build_jobset(
                             "podReplacementPolicy": "Failed",
                             "podFailurePolicy": _pod_failure_policy(),
                             "template": pod_template(
-                                run, spec, platform, attempt, resume_step, labels(run, attempt), placement, save_token
+                                run, spec, platform, attempt, resume_step, labels(run, attempt), requirements, save_token
                             ),
                         },
                     },

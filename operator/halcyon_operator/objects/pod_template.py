@@ -12,7 +12,7 @@ from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.pod_policy import PodSecurity
 from halcyon_operator.model.views import Platform, RunView
-from halcyon_operator.objects.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, Placement, from_pod, multislice_environment
+from halcyon_operator.objects.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, NodeRequirements, from_pod, multislice_environment
 from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_policy
 
 CACHE_DIRECTORY = "/var/cache/halcyon"
@@ -50,31 +50,31 @@ def pod_template(
     attempt: int,
     resume_step: int,
     labels: dict[str, str],
-    placement: Placement,
+    requirements: NodeRequirements,
     save_token: str = "",
 ) -> dict[str, Any]:
     """The template of all trainer pods of an attempt. See `jobset.build_jobset` for the arguments."""
     volumes, mounts = _volumes(run, spec, attempt)
-    volumes, mounts = volumes + placement.volumes, mounts + placement.mounts
+    volumes, mounts = volumes + requirements.volumes, mounts + requirements.mounts
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(PodSecurity()) | volume_security(PodSecurity()),
-        "containers": [_container(run, spec, platform, attempt, resume_step, placement, mounts, save_token)],
+        "containers": [_container(run, spec, platform, attempt, resume_step, requirements, mounts, save_token)],
         "volumes": volumes,
     }
     optional = {
-        "initContainers": placement.sidecars,
-        "resourceClaims": placement.resource_claims,
-        "nodeSelector": placement.node_selector,
-        "tolerations": placement.tolerations,
-        "affinity": placement.affinity,
+        "initContainers": requirements.sidecars,
+        "resourceClaims": requirements.resource_claims,
+        "nodeSelector": requirements.node_selector,
+        "tolerations": requirements.tolerations,
+        "affinity": requirements.affinity,
         "priorityClassName": spec.scheduling.priority_class_name,
         "serviceAccountName": spec.scheduling.service_account_name,
     }
-    metadata = {"labels": labels} | ({"annotations": placement.pod_annotations} if placement.pod_annotations else {})
+    metadata = {"labels": labels} | ({"annotations": requirements.pod_annotations} if requirements.pod_annotations else {})
     template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
     accelerator = spec.accelerator
     return with_policy(
@@ -88,14 +88,14 @@ def _container(
     platform: Platform,
     attempt: int,
     resume_step: int,
-    placement: Placement,
+    requirements: NodeRequirements,
     mounts: list[dict[str, Any]],
     save_token: str,
 ) -> dict[str, Any]:
     ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
     environment = _environment(run, spec, platform, attempt, resume_step, save_token)
     own = {variable.name: variable for variable in spec.env}
-    environment += [{"name": name, "value": value} for name, value in placement.environment.items() if name not in own]
+    environment += [{"name": name, "value": value} for name, value in requirements.environment.items() if name not in own]
     environment += [_variable(variable) for variable in own.values()]
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
@@ -118,8 +118,8 @@ def _container(
         "securityContext": container_security(PodSecurity()),
         "volumeMounts": mounts,
     }
-    claims = {"claims": [{"name": claim["name"]} for claim in placement.resource_claims]} if placement.resource_claims else {}
-    resources = placement.resources | claims
+    claims = {"claims": [{"name": claim["name"]} for claim in requirements.resource_claims]} if requirements.resource_claims else {}
+    resources = requirements.resources | claims
     return container | ({"resources": resources} if resources else {})
 
 

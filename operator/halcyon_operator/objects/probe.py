@@ -15,7 +15,7 @@ from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_operator.model.decision import Manifest
 from halcyon_operator.model.untrusted import dig
 from halcyon_operator.model.views import Platform, RunView
-from halcyon_operator.objects.hardware import place
+from halcyon_operator.objects.hardware import node_requirements
 from halcyon_operator.objects.owned_pods import probe_security
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
@@ -42,7 +42,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         avoided: Names of nodes that the pods must not use.
     """
     wanted = on_slices(spec, max(usable_slices(spec)))
-    placement = place(wanted, avoided, platform.pod_memory)
+    requirements = node_requirements(wanted, avoided, platform.pod_memory)
     labels = {
         names.LABEL_PART_OF: names.PART_OF,
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
@@ -72,12 +72,12 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_context,
-        "containers": [container | ({"resources": placement.resources} if placement.resources else {})],
+        "containers": [container | ({"resources": requirements.resources} if requirements.resources else {})],
     }
     optional = {
-        "nodeSelector": placement.node_selector,
-        "tolerations": placement.tolerations,
-        "affinity": placement.affinity,
+        "nodeSelector": requirements.node_selector,
+        "tolerations": requirements.tolerations,
+        "affinity": requirements.affinity,
         "priorityClassName": platform.probe_priority_class,
         "imagePullSecrets": [{"name": name} for name in platform.pods.image_pull_secrets],
     }
@@ -85,7 +85,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
     return {
         "apiVersion": JOBSET_API_VERSION,
         "kind": "JobSet",
-        "metadata": metadata | ({"annotations": placement.jobset_annotations} if placement.jobset_annotations else {}),
+        "metadata": metadata | ({"annotations": requirements.jobset_annotations} if requirements.jobset_annotations else {}),
         "spec": {
             "network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True},
             "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},

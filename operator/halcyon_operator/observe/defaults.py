@@ -24,7 +24,7 @@ from halcyon_operator.model.untrusted import count, dig, mapping, text
 
 
 @dataclass(frozen=True)
-class DefaultsRead:
+class FoundDefaults:
     """The defaults that a run would take, as the API server has them."""
 
     name: str
@@ -61,7 +61,7 @@ def due(document: object, status: TrainingRunStatus) -> bool:
     return status.attempt == 0 or wanted(document) != settled(status.defaults)
 
 
-def taken(document: object, status: TrainingRunStatus, read: DefaultsRead | None) -> Taken:
+def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | None) -> Taken:
     """What a run goes by besides its own document.
 
     Args:
@@ -91,7 +91,7 @@ def taken(document: object, status: TrainingRunStatus, read: DefaultsRead | None
     return Taken(record, values)
 
 
-def whole_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
+def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
     """The spec that a run goes by."""
     metadata, spec = mapping(dig(document, "metadata")), mapping(dig(document, "spec"))
     if not values:
@@ -99,10 +99,10 @@ def whole_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]
     return resolved(spec, values, text(metadata.get("namespace")) or "default", text(metadata.get("name")))
 
 
-def root_of(document: object) -> str | None:
+def root_of_run(document: object) -> str | None:
     """The checkpoint root of a run that has begun, or that names it."""
     status = parse_status(dig(document, "status"))
-    return text(values_of_run(whole_spec(document, read_values(status.defaults))).get(ROOT)) or None
+    return text(values_of_run(resolved_spec(document, read_values(status.defaults))).get(ROOT)) or None
 
 
 def _source(document: object) -> DefaultsSource:

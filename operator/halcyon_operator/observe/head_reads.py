@@ -2,7 +2,7 @@
 
 A look waits a moment for a store that answered the last time, since that one answers in milliseconds. Any other is asked in the
 background: the look ends, and the run is looked at again when the answer is there. What leads to a new attempt needs a reading that was
-begun after the run's world was seen as it is (`HeadPending` until then); a run at work goes by the last one.
+begun after the run's seen_state was seen as it is (`HeadPending` until then); a run at work goes by the last one.
 
 A few requests at a time go to each endpoint, and an endpoint that stays silent is left alone for a while (`circuit`). The runs of a
 namespace share a few places for endpoints that have not answered yet, so that many such endpoints hold up no other namespace.
@@ -84,7 +84,7 @@ class _Question:
     """What a run asked last."""
 
     address: Address
-    world: Hashable
+    seen_state: Hashable
     at: float
 
 
@@ -106,13 +106,13 @@ class HeadReads:
         self._questions: OrderedDict[RunKey, _Question] = OrderedDict()
         self._unproven: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
 
-    async def read(self, key: RunKey, spec: CheckpointSpec, world: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
+    async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
         """The HEAD of a run's root as far as it is known now.
 
         Args:
             key: The run.
             spec: Where its root is.
-            world: What was seen of the run. A reading counts for as long as this stays the same.
+            seen_state: What was seen of the run. A reading counts for as long as this stays the same.
             max_age_seconds: Of a run at work: a reading not older than this will do, and an older one while none is there.
         """
         address = spec.root, spec.endpoint, spec.region
@@ -122,8 +122,8 @@ class HeadReads:
             self._questions.pop(key, None)
             return root.reading
         asked = self._questions.get(key)
-        if asked is None or (asked.address, asked.world) != (address, world):
-            asked = self._questions[key] = _Question(address, world, now)
+        if asked is None or (asked.address, asked.seen_state) != (address, seen_state):
+            asked = self._questions[key] = _Question(address, seen_state, now)
             while len(self._questions) > MAX_RUNS:
                 self._questions.popitem(last=False)
         if (reading := root.answer(asked.at, now)) is None:

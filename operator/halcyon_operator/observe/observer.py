@@ -14,11 +14,10 @@ from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
-from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.keys import ProcessGroup, RunKey
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.views import (
-    AwaitedRun,
     HeadAbsent,
     HeadReading,
     JobSetView,
@@ -27,20 +26,21 @@ from halcyon_operator.model.views import (
     Observed,
     Platform,
     PodView,
+    Prerequisite,
     ProbeView,
     RunView,
 )
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
 from halcyon_operator.objects.probe import is_probe
-from halcyon_operator.observe.defaults import DefaultsRead, root_of, wanted
+from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.own_jobsets import OwnJobSets
-from halcyon_operator.observe.pod_endings import Journal
-from halcyon_operator.observe.prerequisites import LONGEST_CHAIN, awaited_run
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.prerequisites import LONGEST_CHAIN, parse_prerequisite
 from halcyon_operator.observe.runs import parse_run_view
-from halcyon_operator.observe.trainers import Reading
-from halcyon_operator.observe.watch_cache import SeenPod, Store
+from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 
 HEAD_AGE_SECONDS = 10.0
 """How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
@@ -49,7 +49,7 @@ HEAD_AGE_SECONDS = 10.0
 class ReadsHeads(Protocol):
     """What knows the HEADs of checkpoint roots."""
 
-    async def read(self, key: RunKey, spec: CheckpointSpec, world: Hashable, max_age_seconds: float) -> HeadReading:
+    async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float) -> HeadReading:
         """The HEAD of a run's root as far as it is known now."""
         ...
 
@@ -57,7 +57,7 @@ class ReadsHeads(Protocol):
 class ReadsProgress(Protocol):
     """What knows how far trainers are."""
 
-    async def read(self, key: RunKey, pod: PodView, port: int) -> Reading:
+    async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
         """The last report of a run's pod, or why there is none."""
         ...
 
@@ -77,11 +77,11 @@ class Observer:
         cluster: Where runs, JobSets and pods are read.
         heads: Knows the HEADs of checkpoint roots.
         trainers: Knows how far trainers are.
-        journal: Endings of pods that may be gone.
+        pod_endings: Endings of pods that may be gone.
         platform: What is the same for all runs.
         nodes: What nodes say about their end; None: nobody asks them.
         token: Makes up tokens.
-        store: What the watches have shown; None: every look asks the API server.
+        cache: What the watches have shown; None: every look asks the API server.
         pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
         defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
         workloads: Knows why JobSets wait in their queues; None: nobody asks Kueue.
@@ -92,11 +92,11 @@ class Observer:
         cluster: Cluster,
         heads: ReadsHeads,
         trainers: ReadsProgress,
-        journal: Journal,
+        pod_endings: PodEndings,
         platform: Platform,
         nodes: NodeNotices | None = None,
         token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
-        store: Store | None = None,
+        cache: WatchCache | None = None,
         pace: Callable[[], float] = lambda: 0.0,
         defaults_namespace: str = "",
         workloads: ReadsWorkloads | None = None,
@@ -104,11 +104,11 @@ class Observer:
         self._cluster = cluster
         self._heads = heads
         self._trainers = trainers
-        self._journal = journal
+        self._pod_endings = pod_endings
         self._platform = platform
         self._nodes = nodes
         self._token = token
-        self._store = store
+        self._cache = cache
         self._pace = pace
         self._defaults_namespace = defaults_namespace
         self._workloads = workloads
@@ -118,21 +118,21 @@ class Observer:
         """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
         at work, for then more has to be known."""
         key = namespace, name
-        run = self._store.run(key) if self._store is not None else None
-        if run is None or self._store is None or run.defaults_due:
+        run = self._cache.run(key) if self._cache is not None else None
+        if run is None or self._cache is None or run.defaults_due:
             return None
-        jobsets = tuple(seen.view for seen in self._store.jobsets(key) if not seen.probe)
+        jobsets = tuple(seen.view for seen in self._cache.jobsets(key) if not seen.probe)
         if not any(_at_work(run, jobset) for jobset in jobsets):
             return None
-        probes = [seen.view for seen in self._store.jobsets(key) if seen.probe]
-        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, self._store.pods(key))
+        probes = [seen.view for seen in self._cache.jobsets(key) if seen.probe]
+        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, self._cache.pods(key))
         age = max(MAX_WORKLOAD_AGE_SECONDS, self._pace())
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
     def wrote(self, document: object) -> None:
         """A run was written and is like this now: the watch may tell of it later."""
-        if self._store is not None:
-            self._store.saw_run(document)
+        if self._cache is not None:
+            self._cache.saw_run(document)
 
     async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """Everything about a run as the API server has it now, or None if there is no such run.
@@ -144,8 +144,8 @@ class Observer:
         document, jobset_documents, seen = await asyncio.gather(
             self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name, SeenPod)
         )
-        if self._store is not None:
-            self._store.listed(key, document, jobset_documents, seen)
+        if self._cache is not None:
+            self._cache.listed(key, document, jobset_documents, seen)
         if document is None:
             if self._nodes is not None:
                 self._nodes.forget(key)
@@ -157,7 +157,7 @@ class Observer:
         probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
         pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, seen)
         for pod in seen:
-            self._journal.record(key, pod.view)
+            self._pod_endings.record(key, pod.view)
         observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
         return observed if run.status.attempt else replace(observed, earlier_pods=_of_earlier_runs(run, seen))
 
@@ -176,11 +176,11 @@ class Observer:
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
             jobsets, config_map = await self._named(run, jobsets)
-        head, reading, (origin, origin_root), awaited, workload = await asyncio.gather(
+        head, reading, (origin, origin_root), prerequisites, workload = await asyncio.gather(
             self._head(run, jobsets, pods, alive),
             self._report(run, pods, alive),
             self._origin(run, alive),
-            self._awaited(run),
+            self._prerequisites(run),
             self._workload(run, alive, workload_age),
         )
         own = self._own.of(run, jobsets)
@@ -190,11 +190,11 @@ class Observer:
             jobsets=jobsets,
             pods=pods,
             probe=probe,
-            endings=seen_endings(pods, (ending for ending in self._journal.endings(key) if is_own(ending, run, own))),
+            endings=seen_endings(pods, (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))),
             head=head,
             origin=origin,
             origin_root=origin_root,
-            awaited=awaited,
+            prerequisites=prerequisites,
             report=reading.report,
             report_problem=reading.problem,
             config_map=config_map,
@@ -227,28 +227,28 @@ class Observer:
         if run.spec is None or run.deleting:
             return HeadAbsent()
         age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
-        return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _world(run, jobsets, pods), age)
+        return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
 
-    async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[AwaitedRun | None, str | None]:
+    async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[Prerequisite | None, str | None]:
         """The run that this one begins from if that has no root yet, and its root, as long as this one has no checkpoint of its own."""
         origin = run.spec.origin if run.spec is not None else None
         if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
             return None, None
         source = await self._cluster.run(run.namespace, origin.run)
-        root = root_of(source)
-        return (awaited_run(origin.run, source) if source is not None and root is None else None), root
+        root = root_of_run(source)
+        return (parse_prerequisite(origin.run, source) if source is not None and root is None else None), root
 
-    async def _awaited(self, run: RunView) -> tuple[AwaitedRun, ...]:
+    async def _prerequisites(self, run: RunView) -> tuple[Prerequisite, ...]:
         """The run that this one comes after, and those that it waits for itself, as long as this one has not begun."""
         after = run.spec.after if run.spec is not None and run.status.attempt == 0 and not run.deleting else None
-        chain: list[AwaitedRun] = []
+        chain: list[Prerequisite] = []
         name = after.run if after is not None else ""
         while name and name not in {run.name, *(other.name for other in chain)} and len(chain) < LONGEST_CHAIN:
-            chain.append(awaited_run(name, await self._cluster.run(run.namespace, name)))
+            chain.append(parse_prerequisite(name, await self._cluster.run(run.namespace, name)))
             name = chain[-1].after
         return tuple(chain)
 
-    async def _defaults(self, document: object, run: RunView) -> DefaultsRead:
+    async def _defaults(self, document: object, run: RunView) -> FoundDefaults:
         """The defaults that the run would take: of each namespace those of the wanted name, or else those called `default`."""
         name, _ = wanted(document)
         namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
@@ -257,7 +257,7 @@ class Observer:
             document if document is not None or name == DEFAULT_NAME else await self._cluster.defaults(namespace, DEFAULT_NAME)
             for namespace, document in zip(namespaces, exact, strict=True)
         ]
-        return DefaultsRead(
+        return FoundDefaults(
             name, namespaces, tuple(document for document in found if document is not None), any(document is not None for document in exact)
         )
 
@@ -267,11 +267,11 @@ class Observer:
             return None
         return await self._workloads.read(run.namespace, alive.uid, max_age_seconds)
 
-    async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> Reading:
+    async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
         if run.spec is None or alive is None or run.deleting:
-            return Reading()
-        pod = first_process(pods, (run.status.attempt, alive.restarts))
-        return Reading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
+            return ReportReading()
+        pod = first_process(pods, ProcessGroup(run.status.attempt, alive.restarts))
+        return ReportReading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
 
 
 def _own_pods(
@@ -296,7 +296,7 @@ def _at_work(run: RunView, jobset: JobSetView) -> bool:
     )
 
 
-def _world(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
+def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
     """Whatever may write a run's checkpoints, as it was seen. What HEAD said before this changed may be out of date."""
     return (
         run.uid,

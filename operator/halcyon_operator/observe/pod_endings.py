@@ -16,7 +16,7 @@ MAX_ENDINGS_A_RUN = 1024
 MAX_RUNS = 4096
 
 
-class Journal:
+class PodEndings:
     """The endings of pods, by run."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Journal:
     def prune(self, key: RunKey, attempt: int, restart: int) -> None:
         """Drop the endings of worlds before one."""
         if (endings := self._endings.get(key)) is not None:
-            for uid in [uid for uid, ending in endings.items() if ending.world < (attempt, restart)]:
+            for uid in [uid for uid, ending in endings.items() if ending.group < (attempt, restart)]:
                 del endings[uid]
 
     def forget(self, key: RunKey) -> None:

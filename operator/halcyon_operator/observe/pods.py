@@ -15,8 +15,9 @@ from halcyon_api import names
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
 from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
+from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.untrusted import LARGEST_EXACT, count, dig, integer, mapping, moment, sequence, text
-from halcyon_operator.model.views import PodEnding, PodView, Trouble, World
+from halcyon_operator.model.views import PodEnding, PodView, Trouble
 
 _MAX_GRACE_SECONDS = 31_536_000
 
@@ -30,7 +31,7 @@ def parse_pod(document: object) -> PodView:
     return PodView(
         name=text(metadata.get("name")),
         uid=text(metadata.get("uid")),
-        world=_world(metadata),
+        group=_group(metadata),
         process=_process(metadata),
         phase=text(status.get("phase")),
         ip=_ip(status.get("podIP")),
@@ -71,14 +72,14 @@ def _save_token(document: object) -> str:
     return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
 
 
-def _world(metadata: dict[str, object]) -> World:
+def _group(metadata: dict[str, object]) -> ProcessGroup:
     labels = mapping(metadata.get("labels"))
-    return count(labels.get(names.LABEL_ATTEMPT)), count(labels.get(names.JOBSET_RESTART))
+    return ProcessGroup(count(labels.get(names.LABEL_ATTEMPT)), count(labels.get(names.JOBSET_RESTART)))
 
 
-def _process(metadata: dict[str, object]) -> World:
+def _process(metadata: dict[str, object]) -> ProcessIndex:
     labels = mapping(metadata.get("labels"))
-    return count(labels.get(names.JOBSET_JOB_INDEX)), count(labels.get(names.JOB_COMPLETION_INDEX))
+    return ProcessIndex(count(labels.get(names.JOBSET_JOB_INDEX)), count(labels.get(names.JOB_COMPLETION_INDEX)))
 
 
 def _trainer_container(status: dict[str, object]) -> dict[str, object]:
@@ -115,19 +116,19 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
     if not troubles:
         return None
     at, _, trouble, message = min(troubles)
-    world = _world(metadata)
+    group = _group(metadata)
     exit_code = integer(terminated.get("exitCode"))
     return PodEnding(
         uid=text(metadata.get("uid")),
         name=text(metadata.get("name")),
         run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
-        world=world,
+        group=group,
         process=_process(metadata),
         trouble=trouble,
         at=at,
         ended=ended,
         exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
-        report=_report(terminated.get("message"), world),
+        report=_report(terminated.get("message"), group),
         message=message,
         node=node,
         ran=moment(terminated.get("finishedAt")) is not None,
@@ -153,13 +154,13 @@ def _troubles(
         # The timestamp is when the grace period ends; the deletion was asked for before it.
         add("deleted", gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)))
     if ended:
-        report = _report(terminated.get("message"), _world(metadata))
+        report = _report(terminated.get("message"), _group(metadata))
         said = (report.message,) if report else (terminated.get("reason"), terminated.get("message"))
         add("exited", moment(terminated.get("finishedAt")), *(said if terminated else (status.get("reason"), status.get("message"))))
     return found
 
 
-def _report(message: object, world: World) -> TerminationReport | None:
+def _report(message: object, group: ProcessGroup) -> TerminationReport | None:
     """The trainer's termination report, unless it is damaged or another world's."""
     if not isinstance(message, str) or len(message) > TERMINATION_MESSAGE_LIMIT:
         return None
@@ -169,4 +170,4 @@ def _report(message: object, world: World) -> TerminationReport | None:
         return None
     progress = report.progress or Progress()
     claims = (report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts)
-    return report if report.attempt in (0, world[0]) and max(claims) <= LARGEST_EXACT else None
+    return report if report.attempt in (0, group.attempt) and max(claims) <= LARGEST_EXACT else None

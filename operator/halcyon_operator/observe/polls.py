@@ -16,7 +16,7 @@ from typing import Protocol
 
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.views import PodView
-from halcyon_operator.observe.trainers import Reading
+from halcyon_operator.observe.trainers import ReportReading
 
 PATIENCE_SECONDS = 0.25
 """How long a look waits for a trainer that answered the last time."""
@@ -31,7 +31,7 @@ MAX_REMEMBERED = 8192
 class ReadsTrainers(Protocol):
     """What asks one trainer."""
 
-    async def read(self, pod: PodView, port: int, run: str) -> Reading:
+    async def read(self, pod: PodView, port: int, run: str) -> ReportReading:
         """The report of a pod."""
         ...
 
@@ -40,7 +40,7 @@ class ReadsTrainers(Protocol):
 class _Trainer:
     """What is known of one pod's trainer."""
 
-    reading: Reading = field(default_factory=lambda: Reading(problem="it has not answered yet"))
+    reading: ReportReading = field(default_factory=lambda: ReportReading(problem="it has not answered yet"))
     failures: int = 0
     due: float = 0.0
     poll: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class Polls:
         self._known: OrderedDict[tuple[RunKey, str], _Trainer] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    async def read(self, key: RunKey, pod: PodView, port: int) -> Reading:
+    async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
         """The last report of a run's pod, or why there is none."""
         trainer = self._known.setdefault((key, pod.uid), _Trainer())
         self._known.move_to_end((key, pod.uid))

@@ -16,12 +16,12 @@ from halcyon_api.validation import find_problems
 from halcyon_operator.model.untrusted import count, dig, mapping, text
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
-from halcyon_operator.observe.defaults import DefaultsRead, due, taken, whole_spec
+from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
 MAX_PROBLEM_TEXT = 2048
 
 
-def parse_run_view(document: object, defaults: DefaultsRead | None = None) -> RunView:
+def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> RunView:
     """A run as the operator sees it, with what it takes from its defaults.
 
     Never raises: what is wrong with the document is in `problems`.
@@ -33,7 +33,7 @@ def parse_run_view(document: object, defaults: DefaultsRead | None = None) -> Ru
     metadata = mapping(dig(document, "metadata"))
     status = parse_status(dig(document, "status"))
     took = taken(document, status, defaults)
-    raw_spec = whole_spec(document, took.values)
+    raw_spec = resolved_spec(document, took.values)
     spec, problems = _parse_spec(metadata, raw_spec) if not took.problem else (None, (took.problem,))
     fields: dict[str, str] = {}
     if spec is not None:

@@ -17,15 +17,16 @@ from pydantic import ValidationError
 from halcyon_api.progress import ProgressReport
 from halcyon_api.save_requests import SAVE_PATH
 from halcyon_operator.model.decision import Ask
+from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
-from halcyon_operator.model.views import PodView, World
+from halcyon_operator.model.views import PodView
 
 TIMEOUT_SECONDS = 2.0
 MAX_REPORT_BYTES = 65_536
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReportReading:
     """The report, or why there is none."""
 
     report: ProgressReport | None = None
@@ -45,19 +46,19 @@ _FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
 """The only names that a sentence about a report repeats; whatever else stands in it is text of somebody else."""
 
 
-def parse_report(body: bytes, run: str, world: World) -> Reading:
+def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
     """The report in an answer. Never raises."""
     try:
         report = ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"] if isinstance(part, int) or part in _FIELDS) or "document"
-        return Reading(problem=f"its report is not valid: {where} ({fault['type']})")
-    if report.run != run or (report.attempt, report.restart) != world:
+        return ReportReading(problem=f"its report is not valid: {where} ({fault['type']})")
+    if report.run != run or (report.attempt, report.restart) != group:
         whose = "this" if report.run == run else "another"
-        return Reading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
+        return ReportReading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
     numbers = (*report.progress.counts, report.resumed_step or 0)
-    return Reading(report) if max(numbers) <= LARGEST_EXACT else Reading(problem="its report has numbers beyond all measure")
+    return ReportReading(report) if max(numbers) <= LARGEST_EXACT else ReportReading(problem="its report has numbers beyond all measure")
 
 
 class Trainers:
@@ -71,9 +72,9 @@ class Trainers:
         self._polls = polls
         self._http: aiohttp.ClientSession | None = None
 
-    async def read(self, pod: PodView, port: int, run: str) -> Reading:
+    async def read(self, pod: PodView, port: int, run: str) -> ReportReading:
         """The report of a pod."""
-        reading = await self._ask(self._session(), f"{_address(pod.ip, port)}/status", run, pod.world)
+        reading = await self._ask(self._session(), f"{_address(pod.ip, port)}/status", run, pod.group)
         self._polls.labels("ok" if reading.report is not None else "failed").inc()
         return reading
 
@@ -103,23 +104,23 @@ class Trainers:
             self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
         return self._http
 
-    async def _ask(self, http: aiohttp.ClientSession, url: str, run: str, world: World) -> Reading:
+    async def _ask(self, http: aiohttp.ClientSession, url: str, run: str, group: ProcessGroup) -> ReportReading:
         try:
             async with http.get(url, allow_redirects=False) as response:
                 if response.status != 200:
-                    return Reading(problem=f"it answered with HTTP status {response.status}")
+                    return ReportReading(problem=f"it answered with HTTP status {response.status}")
                 body = await response.content.read(MAX_REPORT_BYTES + 1)
                 while len(body) <= MAX_REPORT_BYTES and (more := await response.content.read(MAX_REPORT_BYTES)):
                     body += more
         except TimeoutError:
-            return Reading(problem=f"no answer within {TIMEOUT_SECONDS:g} s")
+            return ReportReading(problem=f"no answer within {TIMEOUT_SECONDS:g} s")
         except aiohttp.ClientConnectorError as error:
-            return Reading(problem=f"no connection to {error.host}:{error.port}")
+            return ReportReading(problem=f"no connection to {error.host}:{error.port}")
         except (aiohttp.ClientError, ValueError) as error:
-            return Reading(problem=f"its answer cannot be read ({type(error).__name__})")
+            return ReportReading(problem=f"its answer cannot be read ({type(error).__name__})")
         if len(body) > MAX_REPORT_BYTES:
-            return Reading(problem=f"its report is larger than {MAX_REPORT_BYTES} bytes")
-        return parse_report(body, run, world)
+            return ReportReading(problem=f"its report is larger than {MAX_REPORT_BYTES} bytes")
+        return parse_report(body, run, group)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -33,19 +33,19 @@ class SeenJobSet:
 class SeenPod:
     """A pod, whose it is, whether it looks for room only, and what it was read from."""
 
-    __slots__ = ("place", "probe", "run_uid", "version", "view")
+    __slots__ = ("key", "probe", "run_uid", "version", "view")
 
     def __init__(self, document: object) -> None:
         self.view, self.probe = parse_pod(document), is_probe(document)
         self.run_uid = text(dig(document, "metadata", "labels", names.LABEL_RUN_UID))
-        self.place, self.version = _place("pods", document), _version(document)
+        self.key, self.version = _object_key("pods", document), _version(document)
 
 
 _Table = dict[RunKey, dict[str, SeenJobSet]] | dict[RunKey, dict[str, SeenPod]]
 """JobSets or pods by run and name."""
 
 
-class Store:
+class WatchCache:
     """The last state of everything watched. All calls come from one event loop."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Store:
 
     def saw_run(self, document: object, *, deleted: bool = False) -> None:
         """A run was seen, or its deletion."""
-        place = _place("trainingruns", document)
+        place = _object_key("trainingruns", document)
         if not self._newer(place, _version(document), deleted):
             return
         if deleted:
@@ -106,20 +106,20 @@ class Store:
 
     def saw_jobset(self, key: RunKey, document: object, *, deleted: bool = False) -> None:
         """A JobSet of a run was seen, or its deletion."""
-        place = _place("jobsets", document)
+        place = _object_key("jobsets", document)
         if self._newer(place, _version(document), deleted):
             _put(self._jobsets, key, place[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
 
     def saw_pod(self, key: RunKey, pod: SeenPod, *, deleted: bool = False) -> None:
         """A pod of a run was seen, or its deletion."""
-        if self._newer(pod.place, pod.version, deleted):
-            _put(self._pods, key, pod.place[2], None if deleted else pod)
+        if self._newer(pod.key, pod.version, deleted):
+            _put(self._pods, key, pod.key[2], None if deleted else pod)
 
     def listed(self, key: RunKey, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
         """All of a run as the API server has it: what is not among it is gone, whatever the watches missed."""
         jobsets, pods = tuple(jobsets), tuple(pods)
         self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
-        self._drop("pods", key, self._pods, {pod.place[2] for pod in pods})
+        self._drop("pods", key, self._pods, {pod.key[2] for pod in pods})
         if run is None:
             self._versions.pop(("trainingruns", *key), None)
             self._forget_run(key)
@@ -164,7 +164,7 @@ def _version(document: object) -> int:
     return integer(dig(document, "metadata", "resourceVersion")) or 0
 
 
-def _place(kind: WatchedKind, document: object) -> ObjectKey:
+def _object_key(kind: WatchedKind, document: object) -> ObjectKey:
     metadata = dig(document, "metadata")
     return kind, text(dig(metadata, "namespace")), text(dig(metadata, "name"))
 

@@ -12,7 +12,15 @@ from collections.abc import Callable
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.untrusted import dig, mapping, moment, sequence, text
-from halcyon_operator.model.workload import Check, NoKueue, NoWorkload, Said, WorkloadReading, WorkloadUnread, WorkloadView
+from halcyon_operator.model.workload import (
+    AdmissionCheck,
+    NoKueue,
+    NoWorkload,
+    WorkloadCondition,
+    WorkloadReading,
+    WorkloadUnread,
+    WorkloadView,
+)
 
 MAX_REMEMBERED = 4096
 MAX_WORD = 316
@@ -77,7 +85,7 @@ def parse_workload(document: object) -> WorkloadView:
         evicted=_said(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
         finished=_said(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
         checks=tuple(
-            Check(text(dig(one, "name"), MAX_WORD), text(dig(one, "state")), text(dig(one, "message")))
+            AdmissionCheck(text(dig(one, "name"), MAX_WORD), text(dig(one, "state")), text(dig(one, "message")))
             for one in sequence(status.get("admissionChecks"))
         ),
         requeue_at=moment(dig(status, "requeueState", "requeueAt")),
@@ -95,5 +103,7 @@ def _holds(condition: dict[str, object] | None) -> bool:
     return condition is not None and condition.get("status") == "True"
 
 
-def _said(condition: dict[str, object]) -> Said:
-    return Said(text(condition.get("reason"), MAX_WORD), text(condition.get("message"), 1024), moment(condition.get("lastTransitionTime")))
+def _said(condition: dict[str, object]) -> WorkloadCondition:
+    return WorkloadCondition(
+        text(condition.get("reason"), MAX_WORD), text(condition.get("message"), 1024), moment(condition.get("lastTransitionTime"))
+    )

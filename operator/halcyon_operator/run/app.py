@@ -3,7 +3,7 @@
 Kopf keeps the watch streams open, through reconnects and expired credentials, and hands over every event. That is all that is asked of it:
 only ``on.event`` handlers, which write nothing into the objects (no finalizers, no annotations, no progress), so a TrainingRun can be
 deleted while no operator is there, and the operator can be removed from a cluster without a trace. Each handler puts the run in question
-into the queue; a pod's ending is also noted in the journal, because the pod may be gone when the run is looked at.
+into the queue; a pod's ending is also noted in the pod_endings, because the pod may be gone when the run is looked at.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
-from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.polls import Polls
 from halcyon_operator.observe.trainers import Trainers
-from halcyon_operator.observe.watch_cache import SeenPod, Store
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import Workloads
 from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WatchEcho
@@ -46,7 +46,7 @@ from halcyon_operator.run.http_server import HttpServer
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.served_namespaces import other_namespaces, served_namespaces
 from halcyon_operator.run.settings import Settings
-from halcyon_operator.run.supervision import Supervision, trouble
+from halcyon_operator.run.supervision import Supervision, health_problem
 from halcyon_operator.run.watch_audit import WatchAudit
 from halcyon_operator.run.work_queue import WorkQueue
 
@@ -79,8 +79,8 @@ async def run_operator(settings: Settings) -> None:
     queue: WorkQueue[RunKey] = WorkQueue(random.random, group=lambda key: key[0])
     polls = Polls(trainers, queue.add, time.monotonic)
     heads = HeadReads(checkpoints, queue.add, time.monotonic)
-    journal, echo, store = Journal(), WatchEcho(time.monotonic), Store()
-    audit = WatchAudit(store.version, time.monotonic)
+    pod_endings, echo, cache = PodEndings(), WatchEcho(time.monotonic), WatchCache()
+    audit = WatchAudit(cache.version, time.monotonic)
     leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
     cluster = Cluster(api)
     platform = Platform(
@@ -101,15 +101,17 @@ async def run_operator(settings: Settings) -> None:
         cluster,
         heads,
         polls,
-        journal,
+        pod_endings,
         platform,
         nodes,
-        store=store,
-        pace=lambda: store.under_way / ROUTINE_LOOKS_PER_SECOND,
+        cache=cache,
+        pace=lambda: cache.under_way / ROUTINE_LOOKS_PER_SECOND,
         defaults_namespace=settings.defaults_namespace,
         workloads=workloads,
     )
-    controller = Controller(queue, observer, cluster, journal, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers)
+    controller = Controller(
+        queue, observer, cluster, pod_endings, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers
+    )
     if leadership is not None:
         api.fence(lambda: leadership.seconds_left)
 
@@ -118,14 +120,14 @@ async def run_operator(settings: Settings) -> None:
 
     metrics.watch(lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads)
     ready = asyncio.Event()
-    server = HttpServer(metrics, lambda: trouble(echo, audit, controller.longest_look_seconds), ready.is_set)
+    server = HttpServer(metrics, lambda: health_problem(echo, audit, controller.longest_look_seconds), ready.is_set)
     await server.start(settings.metrics_port)
 
     async def lead() -> None:
         """Work until somebody else may."""
         try:
             # Whatever waited while another led has been seen to since; what is to be done now is found by looking at everything.
-            controller.begin(store.keys())
+            controller.begin(cache.keys())
             await asyncio.gather(*(controller.work() for _ in range(settings.workers)))
         finally:
             controller.stand_down()
@@ -137,12 +139,12 @@ async def run_operator(settings: Settings) -> None:
 
     try:
         served = await _wait_for_api(cluster, settings.namespaces)
-        supervision = Supervision(cluster, served, audit, store.keys, controller.check)
+        supervision = Supervision(cluster, served, audit, cache.keys, controller.check)
         loops = [supervision.run(ready, settings.resync_seconds), stand_by()]
         if served:
             loops.append(other_namespaces(cluster, settings.namespaces, served))
         logger.info("looking after the TrainingRuns in %s", ", ".join(served) or "all namespaces")
-        await _run_together(loops, handlers(queue, journal, echo, store, nodes), served)
+        await _run_together(loops, handlers(queue, pod_endings, echo, cache, nodes), served)
     finally:
         queue.close()
         await heads.close()
@@ -153,7 +155,7 @@ async def run_operator(settings: Settings) -> None:
 
 
 def handlers(
-    queue: WorkQueue[RunKey], journal: Journal, echo: WatchEcho, store: Store, nodes: NodeNotices | None = None
+    queue: WorkQueue[RunKey], pod_endings: PodEndings, echo: WatchEcho, cache: WatchCache, nodes: NodeNotices | None = None
 ) -> kopf.OperatorRegistry:
     """What to do on each event. Nodes are watched only if there is somebody to tell of them."""
     registry = kopf.OperatorRegistry()
@@ -164,22 +166,22 @@ def handlers(
 
     def tell_those_after(key: RunKey) -> None:
         """Have the runs looked at that begin when this one has succeeded."""
-        run = store.run(key)
+        run = cache.run(key)
         if run is not None and run.status.phase in AT_REST:
-            for waiting in store.waiting_for(key):
+            for waiting in cache.waiting_for(key):
                 queue.add(waiting)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def on_run(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         metadata = dig(event, "object", "metadata")
         key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
-        store.saw_run(event["object"], deleted=event["type"] == "DELETED")
-        if (run := store.run(key)) is not None:
+        cache.saw_run(event["object"], deleted=event["type"] == "DELETED")
+        if (run := cache.run(key)) is not None:
             # What is on record, whoever wrote it, needs no evidence any more.
-            journal.prune(key, run.status.attempt, run.status.job_set_restarts)
+            pod_endings.prune(key, run.status.attempt, run.status.job_set_restarts)
         if event["type"] == "DELETED":
             echo.gone(key)
-            journal.forget(key)
+            pod_endings.forget(key)
         elif echo.saw(key, dig(metadata, "resourceVersion")):
             tell_those_after(key)
             return
@@ -189,16 +191,16 @@ def handlers(
     @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
     async def on_jobset(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         if (key := run_of(event)) is not None:
-            store.saw_jobset(key, event["object"], deleted=event["type"] == "DELETED")
+            cache.saw_jobset(key, event["object"], deleted=event["type"] == "DELETED")
             queue.add(key)
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         if (key := run_of(event)) is not None:
             pod = SeenPod(event["object"])
-            store.saw_pod(key, pod, deleted=event["type"] == "DELETED")
-            journal.record(key, pod.view)
-            queue.add_after(key, pause_after_pod(store.pod_count(key)))
+            cache.saw_pod(key, pod, deleted=event["type"] == "DELETED")
+            pod_endings.record(key, pod.view)
+            queue.add_after(key, pause_after_pod(cache.pod_count(key)))
 
     if nodes is not None:
 

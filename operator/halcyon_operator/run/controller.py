@@ -29,7 +29,7 @@ from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import dig, text
 from halcyon_operator.model.views import Observed, RunView
 from halcyon_operator.objects.build import build
-from halcyon_operator.observe.pod_endings import Journal
+from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.run.health import WatchEcho
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
@@ -73,7 +73,7 @@ class Controller:
         queue: Runs to look at.
         observer: What collects the observations.
         cluster: Where decisions are carried out.
-        journal: Endings of pods, dropped with their run.
+        pod_endings: Endings of pods, dropped with their run.
         metrics: Where looks are counted.
         echo: Waits for what was written to come back through the watch.
         instance: Name of this operator process, for its events.
@@ -87,7 +87,7 @@ class Controller:
         queue: WorkQueue[RunKey],
         observer: Looks,
         cluster: Cluster,
-        journal: Journal,
+        pod_endings: PodEndings,
         metrics: Metrics,
         echo: WatchEcho,
         instance: str,
@@ -98,7 +98,7 @@ class Controller:
         self._queue = queue
         self._observer = observer
         self._cluster = cluster
-        self._journal = journal
+        self._pod_endings = pod_endings
         self._metrics = metrics
         self._echo = echo
         self._instance = instance
@@ -209,7 +209,7 @@ class Controller:
             self._observer.wrote(written)
             self._written_at[key] = self._clock()
             # What is on record needs no evidence any more.
-            self._journal.prune(key, decision.status.attempt, decision.status.job_set_restarts)
+            self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
         self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
         for deletion in decision.delete:
             logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
@@ -278,7 +278,7 @@ class Controller:
     def _forget(self, key: RunKey) -> None:
         """Drop everything known of a run that is gone."""
         self._queue.forget(key)
-        self._journal.forget(key)
+        self._pod_endings.forget(key)
         self._echo.gone(key)
         self._metrics.lost_run(key)
         self._written_at.pop(key, None)

@@ -16,13 +16,13 @@ class HttpServer:
 
     Args:
         metrics: What /metrics shows.
-        trouble: Why the operator should be started again; empty: it does its work.
+        problem: Why the operator should be started again; empty: it does its work.
         ready: Whether its watches are filled, so that it works or could take over.
     """
 
-    def __init__(self, metrics: Metrics, trouble: Callable[[], str], ready: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, problem: Callable[[], str], ready: Callable[[], bool]) -> None:
         self._metrics = metrics
-        self._trouble = trouble
+        self._problem = problem
         self._ready = ready
         app = web.Application()
         app.router.add_get("/metrics", self._show_metrics)
@@ -45,8 +45,8 @@ class HttpServer:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _show_health(self, _: web.Request) -> web.Response:
-        trouble = self._trouble()
-        return web.Response(status=503, text=f"{trouble}\n") if trouble else web.Response(text="ok\n")
+        problem = self._problem()
+        return web.Response(status=503, text=f"{problem}\n") if problem else web.Response(text="ok\n")
 
     async def _show_readiness(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="the watches are not filled yet\n")

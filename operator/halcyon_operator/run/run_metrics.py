@@ -21,7 +21,7 @@ from halcyon_operator.model.untrusted import moment
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels after namespace and run, and the number."""
 
-HOLDING: frozenset[Phase] = frozenset({"Starting", "Running", "Restarting", "Suspending"})
+PHASES_WITH_DEVICES: frozenset[Phase] = frozenset({"Starting", "Running", "Restarting", "Suspending"})
 """Phases in which a run has devices, or waits for them."""
 SHOWN_CONDITIONS: tuple[ConditionType, ...] = ("Stalled", "Degraded", "Queued")
 
@@ -61,7 +61,7 @@ def _restarts(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[
 
 
 def _held(status: TrainingRunStatus, what: Literal["devices", "hosts"]) -> float:
-    return float(getattr(status.topology, what)) if status.topology is not None and status.phase in HOLDING else 0.0
+    return float(getattr(status.topology, what)) if status.topology is not None and status.phase in PHASES_WITH_DEVICES else 0.0
 
 
 def _checkpoint_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
@@ -70,8 +70,8 @@ def _checkpoint_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> fl
 
 
 def _first_step_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
-    world = status.history[-1] if status.history else None
-    first = moment(world.first_step_at) if world is not None and world.ended_at is None else None
+    newest = status.history[-1] if status.history else None
+    first = moment(newest.first_step_at) if newest is not None and newest.ended_at is None else None
     return first.timestamp() if first is not None else None
 
 

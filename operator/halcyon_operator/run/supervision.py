@@ -80,7 +80,7 @@ class Supervision:
         return [key for key, _ in present]
 
 
-def trouble(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:
+def health_problem(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:
     """Why this process should be started again; empty: it does its work. That its event loop turns is shown by its answering at all."""
     if echo.stuck:
         return "the watch streams do not show what was written"

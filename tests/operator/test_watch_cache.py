@@ -15,12 +15,12 @@ from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_AT_ONCE, PATIENCE_SECONDS, Polls
-from halcyon_operator.observe.trainers import Reading
-from halcyon_operator.observe.watch_cache import SeenPod, Store
+from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
 from halcyon_operator.run.metrics import Metrics
-from halcyon_operator.run.supervision import Supervision, trouble
+from halcyon_operator.run.supervision import Supervision, health_problem
 from halcyon_operator.run.watch_audit import WatchAudit
 from tests.operator import test_work_queue
 from tests.operator.builders import PLATFORM, jobset, pod, report, run
@@ -54,11 +54,13 @@ class WatchedWorld(World):
 
     def _start_operator(self) -> None:
         super()._start_operator()
-        self.store = Store()
+        self.cache = WatchCache()
         cluster, metrics = Cluster(self.api), Metrics()  # type: ignore[arg-type]
-        observer = Observer(cluster, self, self, self.journal, PLATFORM, self.notices, token=lambda: "the-token", store=self.store)  # type: ignore[arg-type]
+        observer = Observer(cluster, self, self, self.pod_endings, PLATFORM, self.notices, token=lambda: "the-token", cache=self.cache)  # type: ignore[arg-type]
         echo = WatchEcho(lambda: self.now)
-        self.controller = Controller(self.queue, observer, cluster, self.journal, metrics, echo, "test", self.clock, lambda: self.now, self)
+        self.controller = Controller(
+            self.queue, observer, cluster, self.pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self
+        )
 
     def show(self) -> None:
         """The watches tell of what there is; one that is behind tells of nothing this time."""
@@ -74,11 +76,11 @@ class WatchedWorld(World):
             self.late.discard(kind)
             for _, thing in things:
                 if kind == "TrainingRun":
-                    self.store.saw_run(thing)
+                    self.cache.saw_run(thing)
                 elif kind == "JobSet":
-                    self.store.saw_jobset(KEY, thing)
+                    self.cache.saw_jobset(KEY, thing)
                 else:
-                    self.store.saw_pod(KEY, SeenPod(thing))
+                    self.cache.saw_pod(KEY, SeenPod(thing))
 
     async def look(self) -> None:
         self.show()
@@ -100,9 +102,9 @@ def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | N
 
 def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
     world = WatchedWorld(run())
-    world.settle()
+    world.status_to_write()
     world.train(50)
-    world.settle()
+    world.status_to_write()
     assert world.status["phase"] == "Running"
 
     async def looks(times: int) -> int:
@@ -130,9 +132,9 @@ def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
 def test_many_runs_are_checked_one_after_the_other() -> None:
     """What is due later goes by what the watches showed until then, however often it is looked at."""
     world = WatchedWorld(run())
-    world.settle()
+    world.status_to_write()
     world.train(50)
-    world.settle()
+    world.status_to_write()
 
     async def reads() -> int:
         before = world.api.reads
@@ -153,7 +155,7 @@ def test_many_runs_are_checked_one_after_the_other() -> None:
 
 
 def test_what_a_watch_missed_is_mended_by_the_next_look_that_asks() -> None:
-    store = Store()
+    store = WatchCache()
     document, first, second = run(), jobset(1), pod()
     for number, thing in enumerate((document, first, second)):
         thing["metadata"]["resourceVersion"] = str(10 + number)
@@ -180,22 +182,22 @@ def test_a_run_whose_end_no_watch_told_of_is_found_out() -> None:
             found.extend(keys)
             watching.cancel()
 
-        audit = WatchAudit(world.store.version, lambda: world.now)
+        audit = WatchAudit(world.cache.version, lambda: world.now)
         cluster = Cluster(world.api)  # type: ignore[arg-type]
         warm = asyncio.Event()
         warm.set()
-        watching = asyncio.create_task(Supervision(cluster, ("default",), audit, world.store.keys, check).run(warm, 0.01))
+        watching = asyncio.create_task(Supervision(cluster, ("default",), audit, world.cache.keys, check).run(warm, 0.01))
         await asyncio.gather(watching, return_exceptions=True)
         world.controller.check(found, 0)
         await world.look()
-        assert world.store.run(KEY) is None
+        assert world.cache.run(KEY) is None
         return found
 
     assert asyncio.run(story()) == [KEY]
 
 
 def test_runs_at_rest_do_not_slow_those_under_way() -> None:
-    store = Store()
+    store = WatchCache()
     for number, phase in enumerate(("Succeeded", "Failed", "Suspended", "Running", "Starting")):
         document = run({"phase": phase, "observedGeneration": 1}, name=f"run-{number}")
         store.saw_run(document)
@@ -205,7 +207,7 @@ def test_runs_at_rest_do_not_slow_those_under_way() -> None:
 
 
 def test_an_older_event_changes_nothing() -> None:
-    store = Store()
+    store = WatchCache()
     new, old = run(), run(suspend=True)
     new["metadata"]["resourceVersion"], old["metadata"]["resourceVersion"] = "20", "19"
     store.saw_run(new)
@@ -218,7 +220,7 @@ def test_an_older_event_changes_nothing() -> None:
 
 
 def test_a_probe_and_the_pods_of_an_earlier_run_are_told_apart() -> None:
-    store, alien, looking = Store(), pod(), pod(1, 0, 1)
+    store, alien, looking = WatchCache(), pod(), pod(1, 0, 1)
     alien["metadata"]["labels"][names.LABEL_RUN_UID] = "another"
     looking["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
     store.saw_pod(KEY, SeenPod(alien))
@@ -238,13 +240,13 @@ def test_the_watches_are_complete_when_they_have_shown_all_that_was_listed() -> 
     assert not audit.complete
     now[0] = STUCK_SECONDS + 1
     assert audit.lag_seconds == STUCK_SECONDS + 1
-    assert "what there is" in trouble(WatchEcho(lambda: now[0]), audit, 0)
+    assert "what there is" in health_problem(WatchEcho(lambda: now[0]), audit, 0)
     audit.listed([(b, 99)])
     assert audit.lag_seconds == STUCK_SECONDS + 1, "it still owes the version of the first list"
     seen[b] = 7
     assert audit.complete
-    assert trouble(WatchEcho(lambda: now[0]), audit, 0) == ""
-    assert "come to an end" in trouble(WatchEcho(lambda: now[0]), audit, STUCK_SECONDS + 1)
+    assert health_problem(WatchEcho(lambda: now[0]), audit, 0) == ""
+    assert "come to an end" in health_problem(WatchEcho(lambda: now[0]), audit, STUCK_SECONDS + 1)
     audit.listed([(a, 50)])
     audit.listed([])
     assert audit.complete, "what is gone is not waited for"
@@ -260,17 +262,17 @@ class Silent:
     at_once: int = 0
     most_at_once: int = 0
 
-    async def read(self, pod: PodView, port: int, run: str) -> Reading:
+    async def read(self, pod: PodView, port: int, run: str) -> ReportReading:
         self.asked.append((pod.uid, asyncio.get_running_loop().time()))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             if pod.uid in self.answers:
                 await asyncio.sleep(0.005)
-                return Reading(report())
+                return ReportReading(report())
             if pod.uid not in self.refuses:
                 await asyncio.sleep(2)
-            return Reading(problem="no answer")
+            return ReportReading(problem="no answer")
         finally:
             self.at_once -= 1
 
@@ -333,7 +335,7 @@ def test_a_trainer_that_answers_is_waited_for_and_one_that_begins_to_is_told_of(
 
 def test_a_leader_that_stands_down_tells_of_no_runs_any_more() -> None:
     world = WatchedWorld(run())
-    world.settle()
+    world.status_to_write()
     metrics: Metrics = world.controller._metrics
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 1
     world.controller.stand_down()
