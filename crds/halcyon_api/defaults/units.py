@@ -1,8 +1,8 @@
 """The table of what a run may take from its defaults, and the merge. Pure; reads documents as they are written, whatever is in them.
 
 The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list, and an object such
-as `checkpoint.save`, is never put together from two. Only a map is merged key by key. No field whose change would change the mathematics
-of a run is in the table.
+as `checkpoint.save`, is never put together from two. Only a map is merged key by key, and the list of variables by their names. No field
+whose change would change the mathematics of a run is in the table.
 
 The place of the checkpoints is one decision: who names the root (a run by `root`, defaults by `rootPrefix`) names its store too. So where
 a document names it, no unit that belongs to a store is taken from a less specific one, and no Secret goes to somebody else's endpoint.
@@ -30,6 +30,8 @@ class Unit:
     path: str
     merged: bool = False
     """Whether it is a map, whose keys are merged."""
+    named: bool = False
+    """Whether it is a list whose entries are merged by name, each taken whole."""
     store: bool = False
     """Whether it belongs to the place of the checkpoints."""
 
@@ -66,12 +68,14 @@ UNITS: tuple[Unit, ...] = (
     Unit("telemetry.port"),
     Unit("telemetry.statusIntervalSeconds"),
     Unit("ttlSecondsAfterFinished"),
+    Unit("env", named=True),
 )
 """In the order of the document."""
 
 _OF_RUN = (*(unit.path for unit in UNITS), ROOT)
 _OF_DEFAULTS = (*(unit.path for unit in UNITS), PREFIX)
 _MERGED = frozenset(unit.path for unit in UNITS if unit.merged)
+_NAMED = frozenset(unit.path for unit in UNITS if unit.named)
 _PLACE = frozenset(unit.path for unit in UNITS if unit.store) | {ROOT, PREFIX}
 
 
@@ -90,8 +94,12 @@ def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
     found = {path: value for path, value in lower.items() if path not in _PLACE or not _names_root(upper)}
     for path, value in upper.items():
         below = found.get(path)
-        merged = path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping)
-        found[path] = {**cast("Values", below), **value} if merged else value
+        if path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping):
+            found[path] = {**cast("Values", below), **value}
+        elif path in _NAMED and (own := _names(value)) is not None and (others := _names(below)) is not None:
+            found[path] = [*value, *(entry for name, entry in zip(others, below, strict=True) if name not in own)]
+        else:
+            found[path] = value
     return found
 
 
@@ -121,6 +129,14 @@ def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str,
         if path != PREFIX and (path not in own or own[path] != value):
             _put(document, path, copy.deepcopy(value))
     return document
+
+
+def _names(entries: Any) -> list[str] | None:
+    """The names of a list's entries; None where it is no list of entries with names."""
+    if not isinstance(entries, list):
+        return None
+    names = [cast("Values", entry).get("name") if isinstance(entry, Mapping) else None for entry in cast("list[Any]", entries)]
+    return [name for name in names if isinstance(name, str)] if all(isinstance(name, str) for name in names) else None
 
 
 def _names_root(values: Mapping[str, Any]) -> bool:
