@@ -96,8 +96,9 @@ def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
         below = found.get(path)
         if path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping):
             found[path] = {**cast("Values", below), **value}
-        elif path in _NAMED and (own := _names(value)) is not None and (others := _names(below)) is not None:
-            found[path] = [*value, *(entry for name, entry in zip(others, below, strict=True) if name not in own)]
+        elif path in _NAMED and (own := _entries(value)) is not None and (others := _entries(below)) is not None:
+            names = {name for name, _ in own}
+            found[path] = [entry for _, entry in own] + [entry for name, entry in others if name not in names]
         else:
             found[path] = value
     return found
@@ -131,12 +132,17 @@ def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str,
     return document
 
 
-def _names(entries: Any) -> list[str] | None:
-    """The names of a list's entries; None where it is no list of entries with names."""
-    if not isinstance(entries, list):
+def _entries(value: Any) -> list[tuple[str, Any]] | None:
+    """The entries of a list by their names; None where it is no list of entries with names."""
+    if not isinstance(value, list):
         return None
-    names = [cast("Values", entry).get("name") if isinstance(entry, Mapping) else None for entry in cast("list[Any]", entries)]
-    return [name for name in names if isinstance(name, str)] if all(isinstance(name, str) for name in names) else None
+    found: list[tuple[str, Any]] = []
+    for entry in cast("list[object]", value):
+        name = cast("Values", entry).get("name") if isinstance(entry, Mapping) else None
+        if not isinstance(name, str):
+            return None
+        found.append((name, cast("Any", entry)))
+    return found
 
 
 def _names_root(values: Mapping[str, Any]) -> bool:
