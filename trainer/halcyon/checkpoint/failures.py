@@ -72,6 +72,11 @@ class StoreFailure(Exception):
         return self.code in _REFUSALS
 
     @property
+    def is_outage(self) -> bool:
+        """Whether the store may answer another time: nothing is wrong with the place or the credentials, and no disk is full."""
+        return (self.code not in _MEND and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
+
+    @property
     def is_full(self) -> bool:
         """Whether a disk is full or a quota of it is used up. The same code stands for too many open files, too."""
         return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
