@@ -129,7 +129,10 @@ def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") 
 
 
 def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
-    """The end of a training that cannot use its root: not to be retried where the same would happen again."""
+    """The end of a training that cannot use its root.
+
+    One that does not answer is no failure of the run either: the operator starts it again after a growing delay, and counts nothing.
+    """
     if failure.code == STOPPED:
         return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
-    return (RootUnusable if failure.code in _LASTING else TrainerExit)(explain(failure, root, what=what))
+    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(explain(failure, root, what=what))
