@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halcyon_api import names
 from halcyon_operator.model.endings import merge_endings
-from halcyon_operator.model.views import HeadUnreachable, Observed, Platform
+from halcyon_operator.model.views import HeadUnreachable, Observed, Platform, PodWarning
 from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run
@@ -223,6 +223,9 @@ def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
         "origin": parse_prerequisite("base", other) if some else None,
         "prerequisites": tuple(
             parse_prerequisite(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))
+        ),
+        "pod_warning": data.draw(
+            st.sampled_from([None, *(PodWarning(view.uid, "FailedMount", "x" * 241) for view in map(parse_pod, pods))])
         ),
         "notices": notices_of(perhaps(NODE, data)) if data.draw(st.booleans()) else (),
         "workload": workloads(data),

@@ -21,6 +21,7 @@ from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, P
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer, ReadsHeads
 from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.run.controller import Controller
 from halcyon_operator.run.health import WatchEcho
@@ -49,6 +50,8 @@ class FakeApi:
     faults: dict[int, str] = field(default_factory=dict)
     writes: int = 0
     version: int = 1
+    events: list[dict[str, Any]] | None = field(default_factory=list)
+    """What was written about pods; None: the operator may not list it."""
     gone: dict[str, Any] = field(default_factory=dict[str, Any])
     """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
@@ -86,6 +89,11 @@ class FakeApi:
             key, _, value = query.get("labelSelector", "").partition("=")
             found = [thing for place, thing in self.objects.items() if place.rpartition("/")[0] == path]
             return {"items": [_copy(thing) for thing in found if thing["metadata"].get("labels", {}).get(key) == value]}
+        if path == EVENTS:
+            if self.events is None:
+                raise ApiError(403, "Forbidden", "events is forbidden")
+            wanted = query["fieldSelector"].partition("involvedObject.uid=")[2].partition(",")[0]
+            return {"items": [_copy(event) for event in self.events if event["involvedObject"]["uid"] == wanted]}
         raise NotFound(404, "NotFound", path)
 
     def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +140,7 @@ class FakeApi:
 
 RUN = "/apis/halcyon.dev/v1alpha1/namespaces/default/trainingruns/demo"
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets"
+EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/default/pods"
 
 
@@ -174,6 +183,7 @@ class World:
             nodes,
             token=lambda: "the-token",
             defaults_namespace=SYSTEM,
+            warnings=PodEvents(cluster, lambda key: self.queue.add(key), self.clock, lambda: self.now),
         )
         self.notices = nodes
         self.observer = observer
@@ -245,10 +255,10 @@ class World:
     def suspend(self, saved: int) -> None:
         """The user suspends the run, and it saves when it is asked to."""
         self.edit(suspend=True)
-        self.status_to_write()
+        self.settle()
         if self.jobset is not None:
             self.head = head(saved, epoch=(self.status["attempt"], self.jobset.get("status", {}).get("restarts", 0)))
-            self.status_to_write()
+            self.settle()
 
     def train(self, step: int, resumed: int = 0) -> None:
         """The present world trains."""
@@ -305,7 +315,7 @@ class World:
             self.crashes += 1
             self._start_operator()
 
-    def status_to_write(self) -> None:
+    def settle(self) -> None:
         """Looks and ticks until nothing moves any more."""
 
         async def run() -> None:
@@ -315,6 +325,8 @@ class World:
                 assert rounds < MAX_ROUNDS, f"it never comes to rest: {self.status}"
                 before = self.api.writes, sorted(self.api.objects)
                 await self.look()
+                await asyncio.sleep(0)  # what is read beside the looks
+                await asyncio.sleep(0)
                 self.tick()
                 quiet = quiet + 1 if before == (self.api.writes, sorted(self.api.objects)) else 0
 

@@ -48,47 +48,47 @@ def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
         ("Suspended", "Suspended: no node"),
     ):
         other(world, phase, "no node")
-        world.status_to_write()
+        world.settle()
         assert (world.status["phase"], world.status["attempt"], world.jobset) == ("Pending", 0, None)
         assert ready(world) == f"waits for run tokens to succeed, which is {said}"
         assert (condition(world, "Reconciling"), condition(world, "Stalled")[0]) == (("True", "AwaitsRun"), "False")
     other(world, "Succeeded")
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 1
     (document,) = (thing["data"]["run.yaml"] for place, thing in world.api.objects.items() if "/configmaps/" in place)
     assert "after" not in yaml.safe_load(document)["spec"], "it says nothing to a trainer"
     # Whatever becomes of the other one now.
     other(world, "Failed")
     world.train(50)
-    world.status_to_write()
+    world.settle()
     del world.api.objects[RUN.replace("/demo", "/tokens")]
     world.delete_jobset()
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 2
     finish(world)
 
 
 def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
     world = World(run(**AFTER))
-    world.status_to_write()
+    world.settle()
     assert ready(world) == (
         "spec.after.run: waits for run tokens, and there is none of that name in namespace default; make it, correct the name, or leave "
         "`after` out if it is done and gone"
     )
     assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both, in any order"
     other(world, "Succeeded")
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 1
 
 
 def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
     world = World(run(**AFTER))
     other(world, "Failed", "spec.data.sources: no file")
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], condition(world, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
     assert ready(world) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; mend that run")
     other(world, "Succeeded")
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], condition(world, "Stalled")[0]) == (1, "False")
 
 
@@ -104,14 +104,14 @@ def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence:
     world = World(run(**AFTER))
     for name, after in links.items():
         other(world, "Pending", name=name, after={"run": after})
-    world.status_to_write()
+    world.settle()
     assert condition(world, "Stalled") == ("True", "AwaitedRunCycle")
     assert ready(world) == f"spec.after.run: {sentence}: none of them can begin; leave `after` out of one of them"
     other(world, "Running", after={"run": "demo"})
-    world.status_to_write()
+    world.settle()
     assert condition(world, "Stalled")[0] == "False", "one that has begun waits for nobody"
     world.edit(after=None)
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 1
 
 
@@ -120,16 +120,16 @@ def test_a_chain_without_end_is_followed_so_far_and_no_farther() -> None:
     chain = ["tokens", *(f"link-{number}" for number in range(3 * LONGEST_CHAIN))]
     for name, after in zip(chain, [*chain[1:], "demo"], strict=True):
         other(world, "Pending", name=name, after={"run": after})
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False")
 
 
 def test_it_rests_while_it_is_suspended() -> None:
     world = World(run(**AFTER, suspend=True))
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Suspended"
     world.edit(suspend=False)
-    world.status_to_write()
+    world.settle()
     assert condition(world, "Reconciling") == ("True", "AwaitsRun")
 
 
@@ -137,11 +137,11 @@ def test_a_short_run_waits_with_its_defaults() -> None:
     world = World(short(**AFTER))
     put(world, **TEAM)
     other(world, "Running")
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], "defaults" in world.status) == ("Pending", False), "they are taken when it begins"
     put(world, **(TEAM | {"image": "later.example/trainer:2"}))
     other(world, "Succeeded")
-    world.status_to_write()
+    world.settle()
     assert world.status["defaults"]["values"]["image"] == '"later.example/trainer:2"'
 
 

@@ -22,7 +22,7 @@ def refuse(world: World, cause: str = "rootUnusable", code: int = 85) -> None:
         if place.startswith(PODS):
             world.api.objects[place]["status"] = said
     world.end_jobset("Failed", REFUSED)
-    world.status_to_write()
+    world.settle()
 
 
 def ready(world: World) -> dict[str, Any]:
@@ -38,10 +38,10 @@ def wait_for_next_attempt(world: World) -> float:
     before, hold = attempts(world), backoff_of(TrainingRunStatus.model_validate(world.status))
     assert hold is not None
     world.now += max(0.0, (hold.until - world.clock()).total_seconds() - 10)
-    world.status_to_write()
+    world.settle()
     assert attempts(world) == before
     world.now += 10
-    world.status_to_write()
+    world.settle()
     assert attempts(world) == before + 1
     ended = next(entry for entry in reversed(world.status["history"]) if entry.get("cause", "heldBack") != "heldBack")
     return (hold.until - datetime.fromisoformat(ended["endedAt"])).total_seconds()
@@ -62,7 +62,7 @@ def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up
     world = World(run())
     if not readable:
         world.head = HeadUnreachable("the operator's own credentials do not open it")
-    world.status_to_write()
+    world.settle()
     pauses = []
     for _ in range(10):
         refuse(world, cause, code)
@@ -79,47 +79,47 @@ def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up
 
 def finish(world: World) -> None:
     world.train(200)
-    world.status_to_write()
+    world.settle()
     world.head = head(300, epoch=(attempts(world), 0))
     world.end_jobset("Completed")
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Succeeded"
 
 
 @pytest.mark.parametrize("way", ["edit", "restart"])
 def test_a_person_who_has_mended_the_store_need_not_wait(way: str) -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     for _ in range(5):
         refuse(world)
         world.now += LONGEST_PAUSE_SECONDS
-        world.status_to_write()
+        world.settle()
     refuse(world)
     before = attempts(world)
-    world.status_to_write()
+    world.settle()
     assert attempts(world) == before
     if way == "edit":
         world.edit(image="fixed:2")
     else:
         world.annotate("fixed", names.ANNOTATION_RESTART)
-    world.status_to_write()
+    world.settle()
     assert attempts(world) == before + 1
     finish(world)
 
 
 def test_a_checkpoint_makes_the_pauses_short_again() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     for _ in range(5):
         refuse(world)
         world.now += LONGEST_PAUSE_SECONDS
-        world.status_to_write()
+        world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.head = head(50, epoch=(attempts(world), 0))
-    world.status_to_write()
+    world.settle()
     world.evict()
-    world.status_to_write()
+    world.settle()
     refuse(world)
     assert "1 ends in a row" in ready(world)["message"]
     assert wait_for_next_attempt(world) == FIRST_PAUSE_SECONDS
@@ -128,14 +128,14 @@ def test_a_checkpoint_makes_the_pauses_short_again() -> None:
 def train_and_evict(world: World) -> None:
     """A few steps, and no checkpoint."""
     world.train(5)
-    world.status_to_write()
+    world.settle()
     world.evict()
-    world.status_to_write()
+    world.settle()
 
 
 def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     for number in range(1, FREE_ENDS_IN_A_ROW + 1):
         assert attempts(world) == 1, "the JobSet starts it again by itself"
         train_and_evict(world)
@@ -155,13 +155,13 @@ def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
 
 def test_evictions_with_checkpoints_between_them_are_never_held_back() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     for number in range(1, 3 * FREE_ENDS_IN_A_ROW):
         world.train(10 * number, resumed=10 * (number - 1))
-        world.status_to_write()
+        world.settle()
         world.head = head(10 * number, epoch=(1, number - 1))
-        world.status_to_write()
+        world.settle()
         world.evict()
-        world.status_to_write()
+        world.settle()
     assert attempts(world) == 1
     finish(world)

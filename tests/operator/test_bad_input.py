@@ -31,21 +31,21 @@ def ready(world: World) -> tuple[str, str]:
 def training(step: int = 50) -> World:
     """A run whose first attempt trains and has saved."""
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(step)
     world.head = head(step)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.status["attempt"]) == ("Running", 1)
     return world
 
 
 def goes_on(world: World, attempt: int) -> None:
     """The attempt trains, from the last checkpoint, and it is the only one."""
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == attempt
     saved = world.status.get("checkpoint", {}).get("step", 0)
     world.train(saved + 1, resumed=saved)
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Running"
     assert [place for place in world.api.objects if place.startswith(JOBSETS)] == [f"{JOBSETS}/demo-{attempt}"]
     made = [name for kind, name in world.api.created if kind == "JobSet"]
@@ -57,7 +57,7 @@ def test_a_foreign_jobset_under_the_name_is_left_as_it_is() -> None:
     foreign = jobset(uid="theirs", outcome="Completed") | {"spec": {"mine": True}}
     foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
     world.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
-    world.status_to_write()
+    world.settle()
     assert ready(world) == ("NameTaken", "JobSet demo-1 exists and is not this run's; remove it or make the run under another name")
     assert world.api.objects[f"{JOBSETS}/demo-1"] == foreign
     del world.api.objects[f"{JOBSETS}/demo-1"]
@@ -88,13 +88,13 @@ def test_a_deleted_jobset_is_followed_by_the_next_attempt() -> None:
 def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next_attempt_when_it_is_resumed() -> None:
     world = training()
     world.jobset["spec"]["suspend"] = True
-    world.status_to_write()
+    world.settle()
     said = "JobSet demo-1 is suspended by somebody else; the run goes on when they resume the JobSet"
     assert (world.status["attempt"], world.status["phase"], ready(world)) == (1, "Restarting", ("JobSetSuspended", said))
     world.edit(image="other:2")
     world.annotate("now", names.ANNOTATION_RESTART)
     world._start_operator()
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.jobset["spec"]["suspend"], ready(world)) == (1, True, ("JobSetSuspended", said))
     world.jobset["spec"]["suspend"] = False
     goes_on(world, 2)
@@ -106,9 +106,9 @@ def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next
 def test_a_run_whose_jobset_somebody_suspended_can_still_be_suspended_and_resumed() -> None:
     world = training()
     world.jobset["spec"]["suspend"] = True
-    world.status_to_write()
+    world.settle()
     world.edit(suspend=True)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.jobset) == ("Suspended", None)
     world.edit(suspend=False)
     goes_on(world, 2)
@@ -139,7 +139,7 @@ def test_a_jobset_whose_metadata_is_edited_is_never_joined_by_a_second_one(edit:
     world = training()
     assert world.jobset is not None
     world.jobset["metadata"] |= edit
-    world.status_to_write()
+    world.settle()
     assert [name for kind, name in world.api.created if kind == "JobSet"] == ["demo-1"]
     if "labels" in edit:
         assert world.status["phase"] == "Running", "its name and its owner are what counts"
@@ -173,7 +173,7 @@ def test_what_the_api_server_refuses_is_told_and_tried_again(said: str, monkeypa
         return await inner(method, path, resource, **arguments)
 
     monkeypatch.setattr(world.api, "request", refuse)
-    world.status_to_write()
+    world.settle()
     assert ready(world) == ("CreateRefused", f"JobSet was refused: Forbidden: {message}".strip())
     monkeypatch.undo()
     goes_on(world, 1)
@@ -205,7 +205,7 @@ def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str)
     document = world.api.objects[RUN]
     change = TAMPERED[tampered]
     document["status"] = {**document["status"], **change} if change else {}
-    world.status_to_write()
+    world.settle()
     mine = [place.rpartition("/")[2] for place in world.api.objects if place.startswith(JOBSETS)]
     made = [name for kind, name in world.api.created if kind == "JobSet"]
     assert len(made) == len(set(made)), "no attempt is made twice"
@@ -230,7 +230,7 @@ def test_fields_of_a_version_to_come_are_told_and_stop_nothing(change: dict[str,
     world = training()
     before = copy.deepcopy(world.api.objects[RUN])
     world.api.objects[RUN] = changed(before, {path: value for path, value in change.items() if path != "apiVersion"})
-    world.status_to_write()
+    world.settle()
     assert next(name for kind, name in world.api.created if kind == "JobSet") == "demo-1"
     if any(path.startswith("spec.") for path in change):
         _, message = ready(world)

@@ -19,102 +19,102 @@ FAULTS = ("crash after", "crash before", "lose the answer", "refuse", "conflict"
 
 def finish(world: World) -> None:
     world.train(200)
-    world.status_to_write()
+    world.settle()
     world.head = head(300, epoch=(world.status["attempt"], 0))
     world.end_jobset("Completed")
-    world.status_to_write()
+    world.settle()
 
 
 def plain(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def edited(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.edit(image="other:2")
-    world.status_to_write()
+    world.settle()
     world.head = head(50, epoch=(1, 0))
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def suspended(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.suspend(50)
     world.edit(suspend=False)
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def deleted(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.delete_jobset()
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def evicted(world: World) -> None:
     """One pod is sent away, the operator sends the other along, and the JobSet makes new ones."""
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.evict()
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def exhausted_with_progress(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     world.train(50)
     world.head = head(40)
-    world.status_to_write()
+    world.settle()
     world.head = head(60)
     world.end_jobset("Failed", EXHAUSTED, restarts=3)
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def refused_and_mended(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     said = ended(83, world.now, termination("runChanged", 83, attempt=world.status["attempt"]))
     for place in world.api.objects:
         if place.startswith(PODS):
             world.api.objects[place]["status"] = said
     world.end_jobset("Failed", REFUSED)
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Failed"
     world.edit(image="fixed:2")
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def restarted(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.annotate("now", names.ANNOTATION_RESTART)
-    world.status_to_write()
+    world.settle()
     world.head = head(50, epoch=(1, 0))
-    world.status_to_write()
+    world.settle()
     finish(world)
 
 
 def exhausted_and_restarted(world: World) -> None:
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.end_jobset("Failed", EXHAUSTED, restarts=4)
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Failed"
     world.annotate("fixed", names.ANNOTATION_RESTART)
-    world.status_to_write()
+    world.settle()
     assert world.status["failuresWithoutCheckpoint"] == 0
     finish(world)
 
@@ -122,7 +122,7 @@ def exhausted_and_restarted(world: World) -> None:
 def cleaned_up(world: World) -> None:
     plain(world)
     world.edit(ttlSecondsAfterFinished=1)
-    world.status_to_write()
+    world.settle()
 
 
 STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
@@ -194,12 +194,12 @@ def test_two_faults_in_a_row() -> None:
 
 def test_pods_of_an_earlier_run_of_the_same_name_say_nothing_of_this_one() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(10)
-    world.status_to_write()
+    world.settle()
     old = next(thing for place, thing in world.api.objects.items() if place.startswith(PODS))
     gone = deleted_pod(old, 5)
     gone["metadata"] |= {"uid": "older", "labels": gone["metadata"]["labels"] | {names.LABEL_RUN_UID: "an-earlier-run"}}
     assert world.pod_endings.record(KEY, parse_pod(gone))
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Running"

@@ -21,6 +21,7 @@ TEAM: dict[str, Any] = {
     "scheduling__serviceAccountName": "trainer",
     "recovery__maxRestarts": 7,
 }
+TOKEN: dict[str, Any] = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
 REFRESH = names.ANNOTATION_REFRESH_DEFAULTS
 
 
@@ -39,10 +40,10 @@ def begun(*, train: bool = True, **arguments: Any) -> World:
     """A short run whose first attempt trains on the team's defaults."""
     world = World(short(**arguments))
     put(world, **TEAM)
-    world.status_to_write()
+    world.settle()
     if train:
         world.train(50)
-        world.status_to_write()
+        world.settle()
     return world
 
 
@@ -90,22 +91,22 @@ def test_editing_or_deleting_the_defaults_changes_nothing_of_a_run_that_has_begu
     before, status = trained_with(world), dict(world.status)
     assert before["recovery"]["maxRestarts"] == 7
     put(world, **(TEAM | {"image": "other.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere", "recovery__maxRestarts": 1}))
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["attemptSpecHash"]) == (1, status["attemptSpecHash"])
     world.delete_jobset()
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], trained_with(world), world.status["defaults"]) == (2, before, status["defaults"])
     for place in [place for place in world.api.objects if "/trainingrundefaults/" in place]:
         del world.api.objects[place]
     world.edit(suspend=True)
-    world.status_to_write()
+    world.settle()
     world.edit(suspend=False)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], trained_with(world)) == (3, before | {"suspend": False})
     world.train(60)
-    world.status_to_write()
+    world.settle()
     world.edit(ttlSecondsAfterFinished=9)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["defaults"]) == (3, status["defaults"]), "nor does an ordinary edit take them anew"
 
 
@@ -113,19 +114,19 @@ def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
     world = begun()
     put(world, generation=2, **(TEAM | {"image": "team.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere"}))
     world.annotate("now", REFRESH)
-    world.status_to_write()
+    world.settle()
     assert world.asked, "the trainer is asked for a checkpoint first"
     assert (world.status["attempt"], world.status["edit"]["fields"]) == (1, ["image"])
     assert world.status["defaults"]["request"] == "", "on record is what the attempt was made from"
     world.head = head(50, epoch=(1, 0))
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 2
     assert trained_with(world)["image"] == "team.example/trainer:2"
     checkpoint = trained_with(world)["checkpoint"]
     assert (checkpoint["root"], checkpoint["endpoint"]) == ("s3://team/runs/default/demo", "http://store.team:7070")
     assert (world.status["defaults"]["request"], world.status["defaults"]["sources"][0]["generation"]) == ("now", 2)
     put(world, generation=3, **(TEAM | {"image": "team.example/trainer:3"}))
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], trained_with(world)["image"]) == (2, "team.example/trainer:2"), "one request, one taking"
     finish(world)
 
@@ -134,11 +135,11 @@ def test_what_needs_no_new_attempt_is_in_force_at_once() -> None:
     world = begun()
     put(world, generation=2, **(TEAM | {"recovery__maxRestarts": 2, "ttlSecondsAfterFinished": 5}))
     world.annotate("now", REFRESH)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["defaults"]["request"]) == (1, "now")
     assert world.status["inForce"]["recovery.maxRestarts"] == "2"
     put(world, generation=3, **TEAM)
-    world.status_to_write()
+    world.settle()
     assert world.status["inForce"]["recovery.maxRestarts"] == "2"
 
 
@@ -155,7 +156,7 @@ def test_run_before_namespace_before_cluster_before_built_in() -> None:
         "scheduling__priorityClassName": "low",
     }
     put(world, namespace=SYSTEM, **cluster)
-    world.status_to_write()
+    world.settle()
     view = parse_run_view(world.api.objects[RUN])
     assert view.spec is not None
     scheduling, recovery = view.spec.scheduling, view.spec.recovery
@@ -171,47 +172,47 @@ def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
     put(world, **TEAM)
     put(world, namespace=SYSTEM, name="large", image="large.example/trainer:1", scheduling__priorityClassName="large")
     put(world, namespace=SYSTEM, scheduling__priorityClassName="plain")
-    world.status_to_write()
+    world.settle()
     assert [source["name"] for source in world.status["defaults"]["sources"]] == ["default", "large"]
     assert container(world)["priorityClassName"] == "large"
     world.train(50)
-    world.status_to_write()
+    world.settle()
     world.edit(defaults="default")
-    world.status_to_write()
+    world.settle()
     world.head = head(50, epoch=(1, 0))
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], container(world)["priorityClassName"]) == (2, "plain"), "another name is a wish for others"
 
 
 def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None:
     world = World(run(defaults="larg"))
     put(world, **TEAM)
-    world.status_to_write()
+    world.settle()
     sentence = f"spec.defaults: there is no TrainingRunDefaults larg in namespace default nor {SYSTEM}; correct the name, or leave it out"
     assert (world.status["attempt"], ready(world)) == (0, sentence)
     put(world, name="larg", **TEAM)
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 1
 
 
 def test_an_empty_name_takes_none() -> None:
     world = World(run(defaults=""))
     put(world, **TEAM)
-    world.status_to_write()
+    world.settle()
     assert "image" not in trained_with(world)
     assert world.status["defaults"] == {"name": "", "request": "", "sources": [], "values": {}}
 
 
 def test_a_root_that_nobody_names_is_said_in_one_sentence_and_waited_for() -> None:
     world = World(short())
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], ready(world)) == (
         0,
         "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.rootPrefix set in the "
         "TrainingRunDefaults of its namespace",
     )
     put(world, **TEAM)
-    world.status_to_write()
+    world.settle()
     assert trained_with(world)["checkpoint"]["root"] == "s3://team/runs/default/demo"
 
 
@@ -219,29 +220,29 @@ def test_defaults_that_do_not_fit_the_run_are_told_and_what_trains_goes_on() -> 
     world = begun()
     put(world, **(TEAM | {"scheduling__nodeSelector": {"no key": "x"}}))
     world.annotate("now", REFRESH)
-    world.status_to_write()
+    world.settle()
     assert "is no key of a label" in ready(world)
     assert world.status["attempt"] == 1
     assert world.jobset is not None
     put(world, **(TEAM | {"image": "not an image"}))
-    world.status_to_write()
+    world.settle()
     assert "TrainingRunDefaults default/default: spec.image: " in ready(world)
     put(world, **TEAM)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["phase"], world.status["defaults"]["request"]) == (1, "Running", "now")
 
 
 def test_a_run_from_before_there_were_records_takes_none() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     del world.api.objects[RUN]["status"]["defaults"]
     put(world, **TEAM)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], "image" in trained_with(world)) == (1, False)
     world.delete_jobset()
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], "image" in trained_with(world)) == (2, False)
 
 
@@ -260,7 +261,7 @@ def test_whenever_the_operator_dies_one_state_of_the_defaults_is_taken(write: in
             put(world, **(TEAM | {"image": "other.example/trainer:2"}))
 
     world.look = meddling  # type: ignore[method-assign]
-    world.status_to_write()
+    world.settle()
     assert edited
     assert trained_with(world)["image"] == "team.example/trainer:1", "what is on record, whatever happened after it"
     assert world.status["attempt"] == 1
@@ -271,5 +272,35 @@ def test_a_run_that_begins_from_one_with_defaults_finds_its_root() -> None:
     other = world.api.objects[RUN]
     clone = World(run(**{"from": {"run": "base"}}))
     clone.api.objects[RUN.replace("/demo", "/base")] = other | {"metadata": other["metadata"] | {"name": "base"}}
-    clone.status_to_write()
+    clone.settle()
     assert trained_with(clone)["from"]["root"] == "s3://team/runs/default/base"
+
+
+def test_variables_come_from_defaults_and_the_run_wins() -> None:
+    world = World(short(env=[{"name": "NCCL_DEBUG", "value": "INFO"}]))
+    put(world, **TEAM, env=[{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "XLA_FLAGS", "value": "--team"}])
+    put(world, namespace=SYSTEM, env=[{"name": "XLA_FLAGS", "value": "--all"}, TOKEN])
+    world.settle()
+    assert world.jobset is not None
+    container = world.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+    found = {entry["name"]: entry for entry in container["env"]}
+    assert (found["NCCL_DEBUG"]["value"], found["XLA_FLAGS"]["value"]) == ("INFO", "--team")
+    assert found["HF_TOKEN"]["valueFrom"] == TOKEN["valueFrom"], "a Secret of the run's own namespace, by name"
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ([{"name": "LD_PRELOAD", "value": "a"}], "LD_PRELOAD"),
+        ([{"name": "TEAM_FLAGS", "value": "a"}], "spec.env[TEAM_FLAGS]: this installation lets runs set "),
+        ([{"name": f"NCCL_{number}", "value": "x" * 4000} for number in range(9)], "spec.env of the defaults has "),
+    ],
+    ids=["reserved", "not allowed", "too long"],
+)
+def test_variables_that_cannot_be_taken_are_told(env: list[dict[str, Any]], sentence: str) -> None:
+    world = World(short())
+    put(world, **TEAM, env=env)
+    world.settle()
+    assert world.jobset is None
+    (stalled,) = [one for one in world.status["conditions"] if one["type"] == "Ready"]
+    assert sentence in stalled["message"]

@@ -64,9 +64,9 @@ def test_a_run_that_has_begun_is_not_held_up_by_labels() -> None:
 def story() -> World:
     """A run trains, is deleted without what it owns, and made again."""
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     for place, thing in world.api.objects.items():
         if place.startswith((JOBSETS, PODS)):
             orphaned(thing)
@@ -81,7 +81,7 @@ def story() -> World:
 def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
     world = story()
     made = list(world.api.created)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Failed", 0, made)
     # The JobSet goes at once; its pods have a signal, and still save.
     place = next(place for place in world.api.objects if place.startswith(PODS))
@@ -89,14 +89,14 @@ def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
     del world.api.objects[next(place for place in world.api.objects if place.startswith(JOBSETS))]
     world.tick = lambda: None  # type: ignore[method-assign]
     world.api.objects[place] = leaving
-    world.status_to_write()
+    world.settle()
     ready = next(one for one in world.status["conditions"] if one["type"] == "Ready")
     assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Pending", 0, made)
     assert ready["message"].startswith("waiting for 1 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node")
     del world.api.objects[place]
     world.head = head(50)
     del world.tick
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["checkpoint"]["step"]) == (2, 50)
     assert [name for _, name in world.api.created[len(made) :]] == ["demo-2", "demo-2"]
 

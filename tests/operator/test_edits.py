@@ -188,25 +188,25 @@ def test_steps_that_would_change_what_is_done_stop_nothing_and_say_why(spec: dic
 
 def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
     world = World(run(optimizer=CONSTANT))
-    world.status_to_write()
+    world.settle()
     world.train(200)
-    world.status_to_write()
+    world.settle()
     world.head = head(300)
     world.end_jobset("Completed")
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Succeeded"
     world.edit(trainer={"steps": 400, "batchSize": 8, "sequenceLength": 32})
-    world.status_to_write()
+    world.settle()
     world.train(350, resumed=300)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.status["attempt"], world.status["restarts"]["total"]) == ("Running", 2, 1)
     assert "finishedAt" not in world.status
     world.head = head(400, epoch=(2, 0))
     world.end_jobset("Completed")
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.status["progress"]["step"], world.status["attempt"]) == ("Succeeded", 400, 2)
     world.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "what is done stays done"
 
 

@@ -119,41 +119,41 @@ def condition(world: World, kind: str) -> tuple[str, str]:
 
 def later(world: Cluster, seconds: float) -> None:
     world.now += seconds
-    world.status_to_write()
+    world.settle()
 
 
 def trains(world: Cluster, step: int, committed: int | None = None) -> None:
     world.train(step)
     if committed is not None:
         world.head = head(committed, epoch=(world.status["attempt"], 0))
-    world.status_to_write()
+    world.settle()
 
 
 def loses_a_slice_and_gets_it_back(world: Cluster) -> None:
-    world.status_to_write()
+    world.settle()
     trains(world, 50, 40)
     world.shrink_room(1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 60, 50)
     later(world, 121)
     world.room = 2
-    world.status_to_write()
+    world.settle()
     trains(world, 80, 70)
     trains(world, 90)
     world.head = head(300, epoch=(world.status["attempt"], 0))
     world.end_jobset("Completed")
-    world.status_to_write()
+    world.settle()
 
 
 def test_every_stage_of_shrinking_and_growing() -> None:
     world = Cluster(run(recovery=ELASTIC), 2)
-    world.status_to_write()
+    world.settle()
     assert world.slices() == 2
     trains(world, 50, 40)
     assert world.probe is None, "a whole run looks for nothing"
     world.shrink_room(1)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], condition(world, "Ready")) == (1, ("False", "Unschedulable")), "it waits for a while"
     later(world, 290)
     assert world.status["attempt"] == 1
@@ -171,7 +171,7 @@ def test_every_stage_of_shrinking_and_growing() -> None:
     assert "roomSince" not in world.status["placement"]
     assert world.status["attempt"] == 2
     world.room = 2
-    world.status_to_write()
+    world.settle()
     assert (world.status["placement"]["roomSlices"], world.status["placement"]["roomStep"]) == (2, 50)
     assert world.status["attempt"] == 2, "the run goes on to its next checkpoint"
     ((_, asked, step),) = world.asked
@@ -204,30 +204,30 @@ def test_a_fault_at_any_write_changes_nothing_in_the_end(fault: str) -> None:
 
 def test_a_run_waits_where_no_number_it_may_have_finds_room() -> None:
     world = Cluster(run(recovery=ELASTIC | {"elastic": {"minSlices": 2}}), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 5000)
     assert (world.status["attempt"], world.slices()) == (1, 2)
     rigid = Cluster(run(), 1)
-    rigid.status_to_write()
+    rigid.settle()
     later(rigid, 5000)
     assert (rigid.status["attempt"], rigid.slices(), "placement" in rigid.status) == (1, 2, False)
 
 
 def test_the_probe_makes_way_for_the_run_itself_and_goes_with_it() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 10, 5)
     later(world, 121)
     assert world.probe is not None
     world.edit(suspend=True)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.slices(), world.probe) == ("Suspending", 1, None), "what saves has no use for more room"
     world.head = head(10, epoch=(2, 0))
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.jobsets()) == ("Suspended", [])
     world.edit(suspend=False)
-    world.status_to_write()
+    world.settle()
     assert world.slices() == 2, "what was known of the room is out of date"
     later(world, 301)
     trains(world, 20, 15)
@@ -235,19 +235,19 @@ def test_the_probe_makes_way_for_the_run_itself_and_goes_with_it() -> None:
     world.room = 0
     for place in world.pods(f"demo-{world.status['attempt']}"):
         del world.api.objects[place]  # and the JobSet has not noticed yet
-    world.status_to_write()
+    world.settle()
     assert world.status["placement"]["waitingSince"]
     assert world.probe is None
 
 
 def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 10, 5)
     later(world, 121)
     world.room = 2
-    world.status_to_write()
+    world.settle()
     world.head = head(15, epoch=(2, 0))
     held: list[tuple[bool, bool]] = []
     while world.status["attempt"] == 2:
@@ -257,23 +257,23 @@ def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
         world.tick()
     assert (True, True) in held
     assert (True, False) not in held, "while pods of the smaller run save, nobody else gets the room"
-    world.status_to_write()
+    world.settle()
     assert (world.slices(), world.probe) == (2, None)
 
 
 def test_room_that_goes_before_the_checkpoint_lets_the_run_be() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 10, 5)
     later(world, 121)
     world.room = 2
-    world.status_to_write()
+    world.settle()
     assert world.status["placement"]["roomSlices"] == 2
     world.room = 1
     for place in world.pods("demo-probe"):
         del world.api.objects[place]
-    world.status_to_write()
+    world.settle()
     assert "roomSince" not in world.status["placement"]
     trains(world, 30, 25)
     assert (world.status["attempt"], world.slices()) == (2, 1)
@@ -282,13 +282,13 @@ def test_room_that_goes_before_the_checkpoint_lets_the_run_be() -> None:
 def test_some_room_is_taken_after_a_while() -> None:
     spec = {"accelerator__slices": 4, "trainer__batchSize": 8, "recovery": ELASTIC}
     world = Cluster(run(**spec), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     assert world.slices() == 1
     trains(world, 10, 5)
     later(world, 121)
     world.room = 3  # two slices are a number that the batch can be dealt to, three are not
-    world.status_to_write()
+    world.settle()
     assert "roomSince" not in world.status["placement"], "there may be room for all soon"
     later(world, 121)
     assert world.status["placement"]["roomSlices"] == 2
@@ -298,20 +298,20 @@ def test_some_room_is_taken_after_a_while() -> None:
 
 def test_an_edit_of_the_bounds_is_obeyed_at_the_next_checkpoint() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 10, 5)
     world.edit(recovery={"maxRestarts": 3})
-    world.status_to_write()
+    world.settle()
     assert (world.slices(), condition(world, "Ready")) == (1, ("True", "EditPending"))
     world.head = head(10, epoch=(2, 0))
-    world.status_to_write()
+    world.settle()
     assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a rigid run has all its slices"
 
 
 def test_a_refused_probe_is_told_and_harms_nothing() -> None:
     world = Cluster(run(recovery=ELASTIC), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 10, 5)
     world.api.faults = {world.api.writes + number: "refuse" for number in range(1, 4)}
@@ -322,7 +322,7 @@ def test_a_refused_probe_is_told_and_harms_nothing() -> None:
 
 def test_pods_of_a_probe_are_confined_like_those_of_the_run() -> None:
     world = Cluster(run(recovery=ELASTIC, accelerator__hostResources={"cpu": "2"}), 1)
-    world.status_to_write()
+    world.settle()
     later(world, 301)
     trains(world, 10, 5)
     later(world, 121)

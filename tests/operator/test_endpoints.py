@@ -110,7 +110,7 @@ def test_what_is_no_endpoint_stays_as_it_is(text: str) -> None:
 
 def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
     world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"}))
-    world.status_to_write()
+    world.settle()
     assert world.api.created == []
     ready = next(condition for condition in world.status["conditions"] if condition["type"] == "Ready")
     assert (world.status["phase"], ready["reason"]) == ("Failed", "InvalidSpec")
@@ -121,11 +121,11 @@ def test_a_run_with_an_endpoint_that_is_not_listed_gets_no_jobset() -> None:
 
 def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
     world = World(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070"}))
-    world.status_to_write()
+    world.settle()
     created = list(world.api.created)
     assert created
     world.edit(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything:80"})
-    world.status_to_write()
+    world.settle()
     assert world.api.created == created
 
 
@@ -133,13 +133,13 @@ def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
     """They are filled in before the run is judged."""
     world = World(short())
     put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
-    world.status_to_write()
+    world.settle()
     assert world.api.created == []
     assert "http://anything" in ready(world)
     assert "objectStore.s3.endpoints in the chart" in ready(world)
     listed = World(short())
     put(listed, **TEAM)
-    listed.status_to_write()
+    listed.settle()
     assert listed.api.created
 
 
@@ -174,17 +174,17 @@ def test_nothing_that_a_store_answers_is_shown(store: ObjectStore, status: int, 
 
 def test_a_head_shows_only_what_a_checkpoint_consists_of() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     strange = head(50, epoch=(1, 0)).head
     assert strange.newest is not None
     step = strange.newest.model_copy(update={"path": f"steps/<{PAGE}>"})
     world.head = HeadFound(strange.model_copy(update={"committed": (step,)}))
-    world.status_to_write()
+    world.settle()
     assert world.status["checkpoint"]["step"] == 50
     assert PAGE not in str(world.status)
     other = World(run())
     other.head = HeadFound(head(50, owner=(f"<{PAGE}>", "demo")).head)
-    other.status_to_write()
+    other.settle()
     assert other.status["phase"] == "Failed"
     assert PAGE not in str(other.status)
     assert encode_head(other.head.head)

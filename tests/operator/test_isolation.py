@@ -116,7 +116,7 @@ def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
 def test_a_thousand_pods_that_start_one_by_one_are_no_thousand_writes() -> None:
     """How many run already is no reason to ask the API server for all of them, and is told every few seconds."""
     world = World(run(accelerator={"type": "cpu", "topology": "4x1"}))
-    world.status_to_write()
+    world.settle()
     now, messages = 100.0, set[str]()
     for running in (2, 3):  # that one does is on record
         pods = [pod(1, 0, 0, number, **({} if number < running else {"phase": "Pending", "containerStatuses": []})) for number in range(4)]

@@ -132,20 +132,20 @@ def test_many_nodes_are_listed_within_bounds() -> None:
 
 def test_the_story_of_a_notice() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(20)
-    world.status_to_write()
+    world.settle()
     world.notice(node("node-b", "cloud.google.com/impending-node-termination"))
-    world.status_to_write()
+    world.settle()
     assert world.asked == [], "the run is on another node"
     world.notice(node("node-a", "cloud.google.com/impending-node-termination"))
-    world.status_to_write()
+    world.settle()
     assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
     world._start_operator()
     world.head = head(21)
-    world.status_to_write()
+    world.settle()
     assert world.status["maintenance"]["save"]["step"] == 21
     assert len(world.asked) == 1
     world.notice(node("node-a"))
-    world.status_to_write()
+    world.settle()
     assert "maintenance" not in world.status

@@ -28,13 +28,13 @@ def document_of(world: World) -> dict[str, Any]:
 
 def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
     world = World(run(**CLONE))
-    world.status_to_write()
+    world.settle()
     conditions = {entry["type"]: entry for entry in world.status["conditions"]}
     assert (conditions["Stalled"]["status"], conditions["Stalled"]["reason"]) == ("True", "OriginUnknown")
     assert "there is no TrainingRun base in namespace default" in conditions["Ready"]["message"]
     assert (world.jobset, world.status["attempt"]) == (None, 0)
     world.api.objects[BASE] = base()
-    world.status_to_write()
+    world.settle()
     assert document_of(world)["spec"]["from"] == {"run": "base", "step": 40, "root": "s3://bucket/base"}
     assert world.api.objects[RUN]["spec"]["from"] == CLONE["from"], "the operator never writes the spec"
 
@@ -42,14 +42,14 @@ def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
 def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
     world = World(run(**CLONE))
     world.api.objects[BASE] = base()
-    world.status_to_write()
+    world.settle()
     world.train(45, resumed=40)
     world.head = head(40)
-    world.status_to_write()
+    world.settle()
     assert world.status["history"][-1]["fromStep"] == 40
     del world.api.objects[BASE]
     world.delete_jobset()
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["phase"]) == (2, "Restarting")
     assert "root" not in document_of(world)["spec"]["from"]
 
@@ -57,7 +57,7 @@ def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:
 def test_a_root_that_is_named_needs_no_other_run() -> None:
     named = run(**{"from": {"run": "base", "root": "s3://bucket/archive"}})
     world = World(named)
-    world.status_to_write()
+    world.settle()
     assert document_of(world)["spec"]["from"]["root"] == "s3://bucket/archive"
 
 
@@ -73,7 +73,7 @@ def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defa
     del other["spec"]["checkpoint"]
     for phase, stalled in (("Pending", False), ("Failed", True), ("Suspended", False)):
         world.api.objects[BASE] = other | {"status": {"phase": phase, "attempt": 0}}
-        world.status_to_write()
+        world.settle()
         assert condition_of(world, "Stalled") == (("True", "OriginUnknown") if stalled else ("False", "NotStalled"))
         assert "base" in ready(world)
         assert "there is no TrainingRun" not in ready(world)
@@ -81,7 +81,7 @@ def test_it_waits_for_the_other_run_to_begin_where_that_takes_its_root_from_defa
     assert ready(world) == "spec.from.run: waits for run base to begin, which is Suspended; before, it has no place for checkpoints"
     taken = {"name": "default", "values": {"checkpoint.rootPrefix": '"s3://team"'}}
     world.api.objects[BASE] = other | {"status": {"phase": "Running", "attempt": 1, "defaults": taken}}
-    world.status_to_write()
+    world.settle()
     assert document_of(world)["spec"]["from"]["root"] == "s3://team/default/base"
 
 
@@ -93,5 +93,5 @@ def test_two_runs_that_wait_for_each_other_do_not_repeat_each_others_words() -> 
     for phase in ("Pending", "Failed"):
         world = World(run(**CLONE))
         world.api.objects[BASE] = other | {"status": {"phase": phase, "attempt": 0, "conditions": conditions}}
-        world.status_to_write()
+        world.settle()
         assert "waits for run demo" not in ready(world)

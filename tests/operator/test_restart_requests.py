@@ -124,7 +124,7 @@ def test_a_run_that_has_not_begun_is_not_begun_twice() -> None:
     assert (first.status.attempt, restart_of(first)["outcome"]) == (1, "passedOver")
     assert said(first, "RestartPassedOver") == ["The restart that was asked for (now) is passed over: the run has not begun"]
     story = World(asked({}))
-    story.status_to_write()
+    story.settle()
     assert story.status["attempt"] == 1
 
 
@@ -147,35 +147,35 @@ def test_an_attempt_that_is_replaced_anyway_is_replaced_once(more: dict[str, Any
 
 def test_a_run_that_rests_passes_it_over_and_resumes_once() -> None:
     story = World(run())
-    story.status_to_write()
+    story.settle()
     story.train(20)
-    story.status_to_write()
+    story.settle()
     story.suspend(20)
     story.annotate("now", names.ANNOTATION_RESTART)
-    story.status_to_write()
+    story.settle()
     assert (story.status["phase"], story.status["restart"]["outcome"]) == ("Suspended", "passedOver")
     story.edit(suspend=False)
-    story.status_to_write()
+    story.settle()
     story.train(30)
-    story.status_to_write()
+    story.settle()
     assert (story.status["phase"], story.status["attempt"], story.status["restarts"]["total"]) == ("Running", 2, 1)
 
 
 @pytest.mark.parametrize("meanwhile", ["suspended", "completed"])
 def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile: str) -> None:
     story = World(run())
-    story.status_to_write()
+    story.settle()
     story.train(20)
-    story.status_to_write()
+    story.settle()
     story.annotate("now", names.ANNOTATION_RESTART)
-    story.status_to_write()
+    story.settle()
     assert story.status["restart"]["outcome"] == "waiting"
     if meanwhile == "suspended":
         story.suspend(20)
     else:
         story.head = head(300)
         story.end_jobset("Completed")
-    story.status_to_write()
+    story.settle()
     assert (story.status["phase"], story.status["restart"]["outcome"]) == (
         "Suspended" if meanwhile == "suspended" else "Succeeded",
         "passedOver",
@@ -184,12 +184,12 @@ def test_a_run_that_comes_to_rest_before_its_restart_is_not_restarted(meanwhile:
 
 def test_a_finished_run_passes_it_over() -> None:
     story = World(run())
-    story.status_to_write()
+    story.settle()
     story.head = head(300)
     story.end_jobset("Completed")
-    story.status_to_write()
+    story.settle()
     story.annotate("now", names.ANNOTATION_RESTART)
-    story.status_to_write()
+    story.settle()
     assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == ("Succeeded", 1, "passedOver")
 
 
@@ -236,19 +236,19 @@ def test_values_of_any_kind_are_bounded_and_harmless() -> None:
 
 def test_the_story_of_a_restart_through_the_death_of_operator_and_world() -> None:
     story = World(run())
-    story.status_to_write()
+    story.settle()
     story.train(20)
     story.annotate("new nodes", names.ANNOTATION_RESTART)
-    story.status_to_write()
+    story.settle()
     assert [(where, step) for _, where, step in story.asked] == [((1, 0), 20)]
     story._start_operator()
-    story.status_to_write()
+    story.settle()
     assert (len(story.asked), story.status["restart"]["askedStep"]) == (1, 20)
     story.head = head(20)
-    story.status_to_write()
+    story.settle()
     story.train(20, resumed=20)
-    story.status_to_write()
+    story.settle()
     story._start_operator()
-    story.status_to_write()
+    story.settle()
     assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == ("Running", 2, "restarted")
     assert {cause: count for cause, count in story.status["restarts"].items() if count} == {"total": 1, "requested": 1}

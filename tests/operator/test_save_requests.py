@@ -108,10 +108,10 @@ def test_values_of_any_kind_are_bounded_and_harmless() -> None:
 
 def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> None:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(20)
     world.annotate("before the demo")
-    world.status_to_write()
+    world.settle()
     assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
     assert world.status["saveRequest"]["askedStep"] == 20
     assert "step" not in world.status["saveRequest"]
@@ -122,11 +122,11 @@ def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> Non
     world.add_pod(pod(1, 1))
     world.train(12, resumed=10)
     world._start_operator()
-    world.status_to_write()
+    world.settle()
     assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20), ((1, 1), 12)]
     world.head = head(13)
-    world.status_to_write()
+    world.settle()
     assert (world.status["saveRequest"]["askedStep"], world.status["saveRequest"]["step"]) == (12, 13)
     world._start_operator()
-    world.status_to_write()
+    world.settle()
     assert len(world.asked) == 2, "what is served is not asked again, by nobody"

@@ -11,10 +11,10 @@ from tests.operator.simulation import World
 
 def training(**spec: Any) -> World:
     world = World(run(**spec))
-    world.status_to_write()
+    world.settle()
     world.train(50)
     world.head = head(40)
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Running"
     return world
 
@@ -27,53 +27,53 @@ def ready(world: World) -> tuple[str, str, str]:
 def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed() -> None:
     world = training()
     world.edit(suspend=True)
-    world.status_to_write()
+    world.settle()
     ((_, asked, step),) = world.asked
     assert (asked, step) == ((1, 0), 50)
     said = "attempt 1, restart 0 is training; a checkpoint is asked for, then the hardware is released"
     assert ready(world) == ("Suspending", "Suspending", said)
     world.now += SAVING_SECONDS / 2  # longer than any grace period
     world.head = head(45)
-    world.status_to_write()
+    world.settle()
     assert (world.jobset is not None, world.status["phase"]) == (True, "Suspending"), "step 45 is not all that was trained"
     world.head = head(50)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.jobset) == ("Suspended", None)
     assert "edit" not in world.status
     world.edit(suspend=False)
-    world.status_to_write()
+    world.settle()
     assert (world.status["attempt"], world.status["restarts"]["resumed"]) == (2, 1)
 
 
 def test_a_run_that_is_not_to_be_suspended_after_all_trains_on() -> None:
     world = training()
     world.edit(suspend=True)
-    world.status_to_write()
+    world.settle()
     world.edit(suspend=False)
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.status["attempt"], world.status.get("edit")) == ("Running", 1, None)
     world.head = head(60)
-    world.status_to_write()
+    world.settle()
     assert world.status["attempt"] == 1
 
 
 def test_a_trainer_that_cannot_save_is_not_waited_for_without_end() -> None:
     slow = training()
     slow.edit(suspend=True)
-    slow.status_to_write()
+    slow.settle()
     slow.now += SAVING_SECONDS - 10
-    slow.status_to_write()
+    slow.settle()
     assert slow.jobset is not None
     slow.now += 10
-    slow.status_to_write()
+    slow.settle()
     assert slow.status["phase"] == "Suspended"
     deaf = training()
     deaf.ask_save = refuses  # type: ignore[method-assign]
     deaf.edit(suspend=True)
-    deaf.status_to_write()
+    deaf.settle()
     assert deaf.jobset is not None
     deaf.now += UNHEARD_SECONDS
-    deaf.status_to_write()
+    deaf.settle()
     assert deaf.status["phase"] == "Suspended"
 
 
@@ -84,24 +84,24 @@ async def refuses(_: Any) -> str:
 
 def test_what_has_nothing_to_save_is_suspended_at_once() -> None:
     starting = World(run())
-    starting.status_to_write()
+    starting.settle()
     starting.edit(suspend=True)
-    starting.status_to_write()
+    starting.settle()
     assert (starting.status["phase"], starting.jobset) == ("Suspended", None)
     tokenizing = World(run(stage="data"))
-    tokenizing.status_to_write()
+    tokenizing.settle()
     tokenizing.train(0)
-    tokenizing.status_to_write()
+    tokenizing.settle()
     tokenizing.edit(suspend=True)
-    tokenizing.status_to_write()
+    tokenizing.settle()
     assert (tokenizing.status["phase"], tokenizing.jobset, tokenizing.asked) == ("Suspended", None, [])
 
 
 def test_an_eviction_while_it_saves_releases_the_hardware() -> None:
     world = training()
     world.edit(suspend=True)
-    world.status_to_write()
+    world.settle()
     world.delete_jobset()
-    world.status_to_write()
+    world.settle()
     assert (world.status["phase"], world.jobset) == ("Suspended", None)
     assert [entry.get("cause") for entry in world.status["history"]] == ["jobSetDeleted"]

@@ -34,6 +34,7 @@ from halcyon_operator.observe.checkpoints import parse_head
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, root_of_run, taken, wanted
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
+from halcyon_operator.observe.pod_events import newest_warning
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.prerequisites import parse_prerequisite
 from halcyon_operator.observe.runs import parse_run_view
@@ -137,6 +138,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "model.untrusted.moment": (_plain, "2026-01-01T00:00:00Z"),
     "model.untrusted.sequence": (_plain, []),
     "model.untrusted.text": (_plain, "x"),
+    "observe.pod_events.newest_warning": (lambda document: newest_warning(parse_pod(pod()), (document,)), {"type": "Warning"}),
     "observe.pods.parse_pod": (parse_pod, pod()),
     "objects.probe.is_probe": (is_probe, jobset()),
     "observe.runs.parse_run_view": (parse_run_view, RUN),

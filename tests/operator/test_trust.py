@@ -15,9 +15,9 @@ from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, World
 
 def training() -> World:
     world = World(run())
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     return world
 
 
@@ -37,7 +37,7 @@ def foreign_pod(world: World, **change: Any) -> dict[str, Any]:
 def end(world: World) -> None:
     world.head = head(300, epoch=(world.status["attempt"], 0))
     world.end_jobset("Completed")
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Succeeded"
 
 

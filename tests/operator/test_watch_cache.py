@@ -102,9 +102,9 @@ def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | N
 
 def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
     world = WatchedWorld(run())
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
     assert world.status["phase"] == "Running"
 
     async def looks(times: int) -> int:
@@ -132,9 +132,9 @@ def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
 def test_many_runs_are_checked_one_after_the_other() -> None:
     """What is due later goes by what the watches showed until then, however often it is looked at."""
     world = WatchedWorld(run())
-    world.status_to_write()
+    world.settle()
     world.train(50)
-    world.status_to_write()
+    world.settle()
 
     async def reads() -> int:
         before = world.api.reads
@@ -335,7 +335,7 @@ def test_a_trainer_that_answers_is_waited_for_and_one_that_begins_to_is_told_of(
 
 def test_a_leader_that_stands_down_tells_of_no_runs_any_more() -> None:
     world = WatchedWorld(run())
-    world.status_to_write()
+    world.settle()
     metrics: Metrics = world.controller._metrics
     assert metrics.registry.get_sample_value("halcyon_operator_runs", {"phase": "Starting"}) == 1
     world.controller.stand_down()

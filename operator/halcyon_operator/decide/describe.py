@@ -71,7 +71,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked
         return Description(starting, reason, message)
-    if (problem := start_problem(pods, now)) is not None:
+    if (problem := start_problem(pods, now, observed.pod_warning)) is not None:
         return Description(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
     return Description(starting, starting, _start_message(observed, status, pods))
 

@@ -26,6 +26,7 @@ from halcyon_operator.model.views import (
     Observed,
     Platform,
     PodView,
+    PodWarning,
     Prerequisite,
     ProbeView,
     RunView,
@@ -62,6 +63,14 @@ class ReadsProgress(Protocol):
         ...
 
 
+class ReadsWarnings(Protocol):
+    """What knows why pods do not start."""
+
+    def of(self, key: tuple[str, str], pods: Iterable[PodView]) -> PodWarning | None:
+        """The newest warning about the first late one of a world's pods, as far as it is known."""
+        ...
+
+
 class ReadsWorkloads(Protocol):
     """What knows why JobSets wait in their queues."""
 
@@ -85,6 +94,7 @@ class Observer:
         pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
         defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
         workloads: Knows why JobSets wait in their queues; None: nobody asks Kueue.
+        warnings: Knows why pods do not start; None: nobody reads their events.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Observer:
         pace: Callable[[], float] = lambda: 0.0,
         defaults_namespace: str = "",
         workloads: ReadsWorkloads | None = None,
+        warnings: ReadsWarnings | None = None,
     ) -> None:
         self._cluster = cluster
         self._heads = heads
@@ -112,6 +123,7 @@ class Observer:
         self._pace = pace
         self._defaults_namespace = defaults_namespace
         self._workloads = workloads
+        self._warnings = warnings
         self._own = OwnJobSets()
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
@@ -199,11 +211,19 @@ class Observer:
             report_problem=reading.problem,
             config_map=config_map,
             progress_written_at=progress_written_at,
+            pod_warning=self._warning(key, run, pods, alive),
             notices=self._notices(key, pods),
             workload=workload,
             fresh_token=self._token(),
             pace_seconds=self._pace(),
         )
+
+    def _warning(self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> PodWarning | None:
+        """Why the first late pod of the run's process group does not start."""
+        if self._warnings is None or alive is None:
+            return None
+        group = ProcessGroup(run.status.attempt, alive.restarts)
+        return self._warnings.of(key, (pod for pod in pods if pod.group == group))
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
         """What the nodes of the run's pods say about their end."""

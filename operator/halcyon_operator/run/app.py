@@ -36,6 +36,7 @@ from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.polls import Polls
 from halcyon_operator.observe.trainers import Trainers
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
@@ -97,6 +98,7 @@ async def run_operator(settings: Settings) -> None:
     )
     nodes = NodeNotices() if settings.watch_nodes else None
     workloads = Workloads(cluster, time.monotonic) if settings.kueue else None
+    warnings = PodEvents(cluster, queue.add, lambda: datetime.now(UTC), time.monotonic)
     observer = Observer(
         cluster,
         heads,
@@ -108,6 +110,7 @@ async def run_operator(settings: Settings) -> None:
         pace=lambda: cache.under_way / ROUTINE_LOOKS_PER_SECOND,
         defaults_namespace=settings.defaults_namespace,
         workloads=workloads,
+        warnings=warnings,
     )
     controller = Controller(
         queue, observer, cluster, pod_endings, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers
@@ -149,6 +152,7 @@ async def run_operator(settings: Settings) -> None:
         queue.close()
         await heads.close()
         await polls.close()
+        await warnings.close()
         await trainers.close()
         await api.close()
         await server.stop()
