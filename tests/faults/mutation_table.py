@@ -143,7 +143,7 @@ MUTATIONS = (
     ),
     Mutation(
         "any edit starts a stopped run again",
-        (("decide/edits.py", "fixed = newer and any(change.starts_again for change in found)", "fixed = newer"),),
+        (("decide/edits.py", "retry = newer and any(change.starts_again for change in found)", "retry = newer"),),
         ("tests/operator/test_attempts.py::test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it",),
         _FINALITY,
         "operator/halcyon_operator",

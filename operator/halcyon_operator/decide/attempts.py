@@ -68,7 +68,7 @@ def current_jobset(observed: Observed) -> JobSetView | None:
 
 
 def next_step(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime, *, fixed: bool = False
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime, *, retry: bool = False
 ) -> Step:
     """The one thing to do now.
 
@@ -78,7 +78,7 @@ def next_step(
         spec: The run's valid spec.
         wanted_hash: Hash of the state of the spec that an attempt should be made from.
         now: The time.
-        fixed: The spec was edited in a way that may mend what has stopped the run.
+        retry: The spec was edited in a way that may mend what has stopped the run.
     """
     more = lengthened(status, spec)
     if _condition_holds(status, "Succeeded") and not more:
@@ -92,13 +92,13 @@ def next_step(
         return remains_of_attempt(observed, "suspended", "suspended") or Rest()
     released = False
     if _is_sticky(status):
-        if not fixed and not restart_waits(status):
+        if not retry and not restart_waits(status):
             return StayStalled()
         released = True
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(observed)):
         return _with_jobset(observed, status, spec, jobset, wanted_hash, released, now)
     left = remains_of_attempt(observed, "jobSetDeleted", f"JobSet {status.job_set_name or ''} was deleted")
-    return left or _without_jobset(observed, status, spec, wanted_hash, released, fixed, now)
+    return left or _without_jobset(observed, status, spec, wanted_hash, released, retry, now)
 
 
 def _saves_first(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> bool:
@@ -202,7 +202,7 @@ def _without_jobset(
     spec: TrainingRunSpec,
     wanted_hash: str,
     released: bool,
-    fixed: bool,
+    retry: bool,
     now: datetime,
 ) -> Step:
     owner = foreign_owner(observed)
@@ -224,7 +224,7 @@ def _without_jobset(
         return name_conflict(observed, status) or Create()
     if own_config_map(observed) is not None:
         return DiscardConfigMap("removing the last attempt's ConfigMap")
-    if not released and not fixed and (held := _held_back(status, now)) is not None:
+    if not released and not retry and (held := _held_back(status, now)) is not None:
         return held
     highest = max(status.attempt, status.root_attempt, highest_own(observed))
     if highest >= names.MAX_ATTEMPT:

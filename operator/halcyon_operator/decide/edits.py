@@ -8,10 +8,10 @@ trained. Nor is it for ever: a trainer that cannot be asked, or whose saves fail
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
-from halcyon_api.edits.changes import Change, changes, read_recorded
+from halcyon_api.edits.changes import Change as FieldChange
+from halcyon_api.edits.changes import changes, read_recorded
 from halcyon_api.edits.status import EditStatus
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.elastic import usable_slices
@@ -21,7 +21,7 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.placement import placement_of, trains
 from halcyon_operator.decide.spec_hash import RETIRED, fits
-from halcyon_operator.model.decision import Event
+from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed
 
@@ -34,18 +34,7 @@ STEPS = "trainer.steps"
 SUSPEND = "suspend"
 
 
-@dataclass(frozen=True)
-class Noticed:
-    """The status with what is known of an edit, what is worth an event, and why the edit cannot be, if so."""
-
-    status: TrainingRunStatus
-    events: tuple[Event, ...] = ()
-    refusal: str = ""
-    fixed: bool = False
-    """Whether the spec was edited, since it was last looked at, in a way that may mend what has stopped the run."""
-
-
-def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Noticed:
+def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
     """Compare the spec with what is in force.
 
     Args:
@@ -58,39 +47,39 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     run, spec = observed.run, observed.run.spec
     newer = status.observed_generation < run.generation
     if spec is None or status.attempt == 0 or status.in_force is None:
-        return Noticed(status, fixed=newer)
+        return Change(status, retry=newer)
     over = (found := status.condition("Succeeded")) is not None and found.status == "True"
     if over and not lengthened(status, spec):
-        return Noticed(status)
+        return Change(status)
     found = _changes(status, run.fields)
     refusal = _refusal(status, spec)
     if refusal is not None:
-        return Noticed(status.model_copy(update={"edit": None}), refusal=refusal)
-    fixed = newer and any(change.starts_again for change in found)
+        return Change(status.model_copy(update={"edit": None}), refusal=refusal)
+    retry = newer and any(change.starts_again for change in found)
     slices = placement_of(status, spec).slices
     edited = not fits(status.attempt_spec_hash, wanted_hash) or slices not in usable_slices(spec)
     live = tuple(change for change in found if change.edit == "live")
     later = tuple(change for change in found if change.edit != "live")
-    told: tuple[Event, ...] = ()
+    events: tuple[Event, ...] = ()
     # What the attempt is already made of, such as a mesh that was suggested and is written out now, needs no new one.
     if taken := live if edited else found:
         in_force = {path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}}
         in_force |= {change.path: run.fields[change.path] for change in taken if change.path in run.fields}
         status = status.model_copy(update={"in_force": in_force})
     if live:
-        told += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
+        events += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
-        return Noticed(status, told, fixed=fixed)
+        return Change(status, events, retry=retry)
     waiting = trains(status) and spec.stage == "train"
     fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
     edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
     if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
         what = "The run is to be suspended" if spec.suspend else sentence(later) or "The spec was edited"
-        told += (Event("Normal", "EditPending", f"{what}: {_then(spec, waiting)}", f"edit/{run.generation}"),)
+        events += (Event("Normal", "EditPending", f"{what}: {_then(spec, waiting)}", f"edit/{run.generation}"),)
     elif edit is None and status.edit is not None:
         message = f"The edit was taken back before it was in force; attempt {status.attempt} goes on"
-        told += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
-    return Noticed(status.model_copy(update={"edit": edit}), told, fixed=fixed)
+        events += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
+    return Change(status.model_copy(update={"edit": edit}), events, retry=retry)
 
 
 def _then(spec: TrainingRunSpec, waiting: bool) -> str:
@@ -100,15 +89,15 @@ def _then(spec: TrainingRunSpec, waiting: bool) -> str:
     return "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
 
 
-def in_force_with(observed: Observed, status: TrainingRunStatus, attempt: int) -> tuple[dict[str, object], tuple[Event, ...]]:
-    """What a new attempt writes into the status, and what it tells of the edits that it brings into force."""
+def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: int) -> Change:
+    """The status of a new attempt, which brings all edits into force."""
     found = _changes(status, observed.run.fields) if status.in_force is not None else ()
-    update: dict[str, object] = {"in_force": dict(observed.run.fields), "edit": None}
+    changed = status.model_copy(update={"in_force": dict(observed.run.fields), "edit": None})
     if not found:
-        return update, ()
+        return Change(changed)
     step = resume_step(status)
     message = f"In force with attempt {attempt}, {f'from step {step} on' if step else 'from the beginning'}: {sentence(found)}"
-    return update, (Event("Normal", "EditApplied", message, f"edit/attempt/{attempt}"),)
+    return Change(changed, (Event("Normal", "EditApplied", message, f"edit/attempt/{attempt}"),))
 
 
 def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
@@ -143,7 +132,7 @@ def waiting_clause(status: TrainingRunStatus) -> str:
     return f"; an edit waits for a checkpoint: {_some(edit.fields) or 'spec'}" if edit is not None else ""
 
 
-def sentence(found: tuple[Change, ...]) -> str:
+def sentence(found: tuple[FieldChange, ...]) -> str:
     """Fields with their old and new values."""
     return _some([str(change) for change in found])
 
@@ -169,7 +158,7 @@ def _waiting(known: EditStatus | None, fields: list[str], now: datetime) -> Edit
     return EditStatus(since=since, fields=fields, save=SaveRequestStatus(value=f"edit {since}", requested_at=since))
 
 
-def _changes(status: TrainingRunStatus, fields: dict[str, str]) -> tuple[Change, ...]:
+def _changes(status: TrainingRunStatus, fields: dict[str, str]) -> tuple[FieldChange, ...]:
     return changes(read_recorded(status.in_force or {}), read_recorded(fields))
 
 

@@ -8,7 +8,7 @@ every restart is put to account exactly once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api.status import Restarts, TrainingRunStatus
@@ -19,9 +19,9 @@ from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.queueing import with_queue_cause
 from halcyon_operator.decide.recovery import FAILURES
 from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.model.decision import Event
+from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.endings import EndCause, GroupEnd, conclude
-from halcyon_operator.model.history import entry_of, resumed_step, shown, with_end, with_group, with_report
+from halcyon_operator.model.history import entry_of, present_group, resumed_step, shown, with_end, with_group, with_report
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import JobSetView, Observed
@@ -58,15 +58,7 @@ _RESTART_FIELDS: dict[str, str] = {
 """Which count of `status.restarts` a world's end adds to when another world follows; `unknown` for all others."""
 
 
-@dataclass(frozen=True)
-class Followed:
-    """The status after a look at the attempt's JobSet, and what is worth an event."""
-
-    status: TrainingRunStatus
-    events: tuple[Event, ...] = ()
-
-
-def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Followed:
+def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
     """Bring the status up to date with the JobSet of the present attempt, the endings of its pods and the trainer's report.
 
     Args:
@@ -78,34 +70,52 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     if status.attempt_spec_hash == RETIRED:
         # It is being stopped: a world that the JobSet still begins is none.
         jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
-    status, told = _first_look(status, jobset, now)
-    status, failures, ended = _account_restarts(observed, status, jobset, now)
-    told += ended
-    group = ProcessGroup(status.attempt, status.job_set_restarts)
-    if entry_of(status, group) is None:
-        status = with_group(status, group, now)
+    change = _first_look(status, jobset, now)
+    restarted, failures = _account_restarts(observed, change.status, jobset, now)
+    change = change.then(restarted)
+    group = present_group(change.status)
+    if entry_of(change.status, group) is None:
+        change = change.updated(with_group(change.status, group, now))
+    change = change.then(_with_report(observed, change.status, group))
+    end = _end_of_group(observed, change.status, jobset, group, now)
+    if end is not None:
+        ended, failed = end
+        change, failures = change.then(ended), failures + failed
+    status = with_manual_suspension(observed, change.status, jobset, now)
+    return change.updated(_count_failures(observed.run.status, status, failures))
+
+
+def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
+    """The status with the trainer's report, if it is of the present process group."""
     report = observed.report
-    if report is not None and (report.attempt, report.restart) == group and (step := resumed_step(report)) is not None:
-        told += events.resumed(status, group, report, step)
-        status = with_report(status, group, report)
-        if observed.run.spec is None or observed.run.spec.stage != "data":  # which has no steps to be at
-            status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
+    if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
+        return Change(status)
+    resumed = events.resumed(status, group, report, step)
+    status = with_report(status, group, report)
+    if observed.run.spec is None or observed.run.spec.stage != "data":  # a run that only builds token caches does no steps
+        status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
+    return Change(status, resumed)
+
+
+def _end_of_group(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
+) -> tuple[Change, int] | None:
+    """The change by the end of the present process group, and the number of failures in it; None while the group is not at its end."""
     if jobset.outcome == "failed" and _is_open(status, group):
-        end = _concluded(observed, status, group, refused=jobset.failure_reason == JOBSET_REFUSED)
-        end = end or GroupEnd("unknown" if jobset.failure_reason == JOBSET_REFUSED else "failed", jobset.failure_message)
+        refused = jobset.failure_reason == JOBSET_REFUSED
+        end = _concluded(observed, status, group, refused=refused)
+        end = end or GroupEnd("unknown" if refused else "failed", jobset.failure_message)
         status = with_end(status, group, end.cause, end.message, jobset.finished_at or now, end.step)
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
         status = _with_blame(observed, status, group, end)
-        failures += end.cause in FAILURES
-        told += events.ended(status, group, end, restarting=False)
-    elif jobset.outcome == "completed":
-        status = with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed))
-    elif jobset.deleting and _is_open(status, group):
+        return Change(status, events.ended(status, group, end, restarting=False)), int(end.cause in FAILURES)
+    if jobset.outcome == "completed":
+        return Change(with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed))), 0
+    if jobset.deleting and _is_open(status, group):
         end = GroupEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
         status = with_end(status, group, end.cause, end.message, now, None)
-        told += events.ended(status, group, end, restarting=True)
-    status = with_manual_suspension(observed, status, jobset, now)
-    return Followed(_count_failures(observed.run.status, status, failures), told)
+        return Change(status, events.ended(status, group, end, restarting=True)), 0
+    return None
 
 
 def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
@@ -120,9 +130,9 @@ def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
     return count_restart(status.restarts, "requested" if asked else cause)
 
 
-def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[TrainingRunStatus, tuple[Event, ...]]:
+def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
     if status.job_set_uid is not None:
-        return status, ()
+        return Change(status)
     started = status.model_copy(
         update={
             "job_set_name": jobset.name,
@@ -132,13 +142,11 @@ def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) ->
             "started_at": status.started_at or stamp(now),
         }
     )
-    return started, events.attempt_started(started)
+    return Change(started, events.attempt_started(started))
 
 
-def _account_restarts(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
-) -> tuple[TrainingRunStatus, int, tuple[Event, ...]]:
-    """Put every restart since the last look to account: status, number of failures among them, events."""
+def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[Change, int]:
+    """Count every restart since the last look: the change, and the number of failures among them."""
     before, after = status.job_set_restarts, max(status.job_set_restarts, jobset.restarts)
     counted = min(max(0, jobset.restarts_counted - status.job_set_restarts_counted), after - before)
     attempt = status.attempt
@@ -151,18 +159,18 @@ def _account_restarts(
     unseen = after - before - len(seen)
     unseen_failures = min(max(0, counted - failures), unseen)
     restarts = status.restarts
-    told: tuple[Event, ...] = ()
+    ended: tuple[Event, ...] = ()
     for restart, end in seen.items():
         restarts = count_restart(restarts, end.cause)
         status = with_end(status, ProcessGroup(attempt, restart), end.cause, end.message, end.at or now, end.step)
         status = _with_blame(observed, status, ProcessGroup(attempt, restart), end)
-        told += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
+        ended += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
     if unseen:
         restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
         cause: EndCause = "failed" if unseen_failures else "preempted"
         status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
     update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
-    return status.model_copy(update=update), failures + unseen_failures, told
+    return Change(status.model_copy(update=update), ended), failures + unseen_failures
 
 
 def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:

@@ -17,7 +17,7 @@ from halcyon_operator.decide.bad_nodes import current_avoided
 from halcyon_operator.decide.growth import patience, with_growth_cost
 from halcyon_operator.decide.recovery import Capacity
 from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed, PodView
@@ -47,7 +47,7 @@ def with_room(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     else:
         update["room_slices"] = room
     placement = placement.model_copy(update=update)
-    entry = entry_of(status, ProcessGroup(status.attempt, status.job_set_restarts))
+    entry = entry_of(status, present_group(status))
     if spec.recovery.elastic is not None:
         first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
         placement = with_growth_cost(placement, spec.recovery.elastic, first_step_at, now)
@@ -105,7 +105,7 @@ def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: dateti
 
 def trains(status: TrainingRunStatus) -> bool:
     """Whether the present world has done its first step."""
-    entry = entry_of(status, ProcessGroup(status.attempt, status.job_set_restarts))
+    entry = entry_of(status, present_group(status))
     return entry is not None and entry.first_step_at is not None and entry.ended_at is None
 
 
@@ -117,7 +117,7 @@ def _all_placed(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
 
 
 def _own(observed: Observed, status: TrainingRunStatus) -> list[PodView]:
-    return [pod for pod in observed.pods if pod.group == ProcessGroup(status.attempt, status.job_set_restarts)]
+    return [pod for pod in observed.pods if pod.group == present_group(status)]
 
 
 def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus, now: datetime) -> int | None:

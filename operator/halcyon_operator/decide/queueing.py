@@ -16,7 +16,7 @@ from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.conditions import Description
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd, conclude
-from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, PodView
@@ -130,7 +130,7 @@ def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
 
 def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
     """What a suspended JobSet's Workload says of the world that was there at the last look."""
-    group = ProcessGroup(status.attempt, status.job_set_restarts)
+    group = present_group(status)
     entry, seen = entry_of(status, group), observed.workload
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
         return None

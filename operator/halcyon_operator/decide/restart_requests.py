@@ -18,15 +18,15 @@ from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.restart_status import RestartOutcome, RestartStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
-from halcyon_operator.decide.edits import Noticed, lengthened
+from halcyon_operator.decide.edits import lengthened
 from halcyon_operator.decide.placement import trains
 from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.model.decision import Event
+from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.untrusted import stamp, text
 from halcyon_operator.model.views import JobSetView, Observed
 
 
-def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Noticed:
+def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
     """Bring the request for a restart up to date.
 
     Args:
@@ -37,43 +37,42 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     """
     value, known = text(observed.run.restart_request, MAX_REQUEST_VALUE), status.restart
     if observed.run.spec is None:
-        return Noticed(status)
+        return Change(status)
     if value and (known is None or known.value != value):
         known = _taken(known, value, status.attempt, now)
     if known is None or not known.waits:
-        return Noticed(status)
+        return Change(status)
     rest = _at_rest(observed, status, jobset)
     if rest:
         message = f"The restart that was asked for ({_shown(known)}) is passed over: the run {rest}"
-        return _settled(status, known, "passedOver", "RestartPassedOver", message)
+        return _closed(status, known, "passedOver", "RestartPassedOver", message)
     if _comes_anyway(observed, status, jobset):
         message = f"No pod of attempt {status.attempt} is older than the restart that was asked for ({_shown(known)})"
-        return _settled(status, known, "restarted", "Restarted", message)
+        return _closed(status, known, "restarted", "Restarted", message)
     if status.restart is not None and status.restart.waits:
-        return Noticed(status.model_copy(update={"restart": known}))
+        return Change(status.model_copy(update={"restart": known}))
     waiting = trains(status) and observed.run.spec.stage == "train" and jobset is not None and jobset.outcome == "running"
     then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
-    told = Event(
+    event = Event(
         "Normal", "RestartPending", f"A restart was asked for ({_shown(known)}): {then}", f"restart/{status.attempt}/{known.value}"
     )
-    return Noticed(status.model_copy(update={"restart": known}), (told,))
+    return Change(status.model_copy(update={"restart": known}), (event,))
 
 
-def restarted_with(status: TrainingRunStatus, attempt: int) -> tuple[dict[str, object], tuple[Event, ...]]:
-    """What a new attempt writes into the status of a request that waits, and what it tells of it."""
+def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
+    """The status of a new attempt, which serves a request that waits."""
     known = status.restart
     if known is None or not known.waits:
-        return {}, ()
+        return Change(status)
     step = resume_step(status)
     message = f"Attempt {attempt} follows as was asked for ({_shown(known)}), {f'from step {step} on' if step else 'from the beginning'}"
-    noticed = _settled(status, known, "restarted", "Restarted", message)
-    return {"restart": noticed.status.restart}, noticed.events
+    return _closed(status, known, "restarted", "Restarted", message)
 
 
 def passed_over(status: TrainingRunStatus) -> TrainingRunStatus:
     """The status of a run that is done: no attempt follows that could be a restart."""
     known = status.restart
-    return _settled(status, known, "passedOver", "", "").status if known is not None and known.waits else status
+    return _closed(status, known, "passedOver", "", "").status if known is not None and known.waits else status
 
 
 def restart_waits(status: TrainingRunStatus) -> bool:
@@ -115,10 +114,10 @@ def _comes_anyway(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     return jobset.suspended and bool(jobset.queue) and not observed.pods and not jobset.deleting and status.attempt_spec_hash != RETIRED
 
 
-def _settled(status: TrainingRunStatus, known: RestartStatus, outcome: RestartOutcome, reason: str, message: str) -> Noticed:
+def _closed(status: TrainingRunStatus, known: RestartStatus, outcome: RestartOutcome, reason: str, message: str) -> Change:
     update = {"restart": known.model_copy(update={"outcome": outcome})}
-    told = (Event("Normal", reason, message, f"restart/{known.attempt}/{known.value}/{outcome}"),) if reason else ()
-    return Noticed(status.model_copy(update=update), told)
+    events = (Event("Normal", reason, message, f"restart/{known.attempt}/{known.value}/{outcome}"),) if reason else ()
+    return Change(status.model_copy(update=update), events)
 
 
 def _shown(known: RestartStatus) -> str:

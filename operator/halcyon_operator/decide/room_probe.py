@@ -17,8 +17,7 @@ from halcyon_operator.decide.bad_nodes import current_avoided
 from halcyon_operator.decide.growth import may_look
 from halcyon_operator.decide.placement import placement_of, trains
 from halcyon_operator.model.decision import Deletion, ProbePlan
-from halcyon_operator.model.history import entry_of
-from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.untrusted import seconds_between
 from halcyon_operator.model.views import Observed
 
@@ -28,7 +27,7 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
     elastic, placement = spec.recovery.elastic, placement_of(status, spec)
     if elastic is None or placement.waiting_since is not None or not trains(status):
         return 0
-    entry = entry_of(status, ProcessGroup(status.attempt, status.job_set_restarts))
+    entry = entry_of(status, present_group(status))
     since = entry.first_step_at if entry is not None else None
     if observed.probe is None and (seconds_between(since, now) < elastic.grow_after_seconds or not may_look(placement, now)):
         return 0

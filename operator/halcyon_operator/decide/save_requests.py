@@ -7,7 +7,6 @@ trainer took note. So it survives the operator's death, the death of the world t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ from halcyon_api.restart_status import RestartStatus
 from halcyon_api.save_requests import SaveRequest, request_id
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
-from halcyon_operator.model.decision import Ask, Event
+from halcyon_operator.model.decision import Ask, Change, Event
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
@@ -42,16 +41,7 @@ _MEANINGS: dict[Notice, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Requested:
-    """The status with all requests, what to ask of the trainer, and what is worth an event."""
-
-    status: TrainingRunStatus
-    asks: tuple[Ask, ...] = ()
-    events: tuple[Event, ...] = ()
-
-
-def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Requested:
+def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
     """Bring the requests up to date.
 
     Args:
@@ -61,16 +51,16 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
         now: The time.
     """
     asks: list[Ask] = []
-    told: list[Event] = []
+    events: list[Event] = []
     user = _wanted(observed, status, now)
     if user is not None and user.step is None:
         request = request_id("user", f"{observed.run.uid}/{user.value}")
         user = _pursue(user, request, observed, status, jobset, asks)
         if user.step is not None:
             message = f"The checkpoint of step {user.step} holds all that was trained when it was asked for ({text(user.value, 64)})"
-            told.append(Event("Normal", "CheckpointSaved", message, f"saved/{request}"))
+            events.append(Event("Normal", "CheckpointSaved", message, f"saved/{request}"))
     maintenance, noticed = _maintenance(observed, status, jobset, now)
-    told += noticed
+    events += noticed
     if maintenance is not None and maintenance.save is not None and maintenance.save.step is None:
         request = request_id("notice", f"{observed.run.uid}/{maintenance.save.value}")
         save = _pursue(maintenance.save, request, observed, status, jobset, asks)
@@ -78,7 +68,7 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     _ask_for_growth(observed, status, jobset, asks)
     update: dict[str, object] = {"save_request": user, "maintenance": maintenance}
     update |= {"edit": _for_edit(observed, status, jobset, asks), "restart": _for_restart(observed, status, jobset, asks)}
-    return Requested(status.model_copy(update=update), tuple(asks), tuple(told))
+    return Change(status.model_copy(update=update), tuple(events), tuple(asks))
 
 
 def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> SaveRequestStatus | None:
@@ -163,7 +153,7 @@ def _maintenance(
     save = known.save if known is not None else None
     if any(one.notice != "scheduled" for one in fresh) and not _covered(save, now):
         save = SaveRequestStatus(value=f"{fresh[0].node} {fresh[0].notice} {stamp(now)}"[:MAX_REQUEST_VALUE], requested_at=stamp(now))
-    return MaintenanceStatus(notices=notices, save=save), _told(fresh)
+    return MaintenanceStatus(notices=notices, save=save), _notice_events(fresh)
 
 
 def _listed(notice: NoticeView, now: datetime) -> NodeNotice:
@@ -177,14 +167,14 @@ def _covered(save: SaveRequestStatus | None, now: datetime) -> bool:
     return save is not None and (save.step is None or seconds_between(save.requested_at, now) < COVERED_SECONDS)
 
 
-def _told(fresh: list[NodeNotice]) -> tuple[Event, ...]:
+def _notice_events(fresh: list[NodeNotice]) -> tuple[Event, ...]:
     """One event for all notices that came at once."""
     if not fresh:
         return ()
     nodes: dict[Notice, list[str]] = {}
     for one in fresh:
         nodes.setdefault(one.notice, []).append(one.node)
-    said = "; ".join(f"{_MEANINGS[notice]} ({_some(names)})" for notice, names in nodes.items())
+    said = "; ".join(f"{_MEANINGS[notice]} ({_listing(names)})" for notice, names in nodes.items())
     urgent = any(one.notice != "scheduled" for one in fresh)
     first = fresh[0]
     key = f"notice/{first.node}/{first.notice}/{len(fresh)}/{first.seen_at}"
@@ -192,7 +182,7 @@ def _told(fresh: list[NodeNotice]) -> tuple[Event, ...]:
     return (Event("Warning" if urgent else "Normal", "MaintenanceNotice", f"On nodes of the run {said}{then}", key),)
 
 
-def _some(nodes: list[str]) -> str:
+def _listing(nodes: list[str]) -> str:
     shown = ", ".join(nodes[:3])
     return shown if len(nodes) <= 3 else f"{shown} and {len(nodes) - 3} more"
 

@@ -7,7 +7,7 @@ record before it destroys the evidence, and an attempt's number is on record bef
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from halcyon_api.save_requests import SaveRequest
@@ -95,6 +95,29 @@ class Ask:
     port: int
     token: str = field(repr=False)
     request: SaveRequest
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one step of a look at a run makes of its status, and what else it asks for. `reconcile` passes it from step to step."""
+
+    status: TrainingRunStatus
+    events: tuple[Event, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    refusal: str = ""
+    """Why the spec cannot be in force, as one sentence for the user; empty: it can."""
+    retry: bool = False
+    """Whether the user edited the spec in a way that may remove the reason why the run has stopped."""
+
+    def then(self, later: Change) -> Change:
+        """This change and the next one, which was made from this one's status."""
+        return Change(
+            later.status, self.events + later.events, self.asks + later.asks, later.refusal or self.refusal, later.retry or self.retry
+        )
+
+    def updated(self, status: TrainingRunStatus) -> Change:
+        """This change with a newer status."""
+        return replace(self, status=status)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, stamp, text
 
 
+def present_group(status: TrainingRunStatus) -> ProcessGroup:
+    """The newest process group on record."""
+    return ProcessGroup(status.attempt, status.job_set_restarts)
+
+
 def entry_of(status: TrainingRunStatus, group: ProcessGroup) -> HistoryEntry | None:
     """The entry of a world, if it has one."""
     return next((entry for entry in reversed(status.history) if (entry.attempt, entry.restart) == group), None)
