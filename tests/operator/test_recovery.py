@@ -24,7 +24,7 @@ from halcyon_operator.decide.recovery import (
     decide,
 )
 from halcyon_operator.decide.recovery_reference import render
-from halcyon_operator.model.endings import EndCause
+from halcyon_operator.model.causes import EndCause
 from tests.operator.builders import EXHAUSTED, at, jobset, observed, rfc, run
 from tests.operator.test_attempts import condition, deletions, status
 

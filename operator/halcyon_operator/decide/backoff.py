@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from halcyon_api.status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.recovery import FREE
+from halcyon_operator.model.causes import end_of
 from halcyon_operator.model.untrusted import moment
 
 FREE_ENDS_IN_A_ROW = 10
@@ -21,8 +22,6 @@ FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 1800.0
 LARGEST_SKEW = timedelta(minutes=1)
 """So far the clocks of a node and of the operator may be apart."""
-_OUT_OF_REACH = {"rootUnusable": "CheckpointRootUnusable", "dataUnreachable": "DataUnreachable"}
-"""Reason of the pause after each of `recovery.OUT_OF_REACH`."""
 _OWN = "heldBack"
 """The end that the operator itself makes for a pause; it tells nothing of its own."""
 
@@ -49,9 +48,9 @@ def backoff_of(status: TrainingRunStatus) -> Hold | None:
     ended = moment(newest.ended_at) if newest is not None else None
     if newest is None or ended is None:
         return None
-    if newest.cause in _OUT_OF_REACH:
-        ends = _ends_in_a_row(status, (newest.cause,))
-        return Hold(_OUT_OF_REACH[newest.cause], ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+    if reason := end_of(newest.cause or "").pause:
+        ends = _ends_in_a_row(status, (newest.cause or "",))
+        return Hold(reason, ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
     if newest.cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
         return Hold("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
     return None

@@ -20,6 +20,7 @@ from halcyon_operator.decide.follow import count_next_attempt
 from halcyon_operator.decide.placement import next_placement, placement_of
 from halcyon_operator.decide.restart_requests import passed_over, with_restart_done
 from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.model.causes import ENDS
 from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, present_group, shown, with_end
@@ -71,7 +72,7 @@ def carry_out(
             status = with_end(status, group, cause, message, now, None)
             ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if cause == "queueEvicted" else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
-            if cause in ("specChanged", "requested", "suspended"):
+            if ENDS[cause].by_user:
                 update["failures_without_checkpoint"] = 0
             if cause == "suspended":
                 update["edit"] = None

@@ -19,8 +19,9 @@ from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.queueing import with_queue_cause
 from halcyon_operator.decide.recovery import FAILURES
 from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.model.causes import EndCause, end_of
 from halcyon_operator.model.decision import Change, Event
-from halcyon_operator.model.endings import EndCause, GroupEnd, conclude
+from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, present_group, resumed_step, shown, with_end, with_group, with_report
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import stamp
@@ -31,31 +32,6 @@ MAX_GROUPS_A_LOOK = 64
 
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
 """Reason of a JobSet that stopped because a trainer asked not to be started again."""
-
-_FINAL = ("badConfiguration", "noValidCheckpoint", "runChanged", "rootTaken", "diverged")
-"""Ends that stop a run until its spec is edited, or a restart is asked for."""
-
-_RESTART_FIELDS: dict[str, str] = {
-    "preempted": "preempted",
-    "queueEvicted": "queue_evicted",
-    "failed": "failed",
-    "hung": "hung",
-    "podDeleted": "pod_deleted",
-    "noRoom": "no_room",
-    "jobSetDeleted": "job_set_deleted",
-    "specChanged": "spec_changed",
-    "requested": "requested",
-    "suspended": "resumed",
-    "fenced": "fenced",
-    "resized": "resized",
-    "moved": "moved",
-    "heldBack": "held_back",
-    "rootUnusable": "root_unusable",
-    "dataUnreachable": "data_unreachable",
-    "completed": "spec_changed",  # and then it was to do more steps
-    **dict.fromkeys(_FINAL, "spec_changed"),
-}
-"""Which count of `status.restarts` a world's end adds to when another world follows; `unknown` for all others."""
 
 
 def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
@@ -120,13 +96,13 @@ def _end_of_group(
 
 def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
     """The restarts with some more of one cause."""
-    name = _RESTART_FIELDS.get(cause, "unknown")
+    name = end_of(cause).counter
     return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
 
 
 def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
     """The restarts with the one that a new attempt is, after a world that ended because of a cause."""
-    asked = status.restart is not None and status.restart.waits and cause in _FINAL
+    asked = status.restart is not None and status.restart.waits and end_of(cause).budget == "final"
     return count_restart(status.restarts, "requested" if asked else cause)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from halcyon_api.queue_status import QueueEviction, QueueStatus
 from halcyon_api.status import TrainingRunStatus
 from halcyon_operator.decide.conditions import Description
+from halcyon_operator.model.causes import ENDS
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, present_group
@@ -24,8 +25,6 @@ from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading
 
 TAKEN_UP_SECONDS = 60.0
 """So long Kueue may take to make a Workload before the user is told where to look."""
-_BY_QUEUE = ("preempted", "podDeleted", "noRoom")
-"""What the end of processes looks like that a queue sent away."""
 
 
 def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> TrainingRunStatus:
@@ -75,7 +74,7 @@ def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
     if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
         return False
     end = conclude(observed.endings, group)
-    return end is None or end.cause in _BY_QUEUE or not _pods_of(observed, group)
+    return end is None or ENDS[end.cause].evicted or not _pods_of(observed, group)
 
 
 def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
@@ -86,7 +85,7 @@ def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupE
     said = evicted_sentence(queue)
     if end is None:
         return GroupEnd("queueEvicted", said, moment(queue.eviction.time))
-    return replace(end, cause="queueEvicted", message=f"{said}; {end.message}") if end.cause in _BY_QUEUE else end
+    return replace(end, cause="queueEvicted", message=f"{said}; {end.message}") if ENDS[end.cause].evicted else end
 
 
 def evicted_sentence(queue: QueueStatus) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from halcyon_operator.model.endings import EndCause
+from halcyon_operator.model.causes import EndCause, causes_of
 
 Cause = EndCause | Literal["none"]
 """Why the last world ended, until the next one trains; `none` while a world trains, and before the first."""
@@ -96,16 +96,16 @@ class Rule:
         )
 
 
-FAILURES: tuple[EndCause, ...] = ("failed", "hung")
+FAILURES: tuple[EndCause, ...] = causes_of("failure")
 """Causes that count against `recovery.maxRestarts` and blame a node."""
 
-FREE: tuple[EndCause, ...] = ("preempted", "queueEvicted", "podDeleted", "noRoom", "jobSetDeleted")
+FREE: tuple[EndCause, ...] = causes_of("free")
 """Causes that cost the run nothing."""
 
-OWN: tuple[EndCause, ...] = ("specChanged", "requested", "resized", "moved", "heldBack")
+OWN: tuple[EndCause, ...] = causes_of("operator")
 """Ends that the operator itself made, for a new attempt."""
 
-OUT_OF_REACH: tuple[EndCause, ...] = ("rootUnusable", "dataUnreachable")
+OUT_OF_REACH: tuple[EndCause, ...] = causes_of("store")
 """Causes that lie in a store: it refuses, or does not answer."""
 
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")

@@ -13,7 +13,7 @@ from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.edits import saved
 from halcyon_operator.decide.placement import capacity_of, placement_of, trains
 from halcyon_operator.decide.recovery import ENDED, FREE, Budget, Cause, Committed, RecoveryFacts
-from halcyon_operator.model.endings import EndCause
+from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.history import last_entry
 from halcyon_operator.model.views import JobSetView, Observed
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 
+from pydantic.alias_generators import to_camel
+
 from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
+from halcyon_operator.model.causes import ENDS, End
 
 _HEAD = """\
 # What follows from what befell a run
@@ -28,6 +31,16 @@ cause is seen as stands in the [operator's reference](operator.md); what it mean
 """
 
 
+_CAUSES = """\
+## Causes
+
+What each cause of an end stands for elsewhere. The budget says what the end costs: `failure` counts against `recovery.maxRestarts`, `free`
+and `operator` cost nothing, `store` means a pause, `final` stops the run; for `other` see the table above.
+
+| cause | exit code | budget | counter in `status.restarts` | reason of the event |
+|---|---|---|---|---|"""
+
+
 def render() -> str:
     """The text of the page."""
     parts = [_HEAD, "| capacity | |\n|---|---|"]
@@ -36,7 +49,14 @@ def render() -> str:
     parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
     parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
     parts += map(_line, RULES)
+    parts.append("\n" + _CAUSES)
+    parts += map(_cause_line, ENDS.values())
     return "\n".join(parts) + "\n"
+
+
+def _cause_line(row: End) -> str:
+    code = str(int(row.exit_code)) if row.exit_code is not None else ""
+    return f"| `{row.cause}` | {code} | {row.budget} | `{to_camel(row.counter)}` | `{row.event}` |"
 
 
 def _line(rule: Rule) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon_api.placement import PlacementStatus
-from halcyon_operator.model.endings import EndCause
+from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.views import JobSetView
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
 
-from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.exit_codes import FATAL_CODES
 from halcyon_api.progress import TerminationReport
+from halcyon_operator.model.causes import BY_EXIT_CODE, EndCause
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.views import PodEnding, PodView, Trouble
 
@@ -23,46 +23,6 @@ UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 
 TROUBLE_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
 """Which trouble explains the others, when the clock (whole seconds) cannot tell."""
-
-EndCause = Literal[
-    "completed",
-    "preempted",
-    "queueEvicted",
-    "failed",
-    "hung",
-    "podDeleted",
-    "noRoom",
-    "badConfiguration",
-    "fenced",
-    "noValidCheckpoint",
-    "runChanged",
-    "rootTaken",
-    "rootUnusable",
-    "dataUnreachable",
-    "diverged",
-    "jobSetDeleted",
-    "specChanged",
-    "requested",
-    "resized",
-    "moved",
-    "heldBack",
-    "suspended",
-    "unknown",
-]
-"""Why a world ended, as it stands in the history."""
-
-_CODE_CAUSES: dict[int, EndCause] = {
-    ExitCode.DONE: "completed",
-    ExitCode.PREEMPTED: "preempted",
-    ExitCode.BAD_CONFIGURATION: "badConfiguration",
-    ExitCode.FENCED: "fenced",
-    ExitCode.NO_VALID_CHECKPOINT: "noValidCheckpoint",
-    ExitCode.RUN_CHANGED: "runChanged",
-    ExitCode.ROOT_TAKEN: "rootTaken",
-    ExitCode.ROOT_UNUSABLE: "rootUnusable",
-    ExitCode.DIVERGED: "diverged",
-    ExitCode.DATA_UNREACHABLE: "dataUnreachable",
-}
 
 _RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}
 
@@ -125,8 +85,8 @@ def cause_of(ending: PodEnding) -> EndCause:
         return "preempted"
     if ending.trouble == "deleted":
         return "podDeleted"
-    if ending.exit_code is not None and ending.exit_code in _CODE_CAUSES:
-        return _CODE_CAUSES[ending.exit_code]
+    if ending.exit_code is not None and ending.exit_code in BY_EXIT_CODE:
+        return BY_EXIT_CODE[ending.exit_code]
     return "hung" if ending.report is not None and ending.report.cause == "hung" else "failed"
 
 
@@ -187,7 +147,7 @@ def _last_words(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
 
 def _fatal_cause(ending: PodEnding) -> EndCause | None:
     """What a reserved exit code says, whatever else befell the pod."""
-    return _CODE_CAUSES[ending.exit_code] if ending.exit_code is not None and ending.exit_code in FATAL_CODES else None
+    return BY_EXIT_CODE[ending.exit_code] if ending.exit_code is not None and ending.exit_code in FATAL_CODES else None
 
 
 def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, ProcessIndex, str]:
