@@ -37,7 +37,7 @@ class Metrics:
         self.reconcile_seconds = self._histogram("reconcile_seconds", "Duration of a look at a run.")
         self.queue_depth = self._gauge("queue_depth", "Runs that wait for a look.")
         self.runs = self._gauge("runs", "Training runs, by phase.", "phase")
-        self.restarts = self._counter("restarts", "Worlds of processes that were followed by another, by cause.", "cause")
+        self.restarts = self._counter("restarts", "Restarts of runs, by cause.", "cause")
         self.api_requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
         self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
         self.head_reads = self._counter("checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result")

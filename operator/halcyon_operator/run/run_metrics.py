@@ -128,7 +128,7 @@ RUN_METRICS = (
         "Since when the run waits in its queue, in seconds since 1970; absent while it does not.",
         _one(_queued_time),
     ),
-    RunMetric("halcyon_run_restarts_total", "counter", "Worlds of the run that were followed by another, by cause.", _restarts, ("cause",)),
+    RunMetric("halcyon_run_restarts_total", "counter", "Restarts of the run, by cause.", _restarts, ("cause",)),
     RunMetric(
         "halcyon_run_failures_without_checkpoint",
         "gauge",
