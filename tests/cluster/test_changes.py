@@ -131,7 +131,7 @@ def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_fo
     status = runs.training(changed, attempt + 1)
     ended, begun = status["history"][-2:]
     assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "preempted"), {"preempted": 1})
-    assert "was suspended by somebody else" in ended["message"]
+    assert "was suspended by a user" in ended["message"]
     assert begun["fromStep"] >= before["checkpoint"]["step"] > 0
     assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{changed}-{attempt + 1}"]
 

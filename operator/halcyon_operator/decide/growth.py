@@ -17,7 +17,11 @@ SHARE = 20
 HANDOVER_SECONDS = 10.0
 """Time for which a probe holds its room for the larger attempt, whose pods take it by their priority. After it the probe is deleted."""
 GROWN_PATIENCE_SECONDS = 60.0
-"""Longest wait for nodes after a growth: the room was there, so another run has taken it."""
+"""Longest wait for nodes after a growth: the room was there, so another run has taken it.
+
+It is long compared with the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods, because a
+growth that is given up too early costs more than one that is given up a little late.
+"""
 _LONGEST_PAUSE_SECONDS = 86_400.0
 
 
@@ -67,8 +71,7 @@ def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
     """Seconds for which pods may be without a node before the run goes on with fewer slices."""
     if placement.grown_from is None:
         return elastic.shrink_after_seconds
-    # Never shorter than the probe may hold the room, and the scheduler needs to give it to the pods.
-    return max(2 * HANDOVER_SECONDS, min(elastic.shrink_after_seconds, GROWN_PATIENCE_SECONDS))
+    return GROWN_PATIENCE_SECONDS
 
 
 def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:
