@@ -123,7 +123,7 @@ def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
     assert decision.status is not None
     condition = decision.status.condition("Ready")
     assert condition is not None
-    assert (condition.reason, "demo-1 is suspended by somebody" in condition.message) == ("JobSetSuspended", True)
+    assert (condition.reason, "demo-1 is suspended by a user" in condition.message) == ("JobSetSuspended", True)
 
 
 @pytest.mark.parametrize(

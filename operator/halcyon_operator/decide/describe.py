@@ -152,5 +152,5 @@ def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
 
 def _reach(observed: Observed) -> str:
     if isinstance(observed.head, HeadUnreachable):
-        return f"; the checkpoint root is out of the operator's reach ({observed.head.reason}): checkpoints are shown as the trainer reports them"
+        return f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the trainer reports them"
     return ""
