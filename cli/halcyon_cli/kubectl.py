@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from halcyon.cli import Version
-from halcyon.telling import write_anything
+from halcyon.cli.errors import write_anything
+from halcyon.cli.main import Version
 from halcyon_cli import commands
 
 app = typer.Typer(name="kubectl halcyon", help="Look after training runs in a cluster.", no_args_is_help=True, add_completion=False)

@@ -19,12 +19,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger, ShardEntry
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
 from halcyon.data.open import cache_store, dataset_of, open_dataset
+from halcyon.storage.store import Store
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, StepReport, TelemetryServer
 from halcyon.telemetry.metrics import exposition
 from halcyon.tokenizer import BYTE

@@ -24,15 +24,15 @@ import numpy as np
 from halcyon.context import resolve_context
 from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
-from halcyon.loop import Loop
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.world import World, join
-from halcyon.program import build_program
-from halcyon.state import initial_state
-from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
+from halcyon.training.compiled_steps import StepPrograms
+from halcyon.training.loop import Loop
+from halcyon.training.program import build_program
+from halcyon.training.state import initial_state
 
 
 class NoCaches:

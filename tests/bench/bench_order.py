@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from halcyon.data.batch_schedule import Schedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.layout import BestFit, Concatenate, Pack
 from halcyon.data.mixture import Mixture
 from halcyon.data.order import Permutation, build_order
-from halcyon.data.schedule import Schedule
 from halcyon.data.source_data import SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import BYTE, load

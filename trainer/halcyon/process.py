@@ -18,12 +18,13 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from halcyon.context import Context, check_context, process_name, resolve_context, run_name
-from halcyon.data.schedule import build_schedule
+from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
-from halcyon.lean_imports import without_collections, without_unused_parts
-from halcyon.memory_lock import raise_memory_lock
-from halcyon.metadata_server import wait_for_server
-from halcyon.patience import SOURCES, Patience
+from halcyon.machine.lean_imports import without_collections, without_unused_parts
+from halcyon.machine.memory_lock import raise_memory_lock
+from halcyon.machine.metadata_server import wait_for_server
+from halcyon.machine.variables import set_variables
+from halcyon.storage.patience import SOURCES, Patience
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -36,7 +37,6 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
-from halcyon.variables import set_variables
 from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
@@ -120,7 +120,7 @@ def run_training(
         if context.run.spec.stage == "evaluate":
             ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
-            from halcyon.train import train  # JAX and all the rest: only now that /status answers
+            from halcyon.tasks.train import train  # JAX and all the rest: only now that /status answers
 
         ended = train(
             context,
@@ -177,7 +177,7 @@ def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
     """The whole of a run of the stage ``evaluate``. Says what it found."""
     with without_collections(), without_unused_parts():
-        from halcyon.evaluate.run import evaluate_checkpoint  # with JAX, as for a training
+        from halcyon.tasks.evaluate import evaluate_checkpoint  # with JAX, as for a training
 
     return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
 
@@ -294,7 +294,7 @@ def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exc
 
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
     def keep(stacks: str) -> str:
-        from halcyon.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
+        from halcyon.telemetry.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
 
         return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
 

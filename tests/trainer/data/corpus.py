@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from halcyon.data.batch_schedule import Schedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.layout import Concatenate
 from halcyon.data.mixture import Mixture
 from halcyon.data.open import open_dataset
 from halcyon.data.order import Order
-from halcyon.data.schedule import Schedule
 from halcyon.data.source_data import Rows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer

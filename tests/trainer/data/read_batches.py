@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Batch, Loader
-from halcyon.evaluate import evaluate, make_evaluation_step
 from halcyon.parallel.world import join, leave
+from halcyon.training.evaluation import evaluate, make_evaluation_step
 from tests.trainer.data.corpus import open_text, text_source
 
 STEPS = (0, 1, 2, 100)

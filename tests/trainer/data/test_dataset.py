@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from halcyon.data.batch_schedule import Schedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.order import Order
-from halcyon.data.schedule import Schedule
 from halcyon.data.source_data import NO_SOURCE, Rows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec

@@ -16,12 +16,13 @@ import yaml
 from typer.testing import CliRunner
 
 from halcyon.checkpoint.changes import differences
+from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.cli.data import app
 from halcyon.data.cache import build, ensure
 from halcyon.data.cache.background import BackgroundCaches, Growth, Stopped
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.turns import next_source
-from halcyon.data.cli import app
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import (
     background_caches,
@@ -36,7 +37,6 @@ from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams
 from halcyon.data.trace import rows_of_host
 from halcyon.errors import BadConfiguration, DamagedData
-from halcyon.fingerprints import fingerprints
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.training_run import TrainingRunSpec

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from halcyon.data.batch_schedule import Schedule
 from halcyon.data.mixture import Mixture, build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.mixture.shares import MAX_BLOCKS, Shares
 from halcyon.data.order import Order
-from halcyon.data.schedule import Schedule
 from halcyon.data.split import spread
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec, MixtureSpec, MixtureStageSpec, SourceWeightSpec

@@ -13,7 +13,7 @@ import pytest
 from haliax import NamedArray
 
 from halcyon.models import CausalLM, build_model, next_token_losses
-from halcyon.models.roles import Role, roles
+from halcyon.models.parameters import Role, roles
 from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.models.attention import causal_attention
+from halcyon.models.parts.attention import causal_attention
 
 BATCH, POSITION, HEADS, GROUP, SIZE = hax.make_axes(batch=2, position=32, kv_heads=3, q_heads_per_group=2, head_size=4)
 KEY_POSITION = POSITION.alias("key_position")

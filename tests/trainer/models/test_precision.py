@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from halcyon.models import gpt2, llama, next_token_losses
-from halcyon.models.attention import causal_attention
-from halcyon.models.look_up import look_up
+from halcyon.models import next_token_losses
+from halcyon.models.families import gpt2, llama
+from halcyon.models.parts.attention import causal_attention
+from halcyon.models.parts.look_up import look_up
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, computing, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh

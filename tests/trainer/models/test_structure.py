@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from halcyon.models import build_model, flops_per_token, parameter_count
-from halcyon.models.roles import Role, roles
+from halcyon.models.parameters import Role, roles
 from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
 from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
 from tests.trainer.models.reference import named_leaves

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from halcyon.models.roles import Role, roles
+from halcyon.models.parameters import Role, roles
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.adamw import decays
 from halcyon.parallel.axes import shardings

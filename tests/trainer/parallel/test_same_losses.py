@@ -13,8 +13,8 @@ from jax.sharding import AxisType, Mesh
 
 from halcyon.data.loader import Batch
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon.program import build_program
-from halcyon.state import initial_state
+from halcyon.training.program import build_program
+from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.checkpoint.store import Store
+from halcyon.data.batch_schedule import Schedule, build_schedule
 from halcyon.data.cache.background import BackgroundCaches, Growth
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
@@ -28,13 +28,13 @@ from halcyon.data.held_out import HeldOut
 from halcyon.data.layout import Concatenate, Layout, build_layout, load_layout
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
-from halcyon.data.schedule import Schedule, build_schedule
 from halcyon.data.source_data import Source, SourceData
 from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, streams
 from halcyon.errors import BadConfiguration
-from halcyon.patience import Patience
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.spec.checkpoint import CheckpointSpec

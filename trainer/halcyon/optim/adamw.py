@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.models.causal_lm import CausalLM
-from halcyon.models.roles import Role, roles
+from halcyon.models.model import CausalLM
+from halcyon.models.parameters import Role, roles
 from halcyon_api.spec.optimizer import OptimizerSpec
 
 Tree = Any

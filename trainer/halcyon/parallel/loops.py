@@ -1,6 +1,6 @@
 """Loops whose body talks to other devices, written out where a compiled program could not be kept otherwise.
 
-See `halcyon.compilation`: XLA's CPU programs keep the order of their collectives in a cache, but for those inside of a loop.
+See `halcyon.training.compilation`: XLA's CPU programs keep the order of their collectives in a cache, but for those inside of a loop.
 """
 
 from __future__ import annotations

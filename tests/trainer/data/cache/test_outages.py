@@ -14,7 +14,7 @@ from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
 from halcyon.errors import BadConfiguration, DataUnreachable, Preempted
-from halcyon.patience import SOURCES, Patience
+from halcyon.storage.patience import SOURCES, Patience
 from halcyon_api.training_run import TrainingRunSpec
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
 from tests.suite.limits import limit
@@ -146,8 +146,8 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
 
 
 def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    from halcyon.checkpoint.store import Store
     from halcyon.data.cache.election import Builder
+    from halcyon.storage.store import Store
     from halcyon_api.spec.checkpoint import CheckpointSpec
 
     store = Store(CheckpointSpec(root=f"{spec.checkpoint.root}/data"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from halcyon.data.batch_schedule import Schedule
 from halcyon.data.mixture.mixture import Mixture
-from halcyon.data.schedule import Schedule
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec
 
