@@ -77,7 +77,13 @@ def loading(root: Path) -> None:
         steps = max(16, 2**22 // (batch_size * length) * 2)
 
         def load(dataset: Dataset = dataset, sharding: NamedSharding = sharding, segments: bool = segments, steps: int = steps) -> float:
-            with Loader(dataset, microbatches=1, sharding=sharding, segments=segments, last_step=steps) as loader:
+            with Loader(
+                dataset,
+                microbatches=1,
+                sharding=sharding,
+                fields=("tokens", "targets", "weights", "segments") if segments else ("tokens", "targets", "weights"),
+                last_step=steps,
+            ) as loader:
                 jax.block_until_ready(loader.batch(0))
                 began = time.perf_counter()
                 for step in range(1, steps):

@@ -91,7 +91,7 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
     world, notice = World(0, 1), PreemptionNotice()
-    how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "segments": program.segments}
+    how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "fields": program.objective.fields}
     with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]
     control = jax.make_array_from_process_local_data(program.control_sharding, np.zeros(mesh.size, np.int32), (mesh.size,))

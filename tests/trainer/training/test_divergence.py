@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import Mesh
 
 from halcyon.checkpoint.layout import flatten
-from halcyon.data.loader import Batch
 from halcyon.errors import Diverged
+from halcyon.objectives import Batch, Sums
 from halcyon.optim import learning_rate
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, Verdict, Watch, empty_window
@@ -22,15 +22,16 @@ from halcyon.training.step import make_train_step
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
+from tests.trainer.batches import batch_of
 from tests.trainer.training.test_program import program_of
 
 SKIP = DivergenceSpec(non_finite="skip")
 SPIKES = DivergenceSpec(non_finite="skip", spike=SpikeSpec(sigmas=4.0, window_steps=8))
 
 
-def loss_sums(model: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
     """Squared distance of one parameter from the batch's only weight."""
-    return jnp.sum((model["w"] - batch.weights) ** 2), jnp.float32(batch.weights.size)
+    return Sums(jnp.sum((model["w"] - batch["weights"]) ** 2), jnp.float32(batch["weights"].size))
 
 
 class Training:
@@ -40,12 +41,12 @@ class Training:
         optimizer = optax.adam(0.01)
         model = {"w": jnp.zeros(())}
         mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
-        self._step = jax.jit(make_train_step(loss_sums, optimizer, lambda step: jnp.float32(0.01), mesh, policy))
+        self._step = jax.jit(make_train_step(objective, optimizer, lambda step: jnp.float32(0.01), mesh, policy))
         self.state = TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), empty_window(policy))
 
     def step(self, target: float) -> Verdict:
         nothing = jnp.zeros((1, 1, 1), jnp.int32)
-        batch = Batch(nothing, nothing, jnp.full((1, 1, 1), target, jnp.float32))
+        batch = batch_of(nothing, nothing, jnp.full((1, 1, 1), target, jnp.float32))
         self.state, metrics = self._step(self.state, batch, jnp.zeros(1, jnp.int32))
         return Verdict(int(metrics.verdict))
 
@@ -96,7 +97,7 @@ def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_update
         weights = np.full(tokens.shape, np.nan if number in dropped else 1.0, np.float32)
         before = np.asarray(state.model.norm.weight.array)
         with program.tracing():
-            state, metrics = step(state, Batch(tokens, np.roll(tokens, -1), weights), jnp.zeros(1, jnp.int32))
+            state, metrics = step(state, batch_of(tokens, np.roll(tokens, -1), weights), jnp.zeros(1, jnp.int32))
         moved = float(np.abs(np.asarray(state.model.norm.weight.array) - before).max())
         assert float(metrics.learning_rate) == pytest.approx(float(expected(number)), abs=1e-6)
         assert moved == pytest.approx(0.0 if number in dropped else float(metrics.learning_rate), abs=1e-6)
@@ -175,7 +176,7 @@ def test_policies_do_not_change_the_bits_of_a_healthy_run() -> None:
         losses = []
         for batch in tokens:
             parts = (jax.device_put(part, program.batch_sharding) for part in (batch, np.roll(batch, -1), np.ones(batch.shape, np.float32)))
-            state, metrics = step(state, Batch(*parts), control)
+            state, metrics = step(state, batch_of(*parts), control)
             losses.append(float(metrics.loss))
         results.append((losses, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((state.model, state.optimizer_state))]))
     assert results[0] == results[1] == results[2]

@@ -14,9 +14,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
-from halcyon.data.loader import Batch
-from halcyon.training.evaluation import Evaluation, evaluate, make_evaluation_step
+from halcyon.evaluate.evaluation import Evaluation
+from halcyon.objectives import Batch, Sums
+from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon_api.spec.sources import HeldOutSpec
+from tests.trainer.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source
 
 
@@ -24,9 +26,9 @@ def batch_sharding(devices: int = 1) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("fsdp",)), PartitionSpec(None, "fsdp"))
 
 
-def table_loss(table: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
     """A model whose loss is looked up by input and target."""
-    return jnp.sum(batch.weights * table[batch.tokens % 64, batch.targets % 64]), jnp.sum(batch.weights)
+    return Sums(jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"]))
 
 
 TABLE = np.random.default_rng(0).uniform(0.1, 9.0, (64, 64)).astype(np.float32)
@@ -42,6 +44,7 @@ def run(dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbat
         batch_size=batch_size,
         microbatches=microbatches,
         sharding=batch_sharding(devices),
+        fields=NO_SEGMENTS,
     )
 
 
@@ -100,7 +103,7 @@ def test_documents_are_told_apart_where_training_does(texts: Dataset, segments: 
     """A model that says of each input which document it is in."""
     step = jax.jit(
         make_evaluation_step(
-            lambda model, batch: (jnp.sum(batch.weights * (0 if batch.segments is None else batch.segments)), jnp.sum(batch.weights)),
+            lambda model, batch, frozen, key: Sums(jnp.sum(batch["weights"] * batch.get("segments", 0)), jnp.sum(batch["weights"])),
             texts.tokenizer.token_bytes,
         )
     )
@@ -111,7 +114,7 @@ def test_documents_are_told_apart_where_training_does(texts: Dataset, segments: 
         batch_size=8,
         microbatches=2,
         sharding=batch_sharding(2),
-        segments=segments,
+        fields=FIELDS if segments else NO_SEGMENTS,
     )
     by_sequence = [texts.examples(rows) for rows in texts.validation_batches(10**6, 8)]
     nats = sum(float((examples.weights * examples.segments).sum()) for examples in by_sequence)
@@ -137,15 +140,26 @@ def test_text_of_no_bytes_has_no_bits_per_byte() -> None:
     dataset = distinct_tokens(1000, sequence_length=8, fraction=0.2)
     step = jax.jit(make_evaluation_step(table_loss, np.zeros(dataset.tokenizer.vocab_size, np.int32)))
     found = evaluate(
-        dataset, lambda batch: step(jnp.asarray(TABLE), batch), batches=2, batch_size=4, microbatches=1, sharding=batch_sharding()
+        dataset,
+        lambda batch: step(jnp.asarray(TABLE), batch),
+        batches=2,
+        batch_size=4,
+        microbatches=1,
+        sharding=batch_sharding(),
+        fields=NO_SEGMENTS,
     )
     assert found.bits_per_byte is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_diverged_model_is_reported_not_raised(texts: Dataset, value: float) -> None:
-    step = jax.jit(make_evaluation_step(lambda model, batch: (jnp.float32(value), jnp.sum(batch.weights)), texts.tokenizer.token_bytes))
-    found = evaluate(texts, lambda batch: step(None, batch), batches=2, batch_size=4, microbatches=1, sharding=batch_sharding())
+    def objective(model: None, batch: Batch, frozen: None, key: None) -> Sums:
+        return Sums(jnp.float32(value), jnp.sum(batch["weights"]))
+
+    step = jax.jit(make_evaluation_step(objective, texts.tokenizer.token_bytes))
+    found = evaluate(
+        texts, lambda batch: step(None, batch), batches=2, batch_size=4, microbatches=1, sharding=batch_sharding(), fields=NO_SEGMENTS
+    )
     assert str(found.loss) == str(value)
 
 
@@ -153,4 +167,4 @@ def test_an_evaluation_of_nothing_is_an_error() -> None:
     dataset = distinct_tokens(100, sequence_length=8, fraction=0)
     unused: Callable[[Any], Any] = lambda batch: batch  # noqa: E731
     with pytest.raises(ValueError, match="nothing is held out"):
-        evaluate(dataset, unused, batches=1, batch_size=1, microbatches=1, sharding=batch_sharding())
+        evaluate(dataset, unused, batches=1, batch_size=1, microbatches=1, sharding=batch_sharding(), fields=NO_SEGMENTS)

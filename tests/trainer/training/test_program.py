@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from halcyon.data.loader import Batch, Loader
+from halcyon.data.loader import Loader
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.training.compiled_steps import StepPrograms
 from halcyon.training.program import Program, build_program
@@ -35,20 +35,19 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
     for name, text in (("1", "ab"), ("2", "same"), ("3", "xy"), ("4", "same")):
         (tmp_path / name).write_text(text)
     program = program_of(spec__data__attendAcrossDocuments=across)
-    assert program.segments is not across
+    assert ("segments" in program.objective.fields) is not across
     dataset = open_text(tmp_path, sequence_length=9, fraction=0, shuffle=False, batch_size=2)
-    with Loader(dataset, microbatches=2, sharding=program.batch_sharding, segments=program.segments) as loader:
+    with Loader(dataset, microbatches=2, sharding=program.batch_sharding, fields=program.objective.fields) as loader:
         batch = loader.batch(0)
-    assert np.asarray(batch.tokens[:, 0, 4:]).tolist() == [[BOS, *b"same"]] * 2
+    assert np.asarray(batch["tokens"][:, 0, 4:]).tolist() == [[BOS, *b"same"]] * 2
     noise = np.random.default_rng(0)
     model = jax.tree.map(lambda leaf: jax.device_put(noise.normal(size=leaf.shape).astype(leaf.dtype)), program.template.model)
     with program.tracing():
-        sums = jax.jit(program.loss_sums)
+        sums = jax.jit(lambda model, batch: program.objective(model, batch, None, None))
 
         def nats(row: int) -> float:
-            alone: Batch = jax.tree.map(lambda rows: rows[row], batch)
-            last = Batch(alone.tokens, alone.targets, alone.weights.at[:, :4].set(0), alone.segments)
-            return float(sums(model, last)[0])
+            alone = jax.tree.map(lambda rows: rows[row], batch)
+            return float(sums(model, alone | {"weights": alone["weights"].at[:, :4].set(0)}).loss)
 
         assert (nats(0) == pytest.approx(nats(1), rel=1e-6)) is not across
 
@@ -109,7 +108,7 @@ def test_steps_go_on_over_changes_of_size(tmp_path: Path) -> None:
     control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
     with (
         ThreadPoolExecutor(1) as background,
-        Loader(dataset, microbatches=1, sharding=program.batch_sharding, segments=True, last_step=7) as loader,
+        Loader(dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7) as loader,
     ):
         steps = StepPrograms(program, background, lambda: None)
         weights = []

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from halcyon.training.evaluation import Evaluation, total
+from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints, Owner, canonical_json
 from halcyon_api.evaluation_document import EvaluationDocument, SourceSums
 from halcyon_api.spec.origin import OriginSpec

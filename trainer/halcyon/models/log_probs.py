@@ -1,14 +1,11 @@
-"""Next-token loss as a weighted sum and its weights, so that parts of a batch add up exactly.
+"""Log-probabilities of tokens under a model's output head, computed block by block of positions.
 
-The step divides the sum of all parts once by the sum of all weights: microbatches, packing and padding then give the full batch's loss,
-where a mean of means would not.
+Logits are the largest array of a small model: (batch, position, vocab) in float32. They are never kept. `token_log_probs` computes the
+logits of a block again in the backward pass. `cross_entropy` knows the weight of each token beforehand, so its gradient by the logits is
+known as soon as the logits are, up to one factor: its forward pass computes the gradient at once and keeps only the products, the gradients
+by the features and by the head. That costs no operation more than keeping the logits would. Both share the arithmetic of a block.
 
-Logits are the largest array of a small model: (batch, position, vocab) in float32. They are never kept. The gradient of the loss by the
-logits is known as soon as the logits are, up to the factor that comes from above, so the forward pass of differentiation computes it at
-once, block by block of positions, and keeps only its products: the gradients by the features and by the head. That costs no
-operation more than keeping the logits would.
-
-Where a mesh splits the head at rest, each device gathers it once, before the first block, and adds up the gradient by it over its own
+Where a mesh splits the stored head, each device gathers it once, before the first block, and adds up the gradient by it over its own
 positions; after the last block one reduction gives each device its part of the sum.
 """
 
@@ -16,49 +13,47 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any, NamedTuple
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jax.sharding import PartitionSpec
 
+from halcyon.models.axes import POSITION
 from halcyon.models.elementwise import with_array
-from halcyon.models.model import CausalLM
+from halcyon.models.partition import Result, Shard, by_device, parts_of
 from halcyon.models.parts.linear import contract
 from halcyon.models.position_blocks import cut, joined
-from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, POSITION, shard_count
-from halcyon.parallel.by_device import Here, by_device
 
 MAX_LOGIT_BYTES = 1 << 28
 """Logits that a device may hold at a time."""
 
 
-def next_token_losses(
-    model: CausalLM,
-    tokens: NamedArray,
-    targets: NamedArray,
-    weights: NamedArray,
-    *,
-    segment_ids: NamedArray | None = None,
-    compute_dtype: jnp.dtype | type | str = jnp.float32,
-) -> tuple[jax.Array, jax.Array]:
-    """Cross entropy of `targets`, in nats.
+class TokenLogProbs(NamedTuple):
+    """What the softmax says of given tokens: float32 arrays (..., position)."""
+
+    log_probs: NamedArray
+    """Log-probability of each token, in nats."""
+    log_totals: NamedArray
+    """Logarithm of the softmax's denominator at each position (z-loss keeps it near 0)."""
+
+
+def token_log_probs(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, *, max_logit_bytes: int = MAX_LOGIT_BYTES
+) -> TokenLogProbs:
+    """Log-probability of a token at each position, under ``softmax(head . features)``. Any function of it can be differentiated.
 
     Args:
-        model: The model.
-        tokens: (..., position) integers: what the model reads.
-        targets: (..., position) integers: the token that follows at each position.
-        weights: (..., position) float32: how much each target counts; 0 for padding.
-        segment_ids: (..., position) integers; a position sees only its own segment. None: one segment.
-        compute_dtype: Type of activations and matrix products. The loss itself is float32.
-
-    Returns:
-        The sum of weight x loss over all positions, and the sum of the weights; float32 scalars.
+        features: (..., position, embed).
+        head: vocab and embed, in any order.
+        tokens: (..., position) integers.
+        embed: What a logit is summed over.
+        vocab: What the softmax is over.
+        max_logit_bytes: Logits that one device may hold at a time. Positions are split into the number of blocks that this takes.
     """
-    features = model.features(tokens, segment_ids=segment_ids, compute_dtype=jnp.dtype(compute_dtype))
-    weights = weights.astype(jnp.float32)
-    return cross_entropy(features, model.head, targets, weights, model.embed, model.vocab), hax.sum(weights).scalar()
+    found: Any = _log_probs(features, head, tokens, embed, vocab, _block_count(tokens, vocab, max_logit_bytes))
+    return TokenLogProbs(*found)
 
 
 def cross_entropy(
@@ -69,9 +64,12 @@ def cross_entropy(
     embed: Axis,
     vocab: Axis,
     *,
+    z_loss: float = 0.0,
     max_logit_bytes: int = MAX_LOGIT_BYTES,
 ) -> jax.Array:
-    """Sum over all positions of weight x cross entropy of ``softmax(head . features)``; float32 scalar.
+    """Sum over all positions of weight x (cross entropy + z_loss x log_total^2); float32 scalar.
+
+    It equals ``-sum(weights * log_probs)`` of `token_log_probs` (with z_loss 0), and is cheaper to differentiate.
 
     Args:
         features: (..., position, embed).
@@ -80,15 +78,16 @@ def cross_entropy(
         weights: (..., position) float32. No gradient flows to them.
         embed: What a logit is summed over.
         vocab: What the softmax is over.
-        max_logit_bytes: Logits that one device may hold at a time. Positions are split into as many blocks as this takes.
+        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
+        max_logit_bytes: Logits that one device may hold at a time. Positions are split into the number of blocks that this takes.
     """
     blocks = _block_count(targets, vocab, max_logit_bytes)
-    return _cross_entropy(features, head, targets, weights, embed, vocab, blocks)
+    return _cross_entropy(features, head, targets, weights, embed, vocab, z_loss, blocks)
 
 
 def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
     """The least number of equal blocks of positions whose logits fit."""
-    here = math.prod(axis.size // shard_count(axis) for axis in (*targets.axes, vocab)) * 4
+    here = math.prod(axis.size // parts_of(axis) for axis in (*targets.axes, vocab)) * 4
     positions = targets.resolve_axis(POSITION).size
     wanted = -(-here // max_logit_bytes)
     return next(count for count in range(min(wanted, positions), positions + 1) if positions % count == 0)
@@ -96,65 +95,56 @@ def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
 
 _Gradients = tuple[NamedArray, NamedArray]
 """Of the loss, by features and by head."""
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _cross_entropy(
-    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, blocks: int
-) -> jax.Array:
-    def of_device(here: Here, arguments: _Part, head: NamedArray) -> jax.Array:
-        whole = here.gathered(head.astype(features.dtype))
-
-        def one(part: _Part) -> jax.Array:
-            return _block_loss(here, *part, whole, embed, vocab)[0]
-
-        return here.over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
-
-    return by_device(of_device, (features, targets, weights), head, lambda here: PartitionSpec())
-
-
 _Part = tuple[NamedArray, NamedArray, NamedArray]
 """Features, targets and weights of some positions."""
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _cross_entropy(
+    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
+) -> jax.Array:
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> jax.Array:
+        whole = shard.gathered(head.astype(features.dtype))
+
+        def one(part: _Part) -> jax.Array:
+            block = _block(shard, part[0], part[1], whole, embed, vocab)
+            return _weighted_sum(block, part[2], z_loss)
+
+        return shard.sum_over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
+
+    return by_device(of_device, (features, targets, weights), head, Result())
+
+
 def _cross_entropy_forward(
-    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, blocks: int
+    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
 ) -> tuple[jax.Array, _Gradients]:
     """The loss, and its gradients by features and head."""
 
-    def of_device(here: Here, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
-        whole = here.gathered(head.astype(features.dtype))
-        # The axis that is scattered comes last: for some sizes of the vocabulary XLA has no reduce-scatter over another one on TPUs.
-        order = (here.part(vocab)[0], embed)
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
+        whole = shard.gathered(head.astype(features.dtype))
+        order = _scattered_last(shard, embed, vocab)
 
         def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
-            loss, by_logits = _block_loss(here, *part, whole, embed, vocab)
-            by_logits = by_logits.astype(features.dtype)
-            by_features = contract(by_logits, whole, vocab.name, order=part[0].axes)
-            outer = tuple(axis for axis in part[0].axes if axis.name != embed.name)
-            by_head = contract(part[0], by_logits, outer, into=jnp.float32, order=order)
-            return (total[0] + loss, total[1] + by_head), by_features
+            block = _block(shard, part[0], part[1], whole, embed, vocab)
+            by_logits = block.probabilities() - hax.where(block.hit, 1.0, 0.0)
+            if z_loss:
+                by_logits = by_logits + block.probabilities() * (2 * z_loss * block.log_totals)
+            by_features, by_head = _by_factors(by_logits * part[2], part[0], whole, embed, vocab, order)
+            return (total[0] + _weighted_sum(block, part[2], z_loss), total[1] + by_head), by_features
 
         start = (jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
         (loss, by_head), by_features = jax.lax.scan(accumulate, start, cut(arguments, blocks))
-        by_features = joined(by_features)
-        return (
-            here.over_batch(loss),
-            with_array(by_features, here.over(vocab, by_features.array)),
-            here.reduced(by_head).rearrange(head.axis_names),
-        )
+        return (shard.sum_over_batch(loss), *_completed(shard, joined(by_features), by_head, head, vocab))
 
-    def specs(here: Here) -> tuple[PartitionSpec, PartitionSpec, PartitionSpec]:
-        return PartitionSpec(), here.spec(features, COMPUTE_AXES), here.spec(head, PARAMETER_AXES)
-
-    loss, by_features, by_head = by_device(of_device, (features, targets, weights), head, specs)
+    results = (Result(), Result(features.axis_names), Result(head.axis_names, parameter=True))
+    loss, by_features, by_head = by_device(of_device, (features, targets, weights), head, results)
     return loss, (by_features, by_head.astype(head.dtype))
 
 
 def _cross_entropy_backward(
-    embed: Axis, vocab: Axis, blocks: int, residuals: _Gradients, cotangent: jax.Array
+    embed: Axis, vocab: Axis, z_loss: float, blocks: int, residuals: _Gradients, cotangent: jax.Array
 ) -> tuple[NamedArray, NamedArray, None, None]:
-    del embed, vocab, blocks
+    del embed, vocab, z_loss, blocks
     by_features, by_head = residuals
     return (by_features * cotangent).astype(by_features.dtype), (by_head * cotangent).astype(by_head.dtype), None, None
 
@@ -162,16 +152,112 @@ def _cross_entropy_backward(
 _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def _block_loss(
-    here: Here, features: NamedArray, targets: NamedArray, weights: NamedArray, head: NamedArray, embed: Axis, vocab: Axis
-) -> tuple[jax.Array, NamedArray]:
-    """Loss of some positions of this device, and its gradient by their logits."""
-    part, first = here.part(vocab)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _log_probs(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, blocks: int
+) -> tuple[NamedArray, NamedArray]:
+    def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray) -> tuple[NamedArray, NamedArray]:
+        whole = shard.gathered(head.astype(features.dtype))
+
+        def one(part: tuple[NamedArray, NamedArray]) -> tuple[NamedArray, NamedArray]:
+            block = _block(shard, *part, whole, embed, vocab)
+            return block.of_target - block.log_totals, block.log_totals
+
+        log_probs, log_totals = jax.lax.map(one, cut(arguments, blocks))
+        return joined(log_probs), joined(log_totals)
+
+    results = (Result(tokens.axis_names), Result(tokens.axis_names))
+    return by_device(of_device, (features, tokens), head, results)
+
+
+def _log_probs_forward(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, blocks: int
+) -> tuple[tuple[NamedArray, NamedArray], tuple[NamedArray, NamedArray, NamedArray]]:
+    return _log_probs(features, head, tokens, embed, vocab, blocks), (features, head, tokens)
+
+
+def _log_probs_backward(
+    embed: Axis,
+    vocab: Axis,
+    blocks: int,
+    arguments: tuple[NamedArray, NamedArray, NamedArray],
+    cotangents: tuple[NamedArray, NamedArray],
+) -> tuple[NamedArray, NamedArray, None]:
+    features, head, tokens = arguments
+
+    def of_device(shard: Shard, arguments: tuple[NamedArray, ...], head: NamedArray) -> tuple[NamedArray, NamedArray]:
+        whole = shard.gathered(head.astype(features.dtype))
+        order = _scattered_last(shard, embed, vocab)
+
+        def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> tuple[NamedArray, NamedArray]:
+            features, tokens, by_log_prob, by_log_total = part
+            block = _block(shard, features, tokens, whole, embed, vocab)
+            by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (by_log_total - by_log_prob)
+            by_features, by_head = _by_factors(by_logits, features, whole, embed, vocab, order)
+            return total + by_head, by_features
+
+        by_head, by_features = jax.lax.scan(accumulate, hax.zeros(order, dtype=jnp.float32), cut(arguments, blocks))
+        return _completed(shard, joined(by_features), by_head, head, vocab)
+
+    results = (Result(features.axis_names), Result(head.axis_names, parameter=True))
+    by_features, by_head = by_device(of_device, (features, tokens, *cotangents), head, results)
+    return by_features, by_head.astype(head.dtype), None
+
+
+_log_probs.defvjp(_log_probs_forward, _log_probs_backward)
+
+
+class _Block(NamedTuple):
+    """The softmax over the logits of some positions of one device; arrays with ``part`` have this device's part of the vocabulary."""
+
+    powers: NamedArray
+    """Exponentials of the logits, less the maximum: (..., position, part)."""
+    total: NamedArray
+    """Their sum over the whole vocabulary: (..., position)."""
+    log_totals: NamedArray
+    of_target: NamedArray
+    """Logit of the target: (..., position)."""
+    hit: NamedArray
+    """Where the target is: booleans (..., position, part)."""
+
+    def probabilities(self) -> NamedArray:
+        return self.powers / self.total
+
+
+def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, embed: Axis, vocab: Axis) -> _Block:
+    part, first = shard.part(vocab)
     logits = contract(features, head, embed, into=jnp.float32)
-    greatest = with_array(weights, here.greatest_over(vocab, hax.max(logits, part).array))
+    greatest = with_array(targets, shard.max_over(vocab, hax.max(logits, part).array))
     powers = hax.exp(logits - greatest)
-    total = with_array(weights, here.over(vocab, hax.sum(powers, part).array))
-    hit = hax.equal((targets - first).broadcast_axis(part), hax.arange(part))
-    of_target = with_array(weights, here.over(vocab, hax.sum(hax.where(hit, logits, 0.0), part).array))
-    loss = hax.sum((greatest + hax.log(total) - of_target) * weights).scalar()
-    return loss, (powers / total - hax.where(hit, 1.0, 0.0)) * weights
+    total = with_array(targets, shard.sum_over(vocab, hax.sum(powers, part).array))
+    hit: Any = hax.equal((targets - first).broadcast_axis(part), hax.arange(part))
+    of_target = with_array(targets, shard.sum_over(vocab, hax.sum(hax.where(hit, logits, 0.0), part).array))
+    return _Block(powers, total, greatest + hax.log(total), of_target, hit)
+
+
+def _weighted_sum(block: _Block, weights: NamedArray, z_loss: float) -> jax.Array:
+    losses = block.log_totals - block.of_target
+    if z_loss:
+        losses = losses + z_loss * block.log_totals * block.log_totals
+    return hax.sum(losses * weights).scalar()
+
+
+def _scattered_last(shard: Shard, embed: Axis, vocab: Axis) -> tuple[Axis, Axis]:
+    """The order of the head's gradient: on TPUs, for some sizes of the vocabulary, XLA has a reduce-scatter over the last axis alone."""
+    return shard.part(vocab)[0], embed
+
+
+def _by_factors(
+    by_logits: NamedArray, features: NamedArray, head: NamedArray, embed: Axis, vocab: Axis, order: tuple[Axis, Axis]
+) -> tuple[NamedArray, NamedArray]:
+    """From the gradient by the logits to those by features and head; the latter a float32 sum."""
+    by_logits = by_logits.astype(features.dtype)
+    by_features = contract(by_logits, head, vocab.name, order=features.axes)
+    outer = tuple(axis for axis in features.axes if axis.name != embed.name)
+    return by_features, contract(features, by_logits, outer, into=jnp.float32, order=order)
+
+
+def _completed(shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, vocab: Axis) -> tuple[NamedArray, NamedArray]:
+    """The sums over all devices of what each has added up."""
+    by_features = with_array(by_features, shard.sum_over(vocab, by_features.array))
+    return by_features, shard.reduced(by_head).rearrange(head.axis_names)

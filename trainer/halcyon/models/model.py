@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import haliax as hax
+import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
+from halcyon.models.axes import POSITION
 from halcyon.models.parts.linear import contract
-from halcyon.parallel.axes import POSITION
+
+
+class Inputs(NamedTuple):
+    """What a model reads; integers (..., position)."""
+
+    tokens: NamedArray
+    positions: NamedArray | None = None
+    """The position of each token in its text. None: they count from 0 along the axis."""
+    segments: NamedArray | None = None
+    """A position sees only its own segment. None: one segment."""
+
+
+class Outputs(NamedTuple):
+    """What a model gives."""
+
+    features: NamedArray
+    """What the output head sees, after the last norm: (..., position, embed) in the compute type."""
+    cache: Any = None
+    """Keys and values for the tokens that follow; None for a model that keeps none."""
+    aux: dict[str, jax.Array] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    """Further scalars by name, such as the load of experts; empty for dense models."""
 
 
 class CausalLM(eqx.Module):
@@ -29,13 +52,15 @@ class CausalLM(eqx.Module):
     """The residual stream."""
 
     @abstractmethod
-    def features(self, tokens: NamedArray, *, segment_ids: NamedArray | None = None, compute_dtype: jnp.dtype) -> NamedArray:
-        """What the output head sees: (..., position, embed) in `compute_dtype`, after the last norm.
+    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+        """The features of every position.
 
         Args:
-            tokens: (..., position) integers.
-            segment_ids: (..., position) integers; a position sees only its own segment. None: one segment.
+            inputs: What it reads.
             compute_dtype: Type of activations and matrix products.
+
+        Raises:
+            ValueError: The sequence is longer than `max_position`.
         """
 
     @property
@@ -43,14 +68,11 @@ class CausalLM(eqx.Module):
     def head(self) -> NamedArray:
         """The output head: vocab and embed, in any order. With tied embeddings, the token embedding."""
 
-    def __call__(
-        self, tokens: NamedArray, *, segment_ids: NamedArray | None = None, compute_dtype: jnp.dtype | type = jnp.float32
-    ) -> NamedArray:
+    def logits(self, features: NamedArray) -> NamedArray:
         """Logits of the next token at every position: (..., position, vocab), float32.
 
         Training never wants them as a whole: see `halcyon.models.log_probs`.
         """
-        features = self.features(tokens, segment_ids=segment_ids, compute_dtype=jnp.dtype(compute_dtype))
         return hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
 
     def _position_axis(self, tokens: NamedArray) -> Axis:

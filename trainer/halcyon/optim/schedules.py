@@ -10,10 +10,11 @@ import jax.numpy as jnp
 
 from halcyon_api.spec.optimizer import ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, WsdScheduleSpec
 
-Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+LearningRate = Callable[[jax.typing.ArrayLike], jax.Array]
+"""The learning rate of a step, by the number of steps done before it."""
 
 
-def learning_rate(spec: OptimizerSpec, steps: int) -> Schedule:
+def learning_rate(spec: OptimizerSpec, steps: int) -> LearningRate:
     """The learning rate of a step as a function of the steps done before it.
 
     With ``n = done + 1``, warm-up over ``w`` steps and ``N`` steps in all, the rate is the peak times

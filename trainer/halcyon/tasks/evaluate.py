@@ -22,6 +22,7 @@ from halcyon.context import Context, adapt_to_devices, check_context, process_na
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
+from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import begun, decides, document_of, found_in
 from halcyon.machine.memory import check_device_memory
 from halcyon.parallel.mesh import build_mesh
@@ -31,7 +32,7 @@ from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluating import with_source
 from halcyon.training.compilation import compiler_options
-from halcyon.training.evaluation import Evaluation, evaluate, make_evaluation_step, total
+from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.program import Program, build_program, padded_token_bytes
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
@@ -126,7 +127,7 @@ class _OneEvaluation:
 
         self._reporter.stage("compiling")
         token_bytes = padded_token_bytes(self._held_out.tokenizer.token_bytes)
-        step = jax.jit(make_evaluation_step(self._program.loss_sums, token_bytes), compiler_options=compiler_options())
+        step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=compiler_options())
         model = restored.state["model"]
         for source, part in parts.items():
             if source not in found:
@@ -200,7 +201,7 @@ class _OneEvaluation:
                 batch_size=self._batch_size,
                 microbatches=self._spec.trainer.microbatches,
                 sharding=self._program.batch_sharding,
-                segments=self._program.segments,
+                fields=self._program.objective.fields,
                 on_batch=self._reporter.evaluated_batch,
             )
 

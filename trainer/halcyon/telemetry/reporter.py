@@ -36,7 +36,7 @@ from halcyon_api.progress import (
 )
 
 if TYPE_CHECKING:
-    from halcyon.training.evaluation import Evaluation
+    from halcyon.evaluate.evaluation import Evaluation
 
 
 @dataclass

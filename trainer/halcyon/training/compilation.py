@@ -9,7 +9,7 @@ One kind of program does not survive storage: a CPU program of several processes
 depend on each other in any order, but keeps collectives in theirs, for all processes must come to them alike. Read back, a program has
 that order among the collectives of its main sequence and among those of each loop, but no more between the two (jaxlib 0.10.2): processes
 then wait for each other, or take each other's numbers. So a program of several processes on CPU is kept only if its optimised form has no
-collective in a loop, a branch or a call, and the loop over layers is written out there (`halcyon.parallel.loops`).
+collective in a loop, a branch or a call, and the loop over layers is unrolled there (`halcyon.parallel.partition`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from threading import Lock
 import jax
 
 from halcyon.data.batch_schedule import Schedule
-from halcyon.data.loader import Batch
+from halcyon.objectives import Batch
 from halcyon.training.program import Program, TrainStep
 
 _AHEAD_STEPS = 200
@@ -59,7 +59,7 @@ class StepPrograms:
 
     def of(self, batch: Batch) -> TrainStep:
         """The program for a batch; waits if it is still compiled."""
-        microbatches, rows, length = batch.tokens.shape
+        microbatches, rows, length = jax.tree.leaves(batch)[0].shape
         return self.start(microbatches * rows, length).result()
 
     def prepare(self, schedule: Schedule, step: int) -> None:

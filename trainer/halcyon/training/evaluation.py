@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +15,10 @@ from jax.sharding import Sharding
 
 from halcyon.data.examples import Examples
 from halcyon.data.held_out import HeldOut
-from halcyon.data.loader import Batch, global_batch
+from halcyon.data.loader import global_batch
 from halcyon.data.source_data import Rows
-
-LossSums = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
-"""(model, one microbatch, whose arrays are [b, L]) -> (weighted sum of nats, sum of weights)."""
+from halcyon.evaluate.evaluation import Evaluation
+from halcyon.objectives import Batch, Objective
 
 _IN_FLIGHT = 2
 """Batches whose sums are not waited for yet: enough to keep the devices busy, few enough to hold little memory."""
@@ -37,63 +35,21 @@ class EvaluationSums(NamedTuple):
     """Bytes of the predicted tokens: int32."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found."""
-
-    nats: float
-    """Weighted sum of losses."""
-    weight: float
-    """Sum of weights."""
-    size_bytes: int
-    """Bytes of text that the predicted tokens stand for."""
-    sequences: int
-    seconds: float
-    """How long it took."""
-
-    @property
-    def loss(self) -> float:
-        """Nats per predicted token; no number where none counted."""
-        return self.nats / self.weight if self.weight else math.nan
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """Bits per byte of predicted text; None where the predicted tokens stand for no text."""
-        return self.nats / (math.log(2) * self.size_bytes) if self.size_bytes else None
-
-    @property
-    def tokens(self) -> int:
-        """Predicted tokens, that is, the sum of weights."""
-        return round(self.weight)
-
-
-def total(parts: Iterable[Evaluation]) -> Evaluation:
-    """Several evaluations as one: sums are added, and divided once."""
-    parts = tuple(parts)
-    return Evaluation(
-        nats=math.fsum(part.nats for part in parts),
-        weight=math.fsum(part.weight for part in parts),
-        size_bytes=sum(part.size_bytes for part in parts),
-        sequences=sum(part.sequences for part in parts),
-        seconds=math.fsum(part.seconds for part in parts),
-    )
-
-
-def make_evaluation_step(loss_sums: LossSums, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
+def make_evaluation_step(objective: Objective, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
     """Build the function of one evaluation batch, to be compiled.
 
     Args:
-        loss_sums: The loss of one microbatch, the same as in training.
+        objective: The objective, the same as in training.
         token_bytes: Bytes that each token id stands for: int32 [vocabulary].
     """
 
     def batch_sums(model: Any, batch: Batch) -> EvaluationSums:
-        nats, weight = loss_sums(model, batch)
-        sizes = jnp.asarray(token_bytes, jnp.int32)[batch.targets]
-        return EvaluationSums(nats, weight, jnp.sum(jnp.where(batch.weights > 0, sizes, 0)))
+        sums = objective(model, batch, None, None)
+        sizes = jnp.asarray(token_bytes, jnp.int32)[batch["targets"]]
+        return EvaluationSums(sums.loss, sums.weight, jnp.sum(jnp.where(batch["weights"] > 0, sizes, 0)))
 
     def evaluation_step(model: Any, batch: Batch) -> EvaluationSums:
-        if batch.tokens.shape[0] == 1:
+        if len(batch["targets"]) == 1:
             return batch_sums(model, jax.tree.map(lambda rows: rows[0], batch))
         parts = jax.lax.map(lambda microbatch: batch_sums(model, microbatch), batch)
         return jax.tree.map(jnp.sum, parts)
@@ -109,7 +65,7 @@ def evaluate(
     batch_size: int,
     microbatches: int,
     sharding: Sharding,
-    segments: bool = False,
+    fields: Iterable[str],
     on_batch: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
@@ -125,7 +81,7 @@ def evaluate(
         batch_size: Sequences of a batch, over all devices.
         microbatches: Parts in which a batch is computed; divides ``batch_size``.
         sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
-        segments: Whether batches tell documents apart, the same as in training.
+        fields: Names of a batch's arrays, the same as in training.
         on_batch: Is told after each batch whose sums have come.
         clock: Seconds, of any origin.
 
@@ -140,7 +96,7 @@ def evaluate(
     fetched: list[EvaluationSums] = []
     sequences = 0
     for rows in held_out.validation_batches(batches, batch_size):
-        batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, segments=segments)
+        batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, fields=fields)
         in_flight.append(sums(batch))
         sequences += len(rows)
         if len(in_flight) > _IN_FLIGHT:

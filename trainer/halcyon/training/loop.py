@@ -93,12 +93,12 @@ class Loop:
         self._clock = clock
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
         token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes)
-        self._evaluation_sums = jax.jit(make_evaluation_step(program.loss_sums, token_bytes), compiler_options=compiler_options())
+        self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
         self._loader = Loader(
             dataset,
             microbatches=self._settings.microbatches,
             sharding=program.batch_sharding,
-            segments=program.segments,
+            fields=program.objective.fields,
             last_step=self._settings.steps,
         )
         self._pending: tuple[int, StepMetrics, float] | None = None
@@ -271,7 +271,7 @@ class Loop:
                 batch_size=self._settings.batch_size,
                 microbatches=self._settings.microbatches,
                 sharding=self._program.batch_sharding,
-                segments=self._program.segments,
+                fields=self._program.objective.fields,
             )
         self._reporter.evaluation(step, evaluation)
         self._reporter.stage("training")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import haliax as hax
 import jax
@@ -16,15 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data.loader import Batch
-from halcyon.models import build_model, next_token_losses
+from halcyon.models import build_model
+from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.objectives import Batch, Objective, build_objective
 from halcyon.optim import build_optimizer, learning_rate
-from halcyon.parallel.axes import BATCH, COMPUTE_AXES, POSITION, VOCAB, computing
+from halcyon.parallel.axes import COMPUTE_AXES
 from halcyon.parallel.mesh import MESH_AXES
+from halcyon.parallel.partition import computing
 from halcyon.training.compilation import compiler_options
 from halcyon.training.divergence import empty_window
 from halcyon.training.state import BuildState, Model, TrainState, state_builder, state_template
-from halcyon.training.step import LossSums, StepMetrics, make_train_step
+from halcyon.training.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import TrainerSpec
@@ -42,7 +44,7 @@ class Program:
     build_state: BuildState
     template: TrainState
     """Shapes, types and shardings of the state."""
-    loss_sums: LossSums
+    objective: Objective
     train_step: TrainStep
     mesh: Mesh
     batch_sharding: NamedSharding
@@ -50,17 +52,16 @@ class Program:
     control_sharding: NamedSharding
     """Of one control value for each device."""
     microbatches: int
-    segments: bool
-    """Whether a batch tells documents apart, so that attention does not cross them."""
 
     def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
         """The compiled step for batches of a size; it takes the state's memory over."""
         shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
-        dtypes = (jnp.int32, jnp.int32, jnp.float32, *((jnp.int32,) if self.segments else ()))
-        arrays = [cast("jax.Array", jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding)) for dtype in dtypes]
+        batch: Any = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding) for name, dtype in self.objective.fields.items()
+        }
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
-            lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, Batch(*arrays), control)
+            lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, batch, control)
             return lowered.compile(compiler_options=compiler_options())
 
     def tracing(self) -> AbstractContextManager[None]:
@@ -98,36 +99,30 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program
     settings = spec.trainer
     vocab = padded_vocabulary(vocab_size)
     max_position = hax.Axis(POSITION, longest_sequence(settings))
-    compute_dtype = jnp.dtype(settings.precision.compute)
 
     def build() -> Model:
         key = jax.random.key(settings.seed)
         return build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
 
-    def loss_sums(model: Model, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        axes = (hax.Axis(BATCH, batch.tokens.shape[0]), hax.Axis(POSITION, batch.tokens.shape[1]))
-        named: list[Any] = [hax.named(array, axes) for array in (batch.tokens, batch.targets, batch.weights)]
-        segment_ids: Any = None if batch.segments is None else hax.named(batch.segments, axes)
-        return next_token_losses(model, *named, segment_ids=segment_ids, compute_dtype=compute_dtype)
-
+    objective = build_objective(spec)
     optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
     divergence = spec.recovery.divergence
     build_state = state_builder(build, optimizer, lambda: empty_window(divergence))
     return Program(
         build_state=build_state,
         template=state_template(build_state, mesh),
-        loss_sums=loss_sums,
+        objective=objective,
         train_step=make_train_step(
-            loss_sums,
+            objective,
             optimizer,
             learning_rate(spec.optimizer, settings.steps),
             mesh,
             divergence,
+            seed=settings.seed,
             gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         ),
         mesh=mesh,
         batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.microbatches,
-        segments=not spec.data.attend_across_documents,
     )

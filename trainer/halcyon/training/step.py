@@ -19,15 +19,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from halcyon.data.loader import Batch
+from halcyon.objectives import Batch, Objective, Sums
 from halcyon.parallel.axes import constrain, constrain_here
-from halcyon.parallel.by_device import by_group
+from halcyon.parallel.partition import by_group
 from halcyon.training.divergence import judge, keep_if_dropped
 from halcyon.training.state import Model, TrainState
 from halcyon_api.spec.divergence import DivergenceSpec
-
-LossSums = Callable[[Model, Batch], tuple[jax.Array, jax.Array]]
-"""(model, one microbatch, whose arrays are [batch, position]) -> (weighted sum of nats, sum of weights)."""
 
 
 class StepMetrics(eqx.Module):
@@ -44,6 +41,8 @@ class StepMetrics(eqx.Module):
     """A `halcyon.training.divergence.Verdict`."""
     control: jax.Array
     """The bits that any process has set in its control value: how one process's wish reaches all at the same step."""
+    metrics: dict[str, jax.Array]
+    """Further metrics of the objective by name, each per unit of weight."""
 
 
 CONTROL_BITS = 2
@@ -51,61 +50,71 @@ CONTROL_BITS = 2
 
 
 def make_train_step(
-    loss_sums: LossSums,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     learning_rate: Callable[[jax.Array], jax.Array],
     mesh: Mesh,
     divergence: DivergenceSpec | None = None,
     *,
+    seed: int = 0,
     gather_once: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
     Args:
-        loss_sums: The loss of one microbatch.
+        objective: What is minimised.
         optimizer: The update rule. Its update is told the rate as the keyword argument ``learning_rate``, if it takes any.
         learning_rate: The rate by the number of steps done, dropped updates included: the only count of the steps there is.
         mesh: The device mesh.
         divergence: Which steps' updates are dropped.
+        seed: Where the objective's randomness comes from; each microbatch of each step has its own.
         gather_once: Hold all parameters, and the sums of their gradients, on each device while microbatches are computed.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
 
-    gradient_sums = jax.value_and_grad(loss_sums, has_aux=True)
+    def of_microbatch(model: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
+        sums = objective(model, batch, None, key)
+        return sums.loss, sums
 
-    def batch_sums(model: Model, batch: Batch) -> tuple[jax.Array, jax.Array, Model]:
-        if batch.tokens.shape[0] == 1:
-            (nats, weight), gradient = gradient_sums(model, jax.tree.map(lambda rows: rows[0], batch))
-            return nats, weight, gradient
+    gradient_sums = jax.grad(of_microbatch, has_aux=True)
 
-        def of_group(batch: Batch, model: Model) -> tuple[tuple[jax.Array, jax.Array], Model]:
-            def accumulate(carry: Any, microbatch: Batch) -> tuple[Any, None]:
-                sums, gradient = gradient_sums(model, microbatch)
+    def batch_sums(model: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Model]:
+        microbatches = len(jax.tree.leaves(batch)[0])
+        if microbatches == 1:
+            gradient, sums = gradient_sums(model, jax.tree.map(lambda rows: rows[0], batch), step, 0)
+            return sums, gradient
+
+        def of_group(batch: Batch, model: Model, step: jax.Array) -> tuple[Sums, Model]:
+            def accumulate(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+                gradient, sums = gradient_sums(model, microbatch[0], step, microbatch[1])
                 added = jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (sums, gradient))
                 return constrain_here(added), None
 
-            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), ((0.0, 0.0), model))
-            return jax.lax.scan(accumulate, constrain_here(zero), batch)[0]
+            one = jax.tree.map(lambda rows: rows[0], batch)
+            sums = jax.eval_shape(lambda: gradient_sums(model, one, step, 0)[1])
+            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, model))
+            return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
 
-        (nats, weight), gradient = by_group(of_group, batch, model, rows_at=1, gathered=gather_once)
-        return nats, weight, gradient
+        return by_group(of_group, batch, model, step, rows_at=1, gathered=gather_once)
 
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
-        nats, weight, gradient = batch_sums(state.model, batch)
-        share = 1.0 / jnp.maximum(weight, 1.0)
+        sums, gradient = batch_sums(state.model, batch, state.step)
+        share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         rate = learning_rate(state.step)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model, learning_rate=rate)
-        loss, gradient_norm = nats * share, optax.tree.norm(gradient)
+        loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
             loss=loss,
             gradient_norm=gradient_norm,
             learning_rate=rate,
-            tokens=weight,
+            tokens=sums.weight,
             verdict=verdict,
             control=_any_bits(control),
+            metrics={name: total * share for name, total in sums.metrics.items()},
         )
         new = optax.apply_updates(state.model, updates), optimizer_state
         model, optimizer_state = keep_if_dropped(policy, verdict, (state.model, state.optimizer_state), new)

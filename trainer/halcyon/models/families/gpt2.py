@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -14,12 +15,15 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.elementwise import elementwise, recomputed
-from halcyon.models.model import CausalLM
-from halcyon.models.parts.attention import causal_attention
-from halcyon.models.parts.linear import Embedding, LayerNorm, Linear, add_wide
+from halcyon.models import axes
+from halcyon.models.model import CausalLM, Inputs, Outputs
+from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.linear import Linear, add_wide
+from halcyon.models.parts.masks import Mask, causal
+from halcyon.models.parts.mlp import gelu
+from halcyon.models.parts.norm import LayerNorm
+from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
-from halcyon.parallel import axes
 from halcyon_api.spec.model import Gpt2Spec
 
 
@@ -50,52 +54,11 @@ def _residual_std(spec: Gpt2Spec) -> float:
     return spec.initializer_std / math.sqrt(2 * spec.layers)
 
 
-InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
-"""Makes a linear map from its inputs and outputs."""
-
-
-class Gpt2Attention(eqx.Module):
-    """Multi-head attention."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
-    head_size: Axis = eqx.field(static=True)
-
-    @staticmethod
-    def init(at: Gpt2Axes, linear: InitLinear, into_stream: InitLinear) -> Gpt2Attention:
-        """Biases everywhere."""
-        heads = (at.heads, at.head_size)
-        return Gpt2Attention(
-            query=linear((at.embed,), heads),
-            key=linear((at.embed,), heads),
-            value=linear((at.embed,), heads),
-            output=into_stream(heads, (at.embed,)),
-            head_size=at.head_size,
-        )
-
-    def __call__(self, x: NamedArray, segment_ids: NamedArray | None) -> NamedArray:
-        """(..., position, embed) to the same."""
-        position = x.resolve_axis(axes.POSITION)
-        key_position = position.alias(axes.KEY_POSITION)
-        attended = causal_attention(
-            self.query(x),
-            self.key(x).rename({position: key_position}),
-            self.value(x).rename({position: key_position}),
-            position=position,
-            key_position=key_position,
-            head_size=self.head_size,
-            segment_ids=segment_ids,
-        )
-        return self.output(attended)
-
-
 class Gpt2Block(eqx.Module):
     """Attention and MLP, each added to the residual stream."""
 
     attention_norm: LayerNorm
-    attention: Gpt2Attention
+    attention: SelfAttention
     mlp_norm: LayerNorm
     mlp_up: Linear
     mlp_down: Linear
@@ -112,17 +75,16 @@ class Gpt2Block(eqx.Module):
         into_stream = functools.partial(linear, std=_residual_std(spec))
         return Gpt2Block(
             attention_norm=norm(),
-            attention=Gpt2Attention.init(at, linear, into_stream),
+            attention=SelfAttention.init(at.embed, (at.heads,), (), at.head_size, linear, into_stream),
             mlp_norm=norm(),
             mlp_up=linear((at.embed,), (at.mlp,)),
             mlp_down=into_stream((at.mlp,), (at.embed,)),
         )
 
-    def __call__(self, x: NamedArray, segment_ids: NamedArray | None) -> NamedArray:
+    def __call__(self, x: NamedArray, mask: Mask) -> NamedArray:
         """(..., position, embed) to the same."""
-        x = x + self.attention(self.attention_norm(x), segment_ids)
-        hidden = elementwise(recomputed(jax.nn.gelu), self.mlp_up(self.mlp_norm(x)))  # the tanh form, as in the published model
-        return hax.auto_sharded(x + self.mlp_down(hidden))
+        x = x + self.attention(self.attention_norm(x), mask)
+        return hax.auto_sharded(x + self.mlp_down(gelu(self.mlp_up(self.mlp_norm(x)))))
 
 
 class Gpt2(CausalLM):
@@ -152,13 +114,20 @@ class Gpt2(CausalLM):
             embed=at.embed,
         )
 
-    def features(self, tokens: NamedArray, *, segment_ids: NamedArray | None = None, compute_dtype: jnp.dtype) -> NamedArray:
-        """(..., position) tokens to (..., position, embed)."""
-        position = self._position_axis(tokens)
-        learned = self.positions.weight.slice(self.max_position, position)
-        x = hax.auto_sharded(add_wide(self.embedding(tokens, compute_dtype), learned))
-        x = self.blocks.fold(lambda block, x: block(x, segment_ids), x)
-        return self.norm(x)
+    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+        """See `CausalLM.__call__`."""
+        mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
+        position = self._position_axis(inputs.tokens)
+        if inputs.positions is None:
+            learned = self.positions.weight.slice(self.max_position, position)
+        else:
+            learned = self.positions(inputs.positions, dtype)
+        x = hax.auto_sharded(add_wide(self.embedding(inputs.tokens, dtype), learned))
+
+        def step(block: Gpt2Block, x: NamedArray, _: Any) -> tuple[NamedArray, None]:
+            return block(x, mask), None
+
+        return Outputs(self.norm(self.blocks.scan(step, x)[0]))
 
     @property
     def head(self) -> NamedArray:

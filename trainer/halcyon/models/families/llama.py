@@ -1,14 +1,11 @@
-"""Llama (Touvron et al. 2023): RMSNorm before each part, rotary positions, grouped-query attention, SwiGLU.
-
-The blocks are one module whose parameters have a leading axis ``layers``, and the forward pass scans over it. Grouped queries are those of
-Ainslie et al. 2023, the gated MLP that of Shazeer 2020.
-"""
+"""Llama (Touvron et al. 2023): RMSNorm before each part, rotary positions, grouped-query attention, SwiGLU."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import haliax as hax
@@ -17,13 +14,17 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.elementwise import elementwise, recomputed
-from halcyon.models.model import CausalLM
-from halcyon.models.parts.attention import causal_attention
-from halcyon.models.parts.linear import Embedding, Linear, RmsNorm
-from halcyon.models.parts.rotary import RotaryTable, rotary_table, rotate
+from halcyon.models import axes
+from halcyon.models.model import CausalLM, Inputs, Outputs
+from halcyon.models.parameters import Role
+from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.masks import Mask, causal
+from halcyon.models.parts.mlp import SwiGlu
+from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.parts.rotary import RotaryTable, rotary_table
+from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
-from halcyon.parallel import axes
 from halcyon_api.spec.model import LlamaSpec
 
 
@@ -52,70 +53,11 @@ class LlamaAxes:
         )
 
 
-InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
-"""Makes a linear map from its inputs and outputs."""
-
-
-class LlamaAttention(eqx.Module):
-    """Grouped-query attention with rotary positions."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
-    head_size: Axis = eqx.field(static=True)
-
-    @staticmethod
-    def init(at: LlamaAxes, linear: InitLinear) -> LlamaAttention:
-        """No biases."""
-        heads, shared = (at.kv_heads, at.queries, at.head_size), (at.kv_heads, at.head_size)
-        return LlamaAttention(
-            query=linear((at.embed,), heads),
-            key=linear((at.embed,), shared),
-            value=linear((at.embed,), shared),
-            output=linear(heads, (at.embed,)),
-            head_size=at.head_size,
-        )
-
-    def __call__(self, x: NamedArray, rotary: RotaryTable, segment_ids: NamedArray | None) -> NamedArray:
-        """(..., position, embed) to the same."""
-        position = x.resolve_axis(axes.POSITION)
-        key_position = position.alias(axes.KEY_POSITION)
-        query = rotate(self.query(x), rotary, self.head_size)
-        key = rotate(self.key(x), rotary, self.head_size).rename({position: key_position})
-        value = self.value(x).rename({position: key_position})
-        attended = causal_attention(
-            query, key, value, position=position, key_position=key_position, head_size=self.head_size, segment_ids=segment_ids
-        )
-        return self.output(attended)
-
-
-class SwiGlu(eqx.Module):
-    """``down(silu(gate(x)) * up(x))``."""
-
-    gate: Linear
-    up: Linear
-    down: Linear
-
-    @staticmethod
-    def init(at: LlamaAxes, linear: InitLinear) -> SwiGlu:
-        """No biases."""
-        return SwiGlu(
-            gate=linear((at.embed,), (at.mlp,)),
-            up=linear((at.embed,), (at.mlp,)),
-            down=linear((at.mlp,), (at.embed,)),
-        )
-
-    def __call__(self, x: NamedArray) -> NamedArray:
-        """(..., embed) to the same."""
-        return self.down(elementwise(recomputed(lambda gate, up: jax.nn.silu(gate) * up), self.gate(x), self.up(x)))
-
-
 class LlamaBlock(eqx.Module):
     """Attention and MLP, each added to the residual stream."""
 
     attention_norm: RmsNorm
-    attention: LlamaAttention
+    attention: SelfAttention
     mlp_norm: RmsNorm
     mlp: SwiGlu
 
@@ -128,11 +70,16 @@ class LlamaBlock(eqx.Module):
         def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
             return Linear.init(inputs, outputs, stacked=(at.layers,), std=spec.initializer_std, dtype=dtype, key=next(keys))
 
-        return LlamaBlock(attention_norm=norm(), attention=LlamaAttention.init(at, linear), mlp_norm=norm(), mlp=SwiGlu.init(at, linear))
+        return LlamaBlock(
+            attention_norm=norm(),
+            attention=SelfAttention.init(at.embed, (at.kv_heads,), (at.queries,), at.head_size, linear, linear),
+            mlp_norm=norm(),
+            mlp=SwiGlu.init(at.embed, at.mlp, linear),
+        )
 
-    def __call__(self, x: NamedArray, rotary: RotaryTable, segment_ids: NamedArray | None) -> NamedArray:
+    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable) -> NamedArray:
         """(..., position, embed) to the same."""
-        x = x + self.attention(self.attention_norm(x), rotary, segment_ids)
+        x = x + self.attention(self.attention_norm(x), mask, rotary)
         return hax.auto_sharded(x + self.mlp(self.mlp_norm(x)))
 
 
@@ -159,7 +106,9 @@ class Llama(CausalLM):
             embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
             blocks=Stack(at.layers, spec.remat, LlamaBlock.init(spec, dtype, keys=keys)),
             norm=RmsNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
-            untied_head=None if spec.tie_embeddings else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, key=next(keys)),
+            untied_head=None
+            if spec.tie_embeddings
+            else Linear.init((at.embed,), (vocab,), std=std, dtype=dtype, role=Role.HEAD, key=next(keys)),
             vocab=vocab,
             max_position=max_position,
             embed=at.embed,
@@ -167,12 +116,16 @@ class Llama(CausalLM):
             rope_theta=spec.rope_theta,
         )
 
-    def features(self, tokens: NamedArray, *, segment_ids: NamedArray | None = None, compute_dtype: jnp.dtype) -> NamedArray:
-        """(..., position) tokens to (..., position, embed)."""
-        rotary = rotary_table(self._position_axis(tokens), self.head_size, self.rope_theta)
-        x = self.embedding(tokens, compute_dtype)
-        x = self.blocks.fold(lambda block, x: block(x, rotary, segment_ids), x)
-        return self.norm(x)
+    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+        """See `CausalLM.__call__`."""
+        mask = causal(inputs.segments)
+        rotary = rotary_table(self._position_axis(inputs.tokens), self.head_size, self.rope_theta, inputs.positions)
+
+        def step(block: LlamaBlock, x: NamedArray, _: Any) -> tuple[NamedArray, None]:
+            return block(x, mask, rotary), None
+
+        x, _ = self.blocks.scan(step, self.embedding(inputs.tokens, jnp.dtype(compute_dtype)))
+        return Outputs(self.norm(x))
 
     @property
     def head(self) -> NamedArray:

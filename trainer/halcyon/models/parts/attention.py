@@ -1,16 +1,17 @@
-"""Causal attention in plain XLA.
+"""Attention: one function, with a choice of implementations that compute the same numbers up to rounding.
 
-Scores and softmax are float32 in every precision. The backward pass computes them again from queries and keys, because to keep them takes
-memory, and the time to write it, that grow with the square of the sequence length. Short sequences take one product over all pairs of
-positions. Longer ones are computed a block of queries at a time, so that not even the scores of one block of the model are ever all there
-(the idea of Rabe and Staats 2021; a block of queries sees its whole row of scores, so no running maximum is needed). The gradients by keys
-and values are then sums over blocks, which are float32 in every precision, or their error would grow with the number of blocks.
+Scores and softmax are float32 in every precision. No implementation keeps scores for the backward pass, because keeping them takes memory,
+and the time to write it, that grow with the square of the sequence length.
+
+- ``reference`` takes one product over all pairs of queries and keys, and is differentiated as it stands.
+- ``blockwise`` takes a block of queries and a block of keys at a time and skips the blocks that the mask hides (see
+  `halcyon.models.parts.blockwise_attention`).
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Literal
 
 import haliax as hax
 import jax
@@ -18,132 +19,110 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
 from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.parts.blockwise_attention import attend_in_blocks
 from halcyon.models.parts.linear import contract
-from halcyon.models.position_blocks import cut, joined
+from halcyon.models.parts.masks import Block, Mask
 
-QUERY_BLOCK = 512
-"""Queries of a block. Sequences up to twice as long are not cut, and longer ones only where they are a multiple."""
+BLOCK = 512
+"""Queries, and keys, of a block."""
+
+Implementation = Literal["reference", "blockwise"]
 
 _MASKED = -1e30
 
 
-def causal_attention(
+def attention(
     query: NamedArray,
     key: NamedArray,
     value: NamedArray,
+    mask: Mask | None = None,
     *,
     position: Axis,
     key_position: Axis,
     head_size: Axis,
-    segment_ids: NamedArray | None = None,
-    block: int = QUERY_BLOCK,
+    value_size: Axis | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: NamedArray | None = None,
+    implementation: Implementation | None = None,
+    block: int = BLOCK,
 ) -> NamedArray:
-    """Softmax-weighted values of the positions up to and including the query's own.
+    """The values that each query sees, weighted by the softmax of its scores. A query that sees nothing gets zeros.
 
     Args:
         query: (..., position, ..., head_size). Axes that `key` lacks, such as the queries of a group, share keys and values.
         key: (..., key_position, ..., head_size).
-        value: Like `key`.
+        value: (..., key_position, ..., value_size), else like `key`.
+        mask: Which keys a query sees. None: all.
         position: The queries' positions.
-        key_position: The keys' positions, as many.
+        key_position: The keys' positions.
         head_size: What a score is summed over.
-        segment_ids: (..., position) integers. A query sees only keys of its own segment. None: one segment.
-        block: Queries computed together when the sequence is a multiple of this number and more than twice as long.
+        value_size: The features of a value. Default: `head_size`.
+        scale: Factor of the scores. Default: 1 / sqrt(head_size).
+        soft_cap: Scores are limited smoothly to this number: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
+        sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
+        implementation: Default: ``reference`` for up to two blocks of queries and for lengths that are no multiple of a block.
+        block: Queries, and keys, that ``blockwise`` takes together; must divide both lengths.
 
     Returns:
-        The axes of `query`, in its type.
+        The axes of `query`, with `value_size` in the place of `head_size`, in its type.
+
+    Raises:
+        ValueError: A block of the blockwise implementation does not divide the lengths, or `soft_cap` is not positive.
     """
-    query = query * head_size.size**-0.5
-    key_segments = None if segment_ids is None else segment_ids.rename({position: key_position})
-    numbers = hax.arange(position)
-    if position.size <= 2 * block or position.size % block:
-        attend = recomputed(functools.partial(_attend, key_position=key_position, head_size=head_size))
-        return attend(query, numbers, segment_ids, key, value, key_segments)
-    return _attend_in_blocks(query, numbers, segment_ids, key, value, key_segments, key_position, head_size, position.size // block)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
-def _attend_in_blocks(
-    query: NamedArray,
-    query_numbers: NamedArray,
-    query_segments: NamedArray | None,
-    key: NamedArray,
-    value: NamedArray,
-    key_segments: NamedArray | None,
-    key_position: Axis,
-    head_size: Axis,
-    blocks: int,
-) -> NamedArray:
-    """`_attend`, so many blocks of queries one after the other."""
-
-    def one(queries: tuple[NamedArray, NamedArray, NamedArray | None]) -> NamedArray:
-        return _attend(*queries, key, value, key_segments, key_position=key_position, head_size=head_size)
-
-    return joined(jax.lax.map(one, cut((query, query_numbers, query_segments), blocks)))
-
-
-_Arguments = tuple[NamedArray, NamedArray, NamedArray | None, NamedArray, NamedArray, NamedArray | None]
-"""The arrays that `_attend` takes."""
-
-
-def _attend_in_blocks_forward(
-    query: NamedArray,
-    query_numbers: NamedArray,
-    query_segments: NamedArray | None,
-    key: NamedArray,
-    value: NamedArray,
-    key_segments: NamedArray | None,
-    key_position: Axis,
-    head_size: Axis,
-    blocks: int,
-) -> tuple[NamedArray, _Arguments]:
-    arguments = (query, query_numbers, query_segments, key, value, key_segments)
-    return _attend_in_blocks(*arguments, key_position, head_size, blocks), arguments
-
-
-def _attend_in_blocks_backward(
-    key_position: Axis, head_size: Axis, blocks: int, arguments: _Arguments, cotangent: NamedArray
-) -> tuple[NamedArray, None, None, NamedArray, NamedArray, None]:
-    query, query_numbers, query_segments, key, value, key_segments = arguments
-
-    def accumulate(sums: tuple[NamedArray, NamedArray], part: Any) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
-        queries, numbers, segments, by_result = part
-
-        def one(queries: NamedArray, key: NamedArray, value: NamedArray) -> NamedArray:
-            return _attend(queries, numbers, segments, key, value, key_segments, key_position=key_position, head_size=head_size)
-
-        by_queries, by_key, by_value = jax.vjp(one, queries, key, value)[1](by_result)
-        return (sums[0] + by_key.astype(jnp.float32), sums[1] + by_value.astype(jnp.float32)), by_queries
-
-    start = (hax.zeros(key.axes, dtype=jnp.float32), hax.zeros(value.axes, dtype=jnp.float32))
-    parts = cut((query, query_numbers, query_segments, cotangent), blocks)
-    (by_key, by_value), by_query = jax.lax.scan(accumulate, start, parts)
-    return joined(by_query), None, None, by_key.astype(key.dtype), by_value.astype(value.dtype), None
-
-
-_attend_in_blocks.defvjp(_attend_in_blocks_forward, _attend_in_blocks_backward)
+    if soft_cap is not None and soft_cap <= 0:
+        raise ValueError(f"soft_cap is {soft_cap}; give a positive number, or None for no limit")
+    value_size = value_size or head_size
+    divides = position.size % block == 0 and key_position.size % block == 0
+    if implementation is None:
+        implementation = "blockwise" if position.size > 2 * block and divides else "reference"
+    query = query * (head_size.size**-0.5 if scale is None else scale)
+    if implementation == "reference":
+        attend = functools.partial(
+            _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
+        )
+        return recomputed(attend)(query, key, value, mask, sinks)
+    if not divides:
+        raise ValueError(f"a block of {block} positions does not divide {position.size} queries and {key_position.size} keys")
+    return attend_in_blocks(query, key, value, mask, sinks, position, key_position, head_size, value_size, soft_cap, block)
 
 
 def _attend(
     query: NamedArray,
-    query_numbers: NamedArray,
-    query_segments: NamedArray | None,
     key: NamedArray,
     value: NamedArray,
-    key_segments: NamedArray | None,
+    mask: Mask | None,
+    sinks: NamedArray | None,
     *,
+    position: Axis,
     key_position: Axis,
     head_size: Axis,
+    value_size: Axis,
+    soft_cap: float | None,
 ) -> NamedArray:
-    """Attention of some queries, scaled already, to all keys."""
-    visible = hax.greater_equal(query_numbers.broadcast_axis(key_position), hax.arange(key_position))
-    if query_segments is not None and key_segments is not None:
-        visible = hax.logical_and(visible, hax.equal(query_segments.broadcast_axis(key_position), key_segments))
-    position = query_numbers.axes[0]
+    """Attention of all queries, scaled already, to all keys."""
     # Positions last: the largest array then has the order in which the products on both sides of it want it.
     order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
     scores = contract(query, key, head_size, into=jnp.float32, order=order)
+    if soft_cap is not None:
+        scores = elementwise(recomputed(lambda scores: soft_cap * jnp.tanh(scores / soft_cap)), scores)
+    out_axes = tuple(value_size if axis == head_size else axis for axis in query.axes)
+    visible = None if mask is None else mask.visible(Block.all_of(position), Block.all_of(key_position))
+    certain = mask is None or mask.sees_itself or sinks is not None
     # A bias and not a selection: the backward pass then needs no mask, for a weight of zero has no gradient.
-    bias = hax.where(visible, 0.0, _MASKED)
-    weights = elementwise(lambda scores, bias: jax.nn.softmax(scores + bias), scores, bias)
-    return contract(weights.astype(query.dtype), value, key_position, order=query.axes)
+    masked = () if visible is None else (hax.where(visible, 0.0, _MASKED),)
+    extra = () if sinks is None else (sinks.astype(jnp.float32),)
+
+    def weigh(scores: jax.Array, *others: jax.Array) -> jax.Array:
+        if visible is not None:
+            scores = scores + others[0]
+        if sinks is not None:
+            sink = others[-1]
+            greatest = jnp.maximum(jnp.max(scores, -1, keepdims=True), sink)
+            powers = jnp.exp(scores - greatest)
+            return powers / (jnp.sum(powers, -1, keepdims=True) + jnp.exp(sink - greatest))
+        weights = jax.nn.softmax(scores)
+        return weights if certain else weights * (jnp.max(scores, -1, keepdims=True) > _MASKED / 2)
+
+    weights = elementwise(weigh, scores, *masked, *extra)
+    return contract(weights.astype(query.dtype), value, key_position, order=out_axes)

@@ -1,4 +1,4 @@
-"""The layers that both architectures are made of: linear maps, embeddings, norms.
+"""Linear maps, and the products and sums that parts compute with.
 
 Precision. A layer takes its activations in the compute type and gives them back in it. Parameters keep their own type and are cast at
 their use, next to the product, so that a sharded weight is gathered over the network in the compute type. Norms compute in float32 in
@@ -24,9 +24,8 @@ from haliax import Axis, NamedArray
 from haliax.axis import AxisSelection
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.elementwise import elementwise
 from halcyon.models.parameters import Role, parameter
-from halcyon.models.parts.look_up import look_up
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
@@ -94,7 +93,8 @@ class Linear(eqx.Module):
     """``x . weight + bias`` with named inputs and outputs."""
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)
-    weight: NamedArray = parameter(Role.MATRIX)
+    role: Role = eqx.field(static=True)
+    weight: NamedArray = parameter("role", inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
 
     @staticmethod
@@ -106,11 +106,12 @@ class Linear(eqx.Module):
         std: float,
         dtype: jnp.dtype,
         bias: bool = False,
+        role: Role = Role.MATRIX,
         key: PRNGKeyArray,
     ) -> Linear:
         """Normal weights, shape (*stacked, *inputs, *outputs); a zero bias, shape (*stacked, *outputs), if wanted."""
         weight = normal(key, stacked, inputs, outputs, std=std, dtype=dtype)
-        return Linear(inputs, weight, hax.zeros((*stacked, *outputs), dtype=dtype) if bias else None)
+        return Linear(inputs, role, weight, hax.zeros((*stacked, *outputs), dtype=dtype) if bias else None)
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., *inputs) to (..., *outputs)."""
@@ -118,70 +119,3 @@ class Linear(eqx.Module):
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return hax.auto_sharded(y)
-
-
-class Embedding(eqx.Module):
-    """A vector for every index."""
-
-    indexed: Axis = eqx.field(static=True)
-    weight: NamedArray = parameter(Role.EMBEDDING)
-
-    @staticmethod
-    def init(indexed: Axis, embed: Axis, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> Embedding:
-        """A normal table, shape (indexed, embed)."""
-        return Embedding(indexed, normal(key, (indexed,), (embed,), std=std, dtype=dtype))
-
-    def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
-        """The vectors of `indices`, in `dtype`."""
-        return hax.auto_sharded(look_up(self.weight, indices, self.indexed, dtype))
-
-
-class RmsNorm(eqx.Module):
-    """Division by the root mean square, then a scale (Zhang and Sennrich 2019)."""
-
-    axis: Axis = eqx.field(static=True)
-    epsilon: float = eqx.field(static=True)
-    weight: NamedArray = parameter(Role.NORM)
-
-    @staticmethod
-    def init(axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype) -> RmsNorm:
-        """Scale 1, shape (*stacked, axis)."""
-        return RmsNorm(axis, epsilon, hax.ones((*stacked, axis), dtype=dtype))
-
-    def __call__(self, x: NamedArray) -> NamedArray:
-        """The axes and the type of `x`."""
-        feature = x.axis_names.index(self.axis.name)
-
-        def normalise(x: jax.Array, weight: jax.Array) -> jax.Array:
-            wide = x.astype(jnp.float32)
-            inverse = jax.lax.rsqrt(jnp.mean(wide * wide, feature, keepdims=True) + self.epsilon)
-            return (wide * inverse * weight.astype(jnp.float32)).astype(x.dtype)
-
-        return elementwise(recomputed(normalise), x, self.weight)
-
-
-class LayerNorm(eqx.Module):
-    """Subtraction of the mean, division by the standard deviation, then scale and shift (Ba et al. 2016)."""
-
-    axis: Axis = eqx.field(static=True)
-    epsilon: float = eqx.field(static=True)
-    weight: NamedArray = parameter(Role.NORM)
-    bias: NamedArray = parameter(Role.NORM)
-
-    @staticmethod
-    def init(axis: Axis, *, stacked: tuple[Axis, ...] = (), epsilon: float, dtype: jnp.dtype) -> LayerNorm:
-        """Scale 1, shift 0, shapes (*stacked, axis)."""
-        axes = (*stacked, axis)
-        return LayerNorm(axis, epsilon, hax.ones(axes, dtype=dtype), hax.zeros(axes, dtype=dtype))
-
-    def __call__(self, x: NamedArray) -> NamedArray:
-        """The axes and the type of `x`."""
-        feature = x.axis_names.index(self.axis.name)
-
-        def normalise(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-            wide = x.astype(jnp.float32)
-            centred = wide - jnp.mean(wide, feature, keepdims=True)
-            inverse = jax.lax.rsqrt(jnp.mean(centred * centred, feature, keepdims=True) + self.epsilon)
-            return (centred * inverse * weight.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
-
-        return elementwise(recomputed(normalise), x, self.weight, self.bias)

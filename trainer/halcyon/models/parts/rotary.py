@@ -17,20 +17,28 @@ from halcyon.models.elementwise import elementwise
 
 
 class RotaryTable(NamedTuple):
-    """Cosines and sines by position, each of shape (position, head_size), float32."""
+    """Cosines and sines by position, each of shape (..., position, head_size), float32."""
 
     cosine: NamedArray
     sine: NamedArray
     """With the sign of the turn: negative for the first half of the features."""
 
 
-def rotary_table(position: Axis, head_size: Axis, theta: float) -> RotaryTable:
-    """The angles of the first ``position.size`` positions."""
+def rotary_table(position: Axis, head_size: Axis, theta: float, positions: NamedArray | None = None) -> RotaryTable:
+    """The angles of positions.
+
+    Args:
+        position: The axis of positions.
+        head_size: Features of a head.
+        theta: Base of the frequencies.
+        positions: (..., position) integers. None: they count from 0.
+    """
     pairs = head_size.size // 2
     frequencies = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
-    angles = jnp.arange(position.size, dtype=jnp.float32)[:, None] * frequencies
+    numbers = jnp.arange(position.size, dtype=jnp.float32) if positions is None else positions.array.astype(jnp.float32)
+    angles = numbers[..., None] * frequencies
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    axes = (position, head_size)
+    axes = (position, head_size) if positions is None else (*positions.axes, head_size)
     return RotaryTable(
         hax.named(jnp.concatenate((cosine, cosine), axis=-1), axes), hax.named(jnp.concatenate((-sine, sine), axis=-1), axes)
     )

@@ -1,23 +1,42 @@
-"""Looking vectors up in a table, with a gradient that does not depend on how often a token occurs.
+"""Tables of vectors, with a gradient that does not depend on how often a token occurs.
 
 The gradient of a table is a sum over all positions of the batch, and a frequent token has most of them: in bfloat16, which the table is
 cast to before the look-up, that sum would be off by half of its norm and more. It is float32 here, whatever the compute type.
 
 Where a mesh splits the batch, each device adds up the vectors of its own positions, into a table of its own. One reduction after that gives
-each device the part of the sum that it holds of the table.
+each device the part of the sum that it stores of the table.
 """
 
 from __future__ import annotations
 
 import functools
 
+import equinox as eqx
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
 
-from halcyon.parallel.axes import PARAMETER_AXES
-from halcyon.parallel.by_device import Here, by_device
+from halcyon.models.parameters import Role, parameter
+from halcyon.models.partition import Result, Shard, by_device
+from halcyon.models.parts.linear import normal
+
+
+class Embedding(eqx.Module):
+    """A vector for every index."""
+
+    indexed: Axis = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.EMBEDDING, inputs="indexed")
+
+    @staticmethod
+    def init(indexed: Axis, embed: Axis, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> Embedding:
+        """A normal table, shape (indexed, embed)."""
+        return Embedding(indexed, normal(key, (indexed,), (embed,), std=std, dtype=dtype))
+
+    def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
+        """The vectors of `indices`, in `dtype`."""
+        return hax.auto_sharded(look_up(self.weight, indices, self.indexed, dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -45,18 +64,18 @@ def _backward(indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, Name
     ordered = table.rearrange((indexed, *features))
     vectors = cotangent.rearrange((*indices.axes, *features))
 
-    def of_device(here: Here, arguments: tuple[NamedArray, NamedArray], parameters: tuple[()]) -> NamedArray:
+    def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], parameters: tuple[()]) -> NamedArray:
         del parameters
         indices, vectors = (x.array for x in arguments)
-        part, first = here.part(indexed)
+        part, first = shard.part(indexed)
         width = vectors.shape[indices.ndim :]
         at = indices.reshape(-1) - first
         at = jnp.where(at < 0, part.size, at)  # a negative index would count from the end; what is not here is dropped
         rows = vectors.astype(jnp.float32).reshape(-1, *width)
         total = jnp.zeros((part.size, *width), jnp.float32).at[at].add(rows, mode="drop")
-        return here.reduced(NamedArray(total, ordered.axis_names))
+        return shard.reduced(NamedArray(total, ordered.axis_names))
 
-    total = by_device(of_device, (indices, vectors), (), lambda here: here.spec(ordered, PARAMETER_AXES))
+    total = by_device(of_device, (indices, vectors), (), Result(ordered.axis_names, parameter=True))
     return total.rearrange(table.axes).astype(table.dtype), None
 
 
