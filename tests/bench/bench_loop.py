@@ -29,7 +29,7 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.world import World, join
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
-from halcyon.training.compiled_steps import StepPrograms
+from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.loop import Loop
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
@@ -87,7 +87,7 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     mesh = build_mesh(context.mesh)
     dataset = open_dataset(spec)
     program = build_program(spec, dataset.tokenizer.vocab_size, mesh)
-    steps = StepPrograms(program, background, lambda: None)
+    steps = CompiledSteps(program, background, lambda: None)
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
     world, notice = World(0, 1), PreemptionNotice()

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from halcyon.context import Context, check_context, process_name, resolve_context, run_name
+from halcyon.context import Context, resolve_context
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.machine.lean_imports import without_collections, without_unused_parts
@@ -37,7 +37,6 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
-from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
@@ -136,10 +135,10 @@ def run_training(
         server.close()
     except Exception as error:
         ending.failed(error)
-    if ended.preempted and (ended.farewell is None or not ended.step):
+    if ended.preempted and (ended.last_save is None or not ended.step):
         ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
-    if ended.farewell is not None:
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.farewell.sentence()), saved=ended.farewell.saved)
+    if ended.last_save is not None:
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.last_save.sentence()), saved=ended.last_save.saved)
     ending.leave(
         "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     )
@@ -163,15 +162,9 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
 
 def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
     """The whole of a run of the stage ``data``. Says what the caches hold."""
-    from halcyon.data.open import ensure_caches
+    from halcyon.tasks.data import build_data  # with the libraries that read text
 
-    check_context(context)
-    reporter.stage("tokenizing")
-    store, caches = ensure_caches(
-        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
-    )
-    tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
+    return build_data(context, reporter, patience=patience)
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:

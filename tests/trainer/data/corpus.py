@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.batch_schedule import Schedule
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.layout import Concatenate
@@ -167,14 +167,14 @@ def distinct_tokens(
         fraction=fraction,
         seed=seed,
         shuffle=shuffle,
-        schedule=Schedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, stages=stages),
+        schedule=BatchSchedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, stages=stages),
     )
 
 
 def dataset_of_tokens(
     tokens: np.ndarray,
     *,
-    schedule: Schedule,
+    schedule: BatchSchedule,
     tokenizer: Tokenizer | None = None,
     weights: np.ndarray | None = None,
     fraction: float = 0.0,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.batch_schedule import Schedule, build_schedule
+from halcyon.data.batch_schedule import BatchSchedule, build_schedule
 from halcyon_api.spec.trainer import TrainerSpec, TrainerStageSpec
 from halcyon_api.validation import find_problems
 from tests.trainer.data.cache.runs import spec_of
@@ -16,7 +16,7 @@ LONGEST = 24
 
 
 @st.composite
-def schedules(draw: st.DrawFn) -> Schedule:
+def schedules(draw: st.DrawFn) -> BatchSchedule:
     sizes = st.tuples(st.integers(1, 7), st.sampled_from([1, 2, 3, 4, 6, 8, 12]))
     rising = sorted(draw(st.sets(st.integers(1, 30), max_size=4)))
     changes = [draw(sizes) for _ in rising]
@@ -26,12 +26,12 @@ def schedules(draw: st.DrawFn) -> Schedule:
     ]
     stages.append(TrainerStageSpec(from_step=35, sequence_length=LONGEST))  # which all others divide
     size, parts = draw(sizes)
-    return Schedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, stages=stages)
+    return BatchSchedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, stages=stages)
 
 
 @settings(deadline=None)
 @given(schedules())
-def test_steps_follow_one_another_without_gap_or_overlap(schedule: Schedule) -> None:
+def test_steps_follow_one_another_without_gap_or_overlap(schedule: BatchSchedule) -> None:
     """Walked through one by one: every part of every sequence in turn, but at a stage's start a new sequence."""
     position = part = tokens = 0
     for step in range(40):
@@ -55,7 +55,7 @@ def test_steps_follow_one_another_without_gap_or_overlap(schedule: Schedule) -> 
 
 @settings(deadline=None)
 @given(schedules(), st.integers(0, 60), st.booleans())
-def test_steps_within_a_number_of_sequences(schedule: Schedule, limit: int, partial: bool) -> None:
+def test_steps_within_a_number_of_sequences(schedule: BatchSchedule, limit: int, partial: bool) -> None:
     steps = schedule.steps_within(limit, partial=partial)
     fits = (lambda step: schedule.positions(step)[0].min() < limit) if partial else (lambda step: schedule.positions(step)[0].max() < limit)
     assert all(fits(step) for step in range(steps))
@@ -63,7 +63,9 @@ def test_steps_within_a_number_of_sequences(schedule: Schedule, limit: int, part
 
 
 def test_a_stage_in_mid_sequence_begins_with_the_next_one_and_the_rest_is_left_out() -> None:
-    schedule = Schedule(steps=10, batch_size=3, sequence_length=4, stages=[TrainerStageSpec(from_step=1, batch_size=2, sequence_length=8)])
+    schedule = BatchSchedule(
+        steps=10, batch_size=3, sequence_length=4, stages=[TrainerStageSpec(from_step=1, batch_size=2, sequence_length=8)]
+    )
     assert [array.tolist() for array in schedule.positions(0)] == [[0, 0, 1], [0, 1, 0]]
     assert [array.tolist() for array in schedule.positions(1)] == [[2, 3], [0, 0]]
     assert schedule.step_of(1, 0) == 0
@@ -92,7 +94,7 @@ def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
 
 def test_cutting_a_run_short_or_making_it_longer_moves_nothing() -> None:
     stages = [TrainerStageSpec(from_step=50, sequence_length=32)]
-    short, long = (Schedule(steps=steps, batch_size=5, sequence_length=8, stages=stages) for steps in (20, 1000))
+    short, long = (BatchSchedule(steps=steps, batch_size=5, sequence_length=8, stages=stages) for steps in (20, 1000))
     for step in (0, 19, 49, 50, 500):
         assert [array.tolist() for array in short.positions(step)] == [array.tolist() for array in long.positions(step)]
 
@@ -119,7 +121,7 @@ def test_lengths_that_do_not_divide_are_told_by_field() -> None:
 
 
 def test_what_lies_outside_is_an_error() -> None:
-    schedule = Schedule(steps=1, batch_size=1, sequence_length=2)
+    schedule = BatchSchedule(steps=1, batch_size=1, sequence_length=2)
     for ask in (lambda: schedule.positions(-1), lambda: schedule.step_of(-1), lambda: schedule.step_of(0, 1)):
         with pytest.raises(IndexError):
             ask()

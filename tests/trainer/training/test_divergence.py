@@ -16,7 +16,7 @@ from halcyon.errors import Diverged
 from halcyon.objectives import Batch, Sums
 from halcyon.optim import learning_rate
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, Verdict, Watch, empty_window
+from halcyon.training.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window
 from halcyon.training.state import TrainState, initial_state
 from halcyon.training.step import make_train_step
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
@@ -183,7 +183,7 @@ def test_policies_do_not_change_the_bits_of_a_healthy_run() -> None:
 
 
 def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
-    watch = Watch(DivergenceSpec())
+    watch = DivergenceWatch(DivergenceSpec())
     assert watch.skipped(1, Verdict.HEALTHY, 2.0, 1.0, str) == ""
     with pytest.raises(Diverged) as stopped:
         watch.skipped(12, Verdict.NON_FINITE, float("nan"), float("inf"), lambda: "the last good checkpoint is that of step 10 (steps/10/)")
@@ -197,7 +197,7 @@ def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
 
 
 def test_dropping_for_ever_is_a_stop_too() -> None:
-    watch = Watch(SPIKES)
+    watch = DivergenceWatch(SPIKES)
     for step in range(1, MOST_SKIPPED_IN_A_ROW):
         assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(step, Verdict.SPIKE, 9.0, 1.0, str)
     with pytest.raises(Diverged, match=f"the updates of {MOST_SKIPPED_IN_A_ROW} steps in a row were dropped"):

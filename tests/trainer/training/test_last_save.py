@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halcyon.training.last_save import Farewell, Outlook, choose, patience
+from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 
 
 @pytest.mark.parametrize(
@@ -27,25 +27,25 @@ from halcyon.training.last_save import Farewell, Outlook, choose, patience
     ],
 )
 def test_the_choice(left: float | None, save: float | None, in_flight: float | None, begun: bool, wanted: str) -> None:
-    assert choose(Outlook(left, save, in_flight, begun)) == wanted
+    assert choose(SaveBudget(left, save, in_flight, begun)) == wanted
 
 
 def test_waiting_ends_before_the_process_is_killed() -> None:
-    assert patience(Outlook(None, None, None)) is None
-    assert patience(Outlook(15.0, None, None)) == 14.0
-    assert patience(Outlook(0.5, None, None)) == 0.0
+    assert longest_wait(SaveBudget(None, None, None)) is None
+    assert longest_wait(SaveBudget(15.0, None, None)) == 14.0
+    assert longest_wait(SaveBudget(0.5, None, None)) == 0.0
 
 
 def test_the_sentence_says_which_of_the_three_and_what_it_costs() -> None:
-    outlook = Outlook(12.0, 40.0, 3.0)
-    assert Farewell("step", 50, 50, outlook).sentence() == "a notice of preemption came; step 50 is saved"
-    assert Farewell("inFlight", 50, 45, outlook).sentence() == (
+    budget = SaveBudget(12.0, 40.0, 3.0)
+    assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
+    assert LastSave("inFlight", 50, 45, budget).sentence() == (
         "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the one under way, of step 45, was finished; "
         "steps 46 to 50 will be done again"
     )
-    assert Farewell("none", 50, 30, outlook).sentence() == (
+    assert LastSave("none", 50, 30, budget).sentence() == (
         "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so none was finished; steps 31 to 50 will be done again"
     )
-    assert Farewell("none", 50, 30, outlook, "the disk is full").sentence() == (
+    assert LastSave("none", 50, 30, budget, "the disk is full").sentence() == (
         "a notice of preemption came; the disk is full; steps 31 to 50 will be done again"
     )

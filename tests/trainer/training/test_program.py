@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from halcyon.data.loader import Loader
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon.training.compiled_steps import StepPrograms
+from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.program import Program, build_program
 from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
@@ -77,7 +77,7 @@ def test_each_size_of_batch_is_compiled_once_and_not_long_before_it_comes(tmp_pa
     compilations = Compilations()
     before: list[int] = []
     with ThreadPoolExecutor(1) as background:
-        steps = StepPrograms(compilations, background, lambda: before.append(len(compilations.sizes)))  # type: ignore[arg-type]
+        steps = CompiledSteps(compilations, background, lambda: before.append(len(compilations.sizes)))  # type: ignore[arg-type]
         steps.start_for(schedule, 0)
         for step in range(1, 6):
             steps.prepare(schedule, step)
@@ -95,7 +95,7 @@ def test_a_run_that_begins_late_compiles_the_size_of_its_step(tmp_path: Path) ->
     schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
     compilations = Compilations()
     with ThreadPoolExecutor(1) as background:
-        StepPrograms(compilations, background, lambda: None).start_for(schedule, 4)  # type: ignore[arg-type]
+        CompiledSteps(compilations, background, lambda: None).start_for(schedule, 4)  # type: ignore[arg-type]
     assert compilations.sizes == [(8, 16)]
 
 
@@ -110,7 +110,7 @@ def test_steps_go_on_over_changes_of_size(tmp_path: Path) -> None:
         ThreadPoolExecutor(1) as background,
         Loader(dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7) as loader,
     ):
-        steps = StepPrograms(program, background, lambda: None)
+        steps = CompiledSteps(program, background, lambda: None)
         weights = []
         for step in range(7):
             batch = loader.batch(step)

@@ -41,7 +41,7 @@ class Stage:
         return self.first_position + -(-(step - self.first_step) * self.batch_size // self.parts)
 
 
-class Schedule:
+class BatchSchedule:
     """Steps to positions.
 
     Args:
@@ -130,9 +130,9 @@ class Schedule:
         return bisect_right(self._first_steps, step) - 1
 
 
-def build_schedule(spec: TrainerSpec) -> Schedule:
+def build_schedule(spec: TrainerSpec) -> BatchSchedule:
     """The schedule that ``spec.trainer`` asks for; `halcyon_api.validation` says in advance which lengths do not fit."""
-    return Schedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.stages)
+    return BatchSchedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.stages)
 
 
 def _sizes(batch_size: int, sequence_length: int, stages: Sequence[TrainerStageSpec]) -> list[tuple[int, int, int]]:

@@ -18,15 +18,14 @@ from halcyon.checkpoint.opening import take_root
 from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.checkpoint.results import Restored
 from halcyon.checkpoint.world import decide
-from halcyon.context import Context, adapt_to_devices, check_context, process_name, run_name
+from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import begun, decides, document_of, found_in
-from halcyon.machine.memory import check_device_memory
-from halcyon.parallel.mesh import build_mesh
-from halcyon.parallel.world import World, join, leave
+from halcyon.parallel.world import World
+from halcyon.session import session
 from halcyon.storage.patience import Patience
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
@@ -68,21 +67,12 @@ def evaluate_checkpoint(
     spec = context.run.spec
     reporter.stage("tokenizing")
     caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
-    reporter.stage("joining")
-    world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
-    reporter.joined(processes=world.process_count, devices=jax.device_count())
-    try:
-        context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
-        check_device_memory(spec, context.mesh)
+    with session(context, reporter, on_lost_process=on_lost_process) as joined:
+        context, mesh = joined.lay_out()
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
-        program = build_program(spec, held_out.tokenizer.vocab_size, build_mesh(context.mesh))
-        told = _OneEvaluation(context, world, program, held_out, reporter, clock, patience).run()
-    except TrainerExit:
-        leave(world)  # all processes came to the same end; whoever goes first must not look like a crash to the others
-        raise
-    leave(world)
-    return told
+        program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
+        return _OneEvaluation(context, joined.world, program, held_out, reporter, clock, patience).run()
 
 
 class _OneEvaluation:

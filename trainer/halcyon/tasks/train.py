@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,26 +15,26 @@ import jax
 from halcyon.checkpoint import Checkpointer, Restored, SaveReport
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.origin import begin_from, origin_store
-from halcyon.context import Context, adapt_to_devices, check_context, process_name, run_name
+from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
-from halcyon.machine.memory import check_device_memory, check_step_memory, machine_memory
+from halcyon.machine.memory import check_step_memory, machine_memory
 from halcyon.models.flops import flops_per_token
-from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
-from halcyon.parallel.world import World, enable_compilation_cache, join, leave
+from halcyon.parallel.world import World, enable_compilation_cache, leave
+from halcyon.session import session
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.patience import Patience
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.training.compilation import CompilationCache, program_key
-from halcyon.training.compiled_steps import StepPrograms
-from halcyon.training.loop import Ended, Loop
+from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.loop import Ended, Loop, Training
 from halcyon.training.program import STEP_MODULE, Program, build_program
 from halcyon.training.state import initial_state, state_bytes
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
@@ -55,7 +56,7 @@ def train(
     """Train until the last step or a notice of preemption.
 
     After the last step everything is committed when this returns. After a notice as much is as the grace period allows, which
-    `Ended.farewell` tells; on one's own machine, where nobody sets a limit, all of it.
+    `Ended.last_save` tells; on one's own machine, where nobody sets a limit, all of it.
 
     Args:
         context: The run and this process's place in it.
@@ -81,78 +82,75 @@ def train(
         ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
         contextlib.closing(caches),
         contextlib.closing(patience),
+        session(context, reporter, on_lost_process=on_lost_process) as joined,
     ):
-        reporter.stage("joining")
-        world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
+        world = joined.world
         sync_point = SyncPoint(world, on_notice=patience.stop)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
-        reporter.joined(processes=world.process_count, devices=jax.device_count())
+        caches.progress.on_failure(lambda error: _end(error, world, on_failed_build))
+        context, mesh = joined.lay_out()
+
+        reporter.stage("tokenizing")
+        if not wait_together(world, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
+            return Ended(context.resume_step, preempted=True)
+        reporter.stage("restoring")
+        opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.progress.caches, caches.progress)
+        starting: list[Future[Any]] = [opening, background.submit(_wait_for_root, spec.checkpoint, patience)]
+        vocabulary = load_tokenizer(caches.progress.caches.tokenizer).vocab_size
+        reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
+        program = build_program(spec, vocabulary, mesh)
+        programs = _shared_programs(context, world, compilation_cache)
+        steps = CompiledSteps(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
+        steps.start_for(build_schedule(spec.trainer), context.resume_step)
+        if not wait_together(world, notice, lambda seconds: not wait(starting, seconds).not_done):
+            return Ended(context.resume_step, preempted=True)
+        dataset = opening.result()
+        prints = fingerprints(spec, data=dataset.description)
+        checkpointer = _open_checkpoints(context, world, prints, reporter, requests, patience)
+        restored = checkpointer.restore(program.template)
+        begun = _begin(context, world, program, prints, patience) if restored is None else None
+        checkpointer.opened()
+        found = restored or begun
+        state = found.state if found else initial_state(program.build_state, program.template)
+        _report_restored(reporter, restored, begun)
+        reporter.saves_every(checkpointer.interval_seconds)
+
+        reporter.stage("compiling")
+        training = Training(context, program, steps, dataset, caches, checkpointer, world, notice, sync_point, requests, reporter, clock)
+        publish = functools.partial(_publish, world, programs, reporter, 2 * state_bytes(program.template))
+        loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
-            caches.growth.on_failure(lambda error: _end(error, world, on_failed_build))
-            context = adapt_to_devices(context, jax.device_count(), jax.default_backend())
-            check_device_memory(spec, context.mesh)
-            mesh = build_mesh(context.mesh)
+            ended = loop.run(state, found.step if found else 0, save_first=begun is not None)
+        finally:
+            loop.close()
+            checkpointer.close()
+            programs.close()
+        # What runs in the background ends before this process leaves: the others still wait for it in `leave`.
+        background.shutdown()
+        caches.close()
+        return ended
 
-            reporter.stage("tokenizing")
-            if not wait_together(world, notice, lambda seconds: caches.growth.wait_for(lambda: _may_begin(context, caches), seconds)):
-                leave(world)
-                return Ended(context.resume_step, preempted=True)
-            reporter.stage("restoring")
-            opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.growth.known, caches.growth)
-            starting: list[Future[Any]] = [opening, background.submit(_knock, spec.checkpoint, patience)]
-            vocabulary = load_tokenizer(caches.growth.known.tokenizer).vocab_size
-            reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
-            program = build_program(spec, vocabulary, mesh)
-            programs = _shared_programs(context, world, compilation_cache)
-            steps = StepPrograms(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
-            steps.start_for(build_schedule(spec.trainer), context.resume_step)
-            if not wait_together(world, notice, lambda seconds: not wait(starting, seconds).not_done):
-                leave(world)
-                return Ended(context.resume_step, preempted=True)
-            dataset = opening.result()
-            prints = fingerprints(spec, data=dataset.description)
-            checkpointer = Checkpointer.open(
-                spec.checkpoint,
-                owner=context.owner,
-                epoch=context.epoch,
-                fingerprints=prints,
-                world=world,
-                seed=spec.trainer.seed,
-                mesh=context.mesh.model_dump(),
-                expected_step=context.resume_step,
-                patience=patience,
-            )
-            checkpointer.on_commit = lambda save: _tell_committed(reporter, checkpointer, save)
-            checkpointer.on_failure = lambda reason: _tell_failed(reporter, requests, reason)
-            checkpointer.on_warning = reporter.warning
-            checkpointer.on_read_back = lambda entry, damage: _tell_read_back(reporter, entry, damage)
-            restored = checkpointer.restore(program.template)
-            begun = _begin(context, world, program, prints, patience) if restored is None else None
-            checkpointer.opened()
-            found = restored or begun
-            state = found.state if found else initial_state(program.build_state, program.template)
-            step = found.step if found else 0
-            _tell_restored(reporter, restored, begun)
-            reporter.saves_every(checkpointer.interval_seconds)
 
-            reporter.stage("compiling")
-            loop = Loop(context, program, steps, dataset, caches, checkpointer, world, notice, sync_point, requests, reporter, clock)
-            try:
-                ended = loop.run(
-                    state,
-                    step,
-                    save_first=begun is not None,
-                    after_first_step=lambda: background.submit(_publish, world, programs, reporter, 2 * state_bytes(program.template)),
-                )
-            finally:
-                loop.close()
-                checkpointer.close()
-                programs.close()
-            last.callback(leave, world)
-            return ended
-        except TrainerExit:
-            leave(world)  # all processes came to the same end; whoever goes first must not look like a crash to the others
-            raise
+def _open_checkpoints(
+    context: Context, world: World, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: Patience
+) -> Checkpointer:
+    spec = context.run.spec
+    checkpointer = Checkpointer.open(
+        spec.checkpoint,
+        owner=context.owner,
+        epoch=context.epoch,
+        fingerprints=prints,
+        world=world,
+        seed=spec.trainer.seed,
+        mesh=context.mesh.model_dump(),
+        expected_step=context.resume_step,
+        patience=patience,
+    )
+    checkpointer.on_commit = lambda save: _report_committed(reporter, checkpointer, save)
+    checkpointer.on_failure = lambda reason: _report_failed(reporter, requests, reason)
+    checkpointer.on_warning = reporter.warning
+    checkpointer.on_read_back = lambda entry, damage: _report_read_back(reporter, entry, damage)
+    return checkpointer
 
 
 def _end(error: Exception, world: World, on_failed_build: Callable[[Exception], object]) -> None:
@@ -162,28 +160,28 @@ def _end(error: Exception, world: World, on_failed_build: Callable[[Exception], 
 
 
 def _may_begin(context: Context, caches: BackgroundCaches) -> bool:
-    return caches.growth.caches is not None and may_begin(context.run.spec, caches.growth.caches)
+    return caches.progress.latest is not None and may_begin(context.run.spec, caches.progress.latest)
 
 
-def _tell_committed(reporter: RunReporter, checkpointer: Checkpointer, save: SaveReport) -> None:
+def _report_committed(reporter: RunReporter, checkpointer: Checkpointer, save: SaveReport) -> None:
     seconds = save.copy_seconds + save.commit_seconds
     reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
     reporter.saves_every(checkpointer.interval_seconds)
 
 
-def _tell_failed(reporter: RunReporter, requests: SaveRequests, reason: str) -> None:
+def _report_failed(reporter: RunReporter, requests: SaveRequests, reason: str) -> None:
     reporter.checkpoint_failed(reason)
     requests.failed()
 
 
-def _tell_read_back(reporter: RunReporter, entry: CommittedStep, damage: str | None) -> None:
+def _report_read_back(reporter: RunReporter, entry: CommittedStep, damage: str | None) -> None:
     if damage is None:
         reporter.verified_checkpoint(entry.step)
     else:
         reporter.checkpoint_failed(f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}")
 
 
-def _knock(checkpoint: CheckpointSpec, patience: Patience) -> None:
+def _wait_for_root(checkpoint: CheckpointSpec, patience: Patience) -> None:
     """Wait until the checkpoint root accepts the credentials. What else is wrong with it, the processes find out together."""
     with contextlib.suppress(StoreFailure):
         Store(checkpoint, patience=patience).read(HEAD_KEY)
@@ -200,7 +198,7 @@ def _begin(context: Context, world: World, program: Program, prints: Fingerprint
     )
 
 
-def _tell_restored(reporter: RunReporter, restored: Restored | None, begun: Restored | None) -> None:
+def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Restored | None) -> None:
     if restored is None:
         reporter.resumed(begun.step if begun else 0, path=begun.checkpoint.path if begun else None)
         return

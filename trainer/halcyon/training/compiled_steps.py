@@ -1,4 +1,4 @@
-"""The compiled steps of a run: one for each size of batch that its schedule has, each compiled before it is needed.
+"""The compiled steps of a run: one for each size of batch in its schedule, each compiled before it is needed.
 
 The first one is compiled while the checkpoint is read. Later ones are compiled in the background while the loop goes on: compiling takes
 shapes alone.
@@ -12,22 +12,22 @@ from threading import Lock
 
 import jax
 
-from halcyon.data.batch_schedule import Schedule
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.objectives import Batch
 from halcyon.training.program import Program, TrainStep
 
 _AHEAD_STEPS = 200
-"""How many steps before its first use a program is compiled."""
+"""A program is compiled this number of steps before its first use."""
 
 
-class StepPrograms:
+class CompiledSteps:
     """Compiled steps by the size of their batches.
 
     Args:
-        program: What is compiled.
-        background: Where it is compiled.
-        before_first: Is called there before the first compilation.
-        on_compiled: Is shown there what was compiled.
+        program: The program to compile.
+        background: Threads that compile.
+        before_first: Called in such a thread before the first compilation.
+        on_compiled: Called there with each compiled step.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class StepPrograms:
         self._lock = Lock()
 
     def start(self, batch_size: int, sequence_length: int) -> Future[TrainStep]:
-        """Have the program for batches of a size in the making."""
+        """Start to compile the step for batches of a size, unless it is compiled."""
         size = (batch_size, sequence_length)
         with self._lock:
             if size not in self._compiled:
                 self._compiled[size] = self._background.submit(self._compile, *size)
             return self._compiled[size]
 
-    def start_for(self, schedule: Schedule, step: int) -> None:
-        """Have the program of a step in the making."""
+    def start_for(self, schedule: BatchSchedule, step: int) -> None:
+        """Start to compile the program of a step."""
         stage = schedule.stage_of(step)
         self.start(stage.batch_size, stage.sequence_length)
 
@@ -62,7 +62,7 @@ class StepPrograms:
         microbatches, rows, length = jax.tree.leaves(batch)[0].shape
         return self.start(microbatches * rows, length).result()
 
-    def prepare(self, schedule: Schedule, step: int) -> None:
+    def prepare(self, schedule: BatchSchedule, step: int) -> None:
         """Compile what the schedule needs soon after a step, if it is another size."""
         for stage in schedule.stages:
             if step < stage.first_step <= step + _AHEAD_STEPS:

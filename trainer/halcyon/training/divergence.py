@@ -86,7 +86,7 @@ def keep_if_dropped(policy: DivergenceSpec, verdict: jax.Array, old: Any, new: A
     return jax.lax.cond(drop, lambda before, after: before, lambda before, after: after, old, new)
 
 
-class Watch:
+class DivergenceWatch:
     """Draws the consequences on the host, in the order of the steps."""
 
     def __init__(self, policy: DivergenceSpec) -> None:

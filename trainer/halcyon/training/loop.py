@@ -26,10 +26,10 @@ from halcyon.parallel.waiting import wait_together
 from halcyon.parallel.world import World
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
 from halcyon.training.compilation import compiler_options
-from halcyon.training.compiled_steps import StepPrograms
-from halcyon.training.divergence import Watch
+from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.divergence import DivergenceWatch
 from halcyon.training.evaluation import evaluate, make_evaluation_step
-from halcyon.training.last_save import Farewell, Outlook, choose, patience
+from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
 from halcyon.training.program import Program, padded_token_bytes
 from halcyon.training.state import TrainState
 from halcyon.training.step import CONTROL_BITS, StepMetrics
@@ -43,7 +43,7 @@ TEXT_WANTED = 2
 
 
 _LAST_SAVE_SECONDS = 600.0
-"""So long a run that has diverged waits for the checkpoint that is on its way."""
+"""Longest wait for the save in flight when a run stops as diverged."""
 
 
 @dataclass(frozen=True)
@@ -54,43 +54,56 @@ class Ended:
     """Steps done."""
     preempted: bool
     """Whether it left before the last step because of a notice. Where it did not, all steps are committed."""
-    farewell: Farewell | None = None
-    """What became of the last steps at a notice; None without one, and where there was nothing to save."""
+    last_save: LastSave | None = None
+    """How the last steps were saved at a notice; None without a notice, and where there was nothing to save."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that the steps of a training work with, put together before the first step."""
+
+    context: Context
+    program: Program
+    steps: CompiledSteps
+    dataset: Dataset
+    caches: BackgroundCaches
+    checkpointer: Checkpointer
+    world: World
+    notice: PreemptionNotice
+    sync_point: SyncPoint
+    requests: SaveRequests
+    """Where others ask for a checkpoint."""
+    reporter: RunReporter
+    clock: Callable[[], float]
+    """Seconds since 1970."""
 
 
 class Loop:
-    """The steps of one process, with what has to be done between them."""
+    """The steps of one process, with what has to be done between them.
 
-    def __init__(
-        self,
-        context: Context,
-        program: Program,
-        steps: StepPrograms,
-        dataset: Dataset,
-        caches: BackgroundCaches,
-        checkpointer: Checkpointer,
-        world: World,
-        notice: PreemptionNotice,
-        sync_point: SyncPoint,
-        requests: SaveRequests,
-        reporter: RunReporter,
-        clock: Callable[[], float],
-    ) -> None:
+    Args:
+        training: What the steps work with.
+        after_first_step: Called once, after the first step of this process has ended.
+    """
+
+    def __init__(self, training: Training, *, after_first_step: Callable[[], object] = lambda: None) -> None:
+        context, program, dataset = training.context, training.program, training.dataset
         self._settings = context.run.spec.trainer
         self._save_before_evaluation = context.run.spec.checkpoint.save.before_evaluation
         self._program = program
-        self._steps = steps
+        self._steps = training.steps
         self._dataset = dataset
-        self._caches = caches
-        self._checkpointer = checkpointer
-        self._world = world
-        self._notice = notice
-        self._sync_point = sync_point
-        self._requests = requests
+        self._caches = training.caches
+        self._checkpointer = training.checkpointer
+        self._world = training.world
+        self._notice = training.notice
+        self._sync_point = training.sync_point
+        self._requests = training.requests
         self._grace_seconds = context.grace_seconds
-        self._watch = Watch(context.run.spec.recovery.divergence)
-        self._reporter = reporter
-        self._clock = clock
+        self._watch = DivergenceWatch(context.run.spec.recovery.divergence)
+        self._reporter = training.reporter
+        self._clock = training.clock
+        self._after_first_step = after_first_step
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
         token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes)
         self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
@@ -110,7 +123,7 @@ class Loop:
         """Steps (counted from 0) for whose text some process may have to wait, so that all meet before them."""
         self._waited_seconds = 0.0
 
-    def run(self, state: TrainState, step: int, *, after_first_step: Callable[[], object], save_first: bool = False) -> Ended:
+    def run(self, state: TrainState, step: int, *, save_first: bool = False) -> Ended:
         """Step until the end or a notice. ``step`` counts the steps done; with ``save_first`` they are saved before any other is done."""
         first = self._saved_step = step
         if save_first:
@@ -134,7 +147,7 @@ class Loop:
             self._waited_seconds = 0.0
             if step == first + 1:
                 self._report_pending()
-                after_first_step()
+                self._after_first_step()
             self._steps.prepare(self._dataset.schedule, step)
             evaluation_due = self._evaluation_due(step)
             if self._save_asked or self._checkpointer.should_save(step) or (evaluation_due and self._save_before_evaluation):
@@ -156,8 +169,8 @@ class Loop:
         self._report_pending()
         if step >= self._settings.steps:
             return self._finish(state, step)
-        outlook = self._outlook(step)
-        saved = choose(outlook)
+        budget = self._budget(step)
+        saved = choose(budget)
         problem = ""
         if saved == "step":
             self._save(state, step)
@@ -165,21 +178,21 @@ class Loop:
         if self._grace_seconds is None:
             self._checkpointer.finish()
         elif saved != "none":
-            problem = self._checkpointer.finish_within(patience(self._outlook(step)))
+            problem = self._checkpointer.finish_within(longest_wait(self._budget(step)))
         committed = self._checkpointer.newest.step if self._checkpointer.newest is not None else 0
         if committed < (step if saved == "step" else self._saved_step):
             saved = "none"
-        return Ended(step, preempted=True, farewell=Farewell(saved, step, committed, outlook, problem if saved == "none" else ""))
+        return Ended(step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else ""))
 
-    def _outlook(self, step: int) -> Outlook:
-        """What decides about the last save, agreed by all processes: the most careful of their views."""
+    def _budget(self, step: int) -> SaveBudget:
+        """The time for the last save, agreed by all processes: of each number the most careful one."""
         expected, under_way = self._checkpointer.expected_seconds, self._checkpointer.under_way_seconds
         age, save, in_flight = self._world.greatest(
             self._notice.age_seconds,
             -1.0 if expected is None else expected,
             -1.0 if under_way is None else max(0.0, (expected or 0.0) - under_way),
         )
-        return Outlook(
+        return SaveBudget(
             left_seconds=None if self._grace_seconds is None else self._grace_seconds - age,
             save_seconds=None if save < 0 else save,
             in_flight_seconds=None if in_flight < 0 else in_flight,
@@ -191,7 +204,7 @@ class Loop:
         began = time.perf_counter()
         here = held()
         self._reporter.stage("tokenizing")  # if not for this process's text, then for another's
-        came = wait_together(self._world, self._notice, lambda seconds: here or self._caches.growth.wait_for(held, seconds))
+        came = wait_together(self._world, self._notice, lambda seconds: here or self._caches.progress.wait_for(held, seconds))
         self._reporter.stage("training")
         self._waited_seconds += time.perf_counter() - began
         return came

@@ -138,7 +138,7 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
     proxy.decide = lambda request: DENIED
     caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, patience=patience)
     failures: list[Exception] = []
-    caches.growth.on_failure(failures.append)
+    caches.progress.on_failure(failures.append)
     caches._thread.join(limit(30))
     assert not caches._thread.is_alive()
     caches.close()
