@@ -28,9 +28,9 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.codec import zarr_metadata
 from halcyon.checkpoint.readback import read_back
 from halcyon.checkpoint.snapshot import Snapshotter
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import read_manifest
 from halcyon.parallel.world import World
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, ManifestLeaf, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
 

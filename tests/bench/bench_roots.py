@@ -21,8 +21,8 @@ import numpy as np
 
 from halcyon.checkpoint import Checkpointer, list_checkpoints
 from halcyon.checkpoint.collect import garbage
-from halcyon.checkpoint.store import Store
 from halcyon.parallel.world import World
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     CommittedStep,
     DataPosition,

@@ -39,7 +39,7 @@ def given_epoch(options: dict[str, Any]) -> Epoch | None:
 
 def race(root: Root, options: dict[str, Any]) -> None:
     """Count a key up by compare-and-swap, against the other children, until this one has done it often enough."""
-    from halcyon.checkpoint.store import Store
+    from halcyon.storage.store import Store
 
     store = Store(root.spec)
     won = 0
@@ -69,7 +69,7 @@ def train(root: Root, options: dict[str, Any]) -> None:
 
 def swap(root: Root, options: dict[str, Any]) -> None:
     """Swap values of many lengths into one key, without end. Each value is its own hash and some bytes."""
-    from halcyon.checkpoint.store import Store
+    from halcyon.storage.store import Store
 
     store = Store(root.spec)
     generation = store.read("value").generation
@@ -99,7 +99,7 @@ def spawner(root: Root, options: dict[str, Any]) -> None:
 
 def zombie(root: Root, options: dict[str, Any]) -> None:
     """Commit step 1, then stop itself (SIGSTOP) before the n-th write of the save of step 2; once woken, go on as if nothing was."""
-    from halcyon.checkpoint import store
+    from halcyon.storage import store
 
     writes = itertools.count()
     devices = mesh(2, 2)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import Checkpointer, list_checkpoints, readback
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import with_commit, with_failed, with_passed, with_reading
 from halcyon.checkpoint.retention import Retention, guarded
 from halcyon.checkpoint.space import dispensable
+from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit

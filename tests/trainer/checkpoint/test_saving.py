@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint import SaveFailed, list_checkpoints, saving, verify_checkpoint
-from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.store import Store
 from halcyon.errors import RunChanged
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.exit_codes import ExitCode
 from halcyon_devcluster.waiting import until

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from halcyon.parallel.axes import BATCH, named_sharding
+from halcyon.models.axes import BATCH
+from halcyon.parallel.axes import named_sharding
 from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice

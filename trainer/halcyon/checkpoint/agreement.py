@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit
 from halcyon.checkpoint.reader import OtherState
 from halcyon.checkpoint.verify import Damaged
 from halcyon.checkpoint.world import World, gather_texts
 from halcyon.errors import RunChanged
+from halcyon.storage.failures import StoreFailure, as_exit
 
 _MEND = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 

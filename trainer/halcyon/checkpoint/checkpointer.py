@@ -18,7 +18,6 @@ from typing import Any, Self
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
-from halcyon.checkpoint.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
@@ -29,11 +28,12 @@ from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored, SaveRepor
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged
 from halcyon.checkpoint.world import World, decide, gather_texts
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
-from halcyon.patience import Patience
+from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     BadStep,
     CommittedStep,

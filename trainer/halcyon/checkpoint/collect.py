@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
-from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.strays import stray_prefixes
+from halcyon.checkpoint.unlisted import stray_prefixes
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, Head, decode_head
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon.checkpoint.collect import unnamed
-from halcyon.checkpoint.failures import StoreFailure, as_exit
-from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.strays import FIRST, LAST, stray_prefixes
+from halcyon.checkpoint.unlisted import FIRST, LAST, stray_prefixes
 from halcyon.checkpoint.verify import find_damage, rebuild_head
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, DamagedDocument, Head, decode_head, step_prefix
 from halcyon_api.spec.checkpoint import CheckpointSpec
 

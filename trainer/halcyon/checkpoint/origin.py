@@ -11,15 +11,15 @@ from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.changes import differences
+from halcyon.checkpoint.fingerprints import fingerprints_of
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.checkpoint.world import World, decide
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
-from halcyon.fingerprints import fingerprints_of
-from halcyon.patience import Patience
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from halcyon.checkpoint.commit import Sleep
-from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, CommittedStep, Document, ManifestFile, canonical_json
 
 CHECKS_PREFIX = "checks/"

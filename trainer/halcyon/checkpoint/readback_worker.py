@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 from halcyon.checkpoint.commit import Sleep
-from halcyon.checkpoint.failures import Abandoned, StoreFailure
 from halcyon.checkpoint.head import HeadKeeper, with_failed, with_passed
 from halcyon.checkpoint.readback import Check, Unanswered, gather_checks, read_back, remove_checks, report
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.world import World
+from halcyon.storage.failures import Abandoned, StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, DamagedDocument, ManifestFile
 
 

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.checkpoint.broadcast import Partition, devices_are_even, hand_on, partition_of, stream_bytes
+from halcyon.checkpoint.chunk_owners import Key, assign, key_of, who_holds
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.handing_on import Partition, devices_are_even, hand_on, partition_of, stream_bytes
 from halcyon.checkpoint.layout import (
     METADATA_KEY,
     Leaf,
@@ -34,9 +35,8 @@ from halcyon.checkpoint.layout import (
     whole,
 )
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.checkpoint.sharing import Key, assign, key_of, who_holds
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 WAVE_BYTES = 512 << 20

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from halcyon.checkpoint.chunk_owners import Held, Key, assign, key_of, who_holds
 from halcyon.checkpoint.layout import (
     Leaf,
     Region,
@@ -32,7 +33,6 @@ from halcyon.checkpoint.layout import (
     state_bytes,
     whole,
 )
-from halcyon.checkpoint.sharing import Held, Key, assign, key_of, who_holds
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 _EXTRA_DEVICE_BYTES = 256 << 20

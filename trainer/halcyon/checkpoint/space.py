@@ -9,9 +9,9 @@ known beforehand and nothing is deleted early.
 
 from __future__ import annotations
 
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.retention import Retention, guarded
-from halcyon.checkpoint.store import Store
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Head
 
 PROGRAMS_PREFIX = "compilation/"

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit
 from halcyon.errors import Fenced, NoValidCheckpoint, Preempted, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.storage.failures import StoreFailure, as_exit
 
 _KINDS: tuple[type[TrainerExit], ...] = (Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, Preempted, TrainerExit)
 _TEXT_BYTES = 1024

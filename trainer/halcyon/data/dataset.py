@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.held_out import HeldOut
 from halcyon.data.mixture import Mixture
 from halcyon.data.order import answered
 from halcyon.data.order.grouping import groups
-from halcyon.data.schedule import Schedule
 from halcyon.data.source_data import NO_SOURCE, Rows, Source
 from halcyon.tokenizer import Tokenizer
 
@@ -35,7 +35,7 @@ class Dataset(HeldOut):
         self,
         sources: Sequence[Source],
         tokenizer: Tokenizer,
-        schedule: Schedule,
+        schedule: BatchSchedule,
         mixture: Mixture,
         *,
         first_held_out: Mapping[str, float] | None = None,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from halcyon.errors import DataUnreachable, Preempted
-from halcyon.patience import SOURCES, Patience, WaitStopped
+from halcyon.storage.patience import SOURCES, Patience, WaitStopped
 
 _T = TypeVar("_T")
 

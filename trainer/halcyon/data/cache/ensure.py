@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit, explain
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.asking import Asking
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
@@ -33,7 +31,9 @@ from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pi
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
-from halcyon.patience import Patience
+from halcyon.storage.failures import StoreFailure, as_exit, explain
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache.kept_tokenizers import find_tokenizer
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon_api.training_run import TrainingRunSpec
 

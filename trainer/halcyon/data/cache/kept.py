@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache.scratch import scratch_array
 from halcyon.errors import DamagedData
+from halcyon.storage.store import Store
 
 PART_BYTES = 64 * 2**20
 _INDEX = "INDEX.json"

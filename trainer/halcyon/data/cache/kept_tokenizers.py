@@ -7,8 +7,8 @@ import hashlib
 import json
 from typing import Any
 
-from halcyon.checkpoint.store import Store
 from halcyon.errors import DamagedData
+from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon_api.checkpoint_documents import canonical_json
 
