@@ -26,8 +26,8 @@ from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import ProcessGroup, join
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.parallel.world import World, join
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.loop import Loop
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     steps = CompiledSteps(program, background, lambda: None)
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
-    world, notice = World(0, 1), PreemptionNotice()
+    world, notice = ProcessGroup(0, 1), PreemptionNotice()
     how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "fields": program.objective.fields}
     with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]

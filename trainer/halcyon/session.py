@@ -17,7 +17,7 @@ from halcyon.context import Context, adapt_to_devices
 from halcyon.errors import TrainerExit
 from halcyon.machine.memory import check_device_memory
 from halcyon.parallel.mesh import build_mesh
-from halcyon.parallel.world import World, join, leave
+from halcyon.parallel.process_group import ProcessGroup, join, leave
 from halcyon.telemetry import RunReporter
 
 
@@ -25,7 +25,7 @@ from halcyon.telemetry import RunReporter
 class Session:
     """The connected processes, seen from one of them."""
 
-    world: World
+    processes: ProcessGroup
     _context: Context
     _reporter: RunReporter
 
@@ -35,7 +35,7 @@ class Session:
         Raises:
             BadConfiguration: The run cannot use these devices, or does not fit into their memory.
         """
-        self._reporter.joined(processes=self.world.process_count, devices=jax.device_count())
+        self._reporter.joined(processes=self.processes.process_count, devices=jax.device_count())
         context = adapt_to_devices(self._context, jax.device_count(), jax.default_backend())
         check_device_memory(context.run.spec, context.mesh)
         return context, build_mesh(context.mesh)
@@ -57,10 +57,10 @@ def session(context: Context, reporter: RunReporter, *, on_lost_process: Callabl
         BadConfiguration: There is no usable address of the coordinator.
     """
     reporter.stage("joining")
-    world = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
+    processes = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
     try:
-        yield Session(world, context, reporter)
+        yield Session(processes, context, reporter)
     except TrainerExit:
-        leave(world)
+        leave(processes)
         raise
-    leave(world)
+    leave(processes)

@@ -43,7 +43,7 @@ def begin(source: Root, *, step: int | None = None, run: str = "run", namespace:
         "owner": Owner(namespace=namespace, name="clone"),
         "fingerprints": prints(),
         "steps": 10,
-        "world": OneProcess(),
+        "processes": OneProcess(),
         "template": template(mesh(4, 1)),
     }
     return begin_from(origin, origin_store(origin, own), **(arguments | changes))

@@ -9,7 +9,7 @@ import pytest
 
 from halcyon.checkpoint import list_checkpoints
 from halcyon.checkpoint.collect import garbage
-from halcyon.checkpoint.unlisted import stray_prefixes
+from halcyon.checkpoint.unlisted import unlisted_prefixes
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import step_prefix
 from tests.trainer.checkpoint.helpers import Root, fill, with_keep
@@ -31,8 +31,8 @@ def test_strays_before_between_and_after_the_known_ones(root: Root) -> None:
     paths = stray(root, 1, 15, 20, 25, 99)
     store = Store(root.spec)
     known = [entry["path"] for entry in root.head["committed"]]
-    assert stray_prefixes(store, known) == tuple(paths)
-    assert stray_prefixes(store, []) == tuple(sorted([*paths, *known]))
+    assert unlisted_prefixes(store, known) == tuple(paths)
+    assert unlisted_prefixes(store, []) == tuple(sorted([*paths, *known]))
     assert [one.path for one in garbage(store)] == paths
     assert list_checkpoints(root.spec).unfinished == tuple(paths)
 
@@ -48,7 +48,7 @@ def test_no_key_of_a_known_checkpoint_is_listed(s3_root: Root, monkeypatch: pyte
 
     monkeypatch.setattr(Store, "list_between", recording)
     monkeypatch.delattr(Store, "list")
-    assert stray_prefixes(Store(s3_root.spec), [entry["path"] for entry in s3_root.head["committed"]]) == tuple(paths)
+    assert unlisted_prefixes(Store(s3_root.spec), [entry["path"] for entry in s3_root.head["committed"]]) == tuple(paths)
     assert listed == [f"{paths[0]}data/x/c/{number}" for number in range(2)]
 
 

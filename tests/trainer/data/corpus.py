@@ -18,7 +18,7 @@ from halcyon.data.layout import Concatenate
 from halcyon.data.mixture import Mixture
 from halcyon.data.open import open_dataset
 from halcyon.data.order import Order
-from halcyon.data.source_data import Rows, SourceData
+from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
@@ -201,4 +201,4 @@ def at(dataset: Dataset, sequences: Sequence[int] | np.ndarray, *, source: int =
     """The examples at sequences of one source, whichever part of the data they are in."""
     numbers = np.asarray(sequences, np.int64)
     zeros = np.zeros(len(numbers), np.int32)
-    return dataset.examples(Rows(zeros + source, numbers, zeros, dataset.sequence_length))
+    return dataset.examples(BatchRows(zeros + source, numbers, zeros, dataset.sequence_length))

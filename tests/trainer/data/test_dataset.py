@@ -11,7 +11,7 @@ import pytest
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.order import Order
-from halcyon.data.source_data import NO_SOURCE, Rows
+from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec
 from halcyon_api.spec.trainer import TrainerStageSpec
@@ -34,10 +34,10 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def trained(dataset: Dataset, first: int, last: int) -> Rows:
+def trained(dataset: Dataset, first: int, last: int) -> BatchRows:
     """The rows of the steps ``first`` to ``last - 1``, one after the other."""
     rows = [dataset.train_rows(step) for step in range(first, last)]
-    return Rows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
+    return BatchRows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
 
 
 def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:

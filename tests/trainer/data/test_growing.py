@@ -20,9 +20,8 @@ from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.cli.data import app
 from halcyon.data.cache import build, ensure
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopped
-from halcyon.data.cache.ensure import Caches
+from halcyon.data.cache.ensure import Caches, next_source
 from halcyon.data.cache.ledger import Ledger
-from halcyon.data.cache.turns import next_source
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import (
     background_caches,
@@ -32,7 +31,7 @@ from halcyon.data.open import (
     look_at_dataset,
     may_begin,
 )
-from halcyon.data.source_data import Rows
+from halcyon.data.source_data import BatchRows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams
 from halcyon.data.trace import rows_of_host
@@ -96,7 +95,7 @@ def growing_dataset(spec: TrainingRunSpec, caches: Caches) -> tuple[CacheProgres
     return progress, dataset_of(spec, cache_store(spec), caches, progress)
 
 
-def same(one: Dataset, other: Dataset, rows: Rows) -> None:
+def same(one: Dataset, other: Dataset, rows: BatchRows) -> None:
     left, right = one.examples(rows), other.examples(rows)
     for name in NAMES:
         assert getattr(left, name).tobytes() == getattr(right, name).tobytes()

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.loader import Loader
-from halcyon.data.source_data import Rows
+from halcyon.data.source_data import BatchRows
 from halcyon_api.spec.trainer import TrainerStageSpec
 from tests.suite.limits import limit
 from tests.trainer.batches import FIELDS, NO_SEGMENTS
@@ -44,7 +44,7 @@ class Watched:
         self.held: threading.Event | None = None
         """All batches but the first wait for it."""
 
-    def train_rows(self, step: int) -> Rows:
+    def train_rows(self, step: int) -> BatchRows:
         with self.changed:
             self.steps.append(step)
             self.changed.notify_all()
@@ -54,7 +54,7 @@ class Watched:
             raise OSError("the disk is gone")
         return self._dataset.train_rows(step)
 
-    def examples(self, rows: Rows) -> Examples:
+    def examples(self, rows: BatchRows) -> Examples:
         with self.changed:
             self.rows += len(rows)
         return self._dataset.examples(rows)

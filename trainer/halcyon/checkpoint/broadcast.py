@@ -47,7 +47,7 @@ def stream_bytes(sizes: Sequence[int]) -> int:
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
-def hand_on(partition: Partition, mine: Sequence[np.ndarray], lengths: Sequence[int], longest: int) -> list[np.ndarray]:
+def broadcast(partition: Partition, mine: Sequence[np.ndarray], lengths: Sequence[int], longest: int) -> list[np.ndarray]:
     """Give this process's pieces to its group, and take the others'. A collective of all processes.
 
     Args:

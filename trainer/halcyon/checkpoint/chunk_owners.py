@@ -16,11 +16,11 @@ import jax
 
 from halcyon.checkpoint.layout import Region, normal
 
-Key = tuple[tuple[int, int], ...]
+RegionKey = tuple[tuple[int, int], ...]
 """A region as something to look up by: start and stop of each dimension."""
 
 
-def key_of(region: Region) -> Key:
+def key_of(region: Region) -> RegionKey:
     """The key of a region."""
     return tuple((part.start, part.stop) for part in region)
 
@@ -35,8 +35,8 @@ class Held:
 
 def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[Held, ...]:
     """The regions of an array, each with its holders, in the order of the sharding's devices. The same on every process."""
-    holders: dict[Key, set[int]] = {}
-    regions: dict[Key, Region] = {}
+    holders: dict[RegionKey, set[int]] = {}
+    regions: dict[RegionKey, Region] = {}
     device: Any
     for device, index in sharding.devices_indices_map(tuple(shape)).items():
         region = normal(index, shape)

@@ -17,7 +17,7 @@ LAST = f"{STEPS_PREFIX[:-1]}0"
 """What comes after all prefixes: a slash plus one."""
 
 
-def stray_prefixes(store: Store, known: Iterable[str], first: str = FIRST, last: str = LAST) -> tuple[str, ...]:
+def unlisted_prefixes(store: Store, known: Iterable[str], first: str = FIRST, last: str = LAST) -> tuple[str, ...]:
     """The prefixes in a root, or in a part of it, that are not known.
 
     Args:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halcyon.cli.errors import about_file, console, told
+from halcyon.cli.errors import about_file, console, report_errors
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
 from halcyon.machine.local_files import root_address
 from halcyon_api.exit_codes import ExitCode
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look at the checkpoints of a run, verify, compare, pin and copy them.", no_args_is_help=True)
 
-Place = Annotated[
+RootArgument = Annotated[
     str,
     typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML"),
 ]
@@ -37,7 +37,7 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 
 @app.command("list")
 def list_(
-    place: Place,
+    place: RootArgument,
     limit: Annotated[int, typer.Option(min=1, help="Most committed checkpoints on a page, the newest first.")] = 100,
     before: Annotated[int | None, typer.Option(min=0, help="Only what is of an earlier step: the next page.")] = None,
     endpoint: Endpoint = None,
@@ -62,7 +62,7 @@ def list_(
 
 
 @app.command()
-def show(place: Place, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
     """Show one checkpoint: who made it, where in the data it is, and its arrays."""
     from halcyon.checkpoint.comparison import Checkpoint
     from halcyon.checkpoint.show import checkpoint_view
@@ -74,7 +74,7 @@ def show(place: Place, step: Step = None, endpoint: Endpoint = None, region: Reg
 
 @app.command()
 def verify(
-    place: Place,
+    place: RootArgument,
     step: Step = None,
     every: Annotated[bool, typer.Option("--all", help="All checkpoints, not the newest alone.")] = False,
     endpoint: Endpoint = None,
@@ -98,7 +98,7 @@ def verify(
 
 @app.command()
 def diff(
-    place: Place,
+    place: RootArgument,
     first: Annotated[int, typer.Argument(help="The one step.", min=0)],
     second: Annotated[int, typer.Argument(help="The other step.", min=0)],
     other: Annotated[str | None, typer.Option(help="The root, or run document, of the other step. Default: the same.")] = None,
@@ -119,7 +119,7 @@ def diff(
 
 
 @app.command()
-def pin(place: Place, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
     """Keep a checkpoint whatever comes after it, while the run goes on or later."""
     from halcyon.checkpoint.head import edit, with_pin
 
@@ -134,7 +134,7 @@ def pin(place: Place, step: Step = None, endpoint: Endpoint = None, region: Regi
 
 
 @app.command()
-def unpin(place: Place, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
     """Take a pin out: the run's next save treats the checkpoint like any other."""
     from halcyon.checkpoint.head import edit, without_pin
 
@@ -147,7 +147,7 @@ def unpin(place: Place, step: Step = None, endpoint: Endpoint = None, region: Re
 
 @app.command()
 def gc(
-    place: Place,
+    place: RootArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -167,7 +167,7 @@ def gc(
 
 @app.command()
 def copy(
-    place: Place,
+    place: RootArgument,
     to: Annotated[str, typer.Argument(help="An empty root to copy to.", metavar="TO")],
     step: Step = None,
     run: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the run that may go on from it. Default: the same run.")] = None,
@@ -190,7 +190,7 @@ def copy(
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
 
-def doctor(place: Place, endpoint: Endpoint = None, region: Region = None) -> None:
+def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
     """Try what a checkpoint root must be able to do; exit with 85 if something is missing."""
     from halcyon.checkpoint.show import abilities_view
     from halcyon.storage.abilities import examine
@@ -255,7 +255,7 @@ def _root_told() -> Iterator[None]:
     from halcyon.storage.failures import StoreFailure
     from halcyon_api.checkpoint_documents import DamagedDocument
 
-    with told():
+    with report_errors():
         try:
             yield
         except StoreFailure as failure:

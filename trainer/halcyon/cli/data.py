@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.cli.errors import console as new_console
-from halcyon.cli.errors import told
+from halcyon.cli.errors import report_errors
 from halcyon.cli.options import Defaults, Document
 from halcyon_api.counting import counted
 
@@ -34,7 +34,7 @@ def build(document: Document, checkpoint_root: Root = None, defaults: Defaults =
     """Build the token caches of a run; go on where an earlier build was stopped."""
     from halcyon.data.overview import source_table
 
-    with told(document, interrupted=_STOPPED):
+    with report_errors(document, interrupted=_STOPPED):
         console = new_console()
         _, caches = _ensured(_context(document, checkpoint_root, defaults).run.spec, "build", console)
         console.print(source_table(caches.ledgers))
@@ -61,7 +61,7 @@ def show(
     from halcyon.data.trace import rows_of_host
 
     picked = _slice(("0:4" if text else ":") if rows is None else rows)
-    with told(document, interrupted=_STOPPED):
+    with report_errors(document, interrupted=_STOPPED):
         context = _context(document, checkpoint_root, defaults)
         spec = context.run.spec
         if step > spec.trainer.steps:
@@ -98,7 +98,7 @@ def stats(
 
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
-    with told(document, interrupted=_STOPPED):
+    with report_errors(document, interrupted=_STOPPED):
         spec = _context(document, checkpoint_root, defaults).run.spec
         dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
         steps = spec.trainer.steps

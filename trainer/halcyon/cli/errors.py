@@ -21,7 +21,7 @@ _WIDE = 200
 
 
 @contextmanager
-def told(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
+def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
     """Run a command's work in here.
 
     Args:

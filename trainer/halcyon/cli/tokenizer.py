@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.cli.errors import console as new_console
-from halcyon.cli.errors import told
+from halcyon.cli.errors import report_errors
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def train(
 
     from halcyon.tokenizer.bpe import train_bpe
 
-    with told():
+    with report_errors():
         sources = sources_of(paths, field)
         console = Console(stderr=True)
         with Progress(
@@ -72,7 +72,7 @@ def evaluate(
     text: Annotated[list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")] = None,
 ) -> None:
     """Show the bytes per token of tokenizers, beside GPT-2's and cl100k's where tiktoken has them on this machine."""
-    with told():
+    with report_errors():
         definitions = {name: definition_of(name) for name in tokenizers}
         _show(definitions, {path.name: _read_text(path) for path in text or []})
 

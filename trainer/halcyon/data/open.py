@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.batch_schedule import BatchSchedule, build_schedule
+from halcyon.data.cache.arrays import keep_arrays, kept_arrays
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
-from halcyon.data.cache.inherited import heir_of
-from halcyon.data.cache.kept import keep_arrays, kept_arrays
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
+from halcyon.data.cache.tokenizers import inherited_tokenizer
 from halcyon.data.dataset import Dataset
 from halcyon.data.fetch import fetch_file
 from halcyon.data.growing import GrowingSource
@@ -203,7 +203,7 @@ def _keeper(
         process,
         report,
         run,
-        heir=heir_of(spec, store),
+        inherited=inherited_tokenizer(spec, store),
         patience=patience,
     )
 

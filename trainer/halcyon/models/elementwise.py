@@ -19,7 +19,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def aligned(x: NamedArray, names: tuple[str, ...]) -> jax.Array:
+def expanded(x: NamedArray, names: tuple[str, ...]) -> jax.Array:
     """The array of `x` with one dimension for each of `names`, of size 1 where `x` has no such axis."""
     at = {name: index for index, name in enumerate(x.axis_names)}
     ordered = x.array.transpose([at[name] for name in names if name in at])
@@ -38,4 +38,4 @@ def recomputed(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
 def elementwise(function: Callable[..., jax.Array], x: NamedArray, *others: NamedArray) -> NamedArray:
     """``function(x, *others)`` on arrays that are aligned with `x`; the others have no axis that `x` lacks."""
-    return with_array(x, function(x.array, *(aligned(other, x.axis_names) for other in others)))
+    return with_array(x, function(x.array, *(expanded(other, x.axis_names) for other in others)))

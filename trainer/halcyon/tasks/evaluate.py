@@ -16,15 +16,15 @@ from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.opening import take_root
 from halcyon.checkpoint.origin import begin_from, origin_store
+from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
-from halcyon.checkpoint.world import decide
 from halcyon.context import Context, check_context, process_name, run_name
 from halcyon.data.held_out import HeldOut
 from halcyon.data.open import ensure_caches, held_out_of
 from halcyon.errors import NoValidCheckpoint, TrainerExit
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.evaluate.results import begun, decides, document_of, found_in
-from halcyon.parallel.world import World
+from halcyon.parallel.process_group import ProcessGroup
 from halcyon.session import session
 from halcyon.storage.patience import Patience
 from halcyon.storage.store import Store
@@ -72,7 +72,7 @@ def evaluate_checkpoint(
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        return _OneEvaluation(context, joined.world, program, held_out, reporter, clock, patience).run()
+        return _OneEvaluation(context, joined.processes, program, held_out, reporter, clock, patience).run()
 
 
 class _OneEvaluation:
@@ -81,7 +81,7 @@ class _OneEvaluation:
     def __init__(
         self,
         context: Context,
-        world: World,
+        processes: ProcessGroup,
         program: Program,
         held_out: HeldOut,
         reporter: RunReporter,
@@ -90,7 +90,7 @@ class _OneEvaluation:
     ) -> None:
         if context.run.spec.origin is None:
             raise TypeError("a run that only evaluates names the run whose checkpoint it is")
-        self._context, self._world, self._program, self._held_out = context, world, program, held_out
+        self._context, self._processes, self._program, self._held_out = context, processes, program, held_out
         self._reporter, self._clock, self._patience = reporter, clock, patience
         self._spec = context.run.spec
         self._origin: OriginSpec = context.run.spec.origin
@@ -148,7 +148,7 @@ class _OneEvaluation:
             kept = begun(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
             return {} if kept is None else kept.document()
 
-        kept = decide(self._world, self._store.root, take)
+        kept = decide(self._processes, self._store.root, take)
         return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
 
     def _restore(self, kept: EvaluationDocument | None) -> tuple[Restored, EvaluationDocument | None]:
@@ -171,7 +171,7 @@ class _OneEvaluation:
             owner=self._context.owner,
             fingerprints=self._prints,
             steps=None,
-            world=self._world,
+            processes=self._processes,
             template={"model": self._program.template.model},
             part=True,
         )
@@ -214,7 +214,7 @@ class _OneEvaluation:
             self._store.write(EVALUATION_KEY, document.model_dump_json(by_alias=True, indent=2).encode())
             return {}
 
-        decide(self._world, self._store.root, keep)
+        decide(self._processes, self._store.root, keep)
 
 
 def _reasons(restored: Restored) -> str | None:

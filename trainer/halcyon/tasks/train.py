@@ -23,9 +23,9 @@ from halcyon.errors import TrainerExit
 from halcyon.machine.memory import check_step_memory, machine_memory
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import ProcessGroup, enable_compilation_cache, leave
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
-from halcyon.parallel.world import World, enable_compilation_cache, leave
 from halcyon.session import session
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.patience import Patience
@@ -84,14 +84,14 @@ def train(
         contextlib.closing(patience),
         session(context, reporter, on_lost_process=on_lost_process) as joined,
     ):
-        world = joined.world
-        sync_point = SyncPoint(world, on_notice=patience.stop)
+        processes = joined.processes
+        sync_point = SyncPoint(processes, on_notice=patience.stop)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
-        caches.progress.on_failure(lambda error: _end(error, world, on_failed_build))
+        caches.progress.on_failure(lambda error: _end(error, processes, on_failed_build))
         context, mesh = joined.lay_out()
 
         reporter.stage("tokenizing")
-        if not wait_together(world, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
+        if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
             return Ended(context.resume_step, preempted=True)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.progress.caches, caches.progress)
@@ -99,16 +99,16 @@ def train(
         vocabulary = load_tokenizer(caches.progress.caches.tokenizer).vocab_size
         reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
         program = build_program(spec, vocabulary, mesh)
-        programs = _shared_programs(context, world, compilation_cache)
+        programs = _shared_programs(context, processes, compilation_cache)
         steps = CompiledSteps(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
         steps.start_for(build_schedule(spec.trainer), context.resume_step)
-        if not wait_together(world, notice, lambda seconds: not wait(starting, seconds).not_done):
+        if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
             return Ended(context.resume_step, preempted=True)
         dataset = opening.result()
         prints = fingerprints(spec, data=dataset.description)
-        checkpointer = _open_checkpoints(context, world, prints, reporter, requests, patience)
+        checkpointer = _open_checkpoints(context, processes, prints, reporter, requests, patience)
         restored = checkpointer.restore(program.template)
-        begun = _begin(context, world, program, prints, patience) if restored is None else None
+        begun = _begin(context, processes, program, prints, patience) if restored is None else None
         checkpointer.opened()
         found = restored or begun
         state = found.state if found else initial_state(program.build_state, program.template)
@@ -116,8 +116,10 @@ def train(
         reporter.saves_every(checkpointer.interval_seconds)
 
         reporter.stage("compiling")
-        training = Training(context, program, steps, dataset, caches, checkpointer, world, notice, sync_point, requests, reporter, clock)
-        publish = functools.partial(_publish, world, programs, reporter, 2 * state_bytes(program.template))
+        training = Training(
+            context, program, steps, dataset, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
+        )
+        publish = functools.partial(_publish, processes, programs, reporter, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))
         try:
             ended = loop.run(state, found.step if found else 0, save_first=begun is not None)
@@ -132,7 +134,7 @@ def train(
 
 
 def _open_checkpoints(
-    context: Context, world: World, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: Patience
+    context: Context, processes: ProcessGroup, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: Patience
 ) -> Checkpointer:
     spec = context.run.spec
     checkpointer = Checkpointer.open(
@@ -140,7 +142,7 @@ def _open_checkpoints(
         owner=context.owner,
         epoch=context.epoch,
         fingerprints=prints,
-        world=world,
+        processes=processes,
         seed=spec.trainer.seed,
         mesh=context.mesh.model_dump(),
         expected_step=context.resume_step,
@@ -153,9 +155,9 @@ def _open_checkpoints(
     return checkpointer
 
 
-def _end(error: Exception, world: World, on_failed_build: Callable[[Exception], object]) -> None:
+def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:
     if isinstance(error, TrainerExit):
-        leave(world)  # the others are told by the builder, and come to the same end
+        leave(processes)  # the others are told by the builder, and come to the same end
     on_failed_build(error)
 
 
@@ -187,14 +189,20 @@ def _wait_for_root(checkpoint: CheckpointSpec, patience: Patience) -> None:
         Store(checkpoint, patience=patience).read(HEAD_KEY)
 
 
-def _begin(context: Context, world: World, program: Program, prints: Fingerprints, patience: Patience) -> Restored | None:
+def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, patience: Patience) -> Restored | None:
     """The state of another run's checkpoint, for a run that has none of its own yet and is to begin with it."""
     spec = context.run.spec
     if spec.origin is None:
         return None
     store = origin_store(spec.origin, spec.checkpoint, patience=patience)
     return begin_from(
-        spec.origin, store, owner=context.owner, fingerprints=prints, steps=spec.trainer.steps, world=world, template=program.template
+        spec.origin,
+        store,
+        owner=context.owner,
+        fingerprints=prints,
+        steps=spec.trainer.steps,
+        processes=processes,
+        template=program.template,
     )
 
 
@@ -207,13 +215,13 @@ def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Re
     reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None)
 
 
-def _shared_programs(context: Context, world: World, directory: Path) -> CompilationCache:
+def _shared_programs(context: Context, processes: ProcessGroup, directory: Path) -> CompilationCache:
     """The compiled programs of this run, kept in the checkpoint root."""
     document = context.run.spec.document()
     depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "trainer")}
     depends["divergence"] = document["recovery"]["divergence"]
     key = program_key({**depends, "mesh": context.mesh.document()})
-    selective = world.distributed and jax.default_backend() == "cpu"
+    selective = processes.distributed and jax.default_backend() == "cpu"
     programs = CompilationCache(directory, Store(context.run.spec.checkpoint), key, selective=selective)
     enable_compilation_cache(str(programs.directory))
     return programs
@@ -232,9 +240,9 @@ def _compiled(programs: CompilationCache, step: jax.stages.Compiled) -> None:
     programs.compiled(STEP_MODULE, step)
 
 
-def _publish(world: World, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
+def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
     try:
-        if world.is_main:
+        if processes.is_main:
             programs.publish(reserved_bytes=reserved_bytes)
     except (OSError, StoreFailure) as error:
         reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 from jax._src import cache_key
 
-from halcyon.checkpoint.space import PROGRAMS_PREFIX, is_tight
+from halcyon.checkpoint.retention import PROGRAMS_PREFIX, is_tight
 from halcyon.storage.store import Store
 
 _ENTRY_SUFFIX = "-cache"

@@ -16,7 +16,7 @@ from jax.sharding import Sharding
 from halcyon.data.examples import Examples
 from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import global_batch
-from halcyon.data.source_data import Rows
+from halcyon.data.source_data import BatchRows
 from halcyon.evaluate.evaluation import Evaluation
 from halcyon.objectives import Batch, Objective
 
@@ -114,7 +114,7 @@ def evaluate(
     )
 
 
-def _padded_rows(held_out: HeldOut, rows: Rows, mine: np.ndarray) -> Examples:
+def _padded_rows(held_out: HeldOut, rows: BatchRows, mine: np.ndarray) -> Examples:
     """Examples of some rows of a batch; those past the end of ``rows`` have weight 0."""
     there = mine[mine < len(rows)]
     return held_out.examples(rows[there]).padded_to(len(mine))

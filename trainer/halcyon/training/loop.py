@@ -21,9 +21,9 @@ from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
-from halcyon.parallel.world import World
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
@@ -68,7 +68,7 @@ class Training:
     dataset: Dataset
     caches: BackgroundCaches
     checkpointer: Checkpointer
-    world: World
+    processes: ProcessGroup
     notice: PreemptionNotice
     sync_point: SyncPoint
     requests: SaveRequests
@@ -95,7 +95,7 @@ class Loop:
         self._dataset = dataset
         self._caches = training.caches
         self._checkpointer = training.checkpointer
-        self._world = training.world
+        self._processes = training.processes
         self._notice = training.notice
         self._sync_point = training.sync_point
         self._requests = training.requests
@@ -187,7 +187,7 @@ class Loop:
     def _budget(self, step: int) -> SaveBudget:
         """The time for the last save, agreed by all processes: of each number the most careful one."""
         expected, under_way = self._checkpointer.expected_seconds, self._checkpointer.under_way_seconds
-        age, save, in_flight = self._world.greatest(
+        age, save, in_flight = self._processes.greatest(
             self._notice.age_seconds,
             -1.0 if expected is None else expected,
             -1.0 if under_way is None else max(0.0, (expected or 0.0) - under_way),
@@ -204,7 +204,7 @@ class Loop:
         began = time.perf_counter()
         here = held()
         self._reporter.stage("tokenizing")  # if not for this process's text, then for another's
-        came = wait_together(self._world, self._notice, lambda seconds: here or self._caches.progress.wait_for(held, seconds))
+        came = wait_together(self._processes, self._notice, lambda seconds: here or self._caches.progress.wait_for(held, seconds))
         self._reporter.stage("training")
         self._waited_seconds += time.perf_counter() - began
         return came

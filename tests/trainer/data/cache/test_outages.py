@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from halcyon.data.cache.asking import Asking
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.cache.election import Builder
+from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
 from halcyon.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
@@ -236,7 +236,7 @@ def failing(number: int, between: Callable[[], Any]) -> Callable[[], str]:
 
 def test_what_was_only_read_again_renews_no_time() -> None:
     clock = Clock(100)
-    asking = Asking(clock.patience, lambda: None)
+    asking = SourceRetries(clock.patience, lambda: None)
     with pytest.raises(DataUnreachable):
         asking.until_answered(failing(1000, asking.answered))
     assert clock.now == pytest.approx(100)
@@ -246,6 +246,6 @@ def test_what_was_only_read_again_renews_no_time() -> None:
 
 def test_what_was_committed_renews_it() -> None:
     clock = Clock(100)
-    asking = Asking(clock.patience, lambda: None)
+    asking = SourceRetries(clock.patience, lambda: None)
     assert asking.until_answered(failing(1000, asking.advanced)) == "read"
     assert clock.now == pytest.approx(1000), "each wait was a first one"

@@ -119,12 +119,12 @@ class BackgroundCaches:
             keeper = self._make_keeper()
             report = keeper.report
 
-            def told_to_stop(built: Built) -> None:
+            def report_unless_stopped(built: Built) -> None:
                 self._pause(0)
                 report(built)
 
-            told = self.progress.update
-            replace(keeper, awaited=self._awaited, report=told_to_stop, told=told, pause=self._pause).ensure()
+            update = self.progress.update
+            replace(keeper, awaited=self._awaited, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
         except (Stopped, Preempted):
             return  # whoever has this process end knows of it, and lets it save first
         except Exception as error:  # told to whoever waits, and to `CacheProgress.on_failure`

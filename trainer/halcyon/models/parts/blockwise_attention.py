@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
-from halcyon.models.elementwise import aligned, with_array
+from halcyon.models.elementwise import expanded, with_array
 from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 from halcyon.models.position_blocks import run
@@ -202,7 +202,7 @@ class _Blocks:
             visible = self._mask.visible(
                 Block(self._queries, number * self._block, self._position), Block(self._keys, at * self._block, self._key_position)
             )
-            scores = with_array(scores, jnp.where(aligned(visible, scores.axis_names), scores.array, _MASKED))
+            scores = with_array(scores, jnp.where(expanded(visible, scores.axis_names), scores.array, _MASKED))
         return scores, slope
 
     def _mean(self, result: NamedArray, cotangent: NamedArray) -> NamedArray:

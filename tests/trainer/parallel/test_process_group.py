@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.parallel import world
-from halcyon.parallel.world import CouldNotJoin, join
+from halcyon.parallel import process_group
+from halcyon.parallel.process_group import CouldNotJoin, join
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.forked import Forked
@@ -161,11 +161,11 @@ def test_leaving_waits_for_nobody_who_is_gone() -> None:
             process.wait_for("idle")
         processes[1].popen.kill()
         assert processes[0].wait() == 7
-        assert processes[0].one("gone")["seconds"] < limit(world.LEAVE_TIMEOUT_SECONDS)
+        assert processes[0].one("gone")["seconds"] < limit(process_group.LEAVE_TIMEOUT_SECONDS)
 
 
 def test_joining_needs_no_one_when_alone() -> None:
-    assert join(None, 0, 1, None) == world.World(0, 1)
+    assert join(None, 0, 1, None) == process_group.ProcessGroup(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_those_who_never_come_are_waited_for_no_longer_than_told() -> None:
     """In a process of its own, because JAX goes on waiting in the background."""
     program = (
         "import os, sys\n"
-        "from halcyon.parallel.world import CouldNotJoin, join\n"
+        "from halcyon.parallel.process_group import CouldNotJoin, join\n"
         "try:\n"
         f"    join('localhost:{free_port()}', 0, 2, 1, timeout_seconds=1)\n"
         "except CouldNotJoin as error:\n"

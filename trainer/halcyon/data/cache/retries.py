@@ -16,7 +16,7 @@ from halcyon.storage.patience import SOURCES, Patience, WaitStopped
 _T = TypeVar("_T")
 
 
-class Asking:
+class SourceRetries:
     """The waits for sources of one process.
 
     Args:

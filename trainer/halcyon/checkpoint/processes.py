@@ -17,7 +17,7 @@ _KINDS: tuple[type[TrainerExit], ...] = (Fenced, RootTaken, RootUnusable, RunCha
 _TEXT_BYTES = 1024
 
 
-class World(Protocol):
+class Processes(Protocol):
     """The processes of a run."""
 
     @property
@@ -39,24 +39,24 @@ class World(Protocol):
         ...
 
 
-def gather_texts(world: World, text: str) -> list[str]:
+def gather_texts(processes: Processes, text: str) -> list[str]:
     """Each process's short text (cut to 1 KiB), in the order of the processes, on every process."""
-    if world.process_count == 1:
+    if processes.process_count == 1:
         return [text]
     from jax.experimental import multihost_utils
 
     row = np.zeros(_TEXT_BYTES, np.uint8)
     data = text.encode()[:_TEXT_BYTES]
     row[: len(data)] = np.frombuffer(data, np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(row)).reshape(world.process_count, _TEXT_BYTES)
+    rows = np.asarray(multihost_utils.process_allgather(row)).reshape(processes.process_count, _TEXT_BYTES)
     return [bytes(one).rstrip(b"\0").decode(errors="ignore") for one in rows]
 
 
-def decide(world: World, root: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Let process 0 do something that may end the training, and let all processes return or raise the same.
 
     Args:
-        world: The processes.
+        processes: The processes.
         root: For the sentence, where the store fails.
         work: What process 0 does; its document goes to all.
 
@@ -65,7 +65,7 @@ def decide(world: World, root: str, work: Callable[[], dict[str, Any]]) -> dict[
     """
     verdict: dict[str, Any] | None = None
     failure: BaseException | None = None
-    if world.process_index == 0:
+    if processes.process_index == 0:
         try:
             verdict = {"result": work()}
         except TrainerExit as error:
@@ -75,7 +75,7 @@ def decide(world: World, root: str, work: Callable[[], dict[str, Any]]) -> dict[
         except Exception as error:
             failure = error
             verdict = _as_verdict(TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}"))
-    verdict = world.agree(verdict)
+    verdict = processes.agree(verdict)
     if failure is not None:
         raise failure
     if "error" in verdict:

@@ -50,7 +50,7 @@ class CouldNotJoin(TrainerExit):
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes of the run, seen from one of them."""
 
     process_index: int
@@ -110,7 +110,7 @@ def join(
     heartbeat_timeout_seconds: int = HEARTBEAT_TIMEOUT_SECONDS,
     leave_timeout_seconds: int = LEAVE_TIMEOUT_SECONDS,
     on_loss: OnLoss = end_process,
-) -> World:
+) -> ProcessGroup:
     """Connect this process with all others, before anything else touches a device.
 
     Args:
@@ -132,7 +132,7 @@ def join(
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices_per_host)
     if process_count == 1:
-        return World(process_index, process_count)
+        return ProcessGroup(process_index, process_count)
     if coordinator is None:
         raise BadConfiguration(f"a run of {process_count} processes needs the coordinator's address; start it through the operator")
     if devices_per_host is not None:
@@ -161,22 +161,22 @@ def join(
     except (NoCoordinator, jax.errors.JaxRuntimeError) as error:
         why = str(error)
     else:
-        world = World(process_index, process_count)
-        return replace(world, lifeline=_tie(world, split_address(address)[0], on_loss))
+        processes = ProcessGroup(process_index, process_count)
+        return replace(processes, lifeline=_tie(processes, split_address(address)[0], on_loss))
     raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
 
 
-def leave(world: World) -> None:
+def leave(processes: ProcessGroup) -> None:
     """Disconnect, so that the process can exit at once. Waits for the others, but no longer than was agreed when joining, and not at
     all once one of them is gone without leaving: what made it go is reported by whoever saw it. Of two threads that come to it the second
     waits for the first.
 
     Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others once more.
     """
-    if world.lifeline is None:
+    if processes.lifeline is None:
         return
-    with world.lifeline.leaving_once:
-        if not world.lifeline.part():
+    with processes.lifeline.leaving_once:
+        if not processes.lifeline.part():
             return
         disconnected = threading.Event()
 
@@ -186,7 +186,7 @@ def leave(world: World) -> None:
             disconnected.set()
 
         threading.Thread(target=disconnect, name="halcyon-leave", daemon=True).start()
-        while not disconnected.wait(_LEAVE_POLL_SECONDS) and not world.lifeline.lost.is_set():
+        while not disconnected.wait(_LEAVE_POLL_SECONDS) and not processes.lifeline.lost.is_set():
             pass
 
 
@@ -202,19 +202,19 @@ def enable_compilation_cache(directory: str) -> None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
-def _tie(world: World, host: str, on_loss: OnLoss) -> Lifeline:
+def _tie(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Lifeline:
     """Connect this process to process 0."""
-    if world.is_main:
+    if processes.is_main:
         lifeline, invitation = Lifeline.serve(on_loss)
-        world.agree(invitation)
+        processes.agree(invitation)
         return lifeline
-    invitation = world.agree(None)
+    invitation = processes.agree(None)
     try:
-        return Lifeline.connect(host, invitation, world.process_index, on_loss)
+        return Lifeline.connect(host, invitation, processes.process_index, on_loss)
     except OSError as error:
         raise CouldNotJoin(
-            f"process {world.process_index} reached process 0 at {host} but not its port {invitation['port']} ({error}); let the pods of a "
-            "run talk to each other on all ports"
+            f"process {processes.process_index} reached process 0 at {host} but not its port {invitation['port']} ({error}); let the pods "
+            "of a run talk to each other on all ports"
         ) from None
 
 
