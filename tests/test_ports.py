@@ -1,4 +1,4 @@
-"""Processes of tests, which run side by side, are never given the same port."""
+"""World of tests, which run side by side, are never given the same port."""
 
 import json
 import subprocess

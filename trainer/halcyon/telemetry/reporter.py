@@ -182,17 +182,17 @@ class RunReporter:
         if first:
             self._event("compiled", step=report.step, **{f"{part}_seconds": seconds for part, seconds in startup.items()})
         if report.step % self._plan.log_every_steps == 0 or report.step >= self._plan.steps:
-            self._event(
-                "step",
-                step=report.step,
-                loss=report.loss,
-                gradient_norm=report.gradient_norm,
-                learning_rate=report.learning_rate,
-                tokens=report.tokens,
-                tokens_per_second=speed,
-                eta_seconds=eta,
-                data_wait_seconds=_rounded(report.data_wait_seconds),
-            )
+            fields: dict[str, Any] = {
+                "step": report.step,
+                "loss": report.loss,
+                "gradient_norm": report.gradient_norm,
+                "learning_rate": report.learning_rate,
+                "tokens": report.tokens,
+                "tokens_per_second": speed,
+                "eta_seconds": eta,
+                "data_wait_seconds": _rounded(report.data_wait_seconds),
+            }
+            self._event("step", **fields, **{name: value for name, value in report.metrics.items() if name not in fields})
 
     def waited_for_batch(self, seconds: float) -> None:
         """The loop stood still so long for the batch that it has now."""
@@ -381,7 +381,7 @@ class RunReporter:
             health = self._health()
             seconds = self._account.until(state.stage, self._clock.monotonic())
             time = self._clock.timestamp()
-        progress = Progress(
+        own: dict[str, Any] = dict(  # noqa: C408 - reads like the call that it is
             step=step,
             steps=self._plan.steps,
             tokens=self._plan.tokens_before(step),
@@ -394,6 +394,7 @@ class RunReporter:
             evaluated=state.evaluated,
             save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
         )
+        progress = Progress(**(_objective_metrics(state.last_step) | own))
         report = ProgressReport(
             run=self.identity.run,
             attempt=self.identity.attempt,
@@ -489,6 +490,12 @@ def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
         time=committed.time,
         size_bytes=committed.size_bytes,
     )
+
+
+def _objective_metrics(last_step: StepReport | None) -> dict[str, Any]:
+    """The metrics of the objective that `Progress` has a field for."""
+    metrics = {} if last_step is None else last_step.metrics
+    return {name: _finite(value) for name, value in metrics.items() if name in Progress.model_fields}
 
 
 def _finite(value: float | None) -> float | None:

@@ -238,6 +238,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
+                metrics={name: float(value) for name, value in numbers.metrics.items()},
             )
         )
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._last_good):
