@@ -158,7 +158,7 @@ def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: Tr
         case "pause":
             return Stop(last_cause(status) if failed else "heldBack", last_message(status))
         case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
-            message = f"keeping off node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
+            message = f"avoiding node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
             moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
             return Stop(last_cause(status) if failed else "moved", message, moved)
         case "anywhere":

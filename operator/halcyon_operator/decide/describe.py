@@ -53,7 +53,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if jobset.suspended and jobset.queue:
         return describe_queued(observed, status, jobset, now)
     if jobset.suspended:
-        message = f"JobSet {jobset.name} is suspended by somebody else; the run goes on when they resume the JobSet"
+        message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
         return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
     if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
@@ -152,5 +152,5 @@ def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
 
 def _reach(observed: Observed) -> str:
     if isinstance(observed.head, HeadUnreachable):
-        return f"; the checkpoint root is out of the operator's reach ({observed.head.reason}): checkpoints are as the trainer tells them"
+        return f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the trainer reports them"
     return ""

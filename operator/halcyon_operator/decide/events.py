@@ -89,7 +89,7 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
         found.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
     known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
     found += [
-        Event("Warning", "NodeAvoided", f"Attempts keep off node {node}: {why}", f"avoided/{after.attempt}/{node}")
+        Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {why}", f"avoided/{after.attempt}/{node}")
         for node in sorted(avoided - known)
     ]
     if known - avoided:

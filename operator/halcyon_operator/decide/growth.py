@@ -19,8 +19,8 @@ HANDOVER_SECONDS = 10.0
 GROWN_PATIENCE_SECONDS = 60.0
 """Longest wait for nodes after a growth: the room was there, so another run has taken it.
 
-It is long beside the time for which the probe holds the room and the time that a busy scheduler needs to give it to the pods, because
-a growth that is given up too early costs more than one that is given up a little late.
+It is long compared with the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods, because a
+growth that is given up too early costs more than one that is given up a little late.
 """
 _LONGEST_PAUSE_SECONDS = 86_400.0
 

@@ -28,7 +28,7 @@ def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
     if not by_hand or not had_processes(observed, status, group):
         return status
-    return with_end(status, group, "preempted", f"JobSet {jobset.name} was suspended by somebody else", now, None)
+    return with_end(status, group, "preempted", f"JobSet {jobset.name} was suspended by a user", now, None)
 
 
 def resumed_by_hand(status: TrainingRunStatus, jobset: JobSetView) -> str | None:

@@ -177,7 +177,7 @@ def _notice_events(fresh: list[NodeNotice]) -> tuple[Event, ...]:
     urgent = any(one.notice != "scheduled" for one in fresh)
     first = fresh[0]
     key = f"notice/{first.node}/{first.notice}/{len(fresh)}/{first.seen_at}"
-    then = ": asking for a checkpoint before the pods are told to end" if urgent else ""
+    then = ": asking for a checkpoint before the pods get the signal to end" if urgent else ""
     return (Event("Warning" if urgent else "Normal", "MaintenanceNotice", f"On nodes of the run {listed}{then}", key),)
 
 

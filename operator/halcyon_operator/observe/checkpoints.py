@@ -99,7 +99,7 @@ class Checkpoints:
             self._keep(address, result.meta["e_tag"], reading)
             return reading
         except NotModifiedError:
-            return unchanged or HeadUnreachable("the store says that its HEAD is as before, which nobody has seen")
+            return unchanged or HeadUnreachable("the store reports an unchanged HEAD, but none was read before")
         except FileNotFoundError as error:
             # Stores also answer 404 for an unknown bucket or user; only the code in the body shows which.
             code = _ERROR_CODE.search(str(error))

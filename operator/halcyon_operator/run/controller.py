@@ -263,7 +263,7 @@ class Controller:
         await self._cluster.post(run, event, self._instance, self._clock())
 
     async def _post_error(self, run: RunView, error: Exception) -> None:
-        message = f"The operator cannot look after this run: {type(error).__name__}: {text(str(error), 500)}"
+        message = f"The operator cannot manage this run: {type(error).__name__}: {text(str(error), 500)}"
         try:
             await self._post(run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}"))
         except Exception:

@@ -51,7 +51,7 @@ async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served:
         try:
             now = await _served(cluster, namespaces)
         except ApiError as error:
-            logger.debug("cannot tell which namespaces can be served: %s", error)
+            logger.debug("cannot check which namespaces can be served: %s", error)
             continue
         if now != served:
             logger.warning("the namespaces that can be served are now %s: beginning anew with them", ", ".join(now) or "none")
