@@ -97,6 +97,6 @@ def test_trainer(devcluster: DevCluster, namespace: str) -> None:
 
 
 def test_operator(devcluster: DevCluster, namespace: str) -> None:
-    seen = inspect(devcluster, namespace, Buildable.OPERATOR, "kopf, kubernetes, obstore, prometheus_client, halcyon_operator.app")
+    seen = inspect(devcluster, namespace, Buildable.OPERATOR, "kopf, kubernetes, obstore, prometheus_client, halcyon_operator.run.app")
     check_common(seen)
     assert seen["there"] == ["kopf", "kubernetes", "halcyon_operator", "halcyon_api"]

@@ -15,17 +15,18 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken
-from halcyon_operator.api_client import ApiError, Conflict, NotFound
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.controller import Controller
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.node_notices import NodeNotices
-from halcyon_operator.observe import Observer, ReadsHeads
-from halcyon_operator.trainers import Reading
-from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.kube.client import ApiError, Conflict, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.observer import Observer, ReadsHeads
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.pod_events import PodEvents
+from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
 
 KEY = ("default", "demo")
@@ -49,6 +50,8 @@ class FakeApi:
     faults: dict[int, str] = field(default_factory=dict)
     writes: int = 0
     version: int = 1
+    events: list[dict[str, Any]] | None = field(default_factory=list)
+    """What was written about pods; None: the operator may not list it."""
     gone: dict[str, Any] = field(default_factory=dict[str, Any])
     """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
@@ -86,6 +89,11 @@ class FakeApi:
             key, _, value = query.get("labelSelector", "").partition("=")
             found = [thing for place, thing in self.objects.items() if place.rpartition("/")[0] == path]
             return {"items": [_copy(thing) for thing in found if thing["metadata"].get("labels", {}).get(key) == value]}
+        if path == EVENTS:
+            if self.events is None:
+                raise ApiError(403, "Forbidden", "events is forbidden")
+            wanted = query["fieldSelector"].partition("involvedObject.uid=")[2].partition(",")[0]
+            return {"items": [_copy(event) for event in self.events if event["involvedObject"]["uid"] == wanted]}
         raise NotFound(404, "NotFound", path)
 
     def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +140,7 @@ class FakeApi:
 
 RUN = "/apis/halcyon.dev/v1alpha1/namespaces/default/trainingruns/demo"
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets"
+EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/default/pods"
 
 
@@ -159,8 +168,8 @@ class World:
 
     def _start_operator(self) -> None:
         """A new process: it remembers nothing."""
-        metrics, journal = Metrics(), Journal()
-        self.journal = journal
+        metrics, pod_endings = Metrics(), PodEndings()
+        self.pod_endings = pod_endings
         cluster = Cluster(self.api)  # type: ignore[arg-type]
         nodes = NodeNotices()
         for node in self.nodes:
@@ -169,17 +178,18 @@ class World:
             cluster,
             self.heads or self,
             self,
-            journal,
+            pod_endings,
             self.platform,
             nodes,
             token=lambda: "the-token",
             defaults_namespace=SYSTEM,
+            warnings=PodEvents(cluster, lambda key: self.queue.add(key), self.clock, lambda: self.now),
         )
         self.notices = nodes
         self.observer = observer
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
         echo = WatchEcho(lambda: self.now)
-        self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now, self)
+        self.controller = Controller(self.queue, observer, cluster, pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self)
 
     def clock(self) -> datetime:
         return at(self.now)
@@ -193,8 +203,8 @@ class World:
                 self._world_asked_for = world
                 return HeadPending()
             return self.head
-        told = self.reports.get(pod.world)
-        return Reading(self._with_requests(told)) if told is not None else Reading(problem="not yet")
+        told = self.reports.get(pod.group)
+        return ReportReading(self._with_requests(told)) if told is not None else ReportReading(problem="not yet")
 
     async def ask_save(self, ask: Any) -> str:
         """Take note of a request as a trainer would; the world that trains is the one that is asked."""
@@ -315,6 +325,8 @@ class World:
                 assert rounds < MAX_ROUNDS, f"it never comes to rest: {self.status}"
                 before = self.api.writes, sorted(self.api.objects)
                 await self.look()
+                await asyncio.sleep(0)  # what is read beside the looks
+                await asyncio.sleep(0)
                 self.tick()
                 quiet = quiet + 1 if before == (self.api.writes, sorted(self.api.objects)) else 0
 

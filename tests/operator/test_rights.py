@@ -7,14 +7,15 @@ from pathlib import Path
 
 import yaml
 
-from halcyon_operator.app import handlers, kopf_settings
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.store import Store
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.watch_cache import WatchCache
+from halcyon_operator.run.app import handlers, kopf_settings
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import World
 from tests.operator.test_crashes import cleaned_up, edited, evicted
+from tests.operator.test_pod_events import hang
 
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
 
@@ -25,6 +26,13 @@ NOT_CALLED = {("update", "trainingruns/finalizers")}
 """Where the API server enforces it, a reference that blocks the owner's deletion needs this right; no request is made with it."""
 
 
+def hangs(world: World) -> None:
+    """A pod has a node and does not start."""
+    world.settle()
+    hang(world)
+    world.settle()
+
+
 def granted() -> set[tuple[str, str]]:
     block = re.search(r'define "halcyon.rules" -?}}\n(.*?){{-? end', HELPERS.read_text(), re.DOTALL)
     assert block is not None
@@ -33,7 +41,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_granted_is_used() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted, cleaned_up):
+    for story in (edited, evicted, cleaned_up, hangs):
         world = World(run())
         story(world)
         used |= world.api.used
@@ -41,7 +49,7 @@ def test_granted_is_used() -> None:
 
 
 def test_kopf_writes_nothing_and_watches_labelled_objects_only() -> None:
-    registry = handlers(WorkQueue(lambda: 0.0), Journal(), WatchEcho(lambda: 0.0), Store())
+    registry = handlers(WorkQueue(lambda: 0.0), PodEndings(), WatchEcho(lambda: 0.0), WatchCache())
     settings = kopf_settings()
     assert not registry._changing._handlers, "handlers of changes write annotations"
     assert not registry._spawning._handlers, "daemons and timers add finalizers"

@@ -28,8 +28,8 @@ from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
-from halcyon.errors import BadConfiguration, DamagedData
-from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
+from halcyon.storage.failures import StoreFailure, as_exit, explain
 from halcyon.storage.patience import Patience
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
@@ -40,6 +40,7 @@ from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
 
 _POLL_SECONDS = 0.5
+_WHAT = "spec.data.cache.root: the token cache"
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,15 @@ class CacheKeeper:
 
         Raises:
             BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
-            DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts.
-            TrainerExit: The caches' root does not answer, or is full.
+            DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts; or the caches' root did not answer.
+            TrainerExit: The caches' root is full, or cannot be used.
         """
         with self._root_blamed():
             builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
-            while (caches := self._asking.until_answered(self._find)) is None or not caches.finished(self.data):
+            while (caches := self._asking.until_answered(self.look)) is None or not caches.finished(self.data):
                 if builder.elected():
-                    with builder, self._root_blamed():
-                        self._asking.until_answered(self._build)
+                    with builder:
+                        self._asking.until_answered(self._build_blamed)
                 else:
                     self.pause(_POLL_SECONDS)
             return caches
@@ -132,7 +133,13 @@ class CacheKeeper:
         try:
             yield
         except StoreFailure as failure:
-            raise as_exit(failure, self.store.root, what="spec.data.cache.root: the token cache") from failure
+            if failure.is_outage:
+                raise DataUnreachable(explain(failure, self.store.root, what=_WHAT)) from failure
+            raise as_exit(failure, self.store.root, what=_WHAT) from failure
+
+    def _build_blamed(self) -> None:
+        with self._root_blamed():
+            self._build()
 
     def _find(self) -> Caches | None:
         definition = self._tokenizer()
