@@ -82,7 +82,7 @@ EVENTS = (
     ),
     Event(
         "step",
-        "A step ended. Written after every `trainer.logEverySteps` steps and after the last one; other fields are the objective's metrics.",
+        "A step ended. Written after every `trainer.logEverySteps` steps and the last one. Further fields: the objective's metrics.",
         {
             "step": _STEP,
             "loss": "Training loss of the step, nats per token: exactly the device's float32.",

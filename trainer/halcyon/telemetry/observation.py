@@ -17,7 +17,7 @@ class RunPlan:
     steps: int
     """Steps of the whole run."""
     tokens_before: Callable[[int], int]
-    """Tokens of so many steps, over all devices: the sum of batch size x sequence length."""
+    """Tokens of the first steps, by their number, over all devices: the sum of batch size x sequence length."""
     log_every_steps: int = 1
     size_of: Callable[[int], Hashable] = lambda step: None
     """Size of a step by its number, counted from 0: steps of the same size run the same program."""
