@@ -66,7 +66,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a mark that was written, and whose answer was lost, is taken for somebody else's",
-        (("checkpoint/store.py", "return self.read(key).data == data", "return False"),),
+        (("storage/store.py", "return self.read(key).data == data", "return False"),),
         ("tests/faults/test_store.py::test_a_fault_of_every_request_once_is_got_over[lose]",),
         _row(rows.STORE),
     ),

@@ -171,7 +171,7 @@ def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: 
 
     for attempt in range(1, attempts + 1):
         past = attempt % 2 == 0
-        module = "tests.faults.an_hour_back" if past else "halcyon.cli"
+        module = "tests.faults.an_hour_back" if past else "halcyon.cli.main"
         world = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
         try:
             world.leader.wait_for(

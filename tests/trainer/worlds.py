@@ -189,7 +189,7 @@ def start_world(
     restart: int = 0,
     resume_step: int = 0,
     one_process: bool = False,
-    module: str = "halcyon.cli",
+    module: str = "halcyon.cli.main",
     grace_seconds: int | None = 30,
     save_token: str = "",
     address: str = "127.0.0.1",

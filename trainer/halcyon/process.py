@@ -1,7 +1,7 @@
 """The life of one trainer process: from the run document to an exit code that means something.
 
 Whatever happens ends in a log event, a termination report and an exit code of `halcyon_api.exit_codes`. The process leaves by
-``os._exit``: after a lost peer the interpreter's own shutdown would wait in JAX's atexit hooks for somebody who is gone.
+``os._exit``: after a lost peer the interpreter's own shutdown would wait in JAX's atexit hooks for a process that is gone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from halcyon.context import Context, check_context, process_name, resolve_context, run_name
-from halcyon.data.schedule import build_schedule
+from halcyon.context import Context, resolve_context
+from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
-from halcyon.lean_imports import without_collections, without_unused_parts
-from halcyon.memory_lock import raise_memory_lock
-from halcyon.metadata_server import wait_for_server
-from halcyon.patience import SOURCES, Patience
+from halcyon.machine.lean_imports import without_collections, without_unused_parts
+from halcyon.machine.memory_lock import raise_memory_lock
+from halcyon.machine.metadata_server import wait_for_server
+from halcyon.machine.variables import set_variables
+from halcyon.storage.patience import SOURCES, Patience
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -36,8 +37,6 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
-from halcyon.variables import set_variables
-from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
@@ -54,11 +53,11 @@ _NO_STEPS: dict[Stage, str] = {
     "data": f"{_NOTICE}; the shards of tokens that are committed stay",
     "evaluate": f"{_NOTICE}; the sources that are evaluated stay so",
 }
-"""What a process says that leaves at a notice while it trains nothing."""
+"""The message of a process that leaves at a notice while it does not train."""
 _WORK: dict[Stage, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """In which stage of the process the run does what it is for."""
 _LIFELINE_SECONDS = 1.0
-"""So long the lifeline has to tell of a process that is gone, after a collective has failed. The kernel tells it in milliseconds."""
+"""Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
 
 
 def run_training(
@@ -101,7 +100,9 @@ def run_training(
     ending = _Ending(context, reporter)
     requests = SaveRequests()
     patience = Patience(
-        float(context.run.spec.checkpoint.access_retry_seconds), on_wait=_tell_refused(reporter, context), on_end=reporter.store_wait_ended
+        float(context.run.spec.checkpoint.access_retry_seconds),
+        on_wait=_report_refused(reporter, context),
+        on_end=reporter.store_wait_ended,
     )
     signal.signal(signal.SIGTERM, ending.before_joining)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -109,7 +110,7 @@ def run_training(
     signal.signal(signal.SIGUSR1, requests.signalled)
     try:
         server = _server(context, reporter, requests)
-        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
         reporter.started(process_id=os.getpid())
         for sentence in unset:
             reporter.warning(sentence)
@@ -120,7 +121,7 @@ def run_training(
         if context.run.spec.stage == "evaluate":
             ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
-            from halcyon.train import train  # JAX and all the rest: only now that /status answers
+            from halcyon.tasks.train import train  # JAX and all the rest: only now that /status answers
 
         ended = train(
             context,
@@ -136,10 +137,10 @@ def run_training(
         server.close()
     except Exception as error:
         ending.failed(error)
-    if ended.preempted and (ended.farewell is None or not ended.step):
+    if ended.preempted and (ended.last_save is None or not ended.step):
         ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
-    if ended.farewell is not None:
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.farewell.sentence()), saved=ended.farewell.saved)
+    if ended.last_save is not None:
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.last_save.sentence()), saved=ended.last_save.saved)
     ending.leave(
         "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     )
@@ -163,27 +164,21 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
 
 def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
     """The whole of a run of the stage ``data``. Says what the caches hold."""
-    from halcyon.data.open import ensure_caches
+    from halcyon.tasks.data import build_data  # with the libraries that read text
 
-    check_context(context)
-    reporter.stage("tokenizing")
-    store, caches = ensure_caches(
-        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
-    )
-    tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
+    return build_data(context, reporter, patience=patience)
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
     """The whole of a run of the stage ``evaluate``. Says what it found."""
     with without_collections(), without_unused_parts():
-        from halcyon.evaluate.run import evaluate_checkpoint  # with JAX, as for a training
+        from halcyon.tasks.evaluate import evaluate_checkpoint  # with JAX, as for a training
 
     return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
 
 
 class _Ending:
-    """Says the last word and leaves."""
+    """Reports the end and leaves."""
 
     def __init__(self, context: Context, reporter: RunReporter) -> None:
         self._context = context
@@ -227,7 +222,7 @@ class _Ending:
         _exit(code)
 
     def failed(self, error: Exception) -> NoReturn:
-        """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
+        """An error ends the process: one with a sentence of its own, or an unexpected one."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
             said = self.in_words(str(error))
@@ -275,11 +270,11 @@ class _Ending:
         threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()
 
 
-def _tell_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
+def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
     return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
 
 
-def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
+def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
     end = "" if context.in_pod else "; Ctrl-C ends the run now"
 
     def tell(root: str, failure: Exception, seconds: float) -> None:
@@ -294,7 +289,7 @@ def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exc
 
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
     def keep(stacks: str) -> str:
-        from halcyon.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
+        from halcyon.telemetry.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
 
         return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
 
@@ -316,7 +311,7 @@ def _plan(context: Context) -> RunPlan:
 def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
     try:
         return build_schedule(spec).tokens_before
-    except ValueError:  # the document is judged in `train`, which needs somebody to report to
+    except ValueError:  # the document is judged in `train`, which needs a reporter
         return lambda step: step * spec.batch_size * spec.sequence_length
 
 
@@ -338,7 +333,7 @@ def _own_stdout() -> TextIO:
 
 
 def _leave_unstarted(error: BadConfiguration, environ: Mapping[str, str]) -> NoReturn:
-    """End a process whose document cannot even be read, so that there is nobody to report to but the kubelet and the user."""
+    """End a process whose document cannot even be read, so that only the kubelet and the user can be informed."""
     report = termination_report(RunIdentity(run=""), cause=error.cause, exit_code=error.exit_code, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:
         write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import Checkpointer, list_checkpoints, readback
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import with_commit, with_failed, with_passed, with_reading
-from halcyon.checkpoint.retention import Retention, guarded
-from halcyon.checkpoint.space import dispensable
+from halcyon.checkpoint.retention import Retention, dispensable, guarded
+from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
@@ -73,7 +72,7 @@ def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wa
         chunk.write_bytes(chunk.read_bytes()[::-1])
         return read_back(store, entry, files, **options)
 
-    monkeypatch.setattr("halcyon.checkpoint.readback_worker.read_back", spoil)
+    monkeypatch.setattr("halcyon.checkpoint.readback.read_back", spoil)
     with open_root(root) as checkpointer:
         told = Told(checkpointer)
         save(checkpointer, 1)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halcyon.checkpoint.abilities import Contended, demand
 from halcyon.checkpoint.changes import differences, sentence
-from halcyon.checkpoint.failures import STOPPED, StoreFailure
+from halcyon.checkpoint.fingerprints import planned_steps, with_moments, with_steps
 from halcyon.checkpoint.head import HeadKeeper, take
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
 from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
-from halcyon.fingerprints import planned_steps, with_moments, with_steps
+from halcyon.storage.abilities import Contended, demand
+from halcyon.storage.failures import STOPPED, StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     BadStep,
@@ -179,7 +179,7 @@ def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str)
 def same_root_everywhere(store: Store, writer: str) -> str:
     """What is wrong with this process's view of a root that process 0 has just taken; empty if it is the same root.
 
-    `STOPPED`: this process was told to end while the store refused access.
+    `STOPPED`: this process got a notice to end while the store refused access.
     """
     try:
         data = store.read(HEAD_KEY).data

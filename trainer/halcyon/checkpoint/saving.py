@@ -26,14 +26,13 @@ from halcyon.checkpoint.commit import (
     gather_parts,
     remove_parts,
 )
-from halcyon.checkpoint.failures import Abandoned, StoreFailure
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
-from halcyon.checkpoint.retention import Retention
+from halcyon.checkpoint.retention import Retention, delete_programs, dispensable, expect_room, is_tight, with_room
 from halcyon.checkpoint.snapshot import Snapshot
-from halcyon.checkpoint.space import delete_programs, dispensable, expect_room, is_tight, with_room
-from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced
+from halcyon.storage.failures import Abandoned, StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Epoch, Head, ManifestFile
 
 _LONGEST_ERROR = 500
@@ -53,9 +52,9 @@ class Saver(Protocol):
             HEAD, which lists it.
 
         Raises:
-            CommitFailed, StoreFailure, DamagedDocument, Undecided: It is not committed, or nobody knows.
+            CommitFailed, StoreFailure, DamagedDocument, Undecided: It is not committed, or that is unknown.
             Fenced: A newer epoch has the root.
-            Abandoned: Told to stop.
+            Abandoned: The work was stopped.
         """
         ...
 
@@ -294,7 +293,7 @@ def _given_up(store: Store, prefix: str, snapshot: Snapshot, process: int, failu
 
 
 def _quietly(work: Callable[[], object]) -> None:
-    """Tidy up after a failure, which is what will be reported. What is left the next save deletes."""
+    """Delete what the failed save wrote. The failure itself is reported; the next save deletes the remaining files."""
     try:
         work()
     except (StoreFailure, DamagedDocument, Abandoned):

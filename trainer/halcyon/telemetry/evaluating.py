@@ -1,4 +1,4 @@
-"""What is told of an evaluation: its numbers, source by source, and a line now and then while it goes on."""
+"""Reports of an evaluation: its numbers, source by source, and a log line at intervals while it runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from halcyon.telemetry.tokenizing import EVENT_SECONDS
 from halcyon_api.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
-    from halcyon.evaluate import Evaluation
+    from halcyon.evaluate.evaluation import Evaluation
 
 
 class Lines:

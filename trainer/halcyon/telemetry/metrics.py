@@ -1,4 +1,4 @@
-"""The Prometheus metrics of a trainer, made from one look at the reporter when somebody scrapes.
+"""The Prometheus metrics of a trainer, made from one observation of the reporter at each scrape.
 
 `METRICS` is the whole list: the answer to a scrape and the reference page are both made from it. Nothing is counted twice, nothing is
 global, and the loop pays nothing for it. No label takes a value that grows with the run.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, get_args
 
-from halcyon.telemetry.facts import Observation
+from halcyon.telemetry.observation import Observation
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
 from halcyon_api.goodput import CAUSES, cause_label
 from halcyon_api.progress import Stage, StartupSeconds

@@ -1,4 +1,4 @@
-"""A live line for somebody who looks at a terminal: steps, loss, tokens per second, time to go.
+"""A live line on a terminal: steps, loss, tokens per second, time to go.
 
 Every other event is printed above it as one line of text, and so is what other code writes to standard output or error meanwhile.
 """
@@ -70,7 +70,7 @@ class ProgressLine:
 
 
 class _Count(ProgressColumn):
-    """Steps done, of all; nothing where nobody knows how many there are."""
+    """Steps done, of all; nothing where their number is unknown."""
 
     def render(self, task: Task) -> Text:
         """Both numbers."""
@@ -118,8 +118,8 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "fallback":
         return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":
-        world = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
-        return f"{world} in {fields['seconds']:.1f} s"
+        processes = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
+        return f"{processes} in {fields['seconds']:.1f} s"
     if name == "compiled":
         return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
     if "message" in fields:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.last_file import LastFile
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
@@ -21,6 +20,7 @@ from halcyon.data.cache.shards import Shard, ShardBuilder
 from halcyon.data.sources import Piece
 from halcyon.data.sources.memory import freed_memory_kept
 from halcyon.errors import BadConfiguration
+from halcyon.storage.store import Store
 
 SMALL_BYTES = 32 * 2**20
 """A source below this is tokenized before a pool of processes would have started."""
@@ -52,9 +52,9 @@ class SourceBuild:
         name: The source's name.
         store: The cache's root.
         job: What all its pieces have in common; the pool has it.
-        shard_tokens: A shard is closed after the part with which it has so many tokens.
+        shard_tokens: A shard is closed after the part with which it reaches this number of tokens.
         pool: Where pieces are tokenized.
-        report: Is told after every piece; what it raises ends the build.
+        report: Called after every piece; an exception in it ends the build.
     """
 
     name: str

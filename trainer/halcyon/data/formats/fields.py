@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon.data.sources import Row
+from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 
 _KINDS = {str: "a text", bytes: "bytes", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
-def field_value(row: Row, name: str, where: str) -> Any:
+def field_value(row: SourceRow, name: str, where: str) -> Any:
     """A field of a row.
 
     Raises:
@@ -23,13 +23,13 @@ def field_value(row: Row, name: str, where: str) -> Any:
     except KeyError:
         names = ", ".join(list(row.value)[:20])
         raise bad_row(
-            row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or mend the row"
+            row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or fix the row"
         ) from None
 
 
-def bad_row(row: Row, where: str, what: str, mend: str) -> BadConfiguration:
+def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration:
     """The error about one row."""
-    return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {mend}")
+    return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {fix}")
 
 
 def kind_of(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of so many blocks.
+"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of blocks.
 
 A block is one read. ``window_blocks`` blocks, neighbours in the order of blocks, make a window, and the sequences of a window are shuffled
 together, so a reader that holds one window in memory reads every block once in an epoch. Blocks meet others in every epoch.
@@ -15,7 +15,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Asking, Question, answered
+from halcyon.data.order.together import Question, SourceRetries, answered
 
 
 class BlockPermutation:
@@ -39,7 +39,7 @@ class BlockPermutation:
         self._blocks = Permutation(blocks, key + b"/blocks")
         self._missing = blocks * block_size - size
         self._short: tuple[int, int] | None = None
-        """As if all blocks were full: where the short block ends, and where its window ends. Known once somebody asks."""
+        """As if all blocks were full: where the short block ends, and where its window ends. Computed at the first use."""
         # A batch lies in one window, or across a border.
         self._window = lru_cache(maxsize=4)(self._draw)
 
@@ -51,7 +51,7 @@ class BlockPermutation:
         """
         return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
-    def asking(self, places: np.ndarray) -> Asking:
+    def asking(self, places: np.ndarray) -> SourceRetries:
         """The same as a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")

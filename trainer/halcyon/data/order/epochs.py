@@ -14,7 +14,7 @@ import numpy as np
 from halcyon.data.order.blocks import BlockPermutation
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Asking, Question, answered
+from halcyon.data.order.together import Question, SourceRetries, answered
 from halcyon.data.order.windows import WindowPermutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
@@ -28,7 +28,7 @@ class Order:
         source: Name of the source.
         shuffle: False: every epoch in the order of the text.
         blocks: Shuffle blocks of neighbours, and inside windows of blocks, rather than everything at once.
-        window: Shuffle inside windows of so many neighbours.
+        window: Shuffle inside windows of this number of neighbours.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Order:
 
     @property
     def settled(self) -> int:
-        """So many positions from the first on keep their ranks, however many sequences come after these."""
+        """The number of positions, from the first on, whose ranks do not depend on later sequences."""
         if not self._shuffle:
             return self.sequences
         return 0 if self._window is None else self.sequences // self._window * self._window
@@ -61,7 +61,7 @@ class Order:
         """The ranks, 0 to n - 1, at positions of the run: int64, same shape."""
         return answered([self.asking(positions)])[0]
 
-    def asking(self, positions: np.ndarray) -> Asking:
+    def asking(self, positions: np.ndarray) -> SourceRetries:
         """The same as a call, for `answered`, which asks the permutations of many orders together."""
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:

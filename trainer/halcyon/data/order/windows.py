@@ -1,7 +1,7 @@
 """A permutation that looks at no more than one window of the text at a time: windows in their order, a random order inside each.
 
-A window is so many neighbours. Where a full window's elements go depends on its number and the key alone, never on how much text comes
-after it, so training can begin while that text is still being tokenized. The last window of an epoch has what is left.
+A window is a number of neighbours. Where a full window's elements go depends on its number and the key alone, never on how much text comes
+after it, so training can begin while that text is still being tokenized. The last window of an epoch has the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Asking, Question, answered
+from halcyon.data.order.together import Question, SourceRetries, answered
 
 
 class WindowPermutation:
@@ -39,7 +39,7 @@ class WindowPermutation:
         """
         return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
-    def asking(self, places: np.ndarray) -> Asking:
+    def asking(self, places: np.ndarray) -> SourceRetries:
         """The same as a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")

@@ -1,0 +1,78 @@
+"""What must be the same for a run to go on from a checkpoint: everything that decides its numbers, and nothing else.
+
+The mesh, the microbatches, the image, remat and the recovery settings may change between attempts: they say where and how the same
+numbers are computed. The number of steps is among the sections because most schedules end with it; whether it may change all the same
+is for `halcyon_api.edits.steps` to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from halcyon_api.checkpoint_documents import Fingerprints
+from halcyon_api.training_run import TrainingRunSpec
+
+DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
+TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "stages", "seed", "precision")
+
+
+def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerprints:
+    """Fingerprint each section that decides the run's numbers.
+
+    Args:
+        spec: The run's spec.
+        data: What the data set says of its contents: hashes, counts, lengths.
+    """
+    document = spec.document()
+    for kind in document["model"].values():
+        kind.pop("remat", None)
+    trainer = {name: value for name, value in document["trainer"].items() if name in TRAINER_FIELDS}
+    sections: dict[str, Any] = {
+        "spec.model": document["model"],
+        "spec.tokenizer": document["tokenizer"],
+        "spec.data": {name: value for name, value in document["data"].items() if name in DATA_FIELDS},
+        "spec.optimizer": document["optimizer"],
+        "spec.trainer": trainer,
+        "data": dict(data),
+    }
+    return fingerprints_of(sections)
+
+
+def fingerprints_of(sections: Mapping[str, Any]) -> Fingerprints:
+    """The fingerprints of sections by name."""
+    return Fingerprints(sections={name: _sha256(section) for name, section in sections.items()}, documents=dict(sections))
+
+
+def planned_steps(fingerprints: Fingerprints) -> int | None:
+    """``spec.trainer.steps`` of the run that made these fingerprints; None where they do not contain it."""
+    trainer = fingerprints.documents.get("spec.trainer")
+    return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def with_moments(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:
+    """The fingerprints of a checkpoint, with the type of moments of `now` where they are of a version that did not name it.
+
+    Moments then had the type of the parameters. Where `now` has a wider one, they are widened as they are read, which changes none.
+    """
+    trainer, new = (each.documents.get("spec.trainer") for each in (fingerprints, now))
+    try:
+        precision, moments = dict(trainer["precision"]), new["precision"]["moments"]  # pyright: ignore[reportOptionalSubscript]
+    except (KeyError, TypeError):
+        return fingerprints
+    if "moments" in precision or (moments != precision.get("parameters") and moments != "float32"):
+        return fingerprints
+    trainer = {**trainer, "precision": {**precision, "moments": moments}}  # pyright: ignore[reportGeneralTypeIssues]
+    return fingerprints_of({**fingerprints.documents, "spec.trainer": trainer})
+
+
+def with_steps(fingerprints: Fingerprints, steps: int) -> Fingerprints:
+    """The fingerprints of the same run with another number of steps."""
+    trainer = {**fingerprints.documents["spec.trainer"], "steps": steps}
+    return fingerprints_of({**fingerprints.documents, "spec.trainer": trainer})
+
+
+def _sha256(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""From a store's error to the sentence a user reads.
+
+TensorStore's exceptions begin with a status code and end with source locations and, for object stores, the server's answer, which can
+quote the request's credentials. Only the code and a cleaned head of the text are kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from halcyon.errors import Preempted, RootUnusable, TrainerExit
+
+_CODE = re.compile(r"^([A-Z][A-Z_]+): ?")
+_REFUSED = re.compile(
+    r"\b(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired|InvalidAccessKeyId)\b"
+)
+"""Error codes of S3 for credentials or a clock that are not accepted. They come with status 400, which TensorStore knows nothing of, or
+are tried again by TensorStore and then reported as another failure."""
+_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_LONGEST_TEXT = 300
+
+_FIXES = {
+    "RESOURCE_EXHAUSTED": "has no space left; free some or enlarge it",
+    "PERMISSION_DENIED": "refuses access; give the run's credentials the right to list, read, write and delete there",
+    "UNAUTHENTICATED": "refuses access; give the run's credentials the right to list, read, write and delete there",
+    "NOT_FOUND": "does not exist; create the bucket, or correct spec.checkpoint.root",
+    "FAILED_PRECONDITION": "cannot be used; correct spec.checkpoint.root",
+    "INVALID_ARGUMENT": "cannot be used; correct spec.checkpoint.root, endpoint and region",
+    "UNIMPLEMENTED": "cannot be used; choose another kind of store in spec.checkpoint.root",
+}
+_ERRNO = {
+    errno.EACCES: "PERMISSION_DENIED",
+    errno.EPERM: "PERMISSION_DENIED",
+    errno.EROFS: "PERMISSION_DENIED",
+    errno.ENOSPC: "RESOURCE_EXHAUSTED",
+    errno.EDQUOT: "RESOURCE_EXHAUSTED",
+    errno.ENOTDIR: "FAILED_PRECONDITION",
+    errno.EEXIST: "FAILED_PRECONDITION",
+    errno.ENOENT: "NOT_FOUND",
+    errno.ENOSYS: "UNIMPLEMENTED",
+    errno.ENOLCK: "UNIMPLEMENTED",
+    errno.ENOTSUP: "UNIMPLEMENTED",
+}
+_LASTING = frozenset(_FIXES) - {"RESOURCE_EXHAUSTED"}
+STOPPED = "CANCELLED"
+"""Status code of a request that was refused, and whose wait a notice of preemption ended."""
+_REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+
+
+class SaveFailed(TrainerExit):
+    """The last checkpoint of the run could not be committed."""
+
+
+class StoreFailure(Exception):
+    """A request to the store failed.
+
+    Attributes:
+        code: Status code, such as ``RESOURCE_EXHAUSTED``.
+        text: What the store said, without credentials.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the store did not accept the credentials, or the clock of this machine."""
+        return self.code in _REFUSALS
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the store may answer another time: nothing is wrong with the place or the credentials, and no disk is full."""
+        return (self.code not in _FIXES and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a disk is full or a quota of it is used up. The same code stands for too many open files, too."""
+        return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
+
+
+class Abandoned(Exception):
+    """Work in the background was stopped."""
+
+
+def from_tensorstore(error: Exception) -> StoreFailure:
+    """Take code and text from an exception that TensorStore raised."""
+    if isinstance(error, StoreFailure):
+        return error
+    text = str(error)
+    match = _CODE.match(text)
+    code = match[1] if match else "UNKNOWN"
+    if "access key" in text.lower() or _REFUSED.search(text):  # some gateways answer 404 for a key that they do not know
+        code = "UNAUTHENTICATED"
+    if "[EROFS]" in text or "Read-only file system" in text:
+        code = "PERMISSION_DENIED"
+    if "[ENOTDIR]" in text or "Not a directory" in text:
+        code = "FAILED_PRECONDITION"
+    return StoreFailure(code, clean(text[match.end() :] if match else text))
+
+
+def from_os(error: OSError) -> StoreFailure:
+    """Take code and text from an error of the operating system."""
+    return StoreFailure(
+        _ERRNO.get(error.errno or 0, "UNKNOWN"), f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    )
+
+
+def clean(text: str) -> str:
+    """One line without source locations, bodies of answers and credentials."""
+    text = re.split(
+        r"\s*(?:\[(?:source locations|tensorstore_spec|http_response_body|body)=|with body\b|<\?xml\b|<[Ee]rror>|<html\b)", text
+    )[0]
+    for variable in _SECRET_VARIABLES:
+        value = os.environ.get(variable)
+        if value:
+            text = text.replace(value, f"${variable}")
+    text = re.sub(r"(?i)(X-Amz-(?:Credential|Signature|Security-Token)|Credential|Signature)=[^&\s,]+", r"\1=…", text)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> str:
+    """The sentence for a failed request: the root, the problem, the fix."""
+    return f"{what} {root} {_FIXES.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
+
+
+def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
+    """The end of a training that cannot use its root.
+
+    One that does not answer is no failure of the run either: the operator starts it again after a growing delay, and counts nothing.
+    """
+    if failure.code == STOPPED:
+        return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
+    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(explain(failure, root, what=what))
