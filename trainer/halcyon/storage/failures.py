@@ -74,7 +74,7 @@ class StoreFailure(Exception):
     @property
     def is_outage(self) -> bool:
         """Whether the store may answer another time: nothing is wrong with the place or the credentials, and no disk is full."""
-        return (self.code not in _MEND and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
+        return (self.code not in _FIXES and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
 
     @property
     def is_full(self) -> bool:
