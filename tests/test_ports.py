@@ -1,4 +1,4 @@
-"""World of tests, which run side by side, are never given the same port."""
+"""Processes of tests, which run side by side, are never given the same port."""
 
 import json
 import subprocess

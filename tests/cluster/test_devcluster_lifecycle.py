@@ -20,7 +20,7 @@ from halcyon_devcluster.cgroups import ControlGroup
 from halcyon_devcluster.engine import Backend
 from halcyon_devcluster.images import Buildable, build
 from halcyon_devcluster.native import NativeCluster
-from halcyon_devcluster.processes import World
+from halcyon_devcluster.processes import Processes
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import PROGRESS
 from tests.cluster.footprint import Footprint, footprint
@@ -53,7 +53,7 @@ def cluster(clean_machine: Footprint) -> NativeCluster:
 
 
 def pid_of(cluster: Cluster, component: str) -> int:
-    record = World(cluster.paths.records, cluster.paths.logs).running(component)
+    record = Processes(cluster.paths.records, cluster.paths.logs).running(component)
     assert record is not None, f"{component} does not run"
     return record.pid
 

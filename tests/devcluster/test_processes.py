@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_devcluster.processes import Record, World, alive, parse_stat
+from halcyon_devcluster.processes import Processes, Record, alive, parse_stat
 from halcyon_devcluster.waiting import until
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[World]:
-    running = World(tmp_path / "records", tmp_path / "logs")
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    running = Processes(tmp_path / "records", tmp_path / "logs")
     yield running
     running.stop("it", force=True)
 
@@ -34,14 +34,14 @@ def wait_for_text(path: Path, text: str) -> None:
     until(lambda: path.exists() and text in path.read_text(), timeout_seconds=10, failure=lambda: f"{path} never held {text!r}")
 
 
-def test_a_process_joins_the_group_before_its_program_starts(processes: World, members: Path, tmp_path: Path):
+def test_a_process_joins_the_group_before_its_program_starts(processes: Processes, members: Path, tmp_path: Path):
     record = processes.start("it", ["/bin/sh", "-c", f"cat {members}; exec sleep 60"], members)
     wait_for_text(tmp_path / "logs/it.log", str(record.pid))
     assert members.read_text() == f"{record.pid}\n"
     assert processes.running("it") == record
 
 
-def test_stop_ends_it_and_forgets_it(processes: World, members: Path):
+def test_stop_ends_it_and_forgets_it(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/sleep", "60"], members)
     processes.stop("it")
     assert not alive(record)
@@ -49,7 +49,7 @@ def test_stop_ends_it_and_forgets_it(processes: World, members: Path):
     processes.stop("it")
 
 
-def test_a_process_that_ignores_sigterm_is_killed(processes: World, members: Path, tmp_path: Path):
+def test_a_process_that_ignores_sigterm_is_killed(processes: Processes, members: Path, tmp_path: Path):
     script = "trap '' TERM; echo ready; while true; do sleep 0.05; done"
     record = processes.start("it", ["/bin/sh", "-c", script], members)
     wait_for_text(tmp_path / "logs/it.log", "ready")
@@ -57,7 +57,7 @@ def test_a_process_that_ignores_sigterm_is_killed(processes: World, members: Pat
     assert not alive(record)
 
 
-def test_a_process_can_be_frozen_and_goes_on(processes: World, members: Path):
+def test_a_process_can_be_frozen_and_goes_on(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/sleep", "60"], members)
     processes.send("it", signal.SIGSTOP)
     until(lambda: _state(record.pid) == "T", timeout_seconds=10, failure=lambda: "it is not stopped")
@@ -70,7 +70,7 @@ def test_a_process_can_be_frozen_and_goes_on(processes: World, members: Path):
 
 
 @pytest.mark.parametrize("change", [{"started_ticks": 1}, {"boot": "another-boot"}], ids=["start time", "boot"])
-def test_a_recycled_process_id_is_left_alone(processes: World, members: Path, tmp_path: Path, change: dict[str, object]):
+def test_a_recycled_process_id_is_left_alone(processes: Processes, members: Path, tmp_path: Path, change: dict[str, object]):
     record = processes.start("it", ["/bin/sleep", "60"], members)
     document = tmp_path / "records/it.json"
     stale = dataclasses.replace(record, **change)  # type: ignore[arg-type]
@@ -82,12 +82,12 @@ def test_a_recycled_process_id_is_left_alone(processes: World, members: Path, tm
     until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it lives")
 
 
-def test_an_ended_child_that_nobody_reaped_counts_as_ended(processes: World, members: Path):
+def test_an_ended_child_that_nobody_reaped_counts_as_ended(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/true"], members)
     until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "a zombie counts as alive")
 
 
-def test_a_record_cut_short_is_no_record(processes: World, tmp_path: Path):
+def test_a_record_cut_short_is_no_record(processes: Processes, tmp_path: Path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records/it.json").write_text('{"name": "it", "pid"')
     assert processes.find("it") is None
@@ -98,7 +98,7 @@ def test_a_name_with_blanks_and_parentheses_does_not_shift_the_fields():
     assert parse_stat(f"77 (a (b) c) S {fields}") == ("S", 22)
 
 
-def test_the_record_says_what_was_started(processes: World, members: Path):
+def test_the_record_says_what_was_started(processes: Processes, members: Path):
     processes.start("it", ["/bin/sleep", "60"], members)
     found = processes.find("it")
     assert isinstance(found, Record)
@@ -117,7 +117,7 @@ ctypes.CDLL(None).syscall(60, 0)  # exit of this thread alone
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is this machine's")
-def test_a_process_whose_first_thread_is_gone_still_lives(processes: World, members: Path, tmp_path: Path):
+def test_a_process_whose_first_thread_is_gone_still_lives(processes: Processes, members: Path, tmp_path: Path):
     """As while a killed server takes its memory down: who starts another one then finds the port in use."""
     record = processes.start("it", [sys.executable, "-c", LEADER_GONE], members)
     wait_for_text(tmp_path / "logs/it.log", "port")

@@ -39,7 +39,7 @@ class Workers:
     """How the tests of a part are spread.
 
     Attributes:
-        count: World; 0 for none beside pytest itself.
+        count: Processes; 0 for none beside pytest itself.
         spread: What xdist's `--dist` gets.
     """
 
