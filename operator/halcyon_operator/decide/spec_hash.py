@@ -19,10 +19,10 @@ from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
 _SCHEME = "1-"
-"""How the hash is made. A hash of another scheme says nothing, and is taken to fit."""
+"""Version of the hash. A hash of another version cannot be compared and counts as equal."""
 
 RETIRED = _SCHEME + "retired"
-"""In place of a hash: the attempt is over, whatever the spec says. It fits nothing."""
+"""In place of a hash: the attempt is stopped. It matches no spec."""
 
 
 def _live() -> dict[str, Any]:
@@ -50,7 +50,7 @@ def attempt_spec_hash(spec: TrainingRunSpec) -> str:
 
 
 def _leave_out_former_default(document: dict[str, Any], spec: TrainingRunSpec) -> None:
-    """Objects stored by an earlier version hold the number that was the default of its schema, and means what none means now."""
+    """Leave out a number that was the default of an earlier schema: stored objects hold it, and it means the same as no number now."""
     if spec.stage != "evaluate" and spec.trainer.evaluation.batches == EVALUATION_BATCHES:
         evaluation = document["trainer"]["evaluation"]
         del evaluation["batches"]
