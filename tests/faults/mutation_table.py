@@ -198,7 +198,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a checkpoint root that does not answer at the start counts as a crash",
-        (("checkpoint/failures.py", "if failure.code in _LASTING or failure.is_outage else", "if failure.code in _LASTING else"),),
+        (("storage/failures.py", "if failure.code in _LASTING or failure.is_outage else", "if failure.code in _LASTING else"),),
         ("tests/trainer/checkpoint/test_opening.py::test_a_store_that_cannot_be_reached_is_no_failure_of_the_run",),
         _FINALITY,
     ),
