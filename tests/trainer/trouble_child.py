@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
 from typing import Any
 
 from halcyon.cli.main import app
@@ -38,7 +37,7 @@ def troubled_batch(loader: Loader, step: int) -> Any:
         wait_until_all_leave()
     poisoned = int(os.environ.get("POISON", "-2"))
     made = batch(loader, step)
-    return replace(made, weights=made.weights * float("nan")) if step == poisoned else made
+    return {**made, "weights": made["weights"] * float("nan")} if step == poisoned else made
 
 
 def wait_for_a_batch_that_never_comes() -> None:

@@ -47,7 +47,7 @@ def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]
 
 
 def unmet_origin(origin: Prerequisite) -> UnmetPrerequisite:
-    """Why a run must wait that begins from one whose checkpoints have no place yet: it takes its root with its first attempt.
+    """Why a run must wait that begins from a run without a checkpoint root: that run gets its root with its first attempt.
 
     The other run's message is left out: that run may wait for this one, and then each message would contain the other one again and again.
     """

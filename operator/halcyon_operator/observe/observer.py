@@ -66,7 +66,7 @@ class ReadsProgress(Protocol):
 class ReadsWarnings(Protocol):
     """What knows why pods do not start."""
 
-    def of(self, key: tuple[str, str], pods: Iterable[PodView]) -> PodWarning | None:
+    def of(self, key: RunKey, pods: Iterable[PodView]) -> PodWarning | None:
         """The newest warning about the first late pod of a process group, as far as known."""
         ...
 
@@ -126,7 +126,7 @@ class Observer:
         self._warnings = warnings
         self._own = OwnJobSets()
 
-    async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def look_at_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation of a run from the watch cache, without a request to the API server; None unless an attempt is at work."""
         key = namespace, name
         run = self._cache.run(key) if self._cache is not None else None

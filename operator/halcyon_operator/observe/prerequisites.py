@@ -11,7 +11,7 @@ LONGEST_CHAIN = 16
 
 
 def parse_prerequisite(name: str, document: object) -> Prerequisite:
-    """A run that is awaited, as the API server has it; None: it has none of the name."""
+    """The view of a run that another run waits for; the document is None if there is no run of the name."""
     if document is None:
         return Prerequisite(name)
     status = parse_status(dig(document, "status"))

@@ -64,9 +64,9 @@ class WatchCache:
         """Number of runs that are not at rest."""
         return len(self._under_way)
 
-    def version(self, place: ObjectKey) -> int | None:
+    def version(self, item: ObjectKey) -> int | None:
         """The resource version of an object when it was last seen; None: unknown."""
-        return self._versions.get(place)
+        return self._versions.get(item)
 
     def keys(self) -> tuple[RunKey, ...]:
         """All runs, and the runs that JobSets and pods name in their labels; those may be deleted."""
@@ -90,23 +90,23 @@ class WatchCache:
 
     def saw_run(self, document: object, *, deleted: bool = False) -> None:
         """A run was seen, or its deletion."""
-        place = _object_key("trainingruns", document)
-        if not self._newer(place, _version(document), deleted):
+        item = _object_key("trainingruns", document)
+        if not self._newer(item, _version(document), deleted):
             return
         if deleted:
-            self._forget_run(place[1:])
+            self._forget_run(item[1:])
             return
-        self._forget_after(place[1:])
-        self._runs[place[1:]] = run = parse_run_view(document)
+        self._forget_after(item[1:])
+        self._runs[item[1:]] = run = parse_run_view(document)
         if run.status.attempt == 0 and (after := text(dig(run.raw_spec, "after", "run"))):
-            self._after.setdefault((run.namespace, after), set()).add(place[1:])
-        (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(place[1:])
+            self._after.setdefault((run.namespace, after), set()).add(item[1:])
+        (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(item[1:])
 
     def saw_jobset(self, key: RunKey, document: object, *, deleted: bool = False) -> None:
         """A JobSet of a run was seen, or its deletion."""
-        place = _object_key("jobsets", document)
-        if self._newer(place, _version(document), deleted):
-            _put(self._jobsets, key, place[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
+        item = _object_key("jobsets", document)
+        if self._newer(item, _version(document), deleted):
+            _put(self._jobsets, key, item[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
 
     def saw_pod(self, key: RunKey, pod: SeenPod, *, deleted: bool = False) -> None:
         """A pod of a run was seen, or its deletion."""
@@ -136,25 +136,25 @@ class WatchCache:
     def _forget_after(self, key: RunKey) -> None:
         """Drop the prerequisite that a run had when it was last seen."""
         run = self._runs.get(key)
-        place = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
-        if place is not None and (others := self._after.get(place)) is not None:
+        prerequisite = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
+        if prerequisite is not None and (others := self._after.get(prerequisite)) is not None:
             others.discard(key)
             if not others:
-                del self._after[place]
+                del self._after[prerequisite]
 
     def _drop(self, kind: WatchedKind, key: RunKey, table: _Table, kept: set[str]) -> None:
         for name in [name for name in table.get(key, ()) if name not in kept]:
             _put(table, key, name, None)
             self._versions.pop((kind, key[0], name), None)
 
-    def _newer(self, place: ObjectKey, version: int, deleted: bool) -> bool:
+    def _newer(self, item: ObjectKey, version: int, deleted: bool) -> bool:
         """Whether this version is not older than the known one. Versions grow within a kind."""
-        if version < self._versions.get(place, 0):
+        if version < self._versions.get(item, 0):
             return False
         if deleted:
-            self._versions.pop(place, None)
+            self._versions.pop(item, None)
         else:
-            self._versions[place] = version
+            self._versions[item] = version
         return True
 
 

@@ -40,10 +40,10 @@ CHECK_SECONDS = 0.3
 """Seconds between two runs that are checked without an event, with three reads each; less if there are more than a thousand runs."""
 
 
-class Looks(Protocol):
+class ObservesRuns(Protocol):
     """Collects observations."""
 
-    async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def look_at_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
         """The observation from the watch cache; None if the cache is not enough."""
         ...
 
@@ -56,7 +56,7 @@ class Looks(Protocol):
         ...
 
 
-class Asks(Protocol):
+class RequestsSaves(Protocol):
     """Sends requests for checkpoints to trainers."""
 
     async def ask_save(self, ask: Ask) -> str:
@@ -83,7 +83,7 @@ class Controller:
     def __init__(
         self,
         queue: WorkQueue[RunKey],
-        observer: Looks,
+        observer: ObservesRuns,
         cluster: Cluster,
         pod_endings: PodEndings,
         metrics: Metrics,
@@ -91,7 +91,7 @@ class Controller:
         instance: str,
         clock: Callable[[], datetime],
         timer: Callable[[], float],
-        trainers: Asks | None = None,
+        trainers: RequestsSaves | None = None,
     ) -> None:
         self._queue = queue
         self._observer = observer
@@ -153,7 +153,7 @@ class Controller:
         decision: Decision | None = None
         try:
             if self._timer() < self._check_from.get(key, math.inf):
-                observed, decision = await self._judge(key, self._observer.glance)
+                observed, decision = await self._judge(key, self._observer.look_at_cache)
             if observed is None or decision is None or not self._is_routine(observed, decision):
                 observed, decision = await self._judge(key, self._observer.look)
                 self._check_from.pop(key, None)

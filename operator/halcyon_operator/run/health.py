@@ -23,15 +23,15 @@ class WatchEcho:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._awaited: dict[RunKey, tuple[int, float]] = {}
+        self._expected: dict[RunKey, tuple[int, float]] = {}
         self._seen: dict[RunKey, int] = {}
 
     def wrote(self, key: RunKey, resource_version: object) -> None:
         """The operator wrote an object, which now has this resource version. The watch may have shown it before the answer arrived."""
         version = integer(resource_version)
         if version is not None and version > self._seen.get(key, 0):
-            since = self._awaited[key][1] if key in self._awaited else self._clock()
-            self._awaited[key] = (version, since)
+            since = self._expected[key][1] if key in self._expected else self._clock()
+            self._expected[key] = (version, since)
 
     def saw(self, key: RunKey, resource_version: object) -> bool:
         """The watch showed an object at a resource version.
@@ -41,23 +41,23 @@ class WatchEcho:
         """
         version = integer(resource_version)
         self._seen[key] = max(version or 0, self._seen.get(key, 0))
-        awaited = self._awaited.get(key)
-        if awaited is None or version is None or version < awaited[0]:
+        expected = self._expected.get(key)
+        if expected is None or version is None or version < expected[0]:
             return False
-        del self._awaited[key]
-        return version == awaited[0]
+        del self._expected[key]
+        return version == expected[0]
 
     def gone(self, key: RunKey) -> None:
         """The object does not exist any more."""
-        self._awaited.pop(key, None)
+        self._expected.pop(key, None)
         self._seen.pop(key, None)
 
     @property
     def lag_seconds(self) -> float:
         """Age of the oldest write that has not come back."""
         now = self._clock()
-        awaited = list(self._awaited.values())  # a scrape asks from a thread of its own
-        return max((now - since for _, since in awaited), default=0.0)
+        expected = list(self._expected.values())  # a scrape asks from a thread of its own
+        return max((now - since for _, since in expected), default=0.0)
 
     @property
     def stuck(self) -> bool:

@@ -22,31 +22,31 @@ class WatchAudit:
     def __init__(self, seen: Callable[[ObjectKey], int | None], clock: Callable[[], float]) -> None:
         self._seen = seen
         self._clock = clock
-        self._awaited: dict[ObjectKey, tuple[int, float]] = {}
+        self._expected: dict[ObjectKey, tuple[int, float]] = {}
         self._listed = False
 
     def listed(self, present: Iterable[tuple[ObjectKey, int]]) -> None:
         """The API server has these objects at these versions."""
         now = self._clock()
-        before, self._listed = self._awaited, True
+        before, self._listed = self._expected, True
         # A version that was missing at the last list stays the expected one, so that a watch that always lags counts as late.
-        self._awaited = {key: before.get(key, (version, now)) for key, version in present}
+        self._expected = {key: before.get(key, (version, now)) for key, version in present}
         self._prune()
 
     @property
     def complete(self) -> bool:
         """Whether everything that was listed has been seen."""
         self._prune()
-        return self._listed and not self._awaited
+        return self._listed and not self._expected
 
     @property
     def lag_seconds(self) -> float:
         """Age of the oldest object that the watches have not shown."""
         self._prune()
         now = self._clock()
-        return max((now - since for _, since in self._awaited.values()), default=0.0)
+        return max((now - since for _, since in self._expected.values()), default=0.0)
 
     def _prune(self) -> None:
-        shown = [key for key, (version, _) in self._awaited.items() if (self._seen(key) or 0) >= version]
+        shown = [key for key, (version, _) in self._expected.items() if (self._seen(key) or 0) >= version]
         for key in shown:
-            del self._awaited[key]
+            del self._expected[key]
