@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint import SaveFailed
+from halcyon.checkpoint import Callbacks, SaveFailed
 from halcyon.storage import store
 from tests.faults import moments
 from tests.faults.denied import deny
@@ -75,8 +75,7 @@ def _hang_at(step: int) -> None:
 
 def over_quota(root: Root, options: dict[str, Any]) -> None:
     """Save twice, then twice more while the system says that the quota is exceeded."""
-    with open_root(root) as checkpointer:
-        checkpointer.on_failure = lambda text: say(event="failed", text=text)
+    with open_root(root, callbacks=Callbacks(on_failure=lambda text: say(event="failed", text=text))) as checkpointer:
         for step in range(1, 5):
             if step == 3:
                 deny("fsync", errno.EDQUOT)

@@ -72,7 +72,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a failed save is not told",
-        (("checkpoint/checkpointer.py", "                self.on_failure(self.last_error)", "                pass"),),
+        (("checkpoint/checkpointer.py", "                self._callbacks.on_failure(self.last_error)", "                pass"),),
         ("tests/faults/test_root.py::test_an_exceeded_quota_costs_checkpoints_and_not_the_training",),
         _row(rows.ROOT),
     ),

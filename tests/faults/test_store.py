@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint import Limits, list_checkpoints, verify_checkpoint
+from halcyon.checkpoint import Callbacks, Limits, list_checkpoints, verify_checkpoint
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.exit_codes import ExitCode
 from halcyon_devcluster.waiting import until
@@ -119,8 +119,7 @@ def test_a_store_that_refuses_for_good_costs_checkpoints_and_not_the_training(
 ) -> None:
     """Each save gives up within its bounds, and says why; the first one after the store is back is committed."""
     failures: list[str] = []
-    with open_root(bad_root, limits=soon()) as checkpointer:
-        checkpointer.on_failure = failures.append
+    with open_root(bad_root, limits=soon(), callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
         save(checkpointer, 1)
         proxy.decide = lambda request: REFUSE
         save(checkpointer, 2)
@@ -202,8 +201,7 @@ def test_a_store_that_comes_to_list_late_loses_nothing(s3_root: Root, bad_root: 
     """The files of a save are not listed yet when it looks for them: it is not committed on trust, and the failure is told."""
     fill(s3_root, 1)
     failures: list[str] = []
-    with open_root(bad_root) as checkpointer:
-        checkpointer.on_failure = failures.append
+    with open_root(bad_root, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
         proxy.decide = lambda request: Hide(lambda key: f"{2:012d}" in key)
         save(checkpointer, 2)
         proxy.decide = everything_passes

@@ -14,12 +14,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from halcyon.checkpoint import Checkpointer, Limits, layout, reader, saving
+from halcyon.checkpoint import Callbacks, Limits, layout, reader, saving
 from halcyon.errors import TrainerExit
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -53,13 +54,14 @@ def race(root: Root, options: dict[str, Any]) -> None:
 def train(root: Root, options: dict[str, Any]) -> None:
     """Restore, check the bits, then save as many steps as told, one after the other as fast as it goes."""
     devices = mesh(2, 2)
-    with open_root(root, epoch=given_epoch(options)) as checkpointer:
+    callbacks = Callbacks(
+        on_commit=lambda save: say(event="committed", step=save.checkpoint.step), on_failure=lambda text: say(event="failed", text=text)
+    )
+    with open_root(root, epoch=given_epoch(options), callbacks=callbacks) as checkpointer:
         restored = checkpointer.restore(template(devices))
         step = restored.step if restored else 0
         right = restored is None or same_bits(restored.state, numbers(step))
         say(event="restored", step=step, right=right, skipped=len(restored.skipped) if restored else 0)
-        checkpointer.on_commit = lambda save: say(event="committed", step=save.checkpoint.step)
-        checkpointer.on_failure = lambda text: say(event="failed", text=text)
         for _ in range(options["steps"]):
             step += 1
             checkpointer.save(step, on(devices, numbers(step)), position(step))
@@ -142,8 +144,9 @@ def member(root: Root, options: dict[str, Any]) -> None:
     shardings = SHARDINGS | {name: PartitionSpec(*spec) for name, spec in options.get("shardings", {}).items()}
     try:
         limits = Limits(parts_seconds=limit(options.get("seconds", 60)), request_seconds=limit(30), shared_read_bytes=0)
-        with open_root(root, epoch=given_epoch(options), processes=world, limits=limits) as checkpointer:
-            checkpointer.on_warning = lambda text: say(event="warned", text=text)
+        told = _spoil_read_backs(root, options["readBack"]) if "readBack" in options else None
+        callbacks = Callbacks(on_warning=lambda text: say(event="warned", text=text), on_read_back=_reports_read_backs(told))
+        with open_root(root, epoch=given_epoch(options), processes=world, limits=limits, callbacks=callbacks) as checkpointer:
             if options.get("tellFiles"):
                 _tell_files()
             paths = _tell_reads() if options.get("tellFiles") else []
@@ -153,7 +156,6 @@ def member(root: Root, options: dict[str, Any]) -> None:
             right = restored is None or same_bits(restored.state, numbers(step))
             skipped = [bad.reason for bad in restored.skipped] if restored else []
             say(event="restored", step=step, right=right, skipped=skipped)
-            told = _tell_read_backs(checkpointer, root, options["readBack"]) if "readBack" in options else None
             for number in range(options["steps"]):
                 step += 1
                 if options.get("absent") == [options["index"], number]:
@@ -182,15 +184,22 @@ def _tell_files() -> None:
     saving.write_files = telling
 
 
-def _tell_read_backs(checkpointer: Checkpointer, root: Root, victim: int) -> threading.Semaphore:
-    """Say what was read back, and turn a file of one process around before it reads the second step."""
-    from halcyon.checkpoint import readback as module
-
-    told, read_back = threading.Semaphore(0), module.read_back
+def _reports_read_backs(told: threading.Semaphore | None) -> Callable[[Any, str | None], None]:
+    """Says what was read back."""
 
     def tell(entry: Any, damage: str | None) -> None:
-        say(event="readBack", step=entry.step, damage=damage)
-        told.release()
+        if told is not None:
+            say(event="readBack", step=entry.step, damage=damage)
+            told.release()
+
+    return tell
+
+
+def _spoil_read_backs(root: Root, victim: int) -> threading.Semaphore:
+    """Turn a file of one process around before it reads the second step. The semaphore counts what was read back."""
+    from halcyon.checkpoint import readback as module
+
+    read_back = module.read_back
 
     def spoil(store: Any, entry: Any, files: Any, **rest: Any) -> Any:
         if entry.step == 2 and any(file.path == f"weight/c/{victim}/0" for file in files):
@@ -199,8 +208,7 @@ def _tell_read_backs(checkpointer: Checkpointer, root: Root, victim: int) -> thr
         return read_back(store, entry, files, **rest)
 
     module.read_back = spoil
-    checkpointer.on_read_back = tell
-    return told
+    return threading.Semaphore(0)
 
 
 def _tell_reads() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.checkpoint import SaveFailed, list_checkpoints, saving, verify_checkpoint
+from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, saving, verify_checkpoint
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.retention import Retention, with_room
 from halcyon.storage.failures import StoreFailure, from_tensorstore
@@ -58,8 +58,7 @@ def test_a_save_onto_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPat
         return {**numbers(step), "counts": np.full((8, 3 << 14), step, np.int32)}  # 1.5 MiB
 
     failures: list[str] = []
-    with open_root(root) as checkpointer:
-        checkpointer.on_failure = failures.append
+    with open_root(root, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
         for step in (1, 2):
             checkpointer.save(step, on(devices, numbers(step)), position(step))
             checkpointer.finish()
@@ -115,8 +114,7 @@ def test_the_oldest_that_may_go_makes_room_and_the_save_goes_through(small_disk:
     root = roomy(small_disk, permanent=[PermanentSpec(every_steps=1, until_step=1)])
     told: list[str] = []
     devices = mesh(2, 2)
-    with open_root(root) as checkpointer:
-        checkpointer.on_warning = told.append
+    with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
         for step in range(1, 8):
             checkpointer.save(step, on(devices, numbers(step)), position(step))
             checkpointer.finish()
@@ -134,8 +132,7 @@ def test_the_oldest_that_may_go_makes_room_and_the_save_goes_through(small_disk:
 def test_compiled_programs_give_way_before_any_checkpoint(small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool) -> None:
     root = roomy(small_disk)
     told: list[str] = []
-    with open_root(root) as checkpointer:
-        checkpointer.on_warning = told.append
+    with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
         for step in (1, 2, 3):
             checkpointer.save(step, {"x": np.full((64, 128), step)}, position(step))  # 64 KiB
             checkpointer.finish()
@@ -164,8 +161,7 @@ def test_compiled_programs_take_no_room_that_checkpoints_need(small_disk: Path, 
 def test_room_is_made_before_the_first_byte_where_it_is_tight(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = roomy(small_disk)
     told: list[str] = []
-    with open_root(root) as checkpointer:
-        checkpointer.on_warning = told.append
+    with open_root(root, callbacks=Callbacks(on_warning=told.append)) as checkpointer:
         for step in (1, 2, 3):
             checkpointer.save(step, {"x": np.full((64, 128), step)}, position(step))  # 64 KiB
             checkpointer.finish()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint import Checkpointer, list_checkpoints, readback
+from halcyon.checkpoint import Callbacks, Checkpointer, list_checkpoints, readback
 from halcyon.checkpoint.head import with_commit, with_failed, with_passed, with_reading
 from halcyon.checkpoint.retention import Retention, dispensable, guarded
 from halcyon.storage.failures import StoreFailure
@@ -31,12 +31,11 @@ def save(checkpointer: Checkpointer, step: int) -> None:
 class Told:
     """What a checkpointer tells of what it read back."""
 
-    def __init__(self, checkpointer: Checkpointer) -> None:
+    def __init__(self) -> None:
         self._came = threading.Semaphore(0)
         self._all: list[tuple[int, str | None]] = []
-        checkpointer.on_read_back = self._take
 
-    def _take(self, entry: CommittedStep, damage: str | None) -> None:
+    def take(self, entry: CommittedStep, damage: str | None) -> None:
         self._all.append((entry.step, damage))
         self._came.release()
 
@@ -47,8 +46,8 @@ class Told:
 
 def test_every_nth_is_read_back_and_the_newest_that_passed_stays(root: Root) -> None:
     root = reading(root, 3)
-    with open_root(root) as checkpointer:
-        told = Told(checkpointer)
+    told = Told()
+    with open_root(root, callbacks=Callbacks(on_read_back=told.take)) as checkpointer:
         for step in range(1, 6):
             save(checkpointer, step)
             if step == 3:
@@ -73,8 +72,8 @@ def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wa
         return read_back(store, entry, files, **options)
 
     monkeypatch.setattr("halcyon.checkpoint.readback.read_back", spoil)
-    with open_root(root) as checkpointer:
-        told = Told(checkpointer)
+    told = Told()
+    with open_root(root, callbacks=Callbacks(on_read_back=told.take)) as checkpointer:
         save(checkpointer, 1)
         assert not checkpointer.due(0)
         save(checkpointer, 2)
@@ -129,8 +128,9 @@ def test_a_store_that_does_not_answer_is_no_damage(file_root: Root, monkeypatch:
 
     monkeypatch.setattr(readback, "read_file", refuse)
     warned = threading.Event()
-    with open_root(root) as checkpointer:
-        checkpointer.on_warning = lambda text: warned.set() if "could not be read back: UNAVAILABLE" in text else None
+    with open_root(
+        root, callbacks=Callbacks(on_warning=lambda text: warned.set() if "could not be read back: UNAVAILABLE" in text else None)
+    ) as checkpointer:
         save(checkpointer, 1)
         assert warned.wait(limit(60))
     assert [entry.step for entry in list_checkpoints(root.spec).committed] == [1]

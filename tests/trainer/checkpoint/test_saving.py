@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.checkpoint import SaveFailed, list_checkpoints, saving, verify_checkpoint
+from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, saving, verify_checkpoint
 from halcyon.errors import RunChanged
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
@@ -204,12 +204,10 @@ raise SystemExit(7)
 
 
 def test_an_error_in_a_callback_is_raised_at_the_next_call(file_root: Root) -> None:
-    with open_root(file_root) as checkpointer:
+    def fail(report: object) -> None:
+        raise KeyError("reporter")
 
-        def fail(report: object) -> None:
-            raise KeyError("reporter")
-
-        checkpointer.on_commit = fail
+    with open_root(file_root, callbacks=Callbacks(on_commit=fail)) as checkpointer:
         save(checkpointer, 1)
         with pytest.raises(KeyError, match="reporter"):
             checkpointer.finish()

@@ -6,10 +6,11 @@
 from halcyon.checkpoint.checkpointer import Checkpointer
 from halcyon.checkpoint.inspection import Listing, list_checkpoints, verify_checkpoint
 from halcyon.checkpoint.processes import Processes
-from halcyon.checkpoint.results import Limits, Restored, SaveReport
+from halcyon.checkpoint.results import Callbacks, Limits, Restored, SaveReport
 from halcyon.storage.failures import SaveFailed
 
 __all__ = [
+    "Callbacks",
     "Checkpointer",
     "Limits",
     "Listing",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
-from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored, SaveReport
+from halcyon.checkpoint.results import USUAL_LIMITS, Callbacks, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
@@ -53,9 +54,9 @@ class Checkpointer:
 
     def __init__(
         self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, processes: Processes,
-        fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits,
+        fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits, callbacks: Callbacks,
     ) -> None:  # fmt: skip
-        self._store, self._stop, self._keeper, self._head = store, stop, keeper, head
+        self._store, self._stop, self._keeper, self._head, self._callbacks = store, stop, keeper, head, callbacks
         self._spec, self._processes, self._limits, self._clock = spec, processes, limits, clock
         self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
@@ -99,14 +100,6 @@ class Checkpointer:
         """Why HEAD had to be rebuilt from the checkpoints when the root was taken, if it had to."""
         self.last_save: SaveReport | None = None
         """The last save that was committed."""
-        self.on_commit: Callable[[SaveReport], None] | None = None
-        """Called in the background thread after each commit."""
-        self.on_failure: Callable[[str], None] | None = None
-        """Called in the background thread with `last_error` after each failure."""
-        self.on_warning: Callable[[str], None] | None = None
-        """Called in the background thread with what was done about a fault that the run survives."""
-        self.on_read_back: Callable[[CommittedStep, str | None], None] | None = None
-        """Called in a background thread of process 0 with a checkpoint that was read back after its commit, and what is wrong with it."""
 
     @classmethod
     def open(
@@ -124,6 +117,7 @@ class Checkpointer:
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         limits: Limits = USUAL_LIMITS,
         patience: Patience | None = None,
+        callbacks: Callbacks | None = None,
     ) -> Self:
         """Take a root: all processes together, on the main thread.
 
@@ -140,6 +134,7 @@ class Checkpointer:
             token: Makes a fresh random word of letters and digits.
             limits: How long to wait.
             patience: With a root that refuses the credentials, until `opened` is called. Default: none.
+            callbacks: What is called after saves and reads. Default: nothing.
 
         Raises:
             Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
@@ -169,18 +164,9 @@ class Checkpointer:
                     f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
                 )
         checkpointer = cls(
-            store,
-            stop,
-            keeper,
-            head,
-            spec=spec,
-            processes=processes,
-            fingerprints=fingerprints,
-            seed=seed,
-            mesh=mesh,
-            clock=clock,
-            limits=limits,
-        )
+            store, stop, keeper, head, spec=spec, processes=processes, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock,
+            limits=limits, callbacks=callbacks or Callbacks(),
+        )  # fmt: skip
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
 
@@ -399,8 +385,7 @@ class Checkpointer:
             raise Abandoned
 
     def _warn(self, text: str) -> None:
-        if self.on_warning is not None:
-            self.on_warning(text)
+        self._callbacks.on_warning(text)
 
     def _write(self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float) -> None:
         began = time.monotonic()
@@ -429,13 +414,12 @@ class Checkpointer:
         self._saving_since = None
         try:
             if error is None and self.last_save is not None:
-                if self.on_commit is not None:
-                    self.on_commit(self.last_save)
+                self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()
                 if self.last_save.checkpoint.verification == "wanted":
                     self._readback.begin(self.last_save.checkpoint, self._saver.written)
-            if self.last_error is not None and self.on_failure is not None:
-                self.on_failure(self.last_error)
+            if self.last_error is not None:
+                self._callbacks.on_failure(self.last_error)
         except Exception as failure:
             self._fatal = failure
 
@@ -451,8 +435,7 @@ class Checkpointer:
 
     def _take_read_back(self, entry: CommittedStep, damage: str | None) -> None:
         self._save_wanted |= damage is not None
-        if self.on_read_back is not None:
-            self.on_read_back(entry, damage)
+        self._callbacks.on_read_back(entry, damage)
 
     def _end_by(self, failure: Exception) -> None:
         self._fatal = failure

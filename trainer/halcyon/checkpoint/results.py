@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,3 +48,23 @@ class SaveReport:
     """The copy alone."""
     commit_seconds: float
     """From the copy's end to the commit."""
+    interval_seconds: float | None = None
+    """Seconds between saves that are made by time, as estimated after this save; None where none are made by time."""
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What the checkpoint engine calls, always in a background thread. An error in a callback is raised at the next call of the engine."""
+
+    on_commit: Callable[[SaveReport], object] = _ignore
+    """Called after each commit."""
+    on_failure: Callable[[str], object] = _ignore
+    """Called after each failed save with the reason (`Checkpointer.last_error`)."""
+    on_warning: Callable[[str], object] = _ignore
+    """Called with what was done about a fault that the run survives."""
+    on_read_back: Callable[[CommittedStep, str | None], object] = _ignore
+    """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is whole."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from halcyon.checkpoint import Checkpointer, Restored, SaveReport
+from halcyon.checkpoint import Callbacks, Checkpointer, Restored, SaveReport
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.context import Context, check_context, process_name, run_name
@@ -137,7 +137,7 @@ def _open_checkpoints(
     context: Context, processes: ProcessGroup, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: Patience
 ) -> Checkpointer:
     spec = context.run.spec
-    checkpointer = Checkpointer.open(
+    return Checkpointer.open(
         spec.checkpoint,
         owner=context.owner,
         epoch=context.epoch,
@@ -147,12 +147,13 @@ def _open_checkpoints(
         mesh=context.mesh.model_dump(),
         expected_step=context.resume_step,
         patience=patience,
+        callbacks=Callbacks(
+            on_commit=lambda save: _report_committed(reporter, save),
+            on_failure=lambda reason: _report_failed(reporter, requests, reason),
+            on_warning=reporter.warning,
+            on_read_back=lambda entry, damage: _report_read_back(reporter, entry, damage),
+        ),
     )
-    checkpointer.on_commit = lambda save: _report_committed(reporter, checkpointer, save)
-    checkpointer.on_failure = lambda reason: _report_failed(reporter, requests, reason)
-    checkpointer.on_warning = reporter.warning
-    checkpointer.on_read_back = lambda entry, damage: _report_read_back(reporter, entry, damage)
-    return checkpointer
 
 
 def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:
@@ -165,10 +166,10 @@ def _may_begin(context: Context, caches: BackgroundCaches) -> bool:
     return caches.progress.latest is not None and may_begin(context.run.spec, caches.progress.latest)
 
 
-def _report_committed(reporter: RunReporter, checkpointer: Checkpointer, save: SaveReport) -> None:
+def _report_committed(reporter: RunReporter, save: SaveReport) -> None:
     seconds = save.copy_seconds + save.commit_seconds
     reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
-    reporter.saves_every(checkpointer.interval_seconds)
+    reporter.saves_every(save.interval_seconds)
 
 
 def _report_failed(reporter: RunReporter, requests: SaveRequests, reason: str) -> None:
