@@ -20,6 +20,7 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
+from halcyon_api.former.schema import add_former
 
 _FOLDER = Path(__file__).resolve().parents[1]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
@@ -42,6 +43,7 @@ def custom_resource_definition() -> Schema:
     # The bound on the name only prices the rule over it.
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
+    add_former(properties["spec"])
     # Whoever reads a run before the operator has, kstatus above all, must not take silence for success: no generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -53,6 +55,7 @@ def custom_resource_definition() -> Schema:
 def defaults_definition() -> Schema:
     """The CRD of TrainingRunDefaults as a plain document."""
     schema = _object_schema(defaults.TrainingRunDefaults)
+    add_former(schema["properties"]["spec"])
     more: Schema = {"additionalPrinterColumns": _DEFAULTS_COLUMNS}
     return _definition(defaults.KIND, defaults.PLURAL, defaults.PLURAL, defaults.SHORT_NAME, [], schema, more)
 

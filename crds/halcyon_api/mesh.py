@@ -114,7 +114,7 @@ def least_memory(spec: TrainingRunSpec) -> int:
     """Bytes that parameters, and the optimizer state of a training, take over all devices that share them, and that nothing makes less."""
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
-    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.stage] * model_size(spec).parameters
+    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_size(spec).parameters
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:

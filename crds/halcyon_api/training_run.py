@@ -15,8 +15,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
+from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import STEPS_RULE
+from halcyon_api.former.reading import PresentForm, present_form
+from halcyon_api.former.rules import contradiction_rules
 from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
@@ -109,8 +112,8 @@ _ELASTIC_QUEUE = "recovery.elastic cannot stand beside scheduling.queue, which a
 _ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
 
 
-_ORIGIN_STAGE = "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with stage: data"
-_ORIGIN_MISSING = "stage: evaluate needs from, which names the run whose checkpoint is evaluated"
+_ORIGIN_TASK = "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data"
+_ORIGIN_MISSING = "task: evaluate needs from, which names the run whose checkpoint is evaluated"
 _ORIGIN_STEP = "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too"
 _ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of its own"
 
@@ -121,8 +124,9 @@ _NARROW_MOMENTS = (
 )
 
 
-Stage = Literal["train", "data", "evaluate"]
+Task = Literal["train", "data", "evaluate"]
 """What a run does."""
+_TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
 class TrainingRunSpec(ApiModel):
@@ -146,12 +150,12 @@ class TrainingRunSpec(ApiModel):
         default=None,
         alias="from",
         description=(
-            "Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's. With stage "
+            "Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's. With task "
             "`evaluate`, the checkpoint that is evaluated."
         ),
     )
     after: AfterSpec | None = Field(
-        default=None, description="Begin when another run has succeeded, such as one of stage `data` that builds the tokens of this one."
+        default=None, description="Begin when another run has succeeded, such as one of task `data` that builds the tokens of this one."
     )
     env: Annotated[
         list[VariableSpec],
@@ -166,7 +170,7 @@ class TrainingRunSpec(ApiModel):
             "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On a machine of your own, those that your shell does not set."
         ),
     )
-    stage: Stage = Field(
+    task: Task = Field(
         default="train",
         description=(
             "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end. `evaluate`: only "
@@ -207,10 +211,10 @@ class TrainingRunSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
-        cel("!has(self.from) || self.stage != 'data'", _ORIGIN_STAGE, field_path=".from"),
-        cel("has(self.from) || self.stage != 'evaluate'", _ORIGIN_MISSING, field_path=".from"),
+        cel(f"!has(self.from) || {_TASK} != 'data'", _ORIGIN_TASK, field_path=".from"),
+        cel(f"has(self.from) || {_TASK} != 'evaluate'", _ORIGIN_MISSING, field_path=".from"),
         cel(
-            "!has(self.from) || !has(self.from.step) || self.stage != 'train' || self.from.step < self.trainer.steps",
+            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || self.from.step < self.trainer.steps",
             _ORIGIN_STEP,
             field_path=".from.step",
         ),
@@ -281,12 +285,12 @@ class TrainingRunSpec(ApiModel):
     def _origin_fits(self) -> Self:
         origin = self.origin
         if origin is None:
-            if self.stage == "evaluate":
+            if self.task == "evaluate":
                 raise ValueError(_ORIGIN_MISSING)
             return self
-        if self.stage == "data":
-            raise ValueError(_ORIGIN_STAGE)
-        if self.stage == "train" and origin.step is not None and origin.step >= self.trainer.steps:
+        if self.task == "data":
+            raise ValueError(_ORIGIN_TASK)
+        if self.task == "train" and origin.step is not None and origin.step >= self.trainer.steps:
             raise ValueError(_ORIGIN_STEP)
         if origin.root is not None:
             if origin.root.rstrip("/") == self.checkpoint.root.rstrip("/"):
@@ -315,7 +319,7 @@ class TrainingRunSpec(ApiModel):
         return self
 
 
-TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
+TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *contradiction_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
 
 
 class ObjectMeta(ApiModel):
@@ -383,6 +387,11 @@ def read_document(model: type[Model], document: Any) -> Model:
         InvalidRun: The document does not fit the schema.
     """
     _refuse_other_kind(model, document)
+    spec = spec_form(model, document)
+    if spec.contradictions:
+        raise InvalidRun("; ".join(spec.contradictions))
+    if isinstance(document, dict) and "spec" in document:
+        document = cast("dict[str, Any]", document) | {"spec": spec.spec}
     try:
         return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -393,6 +402,18 @@ def read_document(model: type[Model], document: Any) -> Model:
     rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]
     others = [fault for fault in faults if fault not in rootless]
     raise InvalidRun("; ".join((*(_NO_ROOT for _ in rootless), *sentences(model, others))))
+
+
+def spec_form(model: type[ApiModel], document: Any) -> PresentForm:
+    """``spec`` of a document in its present form. A document without one gives an empty form."""
+    spec: Any = cast("dict[str, Any]", document).get("spec") if isinstance(document, dict) else None
+    section = section_of(model.model_fields["spec"].annotation)
+    return present_form(spec, section) if section is not None else PresentForm(spec)
+
+
+def former_notes(document: Any) -> tuple[str, ...]:
+    """One sentence for each field of a run that its document has in a former place."""
+    return tuple(row.note for row in spec_form(TrainingRun, document).found)
 
 
 def _refuse_other_kind(model: type[ApiModel], document: Any) -> None:

@@ -50,7 +50,9 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
     trainer = spec.trainer
     unit = mesh.data_parallelism * trainer.microbatches
     sizes = {"spec.trainer.batchSize": trainer.batch_size}
-    sizes |= {f"spec.trainer.stages[{n}].batchSize": stage.batch_size for n, stage in enumerate(trainer.stages) if stage.batch_size}
+    sizes |= {
+        f"spec.trainer.batchSchedule[{n}].batchSize": entry.batch_size for n, entry in enumerate(trainer.batch_schedule) if entry.batch_size
+    }
     return tuple(
         Problem(
             field,
@@ -67,7 +69,9 @@ def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     trainer = spec.trainer
     lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
     lengths |= {
-        f"spec.trainer.stages[{n}].sequenceLength": stage.sequence_length for n, stage in enumerate(trainer.stages) if stage.sequence_length
+        f"spec.trainer.batchSchedule[{n}].sequenceLength": entry.sequence_length
+        for n, entry in enumerate(trainer.batch_schedule)
+        if entry.sequence_length
     }
     longest = max(lengths.values())
     return tuple(
@@ -118,7 +122,7 @@ def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
     least = least_memory(spec) // (mesh.fsdp * mesh.tensor)
     if row.memory_bytes is None or least <= row.memory_bytes:
         return ()
-    what = "parameters and optimizer state" if spec.stage == "train" else "parameters"
+    what = "parameters and optimizer state" if spec.task == "train" else "parameters"
     return (
         Problem(
             "spec.accelerator.topology",
@@ -149,7 +153,7 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """The parts of a schedule must fit into the run one after the other."""
     schedule = spec.optimizer.adamw.schedule if spec.optimizer.adamw is not None else None
-    if schedule is None or spec.stage != "train":
+    if schedule is None or spec.task != "train":
         return ()
     name, steps = "spec.optimizer.adamw.schedule", spec.trainer.steps
     wsd, cosine = schedule.wsd, schedule.cosine
@@ -166,8 +170,8 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    if spec.stage == "data" and spec.accelerator.type != "cpu":
-        return (Problem("spec.accelerator.type", "a run of stage data only tokenizes, for which it needs no accelerator; take cpu"),)
+    if spec.task == "data" and spec.accelerator.type != "cpu":
+        return (Problem("spec.accelerator.type", "a run of task data only tokenizes, for which it needs no accelerator; take cpu"),)
     return tuple(
         Problem(
             f"spec.data.sources[{source.name}].format.preference",
@@ -175,14 +179,14 @@ def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
             "messages",
         )
         for source in spec.data.sources
-        if source.format.preference is not None and spec.stage != "data"
+        if source.format.preference is not None and spec.task != "data"
     )
 
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """A run that only evaluates must have something to evaluate on."""
     fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
-    if spec.stage != "evaluate" or any(fractions):
+    if spec.task != "evaluate" or any(fractions):
         return ()
     field = "spec.data.validation.fraction"
     return (

@@ -209,7 +209,7 @@ def _without_jobset(
             "CheckpointRootTaken",
             f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
         )
-    if spec.stage == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
+    if spec.task == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)  # also where the run was deleted and is made anew: hardware has nothing to do for it
     if (verdict := awaited.judge(observed.run.name, observed.run.namespace, observed.awaited)) is not None:
         return _held(verdict)

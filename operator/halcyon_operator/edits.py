@@ -81,7 +81,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
         told += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
         return Noticed(status, told, mended=mended)
-    waiting = trains(status) and spec.stage == "train"
+    waiting = trains(status) and spec.task == "train"
     fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
     edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
     if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
@@ -114,7 +114,7 @@ def in_force_with(observed: Observed, status: TrainingRunStatus, attempt: int) -
 def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
     """Whether the run is to do more steps than what its attempts were made for."""
     planned = _planned(status)
-    return spec.stage == "train" and planned is not None and planned < spec.trainer.steps
+    return spec.task == "train" and planned is not None and planned < spec.trainer.steps
 
 
 def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
@@ -123,7 +123,7 @@ def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
     waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
     if not waiting or not trains(status):
         return True
-    if observed.run.spec is not None and observed.run.spec.stage != "train":
+    if observed.run.spec is not None and observed.run.spec.task != "train":
         return True  # there is no checkpoint to wait for
     return any(_served(observed, save, now) for save in waiting)
 
@@ -180,7 +180,7 @@ def _planned(status: TrainingRunStatus) -> int | None:
 
 def _refusal(status: TrainingRunStatus, spec: TrainingRunSpec) -> str | None:
     planned = _planned(status)
-    if planned is None or spec.stage != "train":
+    if planned is None or spec.task != "train":
         return None
     done = max(resume_step(status), status.progress.step if status.progress is not None else 0)
     rehearsal = spec.data.mixture.simulate_tokens is not None

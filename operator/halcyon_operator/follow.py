@@ -87,7 +87,7 @@ def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, no
     if report is not None and (report.attempt, report.restart) == world and (step := resumed_step(report)) is not None:
         told += events.resumed(status, world, report, step)
         status = with_report(status, world, report)
-        if observed.run.spec is None or observed.run.spec.stage != "data":  # which has no steps to be at
+        if observed.run.spec is None or observed.run.spec.task != "data":  # which has no steps to be at
             status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
     if jobset.outcome == "failed" and _is_open(status, world):
         end = _concluded(observed, status, world, refused=jobset.failure_reason == JOBSET_REFUSED)
@@ -199,7 +199,7 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
 
 def _final_step(observed: Observed) -> int | None:
     spec = observed.run.spec
-    return spec.trainer.steps if spec is not None and spec.stage == "train" else None
+    return spec.trainer.steps if spec is not None and spec.task == "train" else None
 
 
 def _is_open(status: TrainingRunStatus, world: tuple[int, int]) -> bool:

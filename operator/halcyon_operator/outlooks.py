@@ -7,7 +7,7 @@ from datetime import datetime
 from halcyon_api import names
 from halcyon_api.progress import Progress, StoreWaitFor
 from halcyon_api.status import TrainingRunStatus
-from halcyon_api.training_run import Stage, TrainingRunSpec
+from halcyon_api.training_run import Task, TrainingRunSpec
 from halcyon_operator.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Outlook
 from halcyon_operator.edits import waiting_clause
 from halcyon_operator.endings import conclude
@@ -39,7 +39,7 @@ _STORES: dict[StoreWaitFor, str] = {
     "dataSource": "data again, which refuses access or does not answer",
 }
 """What a trainer waits for, by what lies in the store."""
-_WORK: dict[Stage, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """What a run does while it is Running."""
 
 
@@ -57,7 +57,7 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if (end := conclude(observed.endings, world)) is not None and jobset.outcome == "running":
         return Outlook("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        training = f"attempt {world[0]}, restart {world[1]} is {_WORK[observed.run.spec.stage if observed.run.spec else 'train']}"
+        training = f"attempt {world[0]}, restart {world[1]} is {_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
         report = observed.report
         if report is not None and (report.attempt, report.restart) == world and report.checkpoint_error is not None:
             return Outlook("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
@@ -86,9 +86,9 @@ def restart_outlook(status: TrainingRunStatus, spec: TrainingRunSpec, message: s
 
 def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlook:
     """The outlook of a run that is done."""
-    if spec.stage == "data":
+    if spec.task == "data":
         return Outlook("Succeeded", "Succeeded", "the token caches of all sources are whole")
-    if spec.stage == "evaluate":
+    if spec.task == "evaluate":
         return Outlook("Succeeded", "Succeeded", _evaluated(status.progress))
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
     if status.attempt == 0:
@@ -99,7 +99,7 @@ def succeeded_outlook(status: TrainingRunStatus, spec: TrainingRunSpec) -> Outlo
 
 
 def _evaluated(progress: Progress | None) -> str:
-    """What a run of stage `evaluate` has found, in words."""
+    """What a run of task `evaluate` has found, in words."""
     if progress is None or progress.evaluated is None:
         return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
     numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is no number"]

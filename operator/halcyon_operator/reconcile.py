@@ -66,7 +66,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         status, told = followed.status, told + followed.events
         if run.spec is not None:
             status = with_room(observed, status, run.spec, jobset, now)
-    wanted = attempt_spec_hash(run.spec) if run.spec is not None else ""
+    wanted = attempt_spec_hash(run.spec, status.attempt_spec_hash) if run.spec is not None else ""
     noticed = with_edits(observed, status, jobset, wanted, now)
     status, told, mended = noticed.status, told + noticed.events, noticed.mended
     if noticed.refusal:
@@ -280,9 +280,9 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
         # Of a run that finds its root finished there is none yet, and by it is told whether an edit asks for more steps.
         "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
-    if spec.stage == "evaluate":
+    if spec.task == "evaluate":
         update["progress"] = _last_progress(observed, status).model_copy(update={"eta_seconds": None})
-    if spec.stage == "train":
+    if spec.task == "train":
         final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
         update["progress"] = _last_progress(observed, status).model_copy(update=final)
     status = passed_over(status).model_copy(update=update)

@@ -144,7 +144,7 @@ def _pursue(
 
 def _ask(request: str, observed: Observed, world: tuple[int, int]) -> tuple[Ask, ...]:
     pod, spec = first_process(observed.pods, world), observed.run.spec
-    if pod is None or spec is None or spec.stage != "train" or not pod.save_token:
+    if pod is None or spec is None or spec.task != "train" or not pod.save_token:
         return ()
     body = SaveRequest(id=request, run=observed.run.name, attempt=world[0], restart=world[1])
     return (Ask(pod.ip, trainer_port(observed.run), pod.save_token, body),)

@@ -71,7 +71,7 @@ class Life(Story):
     def began(self) -> Began:
         """One file with three runs is applied: the tokens, the life on them, and the evaluation of its last checkpoint."""
         document = variant(self._document, name=TOKENS)
-        document["spec"]["stage"] = "data"
+        document["spec"]["task"] = "data"
         del document["spec"]["after"]
         self._git([document, self._document, self._evaluation()]).apply()
         built = self._finish(self._path.training_of(document))
@@ -320,7 +320,7 @@ class Life(Story):
 
     def _evaluation(self) -> dict[str, Any]:
         document = variant(self._document, name=EVALUATION)
-        document["spec"] |= {"stage": "evaluate", "after": {"run": NAME}, "from": {"run": NAME}}
+        document["spec"] |= {"task": "evaluate", "after": {"run": NAME}, "from": {"run": NAME}}
         return document
 
     def _git(self, documents: list[dict[str, Any]]) -> Git:

@@ -54,7 +54,7 @@ FIELDS = (
     _in_document("a name of 41 characters", metadata__name="n" * 41),
     _in_document("two kinds of model", spec__model={"llama": {}, "gpt2": {}}),
     _in_document("no learning rate at all", spec__optimizer={"adamw": {"learningRate": 0}}),
-    _in_document("an evaluation of nothing", spec__stage="evaluate"),
+    _in_document("an evaluation of nothing", spec__task="evaluate"),
     _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
 )
 
@@ -66,8 +66,8 @@ COMBINATIONS = (
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
     _in_document("a warm-up longer than the run", **{_SCHEDULE: {"cosine": {"warmupSteps": 500}}}),
     _in_document("a decay longer than the run", **{_SCHEDULE: {"wsd": {"decaySteps": 500}}}),
-    _in_document("sequences of lengths that do not divide", spec__trainer__stages=[{"fromStep": 5, "sequenceLength": 24}]),
-    _in_document("an accelerator only to tokenize", spec__stage="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
+    _in_document("sequences of lengths that do not divide", spec__trainer__batchSchedule=[{"fromStep": 5, "sequenceLength": 24}]),
+    _in_document("an accelerator only to tokenize", spec__task="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
     _in_document("a model larger than this machine", spec__model__llama__hiddenSize=2**20),
     _in_document("a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536),
     _in_document(

@@ -64,3 +64,30 @@ def test_unknown_schemes_fit_and_a_retired_attempt_never_does() -> None:
     assert fits("0-older", BASE)
     assert not fits(attempt_spec_hash(spec(image="other:1")), BASE)
     assert not fits(RETIRED, BASE)
+    assert RETIRED == "1-retired", "as operators of earlier versions have recorded it"
+
+
+FORMER_OPTIMIZER = {
+    "adamw": {"learningRate": 0.001, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weightDecay": 0.1, "maxGradientNorm": 1.0}
+    | {"schedule": {"wsd": {"warmupSteps": 10, "decaySteps": 50, "minRatio": 0.0}}}
+}
+RECORDED = "1-4fbc03d26863e4ccdf5bdede1d04dad1e3c813c4"
+"""What the release before made of a run with `FORMER_OPTIMIZER` and the fields below, and wrote into its status."""
+
+
+def stored(**changes: Any) -> TrainingRunSpec:
+    """The run as the API server kept it for the release before."""
+    former = {"stage": "train", "optimizer": FORMER_OPTIMIZER, "data__mixture": {"stages": []}}
+    return spec(**former, trainer__stages=[{"fromStep": 7, "batchSize": 16}], **changes)
+
+
+def test_a_hash_of_the_release_before_fits_the_same_run_and_no_other() -> None:
+    assert fits(RECORDED, attempt_spec_hash(stored(), RECORDED))
+    assert fits(RECORDED, attempt_spec_hash(stored(suspend=True), RECORDED))
+    assert not fits(RECORDED, attempt_spec_hash(stored(image="other:1"), RECORDED))
+    assert attempt_spec_hash(stored()).startswith("2-"), "what a new attempt is recorded with where none is on record"
+
+
+def test_both_places_of_a_field_have_one_hash() -> None:
+    assert attempt_spec_hash(spec(stage="data")) == attempt_spec_hash(spec(task="data")) != BASE
+    assert attempt_spec_hash(spec(stage="train")) == BASE

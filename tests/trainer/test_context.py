@@ -11,8 +11,9 @@ import yaml
 from halcyon.checkpoint.changes import differences
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
-from halcyon.fingerprints import fingerprints, fingerprints_of, with_moments
-from halcyon_api.checkpoint_documents import Epoch
+from halcyon.fingerprints import fingerprints, fingerprints_of, in_present_form, with_moments
+from halcyon_api.checkpoint_documents import Epoch, Fingerprints
+from halcyon_api.former.reading import former_form
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -159,3 +160,26 @@ def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(paramet
     then = fingerprints_of({**now.documents, "spec.trainer": {**trainer, "precision": older}})
     clauses = differences(now, with_moments(then, now))
     assert clauses == (() if same else ("spec.trainer.precision.moments is bfloat16 but was not set",))
+
+
+def old_checkpoint(**changes: Any) -> Fingerprints:
+    """The fingerprints that the release before wrote for a run: each moved field in its former place."""
+    now = fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"})
+    spec = {name.removeprefix("spec."): section for name, section in now.documents.items() if name.startswith("spec.")}
+    return fingerprints_of({**now.documents, **{f"spec.{name}": section for name, section in former_form(spec).items()}})
+
+
+CHANGED: dict[str, Any] = {
+    "spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 16}],
+    "spec__data__mixture": {"schedule": [{"fromStep": 5, "weights": [{"source": "python", "weight": 1}]}]},
+}
+
+
+def test_a_checkpoint_of_the_release_before_goes_on_and_another_value_is_refused() -> None:
+    then = old_checkpoint(**CHANGED)
+    assert "stages" in then.documents["spec.trainer"]
+    now = fingerprints(parse_run(document(**CHANGED)).spec, data={"contentSha256": "0"})
+    assert differences(now, in_present_form(then)) == ()
+    changed = CHANGED | {"spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 32}]}
+    other = fingerprints(parse_run(document(**changed)).spec, data={"contentSha256": "0"})
+    assert differences(other, in_present_form(then)) == ("spec.trainer.batchSchedule[0].batchSize is 32 but was 16",)

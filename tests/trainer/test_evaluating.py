@@ -1,4 +1,4 @@
-"""A run of stage ``evaluate``: real processes evaluate another run's checkpoint, and say the same as the run itself did."""
+"""A run of task ``evaluate``: real processes evaluate another run's checkpoint, and say the same as the run itself did."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]]
     """The run that evaluates the newest checkpoint of another one: the same document but for a few lines."""
     origin = {"run": source["metadata"]["name"], "root": source["spec"]["checkpoint"]["root"]}
     data = source["spec"]["data"] if sources is None else {"sources": sources}
-    spec = {**source["spec"], "stage": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
+    spec = {**source["spec"], "task": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
     return {**source, "metadata": {**source["metadata"], "name": "evaluation"}, "spec": spec}
 
 

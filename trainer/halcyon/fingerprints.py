@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from halcyon_api.checkpoint_documents import Fingerprints
+from halcyon_api.former.reading import present_form
 from halcyon_api.training_run import TrainingRunSpec
 
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
-TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "stages", "seed", "precision")
+_SPEC = "spec."
+TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision")
 
 
 def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerprints:
@@ -50,6 +52,15 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
     """``spec.trainer.steps`` of whoever made these; None where they do not tell."""
     trainer = fingerprints.documents.get("spec.trainer")
     return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
+    """The fingerprints of a checkpoint with each field that has moved since (`halcyon_api.former`) in its present place."""
+    spec = {name.removeprefix(_SPEC): document for name, document in fingerprints.documents.items() if name.startswith(_SPEC)}
+    form = present_form(spec, TrainingRunSpec)
+    if not form.found:
+        return fingerprints
+    return fingerprints_of({**fingerprints.documents, **{f"{_SPEC}{name}": form.spec[name] for name in spec}})
 
 
 def with_moments(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:

@@ -43,7 +43,7 @@ TABLE: tuple[Row, ...] = (
     Row("env", "atCheckpoint", "processes get their environment when they start"),
     Row("from", "frozen", "a run begins once"),
     Row("after", "live", "asked before the first attempt only", starts_again=False),
-    Row("stage", "frozen", "another stage is another run"),
+    Row("task", "frozen", "another task is another run"),
     Row("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
     Row("mesh", "atCheckpoint", "arrays are laid out anew from the checkpoint"),
     Row("model", "frozen", "the arrays of the checkpoint have its shapes"),

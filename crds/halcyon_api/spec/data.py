@@ -68,7 +68,7 @@ class SourceWeightSpec(ApiModel):
     weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(description="Its share, relative to the other weights.")
 
 
-class MixtureStageSpec(ApiModel):
+class MixtureScheduleEntry(ApiModel):
     """The weights from a step on."""
 
     from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="First step (counted from 0) with these weights.")
@@ -84,7 +84,7 @@ class MixtureSpec(ApiModel):
         default=2048,
         description="In every so many sequences each source has its share exactly, to a sequence; their order is random.",
     )
-    stages: Annotated[list[MixtureStageSpec], Field(max_length=32)] = Field(
+    schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Other weights from certain steps on, in rising order of steps."
     )
     stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
@@ -170,9 +170,9 @@ class DataSpec(ApiModel):
             field_path=".sources",
         ),
         cel(
-            "self.mixture.stages.all(stage, stage.weights.all(share, self.sources.exists(source, source.name == share.source)))",
-            "mixture.stages name a source that is not in sources",
-            field_path=".mixture.stages",
+            "self.mixture.schedule.all(entry, entry.weights.all(share, self.sources.exists(source, source.name == share.source)))",
+            "mixture.schedule names a source that is not in sources",
+            field_path=".mixture.schedule",
         ),
     )
 
@@ -187,12 +187,12 @@ class DataSpec(ApiModel):
         if all(weight == 0 for weight in weights):
             raise ValueError("at least one source needs a weight above 0")
         first = 0
-        for stage in self.mixture.stages:
-            if stage.from_step <= first:
-                raise ValueError("mixture.stages must be in rising order of fromStep")
-            first = stage.from_step
-            if unknown := {share.source for share in stage.weights} - set(names):
-                raise ValueError(f"mixture.stages name {', '.join(sorted(unknown))}, which is not in sources")
-            if all(share.weight == 0 for share in stage.weights):
-                raise ValueError(f"the mixture stage from step {stage.from_step} needs a weight above 0")
+        for entry in self.mixture.schedule:
+            if entry.from_step <= first:
+                raise ValueError("mixture.schedule must be in rising order of fromStep")
+            first = entry.from_step
+            if unknown := {share.source for share in entry.weights} - set(names):
+                raise ValueError(f"mixture.schedule names {', '.join(sorted(unknown))}, which is not in sources")
+            if all(share.weight == 0 for share in entry.weights):
+                raise ValueError(f"the entry of mixture.schedule from step {entry.from_step} needs a weight above 0")
         return self

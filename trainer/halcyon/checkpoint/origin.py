@@ -18,7 +18,7 @@ from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest
 from halcyon.checkpoint.world import World, decide
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
-from halcyon.fingerprints import fingerprints_of
+from halcyon.fingerprints import fingerprints_of, in_present_form
 from halcyon.patience import Patience
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -159,7 +159,7 @@ def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...],
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        clauses = differences(_kept(fingerprints), _kept(manifest.fingerprints))
+        clauses = differences(_kept(fingerprints), _kept(in_present_form(manifest.fingerprints)))
         if clauses:
             raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_MEND}")
         return
