@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules
-from halcyon_api.edits.steps import STEPS_RULE
+from halcyon_api.edits.steps import steps_rule
 from halcyon_api.former.reading import PresentForm, present_form
 from halcyon_api.former.rules import contradiction_rules
 from halcyon_api.hardware import TABLE
@@ -29,6 +29,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 from halcyon_api.spec.origin import OriginSpec
@@ -192,8 +193,10 @@ class TrainingRunSpec(ApiModel):
     )
     data: DataSpec = Field(description="What is trained on, and in which order.")
     optimizer: OptimizerSpec = Field(
-        default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()), description="The update rule: exactly one member."
+        default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()),
+        description="The update rule, exactly one member, with learning rate, schedule, weight decay and clipping beside it.",
     )
+    objective: ObjectiveSpec = Field(default_factory=next_token, description="What is learned: exactly one member. Default: `nextToken`.")
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints live and when they are made.")
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
@@ -345,7 +348,7 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE, _AFTER_RULE, _ROOT_STAYS)
+    cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ORIGIN_RULE, _AFTER_RULE, _ROOT_STAYS)
 
     @model_validator(mode="after")
     def _others_are_others(self) -> Self:

@@ -152,10 +152,9 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """The parts of a schedule must fit into the run one after the other."""
-    schedule = spec.optimizer.adamw.schedule if spec.optimizer.adamw is not None else None
-    if schedule is None or spec.task != "train":
+    if spec.task != "train":
         return ()
-    name, steps = "spec.optimizer.adamw.schedule", spec.trainer.steps
+    schedule, name, steps = spec.optimizer.schedule, "spec.optimizer.schedule", spec.trainer.steps
     wsd, cosine = schedule.wsd, schedule.cosine
     if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
         sentence = f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of the run"

@@ -17,9 +17,10 @@ from halcyon_api.base import MAX_NAME_LENGTH
 from halcyon_api.defaults.resource import KIND, TrainingRunDefaults, parse_defaults
 from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, settled, written
 from halcyon_api.defaults.units import ROOT, Values, kept_place, over, resolved, values_of_defaults, values_of_run
+from halcyon_api.former.reading import with_choices
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.status import TrainingRunStatus, parse_status
-from halcyon_api.training_run import InvalidRun, TrainingRun, spec_form
+from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, spec_form
 from halcyon_operator.decision import Event
 from halcyon_operator.plain import count, dig, mapping, text
 
@@ -93,8 +94,8 @@ def taken(document: object, status: TrainingRunStatus, read: DefaultsRead | None
 
 
 def whole_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
-    """The spec that a run goes by, in its present form."""
-    metadata, spec = mapping(dig(document, "metadata")), mapping(spec_form(TrainingRun, document).spec)
+    """The spec that a run goes by, in its present form and with all that a trainer of another version might choose otherwise."""
+    metadata, spec = mapping(dig(document, "metadata")), mapping(with_choices(spec_form(TrainingRun, document).spec, TrainingRunSpec))
     if not values:
         return spec
     return resolved(spec, values, text(metadata.get("namespace")) or "default", text(metadata.get("name")))

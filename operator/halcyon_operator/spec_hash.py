@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_snake
 from halcyon_api.base import ApiModel, OneOf
 from halcyon_api.edits.classes import TABLE
 from halcyon_api.former.reading import former_form
+from halcyon_api.spec.objective import next_token
 from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -56,6 +57,8 @@ def attempt_spec_hash(spec: TrainingRunSpec, recorded: str | None = None) -> str
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
     _leave_out_former_default(document, spec)
     if recorded is not None and recorded.startswith(_FORMER_SCHEME):
+        if spec.objective == next_token():
+            document.pop("objective", None)  # which that scheme did not know
         return _FORMER_SCHEME + _digest(former_form(document))
     _leave_out_default_kinds(document, spec)
     return _SCHEME + _digest(document)

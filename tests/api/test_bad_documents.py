@@ -14,7 +14,8 @@ from tests.api.documents import document
 SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__modle": {}}, "spec.modle", "unknown field; did you mean model?"),
     ({"spec__trainer__batch_size": 8}, "spec.trainer.batch_size", "unknown field; did you mean batchSize?"),
-    ({"spec__optimizer": {"adamw": {"lr": 1}}}, "spec.optimizer.adamw.lr", "did you mean learningRate?"),
+    ({"spec__optimizer": {"lr": 1, "adamw": {}}}, "spec.optimizer.lr", "did you mean learningRate?"),
+    ({"spec__optimizer": {"adamw": {"lr": 1}}}, "spec.optimizer.adamw.lr", "did you mean spec.optimizer.learningRate?"),
     ({"spec__steps": 8}, "spec.steps", "did you mean spec.trainer.steps?"),
     ({"spec__checkpoint__everySteps": 8}, "spec.checkpoint.everySteps", "did you mean spec.checkpoint.save.everySteps?"),
     ({"spec__bogus": 8}, "spec.bogus", "unknown field; there are defaults, image"),
@@ -102,8 +103,8 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),
     ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "match"),
     ({"spec__data__sources": [{"name": "x"}]}, "spec.data.sources.0", "exactly one of stdlib, text"),
-    ({"spec__optimizer": {"adamw": {"learningRate": 0}}}, "spec.optimizer.adamw.learningRate", "greater than 0"),
-    ({"spec__optimizer": {"adamw": {"learningRate": float("nan")}}}, "spec.optimizer.adamw.learningRate", "finite"),
+    ({"spec__optimizer": {"learningRate": 0, "adamw": {}}}, "spec.optimizer.learningRate", "greater than 0"),
+    ({"spec__optimizer": {"learningRate": float("nan"), "adamw": {}}}, "spec.optimizer.learningRate", "finite"),
     *(
         (
             {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": betas}},

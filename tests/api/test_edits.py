@@ -59,7 +59,7 @@ def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
         "recovery.divergence.spike.windowSteps"
     }
     # What is left are rules about more than one field: kinds that must not come or go with what is frozen in them.
-    assert set(rules) - whole == {"model.llama", "model.gpt2", "recovery.divergence.spike"}
+    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",
@@ -106,7 +106,7 @@ SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [
     ("schedule", "steps", "settled"), SCHEDULES, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
 )
 def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled: int | None) -> None:
-    optimizer = OptimizerSpec.model_validate({"adamw": {"schedule": schedule}})
+    optimizer = OptimizerSpec.model_validate({"schedule": schedule, "adamw": {}})
     assert settled_steps(optimizer, steps) == settled
     for done in range(steps + 1):
         refused = steps_refusal(optimizer, rehearsal=False, old=steps, new=steps + 50, done=done)
@@ -124,5 +124,5 @@ def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled
     ],
 )
 def test_a_schedule_that_does_not_fit_into_the_run_is_told(schedule: dict[str, Any], sentence: str) -> None:
-    (problem,) = find_problems(spec(spec__optimizer={"adamw": {"schedule": schedule}}))
+    (problem,) = find_problems(spec(spec__optimizer={"schedule": schedule, "adamw": {}}))
     assert sentence in str(problem)

@@ -19,9 +19,16 @@ from tests.api.documents import document
 SIZES = [{"fromStep": 4, "batchSize": 16}]
 SHARES = [{"fromStep": 5, "weights": [{"source": "python", "weight": 1}]}]
 
+DECAY = {"wsd": {"warmupSteps": 2, "decaySteps": 4, "minRatio": 0.0}}
+COSINE = {"cosine": {"warmupSteps": 0, "minRatio": 0.1}}
+
 VALUES: dict[str, tuple[Any, Any]] = {
     "stage": ("data", "train"),
     "data.mixture.stages": (SHARES, []),
+    "optimizer.adamw.learningRate": (0.002, 3e-4),
+    "optimizer.adamw.weightDecay": (0.3, 0.1),
+    "optimizer.adamw.maxGradientNorm": (2.0, 1.0),
+    "optimizer.adamw.schedule": (DECAY, COSINE),
     "trainer.stages": (SIZES, []),
 }
 """For each former place a value that is not the default, and the default that the API server fills into the present place."""
@@ -31,14 +38,19 @@ def path(place: str) -> str:
     return "spec__" + place.replace(".", "__")
 
 
+def with_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The minimal run with values at paths below its spec."""
+    return document(**{"spec__optimizer": {"adamw": {}}} | {path(place): value for place, value in fields.items()})
+
+
 @pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
 def test_the_value_of_a_former_place_is_the_run_s(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
-    written = parse_run(document(**{path(row.present): value})).spec
-    assert parse_run(document(**{path(row.former): value})).spec == written
-    assert parse_run(document(**{path(row.former): value, path(row.present): filled_in})).spec == written, "the server's default"
-    assert parse_run(document(**{path(row.former): value, path(row.present): value})).spec == written
-    assert parse_run(document(**{path(row.former): None, path(row.present): value})).spec == written, "null is absent"
+    written = parse_run(with_fields({row.present: value})).spec
+    assert parse_run(with_fields({row.former: value})).spec == written
+    assert parse_run(with_fields({row.former: value, row.present: filled_in})).spec == written, "the server's default"
+    assert parse_run(with_fields({row.former: value, row.present: value})).spec == written
+    assert parse_run(with_fields({row.former: None, row.present: value})).spec == written, "null is absent"
     assert written != parse_run(document()).spec
 
 
@@ -46,22 +58,22 @@ def test_the_value_of_a_former_place_is_the_run_s(row: MovedField) -> None:
 def test_two_values_of_one_field_are_refused_in_one_sentence(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
     with pytest.raises(InvalidRun) as refused:
-        parse_run(document(**{path(row.former): filled_in, path(row.present): value}))
+        parse_run(with_fields({row.former: filled_in, row.present: value}))
     assert str(refused.value) == f"spec.{row.former}: it has moved to spec.{row.present}, and the two differ; take spec.{row.former} out"
 
 
 def test_reading_changes_nothing_that_was_given() -> None:
-    given = document(**{path(former): value for former, (value, _) in VALUES.items()})
+    given = with_fields({former: value for former, (value, _) in VALUES.items()})
     before = copy.deepcopy(given)
     parse_run(given)
     assert given == before
 
 
 def test_former_places_are_noted_once_each_and_present_ones_never() -> None:
-    given = document(**{path(former): value for former, (value, _) in VALUES.items()})
+    given = with_fields({former: value for former, (value, _) in VALUES.items()})
     assert former_notes(given) == tuple(row.note for row in FORMER)
     assert FORMER[0].note == "spec.stage is the former place of spec.task; write spec.task"
-    assert former_notes(document(**{path(row.present): VALUES[row.former][0] for row in FORMER})) == ()
+    assert former_notes(with_fields({row.present: VALUES[row.former][0] for row in FORMER})) == ()
     assert former_notes("no document") == ()
 
 
@@ -112,3 +124,28 @@ def test_each_row_is_in_the_schema_described_and_without_a_value_of_its_own() ->
         for part in row.former.split("."):
             node = node["properties"][part]
         look(node)
+
+
+SCHEDULES: list[tuple[Any, Any, Any]] = [
+    ({"wsd": {"minRatio": 0.0}}, DECAY, DECAY),
+    ({"cosine": {"minRatio": 0.1}}, {"cosine": {"warmupSteps": 3, "minRatio": 0.1}}, {"cosine": {"warmupSteps": 3}}),
+    ({"cosine": {"warmupSteps": 3}}, COSINE, {"cosine": {"warmupSteps": 3}}),
+    ({"cosine": {"decaySteps": 8, "minRatio": 0.2}}, COSINE, {"cosine": {"decaySteps": 8, "minRatio": 0.2}}),
+    ({}, DECAY, DECAY),
+    ({"constant": {}}, COSINE, {"constant": {}}),
+    (COSINE, DECAY, None),
+    ({"constant": {}}, {"cosine": {"warmupSteps": 3}}, None),
+    ({"cosine": {"warmupSteps": 3}}, {"cosine": {"warmupSteps": 4}}, None),
+    ({"cosine": {"decaySteps": 8}}, {"cosine": {"decaySteps": 9}}, None),
+]
+
+
+@pytest.mark.parametrize(("former", "present", "counts"), SCHEDULES, ids=str)
+def test_a_schedule_is_joined_member_by_member(former: Any, present: Any, counts: Any) -> None:
+    """When a user moves what the document writes, members that the API server once filled in stay in the former place."""
+    given = with_fields({"optimizer.adamw.schedule": former, "optimizer.schedule": present})
+    if counts is None:
+        with pytest.raises(InvalidRun, match="the two differ"):
+            parse_run(given)
+    else:
+        assert parse_run(given).spec == parse_run(with_fields({"optimizer.schedule": counts})).spec

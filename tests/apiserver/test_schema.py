@@ -120,7 +120,7 @@ def test_variables_of_the_environment_are_taken(api: Api, shared_namespace: str)
 def test_a_valid_document_is_taken_and_shows_its_defaults(api: Api, namespace: str) -> None:
     api.create(document(), namespace)
     stored = api.get(document(), namespace)
-    assert stored["spec"]["optimizer"]["adamw"]["schedule"]["cosine"]["minRatio"] == 0.1
+    assert stored["spec"]["optimizer"]["weightDecay"] == 0.1
     assert stored["spec"]["trainer"]["microbatches"] == 1
     assert stored["spec"]["telemetry"] == {}, "what a TrainingRunDefaults may set is left to it"
 
@@ -182,7 +182,9 @@ def stored(api: Api, make_namespace: Callable[[], str]) -> str:
     [
         {"spec__model__llama__layers": 3},
         {"spec__data__order": {"sequential": {}}},
-        {"spec__optimizer": {"adamw": {"learningRate": 0.1}}},
+        {"spec__optimizer": {"learningRate": 0.1, "adamw": {}}},
+        {"spec__optimizer": {"schedule": {"constant": {}}, "adamw": {}}},
+        {"spec__optimizer": {"adamw": {"beta1": 0.8}}},
         {"spec__model": {"gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4}}},
         {"spec__model__llama__kvHeads": 2},
         {"spec__trainer__seed": 1},
@@ -227,7 +229,7 @@ def test_steps_may_change_while_those_that_are_done_stay_the_same(api: Api, name
         "wsd": ({"wsd": {"decaySteps": 30}}, 70),
     }
     for name, (schedule, settled) in schedules.items():
-        base = {"metadata__name": name, "spec__optimizer": {"adamw": {"schedule": schedule}}}
+        base = {"metadata__name": name, "spec__optimizer": {"schedule": schedule, "adamw": {}}}
         before, longer, shorter = (document(**base, spec__trainer__steps=steps) for steps in (100, 120, 99))
         api.create(before, namespace)
         for done in (5, 6, 7, 70, 71, 100):

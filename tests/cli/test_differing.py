@@ -19,7 +19,7 @@ from tests.cli.api_server import Server
 from tests.cli.test_report import STATUS
 from tests.cli.test_status_view import text
 
-CONSTANT = {"adamw": {"schedule": {"constant": {}}}}
+CONSTANT = {"schedule": {"constant": {}}, "adamw": {}}
 
 
 def spec(**changes: Any) -> TrainingRunSpec:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 NAME, TOKENS, REFERENCE, CLONE, EVALUATION = "life", "tokens", "reference", "cloned", "evaluated"
 SAVE_EVERY = 10
-UNENDING = {"adamw": {"schedule": {"constant": {}}}}
+UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
 """A schedule that does not depend on the number of steps, so that this may be edited."""
 WITHOUT_END = 1_000_000
 """Steps that no machine makes before the run is given its end."""

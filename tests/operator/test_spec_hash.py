@@ -37,7 +37,7 @@ RESTARTS: list[dict[str, Any]] = [
     {"mesh": {"ici": {"fsdp": 1, "data": -1}}},
     {"model__llama__layers": 3},
     {"data__order": {"sequential": {}}},
-    {"optimizer": {"adamw": {"learningRate": 0.1}}},
+    {"optimizer": {"learningRate": 0.1, "adamw": {}}},
     {"trainer__microbatches": 2},
     {"trainer__evaluation": {"everySteps": 5}},
     {"checkpoint__save": {"everySteps": 5}},

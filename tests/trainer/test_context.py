@@ -166,10 +166,13 @@ def old_checkpoint(**changes: Any) -> Fingerprints:
     """The fingerprints that the release before wrote for a run: each moved field in its former place."""
     now = fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"})
     spec = {name.removeprefix("spec."): section for name, section in now.documents.items() if name.startswith("spec.")}
-    return fingerprints_of({**now.documents, **{f"spec.{name}": section for name, section in former_form(spec).items()}})
+    del spec["objective"]
+    former = {f"spec.{name}": section for name, section in former_form(spec).items()}
+    return fingerprints_of({**former, "data": now.documents["data"]})
 
 
 CHANGED: dict[str, Any] = {
+    "spec__optimizer": {"learningRate": 0.002, "schedule": {"constant": {}}, "adamw": {}},
     "spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 16}],
     "spec__data__mixture": {"schedule": [{"fromStep": 5, "weights": [{"source": "python", "weight": 1}]}]},
 }
@@ -177,9 +180,17 @@ CHANGED: dict[str, Any] = {
 
 def test_a_checkpoint_of_the_release_before_goes_on_and_another_value_is_refused() -> None:
     then = old_checkpoint(**CHANGED)
+    assert then.documents["spec.optimizer"]["adamw"]["learningRate"] == 0.002
     assert "stages" in then.documents["spec.trainer"]
     now = fingerprints(parse_run(document(**CHANGED)).spec, data={"contentSha256": "0"})
     assert differences(now, in_present_form(then)) == ()
-    changed = CHANGED | {"spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 32}]}
-    other = fingerprints(parse_run(document(**changed)).spec, data={"contentSha256": "0"})
-    assert differences(other, in_present_form(then)) == ("spec.trainer.batchSchedule[0].batchSize is 32 but was 16",)
+    for field, other, clause in (
+        ("spec__trainer__batchSchedule", [{"fromStep": 4, "batchSize": 32}], "spec.trainer.batchSchedule[0].batchSize is 32 but was 16"),
+        (
+            "spec__optimizer",
+            {**CHANGED["spec__optimizer"], "learningRate": 0.003},
+            "spec.optimizer.learningRate is 0.003 but was 0.002",
+        ),
+    ):
+        changed = fingerprints(parse_run(document(**CHANGED | {field: other})).spec, data={"contentSha256": "0"})
+        assert differences(changed, in_present_form(then)) == (clause,)

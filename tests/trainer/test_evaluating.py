@@ -127,7 +127,7 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypat
     """One that is trained on a run's own text: other text would give another one, with which the model means nothing."""
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
-    document["spec"]["optimizer"] = {"adamw": {"learningRate": 0.003, "schedule": {"constant": {}}}}
+    document["spec"]["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
     done(start_world(document, tmp_path / "run"))
     other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
     said = evaluations(done(start_world(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))

@@ -54,6 +54,7 @@ TABLE: tuple[Row, ...] = (
     Row("data.cache", "atCheckpoint", "says where tokens are kept; changes no batch"),
     Row("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
     Row("optimizer", "frozen", "steps that are done would have been others"),
+    Row("objective", "frozen", "steps that are done would have been others"),
     Row("trainer", "frozen", "steps that are done would have been others"),
     Row("trainer.steps", "atCheckpoint", "as long as the steps that are done would have been the same (see below)"),
     Row("trainer.microbatches", "atCheckpoint", "says in how many parts a batch is computed"),

@@ -58,6 +58,25 @@ def present_form(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
     return PresentForm(whole, tuple(found), tuple(contradictions))
 
 
+def with_choices(spec: Any, model: type[ApiModel], table: Sequence[MovedField] = FORMER) -> Any:
+    """A spec with the default of each moved choice among kinds that its section lacks, for the API server fills in none there.
+
+    Args:
+        spec: ``spec`` of a document in its present form. It is not changed.
+        model: The class of ``spec``.
+        table: The fields that have moved.
+    """
+    found = spec
+    for row in table:
+        field = field_at(model, row.present)
+        default = _default(field) if field is not None else _ABSENT
+        section = _at(found, row.present.rpartition(".")[0])
+        if isinstance(default, dict) and isinstance(section, dict) and section.get(row.present.rpartition(".")[2]) is None:
+            found = copy.deepcopy(found)
+            _put(found, row.present, default)
+    return found
+
+
 def former_form(spec: dict[str, Any], table: Sequence[MovedField] = FORMER) -> dict[str, Any]:
     """A spec with each moved field that it has in its former place, as the release before wrote it.
 

@@ -1,7 +1,7 @@
 """The rules of the API server about fields that have moved: which value counts, and that both places say the same.
 
 A rule that keeps a field as it is compares the values that count. So a document may replace a former field by the present one with the same
-value, and nothing else.
+value, and nothing else. ``a.?b`` is CEL's field that need not be there, and ``orValue`` what counts where it is not.
 """
 
 from __future__ import annotations
@@ -18,31 +18,53 @@ from halcyon_api.edits.classes import leaves_of, section_of
 from halcyon_api.former.reading import field_at
 from halcyon_api.former.table import FORMER, MovedField, moved_to
 
-_SCALARS = (str, bool, int, float)
+NOT_SET = -1
+"""Stands for a number without a default that is not set."""
 
 
 def value_of(path: str, model: type[ApiModel], root: str = "self") -> str:
     """The value of a field that counts, as an expression: that in its former place, if it has one and that is set.
 
     Args:
-        path: The field's present path below ``spec``. No section.
+        path: The field's present path below ``spec``. No section and no list.
+        model: The class of ``spec``.
+        root: The expression of ``spec``.
+    """
+    if (row := moved_to(path)) is not None:
+        return _value(row, model, root)
+    for row in FORMER:
+        kinds = _kinds(row, model)
+        if kinds is not None and path.startswith(f"{row.present}."):
+            below = path.removeprefix(f"{row.present}.")
+            return _member(row, below, dict(_members(kinds))[below], root)
+    return f"{root}.{path}"
+
+
+def kind_is(path: str, kind: str, model: type[ApiModel], root: str = "self") -> str:
+    """The expression that a choice among kinds has a kind, wherever it stands.
+
+    Args:
+        path: The choice's present path below ``spec``.
+        kind: Name of the kind.
         model: The class of ``spec``.
         root: The expression of ``spec``.
     """
     row = moved_to(path)
-    return f"{root}.{path}" if row is None else _counting(row.former, path, model, root)
+    kinds = _kinds(row, model) if row is not None else None
+    if row is None or kinds is None:
+        return f"has({root}.{path}.{kind})"
+    return f"{_kind(row, kinds, model, root)} == '{kind}'"
 
 
 def unchanged(row: MovedField, model: type[ApiModel]) -> str:
     """The expression that a moved field is the same in ``self`` and ``oldSelf``, wherever each has it."""
-    section = _kinds(row, model)
-    if section is None:
-        return " == ".join(_counting(row.former, row.present, model, root) for root in ("self", "oldSelf"))
-    same = [" == ".join(_has_kind(row, model, section, kind, root) for root in ("self", "oldSelf")) for kind in _names(section)]
-    same += [
-        " == ".join(_leaf_value(row, model, path, default, root) for root in ("self", "oldSelf")) for path, default in _leaves(row, section)
-    ]
-    return " && ".join(f"({one})" for one in same)
+    kinds = _kinds(row, model)
+    if kinds is not None:
+        sides = [
+            [_kind(row, kinds, model, root), *(_member(row, *member, root) for member in _members(kinds))] for root in ("self", "oldSelf")
+        ]
+        return " && ".join(f"{new} == {old}" for new, old in zip(*sides, strict=True))
+    return " == ".join(_value(row, model, root) for root in ("self", "oldSelf"))
 
 
 def contradiction_rules(model: type[ApiModel]) -> Iterator[dict[str, str]]:
@@ -56,97 +78,98 @@ def contradiction_rules(model: type[ApiModel]) -> Iterator[dict[str, str]]:
 
 
 def _agrees(row: MovedField, model: type[ApiModel]) -> str:
-    section = _kinds(row, model)
-    if section is None:
-        former, present = f"self.{row.former}", f"self.{row.present}"
-        default = _literal(_default(cast("FieldInfo", field_at(model, row.present))))
-        if _is_list(row, model):
-            return f"!{_has(row.former, model, 'self')} || {present}.size() == 0 || dyn({former}) == dyn({present})"
-        return f"!{_has(row.former, model, 'self')} || {present} == {default} || {former} == {present}"
-    untouched = " && ".join(f"self.{row.present}.{path} == {_literal(value)}" for path, value in _default_leaves(row, model))
-    (kind,) = _default(cast("FieldInfo", field_at(model, row.present)))
-    optional = [leaf.path for leaf in leaves_of(section) if leaf.path.startswith(f"{kind}.") and leaf.default is None]
-    untouched += "".join(f" && !has(self.{row.present}.{path})" for path in optional)
-    same = " && ".join(f"({_kind_agrees(row, model, section, kind)})" for kind in _names(section))
-    return f"(has(self.{row.present}.{kind}) && {untouched}) || ({same})"
+    """A value in the present place counts as set unless it is the default, which the API server may have filled in."""
+    former, present, default = _optional(row.former, "self"), f"self.{row.present}", _default(row, model)
+    kinds = _kinds(row, model)
+    if kinds is not None:
+        ((kind, _),) = default.items()
+        by_default = [f"has({present}.{kind})", *_free(row, kinds, kind)]
+        agree = [_members_agree(row, kinds, name) for name in _names(kinds)]
+        return f"!has({present}) || ({' && '.join(by_default)}) || ({' && '.join(agree)})"
+    if not _is_number(default):
+        return (
+            f"!has(self.{row.former}) || {present} == {_literal(default)} || {_value(row, model, 'self')} == {_typed(row, model, present)}"
+        )
+    return f"{present} == {_literal(default)} || {former}.orValue({present}) == {present}"
 
 
-def _kind_agrees(row: MovedField, model: type[ApiModel], section: type[OneOf], kind: str) -> str:
-    leaves = [leaf for leaf in leaves_of(section) if leaf.path.startswith(f"{kind}.")]
-    same = f"has(self.{row.present}.{kind})"
-    for leaf in leaves:
-        former, present = f"self.{row.former}.{leaf.path}", f"self.{row.present}.{leaf.path}"
-        set_there = f"has({present})"
-        free = set_there if leaf.default is None else f"{present} == {_literal(leaf.default)}"
-        same += f" && (!has({former}) || {'!' if leaf.default is None else ''}{free} || {former} == {present})"
-    return f"!{_has(f'{row.former}.{kind}', model, 'self', row)} || ({same})"
+def _value(row: MovedField, model: type[ApiModel], root: str) -> str:
+    """The value of a field that counts. The API server knows no bound of the text or the list of an optional, and so no price of it."""
+    former, present = f"{root}.{row.former}", f"{root}.{row.present}"
+    if _is_number(_default(row, model)):
+        return f"{_optional(row.former, root)}.orValue({present})"
+    return f"(has({former}) ? {_typed(row, model, former)} : {_typed(row, model, present)})"
 
 
-def _counting(former: str, present: str, model: type[ApiModel], root: str) -> str:
-    values = f"{root}.{former}", f"{root}.{present}"
-    field = field_at(model, present)
-    if field is None or not _is_scalar(field):  # two lists are of two types in the eyes of the API server
-        values = f"dyn({values[0]})", f"dyn({values[1]})"
-    return f"({_has(former, model, root)} ? {values[0]} : {values[1]})"
+def _typed(row: MovedField, model: type[ApiModel], expression: str) -> str:
+    """Two lists are of two types in the eyes of the API server."""
+    return f"dyn({expression})" if isinstance(_default(row, model), list) else expression
 
 
-def _has_kind(row: MovedField, model: type[ApiModel], section: type[OneOf], kind: str, root: str) -> str:
-    any_former = " || ".join(_has(f"{row.former}.{name}", model, root, row) for name in _names(section))
-    return f"({any_former} ? {_has(f'{row.former}.{kind}', model, root, row)} : has({root}.{row.present}.{kind}))"
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
-def _leaf_value(row: MovedField, model: type[ApiModel], path: str, default: str, root: str) -> str:
-    kind, _, _ = path.partition(".")
-    former, present = f"{root}.{row.former}.{path}", f"{root}.{row.present}"
-    there = _has(f"{row.former}.{kind}", model, root, row)
-    return f"({there} && has({former}) ? {former} : has({present}.{kind}) && has({present}.{path}) ? {present}.{path} : {default})"
+def _free(row: MovedField, kinds: type[OneOf], kind: str) -> list[str]:
+    """For each member of a kind that its present place has its default, or nothing."""
+    place = f"self.{row.present}"
+    return [
+        f"{place}.?{kind}.?{path.removeprefix(f'{kind}.')}.orValue({default}) == {default}"
+        for path, default in _members(kinds)
+        if path.startswith(f"{kind}.")
+    ]
 
 
-def _has(path: str, model: type[ApiModel], root: str, row: MovedField | None = None) -> str:
-    """That a former field is there, with the sections above it that need not be there."""
-    parts = path.split(".")
-    above = [".".join(parts[:length]) for length in range(1, len(parts))]
-    former = row.former if row is not None else path
-    asked = [place for place in above if place == former or place.startswith(f"{former}.") or _may_lack(field_at(model, place))]
-    return "(" + " && ".join(f"has({root}.{place})" for place in (*asked, path)) + ")"
+def _members_agree(row: MovedField, kinds: type[OneOf], kind: str) -> str:
+    former, present = f"{_optional(row.former, 'self')}.?{kind}", f"self.{row.present}.?{kind}"
+    members = [path.removeprefix(f"{kind}.") for path, _ in _members(kinds) if path.startswith(f"{kind}.")]
+    agree = [
+        f"({free} || !{former}.?{name}.hasValue() || {former}.?{name} == {present}.?{name})"
+        for name, free in zip(members, _free(row, kinds, kind), strict=True)
+    ]
+    return f"(!{former}.hasValue() || ({' && '.join([f'{present}.hasValue()', *agree])}))"
 
 
-def _may_lack(field: FieldInfo | None) -> bool:
-    return field is not None and not field.is_required() and field.get_default(call_default_factory=True) is None
+def _kind(row: MovedField, kinds: type[OneOf], model: type[ApiModel], root: str) -> str:
+    """The name of the kind that counts."""
+    (default,) = _default(row, model)
+    there = [(f"{_optional(place, root)}.?{name}.hasValue()", name) for place in (row.former, row.present) for name in _names(kinds)]
+    chain = "".join(f"{condition} ? '{name}' : " for condition, name in there)
+    return f"({chain}'{default}')"
+
+
+def _member(row: MovedField, path: str, default: str, root: str) -> str:
+    """The value of a member of a kind that counts."""
+    below = path.replace(".", ".?")
+    return f"{_optional(row.former, root)}.?{below}.or({_optional(row.present, root)}.?{below}).orValue({default})"
+
+
+def _optional(path: str, root: str) -> str:
+    return f"{root}.?{path.replace('.', '.?')}"
 
 
 def _kinds(row: MovedField, model: type[ApiModel]) -> type[OneOf] | None:
-    field = field_at(model, row.present)
-    section = section_of(field.annotation) if field is not None else None
+    section = section_of(_field(row, model).annotation)
     return section if section is not None and issubclass(section, OneOf) else None
 
 
-def _names(section: type[OneOf]) -> tuple[str, ...]:
-    return tuple(map(to_camel, section.kinds()))
+def _names(kinds: type[OneOf]) -> tuple[str, ...]:
+    return tuple(map(to_camel, kinds.kinds()))
 
 
-def _leaves(row: MovedField, section: type[OneOf]) -> list[tuple[str, str]]:
-    """Each field below a section, and the expression that stands for its absence."""
-    return [(leaf.path, _literal(leaf.default if leaf.default is not None else -1)) for leaf in leaves_of(section)]
+def _members(kinds: type[OneOf]) -> list[tuple[str, str]]:
+    """Each member of each kind, and the expression that stands for its absence."""
+    return [(leaf.path, _literal(NOT_SET if leaf.default is None else leaf.default)) for leaf in leaves_of(kinds)]
 
 
-def _default_leaves(row: MovedField, model: type[ApiModel]) -> list[tuple[str, Any]]:
-    ((kind, members),) = _default(cast("FieldInfo", field_at(model, row.present))).items()
-    return [(f"{kind}.{name}", value) for name, value in members.items()]
+def _field(row: MovedField, model: type[ApiModel]) -> FieldInfo:
+    return cast("FieldInfo", field_at(model, row.present))
 
 
-def _default(field: FieldInfo) -> Any:
-    value: Any = field.get_default(call_default_factory=True)
+def _default(row: MovedField, model: type[ApiModel]) -> Any:
+    value: Any = _field(row, model).get_default(call_default_factory=True)
     return value.document() if isinstance(value, ApiModel) else value
 
 
-def _is_list(row: MovedField, model: type[ApiModel]) -> bool:
-    return isinstance(_default(cast("FieldInfo", field_at(model, row.present))), list)
-
-
-def _is_scalar(field: FieldInfo) -> bool:
-    return isinstance(_default(field), _SCALARS)
-
-
 def _literal(value: Any) -> str:
-    return json.dumps(value).replace('"', "'") if isinstance(value, str) else json.dumps(value)
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)

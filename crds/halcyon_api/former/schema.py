@@ -17,16 +17,34 @@ FORMER_PLACE = "Former place of "
 def add_former(spec: Schema, table: Sequence[MovedField] = FORMER) -> None:
     """Add the properties of the former fields to the schema of ``spec``, as far as it has their present places.
 
+    A choice among kinds loses its default: in an object that has the choice in its former place the API server would fill in the default
+    kind, and a document that moves another kind would then have two. `with_choices` fills it in where the object is read.
+
     Args:
         spec: The schema, which is changed.
         table: The fields that have moved.
     """
     for row in table:
         present = _property(spec, row.present)
+        if present is not None and isinstance(present.get("default"), dict):
+            _leave_out_default(spec, row.present)
         *sections, last = row.former.split(".")
         section = _property(spec, ".".join(sections)) if sections else spec
         if present is not None and section is not None:
             section["properties"][last] = _former(present, row.present)
+
+
+def _leave_out_default(spec: Schema, path: str) -> None:
+    *sections, last = path.split(".")
+    section = spec
+    for depth, name in enumerate(sections):
+        section = section["properties"][name]
+        inner: Any = section.get("default")
+        for below in sections[depth + 1 :]:
+            inner = inner.get(below) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(last, None)
+    del section["properties"][last]["default"]
 
 
 def _property(node: Schema, path: str) -> Schema | None:

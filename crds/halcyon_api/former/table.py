@@ -25,6 +25,10 @@ class MovedField:
 FORMER: tuple[MovedField, ...] = (
     MovedField("stage", "task"),
     MovedField("data.mixture.stages", "data.mixture.schedule"),
+    MovedField("optimizer.adamw.learningRate", "optimizer.learningRate"),
+    MovedField("optimizer.adamw.weightDecay", "optimizer.weightDecay"),
+    MovedField("optimizer.adamw.maxGradientNorm", "optimizer.maxGradientNorm"),
+    MovedField("optimizer.adamw.schedule", "optimizer.schedule"),
     MovedField("trainer.stages", "trainer.batchSchedule"),
 )
 """In the order of the document."""

@@ -39,9 +39,9 @@ def build_optimizer(
         raise TypeError(f"no update rule for an optimizer of kind {spec.kind}")
     # The order is that of the state's paths in checkpoints.
     return optax.chain(
-        _clip_by_global_norm(adamw.max_gradient_norm),
+        _clip_by_global_norm(spec.max_gradient_norm),
         _scale_by_adam(adamw.beta1, adamw.beta2, adamw.epsilon, jnp.dtype(moments)),
-        _add_decayed_weights(adamw.weight_decay, decays(model)),
+        _add_decayed_weights(spec.weight_decay, decays(model)),
         _scale_by_learning_rate(),
     )
 
