@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules
@@ -70,8 +71,8 @@ _ROOT_STAYS = cel(
 )
 
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
-_FIXED = " * ".join(_ICI.format(axis) for axis in ("data", "fsdp", "tensor"))
-_HAS_REST = "[self.mesh.ici.data, self.mesh.ici.fsdp, self.mesh.ici.tensor].exists(size, size == -1)"
+_FIXED = " * ".join(_ICI.format(row.name) for row in on("ici"))
+_HAS_REST = f"[{', '.join(f'self.mesh.ici.{row.name}' for row in on('ici'))}].exists(size, size == {REST})"
 _SIDES = "self.accelerator.topology.split('x')"
 _PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
 _SLICE_DEVICES = (

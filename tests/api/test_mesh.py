@@ -5,11 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic.alias_generators import to_camel
 
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon_api.axes import AXES, on
 from halcyon_api.hardware import TABLE
-from halcyon_api.mesh import ModelSize, model_size, pinned, run_mesh, suggest_axes
+from halcyon_api.mesh import model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
@@ -114,15 +120,16 @@ def test_a_mesh_is_suggested_from_the_size_of_the_model(
 
 
 def test_the_size_of_a_model_is_what_its_paper_says() -> None:
-    size = model_size(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
+    size = model_shape(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
     assert 7.9e9 < size.parameters < 8.2e9
     gpt2 = parse_run(document(spec__model={"gpt2": {}}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
-    assert 1.23e8 < model_size(gpt2).parameters < 1.25e8
+    assert 1.23e8 < model_shape(gpt2).parameters < 1.25e8
 
 
 def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 64, splits: tuple[int, ...] = (8,)) -> tuple[int, int, int]:
+    heads = tuple(Split("heads", "heads", split) for split in splits)
     axes = suggest_axes(
-        ModelSize(parameters, block, 8192, splits),
+        ModelShape(8192, 1, parameters, block, block, 8192, (Split("parameters", "width", 8192), *heads)),
         state_bytes=16,
         gathered_bytes=8,
         devices=devices,
@@ -185,3 +192,33 @@ def test_where_the_schema_judges_the_batch_the_suggestion_has_no_tensor_axis(
 
 
 ANY_TOPOLOGY = {name: row.topologies[0] if row.family == "tpu" else f"1x{row.largest_host}" for name, row in TABLE.items()}
+
+
+def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
+    """A new axis is one row and a field in its section and in the resolved mesh."""
+    assert list(IciAxes.model_fields) == [row.name for row in on("ici")]
+    assert list(DcnAxes.model_fields) == [row.name for row in on("dcn")]
+    assert list(ResolvedMesh.model_fields) == [row.name for row in AXES]
+    assert (COMPUTE_AXES["batch"], PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == (("replica", "data", "fsdp"), "fsdp", "tensor")
+    assert MESH_AXES == ("replica", "data", "fsdp", "tensor")
+
+
+@pytest.mark.parametrize("kind", ModelSpec.kinds())
+def test_every_kind_of_model_says_its_shape(kind: str) -> None:
+    model = ModelSpec.model_validate({to_camel(kind): {}})
+    shape = model.shape(64, 128)
+    assert {split.axis for split in shape.splits} == {"parameters", "features", "heads"}
+    fields = {info.alias for info in type(model.value).model_fields.values()}
+    assert {split.field for split in shape.splits} <= fields, "a sentence names them"
+
+
+def test_each_size_that_an_axis_splits_is_judged() -> None:
+    wide = spec({"type": "h100", "topology": "1x8"}, {"layers": 1, "hiddenSize": 24, "intermediateSize": 30, "heads": 6, "kvHeads": 3})
+    found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=2, tensor=4))}))
+    assert [problem.field for problem in found] == ["spec.model.llama.intermediateSize", "spec.model.llama.kvHeads"]
+    found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=8, tensor=1)), "model": odd_width()}))
+    assert [problem.field for problem in found] == ["spec.model.llama.hiddenSize"]
+
+
+def odd_width() -> ModelSpec:
+    return ModelSpec.model_validate({"llama": {"layers": 1, "hiddenSize": 60, "heads": 6}})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halcyon.errors import BadConfiguration
-from halcyon_api.mesh import model_size
+from halcyon_api.mesh import model_shape
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
@@ -43,13 +43,12 @@ class Need:
 
 def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
     """The least that a device of a run needs."""
-    trainer, model = spec.trainer, model_size(spec)
+    trainer, model = spec.trainer, model_shape(spec)
     copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.task]
-    state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // (mesh.fsdp * mesh.tensor)
+    state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
     if spec.task == "data":
         return Need(0, 0)
-    blocks = spec.model.llama.layers if spec.model.llama is not None else spec.model.gpt2.layers if spec.model.gpt2 is not None else 0
-    residuals = blocks if spec.task == "train" else 1
+    residuals = model.blocks if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
         (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule

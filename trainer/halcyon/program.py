@@ -70,7 +70,7 @@ class Program:
 
 def longest_sequence(settings: TrainerSpec) -> int:
     """Positions of the run's longest sequence."""
-    return max(settings.sequence_length, *(entry.sequence_length or 0 for entry in settings.batch_schedule), 0)
+    return settings.longest_sequence
 
 
 def padded_vocabulary(tokens: int) -> hax.Axis:

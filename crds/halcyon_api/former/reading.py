@@ -71,7 +71,7 @@ def with_choices(spec: Any, model: type[ApiModel], table: Sequence[MovedField] =
         field = field_at(model, row.present)
         default = _default(field) if field is not None else _ABSENT
         section = _at(found, row.present.rpartition(".")[0])
-        if isinstance(default, dict) and isinstance(section, dict) and section.get(row.present.rpartition(".")[2]) is None:
+        if isinstance(default, dict) and isinstance(section, dict) and _at(found, row.present) in (_ABSENT, None):
             found = copy.deepcopy(found)
             _put(found, row.present, default)
     return found

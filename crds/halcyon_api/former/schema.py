@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from halcyon_api.former.table import FORMER, MovedField
 
@@ -41,9 +41,9 @@ def _leave_out_default(spec: Schema, path: str) -> None:
         section = section["properties"][name]
         inner: Any = section.get("default")
         for below in sections[depth + 1 :]:
-            inner = inner.get(below) if isinstance(inner, dict) else None
+            inner = cast("Schema", inner).get(below) if isinstance(inner, dict) else None
         if isinstance(inner, dict):
-            inner.pop(last, None)
+            cast("Schema", inner).pop(last, None)
     del section["properties"][last]["default"]
 
 

@@ -98,6 +98,11 @@ class TrainerSpec(ApiModel):
     log_every_steps: PositiveStep = Field(default=1, description="Write a line of metrics after every so many steps.")
 
     @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest sequence of the run."""
+        return max(self.sequence_length, *(entry.sequence_length or 0 for entry in self.batch_schedule), 0)
+
+    @property
     def tokens(self) -> int:
         """Tokens of the whole run: the sum of batch size times sequence length over its steps."""
         total, first, batch_size, sequence_length = 0, 0, self.batch_size, self.sequence_length
