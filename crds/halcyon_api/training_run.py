@@ -78,36 +78,7 @@ _PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per
 _SLICE_DEVICES = (
     f"(int({_SIDES}[0]) * int({_SIDES}[1]) * ({_SIDES}.size() > 2 ? int({_SIDES}[2]) : 1) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1))"
 )
-_TENSOR = (
-    "(self.mesh.ici.tensor > 0 ? self.mesh.ici.tensor : "
-    f"{_SLICE_DEVICES} / ((self.mesh.ici.data > 0 ? self.mesh.ici.data : 1) * (self.mesh.ici.fsdp > 0 ? self.mesh.ici.fsdp : 1)))"
-)
 _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
-
-# Without a mesh, the suggested one has no tensor axis if the model is certainly small for its devices (see `halcyon_api.mesh`).
-_LLAMA, _GPT2 = "self.model.llama", "self.model.gpt2"
-_WIDTH = f"(has({_LLAMA}) ? {_LLAMA}.hiddenSize : has({_GPT2}) ? {_GPT2}.hiddenSize : 0)"
-_BLOCK = (
-    f"(has({_LLAMA}) ? {_LLAMA}.hiddenSize * (4 * {_LLAMA}.hiddenSize + 3 * {_LLAMA}.intermediateSize) : has({_GPT2}) ? "
-    f"{_GPT2}.hiddenSize * (4 * {_GPT2}.hiddenSize + 2 * (has({_GPT2}.intermediateSize) ? {_GPT2}.intermediateSize : "
-    f"4 * {_GPT2}.hiddenSize)) : 0)"
-)
-_BLOCKS = f"(has({_LLAMA}) ? {_LLAMA}.layers : has({_GPT2}) ? {_GPT2}.layers : 0)"
-_VOCABULARY = "(has(self.tokenizer.bpe) ? self.tokenizer.bpe.vocabSize : 262144)"
-_UNKNOWN_MEMORY = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.memory_bytes is None)
-_LEAST_MEMORY = min(row.memory_bytes for row in TABLE.values() if row.memory_bytes is not None)
-_NO_TENSOR = (
-    f"(self.accelerator.type in [{_UNKNOWN_MEMORY}] || 16 * ({_BLOCKS} * {_BLOCK} + 2 * {_VOCABULARY} * {_WIDTH}) + "
-    f"8 * {_BLOCK} * {_SLICE_DEVICES} <= {_LEAST_MEMORY // 4 * 3} * {_SLICE_DEVICES})"
-)
-
-
-def _batch_divides(slices: str, microbatches: str = "1") -> str:
-    """The rule that the batch can be dealt out on so many slices, as far as the mesh is known here."""
-    given = f"!{_MESH_FITS} || self.trainer.batchSize % ({slices} * ({_SLICE_DEVICES} / {_TENSOR}) * {microbatches}) == 0"
-    suggested = f"!{_NO_TENSOR} || self.trainer.batchSize % ({slices} * {_SLICE_DEVICES} * {microbatches}) == 0"
-    return f"(has(self.mesh) ? {given} : {suggested})"
-
 
 _ELASTIC_RANGE = "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices"
 _ELASTIC_QUEUE = "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out"
@@ -239,11 +210,6 @@ class TrainingRunSpec(ApiModel):
             field_path=".mesh.dcn.replica",
         ),
         cel(
-            _batch_divides("self.accelerator.slices", "self.trainer.microbatches"),
-            "trainer.batchSize must be a multiple of the data parallelism (all devices by the tensor axis) times trainer.microbatches",
-            field_path=".trainer.batchSize",
-        ),
-        cel(
             "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
             f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
             _NARROW_MOMENTS,
@@ -264,16 +230,6 @@ class TrainingRunSpec(ApiModel):
             "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
             _ELASTIC_QUEUE,
             field_path=".scheduling.queue",
-        ),
-        cel(
-            f"!has(self.recovery.elastic) || {_batch_divides('self.recovery.elastic.minSlices')}",
-            "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.minSlices slices",
-            field_path=".recovery.elastic.minSlices",
-        ),
-        cel(
-            f"!has(self.recovery.elastic) || !has(self.recovery.elastic.maxSlices) || {_batch_divides('self.recovery.elastic.maxSlices')}",
-            "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.maxSlices slices",
-            field_path=".recovery.elastic.maxSlices",
         ),
     )
 

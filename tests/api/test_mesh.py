@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic.alias_generators import to_camel
 
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon_api.axes import AXES, on
-from halcyon_api.hardware import TABLE
 from halcyon_api.mesh import model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, resolve_mesh
@@ -164,34 +161,6 @@ def test_a_model_that_cannot_fit_is_refused() -> None:
     assert "take 24 GB of each device, which has 17 GB; choose a larger topology" in str(problem)
     assert find_problems(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B)) == ()
     assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "nobody knows the memory"
-
-
-@given(
-    kind=st.sampled_from([name for name, row in TABLE.items() if row.memory_bytes is not None]),
-    devices=st.sampled_from([1, 4, 8, 16, 64, 128]),
-    layers=st.integers(1, 128),
-    heads=st.sampled_from([1, 4, 8, 12, 64]),
-    head_size=st.sampled_from([64, 128, 256]),
-    wide=st.integers(1, 5),
-    vocabulary=st.one_of(st.none(), st.integers(512, 1_000_000)),
-)
-def test_where_the_schema_judges_the_batch_the_suggestion_has_no_tensor_axis(
-    kind: str, devices: int, layers: int, heads: int, head_size: int, wide: int, vocabulary: int | None
-) -> None:
-    """The bound of `training_run._NO_TENSOR`, in which everything is counted as if the memory were the least that there is."""
-    width, mlp = heads * head_size, wide * heads * head_size
-    llama = {"layers": layers, "hiddenSize": width, "intermediateSize": mlp, "heads": heads}
-    tokenizer = {"tokenizerJson": {"path": "t"}} if vocabulary is None else {"bpe": {"vocabSize": vocabulary}}
-    given_spec = parse_run(
-        document(spec__accelerator={"type": kind, "topology": ANY_TOPOLOGY[kind]}, spec__model={"llama": llama}, spec__tokenizer=tokenizer)
-    ).spec
-    block, least = width * (4 * width + 3 * mlp), min(row.memory_bytes for row in TABLE.values() if row.memory_bytes is not None)
-    upper = layers * block + 2 * (vocabulary or 262_144) * width
-    if 16 * upper + 8 * block * devices <= least // 4 * 3 * devices:
-        assert run_mesh(given_spec, Topology(1, devices // min(4, devices), min(4, devices))).tensor == 1
-
-
-ANY_TOPOLOGY = {name: row.topologies[0] if row.family == "tpu" else f"1x{row.largest_host}" for name, row in TABLE.items()}
 
 
 def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
