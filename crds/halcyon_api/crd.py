@@ -164,7 +164,7 @@ def structural_schema(model: type[BaseModel]) -> Schema:
         ValueError: A string, list or map has no bound, or a type has no structural form; the message gives the path.
     """
     generated = model.model_json_schema(by_alias=True, mode="validation")
-    return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), _reachable(model)), "")
+    return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), reachable(model)), "")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,9 @@ class _Types:
         """The CEL rules of a class, the choice of a kind first."""
         model = self.classes[name]
         choice = [model.one_of_rule()] if issubclass(model, OneOf) else []
-        return [*choice, *(model.cel_rules if issubclass(model, ApiModel) else ())]
+        if not issubclass(model, ApiModel):
+            return choice
+        return [*choice, *model.cel_rules, *(rule.for_api_server() for rule in model.rules)]
 
     def section_defaults(self, name: str) -> dict[str, Schema]:
         """Defaults of sections the user may leave out: whole, for the API server judges a default before it fills in what is inside."""
@@ -190,7 +192,8 @@ class _Types:
         return found
 
 
-def _reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+def reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """A class and those of its fields, all the way down, by name."""
     found: dict[str, type[BaseModel]] = {}
     pending = [model]
     while pending:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.axes import REST, on
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RunName, Seconds, cel
 from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules
 from halcyon_api.edits.steps import steps_rule
@@ -56,12 +56,6 @@ _NAME_RULE = cel(
 )
 
 
-_ORIGIN_SELF = "spec.from.run is the run itself; name another one"
-_ORIGIN_RULE = cel("!has(self.spec.from) || self.spec.from.run != self.metadata.name", _ORIGIN_SELF, field_path=".spec.from.run")
-
-_AFTER_SELF = "spec.after.run is the run itself; name another one, or leave after out"
-_AFTER_RULE = cel("!has(self.spec.after) || self.spec.after.run != self.metadata.name", _AFTER_SELF, field_path=".spec.after.run")
-
 _ROOT_STAYS = cel(
     "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || !has(self.status) || !has(self.status.attempt) || "
     "self.status.attempt == 0",
@@ -79,23 +73,6 @@ _SLICE_DEVICES = (
     f"(int({_SIDES}[0]) * int({_SIDES}[1]) * ({_SIDES}.size() > 2 ? int({_SIDES}[2]) : 1) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1))"
 )
 _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
-
-_ELASTIC_RANGE = "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices"
-_ELASTIC_QUEUE = "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out"
-_ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
-
-
-_ORIGIN_TASK = "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data"
-_ORIGIN_MISSING = "task: evaluate needs from, which names the run whose checkpoint is evaluated"
-_ORIGIN_STEP = "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too"
-_ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of its own"
-
-
-_NARROW_MOMENTS = (
-    f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, for moments that decay "
-    "more slowly stand still in that type; take float32, or lower the betas"
-)
-
 
 Task = Literal["train", "data", "evaluate"]
 """What a run does."""
@@ -186,18 +163,7 @@ class TrainingRunSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
-        cel(f"!has(self.from) || {_TASK} != 'data'", _ORIGIN_TASK, field_path=".from"),
-        cel(f"has(self.from) || {_TASK} != 'evaluate'", _ORIGIN_MISSING, field_path=".from"),
-        cel(
-            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || self.from.step < self.trainer.steps",
-            _ORIGIN_STEP,
-            field_path=".from.step",
-        ),
-        cel(
-            "!has(self.from) || !has(self.from.root) || !has(self.checkpoint.root) || self.from.root != self.checkpoint.root",
-            _ORIGIN_ROOT,
-            field_path=".from.root",
-        ),
+        # `halcyon_api.validation` judges these two with the sizes, and on other numbers of slices too.
         cel(
             f"!has(self.mesh) || {_MESH_FITS}",
             "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
@@ -209,27 +175,65 @@ class TrainingRunSpec(ApiModel):
             "mesh.dcn.replica must be -1 or equal accelerator.slices",
             field_path=".mesh.dcn.replica",
         ),
-        cel(
+    )
+    rules: ClassVar = (
+        Rule(
+            f"!has(self.from) || {_TASK} != 'data'",
+            lambda self: self.origin is None or self.task != "data",
+            "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data",
+            ".from",
+        ),
+        Rule(
+            f"has(self.from) || {_TASK} != 'evaluate'",
+            lambda self: self.origin is not None or self.task != "evaluate",
+            "task: evaluate needs from, which names the run whose checkpoint is evaluated",
+            ".from",
+        ),
+        Rule(
+            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || self.from.step < self.trainer.steps",
+            lambda self: self.origin is None or self.task != "train" or (self.origin.step or 0) < self.trainer.steps,
+            "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too",
+            ".from.step",
+        ),
+        Rule(
+            "!has(self.from) || !has(self.from.root) || !has(self.checkpoint.root) || self.from.root != self.checkpoint.root",
+            lambda self: self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
+            "from.root is the other run's; give this run a checkpoint.root of its own",
+            ".from.root",
+        ),
+        Rule(
             "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
             f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
-            _NARROW_MOMENTS,
-            field_path=".trainer.precision.moments",
+            lambda self: (
+                self.trainer.precision.moments == "float32"
+                or self.optimizer.adamw is None
+                or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
+            ),
+            f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, for moments that "
+            "decay more slowly stand still in that type; take float32, or lower the betas",
+            ".trainer.precision.moments",
         ),
-        cel(
+        Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",
-            _ELASTIC_RANGE,
-            field_path=".recovery.elastic",
+            lambda self: (
+                (elastic := self.recovery.elastic) is None
+                or elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices)
+            ),
+            "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices",
+            ".recovery.elastic",
         ),
-        cel(
+        Rule(
             "!has(self.recovery.elastic) || !has(self.mesh) || self.mesh.dcn.replica == -1",
-            _ELASTIC_REPLICA,
-            field_path=".mesh.dcn.replica",
+            lambda self: self.recovery.elastic is None or self.mesh is None or self.mesh.dcn.replica == REST,
+            "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes",
+            ".mesh.dcn.replica",
         ),
-        cel(
+        Rule(
             "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
-            _ELASTIC_QUEUE,
-            field_path=".scheduling.queue",
+            lambda self: self.recovery.elastic is None or self.scheduling.queue is None,
+            "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out",
+            ".scheduling.queue",
         ),
     )
 
@@ -242,40 +246,9 @@ class TrainingRunSpec(ApiModel):
         return env
 
     @model_validator(mode="after")
-    def _origin_fits(self) -> Self:
-        origin = self.origin
-        if origin is None:
-            if self.task == "evaluate":
-                raise ValueError(_ORIGIN_MISSING)
-            return self
-        if self.task == "data":
-            raise ValueError(_ORIGIN_TASK)
-        if self.task == "train" and origin.step is not None and origin.step >= self.trainer.steps:
-            raise ValueError(_ORIGIN_STEP)
-        if origin.root is not None:
-            if origin.root.rstrip("/") == self.checkpoint.root.rstrip("/"):
-                raise ValueError(_ORIGIN_ROOT)
-            parse_root(origin.root)
-        return self
-
-    @model_validator(mode="after")
-    def _moments_move(self) -> Self:
-        adamw = self.optimizer.adamw
-        if self.trainer.precision.moments != "float32" and adamw is not None and max(adamw.beta1, adamw.beta2) > NARROW_MOMENTS_BETA:
-            raise ValueError(_NARROW_MOMENTS)
-        return self
-
-    @model_validator(mode="after")
-    def _elastic_fits(self) -> Self:
-        elastic = self.recovery.elastic
-        if elastic is None:
-            return self
-        if not elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices):
-            raise ValueError(_ELASTIC_RANGE)
-        if self.mesh is not None and self.mesh.dcn.replica != -1:
-            raise ValueError(_ELASTIC_REPLICA)
-        if self.scheduling.queue is not None:
-            raise ValueError(_ELASTIC_QUEUE)
+    def _origin_root_is_an_address(self) -> Self:
+        if self.origin is not None and self.origin.root is not None:
+            parse_root(self.origin.root)
         return self
 
 
@@ -305,15 +278,21 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ORIGIN_RULE, _AFTER_RULE, _ROOT_STAYS)
-
-    @model_validator(mode="after")
-    def _others_are_others(self) -> Self:
-        if self.spec.origin is not None and self.spec.origin.run == self.metadata.name:
-            raise ValueError(_ORIGIN_SELF)
-        if self.spec.after is not None and self.spec.after.run == self.metadata.name:
-            raise ValueError(_AFTER_SELF)
-        return self
+    cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ROOT_STAYS)
+    rules: ClassVar = (
+        Rule(
+            "!has(self.spec.from) || self.spec.from.run != self.metadata.name",
+            lambda self: self.spec.origin is None or self.spec.origin.run != self.metadata.name,
+            "spec.from.run is the run itself; name another one",
+            ".spec.from.run",
+        ),
+        Rule(
+            "!has(self.spec.after) || self.spec.after.run != self.metadata.name",
+            lambda self: self.spec.after is None or self.spec.after.run != self.metadata.name,
+            "spec.after.run is the run itself; name another one, or leave after out",
+            ".spec.after.run",
+        ),
+    )
 
 
 class InvalidRun(ValueError):

@@ -7,12 +7,12 @@ Axes of ``ici`` lie inside a slice, where the fast interconnect is; axes of ``dc
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from halcyon_api.axes import AXES, OF_PARAMETERS, REST, axis, on, splitting
-from halcyon_api.base import ApiModel, cel
+from halcyon_api.axes import AXES, OF_PARAMETERS, REST, Link, axis, on, splitting
+from halcyon_api.base import ApiModel, Rule
 from halcyon_api.counting import counted
 from halcyon_api.spec.accelerator import Topology
 
@@ -34,8 +34,10 @@ def _resolved(name: str) -> Any:
 
 
 _SIZES = ", ".join(f"self.{row.name}" for row in on("ici"))
-_ONE_REST = "mesh.ici axes are positive, and at most one of them is -1"
-_NOT_ZERO = "mesh.dcn axes are positive or -1"
+
+
+def _sizes(section: Any, link: Link) -> list[int]:
+    return [getattr(section, row.name) for row in on(link)]
 
 
 class IciAxes(ApiModel):
@@ -45,14 +47,13 @@ class IciAxes(ApiModel):
     fsdp: AxisSize = _size("fsdp")
     tensor: AxisSize = _size("tensor")
 
-    cel_rules: ClassVar = (cel(f"[{_SIZES}].all(size, size != 0) && [{_SIZES}].filter(size, size == {REST}).size() <= 1", _ONE_REST),)
-
-    @model_validator(mode="after")
-    def _one_rest(self) -> Self:
-        sizes = [getattr(self, row.name) for row in on("ici")]
-        if 0 in sizes or sizes.count(REST) > 1:
-            raise ValueError(_ONE_REST)
-        return self
+    rules: ClassVar = (
+        Rule(
+            f"[{_SIZES}].all(size, size != 0) && [{_SIZES}].filter(size, size == {REST}).size() <= 1",
+            lambda self: 0 not in _sizes(self, "ici") and _sizes(self, "ici").count(REST) <= 1,
+            "mesh.ici axes are positive, and at most one of them is -1",
+        ),
+    )
 
 
 class DcnAxes(ApiModel):
@@ -60,13 +61,13 @@ class DcnAxes(ApiModel):
 
     replica: AxisSize = _size("replica")
 
-    cel_rules: ClassVar = (cel(f"[{', '.join(f'self.{row.name}' for row in on('dcn'))}].all(size, size != 0)", _NOT_ZERO),)
-
-    @model_validator(mode="after")
-    def _not_zero(self) -> Self:
-        if 0 in [getattr(self, row.name) for row in on("dcn")]:
-            raise ValueError(_NOT_ZERO)
-        return self
+    rules: ClassVar = (
+        Rule(
+            f"[{', '.join(f'self.{row.name}' for row in on('dcn'))}].all(size, size != 0)",
+            lambda self: 0 not in _sizes(self, "dcn"),
+            "mesh.dcn axes are positive or -1",
+        ),
+    )
 
 
 class MeshSpec(ApiModel):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self, cast
+from typing import Annotated, ClassVar, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf, cel
+from halcyon_api.base import ApiModel, OneOf, Rule, shows
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 Remat = Literal["none", "full"]
@@ -22,6 +22,15 @@ Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 _REMAT = f"What the backward pass recomputes: {', '.join(f'`{name}` {kept}' for name, kept in REMAT.items())}."
+
+
+_HEADS_DIVIDE = Rule(
+    "self.hiddenSize % self.heads == 0",
+    lambda self: self.hidden_size % self.heads == 0,
+    "hiddenSize must be a multiple of heads",
+    ".hiddenSize",
+    shows("hiddenSize", "heads"),
+)
 
 
 class ModelSection(ApiModel):
@@ -51,25 +60,23 @@ class LlamaSpec(ModelSection):
     tie_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
     remat: Remat = Field(default="none", description=_REMAT)
 
-    cel_rules: ClassVar = (
-        cel("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads", field_path=".hiddenSize"),
-        cel("!has(self.kvHeads) || self.heads % self.kvHeads == 0", "kvHeads must divide heads", field_path=".kvHeads"),
-        cel(
+    rules: ClassVar = (
+        _HEADS_DIVIDE,
+        Rule(
+            "!has(self.kvHeads) || self.heads % self.kvHeads == 0",
+            lambda self: self.heads % self.key_value_heads == 0,
+            "kvHeads must divide heads",
+            ".kvHeads",
+            shows("kvHeads", "heads"),
+        ),
+        Rule(
             "(self.hiddenSize / self.heads) % 2 == 0",
+            lambda self: self.hidden_size // self.heads % 2 == 0,
             "hiddenSize / heads must be even, for rotary positions turn pairs of features",
-            field_path=".hiddenSize",
+            ".hiddenSize",
+            shows("hiddenSize", "heads"),
         ),
     )
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hiddenSize {self.hidden_size} must be a multiple of heads {self.heads}")
-        if self.heads % self.key_value_heads:
-            raise ValueError(f"kvHeads {self.key_value_heads} must divide heads {self.heads}")
-        if self.hidden_size // self.heads % 2:
-            raise ValueError("hiddenSize / heads must be even, for rotary positions turn pairs of features")
-        return self
 
     @property
     def key_value_heads(self) -> int:
@@ -108,13 +115,7 @@ class Gpt2Spec(ModelSection):
     initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
     remat: Remat = Field(default="none", description=_REMAT)
 
-    cel_rules: ClassVar = (cel("self.hiddenSize % self.heads == 0", "hiddenSize must be a multiple of heads", field_path=".hiddenSize"),)
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hiddenSize {self.hidden_size} must be a multiple of heads {self.heads}")
-        return self
+    rules: ClassVar = (_HEADS_DIVIDE,)
 
     @property
     def mlp_size(self) -> int:
