@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,8 @@ def test_a_schedule_is_joined_member_by_member(former: Any, present: Any, counts
             parse_run(given)
     else:
         assert parse_run(given).spec == parse_run(with_fields({"optimizer.schedule": counts})).spec
+
+
+def test_the_guide_lists_the_table() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "install.md").read_text()
+    assert "\n".join(f"| `{row.former}` | `{row.present}` |" for row in FORMER) in guide

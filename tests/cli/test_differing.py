@@ -102,3 +102,12 @@ def test_a_run_that_has_not_begun_and_says_only_how_its_store_is_reached_is_comp
     file.write_text(yaml.safe_dump(wanted))
     diff("small", file)
     assert capsys.readouterr().out == "nothing differs\n"
+
+
+def test_a_field_that_has_only_moved_is_no_difference() -> None:
+    former = spec(spec__stage="train", spec__optimizer={"adamw": {"learningRate": 0.002, "schedule": {"constant": {}}}})
+    present = spec(spec__task="train", spec__optimizer={"learningRate": 0.002, "schedule": {"constant": {}}, "adamw": {}})
+    assert difference(former, present, TrainingRunStatus()).outcome == "nothing"
+    other = spec(spec__optimizer={"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}})
+    (effect,) = difference(former, other, TrainingRunStatus()).effects
+    assert (effect.change.path, effect.outcome) == ("optimizer.learningRate", "refused")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.former.reading import present_form
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash, fits
 from tests.operator.builders import run
@@ -71,20 +72,28 @@ FORMER_OPTIMIZER = {
     "adamw": {"learningRate": 0.001, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weightDecay": 0.1, "maxGradientNorm": 1.0}
     | {"schedule": {"wsd": {"warmupSteps": 10, "decaySteps": 50, "minRatio": 0.0}}}
 }
+FORMER: dict[str, Any] = {
+    "stage": "train",
+    "optimizer": FORMER_OPTIMIZER,
+    "data__mixture": {"stages": []},
+    "trainer__stages": [{"fromStep": 7, "batchSize": 16}],
+}
 RECORDED = "1-4fbc03d26863e4ccdf5bdede1d04dad1e3c813c4"
-"""What the release before made of a run with `FORMER_OPTIMIZER` and the fields below, and wrote into its status."""
+"""What the release before made of a run with the fields of `FORMER`, and wrote into its status."""
 
 
 def stored(**changes: Any) -> TrainingRunSpec:
     """The run as the API server kept it for the release before."""
-    former = {"stage": "train", "optimizer": FORMER_OPTIMIZER, "data__mixture": {"stages": []}}
-    return spec(**former, trainer__stages=[{"fromStep": 7, "batchSize": 16}], **changes)
+    return spec(**FORMER, **changes)
 
 
 def test_a_hash_of_the_release_before_fits_the_same_run_and_no_other() -> None:
     assert fits(RECORDED, attempt_spec_hash(stored(), RECORDED))
     assert fits(RECORDED, attempt_spec_hash(stored(suspend=True), RECORDED))
     assert not fits(RECORDED, attempt_spec_hash(stored(image="other:1"), RECORDED))
+    moved = present_form(run(**FORMER)["spec"], TrainingRunSpec).spec
+    assert not any(place in moved["trainer"] for place in ("stages", "stage"))
+    assert fits(RECORDED, attempt_spec_hash(parse_run(run() | {"spec": moved}).spec, RECORDED)), "its fields may move, too"
     assert attempt_spec_hash(stored()).startswith("2-"), "what a new attempt is recorded with where none is on record"
 
 
