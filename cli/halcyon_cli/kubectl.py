@@ -6,9 +6,12 @@ import typer
 
 from halcyon.cli import Version
 from halcyon.telling import write_anything
+from halcyon.usage import OneSentence
 from halcyon_cli import commands
 
-app = typer.Typer(name="kubectl halcyon", help="Look after training runs in a cluster.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    name="kubectl halcyon", cls=OneSentence, help="Look after training runs in a cluster.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.callback()

@@ -47,7 +47,7 @@ def render_defaults() -> str:
 def _units() -> str:
     lines = ["## How they are merged\n", "| field | from two documents |", "|---|---|"]
     for unit in UNITS:
-        how = "merged key by key" if unit.merged else "the more specific one, whole"
+        how = "merged key by key" if unit.merged else "merged by name, each entry whole" if unit.named else "the more specific one, whole"
         lines.append(f"| `{unit.path}` | {how}{', none from below whoever names the root' if unit.store else ''} |")
     return "\n".join(lines) + "\n"
 

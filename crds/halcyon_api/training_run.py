@@ -36,7 +36,7 @@ from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
-from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec
+from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec, each_once
 from halcyon_api.status import TrainingRunStatus
 from halcyon_api.yaml_text import InvalidYaml, read_documents
 
@@ -240,10 +240,7 @@ class TrainingRunSpec(ApiModel):
     @field_validator("env")
     @classmethod
     def _each_variable_once(cls, env: list[VariableSpec]) -> list[VariableSpec]:
-        names = [variable.name for variable in env]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"{twice} is set twice; leave one out")
-        return env
+        return each_once(env)
 
     @model_validator(mode="after")
     def _origin_root_is_an_address(self) -> Self:

@@ -38,6 +38,7 @@ from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer
 from halcyon_operator.plain import dig, mapping, text
+from halcyon_operator.pod_events import PodEvents
 from halcyon_operator.polls import Polls
 from halcyon_operator.reachable import other_namespaces, served_namespaces
 from halcyon_operator.settings import Settings
@@ -96,6 +97,7 @@ async def run_operator(settings: Settings) -> None:
     )
     nodes = NodeNotices() if settings.watch_nodes else None
     workloads = Workloads(cluster, time.monotonic) if settings.kueue else None
+    warnings = PodEvents(cluster, queue.add, lambda: datetime.now(UTC), time.monotonic)
     observer = Observer(
         cluster,
         heads,
@@ -107,6 +109,7 @@ async def run_operator(settings: Settings) -> None:
         pace=lambda: store.under_way / ROUTINE_LOOKS_PER_SECOND,
         defaults_namespace=settings.defaults_namespace,
         workloads=workloads,
+        warnings=warnings,
     )
     controller = Controller(queue, observer, cluster, journal, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers)
     if leadership is not None:
@@ -146,6 +149,7 @@ async def run_operator(settings: Settings) -> None:
         queue.close()
         await heads.close()
         await polls.close()
+        await warnings.close()
         await trainers.close()
         await api.close()
         await server.stop()

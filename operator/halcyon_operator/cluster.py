@@ -33,6 +33,7 @@ COMPONENT = "halcyon-operator"
 PAGE = 500
 POD_PAGE = 100
 """Pods in one answer: a pod is some ten kilobytes, and decoding holds up everything else in this process."""
+EVENT_PAGE = 100
 MAX_NOTE = 1000
 
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
@@ -138,6 +139,15 @@ class Cluster:
             if error.code != 403:
                 raise
             return WorkloadUnread("the API server does not let it; set kueue.enabled in the chart")
+
+    async def pod_warnings(self, namespace: str, pod_uid: str) -> tuple[object, ...]:
+        """Events of type Warning about a pod, in no certain order; of very many only some.
+
+        Raises:
+            ApiError: They may not be listed, or the API server did not answer.
+        """
+        query = {"fieldSelector": f"involvedObject.uid={pod_uid},type=Warning", "limit": str(EVENT_PAGE)}
+        return sequence((await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items"))
 
     async def create(self, manifest: Manifest) -> None:
         """Create an object that must not exist yet.

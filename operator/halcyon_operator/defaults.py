@@ -17,6 +17,7 @@ from halcyon_api.base import MAX_NAME_LENGTH
 from halcyon_api.defaults.resource import KIND, TrainingRunDefaults, parse_defaults
 from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, settled, written
 from halcyon_api.defaults.units import ROOT, Values, kept_place, over, resolved, values_of_defaults, values_of_run
+from halcyon_api.edits.status import MAX_VALUE
 from halcyon_api.former.reading import with_choices
 from halcyon_api.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.status import TrainingRunStatus, parse_status
@@ -89,7 +90,13 @@ def taken(document: object, status: TrainingRunStatus, read: DefaultsRead | None
         values = over(values, values_of_defaults(spec_form(TrainingRunDefaults, found).spec))
     if status.attempt > 0:
         values = kept_place(recorded, values)
-    record = DefaultsStatus(name=name, request=request, sources=[_source(found) for found in read.documents][:2], values=written(values))
+    texts = written(values)
+    if long := next((path for path, value in texts.items() if len(value) > MAX_VALUE), None):
+        sentence = (
+            f"spec.{long} of the defaults has {len(texts[long]):,} characters as JSON, and at most {MAX_VALUE:,} can be taken; shorten it"
+        )
+        return Taken(None, recorded, sentence)
+    record = DefaultsStatus(name=name, request=request, sources=[_source(found) for found in read.documents][:2], values=texts)
     return Taken(record, values)
 
 

@@ -18,7 +18,11 @@ SHARE = 20
 HANDOVER_SECONDS = 10.0
 """So long a probe holds its room for pods of the larger attempt, which take it by their priority. Where they cannot, it goes then."""
 GROWN_PATIENCE_SECONDS = 60.0
-"""So long pods of an attempt that has just grown may be without a node: the room was there, so somebody else has it now."""
+"""So long pods of an attempt that has just grown may be without a node: the room was there, so somebody else has it now.
+
+It is long beside the time for which the probe holds the room and the time that a busy scheduler needs to give it to the pods, because
+a growth that is given up too early costs more than one that is given up a little late.
+"""
 _LONGEST_PAUSE_SECONDS = 86_400.0
 
 
@@ -68,8 +72,7 @@ def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
     """Seconds for which pods may be without a node before the run goes on with fewer slices."""
     if placement.grown_from is None:
         return elastic.shrink_after_seconds
-    # Never shorter than the probe may hold the room, and the scheduler needs to give it to the pods.
-    return max(2 * HANDOVER_SECONDS, min(elastic.shrink_after_seconds, GROWN_PATIENCE_SECONDS))
+    return GROWN_PATIENCE_SECONDS
 
 
 def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:

@@ -1,6 +1,7 @@
 """Pods that have a node and do not start: a volume, a network or an image is missing. Pure.
 
-A status says of them what is an identifier, and sentences of our own: what a node writes about a pod may be long, and may hold anything.
+A status says of them what is an identifier, and sentences of our own. What a node or a controller writes about a pod may be long, and may
+hold anything, so of that only the newest event is shown, cleaned and cut (`pod_events`).
 """
 
 from __future__ import annotations
@@ -10,32 +11,46 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from halcyon_operator.plain import stamp
-from halcyon_operator.views import PodView
+from halcyon_operator.views import PodView, PodWarning
 
 START_SECONDS = 300.0
 """A pod that has a node and does not run after this time has its reason told."""
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
-def start_problem(pods: Iterable[PodView], now: datetime) -> str | None:
-    """What keeps a pod from running that has had a node for long: a sentence on the first one; None where none waits for so long."""
+def late_pods(pods: Iterable[PodView], now: datetime) -> list[PodView]:
+    """Pods that have had a node for long and do not run, in the order of their processes."""
     late = [
         pod
         for pod in pods
         if pod.phase == "Pending" and not pod.deleting and not pod.running and pod.scheduled_at is not None
         and (now - pod.scheduled_at).total_seconds() >= START_SECONDS
     ]  # fmt: skip
+    return sorted(late, key=lambda pod: (pod.process, pod.name))
+
+
+def start_problem(pods: Iterable[PodView], now: datetime, warning: PodWarning | None = None) -> str | None:
+    """What keeps a pod from running that has had a node for long: a sentence on the first one; None where none waits for so long.
+
+    Args:
+        pods: Of one world.
+        now: The time.
+        warning: What an event says of one of them, if that is known.
+    """
+    late = late_pods(pods, now)
     if not late:
         return None
-    first = min(late, key=lambda pod: (pod.process, pod.name))
+    first = late[0]
     others = f", and {len(late) - 1} more" if len(late) > 1 else ""
     since = stamp(first.scheduled_at) if first.scheduled_at is not None else ""
     reason = first.waiting_reason if _REASON.fullmatch(first.waiting_reason) else "no reason is given"
-    return f"pod {first.name}{_on(first)} has not started since {since}{others}: {reason}{_why(first)}"
+    return f"pod {first.name}{_on(first)} has not started since {since}{others}: {reason}{_why(first, warning)}"
 
 
-def _why(pod: PodView) -> str:
-    """What the pod's own conditions say, and where the rest is found."""
+def _why(pod: PodView, warning: PodWarning | None) -> str:
+    """What its events or else its own conditions say, and where the rest is found."""
+    if warning is not None and warning.pod_uid == pod.uid:
+        return f"; {warning.reason}: {warning.message}; `kubectl describe pod {pod.name}` has all its events"
     describe = f"`kubectl describe pod {pod.name}` names the cause"
     if pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
         return f"; {describe}"

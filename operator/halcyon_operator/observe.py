@@ -26,7 +26,18 @@ from halcyon_operator.queueing import UNREAD_SECONDS
 from halcyon_operator.runs import parse_run_view, trainer_port
 from halcyon_operator.store import SeenPod, Store
 from halcyon_operator.trainers import Reading, first_process
-from halcyon_operator.views import HeadAbsent, HeadReading, JobSetView, ObjectView, Observed, Platform, PodView, ProbeView, RunView
+from halcyon_operator.views import (
+    HeadAbsent,
+    HeadReading,
+    JobSetView,
+    ObjectView,
+    Observed,
+    Platform,
+    PodView,
+    PodWarning,
+    ProbeView,
+    RunView,
+)
 
 HEAD_AGE_SECONDS = 10.0
 """How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
@@ -45,6 +56,14 @@ class ReadsProgress(Protocol):
 
     async def read(self, key: tuple[str, str], pod: PodView, port: int) -> Reading:
         """The last report of a run's pod, or why there is none."""
+        ...
+
+
+class ReadsWarnings(Protocol):
+    """What knows why pods do not start."""
+
+    def of(self, key: tuple[str, str], pods: Iterable[PodView]) -> PodWarning | None:
+        """The newest warning about the first late one of a world's pods, as far as it is known."""
         ...
 
 
@@ -71,6 +90,7 @@ class Observer:
         pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
         defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
         workloads: Knows why JobSets wait in their queues; None: nobody asks Kueue.
+        warnings: Knows why pods do not start; None: nobody reads their events.
     """
 
     def __init__(
@@ -86,6 +106,7 @@ class Observer:
         pace: Callable[[], float] = lambda: 0.0,
         defaults_namespace: str = "",
         workloads: ReadsWorkloads | None = None,
+        warnings: ReadsWarnings | None = None,
     ) -> None:
         self._cluster = cluster
         self._heads = heads
@@ -98,6 +119,7 @@ class Observer:
         self._pace = pace
         self._defaults_namespace = defaults_namespace
         self._workloads = workloads
+        self._warnings = warnings
         self._own = OwnJobSets()
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
@@ -185,11 +207,19 @@ class Observer:
             report_problem=reading.problem,
             config_map=config_map,
             progress_written_at=progress_written_at,
+            pod_warning=self._warning(key, run, pods, alive),
             notices=self._notices(key, pods),
             workload=workload,
             fresh_token=self._token(),
             pace_seconds=self._pace(),
         )
+
+    def _warning(self, key: tuple[str, str], run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> PodWarning | None:
+        """Why the first late pod of the run's world does not start."""
+        if self._warnings is None or alive is None:
+            return None
+        world = run.status.attempt, alive.restarts
+        return self._warnings.of(key, (pod for pod in pods if pod.world == world))
 
     def _notices(self, key: tuple[str, str], pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
         """What the nodes of the run's pods say about their end."""

@@ -70,7 +70,7 @@ def keep_outlook(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     if (blocked := _blocked(pods)) is not None:
         reason, message = blocked
         return Outlook(starting, reason, message)
-    if (problem := start_problem(pods, now)) is not None:
+    if (problem := start_problem(pods, now, observed.pod_warning)) is not None:
         return Outlook(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
     return Outlook(starting, starting, _start_message(observed, status, pods))
 

@@ -141,6 +141,17 @@ class PodView:
 
 
 @dataclass(frozen=True)
+class PodWarning:
+    """What an event says of a pod that does not start."""
+
+    pod_uid: str
+    reason: str
+    """One word, such as ``FailedMount``."""
+    message: str
+    """One line of bounded length, by somebody else."""
+
+
+@dataclass(frozen=True)
 class ProbeView:
     """The JobSet that looks for room for more slices, and its pods."""
 
@@ -238,6 +249,8 @@ class Observed:
     """That run, where it is there and has no root yet because it has not begun."""
     awaited: tuple[AwaitedRun, ...] = ()
     """The run that this one comes after, the one that this comes after, and so on; empty once the run has begun."""
+    pod_warning: PodWarning | None = None
+    """The newest warning about the first of the pods that do not start, as far as it is known."""
     notices: tuple[NoticeView, ...] = ()
     """What the nodes of the present pods say about their end; empty where nodes are not watched."""
     workload: WorkloadReading | None = None

@@ -53,6 +53,12 @@ SAMPLES: dict[str, list[Any]] = {
     "telemetry.port": [9000, 9400],
     "telemetry.statusIntervalSeconds": [1, 5],
     "ttlSecondsAfterFinished": [0, 60],
+    "env": [
+        [{"name": "XLA_FLAGS", "value": "--a"}, {"name": "NCCL_DEBUG", "value": "INFO"}],
+        [{"name": "NCCL_DEBUG", "value": "WARN"}],
+        [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}, {"name": "XLA_FLAGS", "value": ""}],
+        [],
+    ],
     PREFIX: ["s3://bucket", "s3://other/path/"],
 }
 PLACE = {unit.path for unit in UNITS if unit.store}
@@ -85,6 +91,10 @@ def bare() -> dict[str, Any]:
     return document(spec__checkpoint=...)["spec"]
 
 
+def by_name(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in entries}
+
+
 def test_there_is_a_sample_of_every_unit() -> None:
     assert {unit.path for unit in UNITS} | {PREFIX} == SAMPLES.keys()
 
@@ -102,6 +112,9 @@ def test_the_more_specific_document_decides_unit_by_unit(upper: Values, lower: V
         if unit.path in upper and unit.merged:
             below = lower.get(unit.path, {})
             assert merged[unit.path] == {**below, **upper[unit.path]}
+        elif unit.path in upper and unit.named:
+            assert by_name(merged[unit.path]) == {**by_name(lower.get(unit.path, [])), **by_name(upper[unit.path])}
+            assert len(merged[unit.path]) == len(by_name(merged[unit.path]))
         elif unit.path in upper:
             assert merged[unit.path] == upper[unit.path], "whole, never put together from two"
         elif unit.path in lower and not (unit.store and PREFIX in upper):
@@ -118,7 +131,10 @@ def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluste
     assert written_spec == before, "the user's document is not touched"
     found = values_of_run(spec)
     for path, value in run.items():
-        assert found[path] == (value if path != "scheduling.nodeSelector" else {**found[path], **value}), "a run's own word counts most"
+        if path == "env":
+            assert by_name(found[path]) == {**by_name(found[path]), **by_name(value)}, "a run's own word counts most"
+        else:
+            assert found[path] == (value if path != "scheduling.nodeSelector" else {**found[path], **value}), "a run's own word counts most"
     prefix = namespace.get(PREFIX, cluster.get(PREFIX))
     assert found.get(ROOT) == run.get(ROOT, f"{prefix.rstrip('/')}/team/small" if prefix else None)
     assert resolved(spec, over(namespace, cluster), "team", "small") == spec, "taking twice is taking once"
@@ -158,7 +174,8 @@ def test_defaults_are_checked_like_runs(values: Values) -> None:
 
 
 @pytest.mark.parametrize(
-    "hostile", [None, 3, [], "x", {"recovery": 3}, {"checkpoint": [1]}, {"checkpoint": None}, {"scheduling": {"nodeSelector": 3}}]
+    "hostile",
+    [None, 3, [], "x", {"recovery": 3}, {"checkpoint": [1]}, {"checkpoint": None}, {"scheduling": {"nodeSelector": 3}}, {"env": 3}],
 )
 def test_whatever_stands_in_a_document_nothing_breaks(hostile: Any) -> None:
     values = {path: samples[0] for path, samples in SAMPLES.items()}
@@ -237,11 +254,29 @@ def test_a_run_without_any_root_is_told_what_to_do() -> None:
         ({"checkpoint": {"root": "gs://b/a"}}, "spec.checkpoint.root: unknown field"),
         ({"trainer": {"steps": 3}}, "spec.trainer: unknown field"),
         ({"recovery": {"maxRestarts": -1}}, "spec.recovery.maxRestarts"),
+        ({"env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "spec.env: XLA_FLAGS is set twice; leave"),
+        ({"env": [{"name": "HF_TOKEN", "value": "a"}]}, "spec.env.*HF_TOKEN"),
+        ({"env": [{"name": "PATH", "value": "/bin"}]}, "spec.env.*PATH"),
     ],
 )
 def test_wrong_defaults_are_refused_in_one_sentence(spec: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRun, match=sentence):
         parse_defaults({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "x"}, "spec": spec})
+
+
+@pytest.mark.parametrize("broken", [["XLA_FLAGS"], [{"value": "a"}], [{"name": 3}], [None], "XLA_FLAGS=a", {"XLA_FLAGS": "a"}])
+def test_variables_that_are_none_are_left_for_the_schema_to_refuse(broken: Any) -> None:
+    sound = [{"name": "NCCL_DEBUG", "value": "INFO"}]
+    assert over({"env": broken}, {"env": sound})["env"] == broken
+    assert over({"env": sound}, {"env": broken})["env"] == sound
+    assert resolved({"env": broken}, {"env": sound}, "team", "small")["env"] == broken
+
+
+def test_variables_that_change_nothing_leave_the_run_as_it_is() -> None:
+    own = [{"name": "XLA_FLAGS", "value": "a"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
+    team = [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
+    assert resolved({"env": own}, {"env": team[:1]}, "team", "small")["env"] == own
+    assert resolved({"env": own}, {"env": team}, "team", "small")["env"] == [*own, team[1]]
 
 
 def test_files_are_merged_the_most_specific_first(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"recovery": {"maxRestarts": -1}}, "spec.recovery.maxRestarts"),
     ({"checkpoint": {"save": {"auto": "yes"}}}, "spec.checkpoint.save.auto"),
     ({"image": "-"}, "spec.image"),
+    ({"env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "spec.env[1]"),
+    ({"env": [{"name": "HF_TOKEN", "value": "a"}]}, "spec.env[0].value"),
+    ({"env": [{"name": "XLA_FLAGS"}]}, "spec.env[0]"),
 ]
 TAKEN: list[dict[str, Any]] = [
     {"checkpoint": {"rootPrefix": "gs://bucket"}},
@@ -30,6 +33,12 @@ TAKEN: list[dict[str, Any]] = [
         "telemetry": {"statusIntervalSeconds": 1},
         "image": "a/b:1",
         "ttlSecondsAfterFinished": 3,
+    },
+    {
+        "env": [
+            {"name": "XLA_FLAGS", "value": "--xla_dump_to="},
+            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+        ]
     },
 ]
 
@@ -61,3 +70,4 @@ def test_nothing_is_filled_in_that_defaults_may_set(api: Api, shared_namespace: 
     assert spec["recovery"]["badNodes"] == {}
     assert "maxRestarts" not in spec["recovery"]
     assert "imagePullPolicy" not in spec
+    assert "env" not in spec

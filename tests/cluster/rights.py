@@ -35,6 +35,9 @@ NOT_REQUESTED: dict[Right, str] = {
         "no request is made with it: where the plugin OwnerReferencesPermissionEnforcement is on, the API server asks for it when an "
         "object is created whose owner reference blocks the deletion of a run"
     ),
+    Right(
+        "", "events", "list"
+    ): "the events of a pod are read when it has had a node for five minutes and does not run, for which no test waits",
 }
 """Rights that stay without a request in the log, and why they are given."""
 

@@ -13,6 +13,9 @@ from tests.cluster.workloads import pod_spec
 pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(300)]
 
 HIGH_ATTEMPT = 99998
+ALONE, ADOPTED = "aaa", "aab"
+"""Pods whose names sort before those of the run. One has the labels of the run's Job too, so Kubernetes makes it a pod of that Job."""
+AT_ONCE = {"terminationGracePeriodSeconds": 0}
 PRETENDER = """
 import http.server, json
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,6 +35,11 @@ def labelled(thing: dict[str, Any], name: str, **changed: str) -> dict[str, Any]
     return {"name": name, "labels": thing["metadata"]["labels"] | {f"halcyon.dev/{key}": value for key, value in changed.items()}}
 
 
+def without_job(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Name and labels without those by which the Job controller knows its pods."""
+    return metadata | {"labels": {key: value for key, value in metadata["labels"].items() if key.startswith(("halcyon.dev/", "jobset."))}}
+
+
 def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_hold_nothing_up(
     runs: Runs, name: str, python_image: str
 ) -> None:
@@ -49,12 +57,10 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
                 "metadata": labelled(own, f"{name}-{HIGH_ATTEMPT}", attempt=str(HIGH_ATTEMPT)),
                 "spec": {"suspend": True, "replicatedJobs": [job]},
             },
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": labelled(process, "aaa"),
-                "spec": pod_spec(python_image, PRETENDER % port, terminationGracePeriodSeconds=0),
-            },
+            *(
+                {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(python_image, PRETENDER % port, **AT_ONCE)}
+                for metadata in (labelled(process, ADOPTED), without_job(labelled(process, ALONE)))
+            ),
         ],
         "--namespace",
         runs.namespace,
@@ -65,16 +71,16 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
     assert counts(after) == {"specChanged": 1}, causes(after)
     assert after["progress"]["step"] < 10_000
     assert after["checkpoint"]["step"] < 10_000
-    (evicted,) = [pod for pod in runs.pods(name) if pod != "aaa"]
+    (evicted,) = [pod for pod in runs.pods(name) if pod.startswith(f"{name}-2-")]
     runs.kubectl("delete", "pod", evicted, "--wait=false")
     again = runs.training(name, attempt=2, restart=1)
     assert counts(again, after) == {"podDeleted": 1}
     runs.delete(name)
-    left = [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}", "pod/aaa"]  # they are left alone
+    left = [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}", f"pod/{ALONE}"]  # they are left alone
     until(
         lambda: runs.names("jobset,pod", name) == left,
         timeout_seconds=60,
         interval_seconds=INTERVAL_SECONDS,
         failure=lambda: str(runs.names("jobset,pod", name)),
     )
-    runs.kubectl("delete", "pod/aaa", f"jobset/{name}-{HIGH_ATTEMPT}", "--wait=false")
+    runs.kubectl("delete", f"pod/{ALONE}", f"jobset/{name}-{HIGH_ATTEMPT}", "--wait=false")

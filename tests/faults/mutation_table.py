@@ -190,4 +190,16 @@ MUTATIONS = (
         _TRUST,
         "operator/halcyon_operator",
     ),
+    Mutation(
+        "a source that does not answer is a mistake of the document",
+        (("data/sources/failures.py", "return (Unreachable if is_outage(error) else Unreadable)(message)", "return Unreadable(message)"),),
+        ("tests/trainer/data/sources/test_outages.py::test_a_reading_is_no_mistake_of_the_document",),
+        _FINALITY,
+    ),
+    Mutation(
+        "a checkpoint root that does not answer at the start counts as a crash",
+        (("checkpoint/failures.py", "if failure.code in _LASTING or failure.is_outage else", "if failure.code in _LASTING else"),),
+        ("tests/trainer/checkpoint/test_opening.py::test_a_store_that_cannot_be_reached_is_no_failure_of_the_run",),
+        _FINALITY,
+    ),
 )

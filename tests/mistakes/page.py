@@ -18,7 +18,7 @@ _HEAD = """\
 
 What Halcyon answers to mistakes. Tests make each of them and compare the answer with this page (`tests/mistakes`). The folder is called
 /home/ada here, and SIZE stands for an amount of memory. An exit code from 80 on means that another try would end in the same way; 1 is
-for what may go well the next time, and for the commands that ask a cluster.
+for what may go well the next time, and for the commands that ask a cluster; 2 is for a command that is typed wrongly.
 """
 _LINE = re.compile(r"^\| (?P<words>.+?) \| `(?P<command>.+?)` \| (?P<code>\d+) \| (?P<sentence>.*) \|$", re.MULTILINE)
 

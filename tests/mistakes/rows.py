@@ -185,7 +185,20 @@ TRAINING = (
     Row("another text under a checkpoint", TRAIN, BAD, files={"notes/1.txt": "something else altogether\n" * 100}, trained={}),
 )
 
+COMMANDS = (
+    Row("a misspelt command", ("trian", "run.yaml"), 2),
+    Row("a command that nobody knows", ("frobnicate", "run.yaml"), 2),
+    Row("a misspelt command of a group", ("data", "sats", "run.yaml"), 2),
+    Row("a misspelt option", (*VALIDATE, "--defualts", "run.yaml"), 2),
+    Row("an option that nobody knows", (*VALIDATE, "--frobnicate"), 2),
+    Row("an option without its value", (*VALIDATE, "--defaults"), 2),
+    Row("no document", ("validate",), 2),
+    Row("a document too many", (*VALIDATE, "run.yaml"), 2),
+    Row("a word in place of a number", ("checkpoints", "diff", "root", "first", "second"), 2),
+)
+
 SECTIONS: dict[str, tuple[Row, ...]] = {
+    "The command": COMMANDS,
     "Files": FILES,
     "Fields": FIELDS,
     "Combinations": COMBINATIONS,

@@ -17,7 +17,7 @@ from halcyon_operator.node_notices import notices_of
 from halcyon_operator.pods import parse_pod
 from halcyon_operator.runs import parse_run_view
 from halcyon_operator.trainers import parse_report
-from halcyon_operator.views import HeadUnreachable, Observed, Platform
+from halcyon_operator.views import HeadUnreachable, Observed, Platform, PodWarning
 from tests.operator.builders import (
     PLATFORM,
     UID,
@@ -220,6 +220,9 @@ def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
         "origin_root": root_of(other) if some else None,
         "origin": awaited_run("base", other) if some else None,
         "awaited": tuple(awaited_run(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))),
+        "pod_warning": data.draw(
+            st.sampled_from([None, *(PodWarning(view.uid, "FailedMount", "x" * 241) for view in map(parse_pod, pods))])
+        ),
         "notices": notices_of(perhaps(NODE, data)) if data.draw(st.booleans()) else (),
         "workload": workloads(data),
         "fresh_token": "a-token",

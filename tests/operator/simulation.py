@@ -23,6 +23,7 @@ from halcyon_operator.journal import Journal
 from halcyon_operator.metrics import Metrics
 from halcyon_operator.node_notices import NodeNotices
 from halcyon_operator.observe import Observer, ReadsHeads
+from halcyon_operator.pod_events import PodEvents
 from halcyon_operator.trainers import Reading
 from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
 from halcyon_operator.work_queue import WorkQueue
@@ -49,6 +50,8 @@ class FakeApi:
     faults: dict[int, str] = field(default_factory=dict)
     writes: int = 0
     version: int = 1
+    events: list[dict[str, Any]] | None = field(default_factory=list)
+    """What was written about pods; None: the operator may not list it."""
     gone: dict[str, Any] = field(default_factory=dict[str, Any])
     """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
@@ -86,6 +89,11 @@ class FakeApi:
             key, _, value = query.get("labelSelector", "").partition("=")
             found = [thing for place, thing in self.objects.items() if place.rpartition("/")[0] == path]
             return {"items": [_copy(thing) for thing in found if thing["metadata"].get("labels", {}).get(key) == value]}
+        if path == EVENTS:
+            if self.events is None:
+                raise ApiError(403, "Forbidden", "events is forbidden")
+            wanted = query["fieldSelector"].partition("involvedObject.uid=")[2].partition(",")[0]
+            return {"items": [_copy(event) for event in self.events if event["involvedObject"]["uid"] == wanted]}
         raise NotFound(404, "NotFound", path)
 
     def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +140,7 @@ class FakeApi:
 
 RUN = "/apis/halcyon.dev/v1alpha1/namespaces/default/trainingruns/demo"
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets"
+EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/default/pods"
 
 
@@ -174,6 +183,7 @@ class World:
             nodes,
             token=lambda: "the-token",
             defaults_namespace=SYSTEM,
+            warnings=PodEvents(cluster, lambda key: self.queue.add(key), self.clock, lambda: self.now),
         )
         self.notices = nodes
         self.observer = observer
@@ -315,6 +325,8 @@ class World:
                 assert rounds < MAX_ROUNDS, f"it never comes to rest: {self.status}"
                 before = self.api.writes, sorted(self.api.objects)
                 await self.look()
+                await asyncio.sleep(0)  # what is read beside the looks
+                await asyncio.sleep(0)
                 self.tick()
                 quiet = quiet + 1 if before == (self.api.writes, sorted(self.api.objects)) else 0
 

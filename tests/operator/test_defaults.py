@@ -21,6 +21,7 @@ TEAM: dict[str, Any] = {
     "scheduling__serviceAccountName": "trainer",
     "recovery__maxRestarts": 7,
 }
+TOKEN: dict[str, Any] = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
 REFRESH = names.ANNOTATION_REFRESH_DEFAULTS
 
 
@@ -273,3 +274,33 @@ def test_a_run_that_begins_from_one_with_defaults_finds_its_root() -> None:
     clone.api.objects[RUN.replace("/demo", "/base")] = other | {"metadata": other["metadata"] | {"name": "base"}}
     clone.settle()
     assert trained_with(clone)["from"]["root"] == "s3://team/runs/default/base"
+
+
+def test_variables_come_from_defaults_and_the_run_wins() -> None:
+    world = World(short(env=[{"name": "NCCL_DEBUG", "value": "INFO"}]))
+    put(world, **TEAM, env=[{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "XLA_FLAGS", "value": "--team"}])
+    put(world, namespace=SYSTEM, env=[{"name": "XLA_FLAGS", "value": "--all"}, TOKEN])
+    world.settle()
+    assert world.jobset is not None
+    container = world.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+    found = {entry["name"]: entry for entry in container["env"]}
+    assert (found["NCCL_DEBUG"]["value"], found["XLA_FLAGS"]["value"]) == ("INFO", "--team")
+    assert found["HF_TOKEN"]["valueFrom"] == TOKEN["valueFrom"], "a Secret of the run's own namespace, by name"
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ([{"name": "LD_PRELOAD", "value": "a"}], "LD_PRELOAD"),
+        ([{"name": "TEAM_FLAGS", "value": "a"}], "spec.env[TEAM_FLAGS]: this installation lets runs set "),
+        ([{"name": f"NCCL_{number}", "value": "x" * 4000} for number in range(9)], "spec.env of the defaults has "),
+    ],
+    ids=["reserved", "not allowed", "too long"],
+)
+def test_variables_that_cannot_be_taken_are_told(env: list[dict[str, Any]], sentence: str) -> None:
+    world = World(short())
+    put(world, **TEAM, env=env)
+    world.settle()
+    assert world.jobset is None
+    (stalled,) = [one for one in world.status["conditions"] if one["type"] == "Ready"]
+    assert sentence in stalled["message"]

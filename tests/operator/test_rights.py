@@ -15,6 +15,7 @@ from halcyon_operator.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import World
 from tests.operator.test_crashes import cleaned_up, edited, evicted
+from tests.operator.test_pod_events import hang
 
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
 
@@ -25,6 +26,13 @@ NOT_CALLED = {("update", "trainingruns/finalizers")}
 """Where the API server enforces it, a reference that blocks the owner's deletion needs this right; no request is made with it."""
 
 
+def hangs(world: World) -> None:
+    """A pod has a node and does not start."""
+    world.settle()
+    hang(world)
+    world.settle()
+
+
 def granted() -> set[tuple[str, str]]:
     block = re.search(r'define "halcyon.rules" -?}}\n(.*?){{-? end', HELPERS.read_text(), re.DOTALL)
     assert block is not None
@@ -33,7 +41,7 @@ def granted() -> set[tuple[str, str]]:
 
 def test_granted_is_used() -> None:
     used: set[tuple[str, str]] = set()
-    for story in (edited, evicted, cleaned_up):
+    for story in (edited, evicted, cleaned_up, hangs):
         world = World(run())
         story(world)
         used |= world.api.used

@@ -16,6 +16,7 @@ from halcyon.data.cli import app as data_app
 from halcyon.options import Defaults, Document
 from halcyon.telling import about_file, write_anything
 from halcyon.tokenizer.cli import app as tokenizer_app
+from halcyon.usage import OneSentence
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ class Device(StrEnum):
 
 
 app = typer.Typer(
-    help="Train language models on preemptible accelerators as if nothing ever failed.", no_args_is_help=True, add_completion=False
+    name="halcyon",
+    cls=OneSentence,
+    help="Train language models on preemptible accelerators as if nothing ever failed.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 LOCAL = "On this machine"

@@ -91,6 +91,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+# What is written about a pod that has a node and does not start: a volume or its network is missing.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end }}
 
 {{/* What it takes to tell what a run waits for in its queue. */}}

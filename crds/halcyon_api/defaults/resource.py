@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import ConfigDict, Field, StringConstraints, create_model
+from pydantic import ConfigDict, Field, StringConstraints, create_model, field_validator
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from halcyon_api.base import ApiModel, ObjectName, Rule
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
+from halcyon_api.spec.variables import VariableSpec, each_once
 from halcyon_api.training_run import TrainingRunSpec, read_document
 
 KIND = "TrainingRunDefaults"
@@ -71,7 +72,13 @@ def _part(source: type[ApiModel], path: str) -> type[ApiModel]:
             fields[name] = (_part(section, child) | None, _field(info))
     base = CheckpointPrefix if path == "checkpoint" else ApiModel
     title = f"Defaults{''.join(part[0].upper() + part[1:] for part in path.split('.'))}" if path else "TrainingRunDefaultsSpec"
-    return create_model(title, __base__=base, __doc__=base.__doc__ if path else source.__doc__, __module__=__name__, **cast("Any", fields))
+    documented = base.__doc__ if path else source.__doc__
+    checks = {} if path else {"each_variable_once": field_validator("env")(_each_once)}
+    return create_model(title, __base__=base, __doc__=documented, __module__=__name__, __validators__=checks, **cast("Any", fields))
+
+
+def _each_once(env: list[VariableSpec] | None) -> list[VariableSpec] | None:
+    return None if env is None else each_once(env)
 
 
 def _field(info: FieldInfo) -> Any:

@@ -1,8 +1,8 @@
 """The table of what a run may take from its defaults, and the merge. Pure; reads documents as they are written, whatever is in them.
 
 The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list, and an object such
-as `checkpoint.save`, is never put together from two. Only a map is merged key by key. No field whose change would change the mathematics
-of a run is in the table.
+as `checkpoint.save`, is never put together from two. Only a map is merged key by key, and the list of variables by their names. No field
+whose change would change the mathematics of a run is in the table.
 
 The place of the checkpoints is one decision: who names the root (a run by `root`, defaults by `rootPrefix`) names its store too. So where
 a document names it, no unit that belongs to a store is taken from a less specific one, and no Secret goes to somebody else's endpoint.
@@ -30,6 +30,8 @@ class Unit:
     path: str
     merged: bool = False
     """Whether it is a map, whose keys are merged."""
+    named: bool = False
+    """Whether it is a list whose entries are merged by name, each taken whole."""
     store: bool = False
     """Whether it belongs to the place of the checkpoints."""
 
@@ -66,12 +68,14 @@ UNITS: tuple[Unit, ...] = (
     Unit("telemetry.port"),
     Unit("telemetry.statusIntervalSeconds"),
     Unit("ttlSecondsAfterFinished"),
+    Unit("env", named=True),
 )
 """In the order of the document."""
 
 _OF_RUN = (*(unit.path for unit in UNITS), ROOT)
 _OF_DEFAULTS = (*(unit.path for unit in UNITS), PREFIX)
 _MERGED = frozenset(unit.path for unit in UNITS if unit.merged)
+_NAMED = frozenset(unit.path for unit in UNITS if unit.named)
 _PLACE = frozenset(unit.path for unit in UNITS if unit.store) | {ROOT, PREFIX}
 
 
@@ -90,8 +94,13 @@ def over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
     found = {path: value for path, value in lower.items() if path not in _PLACE or not _names_root(upper)}
     for path, value in upper.items():
         below = found.get(path)
-        merged = path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping)
-        found[path] = {**cast("Values", below), **value} if merged else value
+        if path in _MERGED and isinstance(value, Mapping) and isinstance(below, Mapping):
+            found[path] = {**cast("Values", below), **value}
+        elif path in _NAMED and (own := _entries(value)) is not None and (others := _entries(below)) is not None:
+            names = {name for name, _ in own}
+            found[path] = [entry for _, entry in own] + [entry for name, entry in others if name not in names]
+        else:
+            found[path] = value
     return found
 
 
@@ -121,6 +130,19 @@ def resolved(spec: Mapping[str, Any], values: Mapping[str, Any], namespace: str,
         if path != PREFIX and (path not in own or own[path] != value):
             _put(document, path, copy.deepcopy(value))
     return document
+
+
+def _entries(value: Any) -> list[tuple[str, Any]] | None:
+    """The entries of a list by their names; None where it is no list of entries with names."""
+    if not isinstance(value, list):
+        return None
+    found: list[tuple[str, Any]] = []
+    for entry in cast("list[object]", value):
+        name = cast("Values", entry).get("name") if isinstance(entry, Mapping) else None
+        if not isinstance(name, str):
+            return None
+        found.append((name, cast("Any", entry)))
+    return found
 
 
 def _names_root(values: Mapping[str, Any]) -> bool:

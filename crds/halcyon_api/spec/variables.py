@@ -100,6 +100,18 @@ class VariableSpec(ApiModel):
     )
 
 
+def each_once(env: list[VariableSpec]) -> list[VariableSpec]:
+    """Variables of which none is set twice.
+
+    Raises:
+        ValueError: One is.
+    """
+    names = [variable.name for variable in env]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is set twice; leave one out")
+    return env
+
+
 def is_reserved(name: str) -> bool:
     """Whether no run may set a variable."""
     return name in RESERVED or name.startswith(RESERVED_BEGINNINGS)

@@ -18,6 +18,7 @@ from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.store import Store
 from halcyon.errors import RunChanged
 from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_api.exit_codes import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import REPOSITORY, Root, child_environment, fill, mesh, numbers, on, open_root, position, template
@@ -248,7 +249,7 @@ def test_a_root_that_fails_while_restoring_is_no_damage(file_root: Root, monkeyp
             Exception, match=r"could not be reached; look at the store and the network \(UNAVAILABLE: connection reset\)"
         ) as caught:
             checkpointer.restore(template(mesh(2, 2)))
-        assert caught.value.exit_code == 1
+        assert caught.value.exit_code == ExitCode.ROOT_UNUSABLE
     monkeypatch.undo()
     assert committed(file_root) == [2, 1]
     assert list_checkpoints(file_root.spec).bad == ()

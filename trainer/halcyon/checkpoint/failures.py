@@ -72,6 +72,11 @@ class StoreFailure(Exception):
         return self.code in _REFUSALS
 
     @property
+    def is_outage(self) -> bool:
+        """Whether the store may answer another time: nothing is wrong with the place or the credentials, and no disk is full."""
+        return (self.code not in _MEND and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
+
+    @property
     def is_full(self) -> bool:
         """Whether a disk is full or a quota of it is used up. The same code stands for too many open files, too."""
         return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
@@ -124,7 +129,10 @@ def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") 
 
 
 def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
-    """The end of a training that cannot use its root: not to be retried where the same would happen again."""
+    """The end of a training that cannot use its root.
+
+    One that does not answer is no failure of the run either: the operator starts it again after a growing delay, and counts nothing.
+    """
     if failure.code == STOPPED:
         return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
-    return (RootUnusable if failure.code in _LASTING else TrainerExit)(explain(failure, root, what=what))
+    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(explain(failure, root, what=what))

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from halcyon.checkpoint.failures import StoreFailure
+from halcyon.checkpoint.store import Store
 from halcyon.data.cache.asking import Asking
 from halcyon.data.cache.background import BackgroundCaches
+from halcyon.data.cache.election import Builder
 from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
-from halcyon.errors import BadConfiguration, DataUnreachable, Preempted
+from halcyon.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
 from halcyon.patience import SOURCES, Patience
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
 from tests.suite.limits import limit
@@ -146,10 +150,6 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
 
 
 def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    from halcyon.checkpoint.store import Store
-    from halcyon.data.cache.election import Builder
-    from halcyon_api.spec.checkpoint import CheckpointSpec
-
     store = Store(CheckpointSpec(root=f"{spec.checkpoint.root}/data"))
     first, second = Builder(store, "first", run="r"), Builder(store, "second", run="r")
     assert first.elected()
@@ -158,6 +158,53 @@ def test_processes_that_wait_for_the_builder_end_as_it_does(spec: TrainingRunSpe
         raise DataUnreachable("s3://bucket/a cannot be read: HTTP status 503")
     with pytest.raises(DataUnreachable, match="HTTP status 503"):
         second.elected()
+
+
+def failing_store(monkeypatch: pytest.MonkeyPatch, failure: StoreFailure, number: int) -> list[str]:
+    """A store whose first reads fail; the list has the keys that were asked for in vain."""
+    asked: list[str] = []
+    read = Store.read
+
+    def fail(self: Store, key: str, *arguments: Any, **options: Any) -> Any:
+        if len(asked) < number:
+            asked.append(key)
+            raise failure
+        return read(self, key, *arguments, **options)
+
+    monkeypatch.setattr(Store, "read", fail)
+    return asked
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"])
+def test_token_caches_whose_store_is_away_for_a_while(
+    spec: TrainingRunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    expected, told = undisturbed(spec, tmp_path), Told()
+    asked = failing_store(monkeypatch, StoreFailure(code, "nobody answers"), 1)
+    ensure_caches(spec, process="first", patience=told.patience(limit(60)))
+    assert (len(asked), told.ends) == (1, [True])
+    assert told.waits[0][1].startswith(f"spec.data.cache.root: the token cache {spec.checkpoint.root}/data could not be reached; ")
+    assert files_below(tmp_path / "root") == expected
+
+
+def test_token_caches_whose_store_stays_away_count_as_out_of_reach(spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the operator tries again ever more rarely, and never counts it as a crash."""
+    failing_store(monkeypatch, StoreFailure("UNAVAILABLE", "nobody answers"), 1000)
+    with pytest.raises(DataUnreachable, match=r"^spec\.data\.cache\.root: the token cache .* could not be reached"):
+        ensure_caches(spec, process="first", patience=Told().patience(1.5))
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"), [("NOT_FOUND", "no bucket", RootUnusable), ("RESOURCE_EXHAUSTED", "No space left", TrainerExit)]
+)
+def test_what_no_wait_can_change_at_the_token_caches(
+    spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch, code: str, text: str, kind: type[TrainerExit]
+) -> None:
+    told = Told()
+    failing_store(monkeypatch, StoreFailure(code, text), 1000)
+    with pytest.raises(kind) as caught:
+        ensure_caches(spec, process="first", patience=told.patience(1e6))
+    assert (type(caught.value), told.waits) == (kind, [])
 
 
 class Clock:

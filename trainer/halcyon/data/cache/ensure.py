@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit
+from halcyon.checkpoint.failures import StoreFailure, as_exit, explain
 from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.asking import Asking
@@ -32,7 +32,7 @@ from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
-from halcyon.errors import BadConfiguration, DamagedData
+from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
 from halcyon.patience import Patience
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
@@ -42,6 +42,7 @@ from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
 
 _POLL_SECONDS = 0.5
+_WHAT = "spec.data.cache.root: the token cache"
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,15 @@ class CacheKeeper:
 
         Raises:
             BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
-            DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts.
-            TrainerExit: The caches' root does not answer, or is full.
+            DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts; or the caches' root did not answer.
+            TrainerExit: The caches' root is full, or cannot be used.
         """
         with self._root_blamed():
             builder = Builder(self.store, self.name, run=self.run, clock=self.clock)
-            while (caches := self._asking.until_answered(self._find)) is None or not caches.finished(self.data):
+            while (caches := self._asking.until_answered(self.look)) is None or not caches.finished(self.data):
                 if builder.elected():
-                    with builder, self._root_blamed():
-                        self._asking.until_answered(self._build)
+                    with builder:
+                        self._asking.until_answered(self._build_blamed)
                 else:
                     self.pause(_POLL_SECONDS)
             return caches
@@ -134,7 +135,13 @@ class CacheKeeper:
         try:
             yield
         except StoreFailure as failure:
-            raise as_exit(failure, self.store.root, what="spec.data.cache.root: the token cache") from failure
+            if failure.is_outage:
+                raise DataUnreachable(explain(failure, self.store.root, what=_WHAT)) from failure
+            raise as_exit(failure, self.store.root, what=_WHAT) from failure
+
+    def _build_blamed(self) -> None:
+        with self._root_blamed():
+            self._build()
 
     def _find(self) -> Caches | None:
         definition = self._tokenizer()

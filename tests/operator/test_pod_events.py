@@ -1,0 +1,212 @@
+"""Why a pod does not start, where that stands in its events alone: read beside the looks, seldom, bounded and cleaned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from halcyon_operator.api_client import ApiError
+from halcyon_operator.pod_events import MAX_AT_ONCE, MAX_MESSAGE, PAUSE_SECONDS, PodEvents, newest_warning
+from halcyon_operator.pods import parse_pod
+from halcyon_operator.settle import COUNT_SECONDS
+from halcyon_operator.views import PodView
+from tests.operator.builders import at, pod, rfc, run
+from tests.operator.hostile import JUNK
+from tests.operator.simulation import PODS, World
+
+UID = "pod-1-0-0-0"
+MOUNT = 'MountVolume.SetUp failed for volume "keys" : secret "bucket-keys" not found'
+
+
+def event(reason: str = "FailedMount", message: Any = MOUNT, *, at: float = 200, uid: str = UID, **more: Any) -> dict[str, Any]:
+    return {"involvedObject": {"uid": uid}, "type": "Warning", "reason": reason, "message": message, "lastTimestamp": rfc(at), **more}
+
+
+def waiting(scheduled: float = 100) -> dict[str, Any]:
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc(scheduled)}]
+    state = {"waiting": {"reason": "ContainerCreating"}}
+    return pod(phase="Pending", conditions=conditions, containerStatuses=[{"name": "trainer", "state": state}])
+
+
+def late(**changes: Any) -> PodView:
+    return replace(parse_pod(waiting()), **changes)
+
+
+def hang(world: World, scheduled: float = 0) -> None:
+    """The run's pods hang, and five minutes go by."""
+    for place in [place for place in world.api.objects if place.startswith(PODS)]:
+        del world.api.objects[place]
+    world.add_pod(waiting(scheduled))
+    world.now += 301
+
+
+def settle_words(world: World) -> None:
+    """Until words are written that are only written every few seconds."""
+    world.settle()
+    world.now += COUNT_SECONDS
+    world.settle()
+
+
+def ready(world: World) -> dict[str, Any]:
+    return next(one for one in world.status["conditions"] if one["type"] == "Ready")
+
+
+def test_the_newest_warning_is_told() -> None:
+    world = World(run())
+    world.settle()
+    hang(world)
+    world.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
+    settle_words(world)
+    assert ready(world)["reason"] == "PodsNotStarting"
+    said = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
+    assert ready(world)["message"].endswith(said)
+    world.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
+    world.now += PAUSE_SECONDS
+    settle_words(world)
+    assert "; FailedCreatePodSandBox: no network; " in ready(world)["message"]
+
+
+@pytest.mark.parametrize("events", [None, []], ids=["may not be listed", "there are none"])
+def test_without_events_the_pod_speaks_for_itself(events: list[dict[str, Any]] | None) -> None:
+    world = World(run())
+    world.settle()
+    hang(world)
+    world.api.events = events
+    settle_words(world)
+    assert ready(world)["message"].endswith(
+        "a volume, its network or its image is missing: `kubectl describe pod demo-1-s-0-0-abcde` names the cause"
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        event(type="Normal"),
+        event(uid="another"),
+        event(at=99),
+        event("two words"),
+        event("<script>"),
+        event("x" * 65),
+        event(message=""),
+        event(message=["x"]),
+        event(lastTimestamp="yesterday"),
+    ],
+    ids=["normal", "of another pod", "before it had its node", "words", "signs", "long", "no text", "a list", "no time"],
+)
+def test_what_is_no_warning_about_the_pod_is_passed_over(other: dict[str, Any]) -> None:
+    assert newest_warning(late(), [other]) is None
+    newest = newest_warning(late(), [other, event("FailedMount", "a volume", at=150)])
+    assert newest is not None
+    assert (newest.reason, newest.message) == ("FailedMount", "a volume")
+
+
+def test_the_time_of_an_event_is_when_it_was_seen_last() -> None:
+    series = event("InSeries", "again", at=0, series={"lastObservedTime": rfc(400)})
+    new = event("New", "of the new kind", lastTimestamp=None, eventTime=rfc(300))
+    bare = event("Bare", "created", lastTimestamp=None, metadata={"creationTimestamp": rfc(350)})
+    found = [newest_warning(late(), events) for events in ([new, event()], [new, bare], [bare, series, new])]
+    assert [one.reason for one in found if one is not None] == ["New", "Bare", "InSeries"]
+
+
+def test_a_message_is_cleaned_and_cut() -> None:
+    said = "failed to pull\x1b[31m\n https://user:password@registry/v2?X-Amz-Signature=abc&b=c " + "x" * 5000
+    found = newest_warning(late(), [event(message=said)])
+    assert found is not None
+    assert found.message.startswith("failed to pull [31m https://…@registry/v2?… xxx")
+    assert len(found.message) == MAX_MESSAGE + 1
+
+
+@given(junk=JUNK)
+def test_junk_is_no_warning(junk: Any) -> None:
+    spoilt = [junk, {**event(), "message": junk}, {**event(), "involvedObject": junk}, {**event(), "lastTimestamp": junk, "series": junk}]
+    found = newest_warning(late(), spoilt)
+    assert found is None or found.reason == "FailedMount"
+
+
+class Events:
+    """Lists events when it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.at_once = self.most_at_once = 0
+        self.go = asyncio.Event()
+        self.refuses = False
+
+    async def pod_warnings(self, namespace: str, pod_uid: str) -> Sequence[object]:
+        self.asked.append(pod_uid)
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            await self.go.wait()
+        finally:
+            self.at_once -= 1
+        if self.refuses:
+            raise ApiError(403, "Forbidden", "no")
+        return [event(uid=pod_uid)]
+
+
+async def rounds() -> None:
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+def test_a_look_waits_for_nothing_and_asks_once_a_minute() -> None:
+    async def story() -> None:
+        events, now, changed = Events(), [0.0], []
+        reads = PodEvents(events, changed.append, lambda: at(1000), lambda: now[0])
+        key = ("default", "demo")
+        for _ in range(3):
+            assert reads.of(key, [late()]) is None
+            await rounds()
+        assert events.asked == [UID]
+        events.go.set()
+        await rounds()
+        assert changed == [key]
+        for now[0] in (1.0, PAUSE_SECONDS - 1, PAUSE_SECONDS, PAUSE_SECONDS + 1):
+            found = reads.of(key, [late()])
+            assert found is not None
+            await rounds()
+        assert events.asked == [UID] * 2
+        assert changed == [key], "there was no news"
+        events.refuses = True
+        now[0] += PAUSE_SECONDS
+        reads.of(key, [late()])
+        await rounds()
+        assert reads.of(key, [late()]) is None, "what cannot be read any more is not told for ever"
+        await reads.close()
+
+    asyncio.run(story())
+
+
+def test_only_the_first_late_pod_of_a_run_is_asked_about() -> None:
+    async def story() -> None:
+        events = Events()
+        events.go.set()
+        reads = PodEvents(events, lambda key: None, lambda: at(1000), lambda: 0.0)
+        reads.of(("default", "demo"), [late(uid="b", process=(0, 1)), late(), late(uid="c", running=True, process=(0, 0))])
+        reads.of(("default", "other"), [late(uid="not,yet=late"), late(uid="late", scheduled_at=at(900))])
+        await rounds()
+        assert events.asked == [UID]
+
+    asyncio.run(story())
+
+
+def test_a_few_requests_go_out_at_a_time() -> None:
+    async def story() -> None:
+        events = Events()
+        reads = PodEvents(events, lambda key: None, lambda: at(1000), lambda: 0.0)
+        for number in range(100):
+            reads.of(("default", f"run-{number}"), [late(uid=f"pod-{number}")])
+        await rounds()
+        assert events.at_once == MAX_AT_ONCE
+        events.go.set()
+        await rounds()
+        assert (len(events.asked), events.most_at_once) == (100, MAX_AT_ONCE)
+        await reads.close()
+
+    asyncio.run(story())
