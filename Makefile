@@ -116,7 +116,7 @@ generate: setup ## Write the CRD and the reference from the types, dashboards an
 	@$(BIN)/python -m halcyon_api.generate
 	@$(BIN)/python -m halcyon_dashboards.generate
 	@$(BIN)/python -m halcyon.telemetry.reference > docs/reference/metrics.md
-	@$(BIN)/python -m halcyon_operator.recovery_reference > docs/reference/recovery.md
+	@$(BIN)/python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md
 	@$(BIN)/python -m tests.suite.generate
 
 .PHONY: pictures

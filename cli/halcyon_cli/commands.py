@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from halcyon.telling import about_file, console
+from halcyon.cli.errors import about_file, console
 from halcyon_api import names
 from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from halcyon.cli import Version
-from halcyon.telling import write_anything
-from halcyon.usage import OneSentence
+from halcyon.cli.errors import write_anything
+from halcyon.cli.main import Version
+from halcyon.cli.usage import OneSentence
 from halcyon_cli import commands
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from halcyon.cli import LOCAL, Defaults, Document, app
+from halcyon.cli.main import LOCAL, Defaults, Document, app
 from halcyon_cli import commands
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon.telling import about_file
+from halcyon.cli.errors import about_file
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
 from halcyon_cli.telling import Refused
-from halcyon_operator.jobset import build_config_map, build_jobset
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.views import Platform
+from halcyon_operator.model.views import Platform
+from halcyon_operator.objects.jobset import build_config_map, build_jobset
+from halcyon_operator.observe.runs import parse_run_view
 
 UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
 """In place of the uid that the API server gives a run."""

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from halcyon_api.hardware import TABLE
-from halcyon_operator.api_client import NoCluster
-from halcyon_operator.app import run_operator
-from halcyon_operator.cluster import MissingApi
-from halcyon_operator.hardware import NO_MEMORY
-from halcyon_operator.logs import set_up_logging
-from halcyon_operator.pod_policy import InvalidPolicy, parse_policy
-from halcyon_operator.settings import Settings
+from halcyon_operator.kube.client import NoCluster
+from halcyon_operator.kube.cluster import MissingApi
+from halcyon_operator.model.pod_policy import InvalidPolicy, parse_policy
+from halcyon_operator.objects.hardware import NO_MEMORY
+from halcyon_operator.run.app import run_operator
+from halcyon_operator.run.logs import set_up_logging
+from halcyon_operator.run.settings import Settings
 
 logger = logging.getLogger("halcyon_operator")
 _AMOUNT = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.fingerprints import DATA_FIELDS, TRAINER_FIELDS
+from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import MEANINGS, TABLE, class_of, leaves_of, row_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from halcyon_operator.merge_patch import merge_patch
+from halcyon_operator.kube.merge_patch import merge_patch
 from tests.connection import connect
 
 Document = dict[str, Any]

@@ -13,12 +13,12 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from halcyon_devcluster.control_plane import ControlPlane
-from halcyon_operator.api_client import ApiError, KubernetesApi, path_of
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.jobset import JOBSET_API_VERSION, build_jobset
-from halcyon_operator.jobset_version import FIELD
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.kube.client import ApiError, KubernetesApi, path_of
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.kube.jobset_version import FIELD
+from halcyon_operator.objects.jobset import JOBSET_API_VERSION, build_jobset
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.run.metrics import Metrics
 from tests.apiserver.api import Api
 from tests.operator.builders import PLATFORM, run
 
@@ -30,7 +30,7 @@ def ask(api: Api, api_server: ControlPlane) -> Callable[[Callable[[KubernetesApi
             configuration = Configuration()
             loader: Any = kubernetes_config
             await loader.load_kube_config(config_file=str(api_server.kubeconfig), client_configuration=configuration)
-            client = KubernetesApi(ApiClient(configuration), Metrics())
+            client = KubernetesApi(ApiClient(configuration), Metrics().api_requests)
             try:
                 return await work(client)
             finally:

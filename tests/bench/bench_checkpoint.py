@@ -28,9 +28,9 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.codec import zarr_metadata
 from halcyon.checkpoint.readback import read_back
 from halcyon.checkpoint.snapshot import Snapshotter
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import read_manifest
-from halcyon.parallel.world import World
+from halcyon.parallel.process_group import ProcessGroup
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, ManifestLeaf, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
 
@@ -114,7 +114,7 @@ def main() -> None:
             nothing = Fingerprints(sections={}, documents={})
             owner = Owner(namespace="bench", name="bench")
             return Checkpointer.open(
-                spec, owner=owner, epoch=None, fingerprints=nothing, world=World(0, 1), seed=0, mesh={}, expected_step=0
+                spec, owner=owner, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
             )
 
         with opened() as checkpointer:

@@ -19,12 +19,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger, ShardEntry
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
 from halcyon.data.open import cache_store, dataset_of, open_dataset
+from halcyon.storage.store import Store
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, StepReport, TelemetryServer
 from halcyon.telemetry.metrics import exposition
 from halcyon.tokenizer import BYTE
@@ -77,7 +77,13 @@ def loading(root: Path) -> None:
         steps = max(16, 2**22 // (batch_size * length) * 2)
 
         def load(dataset: Dataset = dataset, sharding: NamedSharding = sharding, segments: bool = segments, steps: int = steps) -> float:
-            with Loader(dataset, microbatches=1, sharding=sharding, segments=segments, last_step=steps) as loader:
+            with Loader(
+                dataset,
+                microbatches=1,
+                sharding=sharding,
+                fields=("tokens", "targets", "weights", "segments") if segments else ("tokens", "targets", "weights"),
+                last_step=steps,
+            ) as loader:
                 jax.block_until_ready(loader.batch(0))
                 began = time.perf_counter()
                 for step in range(1, steps):

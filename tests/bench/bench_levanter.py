@@ -127,7 +127,7 @@ def load_ours(folder: Path, batch_size: int, length: int, batches: int) -> dict[
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec(None, "data"))
     began = time.perf_counter()
     dataset = open_dataset(spec_of(folder, batch_size, length))
-    with Loader(dataset, microbatches=1, sharding=sharding, segments=True) as loader:
+    with Loader(dataset, microbatches=1, sharding=sharding, fields=("tokens", "targets", "weights", "segments")) as loader:
         opened = time.perf_counter()
         times: list[float] = []
         for step in range(batches):

@@ -24,15 +24,15 @@ import numpy as np
 from halcyon.context import resolve_context
 from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
-from halcyon.loop import Loop
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import ProcessGroup, join
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.parallel.world import World, join
-from halcyon.program import build_program
-from halcyon.state import initial_state
-from halcyon.step_programs import StepPrograms
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
+from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.loop import Loop
+from halcyon.training.program import build_program
+from halcyon.training.state import initial_state
 
 
 class NoCaches:
@@ -87,11 +87,11 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     mesh = build_mesh(context.mesh)
     dataset = open_dataset(spec)
     program = build_program(spec, dataset.tokenizer.vocab_size, mesh)
-    steps = StepPrograms(program, background, lambda: None)
+    steps = CompiledSteps(program, background, lambda: None)
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
-    world, notice = World(0, 1), PreemptionNotice()
-    how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "segments": program.segments}
+    world, notice = ProcessGroup(0, 1), PreemptionNotice()
+    how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "fields": program.objective.fields}
     with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]
     control = jax.make_array_from_process_local_data(program.control_sharding, np.zeros(mesh.size, np.int32), (mesh.size,))

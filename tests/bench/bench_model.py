@@ -17,7 +17,8 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 
-from halcyon.models import build_model, flops_per_token, next_token_losses
+from halcyon.models import Inputs, build_model, flops_per_token
+from halcyon.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import LlamaSpec, ModelSpec
 
 Arrays = dict[str, Any]
@@ -118,7 +119,7 @@ def main() -> None:
     weights = hax.ones((batch, position))
 
     def halcyon_loss(model: Any, tokens: Any, targets: Any, weights: Any) -> jax.Array:
-        total, weight = next_token_losses(model, tokens, targets, weights, compute_dtype=options.compute)
+        total, weight, _ = next_token_sums(model, Inputs(tokens), targets, weights, compute_dtype=options.compute)
         return total / weight
 
     def plain_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from pathlib import Path
 from halcyon_api.crd import custom_resource_definition
 from halcyon_devcluster import Cluster, DevclusterError, open_cluster
 from halcyon_devcluster.waiting import until
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.reconcile import reconcile
 
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.bench.fleet import NO_STORE

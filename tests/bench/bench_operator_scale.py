@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog, Request
-from halcyon_operator.settings import Settings
+from halcyon_operator.run.settings import Settings
 from tests.bench.fleet import (
     JOBSETS_API,
     NO_STORE,

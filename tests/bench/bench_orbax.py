@@ -28,7 +28,7 @@ import jax
 from checkpoint_state import make_state
 
 from halcyon.checkpoint import Checkpointer
-from halcyon.parallel.world import World
+from halcyon.parallel.process_group import ProcessGroup
 from halcyon_api.checkpoint_documents import DataPosition, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec, VerifySpec
 from halcyon_devcluster.paths import cache_folder
@@ -131,7 +131,7 @@ def main() -> None:
         def opened() -> Checkpointer:
             nothing, owner = Fingerprints(sections={}, documents={}), Owner(namespace="bench", name="bench")
             return Checkpointer.open(
-                spec, owner=owner, epoch=None, fingerprints=nothing, world=World(0, 1), seed=0, mesh={}, expected_step=0
+                spec, owner=owner, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
             )
 
         def save(checkpointer: Checkpointer, step: int) -> float:

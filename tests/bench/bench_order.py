@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.layout import BestFit, Concatenate, Pack
 from halcyon.data.mixture import Mixture
 from halcyon.data.order import Permutation, build_order
-from halcyon.data.schedule import Schedule
 from halcyon.data.source_data import SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import BYTE, load
@@ -60,7 +60,7 @@ def pretended(sources: int, spec: OrderSpec) -> Dataset:
     sizes = [int(size) for size in np.random.default_rng(0).dirichlet(np.ones(sources)) * (10**12 / LENGTH) + 1]
     names = [f"source-{number}" for number in range(sources)]
     stages = [BatchScheduleEntry(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
-    schedule = Schedule(steps=240_000, batch_size=1024, sequence_length=LENGTH // 8, stages=stages)
+    schedule = BatchSchedule(steps=240_000, batch_size=1024, sequence_length=LENGTH // 8, stages=stages)
     weights = [(0, [float(size) for size in sizes]), (schedule.positions_before(100_000), [1.0] * len(sizes))]
     data: list[SourceData] = []
     for name, size in zip(names, sizes, strict=True):

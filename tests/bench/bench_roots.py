@@ -21,8 +21,8 @@ import numpy as np
 
 from halcyon.checkpoint import Checkpointer, list_checkpoints
 from halcyon.checkpoint.collect import garbage
-from halcyon.checkpoint.store import Store
-from halcyon.parallel.world import World
+from halcyon.parallel.process_group import ProcessGroup
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     CommittedStep,
     DataPosition,
@@ -57,7 +57,9 @@ def make_root(folder: Path, checkpoints: int, files: int) -> None:
 def opened(spec: CheckpointSpec) -> Checkpointer:
     """Take the root."""
     nothing = Fingerprints(sections={}, documents={})
-    return Checkpointer.open(spec, owner=OWNER, epoch=None, fingerprints=nothing, world=World(0, 1), seed=0, mesh={}, expected_step=0)
+    return Checkpointer.open(
+        spec, owner=OWNER, epoch=None, fingerprints=nothing, processes=ProcessGroup(0, 1), seed=0, mesh={}, expected_step=0
+    )
 
 
 def tree(leaves: int) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog, Request
-from halcyon_operator.api_client import ApiError
+from halcyon_operator.kube.client import ApiError
 from tests.bench.fleet import (
     JOBSETS_API,
     NO_STORE,

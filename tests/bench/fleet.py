@@ -28,8 +28,8 @@ from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.paths import DEFAULT_NAME
 from halcyon_devcluster.programs import KWOK
 from halcyon_devcluster.progress import QUIET
-from halcyon_operator.api_client import KubernetesApi, path_of
-from halcyon_operator.metrics import Metrics
+from halcyon_operator.kube.client import KubernetesApi, path_of
+from halcyon_operator.run.metrics import Metrics
 
 PODS_A_RUN = 5
 NO_STORE = "http://127.0.0.1:9"
@@ -227,7 +227,7 @@ async def fleet(cluster: Cluster, namespace: str) -> AsyncIterator[Fleet]:
     configuration = Configuration()
     loader: Any = kubernetes_config
     await loader.load_kube_config(config_file=str(cluster.kubeconfig), client_configuration=configuration)
-    api = KubernetesApi(ApiClient(configuration), Metrics(), "halcyon-bench")
+    api = KubernetesApi(ApiClient(configuration), Metrics().api_requests, "halcyon-bench")
     try:
         yield Fleet(api, namespace)
     finally:

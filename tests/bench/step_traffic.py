@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-import halcyon.program
+import halcyon.training.program
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.collectives import collectives
@@ -76,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes = tuple(map(int, options.mesh.split(",")))
     mesh = Mesh(devices_of(options.tpu).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
-    program = halcyon.program.build_program(spec_of(options), options.vocabulary, mesh)
+    program = halcyon.training.program.build_program(spec_of(options), options.vocabulary, mesh)
     compiled = program.compile_step(options.batch, options.length)
     memory = compiled.memory_analysis()
     print(f"state {memory.argument_size_in_bytes / 1e6:.0f} MB and scratch {memory.temp_size_in_bytes / 1e6:.0f} MB a device")

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from halcyon_operator.http_server import HttpServer
-from halcyon_operator.metrics import Metrics
+from halcyon_operator.run.http_server import HttpServer
+from halcyon_operator.run.metrics import Metrics
 from tests.chart.conftest import CHART
 from tests.ports import free_port
 from tests.suite.limits import limit
@@ -32,7 +32,7 @@ def serving(*, ready: bool) -> Iterator[int]:
     """The operator's server in a thread; yields its port."""
     port = free_port()
     loop = asyncio.new_event_loop()
-    server = HttpServer(Metrics("1.2"), trouble=lambda: "", ready=lambda: ready)
+    server = HttpServer(Metrics("1.2"), problem=lambda: "", ready=lambda: ready)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:

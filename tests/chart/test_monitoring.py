@@ -11,8 +11,8 @@ from halcyon_api import names
 from halcyon_dashboards.queries import OPERATOR_JOB, TRAINER_JOB
 from halcyon_dashboards.rules import ALERTS
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_operator.jobset import labels as trainer_labels
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.objects.jobset import labels as trainer_labels
+from halcyon_operator.observe.runs import parse_run_view
 from tests.chart.conftest import CHART, Render, of_kind, only
 from tests.operator.builders import run
 

@@ -9,7 +9,7 @@ import yaml
 
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_operator.pod_policy import PodPolicy, parse_policy
+from halcyon_operator.model.pod_policy import PodPolicy, parse_policy
 from tests.chart.conftest import CHART, Objects, Render, of_kind, only
 
 pytestmark = pytest.mark.slow  # Helm is built where it is not there yet

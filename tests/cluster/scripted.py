@@ -156,6 +156,16 @@ class Runs:
 
         return self.wait(name, f"training in attempt {attempt}, restart {restart}", holds)
 
+    def training_after(self, name: str, attempt: int, restart: int) -> dict[str, Any]:
+        """Wait until a later world of a run trains."""
+
+        def holds(status: dict[str, Any]) -> bool:
+            last = (status.get("history") or [{}])[-1]
+            later = (last.get("attempt", 0), last.get("restart", 0)) > (attempt, restart)
+            return later and status.get("phase") == "Running" and status.get("progress", {}).get("step", 0) >= 1
+
+        return self.wait(name, f"training after attempt {attempt}, restart {restart}", holds)
+
     def stalled(self, name: str, reason: str) -> dict[str, Any]:
         """Wait until a run has stopped for a reason."""
 

@@ -90,13 +90,13 @@ def check_common(seen: dict[str, Any]) -> None:
 
 
 def test_trainer(devcluster: DevCluster, namespace: str) -> None:
-    seen = inspect(devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.train")
+    seen = inspect(devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.tasks.train")
     check_common(seen)
     assert seen["there"] == ["jax", "halcyon", "halcyon_api"]
     assert seen["topics"], "the example trains on what help() shows"
 
 
 def test_operator(devcluster: DevCluster, namespace: str) -> None:
-    seen = inspect(devcluster, namespace, Buildable.OPERATOR, "kopf, kubernetes, obstore, prometheus_client, halcyon_operator.app")
+    seen = inspect(devcluster, namespace, Buildable.OPERATOR, "kopf, kubernetes, obstore, prometheus_client, halcyon_operator.run.app")
     check_common(seen)
     assert seen["there"] == ["kopf", "kubernetes", "halcyon_operator", "halcyon_api"]

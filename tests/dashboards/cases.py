@@ -73,7 +73,7 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonRunStalled",
-        "the reason was mended",
+        "the reason was fixed",
         {
             of_run("condition", type="Stalled", reason="Diverged"): "1x10 stale",
             of_run("condition", type="Stalled", reason="Progressing"): "_x10 0x20",

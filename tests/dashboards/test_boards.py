@@ -13,8 +13,8 @@ from halcyon.telemetry.metrics import METRICS
 from halcyon_dashboards import generate
 from halcyon_dashboards.queries import DASHBOARDS, RECORDED
 from halcyon_dashboards.rules import ALERTS
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.run_metrics import RUN_METRICS
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.run_metrics import RUN_METRICS
 
 BOARDS = {name: json.loads((generate.FILES / "dashboards" / f"{name}.json").read_text()) for name in DASHBOARDS}
 KINDS = ("_bucket", "_sum", "_count")

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint import SaveFailed, store
+from halcyon.checkpoint import SaveFailed
+from halcyon.storage import store
 from tests.faults import moments
 from tests.faults.denied import deny
 from tests.trainer.checkpoint import child
@@ -34,11 +35,11 @@ def trainers(root: Root, options: dict[str, Any]) -> None:
 
     A step after the path, counted from 0, is one whose batch the run never gets, so that it does not end by itself.
     """
-    from halcyon.lean_imports import without_unused_parts
+    from halcyon.machine.lean_imports import without_unused_parts
     from halcyon.process import run_training
 
     with without_unused_parts():
-        import halcyon.train  # noqa: F401 - what takes long
+        import halcyon.tasks.train  # noqa: F401 - what takes long
     for line in sys.stdin:
         document, _, step = line.strip().partition(" ")
         pid = os.fork()

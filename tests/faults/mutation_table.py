@@ -66,7 +66,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a mark that was written, and whose answer was lost, is taken for somebody else's",
-        (("checkpoint/store.py", "return self.read(key).data == data", "return False"),),
+        (("storage/store.py", "return self.read(key).data == data", "return False"),),
         ("tests/faults/test_store.py::test_a_fault_of_every_request_once_is_got_over[lose]",),
         _row(rows.STORE),
     ),
@@ -96,7 +96,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a look waits for the store, however long that takes",
-        (("head_reads.py", "        return HeadPending()\n", "        return await self._heads.read(spec)\n"),),
+        (("observe/head_reads.py", "        return HeadPending()\n", "        return await self._heads.read(spec)\n"),),
         ("tests/operator/test_isolation.py::test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run[100]",),
         _ISOLATION,
         "operator/halcyon_operator",
@@ -105,7 +105,7 @@ MUTATIONS = (
         "a namespace with many runs is served first",
         (
             (
-                "work_queue.py",
+                "run/work_queue.py",
                 "self._ready[group] = keys  # behind all others",
                 "self._ready[group] = keys; self._ready.move_to_end(group, last=False)",
             ),
@@ -116,7 +116,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a HEAD of any size is read",
-        (("checkpoints.py", 'if result.meta["size"] > MAX_HEAD_BYTES:', "if False:"),),
+        (("observe/checkpoints.py", 'if result.meta["size"] > MAX_HEAD_BYTES:', "if False:"),),
         ("tests/operator/test_s3.py::test_a_large_head_is_decoded_in_a_thread_and_a_larger_one_is_refused",),
         _ISOLATION,
         "operator/halcyon_operator",
@@ -125,32 +125,32 @@ MUTATIONS = (
         "a root that cannot be used for a moment stops the run for good",
         (
             (
-                "recovery.py",
-                'Row(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),',
-                'Row(OUT_OF_REACH, "stop", "broken", reason="CheckpointRootUnusable"),',
+                "decide/recovery.py",
+                'Rule(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),',
+                'Rule(OUT_OF_REACH, "stop", "broken", reason="CheckpointRootUnusable"),',
             ),
         ),
-        ("tests/operator/test_holding.py::test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up",),
+        ("tests/operator/test_backoff.py::test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "the pause before the next attempt does not grow",
-        (("holding.py", "FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16)", "FIRST_PAUSE_SECONDS"),),
-        ("tests/operator/test_holding.py::test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer",),
+        (("decide/backoff.py", "FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16)", "FIRST_PAUSE_SECONDS"),),
+        ("tests/operator/test_backoff.py::test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "any edit starts a stopped run again",
-        (("edits.py", "mended = newer and any(change.starts_again for change in found)", "mended = newer"),),
+        (("decide/edits.py", "retry = newer and any(change.starts_again for change in found)", "retry = newer"),),
         ("tests/operator/test_attempts.py::test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "a suspended run's pods are deleted before it has saved",
-        (("attempts.py", "return at_work and trains(status) and status.edit is not None and", "return False and"),),
+        (("decide/attempts.py", "return at_work and trains(status) and status.edit is not None and", "return False and"),),
         ("tests/operator/test_suspension.py::test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed",),
         _FINALITY,
         "operator/halcyon_operator",
@@ -159,7 +159,7 @@ MUTATIONS = (
         "a JobSet that an administrator suspends is replaced",
         (
             (
-                "attempts.py",
+                "decide/attempts.py",
                 "        return Keep(jobset)  # whoever suspended it",
                 '        return Stop("preempted", "broken")  # whoever suspended it',
             ),
@@ -172,7 +172,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a pod with the run's labels is the run's own",
-        (("ownership.py", "return made and bool(pod.uid) and", "return bool(pod.uid) or"),),
+        (("model/ownership.py", "return made and bool(pod.uid) and", "return bool(pod.uid) or"),),
         ("tests/operator/test_trust.py::test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods",),
         _TRUST,
         "operator/halcyon_operator",
@@ -181,7 +181,7 @@ MUTATIONS = (
         "a foreign JobSet uses up attempts",
         (
             (
-                "attempts.py",
+                "decide/attempts.py",
                 "highest = max(status.attempt, status.root_attempt, highest_own(observed))",
                 "highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)",
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from halcyon_api.status import Phase, TrainingRunStatus
-from halcyon_operator.conditions import Outlook, with_outlook
+from halcyon_operator.decide.conditions import Description, with_description
 from tests.operator import builders
 
 KSTATUS: dict[Phase, str] = {
@@ -37,6 +37,6 @@ HEALTH: dict[Phase, str] = {
 def run_in(phase: Phase, *, stalled: str = "", generation: int = 1, **spec: Any) -> dict[str, Any]:
     """A run with the conditions that the operator wrote of generation 1 in a phase."""
     reason = stalled or ("BadConfiguration" if phase == "Failed" else "")
-    outlook = Outlook(phase, phase, f"it is {phase}", reason, "mend it" if reason else "")
-    status = with_outlook(TrainingRunStatus(), outlook, 1, builders.at(0))
+    outlook = Description(phase, phase, f"it is {phase}", reason, "mend it" if reason else "")
+    status = with_description(TrainingRunStatus(), outlook, 1, builders.at(0))
     return builders.run(status.document(), generation=generation, **spec)

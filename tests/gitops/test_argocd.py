@@ -18,7 +18,7 @@ from halcyon_api import names
 from halcyon_api.argocd import SCRIPTS
 from halcyon_api.status import Phase, TrainingRunStatus
 from halcyon_dashboards.terminal import as_svg
-from halcyon_operator.conditions import Outlook, with_outlook
+from halcyon_operator.decide.conditions import Description, with_description
 from tests import pictures
 from tests.gitops.readers import BUILT, Argo
 from tests.gitops.states import HEALTH, run_in
@@ -90,7 +90,7 @@ def test_a_run_that_nobody_has_looked_at_is_on_its_way(argo: Argo, status: dict[
 )
 def test_whatever_the_operator_writes_has_a_health(argo: Argo, phase: Phase, stalled: str, message: str, fewer: bool) -> None:
     before = TrainingRunStatus.model_validate({**STATUS, "placement": STATUS["placement"] | {"reason": message[:99] if fewer else None}})
-    status = with_outlook(before, Outlook(phase, phase, message, stalled, message if stalled else ""), 1, at(0))
+    status = with_description(before, Description(phase, phase, message, stalled, message if stalled else ""), 1, at(0))
     health = argo.health(builders.run(status.document()))
     assert health["status"] == ("Degraded" if stalled else HEALTH[phase])
 

@@ -11,11 +11,11 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner
 from halcyon_api.progress import ProgressReport
-from halcyon_operator.endings import seen_endings
-from halcyon_operator.jobset_views import parse_jobset
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.views import HeadFound, Observed, Platform
+from halcyon_operator.model.endings import seen_endings
+from halcyon_operator.model.views import HeadFound, Observed, Platform
+from halcyon_operator.observe.jobsets import parse_jobset
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.runs import parse_run_view
 
 START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-1111-1111-1111-111111111111"

@@ -9,15 +9,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 from halcyon_api import names
-from halcyon_operator.awaited import awaited_run
-from halcyon_operator.defaults import DefaultsRead, root_of
-from halcyon_operator.endings import merge_endings
-from halcyon_operator.kueue import LABEL_QUEUE, NoKueue, WorkloadReading, WorkloadUnread, newest
-from halcyon_operator.node_notices import notices_of
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.trainers import parse_report
-from halcyon_operator.views import HeadUnreachable, Observed, Platform, PodWarning
+from halcyon_operator.model.endings import merge_endings
+from halcyon_operator.model.views import HeadUnreachable, Observed, Platform, PodWarning
+from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
+from halcyon_operator.objects.kueue import LABEL_QUEUE
+from halcyon_operator.observe.defaults import FoundDefaults, root_of_run
+from halcyon_operator.observe.node_notices import notices_of
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.prerequisites import parse_prerequisite
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.observe.workloads import newest
 from tests.operator.builders import (
     PLATFORM,
     UID,
@@ -183,14 +185,14 @@ def workloads(data: st.DataObject) -> WorkloadReading | None:
     return data.draw(st.sampled_from([None, NoKueue(), WorkloadUnread("x" * 2_000), newest(()), found, found, found]))
 
 
-def defaults_read(data: st.DataObject) -> DefaultsRead | None:
+def defaults_read(data: st.DataObject) -> FoundDefaults | None:
     """The defaults that somebody found for a run."""
     found = [
         perhaps(defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all"), data)
         for _ in range(data.draw(st.integers(0, 2)))
     ]
     name = data.draw(st.sampled_from(["default", "ours", ""]))
-    return data.draw(st.sampled_from([None, DefaultsRead(name, ("default", "halcyon"), tuple(found), bool(found))]))
+    return data.draw(st.sampled_from([None, FoundDefaults(name, ("default", "halcyon"), tuple(found), bool(found))]))
 
 
 def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
@@ -217,9 +219,11 @@ def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
         "report": reading.report,
         "report_problem": reading.problem,
         "config_map": None,
-        "origin_root": root_of(other) if some else None,
-        "origin": awaited_run("base", other) if some else None,
-        "awaited": tuple(awaited_run(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))),
+        "origin_root": root_of_run(other) if some else None,
+        "origin": parse_prerequisite("base", other) if some else None,
+        "prerequisites": tuple(
+            parse_prerequisite(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))
+        ),
         "pod_warning": data.draw(
             st.sampled_from([None, *(PodWarning(view.uid, "FailedMount", "x" * 241) for view in map(parse_pod, pods))])
         ),

@@ -15,18 +15,18 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken
-from halcyon_operator.api_client import ApiError, Conflict, NotFound
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.controller import Controller
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.node_notices import NodeNotices
-from halcyon_operator.observe import Observer, ReadsHeads
-from halcyon_operator.pod_events import PodEvents
-from halcyon_operator.trainers import Reading
-from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.kube.client import ApiError, Conflict, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, Platform, PodView
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.observer import Observer, ReadsHeads
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.pod_events import PodEvents
+from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import PLATFORM, at, deleted, disrupted, head, pod, report, rfc
 
 KEY = ("default", "demo")
@@ -168,8 +168,8 @@ class World:
 
     def _start_operator(self) -> None:
         """A new process: it remembers nothing."""
-        metrics, journal = Metrics(), Journal()
-        self.journal = journal
+        metrics, pod_endings = Metrics(), PodEndings()
+        self.pod_endings = pod_endings
         cluster = Cluster(self.api)  # type: ignore[arg-type]
         nodes = NodeNotices()
         for node in self.nodes:
@@ -178,7 +178,7 @@ class World:
             cluster,
             self.heads or self,
             self,
-            journal,
+            pod_endings,
             self.platform,
             nodes,
             token=lambda: "the-token",
@@ -189,7 +189,7 @@ class World:
         self.observer = observer
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
         echo = WatchEcho(lambda: self.now)
-        self.controller = Controller(self.queue, observer, cluster, journal, metrics, echo, "test", self.clock, lambda: self.now, self)
+        self.controller = Controller(self.queue, observer, cluster, pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self)
 
     def clock(self) -> datetime:
         return at(self.now)
@@ -203,8 +203,8 @@ class World:
                 self._world_asked_for = world
                 return HeadPending()
             return self.head
-        told = self.reports.get(pod.world)
-        return Reading(self._with_requests(told)) if told is not None else Reading(problem="not yet")
+        told = self.reports.get(pod.group)
+        return ReportReading(self._with_requests(told)) if told is not None else ReportReading(problem="not yet")
 
     async def ask_save(self, ask: Any) -> str:
         """Take note of a request as a trainer would; the world that trains is the one that is asked."""

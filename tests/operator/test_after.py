@@ -9,13 +9,15 @@ import kopf
 import pytest
 import yaml
 
-from halcyon_operator.app import handlers
-from halcyon_operator.awaited import LONGEST_CHAIN, AwaitedRun, judge
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.store import Store
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.decide.prerequisites import unmet_prerequisite
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.views import Prerequisite
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.prerequisites import LONGEST_CHAIN
+from halcyon_operator.observe.watch_cache import WatchCache
+from halcyon_operator.run.app import handlers
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import at, observed, run
 from tests.operator.simulation import RUN, World
 from tests.operator.test_crashes import finish
@@ -145,14 +147,14 @@ def test_a_short_run_waits_with_its_defaults() -> None:
 
 @pytest.mark.parametrize("document", [run(**AFTER), run(**{"from": {"run": "base"}}), run(trainer__steps=-1)])
 def test_very_many_that_wait_are_looked_at_more_rarely(document: dict[str, Any]) -> None:
-    awaited = (AwaitedRun("tokens", "Running"),) if "after" in document["spec"] else ()
-    pauses = [reconcile(observed(document, awaited=awaited, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
+    prerequisites = (Prerequisite("tokens", "Running"),) if "after" in document["spec"] else ()
+    pauses = [reconcile(observed(document, prerequisites=prerequisites, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
     assert pauses == [20.0, 40.0]
 
 
 def test_nobody_is_judged_who_waits_for_nobody() -> None:
-    assert judge("demo", "team", ()) is None
-    assert judge("demo", "team", (AwaitedRun("tokens", "Succeeded"),)) is None
+    assert unmet_prerequisite("demo", "team", ()) is None
+    assert unmet_prerequisite("demo", "team", (Prerequisite("tokens", "Succeeded"),)) is None
 
 
 def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
@@ -161,8 +163,8 @@ def test_the_end_of_a_run_wakes_those_that_come_after_it() -> None:
 
 async def _the_end_wakes() -> None:
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
-    store, echo = Store(), WatchEcho(lambda: 0.0)
-    registry = handlers(queue, Journal(), echo, store)
+    store, echo = WatchCache(), WatchEcho(lambda: 0.0)
+    registry = handlers(queue, PodEndings(), echo, store)
     (on_run, *_) = registry._watching._handlers
 
     async def see(document: dict[str, Any], version: int) -> None:

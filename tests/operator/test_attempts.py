@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash
-from halcyon_operator.views import HeadUnreachable, ObjectView
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash
+from halcyon_operator.model.views import HeadUnreachable, ObjectView
+from halcyon_operator.objects.build import build
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import (
     EXHAUSTED,
     REFUSED,
@@ -56,7 +57,7 @@ def deletions(decision: Any) -> list[tuple[str, str]]:
 
 
 def kinds(decision: Any) -> list[tuple[str, str]]:
-    return [(manifest["kind"], manifest["metadata"]["name"]) for manifest in decision.create]
+    return [(manifest["kind"], manifest["metadata"]["name"]) for manifest in map(build, decision.create)]
 
 
 def condition(decision: Any, kind: str) -> tuple[str, str]:
@@ -91,7 +92,7 @@ def test_a_run_made_anew_goes_on_above_the_epoch_in_its_root() -> None:
     decision = reconcile(observed(run(), head=head(100, epoch=(7, 2))), NOW)
     assert decision.status.attempt == 8
     created = reconcile(observed(run(decision.status.document()), head=head(100, epoch=(7, 2))), NOW)
-    environment = created.create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    environment = build(created.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "HALCYON_RESUME_STEP", "value": "100"} in environment
 
 
@@ -292,7 +293,7 @@ def test_exhausted_restarts_with_progress_get_a_new_attempt_with_the_rest_of_the
     minted = reconcile(observed(run(decision.status.document())), NOW)
     assert (minted.status.attempt, minted.status.restarts.failed) == (2, 1)
     created = reconcile(observed(run(minted.status.document())), NOW)
-    assert created.create[1]["spec"]["failurePolicy"]["maxRestarts"] == 1
+    assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 1
 
 
 def test_a_preemption_that_the_jobset_took_for_a_failure_is_not_held_against_the_run() -> None:

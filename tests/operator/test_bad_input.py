@@ -10,10 +10,10 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.hardware import suggestion
-from halcyon_operator.api_client import ApiError
-from halcyon_operator.ownership import own_jobsets
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.views import HeadUnreachable
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.kube.client import ApiError
+from halcyon_operator.model.ownership import own_jobsets
+from halcyon_operator.model.views import HeadUnreachable
 from tests.operator.builders import at, changed, head, jobset, observed, pod, run
 from tests.operator.hostile import LONG, NEXT_VERSION, STATUS
 from tests.operator.simulation import JOBSETS, KEY, RUN, World
@@ -183,7 +183,7 @@ def test_a_run_that_is_gone_with_its_namespace_is_forgotten() -> None:
     world = training()
     world.api.objects.clear()
     asyncio.run(world.look())
-    assert (world.api.objects, world.journal.endings(KEY)) == ({}, ())
+    assert (world.api.objects, world.pod_endings.endings(KEY)) == ({}, ())
 
 
 TAMPERED: dict[str, Any] = {

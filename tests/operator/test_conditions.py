@@ -8,8 +8,8 @@ import pytest
 
 from halcyon_api.crd import UNSEEN
 from halcyon_api.status import ConditionType, Phase, TrainingRunStatus, parse_status
-from halcyon_operator.conditions import Outlook, stalled, with_outlook
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.conditions import Description, stalled, with_description
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, observed, rfc, run
 
 ON_ITS_WAY = ("Pending", "Queued", "Starting", "Restarting", "Suspending")
@@ -17,8 +17,8 @@ ON_ITS_WAY = ("Pending", "Queued", "Starting", "Restarting", "Suspending")
 
 @pytest.mark.parametrize("phase", get_args(Phase))
 def test_every_phase_says_one_thing(phase: Phase) -> None:
-    outlook = stalled("BadConfiguration", "m") if phase == "Failed" else Outlook(phase, phase, "m")
-    status = with_outlook(TrainingRunStatus(), outlook, 3, at(0))
+    outlook = stalled("BadConfiguration", "m") if phase == "Failed" else Description(phase, phase, "m")
+    status = with_description(TrainingRunStatus(), outlook, 3, at(0))
     truth = {condition.type: condition.status for condition in status.conditions}
     assert set(truth) == set(get_args(ConditionType))
     assert truth["Reconciling"] == ("True" if phase in ON_ITS_WAY else "False")
@@ -32,17 +32,17 @@ def test_every_phase_says_one_thing(phase: Phase) -> None:
 
 
 def test_the_transition_time_moves_with_the_truth_only() -> None:
-    first = with_outlook(TrainingRunStatus(), Outlook("Starting", "Starting", "a"), 1, at(0))
-    same = with_outlook(first, Outlook("Restarting", "Restarting", "b"), 1, at(10))
+    first = with_description(TrainingRunStatus(), Description("Starting", "Starting", "a"), 1, at(0))
+    same = with_description(first, Description("Restarting", "Restarting", "b"), 1, at(10))
     assert same.condition("Ready").last_transition_time == rfc(0)
     assert same.condition("Ready").message == "b"
-    ready = with_outlook(same, Outlook("Running", "Running", "c"), 1, at(20))
+    ready = with_description(same, Description("Running", "Running", "c"), 1, at(20))
     assert ready.condition("Ready").last_transition_time == rfc(20)
     assert ready.condition("Stalled").last_transition_time == rfc(0)
 
 
 def test_messages_are_bounded_and_printable() -> None:
-    status = with_outlook(TrainingRunStatus(), stalled("X", "a\x00\x1b[31m" + "b" * 10_000), 1, at(0))
+    status = with_description(TrainingRunStatus(), stalled("X", "a\x00\x1b[31m" + "b" * 10_000), 1, at(0))
     message = status.condition("Stalled").message
     assert len(message) <= 2048
     assert message.isprintable()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.pods import parse_pod
+from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import EXHAUSTED, REFUSED, ended, head, run, termination
 from tests.operator.builders import deleted as deleted_pod
 from tests.operator.simulation import KEY, PODS, World
@@ -90,7 +90,7 @@ def refused_and_mended(world: World) -> None:
     world.end_jobset("Failed", REFUSED)
     world.settle()
     assert world.status["phase"] == "Failed"
-    world.edit(image="mended:2")
+    world.edit(image="fixed:2")
     world.settle()
     finish(world)
 
@@ -113,7 +113,7 @@ def exhausted_and_restarted(world: World) -> None:
     world.end_jobset("Failed", EXHAUSTED, restarts=4)
     world.settle()
     assert world.status["phase"] == "Failed"
-    world.annotate("mended", names.ANNOTATION_RESTART)
+    world.annotate("fixed", names.ANNOTATION_RESTART)
     world.settle()
     assert world.status["failuresWithoutCheckpoint"] == 0
     finish(world)
@@ -132,7 +132,7 @@ STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
     "deleted": (deleted, 2, {"jobSetDeleted": 1}),
     "evicted": (evicted, 1, {"preempted": 1}),
     "exhausted with progress": (exhausted_with_progress, 2, {"failed": 4}),
-    "refused and mended": (refused_and_mended, 2, {"specChanged": 1}),
+    "refused and fixed": (refused_and_mended, 2, {"specChanged": 1}),
     "restarted": (restarted, 2, {"requested": 1}),
     "exhausted and restarted": (exhausted_and_restarted, 2, {"failed": 5}),
     "cleaned up": (cleaned_up, 1, {}),
@@ -200,6 +200,6 @@ def test_pods_of_an_earlier_run_of_the_same_name_say_nothing_of_this_one() -> No
     old = next(thing for place, thing in world.api.objects.items() if place.startswith(PODS))
     gone = deleted_pod(old, 5)
     gone["metadata"] |= {"uid": "older", "labels": gone["metadata"]["labels"] | {names.LABEL_RUN_UID: "an-earlier-run"}}
-    assert world.journal.record(KEY, parse_pod(gone))
+    assert world.pod_endings.record(KEY, parse_pod(gone))
     world.settle()
     assert world.status["phase"] == "Running"

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from halcyon_api import names
-from halcyon_operator.defaults import root_of
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.observe.defaults import root_of_run
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import defaults, head, run
 from tests.operator.simulation import RUN, SYSTEM, World
 from tests.operator.test_crashes import finish
@@ -82,7 +82,7 @@ def test_a_short_document_trains_with_the_defaults_of_its_namespace_and_stays_sh
             "scheduling.serviceAccountName": '"trainer"',
         },
     }
-    assert root_of(world.api.objects[RUN]) == "s3://team/runs/default/demo"
+    assert root_of_run(world.api.objects[RUN]) == "s3://team/runs/default/demo"
     finish(world)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, deleted, ended, head, jobset, observed, pod, rfc, run
 from tests.operator.simulation import JOBSETS, PODS, RUN, World
 from tests.operator.test_attempts import condition, deletions, status

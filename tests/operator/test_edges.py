@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.save_requests import SaveRequest
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.checkpoints import MAX_HEAD_BYTES, Checkpoints
-from halcyon_operator.decision import Ask
-from halcyon_operator.health import STUCK_SECONDS, WatchEcho
-from halcyon_operator.http_server import HttpServer
-from halcyon_operator.journal import MAX_ENDINGS_A_RUN, Journal
-from halcyon_operator.merge_patch import merge_patch
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.trainers import MAX_REPORT_BYTES, Reading, Trainers
-from halcyon_operator.views import HeadAbsent, HeadUnreachable
+from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.model.decision import Ask
+from halcyon_operator.model.views import HeadAbsent, HeadUnreachable
+from halcyon_operator.observe.checkpoints import MAX_HEAD_BYTES, Checkpoints
+from halcyon_operator.observe.pod_endings import MAX_ENDINGS_A_RUN, PodEndings
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.trainers import MAX_REPORT_BYTES, ReportReading, Trainers
+from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.http_server import HttpServer
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import deleted, ended, head, pod, report
 from tests.operator.simulation import _merged
 from tests.ports import free_port
@@ -35,17 +35,17 @@ from tests.ports import free_port
 GOOD = json.dumps(report().document()).encode()
 
 
-def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]) -> Reading:
+def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]) -> ReportReading:
     """What the operator makes of a trainer that answers so."""
 
-    async def run() -> Reading:
+    async def run() -> ReportReading:
         app = web.Application()
         app.router.add_get("/status", answer)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        trainers = Trainers(Metrics())
+        trainers = Trainers(Metrics().trainer_polls)
         try:
             return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), runner.addresses[0][1], "demo")
         finally:
@@ -64,7 +64,7 @@ def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamRes
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        trainers = Trainers(Metrics())
+        trainers = Trainers(Metrics().trainer_polls)
         request = SaveRequest(id="user-1", run="demo", attempt=1, restart=0)
         try:
             return await trainers.ask_save(Ask("127.0.0.1", port or runner.addresses[0][1], "the-token", request))
@@ -155,8 +155,8 @@ def test_a_sound_report_is_taken() -> None:
 
 
 def test_a_trainer_that_is_not_there_is_told() -> None:
-    async def run() -> Reading:
-        trainers = Trainers(Metrics())
+    async def run() -> ReportReading:
+        trainers = Trainers(Metrics().trainer_polls)
         try:
             return await trainers.read(parse_pod(pod(podIP="127.0.0.1")), free_port(), "demo")
         finally:
@@ -171,7 +171,7 @@ def read(checkpoints: Checkpoints, spec: CheckpointSpec) -> Any:
 
 def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) -> None:
     root = CheckpointSpec(root=f"file://{tmp_path}/run")
-    allowed = Checkpoints(Metrics(), file_roots=(str(tmp_path),))
+    allowed = Checkpoints(Metrics().head_reads, file_roots=(str(tmp_path),))
     assert read(allowed, root) == HeadAbsent()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head))
@@ -181,11 +181,11 @@ def test_a_mounted_root_is_read_and_any_other_is_out_of_reach(tmp_path: Path) ->
     assert isinstance(damaged, HeadUnreachable)
     assert "damaged" in damaged.reason
     (tmp_path / "run" / "HEAD").write_bytes(encode_head(head(12).head).replace(b'"step":12', b'"step":13'))
-    damaged = read(Checkpoints(Metrics(), file_roots=(str(tmp_path),)), root)
+    damaged = read(Checkpoints(Metrics().head_reads, file_roots=(str(tmp_path),)), root)
     assert isinstance(damaged, HeadUnreachable)
     assert "does not have the hash" in damaged.reason
-    assert isinstance(read(Checkpoints(Metrics()), root), HeadUnreachable)
-    assert isinstance(read(Checkpoints(Metrics(), file_roots=("/elsewhere",)), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics().head_reads), root), HeadUnreachable)
+    assert isinstance(read(Checkpoints(Metrics().head_reads, file_roots=("/elsewhere",)), root), HeadUnreachable)
 
 
 def test_a_store_that_is_not_there_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,20 +194,20 @@ def test_a_store_that_is_not_there_is_out_of_reach(monkeypatch: pytest.MonkeyPat
     metrics = Metrics()
     endpoint = f"http://127.0.0.1:{free_port()}"
     spec = CheckpointSpec(root="s3://bucket/run", endpoint=endpoint)
-    assert isinstance(read(Checkpoints(metrics, (endpoint,)), spec), HeadUnreachable)
+    assert isinstance(read(Checkpoints(metrics.head_reads, (endpoint,)), spec), HeadUnreachable)
     assert metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"}) == 1
 
 
 def test_only_allowed_endpoints_are_contacted() -> None:
     spec = CheckpointSpec(root="s3://bucket/run", endpoint="http://evil:1")
-    reading = read(Checkpoints(Metrics(), s3_endpoints=("http://store:7070",)), spec)
+    reading = read(Checkpoints(Metrics().head_reads, s3_endpoints=("http://store:7070",)), spec)
     assert isinstance(reading, HeadUnreachable)
     assert "objectStore.s3.endpoints" in reading.reason
 
 
 def test_a_head_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "HEAD").write_bytes(b" " * (MAX_HEAD_BYTES + 1))
-    refused = read(Checkpoints(Metrics(), file_roots=(str(tmp_path),)), CheckpointSpec(root=f"file://{tmp_path}"))
+    refused = read(Checkpoints(Metrics().head_reads, file_roots=(str(tmp_path),)), CheckpointSpec(root=f"file://{tmp_path}"))
     assert isinstance(refused, HeadUnreachable)
     assert "its HEAD has 1,048,577 bytes" in refused.reason
 
@@ -258,23 +258,23 @@ def test_the_http_server_tells_metrics_health_and_readiness() -> None:
 
 
 def test_the_journal_is_bounded_and_forgets() -> None:
-    journal = Journal()
+    endings = PodEndings()
     key = ("default", "demo")
-    assert not journal.record(key, parse_pod(pod()))
-    assert journal.record(key, parse_pod(deleted(pod(), 5)))
-    assert not journal.record(key, parse_pod(deleted(pod(), 5))), "nothing new"
-    assert journal.record(key, parse_pod(deleted(pod(**ended(42, 9)), 5)))
-    assert [ending.exit_code for ending in journal.endings(key)] == [42]
+    assert not endings.record(key, parse_pod(pod()))
+    assert endings.record(key, parse_pod(deleted(pod(), 5)))
+    assert not endings.record(key, parse_pod(deleted(pod(), 5))), "nothing new"
+    assert endings.record(key, parse_pod(deleted(pod(**ended(42, 9)), 5)))
+    assert [ending.exit_code for ending in endings.endings(key)] == [42]
     for number in range(MAX_ENDINGS_A_RUN + 10):
         dead = pod(1, 1, **ended(1, 5))
         dead["metadata"]["uid"] = f"pod-{number}"
-        journal.record(key, parse_pod(dead))
-    assert len(journal.endings(key)) == MAX_ENDINGS_A_RUN
-    journal.prune(key, 1, 2)
-    assert journal.endings(key) == ()
-    journal.record(key, parse_pod(pod(1, 2, **ended(1, 5))))
-    journal.forget(key)
-    assert journal.endings(key) == ()
+        endings.record(key, parse_pod(dead))
+    assert len(endings.endings(key)) == MAX_ENDINGS_A_RUN
+    endings.prune(key, 1, 2)
+    assert endings.endings(key) == ()
+    endings.record(key, parse_pod(pod(1, 2, **ended(1, 5))))
+    endings.forget(key)
+    assert endings.endings(key) == ()
 
 
 JSON = st.recursive(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.edits import SAVING_SECONDS, UNHEARD_SECONDS
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.spec_hash import RETIRED
+from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED
 from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, report, rfc, run
 from tests.operator.simulation import World
 from tests.operator.test_attempts import condition, deletions, status
@@ -150,7 +150,7 @@ def test_a_record_that_somebody_spoiled_stops_nothing(port: str) -> None:
     [({}, None, UNHEARD_SECONDS), ({"checkpointError": "denied"}, 21, UNHEARD_SECONDS), ({}, 21, SAVING_SECONDS)],
 )
 def test_a_trainer_that_does_not_save_is_not_waited_for_for_ever(told: dict[str, Any], taken: int | None, limit: float) -> None:
-    edit = {"checkpoint__credentialsSecret": {"name": "mended"}}
+    edit = {"checkpoint__credentialsSecret": {"name": "fixed"}}
     seen = look(run(known(), generation=2, **edit))
     document = after(seen, **edit)
     assert look(document, now=60 + limit - 1, told=told, taken=taken).delete == ()

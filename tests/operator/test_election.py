@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import strategies as st
 
-from halcyon_operator.election import LONGEST_LEASE_SECONDS, Election, LeaseRecord, Terms, lease_document, parse_lease
+from halcyon_operator.kube.election import LONGEST_LEASE_SECONDS, Election, LeaseRecord, Terms, lease_document, parse_lease
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at
 

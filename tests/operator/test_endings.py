@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.endings import conclude, merge_endings
-from halcyon_operator.pods import parse_pod
+from halcyon_operator.model.endings import conclude, merge_endings
+from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import deleted, disrupted, ended, pod, termination
 
 EVICTED = pod(1, 0, 1, **(ended(42, 12) | disrupted(10)))

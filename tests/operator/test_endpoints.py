@@ -12,12 +12,12 @@ import pytest
 
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.checkpoints import Checkpoints
-from halcyon_operator.endpoints import allowed_endpoints, endpoint_refusal, normal
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.trainers import parse_report
-from halcyon_operator.views import HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.endpoints import allowed_endpoints, endpoint_refusal, normal
+from halcyon_operator.model.views import HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.observe.checkpoints import Checkpoints
+from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, head, jobset, observed, pod, run
 from tests.operator.simulation import World
 from tests.operator.test_defaults import TEAM, put, ready, short
@@ -26,7 +26,7 @@ PAGE = "internal-page-7f3a"
 """What nobody but the store may show."""
 
 
-class Store:
+class ObjectStore:
     """A server that notes each request and answers as it is told to."""
 
     def __init__(self) -> None:
@@ -53,21 +53,21 @@ class Store:
 
     def read(self, *listed: str) -> HeadReading:
         spec = CheckpointSpec(root="s3://bucket/run", endpoint=self.endpoint)
-        return asyncio.run(Checkpoints(Metrics(), listed).read(spec))
+        return asyncio.run(Checkpoints(Metrics().head_reads, listed).read(spec))
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, f"the-{name}")
-    store = Store()
+    store = ObjectStore()
     yield store
     store.server.shutdown()
     store.server.server_close()
 
 
 @pytest.mark.parametrize("listed", [(), ("http://other:1",)])
-def test_no_request_goes_to_an_endpoint_that_is_not_listed(store: Store, listed: tuple[str, ...]) -> None:
+def test_no_request_goes_to_an_endpoint_that_is_not_listed(store: ObjectStore, listed: tuple[str, ...]) -> None:
     reading = store.read(*listed)
     assert isinstance(reading, HeadUnreachable)
     assert "objectStore.s3.endpoints" in reading.reason
@@ -163,7 +163,7 @@ def test_an_attempt_under_way_goes_on_as_it_was() -> None:
         ({"Last-Modified": PAGE, "ETag": PAGE}, '{"sha256": "' + PAGE + '"}'),
     ],
 )
-def test_nothing_that_a_store_answers_is_shown(store: Store, status: int, headers: dict[str, str], body: str) -> None:
+def test_nothing_that_a_store_answers_is_shown(store: ObjectStore, status: int, headers: dict[str, str], body: str) -> None:
     store.answer = (status, headers, body.encode())
     reading = store.read(store.endpoint)
     shown = reading.reason if isinstance(reading, HeadUnreachable) else ""

@@ -9,10 +9,10 @@ import pytest
 
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_api.validation import find_problems
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.run_metrics import RUN_METRICS
-from halcyon_operator.spec_hash import attempt_spec_hash
-from halcyon_operator.trainers import parse_report
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import attempt_spec_hash
+from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.run.run_metrics import RUN_METRICS
 from tests.operator.builders import at, ended, jobset, observed, pod, report, run, termination
 from tests.operator.test_attempts import status
 from tests.operator.test_edits import look

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.follow import follow
-from halcyon_operator.jobset_views import parse_jobset
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.spec_hash import RETIRED
-from halcyon_operator.views import HeadUnreachable
+from halcyon_operator.decide.follow import follow
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.model.views import HeadUnreachable
+from halcyon_operator.objects.build import build
+from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import at, deleted, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
 
 ENTRY = {"attempt": 1, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}
@@ -153,7 +154,7 @@ def test_a_checkpoint_once_known_is_not_forgotten_when_head_is_gone() -> None:
     known = {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)}
     gone = run(BASE | {"checkpoint": known, "jobSetUid": None, "attempt": 2, "history": []})
     decision = reconcile(observed(gone), at(60))
-    environment = decision.create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    environment = build(decision.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "HALCYON_RESUME_STEP", "value": "30"} in environment
 
 

@@ -12,13 +12,13 @@ import pytest
 from halcyon_api.accounts import divide
 from halcyon_api.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus, parse_status
-from halcyon_operator.goodput import account
-from halcyon_operator.history import with_end, with_report, with_world
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.plain import moment
+from halcyon_operator.decide.goodput import account
+from halcyon_operator.model.history import with_end, with_group, with_report
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import moment
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, ended, observed, pod, report, run, termination
 
-World = tuple[int, int]
 BARE = run()
 
 
@@ -26,8 +26,8 @@ def precise(seconds: float) -> str:
     return at(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def a_pod(world: World, created: float, scheduled: float | None, **status: Any) -> dict[str, Any]:
-    document = pod(*world, **status)
+def a_pod(group: ProcessGroup, created: float, scheduled: float | None, **status: Any) -> dict[str, Any]:
+    document = pod(*group, **status)
     document["metadata"]["creationTimestamp"] = precise(created)
     bound = {"type": "PodScheduled", "status": "False" if scheduled is None else "True"}
     if scheduled is not None:
@@ -61,29 +61,29 @@ class Story:
         assert counted <= self.now + 1e-6
         return goodput.seconds
 
-    def begin(self, world: World) -> None:
-        self.status = with_world(self.status, world, at(self.now))
+    def begin(self, group: ProcessGroup) -> None:
+        self.status = with_group(self.status, group, at(self.now))
 
-    def hear(self, world: World, began: float, step: int, resumed: int, **seconds: float) -> Any:
+    def hear(self, group: ProcessGroup, began: float, step: int, resumed: int, **seconds: float) -> Any:
         told = report(
-            *world,
+            *group,
             step=step,
             resumed=resumed,
             startedAt=precise(began),
             time=precise(self.now),
             seconds=GoodputSeconds(**seconds).document(),
         )
-        self.status = with_report(self.status, world, told).model_copy(update={"progress": told.progress})
+        self.status = with_report(self.status, group, told).model_copy(update={"progress": told.progress})
         return told
 
-    def end(self, world: World, cause: Any, step: int | None = None) -> None:
-        self.status = with_end(self.status, world, cause, "", at(self.now), step)
+    def end(self, group: ProcessGroup, cause: Any, step: int | None = None) -> None:
+        self.status = with_end(self.status, group, cause, "", at(self.now), step)
 
 
 def test_a_start_by_its_marks() -> None:
     """Ten seconds without pods, twenty without a node, five of container and imports; then the process's own word."""
     story = Story()
-    story.begin((1, 0))
+    story.begin(ProcessGroup(1, 0))
     story.now = 10
     assert story.look() == GoodputSeconds(operator_delay=10)
     story.now = 25
@@ -95,7 +95,7 @@ def test_a_start_by_its_marks() -> None:
     alive = a_pod((1, 0), 10, 30)
     assert story.look(pods=[alive]).total == 33, "it runs and has not answered, so nothing is known yet"
     story.now = 50
-    told = story.hear((1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
+    told = story.hear(ProcessGroup(1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
     expected = GoodputSeconds(operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6)
     assert story.look(pods=[alive], report=told) == expected
     assert story.look(pods=[alive], report=told) == expected, "the same look again counts nothing"
@@ -106,11 +106,11 @@ def test_a_start_by_its_marks() -> None:
 def test_a_last_word_counts_past_the_beginning_of_the_end() -> None:
     """An evicted process saves for four seconds: its last report has them, although the end counts from the eviction."""
     story = Story()
-    story.begin((1, 0))
+    story.begin(ProcessGroup(1, 0))
     story.now = 20
     alive = a_pod((1, 0), 0, 0)
-    story.look(pods=[alive], report=story.hear((1, 0), 0, 10, 0, productive_step=20))
-    story.end((1, 0), "preempted")
+    story.look(pods=[alive], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
+    story.end(ProcessGroup(1, 0), "preempted")
     story.now = 24
     story.look(pods=[alive])
     assert story.status.history[0].seconds is None, "the process is still at it"
@@ -157,10 +157,10 @@ def test_lost_work_by_hand(case: str) -> None:
 
 def test_suspension_is_nobodys_loss() -> None:
     story = Story()
-    story.begin((1, 0))
+    story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear((1, 0), 0, 10, 0, productive_step=20))
-    story.end((1, 0), "suspended")
+    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
+    story.end(ProcessGroup(1, 0), "suspended")
     story.status = story.status.model_copy(update={"phase": "Suspending"})
     story.now = 30
     story.look()
@@ -173,10 +173,10 @@ def test_suspension_is_nobodys_loss() -> None:
 
 def test_a_finished_run_does_not_age() -> None:
     story = Story()
-    story.begin((1, 0))
+    story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear((1, 0), 0, 10, 0, productive_step=20))
-    story.end((1, 0), "completed", 10)
+    story.look(pods=[a_pod((1, 0), 0, 0)], report=story.hear(ProcessGroup(1, 0), 0, 10, 0, productive_step=20))
+    story.end(ProcessGroup(1, 0), "completed", 10)
     story.status = story.status.model_copy(update={"phase": "Succeeded", "finished_at": precise(20)})
     found = story.look()
     story.now = 9_000
@@ -210,25 +210,25 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
     truth, story, committed, unheard = Truth(chance), Story(), 0, 0.0
     lost_steps = 0
     for restart in range(MAX_HISTORY + 8):
-        world = (1, restart)
-        story.begin(world)
+        group = ProcessGroup(1, restart)
+        story.begin(group)
         truth.spend("operator_delay", 3)
         created = truth.now
         if chance.random() < 0.5:
             story.now = truth.now
-            story.look(pods=[a_pod(world, created, None)])
+            story.look(pods=[a_pod(group, created, None)])
         truth.spend("capacity_wait", 20)
         scheduled = truth.now
         if chance.random() < 0.5:
             story.now = truth.now
-            story.look(pods=[a_pod(world, created, scheduled, containerStatuses=[])])
+            story.look(pods=[a_pod(group, created, scheduled, containerStatuses=[])])
         truth.spend("startup", 2)
         began, before = truth.now, truth.seconds.copy()
         for cause in ("startup", "join", "data_wait", "restore", "compile"):
             truth.spend(cause, 2)
         resumed = step = committed
         step_seconds = round(chance.uniform(0.1, 2), 3)
-        alive = a_pod(world, created, scheduled)
+        alive = a_pod(group, created, scheduled)
         heard = began
 
         def said(before: Counter[str] = before) -> dict[str, float]:
@@ -244,26 +244,26 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
                 committed = step
             if chance.random() < 0.3:
                 story.now = heard = truth.now
-                story.look(pods=[alive], report=story.hear(world, began, step, resumed, **said()))
+                story.look(pods=[alive], report=story.hear(group, began, step, resumed, **said()))
         story.now = truth.now
         words = farewell or chance.random() < 0.5
         if words:
             message = termination("failed", 1, step=step, time=precise(truth.now), seconds=GoodputSeconds(**said()).document())
             if story.status.history[-1].from_step is None:
-                story.hear(world, began, step, resumed, **said())
-            story.end(world, "failed", step)
-            story.look(pods=[a_pod(world, created, scheduled, **ended(1, truth.now, message))])
+                story.hear(group, began, step, resumed, **said())
+            story.end(group, "failed", step)
+            story.look(pods=[a_pod(group, created, scheduled, **ended(1, truth.now, message))])
         else:
             unheard += truth.now - heard
-            story.end(world, "preempted")
+            story.end(group, "preempted")
             story.look()
         lost = step - committed
         lost_steps += lost
         truth.seconds["productive_step"] -= lost * step_seconds
         truth.seconds["lost_work"] += lost * step_seconds
-    world = (1, MAX_HISTORY + 8)
-    story.begin(world)
-    found = story.look(report=story.hear(world, story.now, committed, committed))
+    group = ProcessGroup(1, MAX_HISTORY + 8)
+    story.begin(group)
+    found = story.look(report=story.hear(group, story.now, committed, committed))
     assert story.status.goodput is not None
     assert story.status.goodput.wall_seconds == pytest.approx(truth.now, abs=1e-6)
     wrong = sum(abs(getattr(found, cause) - truth.seconds[cause]) for cause in CAUSES)
@@ -276,9 +276,9 @@ def test_a_chaotic_run(seed: int, farewell: bool) -> None:
 
 def test_it_is_exported_by_run_and_cause_and_never_goes_back() -> None:
     story, metrics = Story(), Metrics()
-    story.begin((1, 0))
+    story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.look(pods=[a_pod((1, 0), 4, 10)], report=story.hear((1, 0), 10, 10, 0, productive_step=8, restore=2))
+    story.look(pods=[a_pod((1, 0), 4, 10)], report=story.hear(ProcessGroup(1, 0), 10, 10, 0, productive_step=8, restore=2))
     before = story.status.model_copy(update={"goodput": None})
     metrics.saw_run(("team", "demo"), before, story.status)
 

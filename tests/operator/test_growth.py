@@ -10,7 +10,7 @@ import pytest
 
 from halcyon_api.placement import PlacementStatus
 from halcyon_api.spec.operations import ElasticSpec
-from halcyon_operator.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_look, patience, shrunk, with_account
+from halcyon_operator.decide.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_look, patience, shrunk, with_growth_cost
 from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS
 from tests.operator.test_elastic import ELASTIC, Cluster
@@ -26,18 +26,18 @@ def test_a_growth_that_is_lost_is_followed_by_a_pause_of_what_it_cost_times_twen
         assert (larger.grown_from, patience(larger, SETTINGS), patience(SMALL, SETTINGS)) == (1, GROWN_PATIENCE_SECONDS, 300)
         smaller = shrunk(larger, 1)
         assert (smaller.lost_growths, smaller.grown_from) == (growths, None)
-        waiting = with_account(smaller, SETTINGS, None, at(5))
+        waiting = with_growth_cost(smaller, SETTINGS, None, at(5))
         assert waiting == smaller, "what it costs is known when the run trains again"
-        placement = with_account(smaller, SETTINGS, rfc(cost), at(cost))
+        placement = with_growth_cost(smaller, SETTINGS, rfc(cost), at(cost))
         pause = max(SHARE * cost, 120 * 2**growths)
         assert placement.grow_not_before == rfc(cost + pause)
         assert [may_look(placement, at(cost + seconds)) for seconds in (0, pause - 1, pause)] == [False, False, True]
 
 
 def test_a_growth_has_paid_after_twenty_times_what_it_cost() -> None:
-    larger = with_account(grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1))
+    larger = with_growth_cost(grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1))
     assert (larger.grown_from, larger.lost_growths) == (1, 3)
-    paid = with_account(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
+    paid = with_growth_cost(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
     assert (paid.grown_from, paid.grown_at, paid.lost_growths) == (None, None, 0)
     assert shrunk(paid, 1).lost_growths == 0, "to shrink later is nobody's loss"
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from halcyon_api.mesh import model_shape, pinned
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import attempt_spec_hash
+from halcyon_operator.objects.build import build
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import PLATFORM, at, observed, run
 
 NOW = at(100)
@@ -97,7 +98,7 @@ def test_a_record_outlives_another_formula() -> None:
     kept = parse_run_view(run(document, **BIG)).spec
     assert kept is not None
     decision = reconcile(observed(run(document | {"attemptSpecHash": attempt_spec_hash(kept)}, **BIG)), NOW)
-    jobset = next(manifest for manifest in decision.create if manifest["kind"] == "JobSet")
+    jobset = next(manifest for manifest in map(build, decision.create) if manifest["kind"] == "JobSet")
     env = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "HALCYON_MESH", "value": '{"replica":1,"data":1,"fsdp":32,"tensor":4}'} in env
 

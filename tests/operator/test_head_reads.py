@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.circuit import SILENT_REQUESTS, Circuit
-from halcyon_operator.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads, Key
-from halcyon_operator.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
+from halcyon_operator.observe.circuit import SILENT_REQUESTS, Circuit
+from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads
 from tests.operator.builders import head
 from tests.operator.test_work_queue import run
 
@@ -51,20 +52,20 @@ class Looks:
     """The reads, and which runs are to be looked at again."""
 
     stores: Stores
-    due: list[Key] = field(default_factory=list)
+    due: list[RunKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reads = HeadReads(self.stores, self.due.append, asyncio.get_running_loop().time)
 
     async def read(
-        self, name: str, endpoint: str, world: object = "ended", max_age_seconds: float = 0.0, team: str = "team"
+        self, name: str, endpoint: str, seen_state: object = "ended", max_age_seconds: float = 0.0, team: str = "team"
     ) -> HeadReading:
         spec = CheckpointSpec(root=f"s3://bucket/{name}", endpoint=f"http://{endpoint}")
-        return await self.reads.read((team, name), spec, world, max_age_seconds)
+        return await self.reads.read((team, name), spec, seen_state, max_age_seconds)
 
-    async def read_to_the_end(self, name: str, endpoint: str, world: object = "ended", team: str = "team") -> HeadReading:
+    async def read_to_the_end(self, name: str, endpoint: str, seen_state: object = "ended", team: str = "team") -> HeadReading:
         """As the queue does: look again whenever there is news of the run."""
-        while isinstance(reading := await self.read(name, endpoint, world, team=team), HeadPending):
+        while isinstance(reading := await self.read(name, endpoint, seen_state, team=team), HeadPending):
             while (team, name) not in self.due:
                 await asyncio.sleep(0.001)
             self.due.remove((team, name))
@@ -111,7 +112,7 @@ def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
         for number in range(300):
             assert isinstance(await looks.read(f"run-{number}", f"sink-{number}:9000"), HeadPending)
         began = now()
-        assert await looks.read("known", "good:9000", world="ended again") == HeadAbsent()
+        assert await looks.read("known", "good:9000", seen_state="ended again") == HeadAbsent()
         assert now() - began < PATIENCE_SECONDS
         assert await looks.read_to_the_end("new", "better:9000", team="other team") == HeadAbsent()
         assert now() - began < PATIENCE_SECONDS
@@ -142,11 +143,11 @@ def test_a_store_that_answers_again_is_asked_as_before() -> None:
 def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
     async def story() -> None:
         looks = Looks(Stores(seconds=1.0))
-        assert await looks.read_to_the_end("run", "slow:9000", world="at work") == HeadAbsent()
-        assert isinstance(await looks.read("run", "slow:9000", world="leaving"), HeadPending)
+        assert await looks.read_to_the_end("run", "slow:9000", seen_state="at work") == HeadAbsent()
+        assert isinstance(await looks.read("run", "slow:9000", seen_state="leaving"), HeadPending)
         await asyncio.sleep(0.3)
         looks.stores.heads["s3://bucket/run"] = head(20)  # the last save, after the store was asked
-        assert await looks.read_to_the_end("run", "slow:9000", world="gone") == head(20)
+        assert await looks.read_to_the_end("run", "slow:9000", seen_state="gone") == head(20)
         await looks.reads.close()
 
     run(story())
@@ -155,16 +156,16 @@ def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
 def test_a_run_at_work_goes_by_the_last_reading_and_is_told_of_the_next() -> None:
     async def story() -> None:
         looks = Looks(Stores(seconds=1.0))
-        first = await looks.read("run", "slow:9000", world="at work", max_age_seconds=10)
+        first = await looks.read("run", "slow:9000", seen_state="at work", max_age_seconds=10)
         assert isinstance(first, HeadUnreachable)
         await asyncio.sleep(2)
         assert looks.due == [("team", "run")]
-        assert await looks.read("run", "slow:9000", world="at work", max_age_seconds=10) == HeadAbsent()
+        assert await looks.read("run", "slow:9000", seen_state="at work", max_age_seconds=10) == HeadAbsent()
         looks.stores.heads["s3://bucket/run"] = head(20)
         await asyncio.sleep(10)
-        assert await looks.read("run", "slow:9000", world="at work", max_age_seconds=10) == HeadAbsent()
+        assert await looks.read("run", "slow:9000", seen_state="at work", max_age_seconds=10) == HeadAbsent()
         await asyncio.sleep(1)
-        assert await looks.read("run", "slow:9000", world="at work", max_age_seconds=10) == head(20)
+        assert await looks.read("run", "slow:9000", seen_state="at work", max_age_seconds=10) == head(20)
         await looks.reads.close()
 
     run(story())

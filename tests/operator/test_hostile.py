@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
-from halcyon_operator.jobset_views import parse_jobset, parse_object
-from halcyon_operator.kueue import LABEL_QUEUE
-from halcyon_operator.plain import moment
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.settle import status_document
-from halcyon_operator.trainers import parse_report
-from halcyon_operator.views import ProbeView
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.status_writes import status_document
+from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.views import ProbeView
+from halcyon_operator.objects.build import build
+from halcyon_operator.objects.kueue import LABEL_QUEUE
+from halcyon_operator.observe.jobsets import parse_jobset, parse_object
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.trainers import parse_report
 from tests import quick_yaml
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at, jobset, pod
@@ -54,7 +55,7 @@ def check_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
         config_map=parse_object("ConfigMap", spoil({"metadata": {"name": "demo-1", "uid": "x"}}, data)),
     )
     decision = reconcile(seen, at(60))
-    json.dumps([decision.create, [event.message for event in decision.events]])
+    json.dumps([[build(plan) for plan in decision.create], [event.message for event in decision.events]])
     if decision.status is not None:
         written = json.loads(json.dumps(status_document(decision.status)))
         assert all(abs(number) < 2**63 for number in numbers(written))

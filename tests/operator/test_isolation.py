@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
-from halcyon_operator.checkpoints import Checkpoints
-from halcyon_operator.endpoints import allowed_endpoints
-from halcyon_operator.head_reads import HeadReads
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.settle import COUNT_SECONDS, is_routine
-from halcyon_operator.views import HeadPending, HeadReading
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.status_writes import COUNT_SECONDS, is_routine
+from halcyon_operator.model.endpoints import allowed_endpoints
+from halcyon_operator.model.views import HeadPending, HeadReading
+from halcyon_operator.observe.checkpoints import Checkpoints
+from halcyon_operator.observe.head_reads import HeadReads
+from halcyon_operator.run.app import LONGEST_POD_PAUSE_SECONDS, pause_after_pod
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import PLATFORM, at, jobset, observed, pod, run
 from tests.operator.simulation import KEY, RUN, World
 from tests.operator.test_crashes import STORIES
@@ -44,7 +44,7 @@ class Counted:
     """Reads HEADs, and counts the reads that are over."""
 
     def __init__(self, endpoint: str) -> None:
-        self.checkpoints, self.over = Checkpoints(Metrics(), (endpoint,), s3_anonymous=True), 0
+        self.checkpoints, self.over = Checkpoints(Metrics().head_reads, (endpoint,), s3_anonymous=True), 0
 
     async def read(self, spec: Any) -> HeadReading:
         reading = await self.checkpoints.read(spec)

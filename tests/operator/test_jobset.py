@@ -14,9 +14,9 @@ from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.hardware import TABLE
 from halcyon_api.mesh import pinned
 from halcyon_api.training_run import parse_run
-from halcyon_operator.jobset import build_config_map, build_jobset
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.views import RunView
+from halcyon_operator.model.views import RunView
+from halcyon_operator.objects.jobset import build_config_map, build_jobset
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import PLATFORM, run
 
 GOLDEN = Path(__file__).parent / "golden"

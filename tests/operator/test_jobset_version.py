@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.api_client import ApiError, KubernetesApi
-from halcyon_operator.cluster import Cluster, MissingApi
-from halcyon_operator.jobset_version import FIELD, OPENAPI, create_refusal, knows_the_rules
-from halcyon_operator.metrics import Metrics
+from halcyon_operator.kube.client import ApiError, KubernetesApi
+from halcyon_operator.kube.cluster import Cluster, MissingApi
+from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, create_refusal, knows_the_rules
+from halcyon_operator.run.metrics import Metrics
 
 
 def schema(*fields: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Connection:
 
 def test_every_object_that_is_written_is_validated_strictly() -> None:
     connection = Connection()
-    api = KubernetesApi(connection, Metrics())  # type: ignore[arg-type]
+    api = KubernetesApi(connection, Metrics().api_requests)  # type: ignore[arg-type]
 
     async def story() -> None:
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from halcyon_operator.api_client import ApiError, Conflict, KubernetesApi, NotFound, NotLeading
-from halcyon_operator.leadership import Leadership
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.kube.client import ApiError, Conflict, KubernetesApi, NotFound, NotLeading
+from halcyon_operator.kube.leadership import Leadership
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import at
 from tests.operator.test_work_queue import run
 
@@ -203,7 +203,7 @@ class Busy(Connection):
 
 def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
     async def story() -> None:
-        api = KubernetesApi(Busy(), Metrics())  # type: ignore[arg-type]
+        api = KubernetesApi(Busy(), Metrics().api_requests)  # type: ignore[arg-type]
         with pytest.raises(ApiError, match="TooManyRequests: please") as refusal:
             await api.request("GET", "/path", "things")
         assert refusal.value.retry_after == 7
@@ -218,7 +218,7 @@ def test_an_api_server_that_asks_to_be_left_alone_is() -> None:
 def test_without_the_lease_nothing_is_written_and_a_write_never_outlasts_it() -> None:
     async def story() -> None:
         connection, left = Connection(), [5.0]
-        api = KubernetesApi(connection, Metrics())  # type: ignore[arg-type]
+        api = KubernetesApi(connection, Metrics().api_requests)  # type: ignore[arg-type]
         api.fence(lambda: left[0])
         for method in ("GET", "POST", "PATCH", "DELETE"):
             with pytest.raises(ApiError, match="did not answer"):

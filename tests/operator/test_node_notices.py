@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.node_notices import NodeNotices, NoticeView, notices_of
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.views import NoticeView
+from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from tests.operator.builders import at, head, jobset, observed, pod, report, rfc, run
 from tests.operator.simulation import World
 from tests.operator.test_attempts import status

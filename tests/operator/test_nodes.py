@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.follow import follow
-from halcyon_operator.jobset_views import parse_jobset
-from halcyon_operator.nodes import still_avoided, to_avoid
-from halcyon_operator.placement import placement_of
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.bad_nodes import current_avoided, node_to_avoid
+from halcyon_operator.decide.follow import follow
+from halcyon_operator.decide.placement import placement_of
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.objects.build import build
+from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, rfc, run, termination
 from tests.operator.test_attempts import HASH, condition, deletions
 from tests.suite import promises
@@ -113,7 +114,7 @@ def placement(nodes: str, avoided: str = "", seconds: float = 0) -> dict[str, An
 def test_when_a_node_is_avoided(found: dict[str, Any], settings: dict[str, Any], expected: str | None) -> None:
     view = observed(run(status(placement=found), recovery__badNodes=settings)).run
     assert view.spec is not None
-    node = to_avoid(placement_of(view.status, view.spec), view.spec, at(60))
+    node = node_to_avoid(placement_of(view.status, view.spec), view.spec, at(60))
     assert (node.node if node is not None else None) == expected
 
 
@@ -121,11 +122,11 @@ def test_a_tpu_slice_of_several_hosts_has_no_node_that_could_be_left_out() -> No
     tpu = {"accelerator": {"type": "v5e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
     view = observed(run(status(placement=placement("aa")), **tpu)).run
     assert view.spec is not None
-    assert to_avoid(placement_of(view.status, view.spec), view.spec, at(60)) is None
+    assert node_to_avoid(placement_of(view.status, view.spec), view.spec, at(60)) is None
 
 
 def affinity(decision: Any) -> Any:
-    pod = decision.create[-1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    pod = build(decision.create[-1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     return pod.get("affinity")
 
 
@@ -185,8 +186,8 @@ def test_an_avoided_node_comes_back_in_time_and_with_a_person() -> None:
     view = observed(run(status(placement=placement("aa", avoided="a")))).run
     assert view.spec is not None
     assert view.status.placement is not None
-    assert still_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_399))
-    assert not still_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_401))
+    assert current_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_399))
+    assert not current_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_401))
     closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(9), "cause": "suspended"}]
     resumed = reconcile(observed(run(status(placement=placement("aa", avoided="a"), phase="Suspended", history=closed))), at(60))
     assert (resumed.status.attempt, resumed.status.placement) == (2, None)

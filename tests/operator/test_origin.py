@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, head, observed, run
 from tests.operator.simulation import RUN, World
 from tests.operator.test_after import condition as condition_of

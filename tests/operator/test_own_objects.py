@@ -21,24 +21,25 @@ from hypothesis import strategies as st
 from halcyon_api import names
 from halcyon_api.defaults.resource import PLURAL as DEFAULTS
 from halcyon_api.training_run import API_VERSION, PLURAL
-from halcyon_operator.api_client import ApiError, Conflict, NotFound
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.controller import Controller
-from halcyon_operator.decision import Ask, Decision
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
-from halcyon_operator.journal import Journal
-from halcyon_operator.kueue import LABEL_QUEUE, WORKLOADS
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.node_notices import NodeNotices
-from halcyon_operator.observe import Observer
-from halcyon_operator.plain import dig, mapping, text
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.trainers import Reading, parse_report
-from halcyon_operator.views import Observed, PodView, ProbeView
-from halcyon_operator.work_queue import WorkQueue
-from halcyon_operator.workloads import Workloads
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.kube.client import ApiError, Conflict, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.decision import Ask, Decision
+from halcyon_operator.model.untrusted import dig, mapping, text
+from halcyon_operator.model.views import Observed, PodView, ProbeView
+from halcyon_operator.objects.build import build
+from halcyon_operator.objects.kueue import LABEL_QUEUE, WORKLOADS
+from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.observer import Observer
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.trainers import ReportReading, parse_report
+from halcyon_operator.observe.workloads import Workloads
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import PLATFORM, UID, at, defaults, jobset, pod, report, run
 from tests.operator.hostile import (
@@ -99,12 +100,12 @@ def check(decision: Decision, seen: Observed) -> None:
             (pod,) = [pod for pod in seen.pods if (pod.name, pod.uid) == (deletion.name, deletion.uid)]
             assert (pod.run_uid, pod.controlled) == (uid, True)
             assert pod.jobset_uid in {jobset.uid for jobset in seen.jobsets if jobset.owner_uid == uid}
-            assert any(other.deleting and other.world == pod.world for other in seen.pods)
+            assert any(other.deleting and other.group == pod.group for other in seen.pods)
             continue
         owner = (found if deletion.kind == "JobSet" else maps)[deletion.name, deletion.uid]
         assert owner == uid != ""
         assert OWN_NAME.fullmatch(deletion.name)
-    for manifest in decision.create:
+    for manifest in map(build, decision.create):
         assert is_own(manifest, uid)
         assert is_confined(manifest)
     assert {ask.ip for ask in decision.asks} <= {pod.ip for pod in seen.pods}
@@ -198,12 +199,12 @@ class HostileApi:
 
     async def read(self, *arguments: Any) -> Any:
         """HEAD for whoever asks without a pod, a report for whoever asks with one."""
-        world = next((argument.world for argument in arguments if isinstance(argument, PodView)), None)
+        world = next((argument.group for argument in arguments if isinstance(argument, PodView)), None)
         if world is None:
             return self._data.draw(st.sampled_from(HEADS))
         told = report(*world, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*world)
         body = json.dumps(spoil(told.document(), self._data)).encode()
-        return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else Reading(problem="x" * 10_000)
+        return parse_report(body, "demo", world) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
 
     async def ask_save(self, ask: Ask) -> str:
         assert ask.ip in {text(dig(pod, "status", "podIP")) for pod in self.pods}
@@ -243,13 +244,13 @@ WRITES = {
 
 def look_at(api: HostileApi, data: st.DataObject) -> None:
     """Four looks of the whole operator."""
-    metrics, journal, nodes = Metrics(), Journal(), NodeNotices()
+    metrics, pod_endings, nodes = Metrics(), PodEndings(), NodeNotices()
     cluster = Cluster(api)  # type: ignore[arg-type]
     platform = replace(PLATFORM, kueue=data.draw(st.booleans()))
     workloads = Workloads(cluster, lambda: 0.0)
-    observer = Observer(cluster, api, api, journal, platform, nodes, workloads=workloads)  # type: ignore[arg-type]
+    observer = Observer(cluster, api, api, pod_endings, platform, nodes, workloads=workloads)  # type: ignore[arg-type]
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
-    controller = Controller(queue, observer, cluster, journal, metrics, WatchEcho(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
+    controller = Controller(queue, observer, cluster, pod_endings, metrics, WatchEcho(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
     nodes.saw(spoil(NODE, data))
 
     async def some() -> None:

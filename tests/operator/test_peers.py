@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decision import Decision
-from halcyon_operator.peers import MAX_PODS
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.peers import MAX_PODS
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.decision import Decision
 from tests.operator.builders import at, changed, deleted, disrupted, ended, jobset, observed, pod, run
 from tests.operator.test_attempts import deletions
 from tests.operator.test_nodes import status
@@ -20,18 +20,18 @@ def look(*pods: dict[str, Any], jobset: dict[str, Any] = jobset(), status: dict[
     return reconcile(observed(run(status, **spec), jobsets=[jobset], pods=list(pods)), at(60))
 
 
-def sent_away(decision: Decision) -> list[tuple[str, str]]:
+def deleted_pods(decision: Decision) -> list[tuple[str, str]]:
     return [(deletion.name, deletion.uid) for deletion in decision.delete if deletion.kind == "Pod"]
 
 
 @pytest.mark.parametrize("notice", [{}, disrupted(50)], ids=["deleted", "evicted"])
 def test_the_others_of_the_world_go_along(notice: dict[str, Any]) -> None:
     gone = deleted(pod(slice_index=1, **notice), 50)
-    assert sent_away(look(pod(), gone)) == [("demo-1-s-0-0-abcde", "pod-1-0-0-0")]
+    assert deleted_pods(look(pod(), gone)) == [("demo-1-s-0-0-abcde", "pod-1-0-0-0")]
 
 
 def test_a_world_that_trains_is_left_alone() -> None:
-    assert sent_away(look(pod(), pod(slice_index=1))) == []
+    assert deleted_pods(look(pod(), pod(slice_index=1))) == []
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_a_world_that_trains_is_left_alone() -> None:
     ids=["ended", "going", "starting", "of the next world", "of the next attempt", "of nobody", "of another run", "of another JobSet"],
 )
 def test_nobody_else_goes(other: dict[str, Any]) -> None:
-    assert sent_away(look(other, deleted(pod(slice_index=1), 50))) == []
+    assert deleted_pods(look(other, deleted(pod(slice_index=1), 50))) == []
 
 
 def test_a_world_that_has_not_trained_ends_as_it_does_by_itself() -> None:
     """A process that still starts would take the signal for its end, and its exit code would count as a failure."""
     (entry,) = TRAINING["history"]
     young = TRAINING | {"history": [{key: value for key, value in entry.items() if key != "firstStepAt"}]}
-    assert sent_away(look(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
+    assert deleted_pods(look(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
 
 
 def test_pods_of_the_world_before_take_nobody_along() -> None:
@@ -68,7 +68,7 @@ def test_pods_of_the_world_before_take_nobody_along() -> None:
             {**TRAINING["history"][0], "endedAt": "2026-11-20T12:00:30Z", "cause": "preempted"},
         ],
     }
-    assert sent_away(look(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)) == []
+    assert deleted_pods(look(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)) == []
 
 
 def test_a_run_that_is_stopped_loses_its_jobset_and_that_is_all() -> None:
@@ -78,5 +78,5 @@ def test_a_run_that_is_stopped_loses_its_jobset_and_that_is_all() -> None:
 
 def test_of_a_large_world_nobody_is_sent() -> None:
     world = [pod(host=host) for host in range(MAX_PODS)]
-    assert sent_away(look(*world, deleted(pod(slice_index=1), 50))) == []
-    assert len(sent_away(look(*world[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1
+    assert deleted_pods(look(*world, deleted(pod(slice_index=1), 50))) == []
+    assert len(deleted_pods(look(*world[1:], deleted(pod(slice_index=1), 50)))) == MAX_PODS - 1

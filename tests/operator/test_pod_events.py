@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from halcyon_operator.api_client import ApiError
-from halcyon_operator.pod_events import MAX_AT_ONCE, MAX_MESSAGE, PAUSE_SECONDS, PodEvents, newest_warning
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.settle import COUNT_SECONDS
-from halcyon_operator.views import PodView
+from halcyon_operator.decide.status_writes import COUNT_SECONDS
+from halcyon_operator.kube.client import ApiError
+from halcyon_operator.model.views import PodView
+from halcyon_operator.observe.pod_events import MAX_AT_ONCE, MAX_MESSAGE, PAUSE_SECONDS, PodEvents, newest_warning
+from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import at, pod, rfc, run
 from tests.operator.hostile import JUNK
 from tests.operator.simulation import PODS, World

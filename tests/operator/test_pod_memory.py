@@ -11,18 +11,18 @@ import typer
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, HOST_MEMORY_GIB, left_of_host_gib
 from halcyon_operator.__main__ import amounts_by_type
-from halcyon_operator.jobset import build_jobset
-from halcyon_operator.probe import build_probe
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.views import Platform
-from tests.operator.builders import PLATFORM, at, run
+from halcyon_operator.model.views import Platform
+from halcyon_operator.objects.jobset import build_jobset
+from halcyon_operator.objects.probe import build_probe
+from halcyon_operator.observe.runs import parse_run_view
+from tests.operator.builders import PLATFORM, run
 
 
 def pod(platform: Platform = PLATFORM, probe: bool = False, **spec: Any) -> dict[str, Any]:
     view = parse_run_view(run(**{"trainer__batchSize": 64, **spec}))
     assert view.spec is not None, view.problems
     own = build_jobset(view, view.spec, platform, 1, 0, 3)
-    jobset = build_probe(view, view.spec, platform, 1, view.status, at(0)) if probe else own
+    jobset = build_probe(view, view.spec, platform, 1) if probe else own
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.jobset import build_config_map, build_jobset
-from halcyon_operator.pod_policy import FREE_VARIABLES, InvalidPolicy, PodPolicy, parse_policy
-from halcyon_operator.probe import build_probe
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.pod_policy import FREE_VARIABLES, InvalidPolicy, PodPolicy, parse_policy
+from halcyon_operator.objects.jobset import build_config_map, build_jobset
+from halcyon_operator.objects.probe import build_probe
+from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import PLATFORM, at, observed, run
 
 V6E = {"accelerator": {"type": "v6e", "topology": "4x4"}, "trainer__batchSize": 32}
@@ -137,7 +137,7 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
     for user, expected in ((0, 65532), ("namespace", None), (7, 7)):
         security = {"default": {"privileged": True, "runAsUser": user, "hostNetwork": "always"}}
         policy = parse_policy(json.dumps({"security": security, "imagePullSecrets": ["one"]}))
-        probe = build_probe(view, view.spec, replace(PLATFORM, pods=policy), 1, view.status, at(0))
+        probe = build_probe(view, view.spec, replace(PLATFORM, pods=policy), 1)
         pod = probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert pod["securityContext"].get("runAsUser") == expected

@@ -13,15 +13,16 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.training_run import InvalidRun, parse_run
-from halcyon_operator.api_client import ApiError, NotFound
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.decision import Decision
-from halcyon_operator.jobset import build_jobset
-from halcyon_operator.kueue import LABEL_QUEUE, NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, newest, parse_workload
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.settle import status_document
-from halcyon_operator.workloads import Workloads
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.status_writes import status_document
+from halcyon_operator.kube.client import ApiError, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.decision import Decision
+from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread
+from halcyon_operator.objects.jobset import build_jobset
+from halcyon_operator.objects.kueue import LABEL_QUEUE
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.workloads import Workloads, newest, parse_workload
 from tests.operator.builders import PLATFORM, at, changed, deleted, ended, head, jobset, observed, pod, report, rfc, run, termination
 
 QUEUED: dict[str, Any] = {"name": "research", "priorityClass": "normal"}
@@ -477,7 +478,7 @@ class Api:
 
 
 def read(api: Api) -> WorkloadReading:
-    return asyncio.run(Cluster(api).workload("ns", "u"))  # type: ignore[arg-type]
+    return asyncio.run(Workloads(Cluster(api), lambda: 0.0).read("ns", "u", 0))  # type: ignore[arg-type]
 
 
 def test_what_the_api_server_says_is_told_apart() -> None:

@@ -8,43 +8,45 @@ from typing import get_args
 
 import pytest
 
-from halcyon_operator.endings import EndCause
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.recovery import (
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.recovery import (
     ACTIONS,
     CAPACITIES,
     CAUSES,
     FAILURES,
+    RULES,
     STICKY_REASONS,
-    TABLE,
     Budget,
+    Committed,
     Edit,
-    Facts,
     Node,
-    Progress,
+    RecoveryFacts,
     decide,
 )
-from halcyon_operator.recovery_reference import render
+from halcyon_operator.decide.recovery_reference import render
+from halcyon_operator.model.causes import EndCause
 from tests.operator.builders import EXHAUSTED, at, jobset, observed, rfc, run
 from tests.operator.test_attempts import condition, deletions, status
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "recovery.md"
-EVERYTHING = [Facts(*facts) for facts in product(CAUSES, get_args(Progress), get_args(Budget), get_args(Node), CAPACITIES, get_args(Edit))]
+EVERYTHING = [
+    RecoveryFacts(*facts) for facts in product(CAUSES, get_args(Committed), get_args(Budget), get_args(Node), CAPACITIES, get_args(Edit))
+]
 
 
 def test_every_combination_has_a_row_and_every_row_a_combination() -> None:
     first = [decide(facts) for facts in EVERYTHING]  # StopIteration where there is none
-    assert [row for row in TABLE if row not in first] == []
-    assert {row.action for row in first} == set(ACTIONS)
+    assert [rule for rule in RULES if rule not in first] == []
+    assert {rule.action for rule in first} == set(ACTIONS)
 
 
 def test_every_cause_is_named() -> None:
-    named = {cause for row in TABLE if row.cause is not None for cause in row.cause}
+    named = {cause for rule in RULES if rule.cause is not None for cause in rule.cause}
     assert named == {"none", *get_args(EndCause)}
 
 
 def test_what_stops_says_why_and_nothing_else_does() -> None:
-    assert all(bool(row.reason) == (row.action == "stop") for row in TABLE)
+    assert all(bool(rule.reason) == (rule.action == "stop") for rule in RULES)
     assert {"RestartsExhausted", "Diverged", "Fenced"} <= STICKY_REASONS
     assert "Succeeded" not in STICKY_REASONS
 
@@ -58,12 +60,12 @@ def test_the_promises_of_the_guide() -> None:
             assert action == "stop", f"a crash loop ends: {facts}"
         if action == "edited":
             assert facts.edit == "waits"
-            assert facts.progress == "yes" or facts.cause != "none", f"an edit costs no step: {facts}"
+            assert facts.committed == "yes" or facts.cause != "none", f"an edit costs no step: {facts}"
         if action in ("elsewhere", "anywhere", "smaller") and facts.cause == "none":
             assert facts.capacity in ("fewer", "avoided"), f"a world that trains and has its nodes is left alone: {facts}"
         if action == "larger":
             assert facts.capacity == "more"
-            assert facts.progress == "yes" or facts.cause != "none", f"growing costs no step: {facts}"
+            assert facts.committed == "yes" or facts.cause != "none", f"growing costs no step: {facts}"
 
 
 @pytest.mark.parametrize("cause", [cause for cause in get_args(EndCause) if cause not in ("completed", "suspended")])
@@ -72,15 +74,17 @@ def test_the_table_is_obeyed_where_the_jobset_has_given_up(cause: EndCause, fail
     closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause, "message": "so it was"}]
     before = run(status(history=closed, failuresWithoutCheckpoint=failures))
     decision = reconcile(observed(before, jobsets=[jobset(outcome="Failed", reason=EXHAUSTED)]), at(60))
-    row = decide(Facts(cause=cause, budget="spent" if failures > 3 and cause in FAILURES else "left"))
-    if row.action == "stop":
-        assert condition(decision, "Stalled") == ("True", row.reason)
+    rule = decide(RecoveryFacts(cause=cause, budget="spent" if failures > 3 and cause in FAILURES else "left"))
+    if rule.action == "stop":
+        assert condition(decision, "Stalled") == ("True", rule.reason)
         assert "so it was" in decision.status.condition("Stalled").message
         assert deletions(decision) == []
     else:
-        assert (row.action, deletions(decision)) == ("same", [("JobSet", "demo-1")])
+        assert (rule.action, deletions(decision)) == ("same", [("JobSet", "demo-1")])
         assert condition(decision, "Stalled")[0] == "False"
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m halcyon_operator.recovery_reference > docs/reference/recovery.md"
+    assert PAGE.read_text(encoding="utf-8") == render(), (
+        "run: python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md"
+    )

@@ -9,10 +9,12 @@ from typing import get_args
 import pytest
 
 from halcyon_api.status import Phase, RestartCause
-from halcyon_operator import __main__, attempts, events
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.outlooks import _WAITING_REASONS
-from halcyon_operator.recovery import STICKY_REASONS
+from halcyon_operator import __main__
+from halcyon_operator.decide import attempts, events
+from halcyon_operator.decide.describe import _WAITING_REASONS
+from halcyon_operator.decide.recovery import STICKY_REASONS
+from halcyon_operator.model.causes import ENDS
+from halcyon_operator.run.metrics import Metrics
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "operator.md").read_text()
 SOURCES = [Path(module.__file__ or "").read_text() for module in (attempts, events, __main__)]
@@ -22,7 +24,7 @@ SAID = {
     *set(get_args(RestartCause)) - {"unknown"},
     *STICKY_REASONS,
     *_WAITING_REASONS.values(),
-    *events._END_REASONS.values(),
+    *(row.event for row in ENDS.values()),
     *re.findall(r'Stall\(\s*"(\w+)"', SOURCES[0]),
     *re.findall(r'Event\("\w+", "(\w+)"', SOURCES[1]),
     *re.findall(r'envvar="(\w+)"', SOURCES[2]),

@@ -8,9 +8,10 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.edits import SAVING_SECONDS, UNHEARD_SECONDS
-from halcyon_operator.reconcile import reconcile
-from halcyon_operator.spec_hash import RETIRED
+from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.objects.build import build
 from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, report, rfc, run, termination
 from tests.operator.simulation import World
 from tests.operator.test_attempts import condition, deletions, kinds, status
@@ -202,7 +203,7 @@ def test_a_crash_loop_that_has_stopped_goes_on_with_its_budget_anew() -> None:
     minted = reconcile(observed(asked(seen.status.document())), at(510))
     assert (minted.status.attempt, minted.status.restarts.failed, restart_of(minted)["outcome"]) == (2, 1, "restarted")
     created = reconcile(observed(asked(minted.status.document())), at(511))
-    assert created.create[1]["spec"]["failurePolicy"]["maxRestarts"] == 3
+    assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 3
     swept = reconcile(observed(asked(stopped.status.document())), at(500))
     assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), "also where nothing of the attempt is left"
 
@@ -221,8 +222,8 @@ def test_a_document_that_is_not_valid_stops_nothing_and_is_restarted_when_it_is_
     broken = look(asked(trainer__batchSize=7))
     assert (broken.delete, broken.status.restart) == ((), None)
     assert condition(broken, "Stalled") == ("True", "InvalidSpec")
-    mended = look(asked(broken.status.document(), generation=2))
-    assert (restart_of(mended)["outcome"], len(mended.asks)) == ("waiting", 1)
+    fixed = look(asked(broken.status.document(), generation=2))
+    assert (restart_of(fixed)["outcome"], len(fixed.asks)) == ("waiting", 1)
 
 
 def test_values_of_any_kind_are_bounded_and_harmless() -> None:

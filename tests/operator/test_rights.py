@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from halcyon_operator.app import handlers, kopf_settings
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.journal import Journal
-from halcyon_operator.store import Store
-from halcyon_operator.work_queue import WorkQueue
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.watch_cache import WatchCache
+from halcyon_operator.run.app import handlers, kopf_settings
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.work_queue import WorkQueue
 from tests.operator.builders import run
 from tests.operator.simulation import World
 from tests.operator.test_crashes import cleaned_up, edited, evicted
@@ -49,7 +49,7 @@ def test_granted_is_used() -> None:
 
 
 def test_kopf_writes_nothing_and_watches_labelled_objects_only() -> None:
-    registry = handlers(WorkQueue(lambda: 0.0), Journal(), WatchEcho(lambda: 0.0), Store())
+    registry = handlers(WorkQueue(lambda: 0.0), PodEndings(), WatchEcho(lambda: 0.0), WatchCache())
     settings = kopf_settings()
     assert not registry._changing._handlers, "handlers of changes write annotations"
     assert not registry._spawning._handlers, "daemons and timers add finalizers"

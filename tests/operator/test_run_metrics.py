@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from halcyon_api.status import parse_status
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.run_metrics import RUN_METRICS
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.run_metrics import RUN_METRICS
 from tests.operator.builders import rfc, run
 
 KEY = ("team", "demo")

@@ -10,10 +10,10 @@ from obstore.store import S3Store
 
 from halcyon_api.checkpoint_documents import Head, decode_head, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator import checkpoints
-from halcyon_operator.checkpoints import Checkpoints
-from halcyon_operator.metrics import Metrics
-from halcyon_operator.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
+from halcyon_operator.observe import checkpoints
+from halcyon_operator.observe.checkpoints import Checkpoints
+from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import head
 from tests.trainer.checkpoint.roots import Gateway, gateway
 
@@ -21,7 +21,7 @@ __all__ = ["gateway"]
 
 
 def read(endpoint: str) -> HeadReading:
-    checkpoints = Checkpoints(Metrics(), (endpoint,))
+    checkpoints = Checkpoints(Metrics().head_reads, (endpoint,))
     return asyncio.run(checkpoints.read(CheckpointSpec(root="s3://bucket/runs/demo", endpoint=endpoint)))
 
 
@@ -45,7 +45,10 @@ def bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> S3Store:
 
 
 def test_a_head_that_is_as_before_is_not_decoded_again(gateway: Gateway, bucket: S3Store) -> None:
-    reader, spec = Checkpoints(Metrics(), (gateway.endpoint,)), CheckpointSpec(root="s3://bucket/again", endpoint=gateway.endpoint)
+    reader, spec = (
+        Checkpoints(Metrics().head_reads, (gateway.endpoint,)),
+        CheckpointSpec(root="s3://bucket/again", endpoint=gateway.endpoint),
+    )
 
     async def story() -> None:
         bucket.put("again/HEAD", encode_head(head(120).head))
@@ -75,7 +78,7 @@ def test_a_large_head_is_decoded_in_a_thread_and_a_larger_one_is_refused(
     assert len(encode_head(small)) < checkpoints.SMALL_HEAD_BYTES < len(encode_head(large))
 
     async def story() -> None:
-        reader = Checkpoints(Metrics(), (gateway.endpoint,))
+        reader = Checkpoints(Metrics().head_reads, (gateway.endpoint,))
         for name, content in (("small", encode_head(small)), ("large", encode_head(large)), ("huge", b" " * 2**21)):
             bucket.put(f"{name}/HEAD", content)
         readings = [
@@ -104,6 +107,6 @@ def test_a_bucket_that_is_not_there_is_out_of_reach_too(gateway: Gateway, monkey
     for name, value in gateway.environment.items():
         monkeypatch.setenv(name, value)
     spec = CheckpointSpec(root="s3://no-such-bucket/demo", endpoint=gateway.endpoint)
-    reading = asyncio.run(Checkpoints(Metrics(), (gateway.endpoint,)).read(spec))
+    reading = asyncio.run(Checkpoints(Metrics().head_reads, (gateway.endpoint,)).read(spec))
     assert isinstance(reading, HeadUnreachable)
     assert "NoSuchBucket" in reading.reason

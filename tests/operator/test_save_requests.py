@@ -8,7 +8,7 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.save_requests import SaveRequestTaken, request_id
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import UID, at, head, jobset, observed, pod, report, rfc, run
 from tests.operator.simulation import PODS, World
 from tests.operator.test_attempts import status

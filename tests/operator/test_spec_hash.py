@@ -8,7 +8,7 @@ import pytest
 
 from halcyon_api.former.reading import present_form
 from halcyon_api.training_run import TrainingRunSpec, parse_run
-from halcyon_operator.spec_hash import RETIRED, attempt_spec_hash, fits
+from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash, fits
 from tests.operator.builders import run
 
 

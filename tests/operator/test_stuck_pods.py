@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.cluster import Cluster
-from halcyon_operator.conditions import MAX_MESSAGE
-from halcyon_operator.decision import Decision, Deletion
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.conditions import MAX_MESSAGE
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.decision import Decision, Deletion
 from tests.operator.builders import PLATFORM, at, deleted, head, jobset, observed, pod, report, rfc, run
 
 GRACE = 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon_operator.edits import SAVING_SECONDS, UNHEARD_SECONDS
+from halcyon_operator.decide.edits import SAVING_SECONDS, UNHEARD_SECONDS
 from tests.operator.builders import head, run
 from tests.operator.simulation import World
 

@@ -25,22 +25,23 @@ from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.progress import Evaluated, Progress
 from halcyon_api.status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
-from halcyon_operator import plain
-from halcyon_operator.awaited import awaited_run
-from halcyon_operator.checkpoints import parse_head
-from halcyon_operator.defaults import DefaultsRead, due, root_of, taken, wanted, whole_spec
-from halcyon_operator.election import parse_lease
-from halcyon_operator.health import WatchEcho
-from halcyon_operator.jobset_version import knows_the_rules
-from halcyon_operator.jobset_views import controller_uid, parse_jobset, parse_object
-from halcyon_operator.kueue import newest, parse_workload
-from halcyon_operator.merge_patch import merge_patch
-from halcyon_operator.node_notices import NodeNotices, notices_of
-from halcyon_operator.pods import parse_pod
-from halcyon_operator.probe import is_probe
-from halcyon_operator.runs import parse_run_view
-from halcyon_operator.store import SeenPod, Store
-from halcyon_operator.trainers import parse_report
+from halcyon_operator.kube.election import parse_lease
+from halcyon_operator.kube.jobset_version import knows_the_rules
+from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.model import untrusted
+from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.observe.checkpoints import parse_head
+from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, root_of_run, taken, wanted
+from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
+from halcyon_operator.observe.node_notices import NodeNotices, notices_of
+from halcyon_operator.observe.pod_events import newest_warning
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.prerequisites import parse_prerequisite
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.trainers import parse_report
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
+from halcyon_operator.observe.workloads import newest, parse_workload
+from halcyon_operator.run.health import WatchEcho
 from tests.operator.builders import defaults, jobset, pod, report, run
 from tests.operator.hostile import EVALUATED, JUNK, LATER_STATUS, NODE, PROGRESS, STATUS, WORKLOAD, spoil
 from tests.operator.test_jobset_version import NEW as SCHEMA
@@ -63,10 +64,10 @@ def _refusing(parse: Callable[[Any], object], *refusals: type[Exception]) -> Cal
 
 def _taken(document: Any) -> None:
     """Defaults that somebody found, taken by a sound run and by one that is spoiled alike."""
-    read = DefaultsRead("ours", ("default", "halcyon"), (document, DEFAULTS))
+    read = FoundDefaults("ours", ("default", "halcyon"), (document, DEFAULTS))
     for whose in (RUN, document, run()):
-        took = taken(whose, parse_status(plain.dig(whose, "status")), read)
-        whole_spec(whose, took.values)
+        took = taken(whose, parse_status(untrusted.dig(whose, "status")), read)
+        resolved_spec(whose, took.values)
         found = parse_run_view(whose, read)
         assert found.spec is not None or found.problems
 
@@ -79,22 +80,22 @@ def _node(document: Any) -> None:
 
 
 def _stored(document: Any) -> None:
-    store = Store()
+    store = WatchCache()
     for deleted in (False, True):
         store.saw_run(document, deleted=deleted)
         store.saw_jobset(KEY, document, deleted=deleted)
         store.saw_pod(KEY, SeenPod(document), deleted=deleted)
-    store.listed(KEY, document, plain.sequence(document) or (document,), (SeenPod(document),))
+    store.listed(KEY, document, untrusted.sequence(document) or (document,), (SeenPod(document),))
 
 
 def _plain(value: Any) -> None:
-    assert 0 <= plain.count(value) < 2**31
-    assert plain.text(value, 10).isprintable()
-    assert plain.integer(value) is None or abs(plain.integer(value) or 0) <= 2**63
-    plain.moment(value)
-    plain.dig(value, "a", 0, value if isinstance(value, str) else "b")
-    plain.mapping(value)
-    plain.sequence(value)
+    assert 0 <= untrusted.count(value) < 2**31
+    assert untrusted.text(value, 10).isprintable()
+    assert untrusted.integer(value) is None or abs(untrusted.integer(value) or 0) <= 2**63
+    untrusted.moment(value)
+    untrusted.dig(value, "a", 0, value if isinstance(value, str) else "b")
+    untrusted.mapping(value)
+    untrusted.sequence(value)
 
 
 def _echo(value: Any) -> None:
@@ -104,40 +105,47 @@ def _echo(value: Any) -> None:
 
 
 PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
-    "awaited.awaited_run": (lambda document: awaited_run("base", document), RUN),
-    "checkpoints.parse_head": (lambda document: parse_head(json.dumps(document).encode()), {"epoch": {"attempt": 1}, "committed": []}),
-    "defaults.due": (lambda document: due(document, TrainingRunStatus()), RUN),
-    "defaults.root_of": (root_of, RUN),
-    "defaults.taken": (_taken, DEFAULTS),
-    "defaults.wanted": (wanted, RUN),
-    "defaults.whole_spec": (lambda document: whole_spec(document, {"image": "x:1", "scheduling.nodeSelector": {"a": "b"}}), RUN),
-    "election.parse_lease": (parse_lease, LEASE),
-    "health.WatchEcho.saw": (_echo, "7"),
-    "health.WatchEcho.wrote": (_echo, "7"),
-    "jobset_views.controller_uid": (lambda document: controller_uid(plain.mapping(document)), jobset()["metadata"]),
-    "jobset_views.parse_jobset": (parse_jobset, jobset()),
-    "jobset_views.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
-    "jobset_version.knows_the_rules": (knows_the_rules, SCHEMA),
-    "kueue.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
-    "kueue.parse_workload": (parse_workload, WORKLOAD),
-    "merge_patch.merge_patch": (lambda document: merge_patch(plain.mapping(document), STATUS), STATUS),
-    "node_notices.NodeNotices.saw": (_node, NODE),
-    "node_notices.notices_of": (notices_of, NODE),
-    "observe.Observer.wrote": (_stored, RUN),
-    "plain.count": (_plain, 1),
-    "plain.dig": (_plain, {"a": [1]}),
-    "plain.integer": (_plain, "1"),
-    "plain.mapping": (_plain, {}),
-    "plain.moment": (_plain, "2026-01-01T00:00:00Z"),
-    "plain.sequence": (_plain, []),
-    "plain.text": (_plain, "x"),
-    "pods.parse_pod": (parse_pod, pod()),
-    "probe.is_probe": (is_probe, jobset()),
-    "runs.parse_run_view": (parse_run_view, RUN),
-    "store.Store.listed": (_stored, RUN),
-    "store.Store.saw_jobset": (_stored, jobset()),
-    "store.Store.saw_run": (_stored, RUN),
-    "trainers.parse_report": (
+    "observe.prerequisites.parse_prerequisite": (lambda document: parse_prerequisite("base", document), RUN),
+    "observe.checkpoints.parse_head": (
+        lambda document: parse_head(json.dumps(document).encode()),
+        {"epoch": {"attempt": 1}, "committed": []},
+    ),
+    "observe.defaults.due": (lambda document: due(document, TrainingRunStatus()), RUN),
+    "observe.defaults.root_of_run": (root_of_run, RUN),
+    "observe.defaults.taken": (_taken, DEFAULTS),
+    "observe.defaults.wanted": (wanted, RUN),
+    "observe.defaults.resolved_spec": (
+        lambda document: resolved_spec(document, {"image": "x:1", "scheduling.nodeSelector": {"a": "b"}}),
+        RUN,
+    ),
+    "kube.election.parse_lease": (parse_lease, LEASE),
+    "run.health.WatchEcho.saw": (_echo, "7"),
+    "run.health.WatchEcho.wrote": (_echo, "7"),
+    "observe.jobsets.controller_uid": (lambda document: controller_uid(untrusted.mapping(document)), jobset()["metadata"]),
+    "observe.jobsets.parse_jobset": (parse_jobset, jobset()),
+    "observe.jobsets.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
+    "kube.jobset_version.knows_the_rules": (knows_the_rules, SCHEMA),
+    "observe.workloads.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
+    "observe.workloads.parse_workload": (parse_workload, WORKLOAD),
+    "kube.merge_patch.merge_patch": (lambda document: merge_patch(untrusted.mapping(document), STATUS), STATUS),
+    "observe.node_notices.NodeNotices.saw": (_node, NODE),
+    "observe.node_notices.notices_of": (notices_of, NODE),
+    "observe.observer.Observer.wrote": (_stored, RUN),
+    "model.untrusted.count": (_plain, 1),
+    "model.untrusted.dig": (_plain, {"a": [1]}),
+    "model.untrusted.integer": (_plain, "1"),
+    "model.untrusted.mapping": (_plain, {}),
+    "model.untrusted.moment": (_plain, "2026-01-01T00:00:00Z"),
+    "model.untrusted.sequence": (_plain, []),
+    "model.untrusted.text": (_plain, "x"),
+    "observe.pod_events.newest_warning": (lambda document: newest_warning(parse_pod(pod()), (document,)), {"type": "Warning"}),
+    "observe.pods.parse_pod": (parse_pod, pod()),
+    "objects.probe.is_probe": (is_probe, jobset()),
+    "observe.runs.parse_run_view": (parse_run_view, RUN),
+    "observe.watch_cache.WatchCache.listed": (_stored, RUN),
+    "observe.watch_cache.WatchCache.saw_jobset": (_stored, jobset()),
+    "observe.watch_cache.WatchCache.saw_run": (_stored, RUN),
+    "observe.trainers.parse_report": (
         lambda document: parse_report(json.dumps(document).encode(), "demo", (1, 0)),
         report(progress=PROGRESS).document(),
     ),

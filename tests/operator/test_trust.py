@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_operator.reconcile import reconcile
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import ended, head, jobset, pod, run, termination
 from tests.operator.simulation import JOBSETS, KEY, PODS, RUN, World
 

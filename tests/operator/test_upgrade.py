@@ -16,11 +16,12 @@ import pytest
 
 from halcyon_api.former.reading import former_form
 from halcyon_api.training_run import parse_run
-from halcyon_operator.spec_hash import attempt_spec_hash, fits
+from halcyon_operator.decide.spec_hash import attempt_spec_hash, fits
 from tests.cluster import previous
 from tests.examples.documents import training_runs
 
 # What the version before made of a document: what it recorded, and the document as the API server kept it, with the defaults of its schema.
+# The module has the name that it has in that version.
 RECORD = """
 import json, sys
 from halcyon_api.training_run import InvalidRun, parse_run

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
-from halcyon_operator.work_queue import LONGEST_DELAY_SECONDS, WorkQueue
+from halcyon_operator.run.work_queue import LONGEST_DELAY_SECONDS, WorkQueue
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):

@@ -6,7 +6,7 @@ import sys
 
 import jax
 
-from halcyon.cli import app
+from halcyon.cli.main import app
 
 
 def _say(event: str, **about: object) -> None:

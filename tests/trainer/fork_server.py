@@ -25,12 +25,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon.lean_imports import without_collections, without_unused_parts
+from halcyon.machine.lean_imports import without_collections, without_unused_parts
 
 NUMBER = struct.Struct("i")
 REQUEST_BYTES = 1 << 18
 STREAMS = 3
-PRELOADED = ("halcyon.cli", "halcyon.process", "halcyon.train", "halcyon.evaluate.run", "tests.trainer.checkpoint.helpers")
+PRELOADED = ("halcyon.cli.main", "halcyon.process", "halcyon.tasks.train", "halcyon.tasks.evaluate", "tests.trainer.checkpoint.helpers")
 
 
 @dataclass

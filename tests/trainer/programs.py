@@ -1,7 +1,7 @@
-"""Compiled programs that the runs of a test session share, as a run and its restarts do (see `halcyon.compilation`).
+"""Compiled programs that the runs of a test session share, as a run and its restarts do (see `halcyon.training.compilation`).
 
 What a run has put into its checkpoint root is kept, and lent to the next runs before they start. A program is found by all that it was made
-of, so a run takes only its own. `tests/trainer/test_compilation.py` is about compilation itself and shares nothing.
+of, so a run takes only its own. `tests/trainer/training/test_compilation.py` is about compilation itself and shares nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def keep_programs(environ: Mapping[str, str]) -> None:
     import jax
     from jax._src import compilation_cache
 
-    from halcyon.compilation import keeps_collectives_in_order, processor
+    from halcyon.training.compilation import keeps_collectives_in_order, processor
 
     cache = Path(environ.get("HALCYON_CACHE") or Path.home() / ".cache" / "halcyon")
     jax.config.update("jax_compilation_cache_dir", str(cache / "test-programs" / hashlib.sha256(processor().encode()).hexdigest()[:16]))

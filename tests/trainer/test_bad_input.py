@@ -218,7 +218,7 @@ def test_a_document_that_is_none_ends_with_its_sentence(tmp_path: Path) -> None:
     document["spec"]["modle"] = document["spec"].pop("model")
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(document))
-    ended = subprocess.run([sys.executable, "-m", "halcyon.cli", "train", str(path)], capture_output=True, text=True, check=False)
+    ended = subprocess.run([sys.executable, "-m", "halcyon.cli.main", "train", str(path)], capture_output=True, text=True, check=False)
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
     assert "spec.modle: unknown field" in ended.stderr
     assert "Traceback" not in ended.stderr

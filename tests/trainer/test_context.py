@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.changes import differences
+from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, in_present_form, with_moments
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
-from halcyon.fingerprints import fingerprints, fingerprints_of, in_present_form, with_moments
 from halcyon_api.checkpoint_documents import Epoch, Fingerprints
 from halcyon_api.former.reading import former_form
 from halcyon_api.spec.mesh import ResolvedMesh

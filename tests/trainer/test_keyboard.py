@@ -36,7 +36,7 @@ class Typed:
         path = folder / "run.yaml"
         path.write_text(yaml.safe_dump(document))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", HEARS_INTERRUPTS, sys.executable, "-m", "halcyon.cli", "train", str(path)],
+            [sys.executable, "-c", HEARS_INTERRUPTS, sys.executable, "-m", "halcyon.cli.main", "train", str(path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint.failures import STOPPED, StoreFailure
-from halcyon.checkpoint.store import Store
 from halcyon.errors import Preempted, RootUnusable
-from halcyon.metadata_server import server_address, wait_for_server
-from halcyon.patience import Patience, WaitStopped, delay_seconds
+from halcyon.machine.metadata_server import server_address, wait_for_server
+from halcyon.storage.failures import STOPPED, StoreFailure
+from halcyon.storage.patience import Patience, WaitStopped, delay_seconds
+from halcyon.storage.store import Store
 from halcyon_api.exit_codes import ExitCode
 from tests.faults import rows
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
@@ -41,7 +41,7 @@ REFUSALS = {
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process waits are a tenth of what they are for users; how they grow has a test of its own."""
-    monkeypatch.setattr("halcyon.patience.delay_seconds", lambda tries, left: delay_seconds(tries, left) / 10)
+    monkeypatch.setattr("halcyon.storage.patience.delay_seconds", lambda tries, left: delay_seconds(tries, left) / 10)
 
 
 @pytest.fixture

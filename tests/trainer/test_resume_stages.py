@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from halcyon.data.cli import app
+from halcyon.cli.data import app
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.test_resume import collect, document, seen_step, undisturbed
 from tests.trainer.worlds import worlds

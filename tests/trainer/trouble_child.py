@@ -15,7 +15,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from halcyon.cli import app
+from halcyon.cli.main import app
 from halcyon.data.loader import Loader
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.telemetry import RunReporter

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
-from halcyon.local_files import root_address
-from halcyon.memory import check_memory, machine_memory
+from halcyon.machine.local_files import root_address
+from halcyon.machine.memory import check_memory, machine_memory
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved

@@ -17,13 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from halcyon.context import Context, check_context, process_name, resolve_context, run_name
-from halcyon.data.schedule import build_schedule
+from halcyon.context import Context, resolve_context
+from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
-from halcyon.lean_imports import without_collections, without_unused_parts
-from halcyon.memory_lock import raise_memory_lock
-from halcyon.metadata_server import wait_for_server
-from halcyon.patience import SOURCES, Patience
+from halcyon.machine.lean_imports import without_collections, without_unused_parts
+from halcyon.machine.memory_lock import raise_memory_lock
+from halcyon.machine.metadata_server import wait_for_server
+from halcyon.machine.variables import set_variables
+from halcyon.storage.patience import SOURCES, Patience
 from halcyon.telemetry import (
     RunIdentity,
     RunPlan,
@@ -36,8 +37,6 @@ from halcyon.telemetry import (
 )
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
-from halcyon.variables import set_variables
-from halcyon_api.counting import counted
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
@@ -120,7 +119,7 @@ def run_training(
         if context.run.spec.task == "evaluate":
             ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
-            from halcyon.train import train  # JAX and all the rest: only now that /status answers
+            from halcyon.tasks.train import train  # JAX and all the rest: only now that /status answers
 
         ended = train(
             context,
@@ -136,10 +135,10 @@ def run_training(
         server.close()
     except Exception as error:
         ending.failed(error)
-    if ended.preempted and (ended.farewell is None or not ended.step):
+    if ended.preempted and (ended.last_save is None or not ended.step):
         ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
-    if ended.farewell is not None:
-        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.farewell.sentence()), saved=ended.farewell.saved)
+    if ended.last_save is not None:
+        ending.leave("preempted", ExitCode.PREEMPTED, ending.in_words(ended.last_save.sentence()), saved=ended.last_save.saved)
     ending.leave(
         "completed", ExitCode.DONE, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     )
@@ -163,21 +162,15 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
 
 def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
     """The whole of a run of the task ``data``. Says what the caches hold."""
-    from halcyon.data.open import ensure_caches
+    from halcyon.tasks.data import build_data  # with the libraries that read text
 
-    check_context(context)
-    reporter.stage("tokenizing")
-    store, caches = ensure_caches(
-        context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
-    )
-    tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
+    return build_data(context, reporter, patience=patience)
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
     """The whole of a run of the task ``evaluate``. Says what it found."""
     with without_collections(), without_unused_parts():
-        from halcyon.evaluate.run import evaluate_checkpoint  # with JAX, as for a training
+        from halcyon.tasks.evaluate import evaluate_checkpoint  # with JAX, as for a training
 
     return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
 
@@ -294,7 +287,7 @@ def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exc
 
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
     def keep(stacks: str) -> str:
-        from halcyon.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
+        from halcyon.telemetry.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
 
         return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
 

@@ -39,7 +39,7 @@ def given_epoch(options: dict[str, Any]) -> Epoch | None:
 
 def race(root: Root, options: dict[str, Any]) -> None:
     """Count a key up by compare-and-swap, against the other children, until this one has done it often enough."""
-    from halcyon.checkpoint.store import Store
+    from halcyon.storage.store import Store
 
     store = Store(root.spec)
     won = 0
@@ -69,7 +69,7 @@ def train(root: Root, options: dict[str, Any]) -> None:
 
 def swap(root: Root, options: dict[str, Any]) -> None:
     """Swap values of many lengths into one key, without end. Each value is its own hash and some bytes."""
-    from halcyon.checkpoint.store import Store
+    from halcyon.storage.store import Store
 
     store = Store(root.spec)
     generation = store.read("value").generation
@@ -99,7 +99,7 @@ def spawner(root: Root, options: dict[str, Any]) -> None:
 
 def zombie(root: Root, options: dict[str, Any]) -> None:
     """Commit step 1, then stop itself (SIGSTOP) before the n-th write of the save of step 2; once woken, go on as if nothing was."""
-    from halcyon.checkpoint import store
+    from halcyon.storage import store
 
     writes = itertools.count()
     devices = mesh(2, 2)
@@ -128,7 +128,7 @@ def member(root: Root, options: dict[str, Any]) -> None:
     """One process of a world: restore what is there and check its bits, then save `steps` more."""
     from jax.sharding import PartitionSpec
 
-    from halcyon.parallel.world import LEAVE_TIMEOUT_SECONDS, join, leave
+    from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, join, leave
     from tests.trainer.checkpoint.helpers import SHARDINGS
 
     layout.CHUNK_LIMIT_BYTES = options.get("chunkBytes", layout.CHUNK_LIMIT_BYTES)
@@ -142,7 +142,7 @@ def member(root: Root, options: dict[str, Any]) -> None:
     shardings = SHARDINGS | {name: PartitionSpec(*spec) for name, spec in options.get("shardings", {}).items()}
     try:
         limits = Limits(parts_seconds=limit(options.get("seconds", 60)), request_seconds=limit(30), shared_read_bytes=0)
-        with open_root(root, epoch=given_epoch(options), world=world, limits=limits) as checkpointer:
+        with open_root(root, epoch=given_epoch(options), processes=world, limits=limits) as checkpointer:
             checkpointer.on_warning = lambda text: say(event="warned", text=text)
             if options.get("tellFiles"):
                 _tell_files()
@@ -184,7 +184,7 @@ def _tell_files() -> None:
 
 def _tell_read_backs(checkpointer: Checkpointer, root: Root, victim: int) -> threading.Semaphore:
     """Say what was read back, and turn a file of one process around before it reads the second step."""
-    from halcyon.checkpoint import readback_worker as module
+    from halcyon.checkpoint import readback as module
 
     told, read_back = threading.Semaphore(0), module.read_back
 

@@ -27,7 +27,7 @@ SAME = Fingerprints(sections={"spec.model": "0" * 64}, documents={"spec.model": 
 
 @dataclass(frozen=True)
 class OneProcess:
-    """The world of a run of one process."""
+    """The processes of a run that has one."""
 
     process_index: int = 0
     process_count: int = 1
@@ -70,7 +70,7 @@ def open_root(root: Root, **changes: Any) -> Checkpointer:
         "owner": OWNER,
         "epoch": None,
         "fingerprints": SAME,
-        "world": OneProcess(),
+        "processes": OneProcess(),
         "seed": 1,
         "mesh": {"fsdp": 2},
         "expected_step": 0,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from halcyon.cli import app
+from halcyon.cli.main import app
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint import SaveFailed, list_checkpoints, saving, verify_checkpoint
-from halcyon.checkpoint.failures import StoreFailure, from_tensorstore
 from halcyon.checkpoint.head import edit, with_pin
-from halcyon.checkpoint.retention import Retention
-from halcyon.checkpoint.space import with_room
-from halcyon.checkpoint.store import Store
-from halcyon.compilation import CompilationCache
+from halcyon.checkpoint.retention import Retention, with_room
+from halcyon.storage.failures import StoreFailure, from_tensorstore
+from halcyon.storage.store import Store
+from halcyon.training.compilation import CompilationCache
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
@@ -37,7 +36,7 @@ from tests.trainer.checkpoint.helpers import (
     template,
     with_keep,
 )
-from tests.trainer.checkpoint.test_worlds import World
+from tests.trainer.checkpoint.test_worlds import Processes
 
 __all__ = ["small_disk"]
 INSIDE = "HALCYON_TEST_SMALL_DISK"
@@ -231,7 +230,7 @@ def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 def test_several_processes_write_once_more_together(small_disk: Path) -> None:
     root = roomy(small_disk)
-    with World(root, 2, steps=8, mesh=[2, 2]) as world:
+    with Processes(root, 2, steps=8, mesh=[2, 2]) as world:
         assert world.run() == [0, 0], [child.events for child in world.children]
         told = world.told("committed")
         assert told == [[{"event": "committed", "step": step, "newest": step} for step in range(1, 9)]] * 2

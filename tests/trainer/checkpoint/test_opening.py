@@ -17,10 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from halcyon.checkpoint import Limits
-from halcyon.checkpoint.abilities import overwrite_problem
-from halcyon.checkpoint.store import Store
-from halcyon.cli import app
+from halcyon.cli.main import app
 from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.storage.abilities import overwrite_problem
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec

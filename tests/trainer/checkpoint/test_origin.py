@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from halcyon.checkpoint.fingerprints import fingerprints_of
 from halcyon.checkpoint.origin import begin_from, origin_store
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged, TrainerExit
-from halcyon.fingerprints import fingerprints_of
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
@@ -43,7 +43,7 @@ def begin(source: Root, *, step: int | None = None, run: str = "run", namespace:
         "owner": Owner(namespace=namespace, name="clone"),
         "fingerprints": prints(),
         "steps": 10,
-        "world": OneProcess(),
+        "processes": OneProcess(),
         "template": template(mesh(4, 1)),
     }
     return begin_from(origin, origin_store(origin, own), **(arguments | changes))

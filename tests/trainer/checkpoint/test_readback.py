@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import Checkpointer, list_checkpoints, readback
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import with_commit, with_failed, with_passed, with_reading
-from halcyon.checkpoint.retention import Retention, guarded
-from halcyon.checkpoint.space import dispensable
+from halcyon.checkpoint.retention import Retention, dispensable, guarded
+from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import OWNER, Root, epoch, mesh, numbers, on, open_root, position, template
-from tests.trainer.checkpoint.test_worlds import World
+from tests.trainer.checkpoint.test_worlds import Processes
 
 
 def reading(root: Root, every: int, **changes: Any) -> Root:
@@ -73,7 +72,7 @@ def test_what_was_damaged_after_the_commit_is_set_aside_at_once_and_a_save_is_wa
         chunk.write_bytes(chunk.read_bytes()[::-1])
         return read_back(store, entry, files, **options)
 
-    monkeypatch.setattr("halcyon.checkpoint.readback_worker.read_back", spoil)
+    monkeypatch.setattr("halcyon.checkpoint.readback.read_back", spoil)
     with open_root(root) as checkpointer:
         told = Told(checkpointer)
         save(checkpointer, 1)
@@ -144,7 +143,7 @@ def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None
     """Turned around between the commit and the reading, in a file of process 0's or of another's."""
     root = reading(file_root, 2)
     shardings = {"weight": ["fsdp"], "half": [None, "fsdp"], "bias": [], "counts": ["fsdp"]}
-    with World(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
+    with Processes(root, 4, steps=4, shardings=shardings, readBack=victim) as world:
         assert world.run() == [0] * 4, world.children[0].noise()
         told = world.told("readBack")
     reason = f"data/weight/c/{victim}/0 does not have the hash that the manifest names"

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from halcyon.checkpoint import SaveFailed, list_checkpoints, saving, verify_checkpoint
-from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.store import Store
 from halcyon.errors import RunChanged
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.exit_codes import ExitCode
 from halcyon_devcluster.waiting import until
@@ -194,7 +194,7 @@ class Two(OneProcess):
     process_count = 2
 from halcyon.checkpoint import checkpointer
 checkpointer.gather_texts = lambda world, text: [text]
-opened = open_root(Root(CheckpointSpec(root=sys.argv[1]), Path()), world=Two())
+opened = open_root(Root(CheckpointSpec(root=sys.argv[1]), Path()), processes=Two())
 opened.save(1, {"x": jax.numpy.zeros(3)}, position(1))
 raise SystemExit(7)
 """

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.layout import Concatenate
 from halcyon.data.mixture import Mixture
 from halcyon.data.open import open_dataset
 from halcyon.data.order import Order
-from halcyon.data.schedule import Schedule
-from halcyon.data.source_data import Rows, SourceData
+from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
@@ -167,14 +167,14 @@ def distinct_tokens(
         fraction=fraction,
         seed=seed,
         shuffle=shuffle,
-        schedule=Schedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, stages=stages),
+        schedule=BatchSchedule(steps=steps, batch_size=batch_size, sequence_length=sequence_length, stages=stages),
     )
 
 
 def dataset_of_tokens(
     tokens: np.ndarray,
     *,
-    schedule: Schedule,
+    schedule: BatchSchedule,
     tokenizer: Tokenizer | None = None,
     weights: np.ndarray | None = None,
     fraction: float = 0.0,
@@ -201,4 +201,4 @@ def at(dataset: Dataset, sequences: Sequence[int] | np.ndarray, *, source: int =
     """The examples at sequences of one source, whichever part of the data they are in."""
     numbers = np.asarray(sequences, np.int64)
     zeros = np.zeros(len(numbers), np.int32)
-    return dataset.examples(Rows(zeros + source, numbers, zeros, dataset.sequence_length))
+    return dataset.examples(BatchRows(zeros + source, numbers, zeros, dataset.sequence_length))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.data.loader import Batch, Loader
 from halcyon.data.open import open_dataset
 from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.batches import FIELDS
 from tests.trainer.data.read_batches import MESHES
 
 
@@ -50,7 +51,7 @@ def load_batches(life: Life, host: int, progress: Path) -> None:
         dataset,
         microbatches=life.spec.trainer.microbatches,
         sharding=sharding,
-        segments=True,
+        fields=FIELDS,
         last_step=steps,
         depth=life.depth,
         memory_bytes=life.memory_bytes,
@@ -64,12 +65,12 @@ def load_batches(life: Life, host: int, progress: Path) -> None:
 
 def digests(batch: Batch) -> dict[int, str]:
     """A digest of everything in each row that this process holds, by the row's number in the step's batch."""
-    rows = np.arange(np.prod(batch.tokens.shape[:2])).reshape(batch.tokens.shape[:2])
+    rows = np.arange(np.prod(batch["tokens"].shape[:2])).reshape(batch["tokens"].shape[:2])
     found: dict[int, bytes] = {}
-    for name in ("tokens", "targets", "weights", "segments"):
+    for name in FIELDS:
         mine: dict[int, bytes] = {}
-        for shard in getattr(batch, name).addressable_shards:
-            values = np.asarray(shard.data).reshape(-1, batch.tokens.shape[2])
+        for shard in batch[name].addressable_shards:
+            values = np.asarray(shard.data).reshape(-1, batch["tokens"].shape[2])
             mine |= {int(row): value.tobytes() for row, value in zip(rows[shard.index[:2]].ravel(), values, strict=True)}
         found = {row: found.get(row, b"") + content for row, content in mine.items()}
     return {row: hashlib.blake2b(content, digest_size=8).hexdigest() for row, content in found.items()}

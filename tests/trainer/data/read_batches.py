@@ -17,9 +17,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
-from halcyon.data.loader import Batch, Loader
-from halcyon.evaluate import evaluate, make_evaluation_step
-from halcyon.parallel.world import join, leave
+from halcyon.data.loader import Loader
+from halcyon.objectives import Batch, Sums
+from halcyon.parallel.process_group import join, leave
+from halcyon.training.evaluation import evaluate, make_evaluation_step
+from tests.trainer.batches import FIELDS
 from tests.trainer.data.corpus import open_text, text_source
 
 STEPS = (0, 1, 2, 100)
@@ -32,8 +34,8 @@ MESHES = {4: (2, 1, 2, 1), 3: (1, 3, 1, 1)}
 Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def table_loss(table: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    return jnp.sum(batch.weights * table[batch.tokens % 64, batch.targets % 64]), jnp.sum(batch.weights)
+def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
+    return Sums(jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"]))
 
 
 def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
@@ -47,7 +49,7 @@ def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
             return tokens
 
         source.tokens.gather = counted  # type: ignore[method-assign]
-    with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, last_step=1) as loader:
+    with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, fields=FIELDS, last_step=1) as loader:
         loader.batch(0)
     return sum(read)
 
@@ -67,11 +69,10 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, c
     mesh = Mesh(np.array(jax.devices()).reshape(MESHES[jax.device_count()]), ("replica", "data", "fsdp", "tensor"))
     sharding = NamedSharding(mesh, PartitionSpec(None, ("replica", "data", "fsdp")))
     found: dict[str, np.ndarray] = {"bytes": np.array(bytes_of_a_batch(dataset, sharding))}
-    with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, segments=True, depth=index + 1) as loader:
+    with Loader(dataset, microbatches=MICROBATCHES, sharding=sharding, fields=FIELDS, depth=index + 1) as loader:
         for step in STEPS:
             batch = loader.batch(step)
-            for name in ("tokens", "targets", "weights", "segments"):
-                array = getattr(batch, name)
+            for name, array in batch.items():
                 rows = np.arange(BATCH_SIZE).reshape(array.shape[:2])
                 for shard in array.addressable_shards:
                     for row, values in zip(rows[shard.index[:2]].ravel(), np.asarray(shard.data).reshape(-1, array.shape[2]), strict=True):
@@ -85,7 +86,7 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, c
         batch_size=BATCH_SIZE,
         microbatches=MICROBATCHES,
         sharding=sharding,
-        segments=True,
+        fields=FIELDS,
     )
     assert evaluation.bits_per_byte is not None
     found["evaluation"] = np.array(

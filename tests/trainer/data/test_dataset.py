@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.order import Order
-from halcyon.data.schedule import Schedule
-from halcyon.data.source_data import NO_SOURCE, Rows
+from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
@@ -34,10 +34,10 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def trained(dataset: Dataset, first: int, last: int) -> Rows:
+def trained(dataset: Dataset, first: int, last: int) -> BatchRows:
     """The rows of the steps ``first`` to ``last - 1``, one after the other."""
     rows = [dataset.train_rows(step) for step in range(first, last)]
-    return Rows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
+    return BatchRows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
 
 
 def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:
@@ -140,21 +140,21 @@ def test_where_one_token_begins_and_ends_documents_the_end_is_a_target() -> None
     mark = 1000
     tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
     stream = np.array([mark, 1, 2, mark, mark, 3, mark, mark, 4, 5, 6], np.uint32)
-    dataset = dataset_of_tokens(stream, tokenizer=tokenizer, schedule=Schedule(steps=1, batch_size=1, sequence_length=12))
+    dataset = dataset_of_tokens(stream, tokenizer=tokenizer, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=12))
     examples = at(dataset, [0])
     assert examples.targets.tolist() == [[1, 2, mark, mark, 3, mark, mark, 4, 5, 6, mark, mark]]
     assert examples.weights.tolist() == [[1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0]]
     segments = examples.segments[0].tolist()
     assert segments[:10] == [1, 1, 1, 2, 3, 3, 4, 5, 5, 5]
     once = np.array([mark, 1, 2, mark, 3, mark, 4], np.uint32)
-    dataset = dataset_of_tokens(once, tokenizer=tokenizer, schedule=Schedule(steps=1, batch_size=1, sequence_length=6))
+    dataset = dataset_of_tokens(once, tokenizer=tokenizer, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=6))
     assert at(dataset, [0]).weights.tolist() == [[1, 1, 1, 1, 1, 1]]
 
 
 def test_loss_weights_are_those_of_the_targets() -> None:
     weights = np.arange(20, dtype=np.float32) / 20
     dataset = dataset_of_tokens(
-        np.arange(20, dtype=np.uint32), weights=weights, schedule=Schedule(steps=1, batch_size=2, sequence_length=9)
+        np.arange(20, dtype=np.uint32), weights=weights, schedule=BatchSchedule(steps=1, batch_size=2, sequence_length=9)
     )
     examples = dataset.examples(dataset.train_rows(0))
     assert np.array_equal(examples.weights, weights[examples.targets])

@@ -16,12 +16,12 @@ import yaml
 from typer.testing import CliRunner
 
 from halcyon.checkpoint.changes import differences
+from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.cli.data import app
 from halcyon.data.cache import build, ensure
-from halcyon.data.cache.background import BackgroundCaches, Growth, Stopped
-from halcyon.data.cache.ensure import Caches
+from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopped
+from halcyon.data.cache.ensure import Caches, next_source
 from halcyon.data.cache.ledger import Ledger
-from halcyon.data.cache.turns import next_source
-from halcyon.data.cli import app
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import (
     background_caches,
@@ -31,12 +31,11 @@ from halcyon.data.open import (
     look_at_dataset,
     may_begin,
 )
-from halcyon.data.source_data import Rows
+from halcyon.data.source_data import BatchRows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams
 from halcyon.data.trace import rows_of_host
 from halcyon.errors import BadConfiguration, DamagedData
-from halcyon.fingerprints import fingerprints
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -90,13 +89,13 @@ def grown(caches: Caches, **shards: int) -> Caches:
     return replace(caches, ledgers={name: at(caches.ledgers[name], count) for name, count in shards.items()})
 
 
-def growing_dataset(spec: TrainingRunSpec, caches: Caches) -> tuple[Growth, Dataset]:
-    growth = Growth()
-    growth.tell(caches)
-    return growth, dataset_of(spec, cache_store(spec), caches, growth)
+def growing_dataset(spec: TrainingRunSpec, caches: Caches) -> tuple[CacheProgress, Dataset]:
+    progress = CacheProgress()
+    progress.update(caches)
+    return progress, dataset_of(spec, cache_store(spec), caches, progress)
 
 
-def same(one: Dataset, other: Dataset, rows: Rows) -> None:
+def same(one: Dataset, other: Dataset, rows: BatchRows) -> None:
     left, right = one.examples(rows), other.examples(rows)
     for name in NAMES:
         assert getattr(left, name).tobytes() == getattr(right, name).tobytes()
@@ -135,11 +134,11 @@ def test_a_growing_cache_gives_bitwise_the_batches_of_the_whole_one(corpus: Path
     assert counts["books"] >= 6
     begin = grown(caches, web=1, books=1)
     assert may_begin(spec, begin)
-    growth, dataset = growing_dataset(spec, begin)
+    progress, dataset = growing_dataset(spec, begin)
     assert dataset.fingerprint == whole.fingerprint
     held: list[int] = []
     for shards in range(1, counts["web"] + 2):
-        growth.tell(grown(caches, web=shards, books=min(shards, counts["books"] + 1)))
+        progress.update(grown(caches, web=shards, books=min(shards, counts["books"] + 1)))
         held.append(next(step for step in range(10**6) if shards > counts["web"] or not dataset.holds(step)))
         for step in range(held[-2] if shards > 1 else 0, held[-1] if shards <= counts["web"] else STEPS):
             rows = dataset.train_rows(step)
@@ -167,13 +166,13 @@ def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_are_th
     assert np.bincount(expected.source).tolist() == [23, 7], "three to one"
     for index, (source, count) in enumerate(zip(whole.sources, (23, 7), strict=True)):
         assert np.array_equal(expected.sequence[expected.source == index], source.split.validation_sequences(np.arange(count)))
-    growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
+    progress, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
     assert not dataset.holds_validation(30)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(dataset.validation_batches, 1, 30)
         for shards in range(2, 30):
             assert not waiting.done() or dataset.holds_validation(30)
-            growth.tell(grown(caches, web=shards, books=min(shards, len(caches.ledgers["books"].shards) + 1)))
+            progress.update(grown(caches, web=shards, books=min(shards, len(caches.ledgers["books"].shards) + 1)))
         (found,) = waiting.result(limit(10))
     assert np.array_equal(found.sequence, expected.sequence)
     (all_there_is,) = whole.validation_batches(1, 10**6)
@@ -184,22 +183,22 @@ def test_whoever_asks_too_early_waits_for_the_text(corpus: Path) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[1])
     store, caches = ensure_caches(spec, process="p")
     whole = dataset_of(spec, store, caches)
-    growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
+    progress, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
     step = next(step for step in range(1000) if not dataset.holds(step)) + 60
     asked = threading.Event()
-    growth.wait_for = _noting(growth, asked)  # type: ignore[method-assign]
+    progress.wait_for = _noting(progress, asked)  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(dataset.train_rows, step)
         assert asked.wait(limit(10))
-        growth.tell(grown(caches, web=2, books=1))
+        progress.update(grown(caches, web=2, books=1))
         assert not dataset.holds(step)
         assert not waiting.done()
-        growth.tell(grown(caches, web=100, books=100))
+        progress.update(grown(caches, web=100, books=100))
         assert np.array_equal(waiting.result(limit(10)).sequence, whole.train_rows(step).sequence)
 
 
-def _noting(growth: Growth, asked: threading.Event) -> Any:
-    wait_for = growth.wait_for
+def _noting(progress: CacheProgress, asked: threading.Event) -> Any:
+    wait_for = progress.wait_for
 
     def noted(condition: Any, seconds: float | None = None) -> bool:
         asked.set()
@@ -212,28 +211,28 @@ def _noting(growth: Growth, asked: threading.Event) -> Any:
 def test_whoever_waits_is_told_that_no_more_will_come(corpus: Path, error: Exception) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[0])
     caches = ensure_caches(spec, process="p")[1]
-    growth, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
+    progress, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
     told: list[Exception] = []
-    growth.on_failure(told.append)
+    progress.on_failure(told.append)
     asked = threading.Event()
-    growth.wait_for = _noting(growth, asked)  # type: ignore[method-assign]
+    progress.wait_for = _noting(progress, asked)  # type: ignore[method-assign]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(dataset.train_rows, STEPS - 1)
         assert asked.wait(limit(10))
-        growth.end(error)
+        progress.end(error)
         assert waiting.exception(limit(10)) is error
     assert told == ([] if isinstance(error, Stopped) else [error])
     with pytest.raises(type(error)):
-        growth.on_failure(told.append)
+        progress.on_failure(told.append)
 
 
 def test_a_cache_that_is_made_anew_under_a_run_is_told(corpus: Path) -> None:
     spec = two_sources(corpus / "root", corpus, ORDERS[0])
     caches = ensure_caches(spec, process="p")[1]
-    growth, dataset = growing_dataset(spec, grown(caches, web=2, books=1))
+    progress, dataset = growing_dataset(spec, grown(caches, web=2, books=1))
     other = caches.ledgers["web"]
     shards = (other.shards[1], other.shards[0], *other.shards[2:4])
-    growth.tell(replace(caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}))
+    progress.update(replace(caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}))
     with pytest.raises(DamagedData, match=r"/web was made anew while a run read it"):
         dataset.train_rows(0)
 
@@ -272,7 +271,7 @@ class Gate:
 
 
 def shards_of(caches: BackgroundCaches, name: str = "web") -> int:
-    ledger = caches.growth.ledger(name)
+    ledger = caches.progress.ledger(name)
     return 0 if ledger is None else len(ledger.shards)
 
 
@@ -286,14 +285,14 @@ def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
     spec = one_source(tmp_path / "root", corpus / "web.jsonl")
     gate = Gate(monkeypatch)
     caches = in_background(spec, "one")
-    assert not caches.growth.wait_for(lambda: shards_of(caches) > 0, 0)
+    assert not caches.progress.wait_for(lambda: shards_of(caches) > 0, 0)
     gate.let(4)
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), limit(20))
-    dataset = dataset_of(spec, cache_store(spec), caches.growth.known, caches.growth)
+    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20))
+    dataset = dataset_of(spec, cache_store(spec), caches.progress.caches, caches.progress)
     assert not ledger_of(spec.checkpoint.root).finished
     first = dataset.examples(dataset.train_rows(0))
     gate.let(1000)
-    assert caches.growth.wait_for(lambda: caches.growth.known.finished(spec.data), limit(20))
+    assert caches.progress.wait_for(lambda: caches.progress.caches.finished(spec.data), limit(20))
     caches.close()
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=4096))
     elsewhere = one_source(tmp_path / "elsewhere", corpus / "web.jsonl")
@@ -306,17 +305,17 @@ def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
 def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = two_sources(tmp_path, corpus, ORDERS[0])
     seen: list[tuple[int, int]] = []
-    tell = Growth.tell
+    tell = CacheProgress.update
 
-    def noted(self: Growth, now: Caches) -> None:
+    def noted(self: CacheProgress, now: Caches) -> None:
         seen.append(tuple(len(now.ledgers[name].shards) if name in now.ledgers else 0 for name in ("web", "books")))  # type: ignore[arg-type]
         tell(self, now)
 
-    monkeypatch.setattr(Growth, "tell", noted)
+    monkeypatch.setattr(CacheProgress, "update", noted)
     caches = in_background(spec, "one")
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), limit(20))
+    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and caches.progress.caches.finished(spec.data), limit(20))
     caches.close()
-    whole = {name: len(ledger.shards) for name, ledger in caches.growth.known.ledgers.items()}
+    whole = {name: len(ledger.shards) for name, ledger in caches.progress.caches.ledgers.items()}
     together = [(web, books) for web, books in seen if web and books < whole["books"] and web < whole["web"]]
     assert len(together) > 8
     assert all(books or web == 1 for web, books in together)
@@ -350,7 +349,7 @@ def test_a_build_that_is_stopped_keeps_its_shards_and_gives_the_lock_back(
     gate = Gate(monkeypatch)
     first = in_background(spec, "one")
     gate.let(7)
-    assert first.growth.wait_for(lambda: shards_of(first) >= 2, limit(20))
+    assert first.progress.wait_for(lambda: shards_of(first) >= 2, limit(20))
     first.stop()
     gate.let(1)
     first.close(limit(20))
@@ -372,11 +371,11 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
     gate = Gate(monkeypatch)
     builder = in_background(spec, "one")
     gate.let(4)
-    assert builder.growth.wait_for(lambda: shards_of(builder) > 0, limit(20))
+    assert builder.progress.wait_for(lambda: shards_of(builder) > 0, limit(20))
     follower = in_background(spec, "two")
     stranger = background_caches(spec, process="three", run="tests/another", report=lambda built: None)
     for caches in (follower, stranger):
-        assert caches.growth.wait_for(lambda caches=caches: shards_of(caches) > 0, limit(20))
+        assert caches.progress.wait_for(lambda caches=caches: shards_of(caches) > 0, limit(20))
     told: dict[str, Exception] = {}
     here = threading.Barrier(3)
 
@@ -385,8 +384,8 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
         here.wait(limit(20))
 
     for name, caches in (("builder", builder), ("follower", follower)):
-        caches.growth.on_failure(functools.partial(note, name))
-    dataset = dataset_of(spec, cache_store(spec), follower.growth.known, follower.growth)
+        caches.progress.on_failure(functools.partial(note, name))
+    dataset = dataset_of(spec, cache_store(spec), follower.progress.caches, follower.progress)
     gate.let(100)
     with pytest.raises(BadConfiguration) as error:
         dataset.train_rows(10**6)
@@ -395,7 +394,7 @@ def test_a_failure_reaches_whoever_waits_on_every_process_of_the_run(tmp_path: P
     assert "row 400" in str(error.value)
     assert not ledger_of(spec.checkpoint.root).finished
     with pytest.raises(BadConfiguration, match="row 400"):  # it takes over, and finds out by itself
-        stranger.growth.wait_for(lambda: False, limit(20))
+        stranger.progress.wait_for(lambda: False, limit(20))
     for caches in (builder, follower, stranger):
         caches.close()
     with pytest.raises(BadConfiguration, match="row 400"):  # a later start finds a free lock and tries again
@@ -407,7 +406,7 @@ def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: 
     gate = Gate(monkeypatch)
     caches = in_background(spec, "one")
     gate.let(4)
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and may_begin(spec, caches.growth.caches), limit(20))
+    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20))
     dataset, ledgers = look_at_dataset(spec, process="looking")
     assert not ledgers["web"].finished
     assert dataset.train_sequences > 0
@@ -446,5 +445,5 @@ def test_small_sources_need_no_process_of_their_own(tmp_path: Path, corpus: Path
     monkeypatch.setattr("halcyon.data.cache.pool.ProcessPoolExecutor", None)
     spec = one_source(tmp_path, corpus / "web.jsonl", workers=3)
     caches = in_background(spec, "one")
-    assert caches.growth.wait_for(lambda: caches.growth.caches is not None and caches.growth.known.finished(spec.data), limit(20))
+    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and caches.progress.caches.finished(spec.data), limit(20))
     caches.close()

@@ -13,9 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.loader import Loader
-from halcyon.data.source_data import Rows
+from halcyon.data.source_data import BatchRows
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite.limits import limit
+from tests.trainer.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.data.corpus import distinct_tokens
 
 MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
@@ -43,7 +44,7 @@ class Watched:
         self.held: threading.Event | None = None
         """All batches but the first wait for it."""
 
-    def train_rows(self, step: int) -> Rows:
+    def train_rows(self, step: int) -> BatchRows:
         with self.changed:
             self.steps.append(step)
             self.changed.notify_all()
@@ -53,7 +54,7 @@ class Watched:
             raise OSError("the disk is gone")
         return self._dataset.train_rows(step)
 
-    def examples(self, rows: Rows) -> Examples:
+    def examples(self, rows: BatchRows) -> Examples:
         with self.changed:
             self.rows += len(rows)
         return self._dataset.examples(rows)
@@ -76,18 +77,18 @@ def watched() -> Watched:
 
 
 def loader(dataset: object, sharding: NamedSharding, *, microbatches: int = 1, **options: object) -> Loader:
-    return Loader(dataset, microbatches=microbatches, sharding=sharding, **options)  # type: ignore[arg-type]
+    return Loader(dataset, microbatches=microbatches, sharding=sharding, **({"fields": NO_SEGMENTS} | options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("microbatches", [1, 2, 4])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[int, ...], microbatches: int) -> None:
-    with loader(watched, batch_sharding(*mesh), microbatches=microbatches, segments=True) as batches:
+    with loader(watched, batch_sharding(*mesh), microbatches=microbatches, fields=FIELDS) as batches:
         for step in (0, 1, 2, 1000):
             batch = batches.batch(step)
             expected = watched.expected(step)
-            for name in ("tokens", "targets", "weights", "segments"):
-                array = getattr(batch, name)
+            for name in FIELDS:
+                array = batch[name]
                 assert array.shape == (microbatches, 16 // microbatches, 8)
                 assert array.sharding.is_equivalent_to(batch_sharding(*mesh), 3)
                 assert np.array_equal(np.asarray(array).reshape(16, 8), getattr(expected, name))
@@ -97,7 +98,7 @@ def test_row_r_is_the_same_example_on_every_mesh(watched: Watched, mesh: tuple[i
 
 def test_segments_are_there_when_they_are_asked_for(watched: Watched) -> None:
     with loader(watched, batch_sharding(1, 1, 1, 1)) as batches:
-        assert batches.batch(0).segments is None
+        assert "segments" not in batches.batch(0)
 
 
 def test_batches_have_the_size_of_their_step() -> None:
@@ -110,8 +111,8 @@ def test_batches_have_the_size_of_their_step() -> None:
     with loader(watched, batch_sharding(1, 1, 4, 1), microbatches=2) as batches:
         for step, shape in enumerate([(2, 8, 8), (2, 8, 8), (2, 16, 8), (2, 16, 8), (2, 16, 4), (2, 8, 8)]):
             batch = batches.batch(step)
-            assert batch.tokens.shape == batch.targets.shape == batch.weights.shape == shape
-            assert np.array_equal(np.asarray(batch.tokens).reshape(-1, shape[2]), watched.expected(step).tokens)
+            assert batch["tokens"].shape == batch["targets"].shape == batch["weights"].shape == shape
+            assert np.array_equal(np.asarray(batch["tokens"]).reshape(-1, shape[2]), watched.expected(step).tokens)
 
 
 def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None:
@@ -125,7 +126,7 @@ def test_the_first_batch_waits_for_itself_alone(watched: Watched) -> None:
     watched.held = threading.Event()
     with loader(watched, batch_sharding(1, 1, 4, 1), depth=32, threads=4) as batches:
         batch = batches.batch(0)
-        assert np.array_equal(np.asarray(batch.tokens)[0], watched.expected(0).tokens)
+        assert np.array_equal(np.asarray(batch["tokens"])[0], watched.expected(0).tokens)
         watched.wait_for_steps(1)
         watched.held.set()
         batches.batch(1)
@@ -150,7 +151,7 @@ def test_batches_are_made_ahead_but_not_beyond_the_memory(watched: Watched) -> N
 
 
 def test_one_batch_is_made_ahead_however_little_memory_there_is(watched: Watched) -> None:
-    with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=1, segments=True) as batches:
+    with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=1, fields=FIELDS) as batches:
         for step in range(4):
             batches.batch(step)
             watched.wait_for_steps(step + 1)
@@ -178,7 +179,7 @@ def test_any_step_may_follow_any_other(watched: Watched) -> None:
     with loader(watched, batch_sharding(1, 1, 4, 1), depth=2) as batches:
         for step, ahead in ((5, 1), (6, 2), (1_000_000_000, 2), (7, 2), (7, 2), (0, 2), (3, 2), (4, 2)):
             expected = watched.expected(step).tokens
-            assert np.array_equal(np.asarray(batches.batch(step).tokens)[0], expected)
+            assert np.array_equal(np.asarray(batches.batch(step)["tokens"])[0], expected)
             assert set(batches._ahead) == set(range(step + 1, step + 1 + ahead)), "what was made for another place is dropped"
     # A leap costs its own batch: at most the two made ahead are lost each time, and the two that a wait made ahead of it.
     assert len(watched.steps) <= 8 + 3 * 6
@@ -209,7 +210,7 @@ def test_closing_ends_the_threads(watched: Watched) -> None:
     batches.close()
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("halcyon-loader")]
-    assert np.asarray(kept.tokens).shape == (1, 16, 8)
+    assert np.asarray(kept["tokens"]).shape == (1, 16, 8)
 
 
 @pytest.mark.parametrize("batch_sizes", [(16, 18), (18, 16)])
@@ -222,5 +223,5 @@ def test_microbatches_must_divide_every_batch_of_the_run(batch_sizes: tuple[int,
 def test_a_batch_goes_through_jit(watched: Watched) -> None:
     with loader(watched, batch_sharding(1, 1, 4, 1)) as batches:
         batch = batches.batch(0)
-        total = jax.jit(lambda batch: batch.weights.sum() + batch.tokens[0, 0, 0])(batch)
-        assert float(total) == float(np.asarray(batch.weights).sum()) + int(np.asarray(batch.tokens)[0, 0, 0])
+        total = jax.jit(lambda batch: batch["weights"].sum() + batch["tokens"][0, 0, 0])(batch)
+        assert float(total) == float(np.asarray(batch["weights"]).sum()) + int(np.asarray(batch["tokens"])[0, 0, 0])

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from halcyon.cli.data import app
 from halcyon.data import overview
-from halcyon.data.cli import app
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import open_dataset
 from halcyon.data.overview import lengths_of

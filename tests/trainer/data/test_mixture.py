@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.mixture import Mixture, build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.mixture.shares import MAX_BLOCKS, Shares
 from halcyon.data.order import Order
-from halcyon.data.schedule import Schedule
 from halcyon.data.split import spread
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec, MixtureScheduleEntry, MixtureSpec, SourceWeightSpec
@@ -219,7 +219,7 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
         schedule=[MixtureScheduleEntry(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])],
     )
     stages = [BatchScheduleEntry(from_step=2, batch_size=3, sequence_length=8)]
-    schedule = Schedule(steps=10, batch_size=2, sequence_length=16, stages=stages)
+    schedule = BatchSchedule(steps=10, batch_size=2, sequence_length=16, stages=stages)
     mixture = build_mixture(data, {"a": 30, "b": 10}, schedule, seed=0)
     assert mixture.ranks(4).tolist() == [3, 1]
     boundary = schedule.positions_before(5)
@@ -250,18 +250,20 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
 )
 def test_sources_without_sequences_are_told_by_field(data: DataSpec, sizes: dict[str, int], sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
-        build_mixture(data, sizes, Schedule(steps=10, batch_size=2, sequence_length=16), seed=0)
+        build_mixture(data, sizes, BatchSchedule(steps=10, batch_size=2, sequence_length=16), seed=0)
     assert str(refused.value) == sentence
 
 
 def test_a_source_for_evaluation_alone_needs_no_weight() -> None:
-    mixture = build_mixture(data_of({"a": None, "b": None}), {"a": 5, "b": 0}, Schedule(steps=1, batch_size=2, sequence_length=2), seed=0)
+    mixture = build_mixture(
+        data_of({"a": None, "b": None}), {"a": 5, "b": 0}, BatchSchedule(steps=1, batch_size=2, sequence_length=2), seed=0
+    )
     assert mixture.ranks(100).tolist() == [100, 0]
 
 
 def test_a_run_longer_than_its_data_is_told_how_far_it_gets() -> None:
     data = data_of({"a": 1.0, "b": 3.0}, block_sequences=4, stop="firstExhausted")
-    schedule = Schedule(steps=50, batch_size=8, sequence_length=16)
+    schedule = BatchSchedule(steps=50, batch_size=8, sequence_length=16)
     mixture = build_mixture(data, {"a": 30, "b": 32}, schedule, seed=0)
     limit = mixture.limit()
     assert limit is not None
@@ -271,7 +273,7 @@ def test_a_run_longer_than_its_data_is_told_how_far_it_gets() -> None:
         "spec.data.mixture.stop: firstExhausted ends the data (exhausted: b); set steps to 5 or less, or stop to restart"
     )
     assert "set steps to 6 or less" in str(stop_problem(mixture, schedule, pad_last=True))
-    assert stop_problem(mixture, Schedule(steps=5, batch_size=8, sequence_length=16), pad_last=False) is None
+    assert stop_problem(mixture, BatchSchedule(steps=5, batch_size=8, sequence_length=16), pad_last=False) is None
 
 
 def test_a_rehearsal_sees_its_part_as_often_as_the_run_would_see_the_whole() -> None:

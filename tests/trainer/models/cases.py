@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from haliax import NamedArray
 
-from halcyon.models import CausalLM, build_model, next_token_losses
-from halcyon.models.roles import Role, roles
+from halcyon.models import CausalLM, Inputs, build_model
+from halcyon.models.parameters import Role, roles
+from halcyon.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)
@@ -44,6 +45,7 @@ def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> Causa
     noise = np.random.default_rng(1)
     with_numbers = {
         Role.MATRIX: lambda shape: 0.3 * noise.standard_normal(shape),
+        Role.HEAD: lambda shape: 0.3 * noise.standard_normal(shape),
         Role.EMBEDDING: lambda shape: 0.3 * noise.standard_normal(shape),
         Role.NORM: lambda shape: 1.0 + 0.1 * noise.standard_normal(shape),
         Role.BIAS: lambda shape: 0.1 * noise.standard_normal(shape),
@@ -71,7 +73,7 @@ def named(array: np.ndarray) -> NamedArray:
 @jax.jit
 def logits(model: CausalLM, tokens: NamedArray, segments: NamedArray | None = None) -> jax.Array:
     """[batch, position, vocab]."""
-    return model(tokens, segment_ids=segments).array
+    return model.logits(model(Inputs(tokens, segments=segments)).features).array
 
 
 @functools.partial(jax.value_and_grad, has_aux=True)
@@ -79,7 +81,8 @@ def loss_and_gradient(
     model: CausalLM, tokens: NamedArray, targets: NamedArray, weights: NamedArray, segments: NamedArray, *, dtype: str = "float32"
 ) -> tuple[jax.Array, jax.Array]:
     """((sum of weighted losses, sum of weights), gradient)."""
-    return next_token_losses(model, tokens, targets, weights, segment_ids=segments, compute_dtype=dtype)
+    total, weight, _ = next_token_sums(model, Inputs(tokens, segments=segments), targets, weights, compute_dtype=dtype)
+    return total, weight
 
 
 losses = jax.jit(loss_and_gradient, static_argnames="dtype", compiler_options={"xla_backend_optimization_level": "0"})

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from halcyon.models import Inputs
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models import reference
 from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, logits, losses, make, named
@@ -121,6 +122,23 @@ def _operand_types(program: Any) -> dict[str, set[jnp.dtype]]:
 def test_a_sequence_longer_than_the_model_is_refused(spec: ModelSpec) -> None:
     with pytest.raises(ValueError, match="a sequence of 13 tokens is longer than the model's 12 positions"):
         logits(make(spec), named(np.zeros((1, LENGTH + 1), np.int32)))
+
+
+@ARCHITECTURES
+def test_positions_may_be_given(spec: ModelSpec) -> None:
+    """Those that count from 0 change nothing; others are those of a text that begins later."""
+    model, (tokens, *_) = make(spec), batch()
+
+    def features(first: int | None) -> jax.Array:
+        positions = None if first is None else named(np.broadcast_to(np.arange(first, first + 5, dtype=np.int32), (4, 5)))
+        return model(Inputs(named(tokens.array[:, :5]), positions=positions)).features.array
+
+    np.testing.assert_allclose(features(None), features(0), rtol=1e-4, atol=1e-4)
+    moved = np.asarray(features(3) - features(0))
+    if spec.gpt2 is None:  # only distances count
+        np.testing.assert_allclose(moved, 0, atol=2e-3)
+    else:
+        assert np.abs(moved).max() > 0.1
 
 
 @ARCHITECTURES

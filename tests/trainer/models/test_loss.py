@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.models.loss import cross_entropy
+from halcyon.models.log_probs import cross_entropy
 from tests.suite import promises
 from tests.trainer.models.cases import LLAMA, batch, losses, make, named
 

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from halcyon.models import gpt2, llama, next_token_losses
-from halcyon.models.attention import causal_attention
-from halcyon.models.look_up import look_up
-from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, computing, shardings
+from halcyon.models import Inputs
+from halcyon.models.parts import self_attention
+from halcyon.models.parts.attention import attention
+from halcyon.models.parts.embedding import look_up
+from halcyon.models.parts.masks import Causal
+from halcyon.objectives.next_token import next_token_sums
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.cases import ARCHITECTURES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
 from tests.trainer.models.reference import named_leaves
@@ -102,7 +106,7 @@ def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queri
     @functools.partial(jax.jit, static_argnames=("dtype", "block"))
     def gradient(key, value, dtype, block):
         def loss(key, value):
-            out = causal_attention(query.astype(dtype), key, value, position=length, key_position=keys, head_size=size, block=block)
+            out = attention(query.astype(dtype), key, value, Causal(), position=length, key_position=keys, head_size=size, block=block)
             return hax.sum((out * weights.astype(dtype)).astype(jnp.float32)).scalar()
 
         return jax.grad(loss, (0, 1))(key.astype(dtype), value.astype(dtype))
@@ -149,14 +153,14 @@ def narrow_sums(program: Jaxpr) -> list[str]:
 @ARCHITECTURES
 @pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
 def test_no_sum_over_the_batch_is_narrow(spec, parameters, monkeypatch):
-    for family in (llama, gpt2):
-        monkeypatch.setattr(family, "causal_attention", functools.partial(causal_attention, block=BLOCK))
+    monkeypatch.setattr(self_attention, "attention", functools.partial(attention, block=BLOCK))
     model = shapes(spec, length=LENGTH, dtype=parameters)
     rows = [jax.ShapeDtypeStruct((BATCH, LENGTH), dtype) for dtype in (jnp.int32, jnp.int32, jnp.float32, jnp.int32)]
 
     def gradient(model, tokens, targets, weights, segments):
         arrays = [hax.named(each, ("batch", "position")) for each in (tokens, targets, weights, segments)]
-        return jax.grad(lambda model: next_token_losses(model, *arrays[:3], segment_ids=arrays[3], compute_dtype="bfloat16")[0])(model)
+        inputs = Inputs(arrays[0], segments=arrays[3])
+        return jax.grad(lambda model: next_token_sums(model, inputs, *arrays[1:3], compute_dtype="bfloat16").loss)(model)
 
     program = jax.make_jaxpr(gradient)(model, *rows)
     assert narrow_sums(program.jaxpr) == []

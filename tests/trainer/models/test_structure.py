@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from halcyon.models import build_model, flops_per_token, parameter_count
-from halcyon.models.roles import Role, roles
+from halcyon.models.parameters import Parameter, Role, parameters, roles
 from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
 from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
 from tests.trainer.models.reference import named_leaves
@@ -75,11 +75,25 @@ def test_roles_say_what_a_parameter_is_for(spec):
         if "norm" in path
         else Role.BIAS
         if path.endswith("bias")
+        else Role.HEAD
+        if path.startswith("untied_head")
         else Role.MATRIX
         for path in by_path
     }
     assert by_path == expected
     assert {Role.MATRIX, Role.EMBEDDING, Role.NORM} <= set(by_path.values())
+
+
+def test_inputs_and_outputs_of_parameters_are_those_of_their_maps():
+    model = make(LLAMA)
+    axes = {axis.name: axis for leaf in named_leaves(model).values() for axis in leaf.axes}
+    embed, heads = axes["embed"], (axes["kv_heads"], axes["q_heads_per_group"], axes["head_size"])
+    found = parameters(model)
+    assert found.blocks.stacked.attention.query.weight == Parameter(Role.MATRIX, (embed,), heads, (axes["layers"],))
+    assert found.blocks.stacked.attention.output.weight == Parameter(Role.MATRIX, heads, (embed,), (axes["layers"],))
+    assert found.blocks.stacked.mlp_norm.weight == Parameter(Role.NORM, (), (embed,), (axes["layers"],))
+    assert found.embedding.weight == Parameter(Role.EMBEDDING, (axes["vocab"],), (embed,), ())
+    assert found.untied_head.weight == Parameter(Role.HEAD, (embed,), (axes["vocab"],), ())
 
 
 def test_a_parameter_without_a_role_is_refused():

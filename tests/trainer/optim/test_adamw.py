@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from halcyon.models.roles import Role, roles
+from halcyon.models.parameters import Role, roles
 from halcyon.optim import build_optimizer, learning_rate
-from halcyon.optim.adamw import decays
+from halcyon.optim.groups import decays
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
@@ -63,7 +63,7 @@ def test_twenty_steps_are_those_of_the_definition(scale):
 
 
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_decay_touches_matrices_only(spec):
+def test_decay_touches_linear_maps_only(spec):
     model = make(spec)
     decaying = OptimizerSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
     optimizer = build_optimizer(decaying, model)
@@ -71,7 +71,7 @@ def test_decay_touches_matrices_only(spec):
     role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     parameters = named_leaves(model)
     for path, leaf in named_leaves(updates).items():
-        expected = -0.1 * 0.5 * parameters[path].array if role_of[path] is Role.MATRIX else jnp.zeros_like(leaf.array)
+        expected = -0.1 * 0.5 * parameters[path].array if role_of[path] in (Role.MATRIX, Role.HEAD) else jnp.zeros_like(leaf.array)
         np.testing.assert_allclose(leaf.array, expected, rtol=1e-6, err_msg=path)
     touched = {path for path, does in zip(parameters, jax.tree.leaves(decays(model)), strict=True) if does}
     assert {path.rsplit("/", 1)[-1] for path in touched} == {"weight"}

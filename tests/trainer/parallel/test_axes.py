@@ -8,8 +8,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from halcyon.models import build_model
-from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, computing, constrain, named_sharding, shard_count, shardings, with_shardings
+from halcyon.models.partition import parts_of
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, named_sharding, shardings, with_shardings
 from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.cases import GPT2, LLAMA, VOCAB, batch, loss_and_gradient, losses, make
 from tests.trainer.models.reference import named_leaves
@@ -99,10 +101,10 @@ def test_constraints_hold_inside_of_a_program():
         assert made.sharding.is_equivalent_to(wanted, made.ndim)
 
 
-def test_shard_count_is_that_of_the_context():
+def test_the_parts_of_an_axis_are_those_of_the_context():
     rows, wide = hax.Axis("batch", 8), hax.Axis("mlp", 8)
-    assert shard_count(rows) == 1
+    assert parts_of(rows) == 1
     with computing(mesh_of(FULL)):
-        assert (shard_count(rows), shard_count(wide), shard_count(hax.Axis("position", 8))) == (4, 2, 1)
-        assert jax.jit(lambda: shard_count(rows))() == 4
-    assert shard_count(rows) == 1
+        assert (parts_of(rows), parts_of(wide), parts_of(hax.Axis("position", 8))) == (4, 2, 1)
+        assert jax.jit(lambda: parts_of(rows))() == 4
+    assert parts_of(rows) == 1

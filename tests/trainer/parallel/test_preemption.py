@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.waiting import wait_together
-from halcyon.parallel.world import World
 from halcyon_devcluster.waiting import holds_within
 
-ALONE = World(0, 1)
+ALONE = ProcessGroup(0, 1)
 
 
 def arrived(notice: PreemptionNotice) -> bool:

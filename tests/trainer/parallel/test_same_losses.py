@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from halcyon.data.loader import Batch
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon.program import build_program
-from halcyon.state import initial_state
+from halcyon.training.program import build_program
+from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
+from tests.trainer.batches import batch_of
 
 STEPS, ROWS, LENGTH = 10, 16, 12
 LLAMA: dict[str, Any] = {"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 24, "heads": 4, "kvHeads": 2}}
@@ -50,7 +50,7 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
         )
         arrays = (tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32), weights.astype(np.float32), documents.astype(np.int32))
         parts = (jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays)
-        state, metrics = step(state, Batch(*parts), control)
+        state, metrics = step(state, batch_of(*parts), control)
         found.append(float(metrics.loss))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.model)} == {jnp.dtype("float32")}
     return found

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from halcyon.parallel.lifeline import Lifeline
+from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.parallel.world import World
 from halcyon_devcluster.waiting import holds_within
 from tests.suite.limits import limit
 
@@ -24,19 +24,19 @@ POINTS = 200
 
 
 @contextmanager
-def worlds(count: int) -> Iterator[list[World]]:
+def worlds(count: int) -> Iterator[list[ProcessGroup]]:
     """The processes of a run, tied by real lifelines; process 0 may begin before the others have greeted."""
     main, invitation = Lifeline.serve()
     others = [Lifeline.connect("127.0.0.1", invitation, index) for index in range(1, count)]
     try:
-        yield [World(index, count, lifeline) for index, lifeline in enumerate([main, *others])]
+        yield [ProcessGroup(index, count, lifeline) for index, lifeline in enumerate([main, *others])]
     finally:
         for lifeline in (main, *others):
             lifeline.part()
 
 
 def test_a_single_process_leaves_at_the_next_point() -> None:
-    sync_point = SyncPoint(World(0, 1))
+    sync_point = SyncPoint(ProcessGroup(0, 1))
     assert not sync_point.reached()
     sync_point.notice()
     sync_point.notice()
@@ -57,7 +57,7 @@ def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: i
     together = threading.Barrier(count, timeout=limit(PATIENCE))
     deadline = time.monotonic() + limit(PATIENCE)
 
-    def process(world: World) -> None:
+    def process(world: ProcessGroup) -> None:
         sync_point = SyncPoint(world)
         for point in itertools.takewhile(lambda _: time.monotonic() < deadline, itertools.count()):
             if moments.get(world.process_index) == point:

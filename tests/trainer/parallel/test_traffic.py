@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from halcyon.models import loss
+from halcyon.models import log_probs
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon.program import Program, build_program
+from halcyon.training.program import Program, build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.collectives import Collective, collectives
@@ -51,7 +51,7 @@ def of(found: list[Collective], kind: str, *, least: int = 0) -> list[int]:
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits of a few positions at a time."""
-    monkeypatch.setattr(loss.cross_entropy, "__kwdefaults__", {"max_logit_bytes": 4 * VOCAB * 16})
+    monkeypatch.setattr(log_probs.cross_entropy, "__kwdefaults__", {"z_loss": 0.0, "max_logit_bytes": 4 * VOCAB * 16})
 
 
 @pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.variant)])

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from halcyon.parallel.axes import BATCH, named_sharding
+from halcyon.models.axes import BATCH
+from halcyon.parallel.axes import named_sharding
 from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, ProcessGroup, join, leave
 from halcyon.parallel.waiting import wait_together
-from halcyon.parallel.world import LEAVE_TIMEOUT_SECONDS, World, join, leave
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_devcluster.machine import limit
 
@@ -29,7 +30,7 @@ def tell(**event: Any) -> None:
     print(json.dumps(event), file=events, flush=True)
 
 
-def summing(world: World) -> Any:
+def summing(world: ProcessGroup) -> Any:
     """A compiled all-reduce over all devices: the sum of what the devices hold."""
     mesh = build_mesh(ResolvedMesh(replica=world.process_count, data=1, fsdp=DEVICES, tensor=1))
     sharding = named_sharding(mesh, (BATCH,))
@@ -39,7 +40,7 @@ def summing(world: World) -> Any:
     return lambda step: float(total(values, jnp.float32(step)))
 
 
-def talk(world: World) -> None:
+def talk(world: ProcessGroup) -> None:
     """Everything collective, once."""
     mine = {"process": world.process_index, "name": "Zoë"}
     tell(
@@ -54,7 +55,7 @@ def talk(world: World) -> None:
     world.barrier("end")
 
 
-def disagree(world: World) -> None:
+def disagree(world: ProcessGroup) -> None:
     """Meet at barriers of different names."""
     try:
         world.barrier("here" if world.is_main else "there")
@@ -62,7 +63,7 @@ def disagree(world: World) -> None:
         tell(event="refused", message=str(error))
 
 
-def steps(world: World) -> int:
+def steps(world: ProcessGroup) -> int:
     """Step together until a notice or for ever; returns the exit code."""
     step_sum = summing(world)
     with PreemptionNotice() as notice:
@@ -76,13 +77,13 @@ def steps(world: World) -> int:
     return 42
 
 
-def idle(world: World) -> None:
+def idle(world: ProcessGroup) -> None:
     """Be there and take part in nothing."""
     tell(event="idle")
     time.sleep(limit(600))
 
 
-def linger(world: World) -> int:
+def linger(world: ProcessGroup) -> int:
     """Leave only once another process is gone: an ordinary end in spite of the loss."""
     tell(event="idle")
     assert world.lifeline is not None

@@ -1,4 +1,4 @@
-"""Asking for a checkpoint: who may, once for each request, until a save has begun; and again when it failed."""
+"""SourceRetries for a checkpoint: who may, once for each request, until a save has begun; and again when it failed."""
 
 from __future__ import annotations
 

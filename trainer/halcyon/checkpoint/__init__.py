@@ -4,9 +4,19 @@
 """
 
 from halcyon.checkpoint.checkpointer import Checkpointer
-from halcyon.checkpoint.failures import SaveFailed
 from halcyon.checkpoint.inspection import Listing, list_checkpoints, verify_checkpoint
+from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.results import Limits, Restored, SaveReport
-from halcyon.checkpoint.world import World
+from halcyon.storage.failures import SaveFailed
 
-__all__ = ["Checkpointer", "Limits", "Listing", "Restored", "SaveFailed", "SaveReport", "World", "list_checkpoints", "verify_checkpoint"]
+__all__ = [
+    "Checkpointer",
+    "Limits",
+    "Listing",
+    "Processes",
+    "Restored",
+    "SaveFailed",
+    "SaveReport",
+    "list_checkpoints",
+    "verify_checkpoint",
+]

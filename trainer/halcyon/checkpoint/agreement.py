@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit
+from halcyon.checkpoint.processes import Processes, gather_texts
 from halcyon.checkpoint.reader import OtherState
 from halcyon.checkpoint.verify import Damaged
-from halcyon.checkpoint.world import World, gather_texts
 from halcyon.errors import RunChanged
+from halcyon.storage.failures import StoreFailure, as_exit
 
 _MEND = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 
@@ -17,19 +17,19 @@ class Agreement:
     """Tells the other processes what this one found. A collective, for the main thread.
 
     Args:
-        world: The processes.
+        processes: The processes.
         root: Address of the root, for the sentences.
         step: The checkpoint's step, for the sentences.
         mend: What to do about arrays of another run, for the sentence.
     """
 
-    def __init__(self, world: World, root: str, step: int, *, mend: str = _MEND) -> None:
-        self._world, self._root, self._step, self._mend = world, root, step, mend
+    def __init__(self, processes: Processes, root: str, step: int, *, mend: str = _MEND) -> None:
+        self._processes, self._root, self._step, self._mend = processes, root, step, mend
 
     @property
     def process_count(self) -> int:
         """How many processes there are."""
-        return self._world.process_count
+        return self._processes.process_count
 
     def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
         """Let every process do its work, and give each the numbers of all.
@@ -45,7 +45,7 @@ class Agreement:
             text = f"changed {other}"
         except StoreFailure as failure:
             text = f"failed {failure.code} {failure.text}"
-        told = [text.partition(" ")[::2] for text in gather_texts(self._world, text)]
+        told = [text.partition(" ")[::2] for text in gather_texts(self._processes, text)]
         for kind, message in told:
             if kind == "changed":
                 raise RunChanged(f"{message} at step {self._step} in {self._root}{self._mend}")

@@ -18,22 +18,22 @@ from typing import Any, Self
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
-from halcyon.checkpoint.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
-from halcyon.checkpoint.readback_worker import ReadBackWorker
+from halcyon.checkpoint.processes import Processes, decide, gather_texts
+from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored, SaveReport
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.saving import Follower, Leader, Saver
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged
-from halcyon.checkpoint.world import World, decide, gather_texts
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
-from halcyon.patience import Patience
+from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     BadStep,
     CommittedStep,
@@ -52,19 +52,19 @@ class Checkpointer:
     """See the module; made by `open`."""
 
     def __init__(
-        self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, world: World,
+        self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, processes: Processes,
         fingerprints: Fingerprints, seed: int, mesh: dict[str, int], clock: Callable[[], float], limits: Limits,
     ) -> None:  # fmt: skip
         self._store, self._stop, self._keeper, self._head = store, stop, keeper, head
-        self._spec, self._world, self._limits, self._clock = spec, world, limits, clock
+        self._spec, self._processes, self._limits, self._clock = spec, processes, limits, clock
         self._fingerprints, self._seed, self._mesh = fingerprints, seed, mesh
         self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
-        self._snapshotter = Snapshotter(world.process_index, world.process_count)
+        self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._thread: threading.Thread | None = None
         self._readback = ReadBackWorker(
             store,
             keeper,
-            world,
+            processes,
             timeout_seconds=limits.parts_seconds,
             sleep=self._pause,
             on_read_back=self._take_read_back,
@@ -73,7 +73,7 @@ class Checkpointer:
         )
         self._save_wanted = False
         self._step, self._try = -1, 0
-        index, wait = world.process_index, limits.parts_seconds
+        index, wait = processes.process_index, limits.parts_seconds
         self._saver: Saver = (
             Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
             if keeper is None
@@ -116,7 +116,7 @@ class Checkpointer:
         owner: Owner,
         epoch: Epoch | None,
         fingerprints: Fingerprints,
-        world: World,
+        processes: Processes,
         seed: int,
         mesh: dict[str, int],
         expected_step: int,
@@ -132,7 +132,7 @@ class Checkpointer:
             owner: The run.
             epoch: Its epoch; None on one's own machine, which takes the attempt after the last.
             fingerprints: What must be the same for the run to go on.
-            world: The processes.
+            processes: The processes.
             seed: Of the run, for the manifest.
             mesh: Axis sizes, for the manifest.
             expected_step: A step that must have been committed already; 0 if the run may be new.
@@ -157,19 +157,29 @@ class Checkpointer:
             )
             return {"head": keeper.head.document(), "loss": loss}
 
-        verdict = decide(world, store.root, work)
+        verdict = decide(processes, store.root, work)
         head = Head.model_validate_json(json.dumps(verdict["head"]))
-        views = gather_texts(world, "" if keeper else same_root_everywhere(store, head.writer))
+        views = gather_texts(processes, "" if keeper else same_root_everywhere(store, head.writer))
         if STOPPED in views:
             raise as_exit(StoreFailure(STOPPED, ""), store.root)
         for process, view in enumerate(views):
             if view:
                 raise RootUnusable(
-                    f"process {process} of {world.process_count} does not see the checkpoint root {store.root} that process 0 wrote "
+                    f"process {process} of {processes.process_count} does not see the checkpoint root {store.root} that process 0 wrote "
                     f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
                 )
         checkpointer = cls(
-            store, stop, keeper, head, spec=spec, world=world, fingerprints=fingerprints, seed=seed, mesh=mesh, clock=clock, limits=limits
+            store,
+            stop,
+            keeper,
+            head,
+            spec=spec,
+            processes=processes,
+            fingerprints=fingerprints,
+            seed=seed,
+            mesh=mesh,
+            clock=clock,
+            limits=limits,
         )
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
@@ -230,7 +240,7 @@ class Checkpointer:
             The state and None, or None and what is wrong with it: the same on every process.
         """
         try:
-            agree = Agreement(self._world, self._store.root, entry.step)
+            agree = Agreement(self._processes, self._store.root, entry.step)
             shared = self._limits.shared_read_bytes
             return read_state(self._store, entry, template, agree, cast=cast, share_from_bytes=shared), None
         except Damaged as damage:
@@ -245,7 +255,7 @@ class Checkpointer:
             except DamagedDocument as damage:
                 raise TrainerExit(f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt") from None
 
-        self._head = Head.model_validate_json(json.dumps(decide(self._world, self._store.root, work)))
+        self._head = Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
 
     # Saving
 
@@ -257,7 +267,7 @@ class Checkpointer:
         """
         every = 0 if self._spec.save.auto else self._spec.save.every_steps
         by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
-        return by_steps or (now is not None and self._world.process_count == 1 and self.due(now))
+        return by_steps or (now is not None and self._processes.process_count == 1 and self.due(now))
 
     def due(self, now: float) -> bool:
         """Whether ``spec.save.everySeconds``, or the best interval, have passed since the last save began, or what it made is damaged."""
@@ -315,7 +325,7 @@ class Checkpointer:
         # The same on every process without a word between them.
         prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{self._try}")
         about = Description(
-            step=step, epoch=self._epoch, owner=self._owner, process_count=self._world.process_count, fingerprints=self._fingerprints,
+            step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
             data_position=data_position, seed=self._seed, mesh=self._mesh,
             time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )  # fmt: skip

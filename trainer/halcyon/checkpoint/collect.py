@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
-from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.strays import stray_prefixes
+from halcyon.checkpoint.unlisted import unlisted_prefixes
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, Head, decode_head
 
 
@@ -58,7 +58,7 @@ def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = 
         keeper: HEAD, of the process that has the root.
         spare: Prefixes of this process that are still in use.
     """
-    listed = stray_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
+    listed = unlisted_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
     head = keeper.refresh()  # after the listing: see above
     dead = tuple(prefix for prefix in orphans(listed, head) if prefix not in spare)
     for prefix in dead:
@@ -89,7 +89,7 @@ def garbage(store: Store) -> tuple[Garbage, ...]:
     if before is None:
         return ()
     known = decode_head(before)
-    listed = stray_prefixes(store, (one.path for one in (*known.committed, *known.bad)))
+    listed = unlisted_prefixes(store, (one.path for one in (*known.committed, *known.bad)))
     data = store.read(HEAD_KEY).data  # after the listing
     if data is None:
         return ()

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.head import HeadKeeper, see_ours, with_commit, with_reading, with_up_time
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part, in_parallel, part_key, second_prefix
 from halcyon.checkpoint.retention import Retention
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import describe_commit, encode_commit
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api import package
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,

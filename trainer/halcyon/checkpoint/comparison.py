@@ -13,8 +13,8 @@ import numpy as np
 
 from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.layout import chunk_key, chunk_region, chunks_of, folder
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 

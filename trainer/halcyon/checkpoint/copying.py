@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
 from halcyon.errors import RootTaken
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     DATA_PREFIX,

@@ -11,10 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.retention import Retention, guarded
-from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced, RootTaken
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Epoch, Head, Owner, decode_head, encode_head
 
 

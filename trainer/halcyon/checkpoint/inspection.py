@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon.checkpoint.collect import unnamed
-from halcyon.checkpoint.failures import StoreFailure, as_exit
-from halcyon.checkpoint.store import Store
-from halcyon.checkpoint.strays import FIRST, LAST, stray_prefixes
+from halcyon.checkpoint.unlisted import FIRST, LAST, unlisted_prefixes
 from halcyon.checkpoint.verify import find_damage, rebuild_head
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, DamagedDocument, Head, decode_head, step_prefix
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -57,7 +57,7 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
         older = len(candidates) - len(page)
         first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)
         bad = tuple(one for one in head.bad if first <= one.path < last) if head is not None else ()
-        found = stray_prefixes(store, (one.path for one in (*page, *bad)), first, last)
+        found = unlisted_prefixes(store, (one.path for one in (*page, *bad)), first, last)
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
     if head is None:

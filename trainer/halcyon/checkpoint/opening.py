@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halcyon.checkpoint.abilities import Contended, demand
 from halcyon.checkpoint.changes import differences, sentence
-from halcyon.checkpoint.failures import STOPPED, StoreFailure
+from halcyon.checkpoint.fingerprints import in_present_form, planned_steps, with_moments, with_steps
 from halcyon.checkpoint.head import HeadKeeper, take
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
 from halcyon.errors import NoValidCheckpoint, RunChanged, TrainerExit
-from halcyon.fingerprints import in_present_form, planned_steps, with_moments, with_steps
+from halcyon.storage.abilities import Contended, demand
+from halcyon.storage.failures import STOPPED, StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     BadStep,

@@ -11,15 +11,15 @@ from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.changes import differences
+from halcyon.checkpoint.fingerprints import fingerprints_of, in_present_form
 from halcyon.checkpoint.opening import load_head
+from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Limits, Restored
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.checkpoint.world import World, decide
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
-from halcyon.fingerprints import fingerprints_of, in_present_form
-from halcyon.patience import Patience
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
@@ -77,7 +77,7 @@ def begin_from(
     owner: Owner,
     fingerprints: Fingerprints,
     steps: int | None,
-    world: World,
+    processes: Processes,
     template: Any,
     part: bool = False,
     limits: Limits = USUAL_LIMITS,
@@ -90,7 +90,7 @@ def begin_from(
         owner: The run itself, whose namespace is the other's too.
         fingerprints: Of the run itself.
         steps: ``spec.trainer.steps`` of the run itself; None for one that does none.
-        world: The processes.
+        processes: The processes.
         template: What to read, and where to; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
         part: The template may be a part of the state, such as the model alone.
         limits: How far to go back where no step is named.
@@ -106,10 +106,10 @@ def begin_from(
         _compare(origin, store, found, fingerprints, steps)
         return {"entries": [entry.document() for entry in found]}
 
-    entries = [CommittedStep.model_validate(entry) for entry in decide(world, store.root, work)["entries"]]
+    entries = [CommittedStep.model_validate(entry) for entry in decide(processes, store.root, work)["entries"]]
     skipped: list[BadStep] = []
     for entry in entries:
-        agree = Agreement(world, store.root, entry.step, mend=_MEND)
+        agree = Agreement(processes, store.root, entry.step, mend=_MEND)
         try:
             state = read_state(store, entry, template, agree, cast=True, part=part, share_from_bytes=limits.shared_read_bytes)
         except Damaged as damage:

@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 
 from halcyon.checkpoint.codec import Codecs
-from halcyon.checkpoint.failures import StoreFailure
 from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region, chunks_of, folder
 from halcyon.checkpoint.snapshot import Shard, Snapshot
-from halcyon.checkpoint.store import Pieces, Store
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Pieces, Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, ManifestLeaf, canonical_json
 
 WORKERS = 8

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
+from halcyon.checkpoint.chunk_owners import RegionKey, assign, key_of, who_holds
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.handing_on import Partition, devices_are_even, hand_on, partition_of, stream_bytes
 from halcyon.checkpoint.layout import (
     METADATA_KEY,
     Leaf,
@@ -34,9 +35,8 @@ from halcyon.checkpoint.layout import (
     whole,
 )
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.checkpoint.sharing import Key, assign, key_of, who_holds
-from halcyon.checkpoint.store import Store
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 WAVE_BYTES = 512 << 20
@@ -236,7 +236,7 @@ class _SharedRead:
         """Hand on what was read, and put everything into its place."""
         own = [self._read[number] for number in sorted(self._read)]
         mine = [chunk.reshape(-1).view(np.uint8) for chunk in own]
-        streams = hand_on(self._partition, mine, [self._length(process) for process in self._group], longest)
+        streams = broadcast(self._partition, mine, [self._length(process) for process in self._group], longest)
         at = dict.fromkeys(self._group, 0)
         for number, ((reader, indices), process) in enumerate(zip(self._items, self._by, strict=True)):
             if number in self._read:
@@ -265,8 +265,8 @@ class _LeafReader:
         self.partition = partition
         sharding = leaf.sharding
         self._sharding = sharding
-        self._devices: list[tuple[Any, Key]] = []
-        self._regions: dict[Key, Region] = {}
+        self._devices: list[tuple[Any, RegionKey]] = []
+        self._regions: dict[RegionKey, Region] = {}
         indices: Sequence[tuple[Any, Any]] = (
             [(None, ())] if sharding is None else list(sharding.addressable_devices_indices_map(leaf.shape).items())
         )
@@ -274,8 +274,8 @@ class _LeafReader:
             region = whole(leaf.shape) if device is None else normal(index or (), leaf.shape)
             self._regions[key_of(region)] = region
             self._devices.append((device, key_of(region)))
-        self._filled: dict[Key, np.ndarray] = {}
-        needed: dict[tuple[int, ...], list[Key]] = {}
+        self._filled: dict[RegionKey, np.ndarray] = {}
+        needed: dict[tuple[int, ...], list[RegionKey]] = {}
         for key, region in self._regions.items():
             chunks = list(chunks_of(self._there, region))
             for chunk in chunks:

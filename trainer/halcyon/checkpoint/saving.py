@@ -26,14 +26,13 @@ from halcyon.checkpoint.commit import (
     gather_parts,
     remove_parts,
 )
-from halcyon.checkpoint.failures import Abandoned, StoreFailure
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
-from halcyon.checkpoint.retention import Retention
+from halcyon.checkpoint.retention import Retention, delete_programs, dispensable, expect_room, is_tight, with_room
 from halcyon.checkpoint.snapshot import Snapshot
-from halcyon.checkpoint.space import delete_programs, dispensable, expect_room, is_tight, with_room
-from halcyon.checkpoint.store import Store
 from halcyon.errors import Fenced
+from halcyon.storage.failures import Abandoned, StoreFailure
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Epoch, Head, ManifestFile
 
 _LONGEST_ERROR = 500

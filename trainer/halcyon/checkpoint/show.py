@@ -11,10 +11,10 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from halcyon.checkpoint.abilities import Ability
 from halcyon.checkpoint.collect import Garbage
 from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
 from halcyon.checkpoint.inspection import Listing
+from halcyon.storage.abilities import Ability
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 

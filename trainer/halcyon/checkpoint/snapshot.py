@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from halcyon.checkpoint.chunk_owners import Held, RegionKey, assign, key_of, who_holds
 from halcyon.checkpoint.layout import (
     Leaf,
     Region,
@@ -32,7 +33,6 @@ from halcyon.checkpoint.layout import (
     state_bytes,
     whole,
 )
-from halcyon.checkpoint.sharing import Held, Key, assign, key_of, who_holds
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 _EXTRA_DEVICE_BYTES = 256 << 20
@@ -97,7 +97,7 @@ class Snapshotter:
 
     def __init__(self, process: int, process_count: int) -> None:
         self._process, self._process_count = process, process_count
-        self._buffers: dict[tuple[str, Key], np.ndarray] = {}
+        self._buffers: dict[tuple[str, RegionKey], np.ndarray] = {}
         self._plan_of: tuple[Any, _Plan] | None = None
 
     def prepare(self, template: Any) -> None:
@@ -205,9 +205,9 @@ def _within(piece: _Piece) -> Region:
     return tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True))
 
 
-def _shards(leaf: Leaf) -> dict[Key, list[Any]]:
+def _shards(leaf: Leaf) -> dict[RegionKey, list[Any]]:
     """This process's shards of a leaf by region, each with its replicas."""
-    shards: dict[Key, list[Any]] = {}
+    shards: dict[RegionKey, list[Any]] = {}
     if isinstance(leaf.value, jax.Array):
         for shard in leaf.value.addressable_shards:
             shards.setdefault(key_of(normal(shard.index, leaf.shape)), []).append(shard)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.checkpoint.store import Store
+from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     DATA_PREFIX,

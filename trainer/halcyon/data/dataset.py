@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.held_out import HeldOut
 from halcyon.data.mixture import Mixture
 from halcyon.data.order import answered
 from halcyon.data.order.grouping import groups
-from halcyon.data.schedule import Schedule
-from halcyon.data.source_data import NO_SOURCE, Rows, Source
+from halcyon.data.source_data import NO_SOURCE, BatchRows, Source
 from halcyon.tokenizer import Tokenizer
 
 
@@ -35,7 +35,7 @@ class Dataset(HeldOut):
         self,
         sources: Sequence[Source],
         tokenizer: Tokenizer,
-        schedule: Schedule,
+        schedule: BatchSchedule,
         mixture: Mixture,
         *,
         first_held_out: Mapping[str, float] | None = None,
@@ -50,7 +50,7 @@ class Dataset(HeldOut):
         """Training sequences of one epoch of each source, of the longest length."""
         return sum(source.used for source in self.sources)
 
-    def train_rows(self, step: int) -> Rows:
+    def train_rows(self, step: int) -> BatchRows:
         """The examples of the ``(step + 1)``-th optimizer step. Waits for a source that grows."""
         positions, parts = self.schedule.positions(step)
         inside = np.full(len(positions), True) if self._limit is None else positions < self._limit
@@ -58,7 +58,7 @@ class Dataset(HeldOut):
         sequence = np.zeros(len(positions), np.int64)
         source[inside], turns = self.mixture.locate(positions[inside])
         sequence[inside] = self._sequences(source[inside], turns)
-        return Rows(source, sequence, parts, self.schedule.sequence_length(step))
+        return BatchRows(source, sequence, parts, self.schedule.sequence_length(step))
 
     def _sequences(self, source: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """The sequences at turns of their sources: int64 [n]."""

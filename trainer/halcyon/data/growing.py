@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from halcyon.data.cache.background import Growth
+from halcyon.data.cache.background import CacheProgress
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.source_data import SourceData
 
@@ -22,13 +22,13 @@ class GrowingSource:
 
     Args:
         name: Name of the source.
-        growth: Knows its ledger.
+        progress: Knows its ledger.
         snapshot: Makes the source of a ledger.
     """
 
-    def __init__(self, name: str, growth: Growth, snapshot: Callable[[Ledger], SourceData]) -> None:
+    def __init__(self, name: str, progress: CacheProgress, snapshot: Callable[[Ledger], SourceData]) -> None:
         self.name = name
-        self._growth = growth
+        self._growth = progress
         self._snapshot = snapshot
         self._lock = threading.Lock()
         self._newest: tuple[Ledger, SourceData] | None = None

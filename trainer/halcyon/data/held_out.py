@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from halcyon.data.examples import Examples, examples_of
-from halcyon.data.source_data import Rows, Source, SourceData
+from halcyon.data.source_data import BatchRows, Source, SourceData
 from halcyon.tokenizer import Tokenizer
 
 LAYOUT_VERSION = 3
@@ -93,7 +93,7 @@ class HeldOut:
         counts = self._first_held_out(sequences)
         return all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
 
-    def validation_batches(self, batches: int | None, batch_size: int) -> list[Rows]:
+    def validation_batches(self, batches: int | None, batch_size: int) -> list[BatchRows]:
         """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``. Waits for a source that grows.
 
         ``batches`` is how many at most; None: all. Where they do not hold all sequences, those taken lie evenly over all sources; or, where
@@ -104,7 +104,7 @@ class HeldOut:
         ranks = self._first_ranks(most) if self.streams else self._even_ranks(most)
         source = np.repeat(np.arange(len(ranks), dtype=np.int32), [len(mine) for mine in ranks])
         sequence = np.concatenate([data.split.validation_sequences(mine) for data, mine in zip(self.sources, ranks, strict=True)])
-        rows = Rows(source, sequence, np.zeros(len(source), np.int32), self.sequence_length)
+        rows = BatchRows(source, sequence, np.zeros(len(source), np.int32), self.sequence_length)
         return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
 
     def _even_ranks(self, sequences: int) -> list[np.ndarray]:
@@ -132,7 +132,7 @@ class HeldOut:
         counts = {name: end - begin for name, begin, end in zip(names, [0, *ends], ends, strict=False)}
         return [counts.get(source.name, 0) for source in self._sources]
 
-    def examples(self, rows: Rows) -> Examples:
+    def examples(self, rows: BatchRows) -> Examples:
         """The examples at `train_rows` or `validation_batches`."""
         width = rows.length + 1
         whole = rows.length == self.sequence_length

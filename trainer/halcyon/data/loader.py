@@ -14,9 +14,8 @@ before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -27,38 +26,26 @@ from jax.sharding import NamedSharding, Sharding
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Batch:
-    """The examples of one step as global arrays: m microbatches of b sequences of L positions."""
-
-    tokens: jax.Array
-    """Inputs: int32 [m, b, L]."""
-    targets: jax.Array
-    """What follows each input: int32 [m, b, L]."""
-    weights: jax.Array
-    """How much each target counts in the loss: float32 [m, b, L]."""
-    segments: jax.Array | None = None
-    """Number of each input's document in its sequence: int32 [m, b, L]; None where documents see one another."""
+Batch = dict[str, jax.Array]
+"""The examples of one step as global arrays [m, b, L] by name: m microbatches of b sequences of L positions. The names are those of
+`Examples` that the run's objective declares."""
 
 
 def global_batch(
-    rows: Callable[[np.ndarray], Examples], shape: tuple[int, int, int], sharding: Sharding, *, segments: bool = False
+    rows: Callable[[np.ndarray], Examples], shape: tuple[int, int, int], sharding: Sharding, *, fields: Iterable[str]
 ) -> Batch:
     """Build a batch of which this process makes only its own devices' rows.
 
     Args:
         rows: Gives the examples of the named rows, 0 to ``m b - 1``, of the batch.
-        segments: Whether the batch tells documents apart.
+        fields: Names of the arrays.
         shape: ``(m, b, L)``.
         sharding: How ``[m, b, L]`` lies on the devices. The last axis must not be split.
     """
     numbers = np.arange(shape[0] * shape[1]).reshape(shape[:2])
     placements = sharding.addressable_devices_indices_map(shape)
     made: dict[bytes, Examples] = {}
-    names = ("tokens", "targets", "weights", "segments") if segments else ("tokens", "targets", "weights")
-    pieces: dict[str, list[jax.Array]] = {name: [] for name in names}
+    pieces: dict[str, list[jax.Array]] = {name: [] for name in fields}
     for device, index in placements.items():
         mine = numbers[index[:2]] if index is not None else numbers
         examples = made.get(key := mine.tobytes())
@@ -66,7 +53,7 @@ def global_batch(
             examples = made[key] = rows(mine.ravel())
         for name, arrays in pieces.items():
             arrays.append(jax.device_put(getattr(examples, name).reshape(*mine.shape, shape[2]), device))
-    return Batch(**{name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()})
+    return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}
 
 
 class Loader:
@@ -76,7 +63,7 @@ class Loader:
         dataset: Where the examples come from.
         microbatches: Parts of a step's batch; divides every batch size of the run.
         sharding: How an array ``[microbatches, batch / microbatches, length]`` lies on the devices.
-        segments: Whether batches tell documents apart.
+        fields: Names of a batch's arrays, among those of `Examples`.
         last_step: Batches from this step on are not made ahead. Default: there is no last step.
         depth: How many batches are made ahead at most.
         memory_bytes: Batches made ahead take no more than this on the host, but one is always made.
@@ -90,7 +77,7 @@ class Loader:
         *,
         microbatches: int,
         sharding: NamedSharding,
-        segments: bool = False,
+        fields: Iterable[str],
         last_step: int | None = None,
         depth: int = 8,
         memory_bytes: int = 1 << 30,
@@ -103,7 +90,9 @@ class Loader:
         self._dataset = dataset
         self._microbatches = microbatches
         self._sharding = sharding
-        self._segments = segments
+        self._fields = tuple(fields)
+        if unknown := [name for name in self._fields if name not in Examples.__dataclass_fields__]:
+            raise ValueError(f"the objective asks for {', '.join(unknown)}; examples have {', '.join(Examples.__dataclass_fields__)}")
         self._last_step = last_step
         self._depth = depth
         self._memory_bytes = memory_bytes
@@ -161,10 +150,10 @@ class Loader:
         """Bytes of a step's batch on this host."""
         schedule = self._dataset.schedule
         of_this_host = len(self._sharding.addressable_devices) / self._sharding.mesh.size
-        arrays = 4 if self._segments else 3
+        arrays = len(self._fields)
         return schedule.batch_size(step) * schedule.sequence_length(step) * 4 * arrays * of_this_host
 
     def _build(self, step: int) -> Batch:
         rows = self._dataset.train_rows(step)
         shape = (self._microbatches, len(rows) // self._microbatches, rows.length)
-        return global_batch(lambda mine: self._dataset.examples(rows[mine]), shape, self._sharding, segments=self._segments)
+        return global_batch(lambda mine: self._dataset.examples(rows[mine]), shape, self._sharding, fields=self._fields)

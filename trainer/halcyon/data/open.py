@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.checkpoint.store import Store
-from halcyon.data.cache.background import BackgroundCaches, Growth
+from halcyon.data.batch_schedule import BatchSchedule, build_schedule
+from halcyon.data.cache.arrays import keep_arrays, kept_arrays
+from halcyon.data.cache.background import BackgroundCaches, CacheProgress
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ensure import CacheKeeper, Caches
-from halcyon.data.cache.inherited import heir_of
-from halcyon.data.cache.kept import keep_arrays, kept_arrays
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
+from halcyon.data.cache.tokenizers import inherited_tokenizer
 from halcyon.data.dataset import Dataset
 from halcyon.data.fetch import fetch_file
 from halcyon.data.growing import GrowingSource
@@ -28,13 +28,13 @@ from halcyon.data.held_out import HeldOut
 from halcyon.data.layout import Concatenate, Layout, build_layout, load_layout
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
 from halcyon.data.order import build_order
-from halcyon.data.schedule import Schedule, build_schedule
 from halcyon.data.source_data import Source, SourceData
 from halcyon.data.sources import Access
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, streams
 from halcyon.errors import BadConfiguration
-from halcyon.patience import Patience
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -142,21 +142,21 @@ def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
     return held_out
 
 
-def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Growth | None = None) -> Dataset:
+def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None = None) -> Dataset:
     """The data set on top of caches.
 
     Args:
         spec: The run's spec.
         store: The caches' root.
         caches: Whole, or enough to begin (`may_begin`).
-        growth: Tells how the caches grow. Default: of those that are not whole only what is there can be asked for.
+        progress: Tells how the caches grow. Default: of those that are not whole only what is there can be asked for.
 
     Raises:
         BadConfiguration: There is too little text for what is asked.
     """
     data, settings = spec.data, spec.trainer
     schedule = build_schedule(settings)
-    sources = _open_sources(spec, store, caches, growth)
+    sources = _open_sources(spec, store, caches, progress)
     mixture = build_mixture(data, {source.name: source.now.used for source in sources}, schedule, seed=settings.seed)
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
@@ -170,14 +170,14 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Grow
     return dataset
 
 
-def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, growth: Growth | None) -> list[Source]:
+def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None) -> list[Source]:
     schedule = build_schedule(spec.trainer)
     memory = Memory(spec.data.cache.memory_mebibytes * 2**20)
     sources: list[Source] = []
     for source in spec.data.sources:
         ledger = caches.ledgers[source.name]
         snapshot = _snapshots(spec, store, source, TokenReader(store, source.name, ledger, memory), schedule, ledger)
-        sources.append(snapshot(ledger) if ledger.finished or growth is None else GrowingSource(source.name, growth, snapshot))
+        sources.append(snapshot(ledger) if ledger.finished or progress is None else GrowingSource(source.name, progress, snapshot))
     return sources
 
 
@@ -203,13 +203,13 @@ def _keeper(
         process,
         report,
         run,
-        heir=heir_of(spec, store),
+        inherited=inherited_tokenizer(spec, store),
         patience=patience,
     )
 
 
 def _snapshots(
-    spec: TrainingRunSpec, store: Store, source: DataSourceSpec, reader: TokenReader, schedule: Schedule, first: Ledger
+    spec: TrainingRunSpec, store: Store, source: DataSourceSpec, reader: TokenReader, schedule: BatchSchedule, first: Ledger
 ) -> Callable[[Ledger], SourceData]:
     """Makes the source of its ledger, which may grow from ``first`` on."""
     data, settings = spec.data, spec.trainer
@@ -249,7 +249,7 @@ def _description(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: Schedule) -> dict[str, Any]:
+def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> dict[str, Any]:
     """What tells the contents of a cache from the beginning of its build on: the text that it is made from, and its first tokens."""
     files = [[entry.size_bytes, entry.sha256 or entry.version] for entry in ledger.files]
     first = np.array([0]), np.array([min(reader.tokens, schedule.longest + 1)])
@@ -265,7 +265,7 @@ def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
     return data.validation.fraction if source.validation is None else source.validation.fraction
 
 
-def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: Schedule) -> Layout:
+def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> Layout:
     """The layout of a source; one that takes time to build is kept beside the tokens, under a hash of all that decides it."""
     if source.layout.concatenate is not None:
         stride = schedule.longest + 1

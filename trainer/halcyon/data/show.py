@@ -13,7 +13,7 @@ from rich.text import Text
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
-from halcyon.data.source_data import NO_SOURCE, Rows
+from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.data.trace import Excerpt, trace
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.counting import counted
@@ -52,7 +52,7 @@ def step_view(dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen
                 yield Text()
 
 
-def _summary(dataset: Dataset, rows: Rows, step: int) -> Text:
+def _summary(dataset: Dataset, rows: BatchRows, step: int) -> Text:
     schedule = dataset.schedule
     words = f"Step {step:,} of {schedule.steps:,}: {counted(len(rows), 'sequence')} of {counted(rows.length, 'token')}"
     stage = schedule.stage_of(step - 1)
@@ -62,7 +62,7 @@ def _summary(dataset: Dataset, rows: Rows, step: int) -> Text:
     return Text(f"{words}, tokens {first:,} to {schedule.tokens_before(step) - 1:,} of the run", style="bold")
 
 
-def _source_table(dataset: Dataset, rows: Rows, step: int) -> Table:
+def _source_table(dataset: Dataset, rows: BatchRows, step: int) -> Table:
     """How much of the step each source gives, and how far the run has gone through it."""
     table = Table(box=SIMPLE_HEAD)
     for name in ("source", "rows", "share", "epochs so far"):
@@ -76,7 +76,7 @@ def _source_table(dataset: Dataset, rows: Rows, step: int) -> Table:
     return table
 
 
-def _heading(dataset: Dataset, rows: Rows, row: int, weight: float) -> Text:
+def _heading(dataset: Dataset, rows: BatchRows, row: int, weight: float) -> Text:
     index = int(rows.source[row])
     if index == NO_SOURCE:
         return Text(f"row {row}: past the end of the data, weight 0", style="bold")

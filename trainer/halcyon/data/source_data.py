@@ -119,7 +119,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchRows:
     """Addresses of examples: n of them."""
 
     source: np.ndarray
@@ -134,12 +134,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, rows: np.ndarray | slice) -> Rows:
-        return Rows(self.source[rows], self.sequence[rows], self.part[rows], self.length)
+    def __getitem__(self, rows: np.ndarray | slice) -> BatchRows:
+        return BatchRows(self.source[rows], self.sequence[rows], self.part[rows], self.length)
 
 
 def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """Rows [n, width] of values that follow one another, the shorter ones padded with 0."""
+    """BatchRows [n, width] of values that follow one another, the shorter ones padded with 0."""
     if len(flat) == len(lengths) * width:
         return flat.reshape(len(lengths), width)
     rows = np.zeros((len(lengths), width), flat.dtype)

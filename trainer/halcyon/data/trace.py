@@ -12,7 +12,7 @@ from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
 from halcyon.data.layout import Spans, split_at_documents
 from halcyon.data.layout.spans import document_spans
-from halcyon.data.source_data import NO_SOURCE, Rows
+from halcyon.data.source_data import NO_SOURCE, BatchRows
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Origins:
         self._reader = reader
         self._files = [entry.uri for entry in ledger.files]
 
-    def excerpts(self, dataset: Dataset, rows: Rows) -> list[Excerpt]:
+    def excerpts(self, dataset: Dataset, rows: BatchRows) -> list[Excerpt]:
         """The documents in one row of this source."""
         source = dataset.sources[int(rows.source[0])]
         spans = source.layout.spans(rows.sequence)
@@ -66,7 +66,7 @@ class Origins:
         ]
 
 
-def trace(dataset: Dataset, rows: Rows, ledgers: Mapping[str, Ledger]) -> list[list[Excerpt]]:
+def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> list[list[Excerpt]]:
     """The documents in each row; none for a row past the end of the data."""
     origins: dict[str, Origins] = {}
     found: list[list[Excerpt]] = []
@@ -85,7 +85,7 @@ def trace(dataset: Dataset, rows: Rows, ledgers: Mapping[str, Ledger]) -> list[l
 
 
 def rows_of_host(batch_size: int, microbatches: int, data_parallelism: int, tensor: int, devices_per_host: int, host: int) -> np.ndarray:
-    """Rows of a batch that a host reads: those of its devices' shards, in every microbatch. Hosts are counted as processes are.
+    """BatchRows of a batch that a host reads: those of its devices' shards, in every microbatch. Hosts are counted as processes are.
 
     Args:
         batch_size: Sequences of the step.

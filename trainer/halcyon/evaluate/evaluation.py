@@ -1,40 +1,15 @@
-"""One evaluation: sums on the devices, one division on the host."""
+"""What an evaluation found: sums, divided once.
+
+Nats, weights and bytes are summed over all batches and divided once, so neither the batch size nor padding nor the number of processes
+changes the result beyond rounding. Bits per byte, ``nats / (ln 2 x bytes of the predicted tokens)``, can be compared between tokenizers;
+special tokens cost nats like all others and stand for no bytes.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Sharding
-
-from halcyon.data.examples import Examples
-from halcyon.data.held_out import HeldOut
-from halcyon.data.loader import Batch, global_batch
-from halcyon.data.source_data import Rows
-
-LossSums = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
-"""(model, one microbatch, whose arrays are [b, L]) -> (weighted sum of nats, sum of weights)."""
-
-_IN_FLIGHT = 2
-"""Batches whose sums are not waited for yet: enough to keep the devices busy, few enough to hold little memory."""
-
-
-class EvaluationSums(NamedTuple):
-    """Sums over one batch, scalars on the device."""
-
-    nats: jax.Array
-    """Weighted sum of losses: float32."""
-    weight: jax.Array
-    """Sum of weights: float32."""
-    size_bytes: jax.Array
-    """Bytes of the predicted tokens: int32."""
 
 
 @dataclass(frozen=True)
@@ -77,88 +52,3 @@ def total(parts: Iterable[Evaluation]) -> Evaluation:
         sequences=sum(part.sequences for part in parts),
         seconds=math.fsum(part.seconds for part in parts),
     )
-
-
-def make_evaluation_step(loss_sums: LossSums, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
-    """Build the function of one evaluation batch, to be compiled.
-
-    Args:
-        loss_sums: The loss of one microbatch, the same as in training.
-        token_bytes: Bytes that each token id stands for: int32 [vocabulary].
-    """
-
-    def batch_sums(model: Any, batch: Batch) -> EvaluationSums:
-        nats, weight = loss_sums(model, batch)
-        sizes = jnp.asarray(token_bytes, jnp.int32)[batch.targets]
-        return EvaluationSums(nats, weight, jnp.sum(jnp.where(batch.weights > 0, sizes, 0)))
-
-    def evaluation_step(model: Any, batch: Batch) -> EvaluationSums:
-        if batch.tokens.shape[0] == 1:
-            return batch_sums(model, jax.tree.map(lambda rows: rows[0], batch))
-        parts = jax.lax.map(lambda microbatch: batch_sums(model, microbatch), batch)
-        return jax.tree.map(jnp.sum, parts)
-
-    return evaluation_step
-
-
-def evaluate(
-    held_out: HeldOut,
-    sums: Callable[[Batch], EvaluationSums],
-    *,
-    batches: int | None,
-    batch_size: int,
-    microbatches: int,
-    sharding: Sharding,
-    segments: bool = False,
-    on_batch: Callable[[], object] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Evaluation:
-    """Evaluate on the held-out part, the same sequences every time.
-
-    All processes call it at the same step; each makes only its own devices' rows, and all get the same result. The last batch is filled
-    with sequences of weight 0.
-
-    Args:
-        held_out: Where the examples come from.
-        sums: The compiled function of `make_evaluation_step` with the model filled in.
-        batches: At most so many batches; None: all.
-        batch_size: Sequences of a batch, over all devices.
-        microbatches: Parts in which a batch is computed; divides ``batch_size``.
-        sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
-        segments: Whether batches tell documents apart, the same as in training.
-        on_batch: Is told after each batch whose sums have come.
-        clock: Seconds, of any origin.
-
-    Raises:
-        ValueError: Nothing is held out.
-    """
-    if held_out.validation_sequences == 0:
-        raise ValueError("nothing is held out for evaluation")
-    begin = clock()
-    shape = (microbatches, batch_size // microbatches, held_out.sequence_length)
-    in_flight: deque[EvaluationSums] = deque()
-    fetched: list[EvaluationSums] = []
-    sequences = 0
-    for rows in held_out.validation_batches(batches, batch_size):
-        batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, segments=segments)
-        in_flight.append(sums(batch))
-        sequences += len(rows)
-        if len(in_flight) > _IN_FLIGHT:
-            fetched.append(jax.device_get(in_flight.popleft()))
-            on_batch()
-    for part in in_flight:
-        fetched.append(jax.device_get(part))
-        on_batch()
-    return Evaluation(
-        nats=math.fsum(float(part.nats) for part in fetched),
-        weight=math.fsum(float(part.weight) for part in fetched),
-        size_bytes=sum(int(part.size_bytes) for part in fetched),
-        sequences=sequences,
-        seconds=clock() - begin,
-    )
-
-
-def _padded_rows(held_out: HeldOut, rows: Rows, mine: np.ndarray) -> Examples:
-    """Examples of some rows of a batch; those past the end of ``rows`` have weight 0."""
-    there = mine[mine < len(rows)]
-    return held_out.examples(rows[there]).padded_to(len(mine))

@@ -1,9 +1,11 @@
-"""Language models as Haliax modules: they name their axes and know nothing of the mesh."""
+"""Language models as Haliax modules: they name their axes and know nothing of the mesh, the data or the training.
 
-from halcyon.models.causal_lm import CausalLM
+`families` has one file for each architecture, `parts` what they are put together from. A loss belongs to `halcyon.objectives`.
+"""
+
 from halcyon.models.flops import flops_per_token
-from halcyon.models.loss import next_token_losses
+from halcyon.models.model import CausalLM, Inputs, Outputs
+from halcyon.models.parameters import parameter_count
 from halcyon.models.registry import build_model
-from halcyon.models.roles import parameter_count
 
-__all__ = ["CausalLM", "build_model", "flops_per_token", "next_token_losses", "parameter_count"]
+__all__ = ["CausalLM", "Inputs", "Outputs", "build_model", "flops_per_token", "parameter_count"]

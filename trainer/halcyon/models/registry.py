@@ -6,7 +6,7 @@ import haliax as hax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.causal_lm import CausalLM
+from halcyon.models.model import CausalLM
 from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
 
 
@@ -28,11 +28,11 @@ def build_model(
     dtype = jnp.dtype(dtype)
     match spec.value:
         case LlamaSpec() as llama:
-            from halcyon.models.llama import Llama
+            from halcyon.models.families.llama import Llama
 
             return Llama.init(llama, vocab, max_position, dtype, key=key)
         case Gpt2Spec() as gpt2:
-            from halcyon.models.gpt2 import Gpt2
+            from halcyon.models.families.gpt2 import Gpt2
 
             return Gpt2.init(gpt2, vocab, max_position, dtype, key=key)
         case other:

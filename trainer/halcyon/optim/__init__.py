@@ -1,6 +1,9 @@
-"""Update rules and learning-rate schedules."""
+"""Update rules and learning-rate schedules: one file for each rule, chosen by the registry.
 
-from halcyon.optim.adamw import build_optimizer
-from halcyon.optim.schedule import learning_rate
+A rule sees gradients and parameters with their roles. The step that applies it belongs to `halcyon.training`.
+"""
+
+from halcyon.optim.registry import build_optimizer
+from halcyon.optim.schedules import learning_rate
 
 __all__ = ["build_optimizer", "learning_rate"]

@@ -14,41 +14,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon.models.causal_lm import CausalLM
-from halcyon.models.roles import Role, roles
-from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 
 Tree = Any
 
 
-def build_optimizer(
-    spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype | type | str = jnp.float32
-) -> optax.GradientTransformationExtraArgs:
-    """The update rule: clip the global norm, Adam, decoupled decay of matrices, learning rate.
-
-    ``update`` takes the keyword argument ``learning_rate``, a float32 scalar, and gives float32 updates. The state is a tree of arrays,
-    deterministic, and each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` shards it alike.
+def adamw(spec: OptimizerSpec, rule: AdamWSpec, decays: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+    """Clip the global norm, Adam, decoupled weight decay, learning rate. See `halcyon.optim.registry.build_optimizer`.
 
     Args:
-        spec: ``spec.optimizer`` of the run.
-        model: The model, or its shapes: tells which parameters are matrices.
+        spec: ``spec.optimizer`` of the run: what every rule has.
+        rule: ``spec.optimizer.adamw`` of the run.
+        decays: Which parameters decay: a tree of bools with the structure of the model.
         moments: Type in which the moments are stored.
     """
-    adamw = spec.adamw
-    if adamw is None:
-        raise TypeError(f"no update rule for an optimizer of kind {spec.kind}")
     # The order is that of the state's paths in checkpoints.
     return optax.chain(
         _clip_by_global_norm(spec.max_gradient_norm),
-        _scale_by_adam(adamw.beta1, adamw.beta2, adamw.epsilon, jnp.dtype(moments)),
-        _add_decayed_weights(spec.weight_decay, decays(model)),
+        _scale_by_adam(rule.beta1, rule.beta2, rule.epsilon, moments),
+        _add_decayed_weights(spec.weight_decay, decays),
         _scale_by_learning_rate(),
     )
-
-
-def decays(model: CausalLM) -> Any:
-    """Which parameters decay: `model` with a bool in the place of each NamedArray."""
-    return jax.tree.map(lambda role: role is Role.MATRIX, roles(model))
 
 
 def _clip_by_global_norm(greatest: float) -> optax.GradientTransformation:

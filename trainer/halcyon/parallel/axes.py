@@ -8,29 +8,15 @@ after it (ZeRO stage 3, Rajbhandari et al. 2020); ``tensor`` splits heads, MLP a
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import haliax as hax
 import jax
-from haliax import Axis, NamedArray
+from haliax import Axis
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from halcyon.models.axes import BATCH, EMBED, HEADS, KV_HEADS, MLP, VOCAB, is_named
 from halcyon_api.axes import LogicalAxis, splitting
-
-BATCH = "batch"
-POSITION = "position"
-KEY_POSITION = "key_position"
-EMBED = "embed"
-VOCAB = "vocab"
-LAYERS = "layers"
-HEADS = "heads"
-KV_HEADS = "kv_heads"
-Q_HEADS_PER_GROUP = "q_heads_per_group"
-HEAD_SIZE = "head_size"
-MLP = "mlp"
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
 """Mesh axis or axes by logical axis. An axis that is absent is not sharded."""
@@ -50,11 +36,6 @@ PARAMETER_AXES: AxisTable = _split({EMBED: "parameters", **_BOTH})
 
 COMPUTE_AXES: AxisTable = _split({BATCH: "batch", **_BOTH})
 """Activations, tokens and losses."""
-
-
-def is_named(value: object) -> bool:
-    """True for a NamedArray: where tree functions of this module stop to descend."""
-    return isinstance(value, NamedArray)
 
 
 def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:
@@ -104,19 +85,11 @@ def mesh_axes(axis: str, table: AxisTable) -> tuple[str, ...]:
 
 
 def open_axes() -> dict[str, int]:
-    """The axes of the context's mesh that XLA partitions by itself, with their sizes: none outside of `computing`."""
+    """The axes of the context's mesh that XLA partitions by itself, with their sizes; none outside of `computing`."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return {}
     return {name: mesh.shape[name] for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto}
-
-
-@contextlib.contextmanager
-def computing_here() -> Iterator[None]:
-    """The context of `computing` inside of code that runs by device: what is divided by device already is left out of the table."""
-    sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
-    with hax.axis_mapping({axis: tuple(name for name in mesh_axes(axis, table) if name in sizes) for axis in table}):
-        yield
 
 
 def constrain_here(tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
@@ -130,16 +103,3 @@ def constrain_here(tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
         return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, spec), x)
 
     return jax.tree.map(one, tree, is_leaf=is_named)
-
-
-def shard_count(axis: Axis) -> int:
-    """Into how many parts the context divides an axis of an activation: 1 outside of `computing`."""
-    sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
-    return math.prod(sizes.get(name, 1) for name in mesh_axes(axis.name, table))
-
-
-@contextlib.contextmanager
-def computing(mesh: Mesh, table: AxisTable = COMPUTE_AXES) -> Iterator[None]:
-    """The context in which a model is traced: ``hax.auto_sharded`` inside of it constrains activations by `table` on `mesh`."""
-    with hax.partitioning.set_mesh(mesh), hax.axis_mapping(table):
-        yield

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from halcyon.parallel.world import World
+from halcyon.parallel.process_group import ProcessGroup
 
 _NOTICE = b"n"
 """To process 0: there is a notice here."""
@@ -30,15 +30,15 @@ class SyncPoint:
     Create it in the main thread, once, after joining and before any point is passed.
 
     Args:
-        world: The processes.
+        processes: The processes.
         on_notice: Is told in some thread that a notice has come, to this process or to another one; perhaps more than once.
     """
 
-    def __init__(self, world: World, on_notice: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, processes: ProcessGroup, on_notice: Callable[[], object] = lambda: None) -> None:
         self._on_notice = on_notice
-        self._is_main = world.is_main
-        self._process_count = world.process_count
-        self._lifeline = world.lifeline
+        self._is_main = processes.is_main
+        self._process_count = processes.process_count
+        self._lifeline = processes.lifeline
         self._changed = threading.Condition()
         self._passed = 0
         self._asked = False

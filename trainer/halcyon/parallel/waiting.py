@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from halcyon.parallel.preemption import PreemptionNotice
-from halcyon.parallel.world import World
+from halcyon.parallel.process_group import ProcessGroup
 
 ROUND_SECONDS = 0.5
 
 
-def wait_together(world: World, notice: PreemptionNotice, mine: Callable[[float], bool]) -> bool:
+def wait_together(processes: ProcessGroup, notice: PreemptionNotice, mine: Callable[[float], bool]) -> bool:
     """Wait until all processes have what they need. A collective, for the main thread.
 
     Args:
-        world: The processes.
+        processes: The processes.
         notice: This process's.
         mine: Waits for so many seconds at most and says whether this process has it.
 
@@ -27,7 +27,7 @@ def wait_together(world: World, notice: PreemptionNotice, mine: Callable[[float]
         False: a notice came first, and all leave.
     """
     while True:
-        missing, noticed = world.greatest(0.0 if mine(ROUND_SECONDS) else 1.0, float(notice.arrived))
+        missing, noticed = processes.greatest(0.0 if mine(ROUND_SECONDS) else 1.0, float(notice.arrived))
         if not missing:
             return True
         if noticed:

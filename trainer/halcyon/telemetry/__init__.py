@@ -6,8 +6,8 @@ for the kubelet. Nothing here touches a device, and none of it imports JAX.
 """
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.facts import RunPlan, StepReport
 from halcyon.telemetry.log import EventLog, JsonLog, RunIdentity, open_log
+from halcyon.telemetry.observation import RunPlan, StepReport
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.save_requests import SaveRequests
 from halcyon.telemetry.server import TelemetryServer

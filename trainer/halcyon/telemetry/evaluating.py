@@ -9,7 +9,7 @@ from halcyon.telemetry.tokenizing import EVENT_SECONDS
 from halcyon_api.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
-    from halcyon.evaluate import Evaluation
+    from halcyon.evaluate.evaluation import Evaluation
 
 
 class Lines:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, get_args
 
-from halcyon.telemetry.facts import Observation
+from halcyon.telemetry.observation import Observation
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
 from halcyon_api.goodput import CAUSES, cause_label
 from halcyon_api.progress import Stage, StartupSeconds

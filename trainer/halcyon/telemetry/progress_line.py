@@ -118,8 +118,8 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "fallback":
         return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":
-        world = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
-        return f"{world} in {fields['seconds']:.1f} s"
+        processes = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
+        return f"{processes} in {fields['seconds']:.1f} s"
     if name == "compiled":
         return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
     if "message" in fields:

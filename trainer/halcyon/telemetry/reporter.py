@@ -15,9 +15,9 @@ from halcyon.telemetry.clock import Clock, process_age_seconds, timestamp
 from halcyon.telemetry.durations import Durations
 from halcyon.telemetry.evaluating import Lines, numbers, with_source
 from halcyon.telemetry.events import BY_NAME
-from halcyon.telemetry.facts import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.health import Health, HealthLimits, Vitals, judge
 from halcyon.telemetry.log import EventLog, RunIdentity
+from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies
 from halcyon.telemetry.pace import Pace
 from halcyon.telemetry.startup import Startup
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
@@ -36,7 +36,7 @@ from halcyon_api.progress import (
 )
 
 if TYPE_CHECKING:
-    from halcyon.evaluate import Evaluation
+    from halcyon.evaluate.evaluation import Evaluation
 
 
 @dataclass

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache import build, election, ensure, work
 from halcyon.data.cache.build import SourceBuild
 from halcyon.data.open import ensure_caches
 from halcyon.data.sources import long_text, pieces
+from halcyon.storage.store import Store
 from tests.trainer.data.cache.runs import jsonl, spec_of
 
 PIECE_BYTES = 4096

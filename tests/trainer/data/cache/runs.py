@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, decode
 from halcyon.data.cache.reader import Memory, TokenReader
+from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 

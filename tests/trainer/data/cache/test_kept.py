@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halcyon.checkpoint.store import Store
-from halcyon.data.cache import kept, scratch
-from halcyon.data.cache.kept import keep_arrays, kept_arrays
+from halcyon.data.cache import arrays, scratch
+from halcyon.data.cache.arrays import keep_arrays, kept_arrays
 from halcyon.data.open import open_dataset
 from halcyon.errors import DamagedData
+from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
 
@@ -20,7 +20,7 @@ ARRAYS = {"first": np.arange(1000, dtype=np.int64) * 7, "second": np.arange(333,
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(kept, "PART_BYTES", 256)
+    monkeypatch.setattr(arrays, "PART_BYTES", 256)
     return Store(CheckpointSpec(root=f"file://{tmp_path}/caches"))
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.store import Store
-from halcyon.data.cache.asking import Asking
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.cache.election import Builder
+from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.open import background_caches, ensure_caches
 from halcyon.data.sources import Access
 from halcyon.errors import BadConfiguration, DataUnreachable, Preempted, RootUnusable, TrainerExit
-from halcyon.patience import SOURCES, Patience
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.patience import SOURCES, Patience
+from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import TrainingRunSpec
 from tests.faults.proxy import PASS, Fault, Proxy, Request, Status, proxied
@@ -142,7 +142,7 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
     proxy.decide = lambda request: DENIED
     caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, patience=patience)
     failures: list[Exception] = []
-    caches.growth.on_failure(failures.append)
+    caches.progress.on_failure(failures.append)
     caches._thread.join(limit(30))
     assert not caches._thread.is_alive()
     caches.close()
@@ -236,7 +236,7 @@ def failing(number: int, between: Callable[[], Any]) -> Callable[[], str]:
 
 def test_what_was_only_read_again_renews_no_time() -> None:
     clock = Clock(100)
-    asking = Asking(clock.patience, lambda: None)
+    asking = SourceRetries(clock.patience, lambda: None)
     with pytest.raises(DataUnreachable):
         asking.until_answered(failing(1000, asking.answered))
     assert clock.now == pytest.approx(100)
@@ -246,6 +246,6 @@ def test_what_was_only_read_again_renews_no_time() -> None:
 
 def test_what_was_committed_renews_it() -> None:
     clock = Clock(100)
-    asking = Asking(clock.patience, lambda: None)
+    asking = SourceRetries(clock.patience, lambda: None)
     assert asking.until_answered(failing(1000, asking.advanced)) == "read"
     assert clock.now == pytest.approx(1000), "each wait was a first one"

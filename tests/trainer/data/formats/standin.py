@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.sources import Row
+from halcyon.data.sources import SourceRow
 from halcyon.tokenizer.special import TRAINED_HERE
 
 
@@ -50,8 +50,8 @@ class MarkedBytes:
         return out.decode()
 
 
-def row(value: Any, number: int = 17) -> Row:
-    return Row("s3://bucket/a.jsonl", number, value)
+def row(value: Any, number: int = 17) -> SourceRow:
+    return SourceRow("s3://bucket/a.jsonl", number, value)
 
 
 def counted(tokenizer: MarkedBytes, tokens: np.ndarray, weights: np.ndarray) -> list[str]:

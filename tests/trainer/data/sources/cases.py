@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from halcyon.data.sources import Access, Piece, Row, list_files, pieces, read_piece
+from halcyon.data.sources import Access, Piece, SourceRow, list_files, pieces, read_piece
 from halcyon_api.spec.sources import (
     DataSourceSpec,
     FormatSpec,
@@ -68,7 +68,7 @@ def all_pieces(source: DataSourceSpec, access: Access = NOW, **options: Any) -> 
     return list(pieces(source, list_files(source, access), access, **options))
 
 
-def rows_of(made: Sequence[Piece], access: Access = NOW) -> list[Row]:
+def rows_of(made: Sequence[Piece], access: Access = NOW) -> list[SourceRow]:
     return [row for piece in made for row in read_piece(piece, access)]
 
 

@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from halcyon.checkpoint.failures import from_tensorstore
 from halcyon.data.sources import Access
 from halcyon.data.sources.address import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.remote import look_up
+from halcyon.storage.failures import from_tensorstore
 
 PAGE = "internal-page-7f3a"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.sources import LongText, Row, aside, long_text
+from halcyon.data.sources import LongText, SourceRow, aside, long_text
 from halcyon.data.sources.long_text import json_slices, parse_long_line
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec
@@ -29,7 +29,7 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_text, "_WINDOW_BYTES", 16)
 
 
-def rows(source: DataSourceSpec) -> list[Row]:
+def rows(source: DataSourceSpec) -> list[SourceRow]:
     return rows_of(all_pieces(source, target_bytes=40))
 
 
@@ -37,8 +37,8 @@ def plain(value: Any) -> Any:
     return value.whole() if isinstance(value, LongText) else value
 
 
-def as_plain(found: list[Row]) -> list[Row]:
-    return [Row(row.file, row.number, {name: plain(value) for name, value in row.value.items()}) for row in found]  # type: ignore[union-attr]
+def as_plain(found: list[SourceRow]) -> list[SourceRow]:
+    return [SourceRow(row.file, row.number, {name: plain(value) for name, value in row.value.items()}) for row in found]  # type: ignore[union-attr]
 
 
 @settings(max_examples=200)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.data.sources import LongText, Row, list_files, pieces, read_piece, stdlib_modules
+from halcyon.data.sources import LongText, SourceRow, list_files, pieces, read_piece, stdlib_modules
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, pack, rows_of, stdlib_source, text_source
 
 
-def rows(source: DataSourceSpec) -> list[Row]:
+def rows(source: DataSourceSpec) -> list[SourceRow]:
     return rows_of(all_pieces(source))
 
 
-def names(found: list[Row]) -> list[str]:
+def names(found: list[SourceRow]) -> list[str]:
     return [row.file.removeprefix("stdlib:") for row in found]
 
 
@@ -88,7 +88,7 @@ def test_an_interpreter_without_documentation_is_told(monkeypatch: pytest.Monkey
 def test_files_are_bytes_of_any_encoding(tmp_path: Path) -> None:
     file = tmp_path / "latin.txt"
     file.write_bytes("Größe\r\n\0".encode("latin-1"))
-    assert rows(text_source(file)) == [Row(str(file), 0, b"Gr\xf6\xdfe\r\n\0")]
+    assert rows(text_source(file)) == [SourceRow(str(file), 0, b"Gr\xf6\xdfe\r\n\0")]
 
 
 def test_directories_globs_and_files_in_order_each_file_once(tmp_path: Path) -> None:

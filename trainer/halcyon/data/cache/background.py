@@ -21,8 +21,8 @@ class Stopped(Exception):
     """The process ends: there is nothing more to wait for."""
 
 
-class Growth:
-    """What is known of caches that grow: told by one thread, waited for by others."""
+class CacheProgress:
+    """The progress of caches that are being built: one thread updates it, others wait for it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -31,13 +31,13 @@ class Growth:
         self._on_failure: Callable[[Exception], object] | None = None
 
     @property
-    def caches(self) -> Caches | None:
+    def latest(self) -> Caches | None:
         """The caches as they were last seen; None before that."""
         return self._caches
 
     @property
-    def known(self) -> Caches:
-        """The same where they have been seen."""
+    def caches(self) -> Caches:
+        """The same, after they have been seen."""
         if self._caches is None:
             raise LookupError("no token cache has been seen yet")
         return self._caches
@@ -46,14 +46,14 @@ class Growth:
         """The ledger of a source as it was last seen; None before it was begun."""
         return None if self._caches is None else self._caches.ledgers.get(name)
 
-    def tell(self, caches: Caches) -> None:
-        """These are the caches now."""
+    def update(self, caches: Caches) -> None:
+        """Take the caches as they are now."""
         with self._changed:
             self._caches = caches
             self._changed.notify_all()
 
     def end(self, error: Exception) -> None:
-        """No more will be told: the build failed, or the process ends."""
+        """There will be no more updates: the build failed, or the process ends."""
         with self._changed:
             first = self._error is None
             self._error = self._error or error
@@ -97,7 +97,7 @@ class BackgroundCaches:
     """
 
     def __init__(self, keeper: Callable[[], CacheKeeper], *, awaited: Mapping[str, int] | None) -> None:
-        self.growth = Growth()
+        self.progress = CacheProgress()
         self._make_keeper = keeper
         self._awaited = awaited
         self._stop = threading.Event()
@@ -107,7 +107,7 @@ class BackgroundCaches:
     def stop(self) -> None:
         """Have the build end after the piece it is at. What is committed stays, and the lock is given back. Waits for nothing."""
         self._stop.set()
-        self.growth.end(Stopped())
+        self.progress.end(Stopped())
 
     def close(self, seconds: float = 5.0) -> None:
         """Stop, and wait for the end of the thread, but not for long: an end of the process takes its tokenizing processes with it."""
@@ -119,16 +119,16 @@ class BackgroundCaches:
             keeper = self._make_keeper()
             report = keeper.report
 
-            def told_to_stop(built: Built) -> None:
+            def report_unless_stopped(built: Built) -> None:
                 self._pause(0)
                 report(built)
 
-            told = self.growth.tell
-            replace(keeper, awaited=self._awaited, report=told_to_stop, told=told, pause=self._pause).ensure()
+            update = self.progress.update
+            replace(keeper, awaited=self._awaited, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
         except (Stopped, Preempted):
             return  # whoever has this process end knows of it, and lets it save first
-        except Exception as error:  # told to whoever waits, and to `Growth.on_failure`
-            self.growth.end(error)
+        except Exception as error:  # told to whoever waits, and to `CacheProgress.on_failure`
+            self.progress.end(error)
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
 from halcyon.data.cache.last_file import LastFile
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
@@ -21,6 +20,7 @@ from halcyon.data.cache.shards import Shard, ShardBuilder
 from halcyon.data.sources import Piece
 from halcyon.data.sources.memory import freed_memory_kept
 from halcyon.errors import BadConfiguration
+from halcyon.storage.store import Store
 
 SMALL_BYTES = 32 * 2**20
 """A source below this is tokenized before a pool of processes would have started."""

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from halcyon.checkpoint.failures import StoreFailure
-from halcyon.checkpoint.store import Store
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable, Preempted, RootUnusable, TrainerExit
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 
 BUILDER_KEY = "BUILDER.json"
 BEAT_SECONDS = 3.0

@@ -17,23 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from halcyon.checkpoint.failures import StoreFailure, as_exit, explain
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache import work
-from halcyon.data.cache.asking import Asking
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
-from halcyon.data.cache.inherited import Heir
-from halcyon.data.cache.kept_tokenizers import keep_tokenizer, read_tokenizer, tokenizer_key
 from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
 from halcyon.data.cache.pool import TokenizerPool
-from halcyon.data.cache.turns import next_source
+from halcyon.data.cache.retries import SourceRetries
+from halcyon.data.cache.tokenizers import InheritedTokenizer, keep_tokenizer, read_tokenizer, tokenizer_key
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece
 from halcyon.data.sources.access import forget_clients
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
-from halcyon.patience import Patience
+from halcyon.storage.failures import StoreFailure, as_exit, explain
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
@@ -71,10 +69,10 @@ class CacheKeeper:
         name: A name that no other process has.
         report: Is told how far a build is. What it raises ends the build.
         run: The run that this process belongs to; empty: none.
-        told: Is told of the caches whenever they are looked at, and after every shard of a build.
+        on_caches: Called with the caches whenever they are looked at, and after every shard of a build.
         awaited: Given where somebody waits for the first text of every source while the rest is built: in portions of how many tokens a
             source is of use. All sources then grow together, each by its weight, rather than one after the other.
-        heir: Given where the run goes on from another one, whose trained tokenizer it takes if that is still there.
+        inherited: Given where the run goes on from another one, whose trained tokenizer it takes if that is still there.
         patience: How long sources are asked again that do not answer or refuse. Default: not at all.
         clock: Seconds, monotonic.
         pause: Waits for so many seconds.
@@ -88,9 +86,9 @@ class CacheKeeper:
     name: str
     report: Callable[[Built], object] = lambda built: None
     run: str = ""
-    told: Callable[[Caches], object] = lambda caches: None
+    on_caches: Callable[[Caches], object] = lambda caches: None
     awaited: Mapping[str, int] | None = None
-    heir: Heir | None = None
+    inherited: InheritedTokenizer | None = None
     patience: Patience | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
@@ -98,10 +96,10 @@ class CacheKeeper:
     _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
     _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
-    _asking: Asking = field(init=False)
+    _asking: SourceRetries = field(init=False)
 
     def __post_init__(self) -> None:
-        self._asking = Asking(self.patience, forget_clients)
+        self._asking = SourceRetries(self.patience, forget_clients)
 
     def ensure(self) -> Caches:
         """The caches, built if they are not there.
@@ -149,7 +147,7 @@ class CacheKeeper:
             return None
         ledgers = {source.name: self._ledger(source, definition) for source in self.data.sources}
         caches = Caches(definition, {name: ledger for name, ledger in ledgers.items() if ledger is not None})
-        self.told(caches)
+        self.on_caches(caches)
         return caches
 
     def _build(self) -> None:
@@ -171,7 +169,7 @@ class CacheKeeper:
                     else:
                         ledgers[name] = ledger
                         self._asking.advanced()
-                        self.told(Caches(definition, dict(ledgers)))
+                        self.on_caches(Caches(definition, dict(ledgers)))
             except Replaced:
                 self.pause(_POLL_SECONDS)  # whoever it was goes on; look again, but never without a rest
             finally:
@@ -265,15 +263,15 @@ class CacheKeeper:
             {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION) for source in self.data.sources
         ]
         document: dict[str, Any] = {"tokenizer": self.tokenizer.document(), "sources": sources}
-        if self.heir is not None:
-            document["from"] = self.heir.source
+        if self.inherited is not None:
+            document["from"] = self.inherited.source
         return tokenizer_key(document)
 
     def _kept_tokenizer(self) -> TokenizerDefinition | None:
         return read_tokenizer(self.store, self._tokenizer_key)
 
     def _new_tokenizer(self) -> TokenizerDefinition:
-        definition = (self.heir.find() if self.heir is not None else None) or self._train_tokenizer()
+        definition = (self.inherited.find() if self.inherited is not None else None) or self._train_tokenizer()
         keep_tokenizer(self.store, self._tokenizer_key, definition)
         return definition
 
@@ -326,3 +324,18 @@ def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(entry, files))
+
+
+def next_source(tokens: Mapping[str, int], weights: Mapping[str, float], portions: Mapping[str, int]) -> str:
+    """The source whose text will be used up first.
+
+    Args:
+        tokens: Tokens that each unfinished source has.
+        weights: Shares in which sources are mixed, above 0.
+        portions: In portions of how many tokens a source can be used.
+    """
+
+    def lasts(name: str) -> tuple[float, float]:
+        return tokens[name] // portions[name] * portions[name] / weights[name], tokens[name] / weights[name]
+
+    return min(tokens, key=lasts)

@@ -18,11 +18,11 @@ from typing import Protocol
 import numpy as np
 from isal import isal_zlib
 
-from halcyon.checkpoint.store import Store
 from halcyon.data.cache.ledger import Ledger, ShardEntry
 from halcyon.data.cache.scratch import scratch_array
 from halcyon.data.cache.shards import BLOCK_BYTES, CHECKS, END_TYPE, ENDS, ORIGIN_TYPE, ORIGINS, TOKENS, WEIGHTS, check_offsets
 from halcyon.errors import DamagedData
+from halcyon.storage.store import Store
 
 _LARGE_FETCH_BLOCKS = 32
 

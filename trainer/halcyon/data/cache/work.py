@@ -18,7 +18,7 @@ from halcyon.data.cache.handover import HandedOver, hand_over
 from halcyon.data.cache.shards import Part, Tokenized
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
-from halcyon.data.sources import Access, LongText, Piece, Row, read_piece
+from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import blamed_on
 from halcyon.data.sources.memory import keep_freed_memory
 from halcyon.data.sources.piece import Files, Lines
@@ -73,7 +73,7 @@ class Worker:
                 yield Part(documents, documents.digest())
             begin = end
 
-    def _runs(self, piece: Piece, rows: list[Row]) -> Iterator[tuple[bool, list[Row]]]:
+    def _runs(self, piece: Piece, rows: list[SourceRow]) -> Iterator[tuple[bool, list[SourceRow]]]:
         """Rows that are tokenized together, and whether it is one whose text is long."""
         if isinstance(piece.content, Lines):  # long ones would have been put aside
             yield False, rows
@@ -87,7 +87,7 @@ class Worker:
             else:
                 yield False, list(run)
 
-    def _documents(self, run: list[Row], rows: int) -> Tokenized:
+    def _documents(self, run: list[SourceRow], rows: int) -> Tokenized:
         documents = self._formatter(run)
         origins = np.empty((len(documents), 2), np.int64)
         origins[:, 0] = [self._files.get(run[document.row].file, UNKNOWN_FILE) for document in documents]
@@ -102,7 +102,7 @@ class Worker:
             size_bytes=sum(document.size_bytes for document in documents),
         )
 
-    def _long(self, row: Row, rows: int) -> Iterator[Tokenized]:
+    def _long(self, row: SourceRow, rows: int) -> Iterator[Tokenized]:
         """The one document of a row, cut every `PART_TOKENS`; what follows its last token is the end of the last part."""
         assert self._texts is not None  # noqa: S101 - only texts are long
         document = self._texts.long_document(row)
@@ -134,12 +134,12 @@ def _joined(arrays: list[np.ndarray], dtype: str) -> np.ndarray:
     return np.concatenate(arrays, dtype=dtype, casting="unsafe") if arrays else np.empty(0, dtype)
 
 
-def _place(piece: Piece, rows: list[Row], index: int) -> int:
+def _place(piece: Piece, rows: list[SourceRow], index: int) -> int:
     """Where a row is in its piece, blank lines counted. Whole files have none."""
     return index if isinstance(piece.content, Files) else rows[index].number - piece.number
 
 
-def _whole(row: Row) -> Row:
+def _whole(row: SourceRow) -> SourceRow:
     if not isinstance(row.value, dict) or not any(isinstance(value, LongText) for value in row.value.values()):
         return row
     fields = {name: value.whole() if isinstance(value, LongText) else value for name, value in row.value.items()}

@@ -12,7 +12,7 @@ from halcyon.data.formats.document import TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value
 from halcyon.data.formats.template import ChatTemplate, Segment
 from halcyon.data.formats.text import size_in_bytes
-from halcyon.data.sources import Row
+from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import ChatFormatSpec, PreferenceFormatSpec
@@ -58,7 +58,7 @@ class ConversationEncoder:
                 "put {% generation %} and {% endgeneration %} around what the assistant says"
             )
 
-    def render(self, row: Row, field: str, where: str, tools: Any = None) -> list[Segment]:
+    def render(self, row: SourceRow, field: str, where: str, tools: Any = None) -> list[Segment]:
         """The segments of the conversation in a field of a row; none where it has no messages.
 
         Raises:
@@ -117,12 +117,12 @@ class ChatFormatter:
             spec.template, tokenizer, self._where, assistant_only=spec.loss_on == "assistant", system_prompt=spec.system_prompt
         )
 
-    def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         rendered = [_Rendered(self._render(row), index) for index, row in enumerate(rows)]
         return self._encoder.encode([one for one in rendered if one.segments])
 
-    def _render(self, row: Row) -> list[Segment]:
+    def _render(self, row: SourceRow) -> list[Segment]:
         field = self._spec.tools_field
         tools = row.value.get(field) if field is not None and isinstance(row.value, Mapping) else None
         return self._encoder.render(row, self._spec.messages_field, f"{self._where}.messagesField", tools)
@@ -138,7 +138,7 @@ class PreferenceFormatter:
         self._fields = ((spec.chosen_field, f"{self._where}.chosenField"), (spec.rejected_field, f"{self._where}.rejectedField"))
         self._encoder = ConversationEncoder(spec.template, tokenizer, self._where)
 
-    def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         rendered: list[_Rendered] = []
         for index, row in enumerate(rows):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from halcyon.data.sources import Row
+from halcyon.data.sources import SourceRow
 
 
 @dataclass(eq=False, slots=True)  # not frozen: there are billions of them, and it would take half of the time to make one
@@ -47,7 +47,7 @@ class Formatter(Protocol):
     documents_per_row: int
     """Documents that a row makes that is not empty. So `rows - documents / documents_per_row` rows were empty, and left out."""
 
-    def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows, in order.
 
         Raises:

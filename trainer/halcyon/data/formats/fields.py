@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon.data.sources import Row
+from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 
 _KINDS = {str: "a text", bytes: "bytes", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
-def field_value(row: Row, name: str, where: str) -> Any:
+def field_value(row: SourceRow, name: str, where: str) -> Any:
     """A field of a row.
 
     Raises:
@@ -27,7 +27,7 @@ def field_value(row: Row, name: str, where: str) -> Any:
         ) from None
 
 
-def bad_row(row: Row, where: str, what: str, mend: str) -> BadConfiguration:
+def bad_row(row: SourceRow, where: str, what: str, mend: str) -> BadConfiguration:
     """The error about one row."""
     return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {mend}")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from halcyon.data.formats.document import TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value
-from halcyon.data.sources import Row
+from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import PrebuiltFormatSpec
@@ -32,12 +32,12 @@ class PrebuiltFormatter:
         self._bos = tokenizer.bos_id
         self._token_bytes = np.asarray(tokenizer.token_bytes)
 
-    def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         documents = (self._document(index, row) for index, row in enumerate(rows))
         return [document for document in documents if document is not None]
 
-    def _document(self, index: int, row: Row) -> TokenizedDocument | None:
+    def _document(self, index: int, row: SourceRow) -> TokenizedDocument | None:
         tokens = self._tokens(row)
         weights = self._weights(row, len(tokens))
         if not len(tokens):
@@ -48,7 +48,7 @@ class PrebuiltFormatter:
             weights = None if weights is None else np.concatenate([np.zeros(1, np.float32), weights])
         return TokenizedDocument(tokens, weights, size_bytes, index)
 
-    def _tokens(self, row: Row) -> np.ndarray:
+    def _tokens(self, row: SourceRow) -> np.ndarray:
         field, where = self._spec.tokens_field, f"{self._where}.tokensField"
         ids = _numbers(field_value(row, field, where))
         if ids is None or (ids.dtype.kind not in "iu" and len(ids)):
@@ -63,7 +63,7 @@ class PrebuiltFormatter:
             )
         return ids.astype(np.int32)
 
-    def _weights(self, row: Row, tokens: int) -> np.ndarray | None:
+    def _weights(self, row: SourceRow, tokens: int) -> np.ndarray | None:
         field, where = self._spec.weights_field, f"{self._where}.weightsField"
         if field is None:
             return None

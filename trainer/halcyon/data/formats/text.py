@@ -9,7 +9,7 @@ import numpy as np
 
 from halcyon.data.formats.document import LongDocument, TokenizedDocument
 from halcyon.data.formats.fields import bad_row, field_value, kind_of
-from halcyon.data.sources import LongText, Row, long_text
+from halcyon.data.sources import LongText, SourceRow, long_text
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.cut import in_parts
 from halcyon_api.spec.sources import TextFormatSpec
@@ -31,7 +31,7 @@ class TextFormatter:
         self._tokenizer = tokenizer
         self._where = f"{where}.text.field"
 
-    def __call__(self, rows: Sequence[Row]) -> list[TokenizedDocument]:
+    def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`. Long ones are better asked for by `long_document`."""
         texts = [self._text(row) for row in rows]
         texts = [text.whole() if isinstance(text, LongText) else text for text in texts]
@@ -46,12 +46,12 @@ class TextFormatter:
         tokens = _enclosed(self._tokenizer.bos_id, encoded, self._tokenizer.eos_id)
         return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
 
-    def is_long(self, row: Row) -> bool:
+    def is_long(self, row: SourceRow) -> bool:
         """Whether the text of a row is so long that its ids are better taken part by part."""
         text = row.value.get(self._field) if isinstance(row.value, dict) else row.value
         return isinstance(text, LongText) or (isinstance(text, str | bytes) and len(text) > long_text.LONG_BYTES)
 
-    def long_document(self, row: Row) -> LongDocument:
+    def long_document(self, row: SourceRow) -> LongDocument:
         """The same document, part by part.
 
         Raises:
@@ -78,7 +78,7 @@ class TextFormatter:
         document = LongDocument(tokens())
         return document
 
-    def _text(self, row: Row) -> str | bytes | LongText:
+    def _text(self, row: SourceRow) -> str | bytes | LongText:
         if isinstance(row.value, bytes | LongText):
             return row.value
         text = field_value(row, self._field, self._where)
@@ -88,7 +88,7 @@ class TextFormatter:
             )
         return text
 
-    def _check_unicode(self, row: Row, parts: Iterable[str | bytes]) -> None:
+    def _check_unicode(self, row: SourceRow, parts: Iterable[str | bytes]) -> None:
         before, part, decoder = 0, b"", codecs.getincrementaldecoder("utf-8")()
         try:
             for part in parts:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from halcyon.data.sources import LongText, Row
+from halcyon.data.sources import LongText, SourceRow
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import FormatSpec
 
 
-def texts_of(spec: FormatSpec, rows: Sequence[Row], *, where: str) -> Iterator[str]:
+def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str) -> Iterator[str]:
     """The texts of some rows; what is not text is left out, for the formatter complains of it.
 
     Args:

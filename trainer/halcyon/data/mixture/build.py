@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.mixture.mixture import Mixture
-from halcyon.data.schedule import Schedule
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec
 
 
-def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: Schedule, *, seed: int) -> Mixture:
+def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchSchedule, *, seed: int) -> Mixture:
     """The mixture of a run.
 
     Args:
@@ -42,7 +42,7 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: Schedu
     return Mixture(names, sizes, stages, block_sequences=mixture.block_sequences, seed=seed, stop=mixture.stop)
 
 
-def stop_problem(mixture: Mixture, schedule: Schedule, *, pad_last: bool) -> str | None:
+def stop_problem(mixture: Mixture, schedule: BatchSchedule, *, pad_last: bool) -> str | None:
     """A sentence where the data ends, by the mixture's stop rule, before the run's last step."""
     limit = mixture.limit()
     if limit is None or (steps := schedule.steps_within(limit, partial=pad_last)) >= schedule.steps:

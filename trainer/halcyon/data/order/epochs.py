@@ -14,7 +14,7 @@ import numpy as np
 from halcyon.data.order.blocks import BlockPermutation
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Asking, Question, answered
+from halcyon.data.order.together import Question, SourceRetries, answered
 from halcyon.data.order.windows import WindowPermutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
@@ -61,7 +61,7 @@ class Order:
         """The ranks, 0 to n - 1, at positions of the run: int64, same shape."""
         return answered([self.asking(positions)])[0]
 
-    def asking(self, positions: np.ndarray) -> Asking:
+    def asking(self, positions: np.ndarray) -> SourceRetries:
         """The same as a call, for `answered`, which asks the permutations of many orders together."""
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:

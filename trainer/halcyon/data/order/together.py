@@ -29,11 +29,11 @@ class Question(NamedTuple):
     inverse: bool = False
 
 
-Asking = Generator[Question, np.ndarray, np.ndarray]
+SourceRetries = Generator[Question, np.ndarray, np.ndarray]
 """Yields questions, is sent their answers, returns its own result."""
 
 
-def answered(asking: Sequence[Asking]) -> list[np.ndarray]:
+def answered(asking: Sequence[SourceRetries]) -> list[np.ndarray]:
     """What each of them returns; the questions that they have at the same time are answered together."""
     results: dict[int, np.ndarray] = {}
     answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(asking)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import Asking, Question, answered
+from halcyon.data.order.together import Question, SourceRetries, answered
 
 
 class WindowPermutation:
@@ -39,7 +39,7 @@ class WindowPermutation:
         """
         return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
-    def asking(self, places: np.ndarray) -> Asking:
+    def asking(self, places: np.ndarray) -> SourceRetries:
         """The same as a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")

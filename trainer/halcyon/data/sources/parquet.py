@@ -18,7 +18,7 @@ from halcyon.data.sources.access import Access
 from halcyon.data.sources.address import SourceFile
 from halcyon.data.sources.failures import Unreadable, reason
 from halcyon.data.sources.files import read_range
-from halcyon.data.sources.piece import Piece, Row, RowGroups, Table, Wanted
+from halcyon.data.sources.piece import Piece, RowGroups, SourceRow, Table, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +82,7 @@ def table_pieces(
             return
 
 
-def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Row]:
+def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[SourceRow]:
     """The rows of row groups.
 
     Raises:
@@ -98,7 +98,7 @@ def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Row]:
     return _rows(piece, table.slice(content.skip, piece.rows))
 
 
-def read_table(piece: Piece, content: Table) -> list[Row]:
+def read_table(piece: Piece, content: Table) -> list[SourceRow]:
     """The rows of a table that was handed over."""
     import pyarrow as pa
 
@@ -169,7 +169,7 @@ def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str])
 
 
 def _batches(opened: ParquetFile, columns: Sequence[str], target_bytes: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """Row groups that follow one another, together about a piece: their numbers, rows and bytes."""
+    """SourceRow groups that follow one another, together about a piece: their numbers, rows and bytes."""
     metadata = opened.metadata
     wanted = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns]
     groups: list[int] = []
@@ -205,11 +205,11 @@ def _cut_large(
         raise _damaged(file.uri, error) from None
 
 
-def _rows(piece: Piece, table: pa.Table) -> list[Row]:
+def _rows(piece: Piece, table: pa.Table) -> list[SourceRow]:
     columns = [_values(piece, name, table.column(name)) for name in table.column_names]
     names = table.column_names
     return [
-        Row(piece.file, number, dict(zip(names, values, strict=True)))
+        SourceRow(piece.file, number, dict(zip(names, values, strict=True)))
         for number, values in enumerate(zip(*columns, strict=True), piece.number)
     ]
 

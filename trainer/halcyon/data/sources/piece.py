@@ -18,7 +18,7 @@ TARGET_BYTES = 4 * 2**20
 """Text of a piece, about: enough that handing it over costs little, little enough that many workers are busy to the end."""
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row of a source."""
 
     file: str
@@ -65,7 +65,7 @@ class Files:
 
 @dataclass(frozen=True)
 class RowGroups:
-    """Row groups of a parquet file, and which of their rows."""
+    """SourceRow groups of a parquet file, and which of their rows."""
 
     file: SourceFile
     groups: tuple[int, ...]

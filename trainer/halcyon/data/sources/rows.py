@@ -16,13 +16,13 @@ from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable, blamed_on, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
 from halcyon.data.sources.long_text import LongText, parse_long_line
-from halcyon.data.sources.piece import AsideLines, Files, LineRange, Lines, Piece, Row, RowGroups
+from halcyon.data.sources.piece import AsideLines, Files, LineRange, Lines, Piece, RowGroups, SourceRow
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_BLANK = re.compile(rb"\S")
 
 
-def read_piece(piece: Piece, access: Access) -> list[Row]:
+def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
     """The rows of a piece, in order. Blank lines are no rows; everything else is, empty texts too.
 
     Raises:
@@ -37,7 +37,7 @@ def read_piece(piece: Piece, access: Access) -> list[Row]:
         if isinstance(content, AsideLines):
             return _parse_lines(piece, content.aside.take(), content.start, content.end)
         if isinstance(content, Files):
-            return [Row(file.uri, 0, _read_text(piece.where, file, access)) for file in content.files]
+            return [SourceRow(file.uri, 0, _read_text(piece.where, file, access)) for file in content.files]
         if isinstance(content, RowGroups):
             return parquet.read_groups(piece, content, access)
         return parquet.read_table(piece, content)
@@ -61,7 +61,7 @@ def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText
     return b"".join(parts)
 
 
-def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[Row]:
+def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[SourceRow]:
     size_bytes = content.end - content.start
     if size_bytes <= long_text.LONG_BYTES:
         return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes)
@@ -71,10 +71,10 @@ def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[Row]:
     return _parse_lines(piece, aside.take(), 0, size_bytes)
 
 
-def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) -> list[Row]:
+def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) -> list[SourceRow]:
     """The rows in the bytes [start, end)."""
     view = memoryview(text)  # a slice of it is no copy
-    rows: list[Row] = []
+    rows: list[SourceRow] = []
     if piece.number == 0 and text[start : start + len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK:
         start += len(_BYTE_ORDER_MARK)
     number = piece.number
@@ -91,7 +91,7 @@ def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) ->
         else:
             if not isinstance(value, dict):
                 raise Unreadable(f"{_named(piece, number)} is no object of fields; write {{…}} in each line")
-            rows.append(Row(piece.file, number, value))
+            rows.append(SourceRow(piece.file, number, value))
         number, start = number + 1, start + len(line) + 1
     return rows
 

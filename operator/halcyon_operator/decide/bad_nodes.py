@@ -1,0 +1,82 @@
+"""Which node an end is blamed on, and which nodes are avoided. Pure.
+
+A process that ends takes its peers with it, so only the first one's node can be to blame, and only where it is certain which one that was:
+Kubernetes writes whole seconds, and peers that say themselves that another process was gone before them do not count. A world that had one
+node blames nobody, for nothing tells its node from its program.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from halcyon_api.placement import MAX_BLAMES, AvoidedNode, Blame, PlacementStatus
+from halcyon_api.spec.operations import BadNodesSpec
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.recovery import FAILURES
+from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import moment, stamp
+from halcyon_operator.model.views import Observed, PodEnding
+
+
+def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
+    """The node on which a world's end began, if it began with a failure and the node is certain; else empty."""
+    if end.cause not in FAILURES or end.at is None:
+        return ""
+    endings = [ending for ending in observed.endings if ending.group == group]
+    nodes = {ending.node for ending in endings} | {pod.node for pod in observed.pods if pod.group == group}
+    first = {ending.node for ending in endings if ending.at == end.at and _began(ending)}
+    return next(iter(first)) if len(first) == 1 and len(nodes - {""}) > 1 else ""
+
+
+def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
+    """The end of a world, told from a failure where processes gave up waiting for others whose pods had found no node."""
+    pods = [ending.node for ending in observed.endings if ending.group == group]
+    pods += [pod.node for pod in observed.pods if pod.group == group]
+    starved = end.cause == "failed" and end.others_missing and not all(pods)
+    return replace(end, cause="noRoom") if starved else end
+
+
+def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: datetime) -> PlacementStatus:
+    """The placement with one more blame."""
+    if not node:
+        return placement
+    blame = Blame(node=node, time=stamp(at), attempt=group.attempt, restart=group.restart)
+    return placement.model_copy(update={"blames": [*placement.blames, blame][-MAX_BLAMES:]})
+
+
+def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
+    """The node that should be avoided from now on, if there is one."""
+    settings = spec.recovery.bad_nodes
+    avoided = current_avoided(placement.avoided, settings, now)
+    if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
+        return None
+    known = {node.node for node in avoided}
+    counts = Counter(blame.node for blame in placement.blames if blame.node not in known and _fresh(blame.time, settings, now))
+    ranked = counts.most_common(2)
+    if not ranked or ranked[0][1] < settings.blames or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
+        return None
+    return AvoidedNode(node=ranked[0][0], since=stamp(now), blames=ranked[0][1])
+
+
+def current_avoided(avoided: Iterable[AvoidedNode], settings: BadNodesSpec, now: datetime) -> list[AvoidedNode]:
+    """The avoided nodes without those whose time is over."""
+    return [node for node in avoided if settings.blames and _fresh(node.since, settings, now)]
+
+
+def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:
+    at = moment(time)
+    return at is not None and now - at < timedelta(seconds=settings.expire_seconds)
+
+
+def _began(ending: PodEnding) -> bool:
+    """Whether a pod's end may be what ended its world."""
+    return ending.trouble == "exited" and cause_of(ending) in FAILURES and bool(ending.node) and not is_echo(ending)
+
+
+def _replaceable(spec: TrainingRunSpec) -> bool:
+    """Whether another node can take a node's place: not in a TPU slice of several hosts, which is what it is as a whole."""
+    return spec.accelerator.row.family != "tpu" or spec.accelerator.resolve().hosts_per_slice == 1

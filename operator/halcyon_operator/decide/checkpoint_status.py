@@ -1,0 +1,100 @@
+"""What is known of the checkpoint root: its newest checkpoint, its owner, and the attempt that owns it.
+
+The root's HEAD is the truth. Where the operator cannot read it, the trainers' word has to do, and the status says so
+(`status.checkpoint.source`). A checkpoint once known is never forgotten because HEAD is gone: the next attempt is told to find it, and the
+trainer then refuses to begin again from step 0.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from halcyon_api.checkpoint_documents import CommittedStep, Owner
+from halcyon_api.status import RunCheckpoint, TrainingRunStatus
+from halcyon_operator.model.untrusted import LARGEST_EXACT, moment, stamp, text
+from halcyon_operator.model.views import HeadFound, HeadUnreachable, Observed
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_PATH = re.compile(r"[A-Za-z0-9._/-]{1,256}")
+"""What a checkpoint's prefix consists of. Whatever else stands in a HEAD is text of somebody else, and is not shown."""
+
+
+def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
+    """The run's status with the newest checkpoint, and with the highest attempt that owned the root."""
+    status = observed.run.status
+    head = observed.head
+    if isinstance(head, HeadFound):
+        if foreign_owner(observed) is not None:
+            return status
+        newest = head.head.newest
+        update: dict[str, object] = {"root_attempt": max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT))}
+        if newest is not None:
+            update["checkpoint"] = _from_root(newest, now)
+        return status.model_copy(update=update)
+    if isinstance(head, HeadUnreachable):
+        known = [] if status.checkpoint is None else [status.checkpoint]
+        # The last one of the newest step: what is known, what ended processes said, what the living one says with more detail.
+        newest = sorted([*known, *_from_endings(observed, now), *_from_report(observed, now)], key=lambda checkpoint: checkpoint.step)
+        return status.model_copy(update={"checkpoint": newest[-1]}) if newest else status
+    return status
+
+
+def foreign_owner(observed: Observed) -> Owner | None:
+    """Whose the root is, when it is another run's."""
+    if not isinstance(observed.head, HeadFound):
+        return None
+    owner = observed.head.head.owner
+    mine = Owner(namespace=observed.run.namespace, name=observed.run.name)
+    return None if owner.same_run(mine) else owner
+
+
+def shown_owner(owner: Owner) -> str:
+    """The run of a root in a sentence: its name as the root has it only where that can be the name of a run."""
+    known = all(_NAME.fullmatch(name) for name in (owner.namespace, owner.name))
+    return f"run {owner.namespace}/{owner.name}" if known else "another run"
+
+
+def resume_step(status: TrainingRunStatus) -> int:
+    """Committed steps that the next attempt must find."""
+    return status.checkpoint.step if status.checkpoint is not None else 0
+
+
+def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
+    return RunCheckpoint(
+        step=min(step.step, LARGEST_EXACT),
+        attempt=min(step.epoch.attempt, LARGEST_EXACT),
+        path=step.path if _PATH.fullmatch(step.path) else "",
+        time=_time(step.time, now),
+        size_bytes=min(step.size_bytes, LARGEST_EXACT),
+        verified=True if step.verification == "passed" else None,
+        source="root",
+    )
+
+
+def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
+    told = observed.report.checkpoint if observed.report is not None else None
+    if told is None:
+        return []
+    size = None if told.size_bytes is None else min(told.size_bytes, LARGEST_EXACT)
+    return [_from_trainer(told.step, told.attempt, text(told.path), _time(told.time, now), size)]
+
+
+def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
+    """Ended processes tell the step, but not the place."""
+    known = observed.run.status.checkpoint.step if observed.run.status.checkpoint is not None else 0
+    return [
+        _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)
+        for ending in observed.endings
+        if (report := ending.report) is not None and report.checkpoint_step is not None and report.checkpoint_step > known
+    ]
+
+
+def _from_trainer(step: int, attempt: int, path: str, time: str, size_bytes: int | None) -> RunCheckpoint:
+    return RunCheckpoint(
+        step=min(step, LARGEST_EXACT), attempt=min(attempt, LARGEST_EXACT), path=path, time=time, size_bytes=size_bytes, source="trainer"
+    )
+
+
+def _time(said: str, now: datetime) -> str:
+    return stamp(moment(said) or now)

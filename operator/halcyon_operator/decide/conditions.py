@@ -1,0 +1,101 @@
+"""Phase and conditions of a run, made from one sentence about its state.
+
+The conditions follow the conventions that kstatus readers (Argo CD, Flux, ``kubectl wait``) go by: `Ready` says that the run is as its spec
+wants it, and so is one that rests because `spec.suspend` says so; `Reconciling` holds only while something is on its way that needs
+nobody, `Stalled` only while nothing will happen unless somebody changes something.
+Every type is there from the first sight of a run, so that waiting for one of them always has something to wait on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import get_args
+
+from halcyon_api.status import Condition, ConditionType, Phase, TrainingRunStatus
+from halcyon_operator.model.untrusted import stamp, text
+
+MAX_MESSAGE = 2048
+
+_ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Queued", "Starting", "Restarting", "Suspending"})
+_AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
+EDIT_PENDING = "EditPending"
+"""Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
+RESTART_PENDING = "RestartPending"
+"""Reason of a run that trains on until a checkpoint is made for the restart that was asked for."""
+HELD_REASONS = ("CheckpointRootUnusable", "DataUnreachable", "RestartsWithoutCheckpoint")
+"""Reasons of a run whose next attempt waits: see `holding`."""
+STUCK_TERMINATING = "PodStuckTerminating"
+"""Reason of a run that waits for a pod which does not end: see `stuck_pods`."""
+NOT_STARTING = "PodsNotStarting"
+"""Reason of a run that waits for a pod which has a node and does not start: see `late_pods`."""
+_DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING)
+_OWN_CONDITION: dict[Phase, ConditionType] = {
+    "Queued": "Queued",
+    "Running": "Running",
+    "Suspended": "Suspended",
+    "Succeeded": "Succeeded",
+    "Failed": "Failed",
+}
+"""The condition that says the same as a phase."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """The state of a run in one sentence: phase, machine-readable reason, message for people."""
+
+    phase: Phase
+    reason: str
+    message: str
+    stalled: str = ""
+    """Reason why nothing more happens by itself, if so."""
+    stalled_message: str = ""
+
+
+def stalled(reason: str, message: str) -> Description:
+    """The description of a run that goes on only when somebody changes something."""
+    return Description("Failed", reason, message, stalled=reason, stalled_message=message)
+
+
+def with_description(status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> TrainingRunStatus:
+    """The status with phase and conditions of a description. A condition keeps its transition time while its truth stays the same."""
+    conditions = [_condition(kind, status, description, generation, now) for kind in get_args(ConditionType)]
+    return status.model_copy(update={"phase": description.phase, "conditions": conditions, "observed_generation": generation})
+
+
+def _condition(kind: ConditionType, status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> Condition:
+    holds, reason, message = _degraded(status, description) if kind == "Degraded" else _truth(kind, description)
+    truth = "True" if holds else "False"
+    known = status.condition(kind)
+    return Condition(
+        type=kind,
+        status=truth,
+        reason=reason,
+        message=text(message, MAX_MESSAGE),
+        last_transition_time=known.last_transition_time if known is not None and known.status == truth else stamp(now),
+        observed_generation=generation,
+    )
+
+
+def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool, str, str]:
+    """Whether a run is on fewer slices than its spec asks for, or is held back because it gets nowhere, or waits for a pod that hangs."""
+    if description.reason in _DEGRADED_REASONS:
+        return True, description.reason, description.message
+    why = status.placement.reason if status.placement is not None else None
+    holds = bool(why) and description.phase in ("Starting", "Running", "Restarting")
+    return holds, "FewerSlices" if holds else "NotDegraded", why or "" if holds else ""
+
+
+def _truth(kind: ConditionType, description: Description) -> tuple[bool, str, str]:
+    """Whether a condition holds, with its reason and message."""
+    if kind == "Ready":
+        if description.stalled:
+            return False, description.stalled, description.stalled_message
+        return description.phase in _AS_WANTED, description.reason, description.message
+    if kind == "Stalled":
+        return bool(description.stalled), description.stalled or "NotStalled", description.stalled_message
+    if kind == "Reconciling":
+        holds = (description.phase in _ON_ITS_WAY or description.reason in (EDIT_PENDING, RESTART_PENDING)) and not description.stalled
+        return holds, description.reason if holds else "NothingToDo", description.message if holds else ""
+    holds = _OWN_CONDITION.get(description.phase) == kind
+    return holds, description.reason if holds else f"Not{kind}", description.message if holds else ""

@@ -1,0 +1,156 @@
+"""What the state of an attempt looks like to its user: phase, reason and one sentence. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api import names
+from halcyon_api.progress import Progress, StoreWaitFor
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import Task, TrainingRunSpec
+from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Description
+from halcyon_operator.decide.edits import waiting_clause
+from halcyon_operator.decide.late_pods import start_problem
+from halcyon_operator.decide.queueing import describe_queued
+from halcyon_operator.decide.restart_requests import restart_waits
+from halcyon_operator.model.endings import conclude
+from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import moment, stamp
+from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
+
+_WAITING_REASONS: dict[str, str] = {
+    "ErrImagePull": "ImagePullFailed",
+    "ImagePullBackOff": "ImagePullFailed",
+    "ErrImageNeverPull": "ImagePullFailed",
+    "InvalidImageName": "ImagePullFailed",
+    "RegistryUnavailable": "ImagePullFailed",
+    "ImageInspectError": "ImagePullFailed",
+    "CreateContainerConfigError": "ContainerConfigInvalid",
+    "CreateContainerError": "ContainerConfigInvalid",
+    "RunContainerError": "ContainerConfigInvalid",
+    "Unschedulable": "Unschedulable",
+    "SchedulingGated": "Unschedulable",
+}
+"""What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is fixed."""
+
+_STORES: dict[StoreWaitFor, str] = {
+    "checkpointRoot": "checkpoint root again, which refuses access",
+    "tokenCache": "token caches again, which refuses access",
+    "dataSource": "data again, which refuses access or does not answer",
+}
+"""What a trainer waits for, by what lies in the store."""
+_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+"""What a run does while it is Running."""
+
+
+def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+    """The description of an attempt whose JobSet is at work."""
+    group = ProcessGroup(status.attempt, jobset.restarts)
+    entry = entry_of(status, group)
+    first = len(status.history) <= 1
+    starting = "Starting" if first else "Restarting"
+    if jobset.suspended and jobset.queue:
+        return describe_queued(observed, status, jobset, now)
+    if jobset.suspended:
+        message = f"JobSet {jobset.name} is suspended by somebody else; the run goes on when they resume the JobSet"
+        return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
+    if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
+        return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
+    if entry is not None and entry.first_step_at is not None:
+        training = f"attempt {group.attempt}, restart {group.restart} is {_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
+        report = observed.report
+        if report is not None and (report.attempt, report.restart) == group and report.checkpoint_error is not None:
+            return Description("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
+        if observed.run.spec is not None and observed.run.spec.suspend:
+            return Description("Suspending", "Suspending", f"{training}; a checkpoint is asked for, then the hardware is released")
+        asked = "; a restart waits for a checkpoint" if restart_waits(status) else ""
+        reason = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else "Running"
+        return Description("Running", reason, f"{training}{waiting_clause(status)}{asked}{_reach(observed)}")
+    pods = [pod for pod in observed.pods if pod.group == group]
+    if (blocked := _blocked(pods)) is not None:
+        reason, message = blocked
+        return Description(starting, reason, message)
+    if (problem := start_problem(pods, now, observed.pod_warning)) is not None:
+        return Description(starting, NOT_STARTING, f"attempt {status.attempt}: {problem}")
+    return Description(starting, starting, _start_message(observed, status, pods))
+
+
+def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Description:
+    """The description of a run between two attempts, before its first, or on its way into suspension."""
+    if spec.suspend:
+        return Description("Suspending", "Suspending", message)
+    if not status.history:
+        return Description("Pending", "Pending", message)
+    return Description("Restarting", "Restarting", message)
+
+
+def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
+    """The description of a run that is done."""
+    if spec.task == "data":
+        return Description("Succeeded", "Succeeded", "the token caches of all sources are whole")
+    if spec.task == "evaluate":
+        return Description("Succeeded", "Succeeded", _evaluated(status.progress))
+    where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
+    if status.attempt == 0:
+        step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
+        already = f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to train{where}"
+        return Description("Succeeded", "Succeeded", already)
+    return Description("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
+
+
+def _evaluated(progress: Progress | None) -> str:
+    """What a run of task `evaluate` has found, in words."""
+    if progress is None or progress.evaluated is None:
+        return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
+    numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is no number"]
+    if progress.bits_per_byte is not None:
+        numbers.append(f"{progress.bits_per_byte:.4f} bits per byte")
+    found = progress.evaluated
+    return f"the checkpoint of run {found.run} at step {found.step} is evaluated: {', '.join(numbers)}"
+
+
+def recorded_description(status: TrainingRunStatus) -> Description:
+    """The description that the status already tells of."""
+    stalled, ready = status.condition("Stalled"), status.condition("Ready")
+    reason, message = (ready.reason, ready.message) if ready is not None else (status.phase, "")
+    if stalled is not None and stalled.status == "True":
+        return Description(status.phase, reason, message, stalled.reason, stalled.message)
+    return Description(status.phase, reason, message)
+
+
+def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> str:
+    wanted = status.topology.hosts if status.topology is not None else len(pods)
+    running = sum(pod.running for pod in pods)
+    if not pods:
+        if observed.pods:
+            old = observed.pods[0]
+            return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (f" from node {old.node}" if old.node else "")
+        tells = f"if that takes long, `kubectl describe jobs --selector {names.LABEL_RUN}={observed.run.name}` tells why"
+        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {tells}"
+    if running < wanted:
+        return f"attempt {status.attempt}: {running} of {wanted} pods run"
+    if observed.report is not None and (wait := observed.report.waiting) is not None:
+        until = moment(wait.until)
+        limit = f" until {stamp(until)}" if until is not None else ""
+        return f"attempt {status.attempt}: the trainer asks the store of its {_STORES[wait.what]}{limit}"
+    if observed.report is not None:
+        return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
+    return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (
+        f" ({observed.report_problem})" if observed.report_problem else ""
+    )
+
+
+def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
+    """Why pods do not start, from the first pod that says so."""
+    for pod in sorted(pods, key=lambda pod: pod.process):
+        if (reason := _WAITING_REASONS.get(pod.waiting_reason)) is not None:
+            said = f": {pod.waiting_message}" if pod.waiting_message else ""
+            return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{said}"
+    return None
+
+
+def _reach(observed: Observed) -> str:
+    if isinstance(observed.head, HeadUnreachable):
+        return f"; the checkpoint root is out of the operator's reach ({observed.head.reason}): checkpoints are as the trainer tells them"
+    return ""

@@ -1,0 +1,176 @@
+"""What an edit of the spec leads to: fields that are obeyed at once, and fields that wait for a checkpoint and a new attempt. Pure.
+
+`status.inForce` holds the editable fields as the run goes by them. What differs from it is an edit: a live field is taken over at once; for
+any other the trainer is asked for a checkpoint (`save_requests.py`), and when one holds all that was trained when the edit was seen, the
+attempt is stopped (`attempts.py`) and the next one is made with the fields as they are then. Nothing is waited for while nothing is
+trained. Nor is it for ever: a trainer that cannot be asked, or whose saves fail, is told to end like any other, and saves if it can.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api.edits.changes import Change as FieldChange
+from halcyon_api.edits.changes import changes, read_recorded
+from halcyon_api.edits.status import EditStatus
+from halcyon_api.edits.steps import steps_refusal
+from halcyon_api.elastic import usable_slices
+from halcyon_api.maintenance import SaveRequestStatus
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.checkpoint_status import resume_step
+from halcyon_operator.decide.placement import placement_of, trains
+from halcyon_operator.decide.spec_hash import RETIRED, fits
+from halcyon_operator.model.decision import Change, Event
+from halcyon_operator.model.untrusted import seconds_between, stamp
+from halcyon_operator.model.views import JobSetView, Observed
+
+UNHEARD_SECONDS = 60.0
+"""So long a trainer is waited for that does not take note of the request, or whose saves fail."""
+SAVING_SECONDS = 600.0
+"""So long one is waited for that saves."""
+_MOST_TOLD = 5
+STEPS = "trainer.steps"
+SUSPEND = "suspend"
+
+
+def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
+    """Compare the spec with what is in force.
+
+    Args:
+        observed: All that was looked at.
+        status: The run's status, with the newest checkpoint and progress in it.
+        jobset: The JobSet of the present attempt, if there is one.
+        wanted_hash: Hash of what an attempt would be made from now.
+        now: The time.
+    """
+    run, spec = observed.run, observed.run.spec
+    newer = status.observed_generation < run.generation
+    if spec is None or status.attempt == 0 or status.in_force is None:
+        return Change(status, retry=newer)
+    over = (found := status.condition("Succeeded")) is not None and found.status == "True"
+    if over and not lengthened(status, spec):
+        return Change(status)
+    found = _changes(status, run.fields)
+    refusal = _refusal(status, spec)
+    if refusal is not None:
+        return Change(status.model_copy(update={"edit": None}), refusal=refusal)
+    retry = newer and any(change.starts_again for change in found)
+    slices = placement_of(status, spec).slices
+    edited = not fits(status.attempt_spec_hash, wanted_hash) or slices not in usable_slices(spec)
+    live = tuple(change for change in found if change.edit == "live")
+    later = tuple(change for change in found if change.edit != "live")
+    events: tuple[Event, ...] = ()
+    # What the attempt is already made of, such as a mesh that was suggested and is written out now, needs no new one.
+    if taken := live if edited else found:
+        in_force = {path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}}
+        in_force |= {change.path: run.fields[change.path] for change in taken if change.path in run.fields}
+        status = status.model_copy(update={"in_force": in_force})
+    if live:
+        events += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
+    if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
+        return Change(status, events, retry=retry)
+    waiting = trains(status) and spec.task == "train"
+    fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
+    edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
+    if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
+        what = "The run is to be suspended" if spec.suspend else sentence(later) or "The spec was edited"
+        events += (Event("Normal", "EditPending", f"{what}: {_then(spec, waiting)}", f"edit/{run.generation}"),)
+    elif edit is None and status.edit is not None:
+        message = f"The edit was taken back before it was in force; attempt {status.attempt} goes on"
+        events += (Event("Normal", "EditWithdrawn", message, f"edit/{run.generation}"),)
+    return Change(status.model_copy(update={"edit": edit}), events, retry=retry)
+
+
+def _then(spec: TrainingRunSpec, waiting: bool) -> str:
+    """What follows an edit that takes effect with the next attempt, or with none."""
+    if spec.suspend:
+        return "asking for a checkpoint, then the hardware is released" if waiting else "the hardware is released at once"
+    return "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
+
+
+def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: int) -> Change:
+    """The status of a new attempt, which brings all edits into force."""
+    found = _changes(status, observed.run.fields) if status.in_force is not None else ()
+    changed = status.model_copy(update={"in_force": dict(observed.run.fields), "edit": None})
+    if not found:
+        return Change(changed)
+    step = resume_step(status)
+    message = f"In force with attempt {attempt}, {f'from step {step} on' if step else 'from the beginning'}: {sentence(found)}"
+    return Change(changed, (Event("Normal", "EditApplied", message, f"edit/attempt/{attempt}"),))
+
+
+def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
+    """Whether the run is to do more steps than what its attempts were made for."""
+    planned = _planned(status)
+    return spec.task == "train" and planned is not None and planned < spec.trainer.steps
+
+
+def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
+    """Whether there is nothing left to wait for before an edit comes into force, or a restart is made."""
+    restart = status.restart if status.restart is not None and status.restart.waits else None
+    waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
+    if not waiting or not trains(status):
+        return True
+    if observed.run.spec is not None and observed.run.spec.task != "train":
+        return True  # there is no checkpoint to wait for
+    return any(_served(observed, save, now) for save in waiting)
+
+
+def why(status: TrainingRunStatus) -> str:
+    """A clause about the edit for which an attempt is stopped."""
+    edit = status.edit
+    if edit is None or not edit.fields:
+        return "the spec was edited"
+    at = f"; saved at step {edit.save.step}" if edit.save.step is not None else ""
+    return f"the spec was edited: {_some(edit.fields)}{at}"
+
+
+def waiting_clause(status: TrainingRunStatus) -> str:
+    """What a run that trains on says of an edit that waits."""
+    edit = status.edit
+    return f"; an edit waits for a checkpoint: {_some(edit.fields) or 'spec'}" if edit is not None else ""
+
+
+def sentence(found: tuple[FieldChange, ...]) -> str:
+    """Fields with their old and new values."""
+    return _some([str(change) for change in found])
+
+
+def _some(texts: list[str]) -> str:
+    more = f" and {len(texts) - _MOST_TOLD} more" if len(texts) > _MOST_TOLD else ""
+    return ", ".join(texts[:_MOST_TOLD]) + more
+
+
+def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
+    """Whether a checkpoint holds all that was trained when it was asked for, or has been waited for for long enough."""
+    if save.step is not None:
+        return True
+    failing = observed.report is not None and observed.report.checkpoint_error is not None
+    patience = UNHEARD_SECONDS if save.asked_step is None or failing else SAVING_SECONDS
+    return seconds_between(save.requested_at, now) >= patience
+
+
+def _waiting(known: EditStatus | None, fields: list[str], now: datetime) -> EditStatus:
+    if known is not None:
+        return known.model_copy(update={"fields": fields})  # whatever was edited meanwhile, one checkpoint serves it all
+    since = stamp(now)
+    return EditStatus(since=since, fields=fields, save=SaveRequestStatus(value=f"edit {since}", requested_at=since))
+
+
+def _changes(status: TrainingRunStatus, fields: dict[str, str]) -> tuple[FieldChange, ...]:
+    return changes(read_recorded(status.in_force or {}), read_recorded(fields))
+
+
+def _planned(status: TrainingRunStatus) -> int | None:
+    steps = read_recorded(status.in_force or {}).get(STEPS)
+    return steps if isinstance(steps, int) else None
+
+
+def _refusal(status: TrainingRunStatus, spec: TrainingRunSpec) -> str | None:
+    planned = _planned(status)
+    if planned is None or spec.task != "train":
+        return None
+    done = max(resume_step(status), status.progress.step if status.progress is not None else 0)
+    rehearsal = spec.data.mixture.simulate_tokens is not None
+    return steps_refusal(spec.optimizer, rehearsal=rehearsal, old=planned, new=spec.trainer.steps, done=done)

@@ -1,0 +1,192 @@
+"""What is known of the present attempt once its JobSet has been looked at: its worlds, their ends, the restarts and what they count.
+
+The JobSet's own counters are the truth about how often it restarted and how many restarts it counted, also for the time when the operator
+was away. Why a restart happened is taken from the endings of the pods where they were seen; of the rest, what the JobSet counted is a
+failure and what it did not count a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` are where the last look ended, so
+every restart is put to account exactly once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from halcyon_api.status import Restarts, TrainingRunStatus
+from halcyon_operator.decide import events
+from halcyon_operator.decide.bad_nodes import blamed_node, with_blame, with_no_room
+from halcyon_operator.decide.manual_suspension import with_manual_suspension
+from halcyon_operator.decide.placement import placement_of
+from halcyon_operator.decide.queueing import with_queue_cause
+from halcyon_operator.decide.recovery import FAILURES
+from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.model.causes import EndCause, end_of
+from halcyon_operator.model.decision import Change, Event
+from halcyon_operator.model.endings import GroupEnd, conclude
+from halcyon_operator.model.history import entry_of, present_group, resumed_step, shown, with_end, with_group, with_report
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import stamp
+from halcyon_operator.model.views import JobSetView, Observed
+
+MAX_GROUPS_A_LOOK = 64
+"""Of how many missed worlds the endings are looked at one by one."""
+
+JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
+"""Reason of a JobSet that stopped because a trainer asked not to be started again."""
+
+
+def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
+    """Bring the status up to date with the JobSet of the present attempt, the endings of its pods and the trainer's report.
+
+    Args:
+        observed: All that was looked at.
+        status: The run's status, with the newest checkpoint already in it.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    if status.attempt_spec_hash == RETIRED:
+        # It is being stopped: a world that the JobSet still begins is none.
+        jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
+    change = _first_look(status, jobset, now)
+    restarted, failures = _account_restarts(observed, change.status, jobset, now)
+    change = change.then(restarted)
+    group = present_group(change.status)
+    if entry_of(change.status, group) is None:
+        change = change.updated(with_group(change.status, group, now))
+    change = change.then(_with_report(observed, change.status, group))
+    end = _end_of_group(observed, change.status, jobset, group, now)
+    if end is not None:
+        ended, failed = end
+        change, failures = change.then(ended), failures + failed
+    status = with_manual_suspension(observed, change.status, jobset, now)
+    return change.updated(_count_failures(observed.run.status, status, failures))
+
+
+def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
+    """The status with the trainer's report, if it is of the present process group."""
+    report = observed.report
+    if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
+        return Change(status)
+    resumed = events.resumed(status, group, report, step)
+    status = with_report(status, group, report)
+    if observed.run.spec is None or observed.run.spec.task != "data":  # a run that only builds token caches does no steps
+        status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
+    return Change(status, resumed)
+
+
+def _end_of_group(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
+) -> tuple[Change, int] | None:
+    """The change by the end of the present process group, and the number of failures in it; None while the group is not at its end."""
+    if jobset.outcome == "failed" and _is_open(status, group):
+        refused = jobset.failure_reason == JOBSET_REFUSED
+        end = _concluded(observed, status, group, refused=refused)
+        end = end or GroupEnd("unknown" if refused else "failed", jobset.failure_message)
+        status = with_end(status, group, end.cause, end.message, jobset.finished_at or now, end.step)
+        status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
+        status = _with_blame(observed, status, group, end)
+        return Change(status, events.ended(status, group, end, restarting=False)), int(end.cause in FAILURES)
+    if jobset.outcome == "completed":
+        return Change(with_end(status, group, "completed", "", jobset.finished_at or now, _final_step(observed))), 0
+    if jobset.deleting and _is_open(status, group):
+        end = GroupEnd("jobSetDeleted", f"JobSet {jobset.name} was deleted")
+        status = with_end(status, group, end.cause, end.message, now, None)
+        return Change(status, events.ended(status, group, end, restarting=True)), 0
+    return None
+
+
+def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
+    """The restarts with some more of one cause."""
+    name = end_of(cause).counter
+    return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
+
+
+def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
+    """The restarts with the one that a new attempt is, after a world that ended because of a cause."""
+    asked = status.restart is not None and status.restart.waits and end_of(cause).budget == "final"
+    return count_restart(status.restarts, "requested" if asked else cause)
+
+
+def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
+    if status.job_set_uid is not None:
+        return Change(status)
+    started = status.model_copy(
+        update={
+            "job_set_name": jobset.name,
+            "job_set_uid": jobset.uid,
+            "job_set_restarts": 0,
+            "job_set_restarts_counted": 0,
+            "started_at": status.started_at or stamp(now),
+        }
+    )
+    return Change(started, events.attempt_started(started))
+
+
+def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[Change, int]:
+    """Count every restart since the last look: the change, and the number of failures among them."""
+    before, after = status.job_set_restarts, max(status.job_set_restarts, jobset.restarts)
+    counted = min(max(0, jobset.restarts_counted - status.job_set_restarts_counted), after - before)
+    attempt = status.attempt
+    seen = {
+        restart: end
+        for restart in range(max(before, after - MAX_GROUPS_A_LOOK), after)
+        if (end := _concluded(observed, status, ProcessGroup(attempt, restart))) is not None
+    }
+    failures = sum(end.cause in FAILURES for end in seen.values())
+    unseen = after - before - len(seen)
+    unseen_failures = min(max(0, counted - failures), unseen)
+    restarts = status.restarts
+    ended: tuple[Event, ...] = ()
+    for restart, end in seen.items():
+        restarts = count_restart(restarts, end.cause)
+        status = with_end(status, ProcessGroup(attempt, restart), end.cause, end.message, end.at or now, end.step)
+        status = _with_blame(observed, status, ProcessGroup(attempt, restart), end)
+        ended += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
+    if unseen:
+        restarts = count_restart(count_restart(restarts, "failed", unseen_failures), "preempted", unseen - unseen_failures)
+        cause: EndCause = "failed" if unseen_failures else "preempted"
+        status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was away", now, None)
+    update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
+    return Change(status.model_copy(update=update), ended), failures + unseen_failures
+
+
+def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
+    end = conclude(observed.endings, group, refused=refused)
+    if end is not None and end.cause == "podDeleted" and _is_echo(observed, status, group):
+        end = None
+    return with_queue_cause(status, group, with_no_room(observed, group, end) if end is not None else None)
+
+
+def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
+    """Whether the deletions that were seen may be the JobSet's own, of what was left: a process has gone whose end nobody saw.
+
+    So it is where the API server or a watch was away: the pod that ended first is deleted at once, its peers when they have saved.
+    """
+    known = {ending.process for ending in observed.endings if ending.group == group}
+    known |= {pod.process for pod in observed.pods if pod.group == group}
+    return status.topology is not None and len(known) < status.topology.hosts
+
+
+def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd) -> TrainingRunStatus:
+    """The status with a blame for the node on which a world's end began, if it is to blame."""
+    node, spec = blamed_node(observed, group, end), observed.run.spec
+    if not node or spec is None or end.at is None:
+        return status
+    return status.model_copy(update={"placement": with_blame(placement_of(status, spec), group, node, end.at)})
+
+
+def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
+    """Failures in a row without a new checkpoint. Those of one look with a new checkpoint count as one: which came first is unknown."""
+    old = before.checkpoint.step if before.checkpoint is not None else 0
+    new = status.checkpoint.step if status.checkpoint is not None else 0
+    count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures
+    return status.model_copy(update={"failures_without_checkpoint": count})
+
+
+def _final_step(observed: Observed) -> int | None:
+    spec = observed.run.spec
+    return spec.trainer.steps if spec is not None and spec.task == "train" else None
+
+
+def _is_open(status: TrainingRunStatus, group: ProcessGroup) -> bool:
+    entry = entry_of(status, group)
+    return entry is not None and entry.ended_at is None

@@ -1,0 +1,207 @@
+"""Goodput: every second since a run first started, put to account under exactly one cause.
+
+Time is counted forward, from where the last look left off (`goodput.countedUntil`) to what is known now, and never twice. A world's
+account begins where the one before it ended: until its pods exist the time is JobSet's and the operator's, until all of them have a node
+it is a wait for capacity, until its first process lives it is startup, and from there on it is what that process says of itself. What
+cannot be told yet (a container runs and has not answered) is left for a later look. Suspension is nobody's loss and is left out.
+
+Of the steps that a world did, those that a later world does again were lost, and their share of the step time with them; that is known once
+the later one says where it goes on from, so it is worked out anew at each look (`measure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from halcyon_api.goodput import CAUSES, CarriedGoodput, Goodput, GoodputSeconds, WorldAccount
+from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_operator.model.goodput_sums import measure
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.views import Observed, PodView
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LONGEST_LIFE_SECONDS = 1e9
+"""No process lives as long; a claim beyond it is not believed."""
+
+
+def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
+    """The status with all time put to account that can be told of by now. Before the first attempt there is none."""
+    started = moment(status.started_at)
+    if started is None:
+        return status
+    book = _Book.of(status, started)
+    history: list[HistoryEntry] = []
+    for entry in status.history:
+        open_before = bool(history) and history[-1].seconds is None
+        history.append(entry if entry.seconds is not None or open_before else _counted(entry, observed, status, book, now))
+    if not history or history[-1].seconds is not None:
+        _count_between(observed.run.status, status, book, now)
+    status = status.model_copy(update={"history": history})
+    return status.model_copy(update={"goodput": measure(status, book.goodput(status.goodput))})
+
+
+@dataclass
+class _Book:
+    """The account that is being written. Times and durations are whole milliseconds, so that sums are exact."""
+
+    until: int
+    milliseconds: dict[str, int]
+    process: GoodputSeconds | None
+    suspended: int
+
+    @classmethod
+    def of(cls, status: TrainingRunStatus, started: datetime) -> _Book:
+        known = status.goodput
+        if known is None:
+            return cls(_milliseconds(started), dict.fromkeys(CAUSES, 0), None, 0)
+        until = moment(known.counted_until) or started
+        return cls(_milliseconds(until), known.current.seconds.milliseconds(), known.current.process, round(1000 * known.suspended_seconds))
+
+    def advance(self, to: datetime, cause: str) -> int:
+        """Count the time until then, if it is not counted yet. Returns how many milliseconds that was."""
+        span = self._take(to)
+        self.milliseconds[cause] += span
+        return span
+
+    def leave_out(self, to: datetime) -> None:
+        """The run was suspended until then."""
+        self.suspended += self._take(to)
+
+    def hear(self, seconds: GoodputSeconds, at: datetime) -> None:
+        """Count what a process says of its life until then, from where it was last heard."""
+        if self.process is None:
+            self.advance(at - timedelta(seconds=seconds.total), "startup")
+        before = (self.process or GoodputSeconds()).milliseconds()
+        news = {cause: max(0, count - before[cause]) for cause, count in seconds.milliseconds().items()}
+        # Two clocks, and maybe two processes that speak for one world: the shares are theirs, the time is ours.
+        for cause, share in _shares(news, self._take(at)).items():
+            self.milliseconds[cause] += share
+        self.process = seconds
+
+    def close(self) -> GoodputSeconds:
+        """The account of a world that is over; the next one begins."""
+        closed = GoodputSeconds.of_milliseconds(self.milliseconds)
+        self.milliseconds, self.process = dict.fromkeys(CAUSES, 0), None
+        return closed
+
+    def goodput(self, before: Goodput | None) -> Goodput:
+        """What is kept of it, without the sums."""
+        return Goodput(
+            ratio=0.0,
+            wall_seconds=0.0,
+            productive_seconds=0.0,
+            suspended_seconds=self.suspended / 1000,
+            counted_until=(_EPOCH + self.until * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            current=WorldAccount(seconds=GoodputSeconds.of_milliseconds(self.milliseconds), process=self.process),
+            carried=before.carried if before is not None else CarriedGoodput(),
+        )
+
+    def _take(self, to: datetime) -> int:
+        span = max(0, _milliseconds(to) - self.until)
+        self.until += span
+        return span
+
+
+def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime) -> HistoryEntry:
+    """An entry of the history after its time was counted, as far as it can be told; closed if its world is over."""
+    pods = [pod for pod in observed.pods if pod.group == _group(entry)]
+    hosts = status.topology.hosts if status.topology is not None else len(pods)
+    heard = _heard(entry, observed, now)
+    if book.process is None:
+        if entry.ended_at is None and observed.run.status.waits_in_queue and not status.waits_in_queue:
+            # Admitted since the last look: at the latest when its first pod was made.
+            book.advance(min([now, *(pod.created_at for pod in pods if pod.created_at is not None)]), "capacity_wait")
+        _count_start(pods, hosts, book)
+    if heard is not None:
+        book.hear(*heard)
+    end = moment(entry.ended_at)
+    if end is None:
+        if book.process is None:
+            _count_waiting(pods, hosts, book, now, queued=status.waits_in_queue)
+        return entry
+    if not all(pod.over for pod in pods):
+        return entry  # they may be saving, and say so when they end
+    heard_before = book.process is not None
+    unseen = book.advance(end, "other" if heard_before else "startup")
+    update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if heard_before else 0.0}
+    # A world that was told to end did some more steps, and its last words say how many.
+    done = [ending.report.step for ending in observed.endings if ending.group == _group(entry) and ending.report is not None]
+    if entry.from_step is not None and done:
+        update["to_step"] = max(entry.to_step or 0, *done)
+    return entry.model_copy(update=update)
+
+
+def _heard(entry: HistoryEntry, observed: Observed, now: datetime) -> tuple[GoodputSeconds, datetime] | None:
+    """The latest that a process of a world said of its time, and when."""
+    group = _group(entry)
+    told: list[tuple[datetime, GoodputSeconds]] = []
+    living = observed.report
+    if living is not None and (living.attempt, living.restart) == group and (at := moment(living.time)) is not None:
+        told.append((at, living.seconds))
+    for ending in observed.endings:
+        last = ending.report
+        if ending.group == group and last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
+            told.append((at, last.seconds))
+    believed = [(at, seconds) for at, seconds in told if max(seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS]
+    if not believed:
+        return None
+    at, seconds = max(believed, key=lambda one: one[0])
+    return seconds, min(at, now)
+
+
+def _count_start(pods: Sequence[PodView], hosts: int, book: _Book) -> None:
+    """Count until all pods existed, and until all had a node."""
+    created = [pod.created_at for pod in pods if pod.created_at is not None]
+    if created:
+        book.advance(max(created), "operator_delay")
+    if _scheduled(pods, hosts):
+        book.advance(max(pod.scheduled_at for pod in pods if pod.scheduled_at is not None), "capacity_wait")
+
+
+def _count_waiting(pods: Sequence[PodView], hosts: int, book: _Book, now: datetime, *, queued: bool) -> None:
+    """Count until now what a world waits for that has no process yet."""
+    if not pods and queued:
+        book.advance(now, "capacity_wait")
+    elif not pods:
+        book.advance(now, "operator_delay")
+    elif not _scheduled(pods, hosts):
+        book.advance(now, "capacity_wait")
+    elif not any(pod.running for pod in pods):
+        book.advance(now, "startup")
+
+
+def _count_between(before: TrainingRunStatus, status: TrainingRunStatus, book: _Book, now: datetime) -> None:
+    """Count until now what a run waits for that has no world."""
+    if status.phase == "Succeeded":
+        return
+    if {"Suspending", "Suspended"} & {before.phase, status.phase} or before.phase == "Succeeded":  # and is to do more steps now
+        book.leave_out(now)
+        return
+    stopped = any((condition := one.condition("Stalled")) is not None and condition.status == "True" for one in (before, status))
+    book.advance(now, "other" if stopped else "operator_delay")
+
+
+def _scheduled(pods: Sequence[PodView], hosts: int) -> bool:
+    return len(pods) >= max(1, hosts) and all(pod.scheduled_at is not None for pod in pods)
+
+
+def _shares(weights: dict[str, int], whole: int) -> dict[str, int]:
+    """A whole number in parts, as the weights are to one another; all of it under ``other`` where there are none."""
+    total = sum(weights.values())
+    if total == 0:
+        return {"other": whole}
+    shares = {cause: whole * weight // total for cause, weight in weights.items()}
+    shares[max(weights, key=lambda cause: weights[cause])] += whole - sum(shares.values())
+    return shares
+
+
+def _group(entry: HistoryEntry) -> ProcessGroup:
+    return ProcessGroup(entry.attempt, entry.restart)
+
+
+def _milliseconds(at: datetime) -> int:
+    return (at - _EPOCH) // _MILLISECOND

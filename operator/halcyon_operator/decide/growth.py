@@ -1,0 +1,89 @@
+"""What growing has cost a run and brought it, and when it may try again. Pure.
+
+To grow costs two starts, and the room may be somebody else's by then. So the first growth is tried as soon as there is room; one that is
+lost, because pods found no node or the room went before the growth had paid, is followed by a pause: each time twice as long, and never so
+short that growing costs more than a twentieth of the time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from halcyon_api.placement import PlacementStatus
+from halcyon_api.spec.operations import ElasticSpec
+from halcyon_operator.model.untrusted import moment, seconds_between, stamp
+
+SHARE = 20
+"""A growth has paid, and may be tried again after it was lost, when the run has trained for so many times what it cost."""
+HANDOVER_SECONDS = 10.0
+"""So long a probe holds its room for pods of the larger attempt, which take it by their priority. Where they cannot, it goes then."""
+GROWN_PATIENCE_SECONDS = 60.0
+"""So long pods of an attempt that has just grown may be without a node: the room was there, so somebody else has it now.
+
+It is long beside the time for which the probe holds the room and the time that a busy scheduler needs to give it to the pods, because
+a growth that is given up too early costs more than one that is given up a little late.
+"""
+_LONGEST_PAUSE_SECONDS = 86_400.0
+
+
+def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementStatus:
+    """The placement of a run that goes on with more slices."""
+    before = placement.grown_from if placement.grown_from is not None else placement.slices
+    return placement.model_copy(update={"slices": slices, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None})
+
+
+def shrunk(placement: PlacementStatus, slices: int) -> PlacementStatus:
+    """The placement of a run that goes on with fewer slices. When it grew stands there until it is known what that has cost."""
+    lost = placement.lost_growths + 1 if placement.grown_from is not None else 0
+    update = {"slices": slices, "grown_from": None, "lost_growths": lost, "grown_at": placement.grown_at if lost else None}
+    return placement.model_copy(update=update)
+
+
+def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime) -> PlacementStatus:
+    """The placement once more is known of what growing has cost.
+
+    Args:
+        placement: As it was.
+        elastic: The run's settings.
+        first_step_at: When the present world did its first step; None: not yet.
+        now: The time.
+    """
+    if placement.grown_at is None or first_step_at is None:
+        return placement
+    cost = seconds_between(placement.grown_at, first_step_at)
+    if placement.grown_from is None:
+        pause = max(elastic.grow_after_seconds * 2.0 ** min(placement.lost_growths, 16), SHARE * cost)
+        start = moment(first_step_at) or now
+        until = stamp(start + timedelta(seconds=min(pause, _LONGEST_PAUSE_SECONDS)))
+        return placement.model_copy(update={"grown_at": None, "grow_not_before": until})
+    if seconds_between(first_step_at, now) < SHARE * cost:
+        return placement
+    return placement.model_copy(update={"grown_at": None, "grown_from": None, "lost_growths": 0})
+
+
+def may_look(placement: PlacementStatus, now: datetime) -> bool:
+    """Whether room for more slices may be looked for."""
+    until = moment(placement.grow_not_before)
+    # A time that is further away than any pause was written by a clock that was set back since.
+    return until is None or now >= until or (until - now).total_seconds() > _LONGEST_PAUSE_SECONDS
+
+
+def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
+    """Seconds for which pods may be without a node before the run goes on with fewer slices."""
+    if placement.grown_from is None:
+        return elastic.shrink_after_seconds
+    return GROWN_PATIENCE_SECONDS
+
+
+def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains: bool) -> bool:
+    """Whether a probe still holds its room for the attempt that takes it.
+
+    Args:
+        placement: The run's placement after this look.
+        now: The time.
+        made: The larger attempt's JobSet is at work.
+        trains: It trains.
+    """
+    if placement.grown_from is None or trains:
+        return False
+    return not made or (placement.waiting_since is not None and seconds_between(placement.waiting_since, now) < HANDOVER_SECONDS)

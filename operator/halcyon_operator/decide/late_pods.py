@@ -1,0 +1,53 @@
+"""Pods that have a node and do not start: a volume, a network or an image is missing. Pure.
+
+A status says of them what is an identifier, and sentences of our own. What a node or a controller writes about a pod may be long, and may
+hold anything, so of that only the newest event is shown, cleaned and cut (`pod_events`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from halcyon_operator.model.late_pods import late_pods
+from halcyon_operator.model.untrusted import stamp
+from halcyon_operator.model.views import PodView, PodWarning
+
+_REASON = re.compile(r"[A-Za-z0-9]{1,64}")
+
+
+def start_problem(pods: Iterable[PodView], now: datetime, warning: PodWarning | None = None) -> str | None:
+    """What keeps a pod from running that has had a node for long: a sentence on the first one; None where none waits for so long.
+
+    Args:
+        pods: Of one world.
+        now: The time.
+        warning: What an event says of one of them, if that is known.
+    """
+    late = late_pods(pods, now)
+    if not late:
+        return None
+    first = late[0]
+    others = f", and {len(late) - 1} more" if len(late) > 1 else ""
+    since = stamp(first.scheduled_at) if first.scheduled_at is not None else ""
+    reason = first.waiting_reason if _REASON.fullmatch(first.waiting_reason) else "no reason is given"
+    return f"pod {first.name}{_on(first)} has not started since {since}{others}: {reason}{_why(first, warning)}"
+
+
+def _why(pod: PodView, warning: PodWarning | None) -> str:
+    """What its events or else its own conditions say, and where the rest is found."""
+    if warning is not None and warning.pod_uid == pod.uid:
+        return f"; {warning.reason}: {warning.message}; `kubectl describe pod {pod.name}` has all its events"
+    describe = f"`kubectl describe pod {pod.name}` names the cause"
+    if pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
+        return f"; {describe}"
+    if pod.sandbox_ready is False:
+        return f"; its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox): {describe}"
+    if pod.sandbox_ready is True:
+        return f"; its volumes and its network are there, and its image is not: {describe}"
+    return f"; a volume, its network or its image is missing: {describe}"
+
+
+def _on(pod: PodView) -> str:
+    return f" on node {pod.node}" if pod.node else ""

@@ -1,0 +1,76 @@
+"""What must be gone, or is somebody else's, before a run's next attempt can have its objects. Pure.
+
+The operator touches nothing that is not the run's own, so what others have put there is told and left alone.
+"""
+
+from __future__ import annotations
+
+from halcyon_api import names
+from halcyon_api.status import TrainingRunStatus
+from halcyon_operator.decide.steps import Stall, Stop, Wait
+from halcyon_operator.model.causes import EndCause
+from halcyon_operator.model.ownership import own_config_map, own_jobsets
+from halcyon_operator.model.views import Observed
+
+
+def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
+    """What of the run is still in the cluster and must go first."""
+    owned = own_jobsets(observed)
+    if any(not jobset.deleting for jobset in owned):
+        return Stop(cause, message)
+    if owned:
+        return Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
+    # Pods without a JobSet go by themselves, or hang on Jobs that somebody orphaned.
+    pods = [pod for pod in observed.pods if not pod.over or pod.deleting]
+    if pods:
+        on = f" on node {pods[0].node}" if pods[0].node else ""
+        return Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")
+    return None
+
+
+def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+    """What an earlier run of the same name has left at work. The fence would keep it from writing, and so from saving what it trained.
+
+    What has lost its owner stays until a person deletes it: the operator touches nothing that is not the run's own.
+    """
+    if status.attempt > 0:
+        return None
+    run, whose = observed.run, "of an earlier run of this name"
+    jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
+    for jobset in jobsets:
+        if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
+            # In the background the JobSet goes first, and its controller, a moment behind, may make its Jobs once more.
+            mend = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
+            return Stall(
+                "NameTaken",
+                f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({mend}): its pods save, "
+                "and this run goes on from there",
+            )
+    if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
+        return Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
+    if pods := [pod for pod in observed.earlier_pods if not pod.over or pod.deleting]:
+        on = f" on node {pods[0].node}" if pods[0].node else ""
+        return Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on}")
+    return None
+
+
+def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+    """Whether something stands under the names that the attempt needs and is not the attempt's own."""
+    name = names.jobset_name(observed.run.name, status.attempt)
+    foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
+    own = own_config_map(observed)
+    if not foreign and own is not None and own.deleting:
+        return Wait(f"waiting for ConfigMap {name} to be gone")
+    kind = "JobSet" if foreign else "ConfigMap" if observed.config_map is not None and own is None else None
+    if kind is None:
+        return None
+    return Stall("NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name")
+
+
+def next_free_attempt(observed: Observed, highest: int) -> int:
+    """The next number whose name nobody has. Somebody else's JobSet takes one number, however high it is, and not those below."""
+    taken = {jobset.name for jobset in observed.jobsets}
+    number = highest + 1
+    while names.jobset_name(observed.run.name, number) in taken:
+        number += 1
+    return number

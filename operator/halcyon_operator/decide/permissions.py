@@ -1,0 +1,40 @@
+"""What this installation does not let a run ask for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from halcyon_api.spec.variables import is_allowed
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.endpoints import endpoint_refusal
+from halcyon_operator.model.views import Platform, RunView
+
+
+def permitted(run: RunView, platform: Platform) -> RunView:
+    """The run, without its spec where this installation does not allow it."""
+    if run.spec is None:
+        return run
+    refusal = _forbidden(run.spec, platform)
+    return run if refusal is None else replace(run, spec=None, problems=(refusal,))
+
+
+def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
+    if (refusal := endpoint_refusal(spec.checkpoint.endpoint, platform.s3_endpoints)) is not None:
+        return refusal
+    if spec.scheduling.queue is not None and not platform.kueue:
+        return (
+            "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "
+            "in the chart"
+        )
+    refused = [variable.name for variable in spec.env if not is_allowed(variable.name, platform.pods.variables)]
+    if refused:
+        return (
+            f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(platform.pods.variables) or 'no variable'}; leave it out, "
+            "or have the operator's owner add it to trainerPods.variables in the chart"
+        )
+    if spec.accelerator.network == "standard" or platform.allow_gpu_direct:
+        return None
+    return (
+        "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not allow; leave it out, "
+        "or have the operator's owner set gpuDirect.allowed in the chart"
+    )

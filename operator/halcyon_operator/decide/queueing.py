@@ -1,0 +1,193 @@
+"""A run in a queue: since when it waits and what for, and that an end was the queue's doing. Pure.
+
+The queue takes its quota back by suspending the JobSet: its pods are told to end, save and leave. The JobSet is deleted at the first look,
+and the next attempt takes a place in the queue when they are gone: Kueue may admit a JobSet again while its processes still save, and those
+that follow would have their number. Why they were sent away is noted in `status.queue.eviction` at the same look, for a process that leaves
+looks like one that somebody deleted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from halcyon_api.queue_status import QueueEviction, QueueStatus
+from halcyon_api.status import TrainingRunStatus
+from halcyon_operator.decide.conditions import Description
+from halcyon_operator.model.causes import ENDS
+from halcyon_operator.model.decision import Event
+from halcyon_operator.model.endings import GroupEnd, conclude
+from halcyon_operator.model.history import entry_of, present_group
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import moment, seconds_between, stamp, text
+from halcyon_operator.model.views import JobSetView, Observed, PodView
+from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
+
+TAKEN_UP_SECONDS = 60.0
+"""So long Kueue may take to make a Workload before the user is told where to look."""
+
+
+def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> TrainingRunStatus:
+    """The status with what is seen of the queue. To be called before the restarts since the last look are put to account.
+
+    Args:
+        observed: All that was looked at.
+        status: The run's status as the last look left it.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    if jobset is None or not jobset.queue:
+        return status if status.queue is None else status.model_copy(update={"queue": None})
+    known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
+    group = ProcessGroup(status.attempt, jobset.restarts)
+    found = _eviction(observed, status, jobset, now)
+    eviction = found or (known.eviction if known is not None else None)
+    if eviction is not None and not jobset.suspended and _is_of(eviction, group):
+        eviction = None  # the world goes on; it explains nothing of what that comes to now
+    waiting_since = None
+    if jobset.suspended:
+        fresh = jobset.restarts == 0 and not had_processes(observed, status, group)
+        began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or now)
+        waiting_since = (known.waiting_since if known is not None else None) or began
+    queue = QueueStatus(name=jobset.queue, waiting_since=waiting_since, eviction=eviction)
+    return status.model_copy(update={"queue": queue})
+
+
+def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
+    """Whether there have been processes of a world, as far as anybody knows. A pod that never started is none."""
+    entry = entry_of(status, group)
+    trained = entry is not None and entry.first_step_at is not None
+    return (
+        trained
+        or any(one.group == group and one.ran for one in observed.endings)
+        or any(pod.group == group and pod.running for pod in observed.pods)
+    )
+
+
+def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
+    """Whether a queue has sent the processes of the present world away, so that the JobSet must never be admitted again.
+
+    Not those of a Workload that was deactivated, for that of the next attempt would be active. Nor those that had failed before: as long
+    as their pods are there, JobSet is about to judge them.
+    """
+    group, seen = ProcessGroup(status.attempt, jobset.restarts), observed.workload
+    if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
+        return False
+    end = conclude(observed.endings, group)
+    return end is None or ENDS[end.cause].evicted or not _pods_of(observed, group)
+
+
+def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
+    """The end of a world, by the queue if that had taken its quota back; None where nothing is known of an end."""
+    queue = status.queue
+    if queue is None or queue.eviction is None or not _is_of(queue.eviction, group):
+        return end
+    said = evicted_sentence(queue)
+    if end is None:
+        return GroupEnd("queueEvicted", said, moment(queue.eviction.time))
+    return replace(end, cause="queueEvicted", message=f"{said}; {end.message}") if ENDS[end.cause].evicted else end
+
+
+def evicted_sentence(queue: QueueStatus) -> str:
+    """Why a queue took its quota back."""
+    eviction = queue.eviction
+    if eviction is None:
+        return f"queue {queue.name} suspended the JobSet"
+    return f"queue {queue.name} took its quota back, {eviction.reason}" + (f": {eviction.message.rstrip('.')}" if eviction.message else "")
+
+
+def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+    """The description of an attempt whose JobSet a queue holds."""
+    queue, group = status.queue or QueueStatus(name=jobset.queue), ProcessGroup(status.attempt, jobset.restarts)
+    if had_processes(observed, status, group) and _pods_of(observed, group):
+        return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and leave")
+    reason, why, stuck = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
+    message = f"waiting in queue {queue.name} since {queue.waiting_since or stamp(now)}: {why}"
+    return Description("Queued", reason, message, reason if stuck else "", message if stuck else "")
+
+
+def queue_changed(before: TrainingRunStatus, after: TrainingRunStatus, now: datetime) -> tuple[Event, ...]:
+    """The run began to wait in a queue, or was admitted."""
+    waited = before.queue.waiting_since if before.queue is not None else None
+    queue = after.queue
+    if queue is None or (waited is None) == (queue.waiting_since is None):
+        return ()
+    if queue.waiting_since is not None:
+        message = f"Attempt {after.attempt} waits in queue {queue.name}"
+        return (Event("Normal", "Queued", message, f"queued/{after.attempt}/{queue.waiting_since}"),)
+    message = f"Attempt {after.attempt} was admitted by queue {queue.name} after {seconds_between(waited, now):.0f} s"
+    return (Event("Normal", "Admitted", message, f"admitted/{after.attempt}/{waited}"),)
+
+
+def _pods_of(observed: Observed, group: ProcessGroup) -> tuple[PodView, ...]:
+    return tuple(pod for pod in observed.pods if pod.group == group)
+
+
+def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
+    return (eviction.attempt, eviction.restart) == group
+
+
+def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
+    """What a suspended JobSet's Workload says of the world that was there at the last look."""
+    group = present_group(status)
+    entry, seen = entry_of(status, group), observed.workload
+    if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
+        return None
+    said, known = seen.evicted, status.queue.eviction if status.queue is not None else None
+    told = known is not None and known.time == stamp(said.at or now)  # the Workload says it as long as the next world waits
+    if entry is None or entry.ended_at is not None or told:
+        return None
+    return QueueEviction(
+        attempt=group.attempt,
+        restart=group.restart,
+        reason=said.reason or "Evicted",
+        message=text(said.message, 1024),
+        time=stamp(said.at or now),
+    )
+
+
+def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime) -> tuple[str, str, bool]:
+    """Reason and clause about what a run waits for, and whether it does so in vain."""
+    match reading:
+        case NoKueue():
+            why = "the cluster does not serve Kueue's Workloads (kueue.x-k8s.io/v1beta2); install Kueue, or leave scheduling.queue out"
+            return "KueueMissing", why, True
+        case NoWorkload() if waited_seconds > TAKEN_UP_SECONDS:
+            why = (
+                f"Kueue has made no Workload for JobSet {jobset.name}; see that it runs, that jobset.x-k8s.io/jobset is among its "
+                "integrations, and that it manages this namespace"
+            )
+            return "WaitingForKueue", why, False
+        case NoWorkload():
+            return "WaitingForKueue", f"Kueue has yet to take note of JobSet {jobset.name}", False
+        case WorkloadView():
+            return _of_workload(reading, now)
+        case _:
+            because = f" ({reading.reason})" if isinstance(reading, WorkloadUnread) else ""
+            why = f"what for stands in its Workload, which the operator does not read{because}"
+            return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}", False
+
+
+def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str, bool]:
+    if seen.finished is not None:
+        why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; mend what it names, then edit the run"
+        return "QueueRefused", why, True
+    if not seen.active:
+        after = f" after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
+        why = f"Workload {seen.name} is deactivated{after}; set its spec.active to true, or suspend the run and resume it"
+        return "QueueDeactivated", why, True
+    if seen.admitted:
+        return "Admitted", "it is admitted, and about to start", False
+    if seen.requeue_at is not None and seen.requeue_at > now:
+        after = f", after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
+        return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after}", False
+    if seen.unreserved is None:
+        pending = [check for check in seen.checks if check.state != "Ready"]
+        told = "; ".join(f"{check.name} is {check.state}" + (f": {check.message}" if check.message else "") for check in pending)
+        where = f"quota is reserved in ClusterQueue {seen.cluster_queue}"
+        return "WaitingForAdmissionCheck", f"{where}; {told}" if told else where, False
+    said = seen.unreserved
+    if said.reason == "Inadmissible":
+        why = f"{said.message}; correct scheduling.queue.name, or have the queue's owner mend it"
+        return "QueueInadmissible", why, False
+    return "WaitingForQuota", said.message or "Kueue has not said what is missing; others may be before it", False

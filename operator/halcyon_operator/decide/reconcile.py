@@ -1,0 +1,135 @@
+"""The centre of the operator: from an observation of a run and the time to a decision. Pure, and total over any observation.
+
+Level-triggered: nothing is remembered between two looks except what the cluster holds, so the operator may be killed at any moment. A look
+first brings the status up to date (`checkpoint_status`, `follow`), then chooses the next step (`attempts`), carries it out as a decision
+(`carry_out`), and describes the run in its conditions (`describe`, `conditions`). A `Change` goes from step to step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from halcyon_api.status import TrainingRunStatus
+from halcyon_operator.decide import attempts, events, steps
+from halcyon_operator.decide.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
+from halcyon_operator.decide.checkpoint_status import with_checkpoint
+from halcyon_operator.decide.conditions import Description, stalled, with_description
+from halcyon_operator.decide.describe import describe_attempt, recorded_description
+from halcyon_operator.decide.edits import with_edits
+from halcyon_operator.decide.follow import follow
+from halcyon_operator.decide.goodput import account
+from halcyon_operator.decide.growth import takes_over
+from halcyon_operator.decide.peers import peers_to_delete
+from halcyon_operator.decide.permissions import permitted
+from halcyon_operator.decide.placement import trains, with_room
+from halcyon_operator.decide.queueing import queue_changed, with_queue
+from halcyon_operator.decide.restart_requests import restart_waits, with_restart
+from halcyon_operator.decide.room_probe import plan_probe
+from halcyon_operator.decide.save_requests import next_due, with_requests
+from halcyon_operator.decide.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.status_writes import status_to_write
+from halcyon_operator.decide.stuck_pods import with_stuck_pods
+from halcyon_operator.model.decision import Change, Decision
+from halcyon_operator.model.views import HeadPending, JobSetView, Observed
+
+
+def reconcile(observed: Observed, now: datetime) -> Decision:
+    """What to do about a run now."""
+    observed = replace(observed, run=permitted(observed.run, observed.platform))
+    if observed.run.deleting:
+        # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
+        return Decision()
+    if isinstance(observed.head, HeadPending):
+        return _reading_head(observed, now)
+    jobset = attempts.current_jobset(observed)
+    recorded = observed.run.status.attempt_spec_hash
+    wanted_hash = attempt_spec_hash(observed.run.spec, recorded) if observed.run.spec is not None else ""
+    change = _updated(observed, jobset, wanted_hash, now)
+    if change.refusal:
+        observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))
+    change = change.then(with_restart(observed, change.status, jobset, now))
+    change = change.then(with_requests(observed, change.status, jobset, now))
+    decision = with_stuck_pods(_next(observed, change, wanted_hash, now), observed, now)
+    return decision if decision.status is None else _completed(decision, observed, change, jobset, now)
+
+
+def _updated(observed: Observed, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
+    """The status brought up to date with checkpoints, queue, JobSet, pods and spec."""
+    change = Change(with_checkpoint(observed, now), events.checkpoint_failing(observed.report))
+    change = change.updated(with_queue(observed, change.status, jobset, now))
+    if jobset is not None:
+        change = change.then(follow(observed, change.status, jobset, now))
+        if observed.run.spec is not None:
+            change = change.updated(with_room(observed, change.status, observed.run.spec, jobset, now))
+    return change.then(with_edits(observed, change.status, jobset, wanted_hash, now))
+
+
+def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -> Decision:
+    """The decision that the next step of the run leads to."""
+    status, spec = change.status, observed.run.spec
+    if spec is None:
+        return _invalid(observed, status, now)
+    step = attempts.next_step(observed, status, spec, wanted_hash, now, retry=change.retry)
+    decision = _with_probe(carry_out(step, observed, status, spec, wanted_hash, now), step, observed, now)
+    if isinstance(step, steps.Keep):
+        decision = replace(decision, delete=decision.delete + peers_to_delete(observed, status, step.jobset))
+    return decision
+
+
+def _completed(decision: Decision, observed: Observed, change: Change, jobset: JobSetView | None, now: datetime) -> Decision:
+    """The decision with all events and requests, the status only if it is worth a write, and the time of the next look."""
+    status, before = decision.status or change.status, observed.run.status
+    waits_for_save = jobset is not None and (status.edit is not None or restart_waits(status))
+    written = status_to_write(observed, account(observed, status, now), now)
+    if written is not None and any(deletion.resource_version for deletion in decision.delete):
+        # The write changes the run's resource version, so a deletion that names the one that was seen waits for the next look.
+        decision = replace(decision, delete=(), events=(), requeue_after=0.0)
+    found = change.events + decision.events
+    if written is not None:
+        found += events.state_changed(before, written) + events.placement_changed(before, written) + queue_changed(before, written, now)
+    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if change.asks or waits_for_save else None
+    soonest = min((seconds for seconds in again if seconds is not None), default=None)
+    return Decision(written, decision.delete, decision.create, found, change.asks, soonest)
+
+
+def _reading_head(observed: Observed, now: datetime) -> Decision:
+    """Show that the run was seen. The next step depends on the checkpoints in the root; the answer of its store brings the next look."""
+    run = observed.run
+    if run.status.conditions:
+        return Decision(requeue_after=LATER_SECONDS)
+    description = Description("Pending", "ReadingCheckpointRoot", "looking into the checkpoint root for a checkpoint to go on from")
+    return Decision(
+        status_to_write(observed, with_description(run.status, description, run.generation, now), now), requeue_after=LATER_SECONDS
+    )
+
+
+def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: datetime) -> Decision:
+    """The decision, with the creation or deletion of the probe for more slices."""
+    if decision.status is None:
+        return decision
+    placement = decision.status.placement
+    wanted = observed.run.spec is not None and not observed.run.spec.suspend
+    holding = (
+        wanted and placement is not None and takes_over(placement, now, made=isinstance(step, steps.Keep), trains=trains(decision.status))
+    )
+    spec = observed.run.spec if isinstance(step, steps.Keep) else None
+    spec = None if spec is not None and spec.suspend else spec
+    create, delete = plan_probe(observed, decision.status, spec, now, holding=holding)
+    return replace(decision, create=decision.create + create, delete=decision.delete + delete)
+
+
+def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> Decision:
+    """No attempt is made from an invalid document. An attempt that is under way goes on."""
+    message = "; ".join(observed.run.problems)
+    if status.phase == "Succeeded":
+        return Decision(with_description(status, recorded_description(status), observed.run.generation, now))
+    jobset = attempts.current_jobset(observed)
+    if jobset is None or jobset.outcome != "running":
+        description = stalled("InvalidSpec", message)
+    else:
+        at_work = describe_attempt(observed, status, jobset, now)
+        description = Description(
+            at_work.phase, at_work.reason, at_work.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was"
+        )
+    return Decision(with_description(status, description, observed.run.generation, now), requeue_after=later(observed))

@@ -1,0 +1,104 @@
+"""The facts that the decision table asks for, drawn from what is seen of a run. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
+from halcyon_operator.decide.bad_nodes import node_to_avoid
+from halcyon_operator.decide.checkpoint_status import resume_step
+from halcyon_operator.decide.edits import saved
+from halcyon_operator.decide.placement import capacity_of, placement_of, trains
+from halcyon_operator.decide.recovery import ENDED, FREE, Budget, Cause, Committed, RecoveryFacts
+from halcyon_operator.model.causes import EndCause
+from halcyon_operator.model.history import last_entry
+from halcyon_operator.model.views import JobSetView, Observed
+
+MAX_FENCED_IN_A_ROW = 3
+
+_STARTED_AGAIN: frozenset[str] = frozenset(ENDED) - {"fenced"}
+"""Causes of ends after which another world is on its way without anybody's doing."""
+
+
+def recovery_facts(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime, *, edited: bool = False
+) -> RecoveryFacts:
+    """The facts about a run whose present attempt has a JobSet that works, or has given up."""
+    failed = jobset.outcome == "failed"
+    cause: Cause = last_cause(status) if failed else _started_again_after(status)
+    capacity = capacity_of(observed, status, spec, now)
+    idle = failed or not trains(status)
+    committed: Committed = _grown(status, spec) if capacity == "more" else _committed(status, cause)
+    if edited and cause == "none":
+        committed = "yes" if saved(observed, status, now) else "no"
+    return RecoveryFacts(
+        cause=cause,
+        committed=committed,
+        budget=_budget(status, spec, cause) if failed or cause in FREE else "left",
+        node="blamed" if idle and node_to_avoid(placement_of(status, spec), spec, now) is not None else "clear",
+        capacity=capacity,
+        edit="waits" if edited else "none",
+    )
+
+
+def last_cause(status: TrainingRunStatus) -> EndCause:
+    """Why the present attempt's newest world ended."""
+    entry = last_entry(status, status.attempt)
+    return cast("EndCause", entry.cause if entry is not None and entry.cause else "unknown")
+
+
+def ended_cause(status: TrainingRunStatus) -> EndCause:
+    """Why the newest world that has ended did."""
+    return cast("EndCause", next((entry.cause for entry in reversed(status.history) if entry.cause), "specChanged"))
+
+
+def last_message(status: TrainingRunStatus) -> str:
+    """What is known of the newest end of a world."""
+    ended = next((entry for entry in reversed(status.history) if entry.cause), None)
+    return (ended.message if ended is not None else None) or "no pod was seen to end"
+
+
+def _started_again_after(status: TrainingRunStatus) -> Cause:
+    """Why the world before the present one ended, until the present one trains."""
+    ended = next((entry.cause for entry in reversed(status.history) if entry.cause), None)
+    return cast("Cause", ended) if ended in _STARTED_AGAIN and not trains(status) else "none"
+
+
+def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
+    """Whether there is a checkpoint that is newer than the room for more slices."""
+    return "yes" if resume_step(status) > (placement_of(status, spec).room_step or 0) else "no"
+
+
+def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
+    """Whether the world that ended had committed a checkpoint; for a fenced one, whether it had got anywhere."""
+    if cause == "fenced":
+        return "no" if _fenced_in_a_row(status) else "yes"
+    ended = next((entry for entry in reversed(status.history) if entry.cause), None)
+    committed = ended is not None and ended.from_step is not None and resume_step(status) > ended.from_step
+    return "yes" if committed else "no"
+
+
+def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> Budget:
+    if cause == "fenced":
+        spent = _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
+    elif cause in FREE:
+        # Of the present attempt: after a pause the next one may try.
+        ended = next((entry for entry in reversed(status.history) if entry.cause), None)
+        spent = ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
+    else:
+        spent = status.failures_without_checkpoint > spec.recovery.max_restarts
+    return "spent" if spent else "left"
+
+
+def _fenced_in_a_row(status: TrainingRunStatus) -> int:
+    """How many of the newest attempts were fenced before they got anywhere."""
+    count = 0
+    for entry in reversed(status.history):
+        moved = entry.to_step is not None and entry.from_step is not None and entry.to_step > entry.from_step
+        if entry.cause != "fenced" or moved:
+            break
+        count += 1
+    return count

@@ -1,0 +1,70 @@
+"""The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md``.
+
+Made from the table that the operator itself decides by; a test holds the committed page to it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic.alias_generators import to_camel
+
+from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
+from halcyon_operator.model.causes import ENDS, End
+
+_HEAD = """\
+# What follows from what befell a run
+
+<!-- Made by `python -m halcyon_operator.decide.recovery_reference`; do not edit. -->
+
+The operator decides by this table, from top to bottom: the first row that fits says what to do. An empty cell fits anything. What each
+cause is seen as stands in the [operator's reference](operator.md); what it means for your run in the [guide](../guides/recovery.md).
+
+| facts | |
+|---|---|
+| cause | why the last world of processes ended, until the next one trains; `none` while one trains |
+| checkpoint | whether the world that ended had committed one (`fenced`: had got anywhere); `more`, `waits`: whether one was since |
+| budget | `spent`: more failures in a row without a checkpoint than `recovery.maxRestarts`, or three attempts in a row that lost the root |
+| node | `blamed`: a node was blamed so often that it is to be avoided (`recovery.badNodes`), and no world trains |
+| edit | `waits`: the spec was edited so that it takes a new attempt ([edits](edits.md)), or a restart was asked for |
+| capacity | see below |
+"""
+
+
+_CAUSES = """\
+## Causes
+
+What each cause of an end stands for elsewhere. The budget says what the end costs: `failure` counts against `recovery.maxRestarts`, `free`
+and `operator` cost nothing, `store` means a pause, `final` stops the run; for `other` see the table above.
+
+| cause | exit code | budget | counter in `status.restarts` | reason of the event |
+|---|---|---|---|---|"""
+
+
+def render() -> str:
+    """The text of the page."""
+    parts = [_HEAD, "| capacity | |\n|---|---|"]
+    parts += [f"| `{name}` | {meaning} |" for name, meaning in CAPACITIES.items()]
+    parts += ["\n| action | |\n|---|---|"]
+    parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
+    parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
+    parts += map(_line, RULES)
+    parts.append("\n" + _CAUSES)
+    parts += map(_cause_line, ENDS.values())
+    return "\n".join(parts) + "\n"
+
+
+def _cause_line(row: End) -> str:
+    code = str(int(row.exit_code)) if row.exit_code is not None else ""
+    return f"| `{row.cause}` | {code} | {row.budget} | `{to_camel(row.counter)}` | `{row.event}` |"
+
+
+def _line(rule: Rule) -> str:
+    causes = ", ".join(f"`{cause}`" for cause in rule.cause) if rule.cause is not None else ""
+    conditions = (f"{value}" if value else "" for value in (rule.committed, rule.budget, rule.node, rule.capacity, rule.edit))
+    action = f"**{rule.action}**" + (f" `{rule.reason}`" if rule.reason else "")
+    return f"| {causes} | {' | '.join(conditions)} | {action} | {rule.why} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,124 @@
+"""A restart that somebody asked for, by a value of the annotation that is new. Pure.
+
+It is an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`), and when one holds all that was trained when
+the request was seen, the attempt is stopped (`attempts.py`) and the next one begins with it. What is waited for, and for how long, is the
+same (`edits.py`).
+
+Level-triggered: `status.restart` names the attempt that was there when the request was seen, and the write that puts the next attempt's
+number on record, whatever that attempt is made for, is the one that says the request is done. So a restart is made once, whenever the
+operator dies. One that comes while there is no pod to replace, and none on its way that is older than it, is passed over for good: who
+resumes a run a week later does not get a restart on top.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.restart_status import RestartOutcome, RestartStatus
+from halcyon_api.status import TrainingRunStatus
+from halcyon_operator.decide.checkpoint_status import resume_step
+from halcyon_operator.decide.edits import lengthened
+from halcyon_operator.decide.placement import trains
+from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.model.decision import Change, Event
+from halcyon_operator.model.untrusted import stamp, text
+from halcyon_operator.model.views import JobSetView, Observed
+
+
+def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> Change:
+    """Bring the request for a restart up to date.
+
+    Args:
+        observed: All that was looked at. A run whose document is not valid is left as it is: no attempt could follow.
+        status: The run's status, with the newest checkpoint in it.
+        jobset: The JobSet of the present attempt, if there is one.
+        now: The time.
+    """
+    value, known = text(observed.run.restart_request, MAX_REQUEST_VALUE), status.restart
+    if observed.run.spec is None:
+        return Change(status)
+    if value and (known is None or known.value != value):
+        known = _taken(known, value, status.attempt, now)
+    if known is None or not known.waits:
+        return Change(status)
+    rest = _at_rest(observed, status, jobset)
+    if rest:
+        message = f"The restart that was asked for ({_shown(known)}) is passed over: the run {rest}"
+        return _closed(status, known, "passedOver", "RestartPassedOver", message)
+    if _comes_anyway(observed, status, jobset):
+        message = f"No pod of attempt {status.attempt} is older than the restart that was asked for ({_shown(known)})"
+        return _closed(status, known, "restarted", "Restarted", message)
+    if status.restart is not None and status.restart.waits:
+        return Change(status.model_copy(update={"restart": known}))
+    waiting = trains(status) and observed.run.spec.task == "train" and jobset is not None and jobset.outcome == "running"
+    then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
+    event = Event(
+        "Normal", "RestartPending", f"A restart was asked for ({_shown(known)}): {then}", f"restart/{status.attempt}/{known.value}"
+    )
+    return Change(status.model_copy(update={"restart": known}), (event,))
+
+
+def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
+    """The status of a new attempt, which serves a request that waits."""
+    known = status.restart
+    if known is None or not known.waits:
+        return Change(status)
+    step = resume_step(status)
+    message = f"Attempt {attempt} follows as was asked for ({_shown(known)}), {f'from step {step} on' if step else 'from the beginning'}"
+    return _closed(status, known, "restarted", "Restarted", message)
+
+
+def passed_over(status: TrainingRunStatus) -> TrainingRunStatus:
+    """The status of a run that is done: no attempt follows that could be a restart."""
+    known = status.restart
+    return _closed(status, known, "passedOver", "", "").status if known is not None and known.waits else status
+
+
+def restart_waits(status: TrainingRunStatus) -> bool:
+    """Whether a restart is still to be done."""
+    return status.restart is not None and status.restart.waits
+
+
+def restart_clause(status: TrainingRunStatus) -> str:
+    """A clause about the request for which an attempt is stopped."""
+    known = status.restart
+    if known is None:
+        return "a restart was asked for"
+    return f"a restart was asked for ({_shown(known)})" + (f"; saved at step {known.step}" if known.step is not None else "")
+
+
+def _taken(known: RestartStatus | None, value: str, attempt: int, now: datetime) -> RestartStatus:
+    if known is not None and known.waits:
+        return known.model_copy(update={"value": value})  # one restart serves whoever asks before it is made
+    return RestartStatus(value=value, requested_at=stamp(now), attempt=attempt, outcome="waiting")
+
+
+def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> str:
+    """A clause about a run that has no pod to replace and gets none by itself; empty for any other."""
+    spec = observed.run.spec
+    if status.attempt == 0:
+        return "has not begun"
+    if spec is not None and spec.suspend:
+        return "is suspended, and begins with new pods when it is resumed"
+    over = (found := status.condition("Succeeded")) is not None and found.status == "True"
+    if (over or (jobset is not None and jobset.outcome == "completed")) and not (spec is not None and lengthened(status, spec)):
+        return "is done"
+    return ""
+
+
+def _comes_anyway(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> bool:
+    """Whether the attempt on record has no pod yet, so that all of them will be newer than the request."""
+    if jobset is None:
+        return status.job_set_uid is None and not observed.pods
+    return jobset.suspended and bool(jobset.queue) and not observed.pods and not jobset.deleting and status.attempt_spec_hash != RETIRED
+
+
+def _closed(status: TrainingRunStatus, known: RestartStatus, outcome: RestartOutcome, reason: str, message: str) -> Change:
+    update = {"restart": known.model_copy(update={"outcome": outcome})}
+    events = (Event("Normal", reason, message, f"restart/{known.attempt}/{known.value}/{outcome}"),) if reason else ()
+    return Change(status.model_copy(update=update), events)
+
+
+def _shown(known: RestartStatus) -> str:
+    return text(known.value, 64)

@@ -1,0 +1,67 @@
+"""Pods that do not end, mostly because their node is gone. Pure.
+
+A pod of a dead node stays until somebody says that its process is gone, and a run waits for it. Going on is safe for the checkpoints: the
+next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run says which pod it waits for and what to do,
+and with the owner's consent the operator deletes the pod by force. What a status says of a pod are identifiers and sentences of our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from halcyon_api.status import TrainingRunStatus
+from halcyon_operator.decide.conditions import STUCK_TERMINATING, Description, with_description
+from halcyon_operator.decide.describe import recorded_description
+from halcyon_operator.model.decision import Decision, Deletion, Event
+from halcyon_operator.model.untrusted import stamp
+from halcyon_operator.model.views import Observed, PodView
+
+_WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
+
+
+def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
+    """Pods of the run that should have ended long ago, the one that should have ended first at the front."""
+    after = timedelta(seconds=observed.platform.stuck_after_seconds)
+    pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and not pod.over}
+    stuck = [pod for pod in pods.values() if pod.gone_by is not None and now - pod.gone_by >= after]
+    return tuple(sorted(stuck, key=lambda pod: (pod.gone_by, pod.name)))
+
+
+def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
+    """The decision with what is told of pods that do not end, and, with the owner's consent, with their deletion by force."""
+    pods = stuck_pods(observed, now)
+    if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
+        return decision
+    status = _told(decision.status, observed, pods, now)
+    own = {pod.uid for pod in observed.pods}
+    if not observed.platform.force_delete_stuck or not (ours := [pod for pod in pods if pod.uid in own]):
+        return replace(decision, status=status)
+    gone = tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in ours)
+    events = tuple(
+        Event("Warning", "PodForceDeleted", f"Pod {pod.name}{_on(pod)} did not end by itself, and is deleted by force", f"force/{pod.uid}")
+        for pod in ours
+    )
+    return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
+
+
+def _told(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...], now: datetime) -> TrainingRunStatus:
+    description = recorded_description(status)
+    if description.stalled:
+        return status
+    first, run = pods[0], observed.run
+    others = f", and {len(pods) - 1} more" if len(pods) > 1 else ""
+    since = stamp(first.gone_by) if first.gone_by is not None else ""
+    if observed.platform.force_delete_stuck:
+        fix = "the operator deletes it by force, as its owner allows"
+    else:
+        delete = f"kubectl delete pod {first.name} --namespace {run.namespace} --force --grace-period=0"
+        taint = f"kubectl taint node {first.node} node.kubernetes.io/out-of-service=gone:NoExecute"
+        fix = f"if the node is gone, delete the pod (`{delete}`)" + (f" or taint the node (`{taint}`)" if first.node else "")
+    message = f"pod {first.name}{_on(first)} should have ended by {since} and is still there{others}; {fix}"
+    told = Description(description.phase, STUCK_TERMINATING, message)
+    return with_description(status, told, run.generation, now)
+
+
+def _on(pod: PodView) -> str:
+    return f" on node {pod.node}" if pod.node else ""

@@ -1,0 +1,199 @@
+"""Requests to the Kubernetes API in plain JSON, over the official client's connection and credentials.
+
+The client's generated classes are left aside: they would refuse fields they do not know, and their objects cost more than the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from prometheus_client import Counter
+
+from halcyon_operator.model.untrusted import dig, integer, text
+
+_TOTAL_SECONDS, _CONNECT_SECONDS = 30, 10
+_TIMEOUT = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+_STRICT = "strict decoding error"
+_WITH_OBJECT = ("POST", "PUT", "PATCH")
+MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+_TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class NoCluster(Exception):
+    """There is no way to an API server. The message is one sentence for the user."""
+
+
+class ApiError(Exception):
+    """The API server refused a request, or could not be reached (code 0).
+
+    Args:
+        code: HTTP status.
+        reason: One word for it.
+        message: A sentence about it.
+        retry_after: Seconds for which the API server wants to be left alone.
+    """
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{reason or code}: {message}" if message else f"{reason or code}")
+        self.code = code
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class NotLeading(ApiError):
+    """Another process may write now, so this one must not."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "NotLeading", "this operator does not hold the lease any more")
+
+
+class NotFound(ApiError):
+    """There is no such object."""
+
+
+class Conflict(ApiError):
+    """The object has changed meanwhile, or exists already."""
+
+
+def path_of(api_version: str, plural: str, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+    """The path of a resource in the API."""
+    base = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    parts = [base]
+    parts += ["namespaces", quote(namespace, safe="")] if namespace else []
+    parts += [plural, *(quote(part, safe="") for part in (name, subresource) if part)]
+    return "/".join(parts)
+
+
+class KubernetesApi:
+    """JSON in, JSON out, with errors by kind.
+
+    Args:
+        client: The official client, for its connection and credentials.
+        requests: Counts requests by verb, resource and code.
+        agent: Name of this program for the API server's log.
+    """
+
+    def __init__(self, client: ApiClient, requests: Counter, agent: str = "halcyon-operator") -> None:
+        self._client: Any = client  # The client's methods have no types.
+        self._requests = requests
+        self._agent = agent
+        self._seconds_left: Callable[[], float] = lambda: math.inf
+
+    def fence(self, seconds_left: Callable[[], float]) -> None:
+        """Write only while there are seconds left, and no longer."""
+        self._seconds_left = seconds_left
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        resource: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        fenced: bool = True,
+    ) -> dict[str, Any]:
+        """One request.
+
+        Args:
+            method: HTTP method.
+            path: Path below the server's address.
+            resource: Plural of what it is about, for the metrics.
+            query: Query parameters.
+            body: JSON body.
+            content_type: Kind of the body.
+            accept: Kind of the answer wanted.
+            fenced: Whether a write needs the lease.
+
+        Raises:
+            NotFound: There is no such object.
+            Conflict: The object has changed meanwhile, or exists already.
+            NotLeading: It is a write, and another process may write now.
+            ApiError: Any other refusal, or no answer.
+        """
+        verb = method.lower()
+        try:
+            if method in _WITH_OBJECT and not path.endswith("/status"):
+                # Without this the API server drops a field that it does not know, and says nothing. Of a status that is right: the
+                # definition of the resource may be older than the operator, whose other words must be written all the same.
+                query = {**(query or {}), "fieldValidation": "Strict"}
+            url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
+            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            timeout = _TIMEOUT
+            if fenced and method != "GET":
+                # As late as can be: whatever came before may have taken long.
+                if (left := self._seconds_left()) <= 0:
+                    raise NotLeading
+                timeout = aiohttp.ClientTimeout(total=min(_TOTAL_SECONDS, left), connect=_CONNECT_SECONDS)
+            response = await self._client.call_api(method, url, headers, body, None, timeout)
+            content: bytes = await response.read()
+            code = int(response.status)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._requests.labels(verb, resource, "none").inc()
+            raise ApiError(0, "Unreachable", f"the API server did not answer: {type(error).__name__}: {error}") from error
+        self._requests.labels(verb, resource, str(code)).inc()
+        document = _parse(content)
+        if code < 400:
+            return document
+        kind = {404: NotFound, 409: Conflict}.get(code, ApiError)
+        wait = min(LONGEST_RETRY_AFTER_SECONDS, float(integer(response.headers.get("Retry-After")) or 0))
+        raise kind(code, text(dig(document, "reason")), _message(document), max(0.0, wait))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+
+async def connect(requests: Counter, agent: str = "halcyon-operator") -> KubernetesApi:
+    """A way to the API server: with the pod's service account inside a cluster, else with the kubeconfig.
+
+    Raises:
+        NoCluster: There is neither.
+    """
+    configuration = Configuration()
+    loader: Any = kubernetes_config  # Its functions have no types.
+    try:
+        if inside_cluster():
+            loader.load_incluster_config(client_configuration=configuration)
+        else:
+            await loader.load_kube_config(client_configuration=configuration)
+    except (kubernetes_config.ConfigException, OSError) as error:
+        raise NoCluster(f"no way to a Kubernetes API server ({error}); run inside a cluster, or set KUBECONFIG") from None
+    return KubernetesApi(ApiClient(configuration), requests, agent)
+
+
+def inside_cluster() -> bool:
+    """Whether this is a pod with a service account."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _TOKEN_FILE.exists()
+
+
+def _message(document: dict[str, Any]) -> str:
+    """What the API server said. It puts the whole object in front of a field that it does not know; only the field is kept."""
+    message = dig(document, "message")
+    if isinstance(message, str) and (begin := message.find(_STRICT)) >= 0:
+        return text(message[begin:])
+    return text(message)
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return {"message": content[:200].decode(errors="replace")}
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else {}

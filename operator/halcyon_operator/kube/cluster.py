@@ -1,0 +1,238 @@
+"""What the operator reads from the cluster and writes to it, and nothing else: this module is the list of its rights.
+
+Lists are taken from the API server at every look, never from a cache of the watch. ConfigMaps and JobSets are only ever created and
+deleted: an attempt's objects never change, so a create that meets an object of the name fails, and nothing of anybody else is taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from halcyon_api import names
+from halcyon_api.defaults.resource import PLURAL as DEFAULTS
+from halcyon_api.training_run import API_VERSION, PLURAL
+from halcyon_operator.kube.client import MERGE_PATCH, METADATA_ONLY, ApiError, Conflict, KubernetesApi, NotFound, path_of
+from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
+from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
+from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.model.decision import Deletion, Event, Manifest
+from halcyon_operator.model.keys import ObjectKey, WatchedKind
+from halcyon_operator.model.untrusted import dig, integer, sequence, text
+from halcyon_operator.model.views import RunView
+from halcyon_operator.objects.jobset import JOBSET_API_VERSION
+from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
+from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+COMPONENT = "halcyon-operator"
+PAGE = 500
+POD_PAGE = 100
+"""Pods in one answer: a pod is some ten kilobytes, and decoding holds up everything else in this process."""
+EVENT_PAGE = 100
+MAX_NOTE = 1000
+
+_RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
+_DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
+
+
+class MissingApi(Exception):
+    """The cluster lacks something that must be installed first. The message is one sentence for the user."""
+
+
+class Cluster:
+    """The operator's view of the cluster."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+
+    async def check(self) -> None:
+        """Make sure that the resources which the operator works with are served, and that JobSet knows the rules of an attempt.
+
+        Raises:
+            MissingApi: One is not, or JobSet is too old.
+        """
+        for api_version, plural, install in (
+            (API_VERSION, PLURAL, "install the chart's custom resource definition"),
+            (JOBSET_API_VERSION, "jobsets", INSTALL_JOBSET),
+        ):
+            try:
+                found = await self._api.request("GET", f"/apis/{api_version}", "discovery")
+            except NotFound:
+                found = {}
+            if plural not in (dig(resource, "name") for resource in sequence(found.get("resources"))):
+                raise MissingApi(f"the cluster does not serve {plural} of {api_version}; {install}")
+        try:
+            known = knows_the_rules(await self._api.request("GET", OPENAPI, "discovery"))
+        except ApiError as error:
+            if error.code not in (403, 404):
+                raise
+            known = None
+        if known is False:
+            raise MissingApi(TOO_OLD)
+        if known is None:
+            logger.warning("the API server does not describe JobSets; one without %s refuses each attempt by itself", FIELD)
+
+    async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A TrainingRun, or None if there is none."""
+        return await self._get(API_VERSION, PLURAL, namespace, name)
+
+    async def defaults(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A TrainingRunDefaults, or None if there is none, or no such kind."""
+        return await self._get(API_VERSION, DEFAULTS, namespace, name)
+
+    async def serves(self, namespace: str) -> bool:
+        """Whether the runs of a namespace may be listed. One that is gone took the right to it along."""
+        path = path_of(API_VERSION, PLURAL, namespace)
+        try:
+            await self._api.request("GET", path, PLURAL, query={"limit": "1"}, accept=METADATA_ONLY)
+        except ApiError as error:
+            if error.code in (403, 404):
+                return False
+            raise
+        return True
+
+    async def versions(self, kind: WatchedKind, namespace: str | None) -> list[tuple[ObjectKey, int]]:
+        """Every watched object of a kind, and its resource version."""
+        api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
+        query = {"limit": str(PAGE)} | ({} if kind == "trainingruns" else {"labelSelector": names.LABEL_RUN})
+        found: list[tuple[ObjectKey, int]] = []
+        while True:
+            page = await self._api.request("GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY)
+            for item in sequence(page.get("items")):
+                key: ObjectKey = kind, text(dig(item, "metadata", "namespace")), text(dig(item, "metadata", "name"))
+                found.append((key, integer(dig(item, "metadata", "resourceVersion")) or 0))
+            token = dig(page, "metadata", "continue")
+            if not isinstance(token, str) or not token:
+                return found
+            query["continue"] = token
+
+    async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
+        """JobSets that bear a run's label."""
+        return tuple([jobset async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE) for jobset in page])
+
+    async def pods(self, namespace: str, run: str, parse: Callable[[object], T]) -> tuple[T, ...]:
+        """Pods that bear a run's label, each parsed at once: only one page of documents is in memory at a time."""
+        pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
+        return tuple([parse(document) async for page in pages for document in page])
+
+    async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A JobSet by name."""
+        return await self._get(JOBSET_API_VERSION, "jobsets", namespace, name)
+
+    async def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A ConfigMap by name."""
+        return await self._get("v1", "configmaps", namespace, name)
+
+    async def workloads(self, namespace: str, jobset_uid: str) -> tuple[object, ...]:
+        """The Workloads of Kueue that stand for a JobSet.
+
+        Raises:
+            NotFound: The cluster does not serve Workloads.
+        """
+        path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"}
+        return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
+
+    async def pod_warnings(self, namespace: str, pod_uid: str) -> tuple[object, ...]:
+        """Events of type Warning about a pod, in no certain order; of very many only some.
+
+        Raises:
+            ApiError: They may not be listed, or the API server did not answer.
+        """
+        query = {"fieldSelector": f"involvedObject.uid={pod_uid},type=Warning", "limit": str(EVENT_PAGE)}
+        return sequence((await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items"))
+
+    async def create(self, manifest: Manifest) -> None:
+        """Create an object that must not exist yet.
+
+        Raises:
+            Conflict: It does.
+        """
+        api_version, plural = _RESOURCES[manifest["kind"]]
+        path = path_of(api_version, plural, manifest["metadata"]["namespace"])
+        await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
+
+    async def delete(self, namespace: str, deletion: Deletion) -> None:
+        """Delete an object and everything below it, the object last. One that is gone, was replaced or was changed is left alone."""
+        api_version, plural = _DELETED[deletion.kind]
+        unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
+        # Nothing is below a pod, and a wait for it would only keep the pod's name.
+        policy = "Background" if deletion.kind == "Pod" else "Foreground"
+        at_once = {"gracePeriodSeconds": 0} if deletion.force else {}
+        options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
+        try:
+            await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
+        except (NotFound, Conflict):
+            return
+
+    async def write_status(self, run: RunView, status: dict[str, Any]) -> dict[str, Any]:
+        """Write a run's status, if the run is still as it was seen.
+
+        Returns:
+            The run as it is now.
+
+        Raises:
+            Conflict: The run has changed meanwhile.
+        """
+        body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
+        path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
+        query = {"fieldManager": names.FIELD_MANAGER}
+        return await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
+
+    async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
+        """Post an event about a run. One that was posted before is left alone; one that is refused is only an event."""
+        body = event_manifest(run, event, instance, now)
+        try:
+            await self._api.request("POST", path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body)
+        except ApiError:
+            return
+
+    async def _get(self, api_version: str, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._api.request("GET", path_of(api_version, plural, namespace, name), plural)
+        except NotFound:
+            return None
+
+    async def _pages(self, api_version: str, plural: str, namespace: str, run: str, size: int) -> AsyncIterator[tuple[object, ...]]:
+        query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(size)}
+        while True:
+            page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)
+            yield sequence(page.get("items"))
+            token = dig(page, "metadata", "continue")
+            if not isinstance(token, str) or not token:
+                return
+            query["continue"] = token
+
+
+def event_name(run: RunView, event: Event) -> str:
+    """The name of an event: the same for the same key, so that it is posted once however often it is told."""
+    digest = hashlib.sha256(f"{run.uid}/{event.key}".encode()).hexdigest()[:16]
+    return f"{run.name}.{digest}"
+
+
+def event_manifest(run: RunView, event: Event, instance: str, now: datetime) -> Manifest:
+    """An event as the API takes it."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": event_name(run, event), "namespace": run.namespace},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": f"halcyon.dev/{COMPONENT}",
+        "reportingInstance": instance[:128],
+        "action": "Reconcile",
+        "reason": event.reason[:128],
+        "type": event.type,
+        "note": text(event.message, MAX_NOTE),
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": "TrainingRun",
+            "namespace": run.namespace,
+            "name": run.name,
+            "uid": run.uid,
+        },
+    }

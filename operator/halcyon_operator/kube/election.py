@@ -1,0 +1,147 @@
+"""Which of several operator processes may write: the rules around one Lease of coordination.k8s.io. Pure: clocks are arguments.
+
+The holder writes the Lease anew every `renew_seconds`. It may write to the cluster until `hold_seconds` after the moment at which it began
+the last write of the Lease that went through, and not one moment longer, whatever has become of the API server, the network or its own
+process meanwhile. Everybody else waits until the Lease has stood unchanged for `lease_seconds`, measured from when they saw the last
+change themselves: nobody compares clocks. The last change was seen after it was begun, so the next holder begins at least
+`lease_seconds - hold_seconds` after the last one stopped; that is the time that a request which was under way has to end.
+
+A Lease without holder was released: whoever sees it first may take it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from halcyon_operator.model.untrusted import count, dig, mapping, text
+
+API_VERSION = "coordination.k8s.io/v1"
+LONGEST_LEASE_SECONDS = 120.0
+"""Longer than any that this operator writes: a number in a damaged Lease keeps nobody waiting for longer."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Seconds of an election. `renew_seconds` < `hold_seconds` < `lease_seconds`."""
+
+    lease_seconds: float = 12.0
+    """How long a Lease must stand unchanged before another may take it."""
+    hold_seconds: float = 8.0
+    """How long after a renewal its holder may write."""
+    renew_seconds: float = 2.0
+    """How often the holder renews."""
+    look_seconds: float = 1.0
+    """How often the others look."""
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """A Lease as it is or should be."""
+
+    holder: str = ""
+    duration_seconds: int = 0
+    acquired: str = ""
+    renewed: str = ""
+    transitions: int = 0
+    version: str = ""
+    """Its resource version; empty: it does not exist."""
+
+
+def parse_lease(document: object) -> LeaseRecord:
+    """A Lease as the API server holds it. Never raises."""
+    spec = mapping(dig(document, "spec"))
+    return LeaseRecord(
+        holder=text(spec.get("holderIdentity"), 256),
+        duration_seconds=count(spec.get("leaseDurationSeconds")),
+        acquired=text(spec.get("acquireTime"), 64),
+        renewed=text(spec.get("renewTime"), 64),
+        transitions=count(spec.get("leaseTransitions")),
+        version=text(dig(document, "metadata", "resourceVersion"), 64),
+    )
+
+
+def lease_document(record: LeaseRecord, namespace: str, name: str) -> dict[str, Any]:
+    """A Lease as the API server takes it; with the version that it must still have, unless it is to be made."""
+    times = {"acquireTime": record.acquired, "renewTime": record.renewed}
+    spec: dict[str, Any] = {"leaseDurationSeconds": max(1, record.duration_seconds), "leaseTransitions": record.transitions}
+    spec |= {field: value for field, value in times.items() if value}
+    metadata = {"name": name, "namespace": namespace} | ({"resourceVersion": record.version} if record.version else {})
+    return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec | {"holderIdentity": record.holder}}
+
+
+class Election:
+    """One candidate's view of the Lease.
+
+    All times named `now` and `began` are seconds of one clock that never goes back and counts while the machine sleeps.
+
+    Args:
+        identity: The candidate's name, which no other process that may still run has.
+        terms: The seconds.
+    """
+
+    def __init__(self, identity: str, terms: Terms) -> None:
+        self.identity = identity
+        self.terms = terms
+        self._seen = LeaseRecord()
+        self._seen_at: float | None = None
+        self._held_until: float | None = None
+
+    def leads(self, now: float) -> bool:
+        """Whether this candidate may write."""
+        return self._held_until is not None and now < self._held_until
+
+    def left(self, now: float) -> float:
+        """Seconds for which it may still write."""
+        return max(0.0, self._held_until - now) if self._held_until is not None else 0.0
+
+    @property
+    def holder(self) -> str:
+        """Who held the Lease when it was last seen; empty: nobody."""
+        return self._seen.holder
+
+    @property
+    def known(self) -> bool:
+        """Whether the Lease as it was last seen is this candidate's own, so that it can be renewed without another look."""
+        return self._seen.holder == self.identity and bool(self._seen.version)
+
+    def saw(self, record: LeaseRecord, now: float) -> None:
+        """The Lease was read."""
+        if self._seen_at is None or record != self._seen:
+            self._seen, self._seen_at = record, now
+        if record.holder != self.identity:
+            # Somebody else has it, or nobody: whatever this candidate believed is over.
+            self._held_until = None
+
+    def proposal(self, now: float, wall: datetime) -> LeaseRecord | None:
+        """The Lease that this candidate may write now, over the version it last saw; None: it has to wait."""
+        if self._seen_at is None:
+            return None
+        seen, stamp = self._seen, wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        duration = round(self.terms.lease_seconds)
+        if seen.holder == self.identity:
+            return replace(seen, duration_seconds=duration, renewed=stamp)
+        patience = min(max(self.terms.lease_seconds, float(seen.duration_seconds)), LONGEST_LEASE_SECONDS)
+        if seen.holder and now - self._seen_at < patience:
+            return None
+        transitions = min(seen.transitions + 1, 2**31 - 1) if seen.version else 0
+        return LeaseRecord(self.identity, duration, stamp, stamp, transitions, seen.version)
+
+    def wrote(self, record: LeaseRecord, began: float) -> None:
+        """What was proposed was written, by a request that began then; the record bears the new version."""
+        self._seen, self._seen_at = record, began
+        self._held_until = began + self.terms.hold_seconds if record.holder == self.identity else None
+
+    def lost_sight(self) -> None:
+        """A write of the Lease has begun: until its answer is here, the Lease must be read before it is written again."""
+        self._seen = replace(self._seen, version="")
+
+    def release(self, wall: datetime) -> LeaseRecord | None:
+        """The Lease without holder, to be written by a holder that leaves; None where this candidate holds nothing."""
+        self._held_until = None
+        if not self.known:
+            return None
+        record = replace(self._seen, holder="", duration_seconds=1, renewed=wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+        self.lost_sight()
+        return record

@@ -1,0 +1,38 @@
+"""Whether the cluster's JobSet knows the rules that an attempt is made of. Pure.
+
+Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field from what is created, the rules that are
+left hold for every failed Job, and a trainer that must not be started again is started for ever. The schema that the API server publishes
+tells; it needs no right beyond that of every account.
+"""
+
+from __future__ import annotations
+
+from halcyon_operator.model.untrusted import dig, mapping, text
+
+OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
+FIELD = "onJobFailureMessagePatterns"
+INSTALL = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
+TOO_OLD = (
+    f"the cluster's JobSet does not know failurePolicy.rules.{FIELD}, without which a run that must stop is restarted for ever; {INSTALL}"
+)
+
+
+def knows_the_rules(openapi: object) -> bool | None:
+    """Whether the JobSet of an OpenAPI document has the field; None where the document does not say."""
+    for schema in mapping(dig(openapi, "components", "schemas")).values():
+        rule = dig(schema, "properties", "spec", "properties", "failurePolicy", "properties", "rules", "items")
+        if fields := mapping(dig(rule, "properties")):
+            return FIELD in fields
+    return None
+
+
+def create_refusal(kind: str, message: str) -> str:
+    """Why the API server refused an object, as one sentence for the user.
+
+    Args:
+        kind: Kind of the object.
+        message: What the API server said.
+    """
+    if kind == "JobSet" and "unknown field" in message:
+        return f"JobSet was refused, for the cluster's JobSet does not know all of its fields; {INSTALL}: {text(message, 500)}"
+    return f"{kind} was refused: {message}"

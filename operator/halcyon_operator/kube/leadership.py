@@ -1,0 +1,163 @@
+"""Holds the operator's Lease against the real API server, and has the work done while it is held.
+
+The rules are in `election`; here are the requests, the clock and the task. The work begins when the Lease is held and its coroutine is
+cancelled at the moment from which it must not write any more; the API client refuses writes from then on by itself (`may_write`), so
+that a process which was stopped in the middle of anything and wakes up late writes nothing. The watches go on all the time, which is what
+makes the next holder quick: it knows everything already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from halcyon_operator.kube.client import ApiError, Conflict, KubernetesApi, NotFound, path_of
+from halcyon_operator.kube.election import API_VERSION, Election, LeaseRecord, Terms, lease_document, parse_lease
+
+logger = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 3.0
+"""How long one request for the Lease may take: several fit into the time for which it is held."""
+
+
+def seconds() -> float:
+    """A clock that never goes back and, where the system has one, counts while the machine sleeps."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+def process_identity(pod: str) -> str:
+    """The name of this process in an election.
+
+    A pod's name will do: the kubelet starts a container again only after the one before has ended, so that a process which finds its own
+    name in the Lease may go on where its predecessor ended. Elsewhere no process has the name of another.
+    """
+    return pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class Leadership:
+    """Campaigns for one Lease.
+
+    Args:
+        api: The way to the API server.
+        namespace: Where the Lease is.
+        name: Its name.
+        identity: This process's name.
+        terms: The seconds of the election.
+        clock: Seconds, see `seconds`.
+        wall: The time, for people who read the Lease.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        namespace: str,
+        name: str,
+        identity: str,
+        terms: Terms | None = None,
+        clock: Callable[[], float] = seconds,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api = api
+        self._namespace, self._name = namespace, name
+        self._election = Election(identity, terms or Terms())
+        self._clock, self._wall = clock, wall
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process may write now."""
+        return self._election.leads(self._clock())
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it may still write."""
+        return self._election.left(self._clock())
+
+    async def campaign(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run the work whenever the Lease is held, until this is cancelled; then release the Lease.
+
+        Raises:
+            Exception: What the work raised.
+        """
+        term: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await self._try()
+                if self.leads and term is None:
+                    logger.info("leading: lease %s/%s is held by %s", self._namespace, self._name, self._election.identity)
+                    term = asyncio.create_task(work())
+                pause = self._election.terms.renew_seconds if self.leads else self._election.terms.look_seconds
+                if term is None:
+                    await asyncio.sleep(pause)
+                    continue
+                # Wakes up at the latest when the hold ends, and at once if the work fails.
+                await asyncio.wait({term}, timeout=min(pause, self.seconds_left))
+                if term.done():
+                    await term
+                    return
+                if not self.leads:
+                    logger.warning("not leading any more: lease %s/%s could not be renewed in time", self._namespace, self._name)
+                    await _end(term)
+                    term = None
+        finally:
+            if term is not None:
+                await _end(term)
+            await self._release()
+
+    async def _try(self) -> None:
+        """Look at the Lease, or renew it, once. A failure is tried again at the next turn."""
+        limit = min(REQUEST_SECONDS, self.seconds_left) if self.leads else REQUEST_SECONDS
+        try:
+            async with asyncio.timeout(limit):
+                if not self._election.known:
+                    await self._look()
+                if (proposal := self._election.proposal(self._clock(), self._wall())) is not None:
+                    await self._write(proposal)
+        except (TimeoutError, ApiError) as error:
+            if not isinstance(error, Conflict):  # Somebody else was quicker.
+                logger.warning("lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
+
+    async def _look(self) -> None:
+        try:
+            document = await self._api.request("GET", self._path(), "leases")
+        except NotFound:
+            document = {}
+        self._election.saw(parse_lease(document), self._clock())
+
+    async def _write(self, record: LeaseRecord) -> None:
+        began = self._clock()
+        body = lease_document(record, self._namespace, self._name)
+        # Whether it goes through is not known until the answer is here.
+        self._election.lost_sight()
+        if record.version:
+            written = await self._api.request("PUT", self._path(), "leases", body=body, fenced=False)
+        else:
+            written = await self._api.request("POST", path_of(API_VERSION, "leases", self._namespace), "leases", body=body, fenced=False)
+        self._election.wrote(parse_lease(written), began)
+
+    async def _release(self) -> None:
+        """Leave the Lease to whoever looks next, so that an upgrade costs a second and not the length of a lease."""
+        record = self._election.release(self._wall())
+        if record is None:
+            return
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await self._write(record)
+                logger.info("released lease %s/%s", self._namespace, self._name)
+
+    def _path(self) -> str:
+        return path_of(API_VERSION, "leases", self._namespace, self._name)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end, whatever it is."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,134 @@
+"""What a look at a run leads to, as plain values that the edge carries out in this order: status, deletions, creations, events,
+requests to trainers.
+
+The status is written first, guarded by the resource version that the decision was made from. So whatever the operator concluded is on
+record before it destroys the evidence, and an attempt's number is on record before the first object of that attempt exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from halcyon_api.save_requests import SaveRequest
+from halcyon_api.status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.views import Platform, RunView
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True)
+class ConfigMapPlan:
+    """The ConfigMap of an attempt, which holds the run document."""
+
+    run: RunView
+    attempt: int
+    spec: TrainingRunSpec
+    """The run's spec on the attempt's number of slices."""
+
+
+@dataclass(frozen=True)
+class JobSetPlan:
+    """The JobSet of an attempt."""
+
+    run: RunView
+    spec: TrainingRunSpec
+    """The run's spec on the attempt's number of slices."""
+    platform: Platform
+    attempt: int
+    resume_step: int
+    """Committed steps that the trainer must find."""
+    remaining_restarts: int
+    """Counted restarts until the JobSet gives up."""
+    avoided: tuple[str, ...] = ()
+    """Names of nodes that no pod may use."""
+    save_token: str = field(default="", repr=False)
+    """Secret that a request for a checkpoint must bear."""
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """The JobSet whose pods look for room for more slices."""
+
+    run: RunView
+    spec: TrainingRunSpec
+    platform: Platform
+    slices: int
+    avoided: tuple[str, ...] = ()
+    """Names of nodes that no pod may use."""
+
+
+Plan = ConfigMapPlan | JobSetPlan | ProbePlan
+"""An object that should exist; `objects.build` makes it."""
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """An object to delete, if it still is the one that was seen."""
+
+    kind: Literal["JobSet", "ConfigMap", "TrainingRun", "Pod"]
+    name: str
+    uid: str
+    resource_version: str = ""
+    """If given, only while nobody has changed it since."""
+    force: bool = False
+    """Without waiting for the node to say that the processes have ended."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event about the run. Two with the same key are one."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A checkpoint to ask a trainer process for. Asked twice, it is asked once."""
+
+    ip: str
+    port: int
+    token: str = field(repr=False)
+    request: SaveRequest
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one step of a look at a run makes of its status, and what else it asks for. `reconcile` passes it from step to step."""
+
+    status: TrainingRunStatus
+    events: tuple[Event, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    refusal: str = ""
+    """Why the spec cannot be in force, as one sentence for the user; empty: it can."""
+    retry: bool = False
+    """Whether the user edited the spec in a way that may remove the reason why the run has stopped."""
+
+    def then(self, later: Change) -> Change:
+        """This change and the next one, which was made from this one's status."""
+        return Change(
+            later.status, self.events + later.events, self.asks + later.asks, later.refusal or self.refusal, later.retry or self.retry
+        )
+
+    def updated(self, status: TrainingRunStatus) -> Change:
+        """This change with a newer status."""
+        return replace(self, status=status)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now, and when to look again at the latest."""
+
+    status: TrainingRunStatus | None = None
+    """The status to write, or None to leave it."""
+    delete: tuple[Deletion, ...] = ()
+    create: tuple[Plan, ...] = ()
+    events: tuple[Event, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    requeue_after: float | None = None
+    """Seconds; None: only when something changes."""

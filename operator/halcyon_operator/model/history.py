@@ -1,0 +1,109 @@
+"""The history of a run: one entry for each world of processes, bounded, and what is lost of it carried on in sums."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api.progress import Progress, ProgressReport
+from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
+from halcyon_operator.model.causes import EndCause
+from halcyon_operator.model.goodput_sums import carry
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import moment, stamp, text
+
+
+def present_group(status: TrainingRunStatus) -> ProcessGroup:
+    """The newest process group on record."""
+    return ProcessGroup(status.attempt, status.job_set_restarts)
+
+
+def entry_of(status: TrainingRunStatus, group: ProcessGroup) -> HistoryEntry | None:
+    """The entry of a world, if it has one."""
+    return next((entry for entry in reversed(status.history) if (entry.attempt, entry.restart) == group), None)
+
+
+def last_entry(status: TrainingRunStatus, attempt: int) -> HistoryEntry | None:
+    """The entry of an attempt's newest world."""
+    return next((entry for entry in reversed(status.history) if entry.attempt == attempt), None)
+
+
+def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
+    """The status with an entry for a world that was not known. The oldest entries make room."""
+    if entry_of(status, group) is not None:
+        return status
+    entry = HistoryEntry(attempt=group.attempt, restart=group.restart, started_at=stamp(now))
+    history = [*status.history, entry]
+    dropped, kept = history[:-MAX_HISTORY], history[-MAX_HISTORY:]
+    return status.model_copy(update={"history": kept, "goodput": carry(status.goodput, dropped, kept)})
+
+
+def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
+    """The status with what a process of a world said about its start."""
+    entry = entry_of(status, group)
+    if entry is None or entry.ended_at is not None:
+        return status
+    update: dict[str, object] = {}
+    if (step := resumed_step(report)) is not None and entry.from_step is None:
+        update["from_step"] = step
+    if (first := moment(report.first_step_at)) is not None and entry.first_step_at is None:
+        update |= {"first_step_at": stamp(first), "startup_seconds": report.startup_seconds}
+    return _replace(status, entry, update)
+
+
+def with_end(
+    status: TrainingRunStatus, group: ProcessGroup, cause: EndCause, message: str, at: datetime, to_step: int | None
+) -> TrainingRunStatus:
+    """The status with a world's end, unless its end is known already."""
+    entry = entry_of(status, group)
+    if entry is None or entry.ended_at is not None:
+        return status
+    # Progress counts for the world that it was reported by, and that one has said from which step it goes on.
+    reported = status.progress.step if status.progress is not None and entry.from_step is not None else None
+    steps = [step for step in (to_step, reported, entry.from_step) if step is not None]
+    return _replace(
+        status,
+        entry,
+        {"cause": cause, "message": text(message, 1024) or None, "ended_at": stamp(at), "to_step": max(steps, default=None)},
+    )
+
+
+def resumed_step(report: ProgressReport) -> int | None:
+    """Steps done when the process took up the run; None while it does not know yet."""
+    if report.resumed_step is not None:
+        return report.resumed_step
+    return 0 if report.first_step_at is not None else None
+
+
+def shown(progress: Progress, before: Progress | None) -> Progress:
+    """Progress with as many digits as a person reads (the full ones are in the trainer's log), and with the last losses until there are new
+    ones."""
+    if before is not None:
+        kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated")
+        progress = progress.model_copy(update={name: getattr(before, name) for name in kept if getattr(progress, name) is None})
+
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(value, digits)
+
+    sources = [
+        one.model_copy(update={"loss": rounded(one.loss, 4), "bits_per_byte": rounded(one.bits_per_byte, 4)})
+        for one in (progress.evaluated.sources if progress.evaluated is not None else ())
+    ]
+    return progress.model_copy(
+        update={
+            "loss": rounded(progress.loss, 4),
+            "evaluation_loss": rounded(progress.evaluation_loss, 4),
+            "bits_per_byte": rounded(progress.bits_per_byte, 4),
+            "mfu": rounded(progress.mfu, 4),
+            "tokens_per_second": rounded(progress.tokens_per_second, 1),
+            "eta_seconds": rounded(progress.eta_seconds, 0),
+            "save_interval_seconds": rounded(progress.save_interval_seconds, 0),
+            "evaluated": None if progress.evaluated is None else progress.evaluated.model_copy(update={"sources": sources}),
+        }
+    )
+
+
+def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:
+    if not update:
+        return status
+    new = old.model_copy(update=update)
+    return status.model_copy(update={"history": [new if entry is old else entry for entry in status.history]})

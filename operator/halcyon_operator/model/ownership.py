@@ -1,0 +1,45 @@
+"""Which pods, JobSets and ConfigMaps are a run's own. Pure.
+
+Anybody who may create pods in a namespace can give them a run's labels, so labels alone are not believed. A pod is the run's own if a Job
+controls it, and if it names a JobSet that the run controls, by uid. Who may create Jobs there can still make one that looks the same: see
+docs/design/threat-model.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from halcyon_api import names
+from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEnding, PodView, RunView
+
+
+def own_jobset_uids(run: RunView, jobsets: Iterable[JobSetView]) -> frozenset[str]:
+    """The uids of the JobSets that a run controls, and of the one on record, which may be gone before its pods are."""
+    own = (jobset.uid for jobset in jobsets if run.uid and jobset.owner_uid == run.uid and names.is_attempt_name(run.name, jobset.name))
+    return frozenset(uid for uid in (*own, run.status.job_set_uid or "") if uid)
+
+
+def is_own(pod: PodView | PodEnding, run: RunView, jobset_uids: frozenset[str]) -> bool:
+    """Whether one of these JobSets of the run made the pod."""
+    made = bool(run.uid) and pod.run_uid == run.uid and pod.controlled and pod.jobset_uid in jobset_uids
+    return made and bool(pod.uid) and pod.name.startswith(f"{run.name}-")
+
+
+def own_jobsets(observed: Observed) -> tuple[JobSetView, ...]:
+    """JobSets that the run controls, under names of its attempts. Whatever fits in one only is somebody else's, and left alone."""
+    return tuple(jobset for jobset in observed.jobsets if _controls(observed, jobset))
+
+
+def highest_own(observed: Observed) -> int:
+    """The highest attempt whose JobSet is there; above the one on record where the status was lost or tampered with."""
+    return max((int(jobset.name.rpartition("-")[2]) for jobset in own_jobsets(observed)), default=0)
+
+
+def own_config_map(observed: Observed) -> ObjectView | None:
+    """The ConfigMap of the present attempt, if it is the run's own."""
+    return observed.config_map if observed.config_map is not None and _controls(observed, observed.config_map) else None
+
+
+def _controls(observed: Observed, thing: JobSetView | ObjectView) -> bool:
+    run = observed.run
+    return bool(run.uid) and thing.owner_uid == run.uid and names.is_attempt_name(run.name, thing.name)

@@ -1,0 +1,169 @@
+"""What the accelerator section means to the scheduler, the device plugins, libtpu and NCCL. Pure.
+
+The facts are rows of `halcyon_api.hardware`; here they become selectors, tolerations, resources, annotations, volumes and environment.
+A TPU slice is a node pool: selecting accelerator and topology gives some slice of that shape, and JobSet's exclusive requirements keeps the
+pods of one job (one slice of the run) together in one node pool, and those of no other job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.hardware import PROVISIONING_LABELS
+from halcyon_api.hardware.host_memory import pod_memory_gib
+from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.spec.operations import SchedulingSpec
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.objects import fabric
+
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
+TOPOLOGY_LABEL = "cloud.google.com/gke-tpu-topology"
+RESERVATION_LABEL = "cloud.google.com/reservation-name"
+RESERVATION_PROJECT_LABEL = "cloud.google.com/reservation-project"
+EXCLUSIVE_TOPOLOGY_ANNOTATION = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+MEGASCALE_PORT = 8080
+"""Port on which the first host of slice 0 coordinates transfers between slices."""
+TPU_PROCESS_PORT = 8471
+"""Port on which the TPU runtimes of a slice talk."""
+TPU_METRICS_PORT = 8431
+"""Port on which libtpu serves metrics of the chips."""
+COMPUTE_DOMAIN_CLAIM = "compute-domain"
+
+
+@dataclass(frozen=True)
+class NodeRequirements:
+    """Where the pods of a run belong and what they get there."""
+
+    node_selector: dict[str, str]
+    tolerations: list[dict[str, str]]
+    resources: dict[str, dict[str, str]]
+    jobset_annotations: dict[str, str]
+    affinity: dict[str, Any]
+    pod_annotations: dict[str, str] = field(default_factory=dict[str, str])
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    sidecars: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    resource_claims: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+NO_MEMORY = "none"
+"""What the owner gives in place of an amount, for pods that ask for no memory."""
+SHM_SHARE = 4
+"""The memory that the devices of a host share may take this part of the pod's memory, to which it counts."""
+
+
+def node_requirements(
+    spec: TrainingRunSpec, avoided: Sequence[str] = (), pod_memory: Mapping[str, str] = MappingProxyType({})
+) -> NodeRequirements:
+    """The requirements of a run's pods.
+
+    Args:
+        spec: The run's spec.
+        avoided: Nodes that the pods keep off.
+        pod_memory: What the owner lets the pods of an accelerator's type ask for, where a run does not say it itself.
+    """
+    accelerator = spec.accelerator
+    row, shape = accelerator.row, accelerator.row.shape(accelerator.topology)
+    if shape is None:
+        raise ValueError(f"{accelerator.type} has no topology {accelerator.topology}")
+    wanted = accelerator.host_resources
+    known = f"{pod_memory_gib(row, shape)}Gi"
+    memory = wanted.memory or pod_memory.get(accelerator.type) or known
+    amounts = {name: amount for name, amount in (("cpu", wanted.cpu), ("memory", memory)) if amount is not None and amount != NO_MEMORY}
+    if row.resource:
+        amounts[row.resource] = str(shape.chips_per_host)
+    fast = row.fabric if accelerator.network == "gpuDirect" else None
+    volumes, mounts = (fabric.volumes(fast), fabric.mounts(fast)) if fast is not None else ([], [])
+    if row.memory_backed_shm:
+        volumes.append(
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, pod_memory_gib(row, shape) // SHM_SHARE)}Gi"}}
+        )
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 a mount point inside the pod
+    claim = accelerator.compute_domain
+    return NodeRequirements(
+        node_selector=_selector(accelerator, spec.scheduling),
+        tolerations=_tolerations(accelerator, spec.scheduling),
+        resources={"requests": dict(amounts), "limits": dict(amounts)} if amounts else {},
+        jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: NODE_POOL_LABEL} if row.pool_is_slice and shape.hosts > 1 else {},
+        affinity=_off(avoided),
+        pod_annotations=fabric.pod_annotations(fast) if fast is not None else {},
+        environment=row.environment | (fast.environment if fast is not None else {}),
+        volumes=volumes,
+        mounts=mounts,
+        sidecars=fabric.sidecars(fast) if fast is not None else [],
+        resource_claims=[{"name": COMPUTE_DOMAIN_CLAIM, "resourceClaimTemplateName": claim}] if claim is not None else [],
+    )
+
+
+def _selector(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> dict[str, str]:
+    """Labels of the nodes. What the type asks for stands above what the user adds."""
+    labels = {**scheduling.node_selector, **accelerator.row.node_labels}
+    if accelerator.row.family == "tpu":
+        labels[TOPOLOGY_LABEL] = accelerator.topology
+    if (label := PROVISIONING_LABELS.get(accelerator.provisioning)) is not None:
+        labels[label] = "true"
+    if accelerator.reservation is not None:
+        labels[RESERVATION_LABEL] = accelerator.reservation
+    if accelerator.reservation_project is not None:
+        labels[RESERVATION_PROJECT_LABEL] = accelerator.reservation_project
+    return labels
+
+
+def _tolerations(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> list[dict[str, str]]:
+    taints = list(accelerator.row.tolerated_taints)
+    if (label := PROVISIONING_LABELS.get(accelerator.provisioning)) is not None:
+        taints.append((label, "true"))
+    own = [_toleration(key, value or None, "NoSchedule") for key, value in taints]
+    return own + [_toleration(taint.key, taint.value, taint.effect) for taint in scheduling.tolerations]
+
+
+def _toleration(key: str, value: str | None, effect: str | None) -> dict[str, str]:
+    matches = {"operator": "Exists"} if value is None else {"operator": "Equal", "value": value}
+    return {"key": key, **matches} | ({"effect": effect} if effect is not None else {})
+
+
+def _off(nodes: Sequence[str]) -> dict[str, Any]:
+    """The affinity of pods that keep off some nodes."""
+    if not nodes:
+        return {}
+    names = {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(nodes)}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [names]}]}}}
+
+
+def multislice_environment(
+    accelerator: AcceleratorSpec, hosts_per_slice: int, hostnames: list[str], coordinator: str
+) -> list[dict[str, Any]]:
+    """What libtpu must know of the other slices; nothing for one slice.
+
+    Args:
+        accelerator: The accelerator section.
+        hosts_per_slice: Hosts of one slice.
+        hostnames: DNS names of the hosts of the pod's own slice, with ``$(HALCYON_JOB_INDEX)`` for the slice.
+        coordinator: DNS name of the first host of slice 0.
+    """
+    if accelerator.row.family != "tpu" or accelerator.slices == 1:
+        return []
+    variables: list[dict[str, Any]] = [
+        {"name": "MEGASCALE_NUM_SLICES", "value": str(accelerator.slices)},
+        {"name": "MEGASCALE_SLICE_ID", **from_pod(names.JOBSET_JOB_INDEX)},
+        {"name": "MEGASCALE_COORDINATOR_ADDRESS", "value": coordinator},
+        {"name": "MEGASCALE_PORT", "value": str(MEGASCALE_PORT)},
+        {"name": "TPU_WORKER_ID", **from_pod(names.JOB_COMPLETION_INDEX)},
+    ]
+    if accelerator.row.process_addresses:
+        variables.append({"name": "TPU_PROCESS_ADDRESSES", "value": ",".join(f"{host}:{TPU_PROCESS_PORT}" for host in hostnames)})
+        variables.append({"name": "TPU_PROCESS_PORT", "value": str(TPU_PROCESS_PORT)})
+    elif hosts_per_slice > 1:
+        variables.append({"name": "TPU_WORKER_HOSTNAMES", "value": ",".join(hostnames)})
+    return variables
+
+
+def from_pod(annotation: str) -> dict[str, Any]:
+    """A variable's value from an annotation of the pod itself."""
+    return {"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{annotation}']"}}}

@@ -1,0 +1,200 @@
+"""The objects of one attempt: a ConfigMap with the run document and a JobSet of one job for each slice. Pure.
+
+How the JobSet recovers by itself, also while the operator is away:
+
+- A pod that Kubernetes disrupts (eviction, preemption, loss of its node) and a trainer that saved and left (exit code 42) fail their Job
+  at once with a message that says so; the JobSet then starts the whole world again and does not count it.
+- A reserved exit code fails the Job too, and the JobSet stops: the operator decides.
+- Anything else fails the Job by its backoff limit of 0; the JobSet starts the world again and counts it.
+
+The order of the rules matters twice: an evicted pod also has an exit code, and the last rule of the failure policy takes every Job that the
+pod failure policy ended and no rule before it named. A pod failure policy needs ``restartPolicy: Never``, which JobSet's own default is
+not. Every field that JobSet's webhook would fill in is filled in here, for the controller relies on them and the webhook may be off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.defaults.resource import BUILT_IN
+from halcyon_api.defaults.units import resolved
+from halcyon_api.exit_codes import FATAL_CODES, ExitCode
+from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
+from halcyon_api.yaml_text import dump
+from halcyon_operator.model.decision import Manifest
+from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
+from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
+from halcyon_operator.objects.pod_template import pod_template
+
+JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
+
+RULE_PREEMPTED = "preempted"
+RULE_SAVED = "saved"
+RULE_REFUSED = "refused"
+
+_OPERATORS_ALONE = ("after", "defaults", "env")
+"""Fields of a run that say nothing to a trainer, whose image may be of a version that does not know them; `env` is in its environment."""
+
+
+def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
+    """The run document as the trainer reads it, never changed once made.
+
+    Args:
+        run: The run.
+        attempt: The attempt's number.
+        spec: The run's spec on the attempt's number of slices. Default: as the user wrote it, with what it takes from its defaults.
+    """
+    # With the built-in defaults written out: the trainer's image may be of a version that has others.
+    whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document()
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
+        "spec": {field: value for field, value in whole.items() if field not in _OPERATORS_ALONE},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(run, attempt),
+        "immutable": True,
+        "data": {names.RUN_DOCUMENT_KEY: dump(document)},
+    }
+
+
+def build_jobset(
+    run: RunView,
+    spec: TrainingRunSpec,
+    platform: Platform,
+    attempt: int,
+    resume_step: int,
+    remaining_restarts: int,
+    avoided: Sequence[str] = (),
+    save_token: str = "",
+) -> Manifest:
+    """The JobSet of one attempt.
+
+    Args:
+        run: The run, for its name, namespace and uid.
+        spec: The run's parsed spec, on the attempt's number of slices.
+        platform: Trainer image and DNS domain.
+        attempt: The attempt's number, already on record in the run's status.
+        resume_step: Committed steps that the trainer must find.
+        remaining_restarts: Counted restarts that are left until the next checkpoint.
+        avoided: Names of nodes that the pods keep off.
+        save_token: Whoever asks the attempt's processes for a checkpoint must know it.
+    """
+    topology = spec.accelerator.resolve()
+    requirements, queue = node_requirements(spec, avoided, platform.pod_memory), spec.scheduling.queue
+    annotations = requirements.jobset_annotations | jobset_annotations(queue)
+    if queue is not None and queue.topology is not None:
+        # Kueue chooses the nodes itself then, and JobSet must not choose others.
+        annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
+        requirements = replace(
+            requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
+        )
+    metadata = _metadata(run, attempt, annotations)
+    return {
+        "apiVersion": JOBSET_API_VERSION,
+        "kind": "JobSet",
+        "metadata": metadata | {"labels": metadata["labels"] | jobset_labels(queue)},
+        "spec": {
+            "network": {
+                "enableDNSHostnames": True,
+                "subdomain": names.subdomain(run.uid, attempt),
+                "publishNotReadyAddresses": True,
+            },
+            "coordinator": {"replicatedJob": names.REPLICATED_JOB, "jobIndex": 0, "podIndex": 0},
+            "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
+            "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
+            "failurePolicy": _failure_policy(remaining_restarts),
+            # Kueue would suspend it, too. Where there is no Kueue, a run of a queue must not train past it.
+            "suspend": queue is not None,
+            "replicatedJobs": [
+                {
+                    "name": names.REPLICATED_JOB,
+                    "groupName": "default",
+                    "replicas": topology.slices,
+                    "template": {
+                        "metadata": {"labels": labels(run, attempt)},
+                        "spec": {
+                            "parallelism": topology.hosts_per_slice,
+                            "completions": topology.hosts_per_slice,
+                            "completionMode": "Indexed",
+                            "backoffLimit": 0,
+                            "podReplacementPolicy": "Failed",
+                            "podFailurePolicy": _pod_failure_policy(),
+                            "template": pod_template(
+                                run, spec, platform, attempt, resume_step, labels(run, attempt), requirements, save_token
+                            ),
+                        },
+                    },
+                }
+            ],
+        },
+    }
+
+
+def labels(run: RunView, attempt: int) -> dict[str, str]:
+    """Labels of everything that belongs to an attempt."""
+    return {
+        names.LABEL_PART_OF: names.PART_OF,
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_RUN: run.name,
+        names.LABEL_RUN_UID: run.uid,
+        names.LABEL_ATTEMPT: str(attempt),
+    }
+
+
+def _metadata(run: RunView, attempt: int, annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": names.jobset_name(run.name, attempt),
+        "namespace": run.namespace,
+        "labels": labels(run, attempt),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": run.name,
+                "uid": run.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    return metadata | ({"annotations": annotations} if annotations else {})
+
+
+def _pod_failure_policy() -> dict[str, Any]:
+    def exit_codes(*codes: int) -> dict[str, Any]:
+        return {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": names.TRAINER_CONTAINER, "operator": "In", "values": sorted(map(int, codes))},
+        }
+
+    disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {"rules": [disrupted, exit_codes(ExitCode.PREEMPTED), exit_codes(*FATAL_CODES)]}
+
+
+def _failure_policy(max_restarts: int) -> dict[str, Any]:
+    def rule(name: str, action: str, *patterns: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "action": action,
+            "onJobFailureReasons": ["PodFailurePolicy"],
+            "targetReplicatedJobs": [names.REPLICATED_JOB],
+        } | ({"onJobFailureMessagePatterns": list(patterns)} if patterns else {})
+
+    return {
+        "maxRestarts": max_restarts,
+        # The old coordinator must be gone before a new process looks for one under the same name.
+        "restartStrategy": "BlockingRecreate",
+        "rules": [
+            rule(RULE_PREEMPTED, "RestartJobSetAndIgnoreMaxRestarts", ".*DisruptionTarget.*"),
+            rule(RULE_SAVED, "RestartJobSetAndIgnoreMaxRestarts", f".*failed with exit code {int(ExitCode.PREEMPTED)} .*"),
+            rule(RULE_REFUSED, "FailJobSet"),
+        ],
+    }

@@ -1,0 +1,121 @@
+"""Puts what the operator's owner says (`pod_policy`) into the pods of runs. Pure."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from halcyon_api.hardware import Accelerator
+from halcyon_operator.model.pod_policy import USER_ID, CaBundle, PodPolicy, PodSecurity, Proxy
+
+CA_DIRECTORY = "/etc/halcyon/ca"
+_CA_VARIABLES = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Which file of certificates is read by OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`, and curl."""
+_NEVER_BY_PROXY = ("localhost", "127.0.0.1", "::1", ".svc", "169.254.169.254", "metadata.google.internal")
+"""What the trainer reaches inside the cluster and on its node: the other processes, and the identity of the pod."""
+
+
+def pod_security(profile: PodSecurity) -> dict[str, Any]:
+    """Security context of a pod."""
+    user = profile.run_as_user
+    context: dict[str, Any] = {"runAsNonRoot": user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    # A cluster that gives each namespace a range of ids refuses every other id, and sets user and group of volumes itself.
+    return context if user == "namespace" else {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user} | context
+
+
+def container_security(profile: PodSecurity) -> dict[str, Any]:
+    """Security context of the trainer's container."""
+    context: dict[str, Any] = {
+        "allowPrivilegeEscalation": profile.privileged or "SYS_ADMIN" in profile.capabilities,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": profile.run_as_user != 0,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if profile.capabilities:
+        context["capabilities"] = {"drop": ["ALL"], "add": list(profile.capabilities)}
+    if profile.privileged:
+        # It has all capabilities; to drop them would take from the privilege what it was given for.
+        del context["capabilities"], context["seccompProfile"]
+        context["privileged"] = True
+    return context
+
+
+def volume_security(profile: PodSecurity) -> dict[str, Any]:
+    """What a pod's security context says of the group of its volumes."""
+    return {} if profile.run_as_user == "namespace" else {"fsGroup": profile.run_as_user, "fsGroupChangePolicy": "OnRootMismatch"}
+
+
+def with_policy(
+    template: dict[str, Any], policy: PodPolicy, row: Accelerator, slices: int, namespace: str, cluster_domain: str, cache_directory: str
+) -> dict[str, Any]:
+    """A trainer's pod template with what the owner says.
+
+    Args:
+        template: The template, with the restricted profile.
+        policy: What the owner says.
+        row: The accelerator.
+        slices: Slices of the run.
+        namespace: Namespace of the run.
+        cluster_domain: DNS domain of the cluster.
+        cache_directory: Where the trainer keeps compiled programs.
+    """
+    template = deepcopy(template)
+    metadata, pod = template["metadata"], template["spec"]
+    (trainer,) = pod["containers"]
+    profile = policy.security_of(row)
+    pod["securityContext"] = pod_security(profile) | volume_security(profile)
+    trainer["securityContext"] = container_security(profile)
+    if profile.privileged:
+        for sidecar in pod.get("initContainers", []):
+            sidecar["securityContext"] = {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False, "privileged": True}
+    if profile.host_network == "always" or (profile.host_network == "multislice" and slices > 1):
+        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    if policy.annotations:
+        # What the hardware needs stands above what the owner adds.
+        metadata["annotations"] = policy.annotations | metadata.get("annotations", {})
+    if policy.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in policy.image_pull_secrets]
+    if policy.ca_bundle.config_map:
+        _trust(pod, trainer, policy.ca_bundle)
+    trainer["env"] += proxy_variables(policy.proxy, cluster_domain)
+    _keep_cache(pod, trainer, policy, namespace, cache_directory)
+    return template
+
+
+def probe_security(policy: PodPolicy, row: Accelerator) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Security contexts of a pod that only waits, and of its container: the user of the trainer, and none of its privilege."""
+    user = policy.security_of(row).run_as_user
+    profile = PodSecurity(run_as_user=USER_ID if user == 0 else user)
+    return pod_security(profile), container_security(profile)
+
+
+def _trust(pod: dict[str, Any], trainer: dict[str, Any], bundle: CaBundle) -> None:
+    item = {"key": bundle.key, "path": "ca.crt"}
+    pod["volumes"].append({"name": "ca", "configMap": {"name": bundle.config_map, "items": [item]}})
+    trainer["volumeMounts"].append({"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True})
+    trainer["env"] += [{"name": name, "value": f"{CA_DIRECTORY}/ca.crt"} for name in _CA_VARIABLES]
+
+
+def proxy_variables(proxy: Proxy, cluster_domain: str) -> list[dict[str, str]]:
+    """Variables of the proxy, in both spellings: curl and gRPC read some of them in small letters only."""
+    if not (proxy.https or proxy.http):
+        return []
+    values = {"HTTPS_PROXY": proxy.https, "HTTP_PROXY": proxy.http}
+    values["NO_PROXY"] = ",".join(dict.fromkeys((*_NEVER_BY_PROXY, f".{cluster_domain}", *proxy.exclude)))
+    return [{"name": name, "value": value} for known, value in values.items() if value for name in (known, known.lower())]
+
+
+def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], policy: PodPolicy, namespace: str, directory: str) -> None:
+    cache = policy.cache
+    if not (cache.claim or cache.host_path):
+        return
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "cache")
+    (mount,) = (mount for mount in trainer["volumeMounts"] if mount["mountPath"] == directory)
+    volume.clear()
+    if cache.claim:
+        volume |= {"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim}}
+        return
+    volume |= {"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}
+    # A program that is loaded is code: one namespace must not put any there for another.
+    mount["subPath"] = namespace

@@ -1,0 +1,196 @@
+"""The pod template of a trainer: the restricted security profile, the injected environment, the probes and the mounts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.environment import COMPLETION_INDEX, FROM_POD, JOB_INDEX, RESTART, PodEnvironment
+from halcyon_api.mesh import run_mesh
+from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.spec.variables import VariableSpec
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.pod_policy import PodSecurity
+from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.objects.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, NodeRequirements, from_pod, multislice_environment
+from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_policy
+
+CACHE_DIRECTORY = "/var/cache/halcyon"
+TMP_SIZE_LIMIT = "32Gi"
+CACHE_SIZE_LIMIT = "64Gi"
+"""Of compiled programs and of files that are read from a disk. A pod that writes more is evicted, and no neighbour with it."""
+TERMINATION_LOG = "/dev/termination-log"
+
+_SOURCES = {
+    JOB_INDEX: names.JOBSET_JOB_INDEX,
+    COMPLETION_INDEX: names.JOB_COMPLETION_INDEX,
+    RESTART: names.JOBSET_RESTART,
+}
+"""Which annotation of the pod each variable comes from."""
+
+_STARTUP_PERIOD_SECONDS = 2
+_STARTUP_FAILURES = 150
+"""Five minutes for an image's first imports from a cold disk. The trainer answers before it compiles or restores."""
+
+
+SPOT_GRACE_SECONDS = 15
+"""What GKE gives the pods of a spot machine that it takes away, whatever they ask for."""
+
+
+def grace_seconds(spec: TrainingRunSpec) -> int:
+    """How long a pod really has after the notice of its end."""
+    asked = spec.recovery.grace_period_seconds
+    return min(asked, SPOT_GRACE_SECONDS) if spec.accelerator.provisioning == "spot" else asked
+
+
+def pod_template(
+    run: RunView,
+    spec: TrainingRunSpec,
+    platform: Platform,
+    attempt: int,
+    resume_step: int,
+    labels: dict[str, str],
+    requirements: NodeRequirements,
+    save_token: str = "",
+) -> dict[str, Any]:
+    """The template of all trainer pods of an attempt. See `jobset.build_jobset` for the arguments."""
+    volumes, mounts = _volumes(run, spec, attempt)
+    volumes, mounts = volumes + requirements.volumes, mounts + requirements.mounts
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": spec.recovery.grace_period_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(PodSecurity()) | volume_security(PodSecurity()),
+        "containers": [_container(run, spec, platform, attempt, resume_step, requirements, mounts, save_token)],
+        "volumes": volumes,
+    }
+    optional = {
+        "initContainers": requirements.sidecars,
+        "resourceClaims": requirements.resource_claims,
+        "nodeSelector": requirements.node_selector,
+        "tolerations": requirements.tolerations,
+        "affinity": requirements.affinity,
+        "priorityClassName": spec.scheduling.priority_class_name,
+        "serviceAccountName": spec.scheduling.service_account_name,
+    }
+    metadata = {"labels": labels} | ({"annotations": requirements.pod_annotations} if requirements.pod_annotations else {})
+    template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
+    accelerator = spec.accelerator
+    return with_policy(
+        template, platform.pods, accelerator.row, accelerator.slices, run.namespace, platform.cluster_domain, CACHE_DIRECTORY
+    )
+
+
+def _container(
+    run: RunView,
+    spec: TrainingRunSpec,
+    platform: Platform,
+    attempt: int,
+    resume_step: int,
+    requirements: NodeRequirements,
+    mounts: list[dict[str, Any]],
+    save_token: str,
+) -> dict[str, Any]:
+    ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
+    environment = _environment(run, spec, platform, attempt, resume_step, save_token)
+    own = {variable.name: variable for variable in spec.env}
+    environment += [{"name": name, "value": value} for name, value in requirements.environment.items() if name not in own]
+    environment += [_variable(variable) for variable in own.values()]
+    if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
+        ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
+    if spec.accelerator.row.family == "tpu":
+        # GKE reads libtpu's own metrics from here, by gRPC, and only if the pod names the port.
+        ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
+    container: dict[str, Any] = {
+        "name": names.TRAINER_CONTAINER,
+        "image": spec.image or platform.trainer_image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": ["halcyon", "train"],
+        "args": [_document_path()],
+        "env": environment,
+        "ports": [port | {"protocol": "TCP"} for port in ports],
+        "startupProbe": _probe() | {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": _STARTUP_FAILURES},
+        # A process that hangs cannot save, so it gets little time to end.
+        "livenessProbe": _probe() | {"periodSeconds": 10, "failureThreshold": 6, "terminationGracePeriodSeconds": 10},
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": container_security(PodSecurity()),
+        "volumeMounts": mounts,
+    }
+    claims = {"claims": [{"name": claim["name"]} for claim in requirements.resource_claims]} if requirements.resource_claims else {}
+    resources = requirements.resources | claims
+    return container | ({"resources": resources} if resources else {})
+
+
+def _variable(variable: VariableSpec) -> dict[str, Any]:
+    """A variable of the run's own. Its value means what is written: no reference to another variable is looked up."""
+    if variable.value is not None:
+        return {"name": variable.name, "value": variable.value.replace("$(", "$$(")}
+    return {"name": variable.name, "valueFrom": variable.value_from.document() if variable.value_from is not None else {}}
+
+
+def _probe() -> dict[str, Any]:
+    return {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
+
+
+def _environment(
+    run: RunView, spec: TrainingRunSpec, platform: Platform, attempt: int, resume_step: int, save_token: str
+) -> list[dict[str, Any]]:
+    topology = spec.accelerator.resolve()
+    subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{platform.cluster_domain}"
+    injected = PodEnvironment(
+        run_document=_document_path(),
+        run_uid=run.uid,
+        namespace=run.namespace,
+        attempt=attempt,
+        restart=0,
+        job_index=0,
+        completion_index=0,
+        slices=topology.slices,
+        hosts_per_slice=topology.hosts_per_slice,
+        devices_per_host=topology.devices_per_host,
+        coordinator=names.coordinator_address(run.name, run.uid, attempt, run.namespace, platform.cluster_domain),
+        mesh=run_mesh(spec, topology),
+        resume_step=resume_step,
+        termination_log=TERMINATION_LOG,
+        grace_seconds=grace_seconds(spec),
+        save_token=save_token,
+    ).variables()
+    # First what comes from the pod: later values may refer to it.
+    variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]
+    variables += [{"name": name, "value": value} for name, value in injected.items() if name not in FROM_POD]
+    if (secret := spec.checkpoint.credentials_secret) is not None:
+        variables += [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": name}}}
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        ]
+    own_slice = names.jobset_name(run.name, attempt) + f"-{names.REPLICATED_JOB}-$({JOB_INDEX})"
+    hosts = [f"{own_slice}-{host}.{subdomain}" for host in range(topology.hosts_per_slice)]
+    coordinator = f"{names.hostname(run.name, attempt, 0, 0)}.{subdomain}"
+    return variables + multislice_environment(spec.accelerator, topology.hosts_per_slice, hosts, coordinator)
+
+
+def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts. The root file system is read-only, so everything that is written has a volume."""
+    volumes: list[dict[str, Any]] = [
+        {"name": "run", "configMap": {"name": names.jobset_name(run.name, attempt)}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
+        {"name": "cache", "emptyDir": {"sizeLimit": CACHE_SIZE_LIMIT}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 a mount point inside the pod
+        {"name": "cache", "mountPath": CACHE_DIRECTORY},
+    ]
+    if spec.checkpoint.volume_claim is not None:
+        volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": spec.checkpoint.volume_claim}})
+        mounts.append({"name": "checkpoints", "mountPath": parse_root(spec.checkpoint.root).path})
+    if spec.data.volume is not None:
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": spec.data.volume.claim, "readOnly": True}})
+        mounts.append({"name": "data", "mountPath": spec.data.volume.mount_path, "readOnly": True})
+    return volumes, mounts
+
+
+def _document_path() -> str:
+    return f"{names.RUN_DOCUMENT_DIRECTORY}/{names.RUN_DOCUMENT_KEY}"

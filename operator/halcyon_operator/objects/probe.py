@@ -1,0 +1,115 @@
+"""The JobSet that looks for room for more slices: like the run's own, but its pods do nothing. Pure.
+
+It is a JobSet so that its pods are placed by the same rules as those of the run (a slice in one node pool), and so that the operator needs
+no further rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.elastic import on_slices, usable_slices
+from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
+from halcyon_operator.model.decision import Manifest
+from halcyon_operator.model.untrusted import dig
+from halcyon_operator.model.views import Platform, RunView
+from halcyon_operator.objects.hardware import node_requirements
+from halcyon_operator.objects.owned_pods import probe_security
+
+JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
+CONTAINER = "probe"
+_PAUSE = ["python3", "-c", "import signal; signal.pause()"]
+"""What the trainer's image is sure to have."""
+_REPLACEMENTS = 1_000_000
+"""A pod that is evicted makes place for one that waits."""
+
+
+def is_probe(document: object) -> bool:
+    """Whether an object belongs to a probe, not to an attempt."""
+    return dig(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
+
+
+def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices: int, avoided: Sequence[str] = ()) -> Manifest:
+    """The JobSet of a probe.
+
+    Args:
+        run: The run, for its name, namespace and uid.
+        spec: The run's spec.
+        platform: Trainer image and the owner's settings.
+        slices: Slices to look for.
+        avoided: Names of nodes that the pods must not use.
+    """
+    wanted = on_slices(spec, max(usable_slices(spec)))
+    requirements = node_requirements(wanted, avoided, platform.pod_memory)
+    labels = {
+        names.LABEL_PART_OF: names.PART_OF,
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_RUN: run.name,
+        names.LABEL_RUN_UID: run.uid,
+        names.LABEL_ROLE: names.ROLE_PROBE,
+    }
+    owner = {"apiVersion": API_VERSION, "kind": KIND, "name": run.name, "uid": run.uid, "controller": True, "blockOwnerDeletion": True}
+    metadata: dict[str, Any] = {
+        "name": names.probe_name(run.name),
+        "namespace": run.namespace,
+        "labels": labels,
+        "ownerReferences": [owner],
+    }
+    pod_context, container_context = probe_security(platform.pods, spec.accelerator.row)
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": spec.image or platform.trainer_image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": _PAUSE,
+        "securityContext": container_context,
+    }
+    pod: dict[str, Any] = {
+        # The Job makes a new pod, with a place in the queue of its own, rather than start a container again.
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_context,
+        "containers": [container | ({"resources": requirements.resources} if requirements.resources else {})],
+    }
+    optional = {
+        "nodeSelector": requirements.node_selector,
+        "tolerations": requirements.tolerations,
+        "affinity": requirements.affinity,
+        "priorityClassName": platform.probe_priority_class,
+        "imagePullSecrets": [{"name": name} for name in platform.pods.image_pull_secrets],
+    }
+    hosts = wanted.accelerator.resolve().hosts_per_slice
+    return {
+        "apiVersion": JOBSET_API_VERSION,
+        "kind": "JobSet",
+        "metadata": metadata | ({"annotations": requirements.jobset_annotations} if requirements.jobset_annotations else {}),
+        "spec": {
+            "network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True},
+            "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
+            "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
+            "suspend": False,
+            "replicatedJobs": [
+                {
+                    "name": names.REPLICATED_JOB,
+                    "groupName": "default",
+                    "replicas": slices,
+                    "template": {
+                        "metadata": {"labels": labels},
+                        "spec": {
+                            "parallelism": hosts,
+                            "completions": hosts,
+                            "completionMode": "Indexed",
+                            "backoffLimit": _REPLACEMENTS,
+                            "template": {
+                                "metadata": {"labels": labels},
+                                "spec": pod | {name: value for name, value in optional.items() if value},
+                            },
+                        },
+                    },
+                }
+            ],
+        },
+    }

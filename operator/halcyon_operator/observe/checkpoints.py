@@ -1,0 +1,208 @@
+"""Reads the HEAD of a checkpoint root, with the operator's own identity and never with a Secret of a run.
+
+A root that cannot be read is no error: a volume is out of reach by its nature, and a bucket may be open to the trainers only. The operator
+then goes by the trainers' reports, and the status says so. A HEAD that has not changed is neither sent nor decoded again, and decoding a
+large one, or reading from a volume that hangs, takes a thread of its own, so that it holds up neither the event loop nor other runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, NotModifiedError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import GCSStore, S3Store
+from prometheus_client import Counter
+
+from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
+from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
+from halcyon_operator.model.endpoints import allowed_endpoints, endpoint_refusal
+from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
+
+TIMEOUT_SECONDS = 5.0
+MAX_HEAD_BYTES = 2**20
+"""Of some three thousand checkpoints that are kept. A larger one is the trainers' alone to read."""
+SMALL_HEAD_BYTES = 16 * 2**10
+"""Decoded at once, in some hundred microseconds; a larger one in a thread."""
+MAX_ROOTS = 4096
+"""Of how many roots the last HEAD is kept."""
+FILE_READERS = 4
+MAX_STORES = 64
+"""How many clients are kept. One serves all roots of a bucket: a client takes a quarter of a megabyte and tens of milliseconds."""
+
+_ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_STATUS = re.compile(r"status(?: code)?:? \(?([1-5][0-9]{2})\b")
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+_Address = tuple[str, str | None, str | None]
+"""Root, endpoint, region."""
+_Bucket = tuple[str, str, str | None, str | None]
+"""Scheme, name, endpoint, region."""
+
+
+class Checkpoints:
+    """Reads checkpoint roots.
+
+    Args:
+        reads: Counts reads by result.
+        s3_endpoints: The endpoints that may be contacted; of a run that names another one nothing is read.
+        s3_anonymous: Send unsigned S3 requests.
+        file_roots: Directories under which file:// roots may be read.
+    """
+
+    def __init__(
+        self,
+        reads: Counter,
+        s3_endpoints: tuple[str, ...] = (),
+        s3_anonymous: bool = False,
+        file_roots: tuple[str, ...] = (),
+    ) -> None:
+        self._reads = reads
+        self._s3_endpoints = allowed_endpoints(s3_endpoints)
+        self._s3_anonymous = s3_anonymous
+        self._file_roots = tuple(Path(root) for root in file_roots)
+        self._stores: OrderedDict[_Bucket, S3Store | GCSStore] = OrderedDict()
+        self._unchanged: OrderedDict[_Address, tuple[str, HeadReading]] = OrderedDict()
+        """The last HEAD of a root by its entity tag."""
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="halcyon-head-decoder")
+        self._file_readers = ThreadPoolExecutor(FILE_READERS, thread_name_prefix="halcyon-head-reader")
+
+    async def read(self, spec: CheckpointSpec) -> HeadReading:
+        """The HEAD of a root. Never raises."""
+        reading = await self._read(spec)
+        self._reads.labels(_RESULTS[type(reading)]).inc()
+        return reading
+
+    async def _read(self, spec: CheckpointSpec) -> HeadReading:
+        root = parse_root(spec.root)
+        if root.scheme == "file":
+            return await self._read_mounted(root)
+        if endpoint_refusal(spec.endpoint, self._s3_endpoints) is not None:
+            return HeadUnreachable(f"endpoint {spec.endpoint} is not in the list objectStore.s3.endpoints of the chart")
+        address = spec.root, spec.endpoint, spec.region
+        tag, unchanged = self._unchanged.get(address, (None, None))
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                key = f"{root.path}/{HEAD_KEY}" if root.path else HEAD_KEY
+                result = await obstore.get_async(self._store(root, spec), key, options={"if_none_match": tag} if tag else None)
+                if result.meta["size"] > MAX_HEAD_BYTES:
+                    return _too_large(result.meta["size"])
+                body = bytes(await result.bytes_async())
+            reading = await self._decode(body)
+            self._keep(address, result.meta["e_tag"], reading)
+            return reading
+        except NotModifiedError:
+            return unchanged or HeadUnreachable("the store says that its HEAD is as before, which nobody has seen")
+        except FileNotFoundError as error:
+            # Stores also answer 404 when there is no such bucket or no such user; only the code in the body tells.
+            code = _ERROR_CODE.search(str(error))
+            return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(_not_found(code[1]))
+        except (PermissionDeniedError, UnauthenticatedError):
+            return HeadUnreachable("the operator's own credentials do not open it")
+        except TimeoutError:
+            return HeadUnreachable(f"no answer within {TIMEOUT_SECONDS:g} s")
+        except (BaseError, OSError, ValueError) as error:
+            # The text of these holds what the store answered, which may be a page of any internal service.
+            return HeadUnreachable(_failed(error))
+
+    async def _decode(self, body: bytes) -> HeadReading:
+        if len(body) <= SMALL_HEAD_BYTES:
+            return parse_head(body)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, parse_head, body)
+
+    def _keep(self, address: _Address, tag: str | None, reading: HeadReading) -> None:
+        self._unchanged.pop(address, None)
+        if tag:
+            self._unchanged[address] = tag, reading
+            while len(self._unchanged) > MAX_ROOTS:
+                self._unchanged.popitem(last=False)
+
+    async def _read_mounted(self, root: CheckpointRoot) -> HeadReading:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._file_readers, self._read_file, root)
+        except TimeoutError:
+            return HeadUnreachable(f"its volume does not answer within {TIMEOUT_SECONDS:g} s")
+
+    def _read_file(self, root: CheckpointRoot) -> HeadReading:
+        path = Path(root.path)
+        if not any(path.is_relative_to(allowed) for allowed in self._file_roots):
+            return HeadUnreachable("it lies on a volume of the pods")
+        try:
+            document = path.joinpath(HEAD_KEY)
+            size_bytes = document.stat().st_size
+            return parse_head(document.read_bytes()) if size_bytes <= MAX_HEAD_BYTES else _too_large(size_bytes)
+        except FileNotFoundError:
+            return HeadAbsent()
+        except OSError as error:
+            return HeadUnreachable(f"{error.strerror}")
+
+    def _store(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
+        """The client of a root's bucket, made once."""
+        bucket = (root.scheme, root.bucket, spec.endpoint, spec.region)
+        if bucket not in self._stores:
+            self._stores[bucket] = self._open(root, spec)
+            while len(self._stores) > MAX_STORES:
+                self._stores.popitem(last=False)
+        self._stores.move_to_end(bucket)
+        return self._stores[bucket]
+
+    def _open(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
+        timeout = timedelta(seconds=TIMEOUT_SECONDS)
+        plain = spec.endpoint is not None and spec.endpoint.startswith("http://")
+        options: ClientConfig = {"timeout": timeout, "connect_timeout": timedelta(seconds=2), "allow_http": plain}
+        retry: RetryConfig = {"max_retries": 1, "retry_timeout": timeout}
+        if root.scheme == "gs":
+            return GCSStore(root.bucket, client_options=options, retry_config=retry)
+        config: S3Config = {"skip_signature": self._s3_anonymous}
+        if spec.endpoint is not None:
+            config["endpoint"] = spec.endpoint
+            config["region"] = spec.region or "us-east-1"
+        elif spec.region is not None:
+            config["region"] = spec.region
+        return S3Store(root.bucket, config=config, client_options=options, retry_config=retry)
+
+
+_RESULTS: dict[type[HeadReading], str] = {HeadFound: "found", HeadAbsent: "absent", HeadUnreachable: "unreachable"}
+
+
+_NOT_FOUND = {
+    "NoSuchBucket": "there is no such bucket (NoSuchBucket)",
+    "NoSuchUpload": "there is no such object",
+    "InvalidAccessKeyId": "the store does not know the operator's access key (InvalidAccessKeyId)",
+    "XAdminUserNotFound": "the store does not know the operator's access key (XAdminUserNotFound)",
+    "AccessDenied": "the operator's own credentials do not open it",
+    "XMinioServerNotInitialized": "the store is starting",
+}
+"""What the codes of stores mean that come with status 404. A code that is not here is a text of somebody else, and is not shown."""
+
+
+def _not_found(code: str) -> str:
+    return _NOT_FOUND.get(code, "the store answered with HTTP status 404 and a code that S3 does not have")
+
+
+def _failed(error: Exception) -> str:
+    """What went wrong, in words of this program alone."""
+    if (status := _STATUS.search(str(error))) is not None and 300 <= int(status[1]) < 600:
+        return f"the store answered with HTTP status {status[1]}"
+    return f"the request failed ({type(error).__name__})"
+
+
+def _too_large(size_bytes: int) -> HeadUnreachable:
+    return HeadUnreachable(f"its HEAD has {size_bytes:,} bytes, and more than {MAX_HEAD_BYTES:,} are not read; keep fewer checkpoints")
+
+
+def parse_head(body: bytes) -> HeadReading:
+    """The document in a HEAD. A damaged one is the trainer's to judge."""
+    try:
+        return HeadFound(decode_head(body))
+    except DamagedDocument as damage:
+        return HeadUnreachable(f"its HEAD is damaged: {damage}")

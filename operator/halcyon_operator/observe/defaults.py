@@ -1,0 +1,119 @@
+"""When a run takes its defaults, and what it takes. Pure.
+
+A run takes them once: what they set is written into `status.defaults` together with the number of its first attempt, and from then on the
+run is what its document and that record say. Whoever edits the defaults afterwards changes no run that has begun. A run takes them anew
+when it is told to, by a new value of the annotation or another `spec.defaults`; what differs then is an edit of the run like any other,
+with a checkpoint and a new attempt where the field needs one. Nothing is written into `spec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from halcyon_api import names
+from halcyon_api.base import MAX_NAME_LENGTH
+from halcyon_api.defaults.resource import KIND, TrainingRunDefaults, parse_defaults
+from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, settled, written
+from halcyon_api.defaults.units import ROOT, Values, kept_place, over, resolved, values_of_defaults, values_of_run
+from halcyon_api.edits.status import MAX_VALUE
+from halcyon_api.former.reading import with_choices
+from halcyon_api.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, spec_form
+from halcyon_operator.model.untrusted import count, dig, mapping, text
+
+
+@dataclass(frozen=True)
+class FoundDefaults:
+    """The defaults that a run would take, as the API server has them."""
+
+    name: str
+    """`spec.defaults` of the run, or `default`."""
+    namespaces: tuple[str, ...]
+    """Where was looked: the run's namespace, then the operator's."""
+    documents: tuple[object, ...] = ()
+    """What was found, the most specific first."""
+    named: bool = True
+    """Whether one of them bears the name."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a run has taken, or would take now."""
+
+    record: DefaultsStatus | None
+    """What is to stand in `status.defaults`; None: what stands there."""
+    values: Values
+    problem: str = ""
+    """Why it cannot be taken: one sentence."""
+
+
+def wanted(document: object) -> tuple[str, str]:
+    """Which defaults a run's document asks for, and the request to take them. An empty name asks for none."""
+    name = dig(document, "spec", "defaults")
+    name = name if isinstance(name, str) and len(name) <= MAX_NAME_LENGTH else DEFAULT_NAME
+    request = text(dig(document, "metadata", "annotations", names.ANNOTATION_REFRESH_DEFAULTS), MAX_REQUEST_VALUE)
+    return name, request
+
+
+def due(document: object, status: TrainingRunStatus) -> bool:
+    """Whether the run is to take its defaults with the next attempt."""
+    return status.attempt == 0 or wanted(document) != settled(status.defaults)
+
+
+def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | None) -> Taken:
+    """What a run goes by besides its own document.
+
+    Args:
+        document: The run.
+        status: Its status.
+        read: Its defaults as they are now; None: nobody looked.
+    """
+    recorded = read_values(status.defaults)
+    if read is None or not due(document, status):
+        return Taken(None, recorded)
+    name, request = wanted(document)
+    if name and name != DEFAULT_NAME and not read.named:
+        where = " nor ".join(read.namespaces)
+        sentence = f"spec.defaults: there is no {KIND} {name} in namespace {where}; correct the name, or leave it out"
+        return Taken(None, recorded, sentence)
+    values: Values = {}
+    for found in read.documents:
+        try:
+            parse_defaults(found)
+        except InvalidRun as error:
+            metadata = mapping(dig(found, "metadata"))
+            return Taken(None, recorded, f"{KIND} {text(metadata.get('namespace'))}/{text(metadata.get('name'))}: {text(str(error), 1024)}")
+        values = over(values, values_of_defaults(spec_form(TrainingRunDefaults, found).spec))
+    if status.attempt > 0:
+        values = kept_place(recorded, values)
+    texts = written(values)
+    if long := next((path for path, value in texts.items() if len(value) > MAX_VALUE), None):
+        sentence = (
+            f"spec.{long} of the defaults has {len(texts[long]):,} characters as JSON, and at most {MAX_VALUE:,} can be taken; shorten it"
+        )
+        return Taken(None, recorded, sentence)
+    record = DefaultsStatus(name=name, request=request, sources=[_source(found) for found in read.documents][:2], values=texts)
+    return Taken(record, values)
+
+
+def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
+    """The spec that a run goes by, in its present form and with all that a trainer of another version might choose otherwise."""
+    metadata, spec = mapping(dig(document, "metadata")), mapping(with_choices(spec_form(TrainingRun, document).spec, TrainingRunSpec))
+    if not values:
+        return spec
+    return resolved(spec, values, text(metadata.get("namespace")) or "default", text(metadata.get("name")))
+
+
+def root_of_run(document: object) -> str | None:
+    """The checkpoint root of a run that has begun, or that names it."""
+    status = parse_status(dig(document, "status"))
+    return text(values_of_run(resolved_spec(document, read_values(status.defaults))).get(ROOT)) or None
+
+
+def _source(document: object) -> DefaultsSource:
+    metadata = mapping(dig(document, "metadata"))
+    namespace, name = text(metadata.get("namespace")), text(metadata.get("name"))
+    return DefaultsSource(namespace=namespace, name=name, generation=count(metadata.get("generation")))

@@ -1,0 +1,205 @@
+"""Reads HEADs beside the looks at their runs, so that a store which does not answer holds up nothing but its own runs.
+
+A look waits a moment for a store that answered the last time, since that one answers in milliseconds. Any other is asked in the
+background: the look ends, and the run is looked at again when the answer is there. What leads to a new attempt needs a reading that was
+begun after the run's seen_state was seen as it is (`HeadPending` until then); a run at work goes by the last one.
+
+A few requests at a time go to each endpoint, and an endpoint that stays silent is left alone for a while (`circuit`). The runs of a
+namespace share a few places for endpoints that have not answered yet, so that many such endpoints hold up no other namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable
+from halcyon_operator.observe.circuit import Circuit
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Address = tuple[str, str | None, str | None]
+"""Root, endpoint, region."""
+
+PATIENCE_SECONDS = 0.25
+"""How long a look waits for a store that answered the last time."""
+UNREACHABLE_SECONDS = 30.0
+"""How long a root counts as out of reach before it is tried again."""
+SILENT_SECONDS = 2.0
+"""A request that failed after so long was not refused: nobody answered it."""
+PLACE_SECONDS = 10.0
+"""How long a request waits for its turn before its root counts as out of reach."""
+AT_ONCE = 8
+"""Requests to one endpoint at a time."""
+UNPROVEN_AT_ONCE = 8
+"""Requests of a namespace at a time to endpoints that have not answered yet."""
+MAX_ROOTS = 4096
+"""Of how many roots the last reading is kept."""
+MAX_ENDPOINTS = 1024
+MAX_NAMESPACES = 1024
+MAX_RUNS = 8192
+
+
+class ReadsHead(Protocol):
+    """What reads one HEAD."""
+
+    async def read(self, spec: CheckpointSpec) -> HeadReading:
+        """The HEAD of a root. Never raises."""
+        ...
+
+
+@dataclass
+class _Endpoint:
+    """A store, with all roots in it."""
+
+    circuit: Circuit = field(default_factory=Circuit)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+
+@dataclass
+class _Root:
+    """What is known of one root."""
+
+    reading: HeadReading | None = None
+    began: float = 0.0
+    """When the request was made that the reading is the answer to."""
+    ended: float = 0.0
+    request: asyncio.Task[None] | None = None
+    waiting: set[RunKey] = field(default_factory=set[RunKey])
+    """Runs to look at again when the answer is there."""
+
+    def answer(self, asked: float, now: float) -> HeadReading | None:
+        """A reading whose request was made when a question was asked or later, and that is not old."""
+        return self.reading if self.began >= asked and now - self.ended < UNREACHABLE_SECONDS else None
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a run asked last."""
+
+    address: Address
+    seen_state: Hashable
+    at: float
+
+
+class HeadReads:
+    """Asks stores, in the background where that may take long.
+
+    Args:
+        heads: What reads one HEAD.
+        changed: Called with a run's key when there is an answer that no look has waited for.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, heads: ReadsHead, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
+        self._heads = heads
+        self._changed = changed
+        self._clock = clock
+        self._roots: OrderedDict[Address, _Root] = OrderedDict()
+        self._endpoints: OrderedDict[Hashable, _Endpoint] = OrderedDict()
+        self._questions: OrderedDict[RunKey, _Question] = OrderedDict()
+        self._unproven: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
+
+    async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
+        """The HEAD of a run's root as far as it is known now.
+
+        Args:
+            key: The run.
+            spec: Where its root is.
+            seen_state: What was seen of the run. A reading counts for as long as this stays the same.
+            max_age_seconds: Of a run at work: a reading not older than this will do, and an older one while none is there.
+        """
+        address = spec.root, spec.endpoint, spec.region
+        root, now = _recent(self._roots, address, _Root, MAX_ROOTS), self._clock()
+        age = UNREACHABLE_SECONDS if isinstance(root.reading, HeadUnreachable) else max_age_seconds
+        if root.reading is not None and now - root.ended < age:
+            self._questions.pop(key, None)
+            return root.reading
+        asked = self._questions.get(key)
+        if asked is None or (asked.address, asked.seen_state) != (address, seen_state):
+            asked = self._questions[key] = _Question(address, seen_state, now)
+            while len(self._questions) > MAX_RUNS:
+                self._questions.popitem(last=False)
+        if (reading := root.answer(asked.at, now)) is None:
+            endpoint = _recent(self._endpoints, _endpoint_of(spec), _Endpoint, MAX_ENDPOINTS)
+            if root.request is None:
+                root.request = asyncio.create_task(self._ask(spec, root, endpoint, key[0]))
+            if endpoint.circuit.answers:
+                await asyncio.wait({root.request}, timeout=PATIENCE_SECONDS)
+                reading = root.answer(asked.at, self._clock())
+        if reading is not None:
+            self._questions.pop(key, None)
+            return reading
+        if root.request is not None:
+            root.waiting.add(key)
+        if max_age_seconds > 0:
+            return root.reading or HeadUnreachable("it has not answered yet")
+        return HeadPending()
+
+    async def close(self) -> None:
+        """End all requests."""
+        running = [root.request for root in self._roots.values() if root.request is not None]
+        for request in running:
+            request.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _ask(self, spec: CheckpointSpec, root: _Root, endpoint: _Endpoint, namespace: str) -> None:
+        began = self._clock()
+        try:
+            try:
+                async with asyncio.timeout(PLACE_SECONDS) as turn, endpoint.places:
+                    if endpoint.circuit.answers:
+                        turn.reschedule(None)
+                        began, reading = await self._request(spec, endpoint)
+                    else:
+                        async with _recent(self._unproven, namespace, _few, MAX_NAMESPACES):
+                            turn.reschedule(None)
+                            began, reading = await self._request(spec, endpoint)
+            except TimeoutError:
+                reading = HeadUnreachable("too many stores do not answer")
+            root.reading, root.began, root.ended = reading, began, self._clock()
+        finally:
+            root.request = None
+            waiting, root.waiting = root.waiting, set()
+            for key in waiting:
+                self._changed(key)
+
+    async def _request(self, spec: CheckpointSpec, endpoint: _Endpoint) -> tuple[float, HeadReading]:
+        """When a request was made, and its answer."""
+        began = self._clock()
+        if not endpoint.circuit.admits(began):
+            return began, HeadUnreachable("its store does not answer, and is asked again now and then")
+        reading = await self._heads.read(spec)
+        now = self._clock()
+        if isinstance(reading, HeadUnreachable) and now - began >= SILENT_SECONDS:
+            endpoint.circuit.stayed_silent(now)
+        else:
+            endpoint.circuit.answered()
+        return began, reading
+
+
+def _few() -> asyncio.Semaphore:
+    return asyncio.Semaphore(UNPROVEN_AT_ONCE)
+
+
+def _endpoint_of(spec: CheckpointSpec) -> Hashable:
+    """What answers, or does not, for all roots alike."""
+    root = parse_root(spec.root)
+    return root.scheme, spec.endpoint or root.bucket, spec.region
+
+
+def _recent(table: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
+    """The value of a key, made where there is none; the one that was used the longest ago is dropped where there are too many."""
+    value = table.get(key)
+    if value is None:
+        value = table[key] = make()
+        while len(table) > most:
+            table.popitem(last=False)
+    table.move_to_end(key)
+    return value

@@ -1,0 +1,84 @@
+"""What nodes say about their end, ahead of the signal to their pods.
+
+Read from labels, taints and the cordon of a node, as Google's maintenance handler, the cluster autoscaler and ``kubectl drain`` set them.
+Of thousands of nodes only those are remembered that say something, and of the runs only on which nodes their pods are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from halcyon_api.maintenance import Notice
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.untrusted import dig, integer, mapping, sequence, text
+from halcyon_operator.model.views import NoticeView
+
+ACTIVE_LABEL = "cloud.google.com/active-node-maintenance"
+SCHEDULED_LABEL = "cloud.google.com/scheduled-maintenance-time"
+
+_TAINTS: dict[str, Notice] = {
+    "cloud.google.com/impending-node-termination": "terminating",
+    "cloud.google.com/maintenance-window-started": "window",
+    "ToBeDeletedByClusterAutoscaler": "draining",
+    "node.kubernetes.io/out-of-service": "outOfService",
+}
+
+
+def notices_of(node: object) -> tuple[NoticeView, ...]:
+    """All notices of a node as the API server holds it. Never raises."""
+    metadata = mapping(dig(node, "metadata"))
+    name, labels = text(metadata.get("name")), mapping(metadata.get("labels"))
+    found: list[NoticeView] = []
+    if labels.get(ACTIVE_LABEL) == "ONGOING":
+        found.append(NoticeView(name, "underway"))
+    if (at := _epoch(labels.get(SCHEDULED_LABEL))) is not None:
+        found.append(NoticeView(name, "scheduled", at))
+    keys = {text(dig(taint, "key")) for taint in sequence(dig(node, "spec", "taints"))}
+    found += [NoticeView(name, notice) for key, notice in _TAINTS.items() if key in keys]
+    if dig(node, "spec", "unschedulable") is True:
+        found.append(NoticeView(name, "cordoned"))
+    return tuple(found)
+
+
+class NodeNotices:
+    """Nodes that have notices, and which runs to look at when one comes or goes. All calls come from one event loop."""
+
+    def __init__(self) -> None:
+        self._notices: dict[str, tuple[NoticeView, ...]] = {}
+        self._nodes: dict[RunKey, frozenset[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._notices)
+
+    def saw(self, node: object, *, deleted: bool = False) -> tuple[RunKey, ...]:
+        """Take note of a node.
+
+        Returns:
+            Keys of the runs on it, if its notices have changed.
+        """
+        name = text(dig(node, "metadata", "name"))
+        notices = () if deleted else notices_of(node)
+        if self._notices.get(name, ()) == notices:
+            return ()
+        if notices:
+            self._notices[name] = notices
+        else:
+            del self._notices[name]
+        return tuple(key for key, nodes in self._nodes.items() if name in nodes)
+
+    def on(self, key: RunKey, nodes: Iterable[str]) -> tuple[NoticeView, ...]:
+        """The notices of the nodes that a run is on, by name; they are remembered until the next time, or until `forget`."""
+        self._nodes[key] = here = frozenset(filter(None, nodes))
+        return tuple(notice for node in sorted(here & self._notices.keys()) for notice in self._notices[node])
+
+    def forget(self, key: RunKey) -> None:
+        """A run is gone."""
+        self._nodes.pop(key, None)
+
+
+def _epoch(value: object) -> datetime | None:
+    seconds = integer(value)
+    if seconds is None or not 946_684_800 <= seconds < 7_258_118_400:  # years 2000 to 2200
+        return None
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,336 @@
+"""Collects what a decision about one run is made from."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from halcyon_api import names
+from halcyon_api.defaults.status import DEFAULT_NAME
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.endings import seen_endings
+from halcyon_operator.model.keys import ProcessGroup, RunKey
+from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.trainer_process import first_process, trainer_port
+from halcyon_operator.model.views import (
+    HeadAbsent,
+    HeadReading,
+    JobSetView,
+    NoticeView,
+    ObjectView,
+    Observed,
+    Platform,
+    PodView,
+    PodWarning,
+    Prerequisite,
+    ProbeView,
+    RunView,
+)
+from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
+from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
+from halcyon_operator.observe.jobsets import parse_jobset, parse_object
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.own_jobsets import OwnJobSets
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.prerequisites import LONGEST_CHAIN, parse_prerequisite
+from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
+
+HEAD_AGE_SECONDS = 10.0
+"""How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
+
+
+class ReadsHeads(Protocol):
+    """What knows the HEADs of checkpoint roots."""
+
+    async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float) -> HeadReading:
+        """The HEAD of a run's root as far as it is known now."""
+        ...
+
+
+class ReadsProgress(Protocol):
+    """What knows how far trainers are."""
+
+    async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
+        """The last report of a run's pod, or why there is none."""
+        ...
+
+
+class ReadsWarnings(Protocol):
+    """What knows why pods do not start."""
+
+    def of(self, key: tuple[str, str], pods: Iterable[PodView]) -> PodWarning | None:
+        """The newest warning about the first late one of a world's pods, as far as it is known."""
+        ...
+
+
+class ReadsWorkloads(Protocol):
+    """What knows why JobSets wait in their queues."""
+
+    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
+        """What Kueue says of a JobSet."""
+        ...
+
+
+class Observer:
+    """Looks at runs.
+
+    Args:
+        cluster: Where runs, JobSets and pods are read.
+        heads: Knows the HEADs of checkpoint roots.
+        trainers: Knows how far trainers are.
+        pod_endings: Endings of pods that may be gone.
+        platform: What is the same for all runs.
+        nodes: What nodes say about their end; None: nobody asks them.
+        token: Makes up tokens.
+        cache: What the watches have shown; None: every look asks the API server.
+        pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
+        defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
+        workloads: Knows why JobSets wait in their queues; None: nobody asks Kueue.
+        warnings: Knows why pods do not start; None: nobody reads their events.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        heads: ReadsHeads,
+        trainers: ReadsProgress,
+        pod_endings: PodEndings,
+        platform: Platform,
+        nodes: NodeNotices | None = None,
+        token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+        cache: WatchCache | None = None,
+        pace: Callable[[], float] = lambda: 0.0,
+        defaults_namespace: str = "",
+        workloads: ReadsWorkloads | None = None,
+        warnings: ReadsWarnings | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._heads = heads
+        self._trainers = trainers
+        self._pod_endings = pod_endings
+        self._platform = platform
+        self._nodes = nodes
+        self._token = token
+        self._cache = cache
+        self._pace = pace
+        self._defaults_namespace = defaults_namespace
+        self._workloads = workloads
+        self._warnings = warnings
+        self._own = OwnJobSets()
+
+    async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
+        at work, for then more has to be known."""
+        key = namespace, name
+        run = self._cache.run(key) if self._cache is not None else None
+        if run is None or self._cache is None or run.defaults_due:
+            return None
+        jobsets = tuple(seen.view for seen in self._cache.jobsets(key) if not seen.probe)
+        if not any(_at_work(run, jobset) for jobset in jobsets):
+            return None
+        probes = [seen.view for seen in self._cache.jobsets(key) if seen.probe]
+        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, self._cache.pods(key))
+        age = max(MAX_WORKLOAD_AGE_SECONDS, self._pace())
+        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
+
+    def wrote(self, document: object) -> None:
+        """A run was written and is like this now: the watch may tell of it later."""
+        if self._cache is not None:
+            self._cache.saw_run(document)
+
+    async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run as the API server has it now, or None if there is no such run.
+
+        Raises:
+            ApiError: The API server refused a read or did not answer.
+        """
+        key = namespace, name
+        document, jobset_documents, seen = await asyncio.gather(
+            self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name, SeenPod)
+        )
+        if self._cache is not None:
+            self._cache.listed(key, document, jobset_documents, seen)
+        if document is None:
+            if self._nodes is not None:
+                self._nodes.forget(key)
+            return None
+        run = parse_run_view(document)
+        if run.defaults_due and not run.deleting:
+            run = parse_run_view(document, await self._defaults(document, run))
+        jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
+        probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
+        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, seen)
+        for pod in seen:
+            self._pod_endings.record(key, pod.view)
+        observed = await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0)
+        return observed if run.status.attempt else replace(observed, earlier_pods=_of_earlier_runs(run, seen))
+
+    async def _complete(
+        self,
+        key: RunKey,
+        run: RunView,
+        jobsets: tuple[JobSetView, ...],
+        pods: tuple[PodView, ...],
+        probe: ProbeView | None,
+        progress_written_at: datetime | None,
+        workload_age: float,
+    ) -> Observed:
+        """What was seen of a run in the cluster, with what is to be known besides."""
+        alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
+        config_map: ObjectView | None = None
+        if alive is None and run.status.attempt > 0:
+            jobsets, config_map = await self._named(run, jobsets)
+        head, reading, (origin, origin_root), prerequisites, workload = await asyncio.gather(
+            self._head(run, jobsets, pods, alive),
+            self._report(run, pods, alive),
+            self._origin(run, alive),
+            self._prerequisites(run),
+            self._workload(run, alive, workload_age),
+        )
+        own = self._own.of(run, jobsets)
+        return Observed(
+            run=run,
+            platform=self._platform,
+            jobsets=jobsets,
+            pods=pods,
+            probe=probe,
+            endings=seen_endings(pods, (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))),
+            head=head,
+            origin=origin,
+            origin_root=origin_root,
+            prerequisites=prerequisites,
+            report=reading.report,
+            report_problem=reading.problem,
+            config_map=config_map,
+            progress_written_at=progress_written_at,
+            pod_warning=self._warning(key, run, pods, alive),
+            notices=self._notices(key, pods),
+            workload=workload,
+            fresh_token=self._token(),
+            pace_seconds=self._pace(),
+        )
+
+    def _warning(self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> PodWarning | None:
+        """Why the first late pod of the run's process group does not start."""
+        if self._warnings is None or alive is None:
+            return None
+        group = ProcessGroup(run.status.attempt, alive.restarts)
+        return self._warnings.of(key, (pod for pod in pods if pod.group == group))
+
+    def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
+        """What the nodes of the run's pods say about their end."""
+        if self._nodes is None:
+            return ()
+        return self._nodes.on(key, (pod.node for pod in pods if not pod.over))
+
+    async def _named(self, run: RunView, jobsets: tuple[JobSetView, ...]) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
+        """Whatever stands under the names of the present attempt's objects, whosever it is."""
+        name = names.jobset_name(run.name, run.status.attempt)
+        known = any(jobset.name == name for jobset in jobsets)
+        jobset, config_map = await asyncio.gather(
+            _nothing() if known else self._cluster.jobset(run.namespace, name), self._cluster.config_map(run.namespace, name)
+        )
+        found = jobsets if jobset is None else (*jobsets, parse_jobset(jobset))
+        return found, None if config_map is None else parse_object("ConfigMap", config_map)
+
+    async def _head(
+        self, run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...], alive: JobSetView | None
+    ) -> HeadReading:
+        if run.spec is None or run.deleting:
+            return HeadAbsent()
+        age = max(HEAD_AGE_SECONDS, self._pace()) if alive is not None else 0.0
+        return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
+
+    async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[Prerequisite | None, str | None]:
+        """The run that this one begins from if that has no root yet, and its root, as long as this one has no checkpoint of its own."""
+        origin = run.spec.origin if run.spec is not None else None
+        if origin is None or origin.root is not None or alive is not None or run.deleting or run.status.checkpoint is not None:
+            return None, None
+        source = await self._cluster.run(run.namespace, origin.run)
+        root = root_of_run(source)
+        return (parse_prerequisite(origin.run, source) if source is not None and root is None else None), root
+
+    async def _prerequisites(self, run: RunView) -> tuple[Prerequisite, ...]:
+        """The run that this one comes after, and those that it waits for itself, as long as this one has not begun."""
+        after = run.spec.after if run.spec is not None and run.status.attempt == 0 and not run.deleting else None
+        chain: list[Prerequisite] = []
+        name = after.run if after is not None else ""
+        while name and name not in {run.name, *(other.name for other in chain)} and len(chain) < LONGEST_CHAIN:
+            chain.append(parse_prerequisite(name, await self._cluster.run(run.namespace, name)))
+            name = chain[-1].after
+        return tuple(chain)
+
+    async def _defaults(self, document: object, run: RunView) -> FoundDefaults:
+        """The defaults that the run would take: of each namespace those of the wanted name, or else those called `default`."""
+        name, _ = wanted(document)
+        namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
+        exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
+        found = [
+            document if document is not None or name == DEFAULT_NAME else await self._cluster.defaults(namespace, DEFAULT_NAME)
+            for namespace, document in zip(namespaces, exact, strict=True)
+        ]
+        return FoundDefaults(
+            name, namespaces, tuple(document for document in found if document is not None), any(document is not None for document in exact)
+        )
+
+    async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
+        """Why a queue holds the run; what it says of one that it does not hold is of no use here."""
+        if self._workloads is None or alive is None or not (alive.queue and alive.suspended):
+            return None
+        return await self._workloads.read(run.namespace, alive.uid, max_age_seconds)
+
+    async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
+        if run.spec is None or alive is None or run.deleting:
+            return ReportReading()
+        pod = first_process(pods, ProcessGroup(run.status.attempt, alive.restarts))
+        return ReportReading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
+
+
+def _own_pods(
+    run: RunView, own: frozenset[str], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
+) -> tuple[tuple[PodView, ...], ProbeView | None]:
+    """The pods of a run's attempts, and what looks for room for it. Whatever only bears the run's labels is left out."""
+    seen = tuple(seen)
+    pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
+    probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
+    if probe is None:
+        return pods, None
+    return pods, ProbeView(probe, tuple(pod.view for pod in seen if pod.probe and is_own(pod.view, run, frozenset({probe.uid}))))
+
+
+def _at_work(run: RunView, jobset: JobSetView) -> bool:
+    """Whether a JobSet is the present attempt's and not at its end."""
+    return (
+        jobset.owner_uid == run.uid
+        and jobset.name == names.jobset_name(run.name, run.status.attempt)
+        and jobset.outcome == "running"
+        and not jobset.deleting
+    )
+
+
+def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
+    """Whatever may write a run's checkpoints, as it was seen. What HEAD said before this changed may be out of date."""
+    return (
+        run.uid,
+        run.status.attempt,
+        frozenset((jobset.uid, jobset.restarts, jobset.outcome, jobset.deleting) for jobset in jobsets),
+        frozenset((pod.uid, pod.over) for pod in pods),
+    )
+
+
+def _of_earlier_runs(run: RunView, seen: Iterable[SeenPod]) -> tuple[PodView, ...]:
+    """Trainer pods that bear the run's name and the uid of another one."""
+    pods = (pod.view for pod in seen if not pod.probe)
+    return tuple(pod for pod in pods if pod.controlled and pod.jobset_uid and pod.run_uid not in ("", run.uid))
+
+
+async def _nothing() -> dict[str, Any] | None:
+    return None

@@ -1,0 +1,173 @@
+"""From a pod as the API server holds it to a `PodView`, and to the ending that it tells of.
+
+A pod's end has up to three beginnings: the API server marks it for a disruption, somebody deletes it, or its process ends. Which came
+first is what the end was about: an evicted pod is later deleted and its process ends too, and a pod that crashed is deleted afterwards.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+
+from pydantic import ValidationError
+
+from halcyon_api import names
+from halcyon_api.environment import SAVE_TOKEN
+from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
+from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
+from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
+from halcyon_operator.model.untrusted import LARGEST_EXACT, count, dig, integer, mapping, moment, sequence, text
+from halcyon_operator.model.views import PodEnding, PodView, Trouble
+
+_MAX_GRACE_SECONDS = 31_536_000
+
+
+def parse_pod(document: object) -> PodView:
+    """A trainer pod as the operator sees it. Never raises."""
+    metadata = mapping(dig(document, "metadata"))
+    status = mapping(dig(document, "status"))
+    container = _trainer_container(status)
+    reason, message = _waiting(status, container)
+    return PodView(
+        name=text(metadata.get("name")),
+        uid=text(metadata.get("uid")),
+        group=_group(metadata),
+        process=_process(metadata),
+        phase=text(status.get("phase")),
+        ip=_ip(status.get("podIP")),
+        node=text(dig(document, "spec", "nodeName")),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        running="running" in mapping(container.get("state")),
+        waiting_reason=reason,
+        waiting_message=message,
+        ending=_ending(metadata, status, container, text(dig(document, "spec", "nodeName"))),
+        created_at=moment(metadata.get("creationTimestamp")),
+        scheduled_at=_scheduled_at(status),
+        gone_by=moment(metadata.get("deletionTimestamp")),
+        sandbox_ready=_sandbox_ready(status),
+        save_token=_save_token(document),
+        run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
+        jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
+        controlled=_controlled(metadata),
+    )
+
+
+def _controlled(metadata: dict[str, object]) -> bool:
+    return any(dig(owner, "controller") is True and dig(owner, "kind") == "Job" for owner in sequence(metadata.get("ownerReferences")))
+
+
+def _ip(value: object) -> str:
+    """The pod's address, which the operator sends requests to: no name, and none of those where a machine keeps its own metadata."""
+    try:
+        address = ip_address(text(value, 64))
+    except ValueError:
+        return ""
+    return "" if address.is_link_local or address.is_multicast or address.is_unspecified else str(address)
+
+
+def _save_token(document: object) -> str:
+    containers = (mapping(entry) for entry in sequence(dig(document, "spec", "containers")))
+    trainer = next((entry for entry in containers if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
+    variables = (mapping(entry) for entry in sequence(trainer.get("env")))
+    return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
+
+
+def _group(metadata: dict[str, object]) -> ProcessGroup:
+    labels = mapping(metadata.get("labels"))
+    return ProcessGroup(count(labels.get(names.LABEL_ATTEMPT)), count(labels.get(names.JOBSET_RESTART)))
+
+
+def _process(metadata: dict[str, object]) -> ProcessIndex:
+    labels = mapping(metadata.get("labels"))
+    return ProcessIndex(count(labels.get(names.JOBSET_JOB_INDEX)), count(labels.get(names.JOB_COMPLETION_INDEX)))
+
+
+def _trainer_container(status: dict[str, object]) -> dict[str, object]:
+    statuses = (mapping(entry) for entry in sequence(status.get("containerStatuses")))
+    return next((entry for entry in statuses if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
+
+
+def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[str, str]:
+    """Why the pod does not run yet, if the kubelet or the scheduler says so."""
+    waiting = mapping(dig(container, "state", "waiting"))
+    if waiting:
+        return text(waiting.get("reason"), 64), text(waiting.get("message"))
+    for condition in map(mapping, sequence(status.get("conditions"))):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return text(condition.get("reason"), 64), text(condition.get("message"))
+    return "", ""
+
+
+def _scheduled_at(status: dict[str, object]) -> datetime | None:
+    conditions = map(mapping, sequence(status.get("conditions")))
+    bound = (one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True")
+    return next((moment(one.get("lastTransitionTime")) for one in bound), None)
+
+
+def _sandbox_ready(status: dict[str, object]) -> bool | None:
+    found = (one for one in map(mapping, sequence(status.get("conditions"))) if one.get("type") == "PodReadyToStartContainers")
+    return next((one.get("status") == "True" for one in found), None)
+
+
+def _ending(metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str) -> PodEnding | None:
+    terminated = mapping(dig(container, "state", "terminated"))
+    ended = bool(terminated) or status.get("phase") in ("Failed", "Succeeded")
+    troubles = _troubles(metadata, status, terminated, ended)
+    if not troubles:
+        return None
+    at, _, trouble, message = min(troubles)
+    group = _group(metadata)
+    exit_code = integer(terminated.get("exitCode"))
+    return PodEnding(
+        uid=text(metadata.get("uid")),
+        name=text(metadata.get("name")),
+        run_uid=text(dig(metadata, "labels", names.LABEL_RUN_UID)),
+        group=group,
+        process=_process(metadata),
+        trouble=trouble,
+        at=at,
+        ended=ended,
+        exit_code=exit_code if exit_code is not None and 0 <= exit_code <= 255 else None,
+        report=_report(terminated.get("message"), group),
+        message=message,
+        node=node,
+        ran=moment(terminated.get("finishedAt")) is not None,
+        jobset_uid=text(dig(metadata, "labels", names.JOBSET_UID_LABEL)),
+        controlled=_controlled(metadata),
+    )
+
+
+def _troubles(
+    metadata: dict[str, object], status: dict[str, object], terminated: dict[str, object], ended: bool
+) -> list[tuple[datetime, int, Trouble, str]]:
+    """Everything that went wrong with the pod: since when, in which rank, and what is said about it."""
+    found: list[tuple[datetime, int, Trouble, str]] = []
+
+    def add(trouble: Trouble, at: datetime | None, *said: object) -> None:
+        words = ": ".join(word for word in map(text, said) if word)
+        found.append((at or UNKNOWN_TIME, TROUBLE_RANKS[trouble], trouble, words))
+
+    for condition in map(mapping, sequence(status.get("conditions"))):
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            add("disrupted", moment(condition.get("lastTransitionTime")), condition.get("reason"), condition.get("message"))
+    if (gone_at := moment(metadata.get("deletionTimestamp"))) is not None:
+        # The timestamp is when the grace period ends; the deletion was asked for before it.
+        add("deleted", gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)))
+    if ended:
+        report = _report(terminated.get("message"), _group(metadata))
+        said = (report.message,) if report else (terminated.get("reason"), terminated.get("message"))
+        add("exited", moment(terminated.get("finishedAt")), *(said if terminated else (status.get("reason"), status.get("message"))))
+    return found
+
+
+def _report(message: object, group: ProcessGroup) -> TerminationReport | None:
+    """The trainer's termination report, unless it is damaged or another world's."""
+    if not isinstance(message, str) or len(message) > TERMINATION_MESSAGE_LIMIT:
+        return None
+    try:
+        report = TerminationReport.model_validate_json(message, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+    progress = report.progress or Progress()
+    claims = (report.step, report.checkpoint_step or 0, report.epoch_attempt or 0, *progress.counts)
+    return report if report.attempt in (0, group.attempt) and max(claims) <= LARGEST_EXACT else None

@@ -1,0 +1,24 @@
+"""Reads the runs that another run waits for (`spec.after`, `spec.from`)."""
+
+from __future__ import annotations
+
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_operator.model.untrusted import dig, text
+from halcyon_operator.model.views import Prerequisite
+
+LONGEST_CHAIN = 16
+"""Largest number of runs that are read. Each run behind them waits for its own predecessors."""
+
+
+def parse_prerequisite(name: str, document: object) -> Prerequisite:
+    """A run that is awaited, as the API server has it; None: it has none of the name."""
+    if document is None:
+        return Prerequisite(name)
+    status = parse_status(dig(document, "status"))
+    waits = status.phase != "Succeeded" and status.attempt == 0
+    return Prerequisite(name, status.phase, _message(status), text(dig(document, "spec", "after", "run")) if waits else "")
+
+
+def _message(status: TrainingRunStatus) -> str:
+    ready = status.condition("Ready")
+    return ready.message if ready is not None else ""

@@ -1,0 +1,114 @@
+"""From a TrainingRun as the API server holds it to a `RunView`.
+
+The status is read apart from the rest: a damaged status must not make a sound spec invalid, nor the other way round.
+"""
+
+from __future__ import annotations
+
+from halcyon_api import names
+from halcyon_api.edits.changes import recorded, values_of
+from halcyon_api.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.mesh import pinned
+from halcyon_api.spec.checkpoint import parse_root
+from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
+from halcyon_api.validation import find_problems
+from halcyon_operator.model.untrusted import count, dig, mapping, text
+from halcyon_operator.model.views import RunView
+from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
+from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
+
+MAX_PROBLEM_TEXT = 2048
+
+
+def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> RunView:
+    """A run as the operator sees it, with what it takes from its defaults.
+
+    Never raises: what is wrong with the document is in `problems`.
+
+    Args:
+        document: The run.
+        defaults: Its defaults as they are now; None: nobody looked, and it goes by those on record.
+    """
+    metadata = mapping(dig(document, "metadata"))
+    status = parse_status(dig(document, "status"))
+    took = taken(document, status, defaults)
+    raw_spec = resolved_spec(document, took.values)
+    spec, problems = _parse_spec(metadata, raw_spec) if not took.problem else (None, (took.problem,))
+    fields: dict[str, str] = {}
+    if spec is not None:
+        fields = recorded(values_of(spec))
+        spec = _with_mesh(spec, status)
+    return RunView(
+        namespace=text(metadata.get("namespace")) or "default",
+        name=text(metadata.get("name")),
+        uid=text(metadata.get("uid")),
+        generation=count(metadata.get("generation")),
+        resource_version=text(metadata.get("resourceVersion")),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        spec=spec,
+        problems=problems,
+        status=status,
+        save_request=text(dig(metadata, "annotations", names.ANNOTATION_CHECKPOINT), MAX_REQUEST_VALUE),
+        restart_request=text(dig(metadata, "annotations", names.ANNOTATION_RESTART), MAX_REQUEST_VALUE),
+        fields=fields,
+        defaults=took.record,
+        defaults_due=due(document, status),
+        raw_spec=raw_spec,
+        raw_status=mapping(dig(document, "status")),
+    )
+
+
+def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tuple[TrainingRunSpec | None, tuple[str, ...]]:
+    try:
+        spec = parse_run({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": raw_spec}).spec
+    except InvalidRun as error:
+        return None, (text(str(error), MAX_PROBLEM_TEXT),)
+    problems = tuple(str(problem) for problem in find_problems(spec)) + _cluster_problems(spec)
+    return (spec, ()) if not problems else (None, problems)
+
+
+def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:
+    """The spec with the mesh that a run without one has on record, for a run must not change it by itself; at first the suggested one."""
+    suggested = pinned(spec)
+    recorded = pinned(spec, status.topology.mesh) if status.topology is not None else suggested
+    return suggested if recorded == suggested or find_problems(recorded) else recorded
+
+
+def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
+    """What is right on a laptop and wrong in a cluster."""
+    problems: list[str] = []
+    if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
+        problems.append(
+            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs the PersistentVolumeClaim it lies on, for what a pod writes "
+            "into itself ends with the pod; name one, or use an s3:// or gs:// root"
+        )
+    if spec.data.volume is not None:
+        taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
+        if taken:
+            problems.append(
+                f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has something else; "
+                "choose another path"
+            )
+    accelerator = spec.accelerator
+    if accelerator.row.family == "tpu" and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
+        problems.append(
+            f"spec.accelerator.slices: GKE joins only slices of several hosts, and a {accelerator.topology} slice has one; "
+            "choose a topology of at least 8 chips, or one slice"
+        )
+    if accelerator.provisioning == "queued" and spec.scheduling.queue is None:
+        problems.append(
+            "spec.accelerator.provisioning: queued nodes are asked for by Kueue, so without a queue the pods wait for ever; set "
+            "spec.scheduling.queue.name, or choose another provisioning"
+        )
+    return tuple(problems)
+
+
+def _mount_paths(spec: TrainingRunSpec) -> list[str]:
+    """Where a pod has other volumes than the data's."""
+    checkpoints = [parse_root(spec.checkpoint.root).path] if spec.checkpoint.volume_claim is not None else []
+    return [names.RUN_DOCUMENT_DIRECTORY, "/tmp", CACHE_DIRECTORY, *checkpoints]  # noqa: S108 a mount point inside the pod
+
+
+def _nested(first: str, second: str) -> bool:
+    return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")

@@ -1,0 +1,132 @@
+"""Reads the progress report of a run's first trainer process, and asks it for checkpoints.
+
+The pod is the users' territory: what it answers is bounded in time and size, must be of this run, attempt and restart, and is shown,
+never obeyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import aiohttp
+from prometheus_client import Counter
+from pydantic import ValidationError
+
+from halcyon_api.progress import ProgressReport
+from halcyon_api.save_requests import SAVE_PATH
+from halcyon_operator.model.decision import Ask
+from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
+from halcyon_operator.model.views import PodView
+
+TIMEOUT_SECONDS = 2.0
+MAX_REPORT_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class ReportReading:
+    """The report, or why there is none."""
+
+    report: ProgressReport | None = None
+    problem: str = ""
+
+
+def _names(schema: object) -> Iterator[str]:
+    """Names of all fields of a schema and of those below it."""
+    if isinstance(schema, dict):
+        found = cast("dict[str, object]", schema)
+        yield from mapping(found.get("properties"))
+        for child in found.values():
+            yield from _names(child)
+
+
+_FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
+"""The only names that a sentence about a report repeats; whatever else stands in it is text of somebody else."""
+
+
+def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
+    """The report in an answer. Never raises."""
+    try:
+        report = ProgressReport.model_validate_json(body, by_alias=True, by_name=False)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"] if isinstance(part, int) or part in _FIELDS) or "document"
+        return ReportReading(problem=f"its report is not valid: {where} ({fault['type']})")
+    if report.run != run or (report.attempt, report.restart) != group:
+        whose = "this" if report.run == run else "another"
+        return ReportReading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
+    numbers = (*report.progress.counts, report.resumed_step or 0)
+    return ReportReading(report) if max(numbers) <= LARGEST_EXACT else ReportReading(problem="its report has numbers beyond all measure")
+
+
+class Trainers:
+    """Asks trainers how far they are.
+
+    Args:
+        polls: Counts reads by result.
+    """
+
+    def __init__(self, polls: Counter) -> None:
+        self._polls = polls
+        self._http: aiohttp.ClientSession | None = None
+
+    async def read(self, pod: PodView, port: int, run: str) -> ReportReading:
+        """The report of a pod."""
+        reading = await self._ask(self._session(), f"{_address(pod.ip, port)}/status", run, pod.group)
+        self._polls.labels("ok" if reading.report is not None else "failed").inc()
+        return reading
+
+    async def ask_save(self, ask: Ask) -> str:
+        """Ask a process for a checkpoint.
+
+        Returns:
+            Why it did not take note of it; empty where it did.
+        """
+        headers = {"Authorization": f"Bearer {ask.token}", "Content-Type": "application/json"}
+        body = ask.request.model_dump_json(by_alias=True)
+        url = f"{_address(ask.ip, ask.port)}{SAVE_PATH}"
+        try:
+            async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as response:
+                return "" if response.status == 202 else f"it answered with HTTP status {response.status}"
+        except TimeoutError:
+            return f"no answer within {TIMEOUT_SECONDS:g} s"
+        except aiohttp.ClientConnectorError as error:
+            return f"no connection to {error.host}:{error.port}"
+        except (aiohttp.ClientError, ValueError) as error:
+            return f"its answer cannot be read ({type(error).__name__})"
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            # A new connection each time: a trainer that restarts must not be asked over its predecessor's.
+            self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
+        return self._http
+
+    async def _ask(self, http: aiohttp.ClientSession, url: str, run: str, group: ProcessGroup) -> ReportReading:
+        try:
+            async with http.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    return ReportReading(problem=f"it answered with HTTP status {response.status}")
+                body = await response.content.read(MAX_REPORT_BYTES + 1)
+                while len(body) <= MAX_REPORT_BYTES and (more := await response.content.read(MAX_REPORT_BYTES)):
+                    body += more
+        except TimeoutError:
+            return ReportReading(problem=f"no answer within {TIMEOUT_SECONDS:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return ReportReading(problem=f"no connection to {error.host}:{error.port}")
+        except (aiohttp.ClientError, ValueError) as error:
+            return ReportReading(problem=f"its answer cannot be read ({type(error).__name__})")
+        if len(body) > MAX_REPORT_BYTES:
+            return ReportReading(problem=f"its report is larger than {MAX_REPORT_BYTES} bytes")
+        return parse_report(body, run, group)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._http is not None:
+            await self._http.close()
+
+
+def _address(ip: str, port: int) -> str:
+    return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"

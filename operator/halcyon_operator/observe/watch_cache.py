@@ -1,0 +1,179 @@
+"""What the watches have shown last: every run with its JobSets and pods, read once and kept as plain values.
+
+A look at a run that trains, or waits, and at which nothing has happened costs no request then. It is only ever used to find out that
+nothing has happened: whatever is written is decided from what the API server says at that moment, because watches of several kinds are
+behind by several times, and what they missed while they were away they do not tell. Values, not documents: a pod as the API server sends
+it takes fifty times the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from halcyon_api import names
+from halcyon_api.status import AT_REST
+from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
+from halcyon_operator.model.untrusted import dig, integer, text
+from halcyon_operator.model.views import JobSetView, RunView
+from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.observe.jobsets import parse_jobset
+from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.runs import parse_run_view
+
+
+class SeenJobSet:
+    """A JobSet and whether it looks for room only."""
+
+    __slots__ = ("probe", "view")
+
+    def __init__(self, view: JobSetView, probe: bool) -> None:
+        self.view, self.probe = view, probe
+
+
+class SeenPod:
+    """A pod, whose it is, whether it looks for room only, and what it was read from."""
+
+    __slots__ = ("key", "probe", "run_uid", "version", "view")
+
+    def __init__(self, document: object) -> None:
+        self.view, self.probe = parse_pod(document), is_probe(document)
+        self.run_uid = text(dig(document, "metadata", "labels", names.LABEL_RUN_UID))
+        self.key, self.version = _object_key("pods", document), _version(document)
+
+
+_Table = dict[RunKey, dict[str, SeenJobSet]] | dict[RunKey, dict[str, SeenPod]]
+"""JobSets or pods by run and name."""
+
+
+class WatchCache:
+    """The last state of everything watched. All calls come from one event loop."""
+
+    def __init__(self) -> None:
+        self._versions: dict[ObjectKey, int] = {}
+        self._runs: dict[RunKey, RunView] = {}
+        self._under_way: set[RunKey] = set()
+        self._after: dict[RunKey, set[RunKey]] = {}
+        """Runs that have not begun, by the one that they come after."""
+        self._jobsets: dict[RunKey, dict[str, SeenJobSet]] = {}
+        self._pods: dict[RunKey, dict[str, SeenPod]] = {}
+
+    def pod_count(self, key: RunKey) -> int:
+        """How many pods bear a run's label."""
+        return len(self._pods.get(key, ()))
+
+    @property
+    def under_way(self) -> int:
+        """How many runs are at something, or about to be."""
+        return len(self._under_way)
+
+    def version(self, place: ObjectKey) -> int | None:
+        """The resource version at which an object was seen last; None: it is not known."""
+        return self._versions.get(place)
+
+    def keys(self) -> tuple[RunKey, ...]:
+        """All runs, and whatever was named as the run of a JobSet or pod: it may be gone."""
+        return tuple(self._runs.keys() | self._jobsets.keys() | self._pods.keys())
+
+    def run(self, key: RunKey) -> RunView | None:
+        """A run."""
+        return self._runs.get(key)
+
+    def waiting_for(self, key: RunKey) -> tuple[RunKey, ...]:
+        """The runs that come after another one and have not begun."""
+        return tuple(self._after.get(key, ()))
+
+    def jobsets(self, key: RunKey) -> tuple[SeenJobSet, ...]:
+        """The JobSets that bear a run's label."""
+        return tuple(self._jobsets.get(key, {}).values())
+
+    def pods(self, key: RunKey) -> tuple[SeenPod, ...]:
+        """The pods that bear a run's label."""
+        return tuple(self._pods.get(key, {}).values())
+
+    def saw_run(self, document: object, *, deleted: bool = False) -> None:
+        """A run was seen, or its deletion."""
+        place = _object_key("trainingruns", document)
+        if not self._newer(place, _version(document), deleted):
+            return
+        if deleted:
+            self._forget_run(place[1:])
+            return
+        self._forget_after(place[1:])
+        self._runs[place[1:]] = run = parse_run_view(document)
+        if run.status.attempt == 0 and (after := text(dig(run.raw_spec, "after", "run"))):
+            self._after.setdefault((run.namespace, after), set()).add(place[1:])
+        (self._under_way.discard if run.status.phase in AT_REST else self._under_way.add)(place[1:])
+
+    def saw_jobset(self, key: RunKey, document: object, *, deleted: bool = False) -> None:
+        """A JobSet of a run was seen, or its deletion."""
+        place = _object_key("jobsets", document)
+        if self._newer(place, _version(document), deleted):
+            _put(self._jobsets, key, place[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
+
+    def saw_pod(self, key: RunKey, pod: SeenPod, *, deleted: bool = False) -> None:
+        """A pod of a run was seen, or its deletion."""
+        if self._newer(pod.key, pod.version, deleted):
+            _put(self._pods, key, pod.key[2], None if deleted else pod)
+
+    def listed(self, key: RunKey, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
+        """All of a run as the API server has it: what is not among it is gone, whatever the watches missed."""
+        jobsets, pods = tuple(jobsets), tuple(pods)
+        self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
+        self._drop("pods", key, self._pods, {pod.key[2] for pod in pods})
+        if run is None:
+            self._versions.pop(("trainingruns", *key), None)
+            self._forget_run(key)
+        else:
+            self.saw_run(run)
+        for jobset in jobsets:
+            self.saw_jobset(key, jobset)
+        for pod in pods:
+            self.saw_pod(key, pod)
+
+    def _forget_run(self, key: RunKey) -> None:
+        self._forget_after(key)
+        self._runs.pop(key, None)
+        self._under_way.discard(key)
+
+    def _forget_after(self, key: RunKey) -> None:
+        """Drop what a run came after when it was seen last."""
+        run = self._runs.get(key)
+        place = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
+        if place is not None and (others := self._after.get(place)) is not None:
+            others.discard(key)
+            if not others:
+                del self._after[place]
+
+    def _drop(self, kind: WatchedKind, key: RunKey, table: _Table, kept: set[str]) -> None:
+        for name in [name for name in table.get(key, ()) if name not in kept]:
+            _put(table, key, name, None)
+            self._versions.pop((kind, key[0], name), None)
+
+    def _newer(self, place: ObjectKey, version: int, deleted: bool) -> bool:
+        """Whether this is later than what is known; versions grow within a kind."""
+        if version < self._versions.get(place, 0):
+            return False
+        if deleted:
+            self._versions.pop(place, None)
+        else:
+            self._versions[place] = version
+        return True
+
+
+def _version(document: object) -> int:
+    return integer(dig(document, "metadata", "resourceVersion")) or 0
+
+
+def _object_key(kind: WatchedKind, document: object) -> ObjectKey:
+    metadata = dig(document, "metadata")
+    return kind, text(dig(metadata, "namespace")), text(dig(metadata, "name"))
+
+
+def _put(table: _Table, key: RunKey, name: str, seen: object) -> None:
+    entries: dict[str, object] = table.setdefault(key, {})  # type: ignore[assignment, arg-type]
+    if seen is None:
+        entries.pop(name, None)
+    else:
+        entries[name] = seen
+    if not entries:
+        table.pop(key, None)

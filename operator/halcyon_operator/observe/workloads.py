@@ -1,0 +1,109 @@
+"""Reads what Kueue says of JobSets that wait in its queues.
+
+Workloads bear no label of a run, so watching them would bring those of everybody. That one is admitted or evicted shows in its JobSet,
+which is watched; what it waits for is read now and then, and only as long as it waits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from halcyon_operator.kube.client import ApiError, NotFound
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.untrusted import dig, mapping, moment, sequence, text
+from halcyon_operator.model.workload import (
+    AdmissionCheck,
+    NoKueue,
+    NoWorkload,
+    WorkloadCondition,
+    WorkloadReading,
+    WorkloadUnread,
+    WorkloadView,
+)
+
+MAX_REMEMBERED = 4096
+MAX_WORD = 316
+
+
+class Workloads:
+    """Workloads of JobSets, by the JobSet's uid.
+
+    Args:
+        cluster: Where they are read.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[float, WorkloadReading]] = OrderedDict()
+
+    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
+        """What Kueue says of a JobSet.
+
+        Args:
+            namespace: The JobSet's.
+            jobset_uid: The JobSet's.
+            max_age_seconds: How old it may be.
+
+        Raises:
+            ApiError: The API server did not answer.
+        """
+        known, now = self._known.get(jobset_uid), self._clock()
+        if known is not None and now - known[0] < max_age_seconds:
+            return known[1]
+        reading = await self._ask(namespace, jobset_uid)
+        self._known[jobset_uid] = now, reading
+        self._known.move_to_end(jobset_uid)
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return reading
+
+    async def _ask(self, namespace: str, jobset_uid: str) -> WorkloadReading:
+        try:
+            return newest(await self._cluster.workloads(namespace, jobset_uid))
+        except NotFound:
+            return NoKueue()
+        except ApiError as error:
+            if error.code != 403:
+                raise
+            return WorkloadUnread("the API server does not let it; set kueue.enabled in the chart")
+
+
+def parse_workload(document: object) -> WorkloadView:
+    """A Workload as the operator sees it. Never raises."""
+    status = mapping(dig(document, "status"))
+    conditions = {text(dig(one, "type")): mapping(one) for one in sequence(status.get("conditions"))}
+    reserved = conditions.get("QuotaReserved")
+    return WorkloadView(
+        name=text(dig(document, "metadata", "name")),
+        active=dig(document, "spec", "active") is not False,
+        cluster_queue=text(dig(status, "admission", "clusterQueue"), MAX_WORD),
+        unreserved=None if _holds(reserved) else _said(reserved or {}),
+        admitted=_holds(conditions.get("Admitted")),
+        evicted=_said(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
+        finished=_said(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
+        checks=tuple(
+            AdmissionCheck(text(dig(one, "name"), MAX_WORD), text(dig(one, "state")), text(dig(one, "message")))
+            for one in sequence(status.get("admissionChecks"))
+        ),
+        requeue_at=moment(dig(status, "requeueState", "requeueAt")),
+    )
+
+
+def newest(documents: tuple[object, ...]) -> WorkloadView | NoWorkload:
+    """The Workload of a JobSet among those that bear its uid: there is one, or for a moment another that is being deleted."""
+    found = [one for one in documents if dig(one, "metadata", "deletionTimestamp") is None]
+    found.sort(key=lambda one: text(dig(one, "metadata", "creationTimestamp")))
+    return parse_workload(found[-1]) if found else NoWorkload()
+
+
+def _holds(condition: dict[str, object] | None) -> bool:
+    return condition is not None and condition.get("status") == "True"
+
+
+def _said(condition: dict[str, object]) -> WorkloadCondition:
+    return WorkloadCondition(
+        text(condition.get("reason"), MAX_WORD), text(condition.get("message"), 1024), moment(condition.get("lastTransitionTime"))
+    )

@@ -1,0 +1,300 @@
+"""The edge towards kopf: what is watched, and how the parts of the operator are put together and run.
+
+Kopf keeps the watch streams open, through reconnects and expired credentials, and hands over every event. That is all that is asked of it:
+only ``on.event`` handlers, which write nothing into the objects (no finalizers, no annotations, no progress), so a TrainingRun can be
+deleted while no operator is there, and the operator can be removed from a cluster without a trace. Each handler puts the run in question
+into the queue; a pod's ending is also noted in the pod_endings, because the pod may be gone when the run is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+from prometheus_client import disable_created_metrics
+
+from halcyon_api import names
+from halcyon_api.package import version
+from halcyon_api.status import AT_REST
+from halcyon_api.training_run import GROUP, PLURAL, VERSION
+from halcyon_operator.kube.client import ApiError, connect, inside_cluster
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.kube.leadership import Leadership, process_identity
+from halcyon_operator.model.endpoints import allowed_endpoints
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.untrusted import dig, mapping, text
+from halcyon_operator.model.views import Platform
+from halcyon_operator.observe.checkpoints import Checkpoints
+from halcyon_operator.observe.head_reads import HeadReads
+from halcyon_operator.observe.node_notices import NodeNotices
+from halcyon_operator.observe.observer import Observer
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.pod_events import PodEvents
+from halcyon_operator.observe.polls import Polls
+from halcyon_operator.observe.trainers import Trainers
+from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
+from halcyon_operator.observe.workloads import Workloads
+from halcyon_operator.run.controller import Controller
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.http_server import HttpServer
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.served_namespaces import other_namespaces, served_namespaces
+from halcyon_operator.run.settings import Settings
+from halcyon_operator.run.supervision import Supervision, health_problem
+from halcyon_operator.run.watch_audit import WatchAudit
+from halcyon_operator.run.work_queue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+FEW_PODS = 64
+"""A run of no more pods is looked at as soon as one of them changes."""
+PODS_A_SECOND = 1024
+LONGEST_POD_PAUSE_SECONDS = 4.0
+
+JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
+LONGEST_START_DELAY_SECONDS = 15.0
+ROUTINE_LOOKS_PER_SECOND = 25.0
+"""How many looks without a reason, and writes of mere progress, an operator does at most, however many runs there are."""
+
+
+async def run_operator(settings: Settings) -> None:
+    """Run until a signal comes.
+
+    Raises:
+        NoCluster: There is no way to an API server.
+        MissingApi: The cluster lacks a resource that must be installed first.
+    """
+    disable_created_metrics()  # One more series for each counter, which nobody asks for.
+    metrics = Metrics(version())
+    identity = process_identity(settings.pod_name)
+    api = await connect(metrics.api_requests, f"halcyon-operator/{version()} ({identity})")
+    trainers = Trainers(metrics.trainer_polls)
+    checkpoints = Checkpoints(metrics.head_reads, settings.s3_endpoints, settings.s3_anonymous, settings.file_roots)
+    queue: WorkQueue[RunKey] = WorkQueue(random.random, group=lambda key: key[0])
+    polls = Polls(trainers, queue.add, time.monotonic)
+    heads = HeadReads(checkpoints, queue.add, time.monotonic)
+    pod_endings, echo, cache = PodEndings(), WatchEcho(time.monotonic), WatchCache()
+    audit = WatchAudit(cache.version, time.monotonic)
+    leadership = Leadership(api, settings.lease_namespace, settings.lease_name, identity) if settings.lease_namespace else None
+    cluster = Cluster(api)
+    platform = Platform(
+        settings.trainer_image,
+        settings.cluster_domain,
+        settings.probe_priority_class,
+        settings.allow_gpu_direct,
+        s3_endpoints=allowed_endpoints(settings.s3_endpoints),
+        pods=settings.pods,
+        pod_memory=dict(settings.pod_memory),
+        stuck_after_seconds=settings.stuck_pod_seconds,
+        force_delete_stuck=settings.force_delete_stuck_pods,
+        kueue=settings.kueue,
+    )
+    nodes = NodeNotices() if settings.watch_nodes else None
+    workloads = Workloads(cluster, time.monotonic) if settings.kueue else None
+    warnings = PodEvents(cluster, queue.add, lambda: datetime.now(UTC), time.monotonic)
+    observer = Observer(
+        cluster,
+        heads,
+        polls,
+        pod_endings,
+        platform,
+        nodes,
+        cache=cache,
+        pace=lambda: cache.under_way / ROUTINE_LOOKS_PER_SECOND,
+        defaults_namespace=settings.defaults_namespace,
+        workloads=workloads,
+        warnings=warnings,
+    )
+    controller = Controller(
+        queue, observer, cluster, pod_endings, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers
+    )
+    if leadership is not None:
+        api.fence(lambda: leadership.seconds_left)
+
+    def leads() -> bool:
+        return leadership is None or leadership.leads
+
+    metrics.watch(lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads)
+    ready = asyncio.Event()
+    server = HttpServer(metrics, lambda: health_problem(echo, audit, controller.longest_look_seconds), ready.is_set)
+    await server.start(settings.metrics_port)
+
+    async def lead() -> None:
+        """Work until somebody else may."""
+        try:
+            # Whatever waited while another led has been seen to since; what is to be done now is found by looking at everything.
+            controller.begin(cache.keys())
+            await asyncio.gather(*(controller.work() for _ in range(settings.workers)))
+        finally:
+            controller.stand_down()
+
+    async def stand_by() -> None:
+        """Lead when it is this process's turn, but not before it sees everything: who takes over knows what to do."""
+        await ready.wait()
+        await (lead() if leadership is None else leadership.campaign(lead))
+
+    try:
+        served = await _wait_for_api(cluster, settings.namespaces)
+        supervision = Supervision(cluster, served, audit, cache.keys, controller.check)
+        loops = [supervision.run(ready, settings.resync_seconds), stand_by()]
+        if served:
+            loops.append(other_namespaces(cluster, settings.namespaces, served))
+        logger.info("looking after the TrainingRuns in %s", ", ".join(served) or "all namespaces")
+        await _run_together(loops, handlers(queue, pod_endings, echo, cache, nodes), served)
+    finally:
+        queue.close()
+        await heads.close()
+        await polls.close()
+        await warnings.close()
+        await trainers.close()
+        await api.close()
+        await server.stop()
+
+
+def handlers(
+    queue: WorkQueue[RunKey], pod_endings: PodEndings, echo: WatchEcho, cache: WatchCache, nodes: NodeNotices | None = None
+) -> kopf.OperatorRegistry:
+    """What to do on each event. Nodes are watched only if there is somebody to tell of them."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**arguments: Any) -> kopf.ConnectionInfo | None:  # pyright: ignore[reportUnusedFunction]
+        return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
+
+    def tell_those_after(key: RunKey) -> None:
+        """Have the runs looked at that begin when this one has succeeded."""
+        run = cache.run(key)
+        if run is not None and run.status.phase in AT_REST:
+            for waiting in cache.waiting_for(key):
+                queue.add(waiting)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def on_run(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        metadata = dig(event, "object", "metadata")
+        key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
+        cache.saw_run(event["object"], deleted=event["type"] == "DELETED")
+        if (run := cache.run(key)) is not None:
+            # What is on record, whoever wrote it, needs no evidence any more.
+            pod_endings.prune(key, run.status.attempt, run.status.job_set_restarts)
+        if event["type"] == "DELETED":
+            echo.gone(key)
+            pod_endings.forget(key)
+        elif echo.saw(key, dig(metadata, "resourceVersion")):
+            tell_those_after(key)
+            return
+        tell_those_after(key)
+        queue.add(key)
+
+    @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
+    async def on_jobset(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if (key := run_of(event)) is not None:
+            cache.saw_jobset(key, event["object"], deleted=event["type"] == "DELETED")
+            queue.add(key)
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    async def on_pod(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if (key := run_of(event)) is not None:
+            pod = SeenPod(event["object"])
+            cache.saw_pod(key, pod, deleted=event["type"] == "DELETED")
+            pod_endings.record(key, pod.view)
+            queue.add_after(key, pause_after_pod(cache.pod_count(key)))
+
+    if nodes is not None:
+
+        @kopf.on.event("", "v1", "nodes", registry=registry)
+        async def on_node(event: kopf.RawEvent, **_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+            for key in nodes.saw(event["object"], deleted=event["type"] == "DELETED"):
+                queue.add(key)
+
+    return registry
+
+
+def pause_after_pod(pods: int) -> float:
+    """Seconds until a run of so many pods is looked at after one of them changed: a look at many is long, and they change one by one."""
+    return min(LONGEST_POD_PAUSE_SECONDS, pods / PODS_A_SECOND) if pods > FEW_PODS else 0.0
+
+
+def run_of(event: kopf.RawEvent) -> RunKey | None:
+    """The run that an object belongs to, by its label."""
+    metadata = mapping(dig(event, "object", "metadata"))
+    namespace, run = text(metadata.get("namespace")), text(dig(metadata, "labels", names.LABEL_RUN))
+    return (namespace, run) if namespace and run else None
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """How kopf watches: without peers, without posting events of its own, and never longer on a silent stream than it must."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.process.ultimate_exiting_timeout = 20
+    settings.queueing.exit_timeout = 1
+    # So long each object's last document is kept for a next one: with thousands of pods that start at once that is most of the memory.
+    settings.queueing.idle_timeout = 0.5
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.watching.server_timeout = 600
+    settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 70
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors[JOBSET_GROUP, JOBSET_VERSION, "jobsets"] = names.LABEL_RUN
+    settings.watching.label_selectors["", "v1", "pods"] = names.LABEL_RUN
+    return settings
+
+
+async def _wait_for_api(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """Wait until the API server answers and serves what is needed, and return the namespaces that can be served."""
+    delay = 0.5
+    while True:
+        try:
+            await cluster.check()
+            return await served_namespaces(cluster, namespaces)
+        except ApiError as error:
+            delay = min(2 * delay, LONGEST_START_DELAY_SECONDS)
+            logger.warning("%s; again in %.0f s", error, delay)
+        await asyncio.sleep(delay)
+
+
+async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
+    """Run kopf and the operator's own loops until a signal comes, or until any of them fails.
+
+    At a signal the own loops end first, so that the lease is released at once; kopf takes its time.
+    """
+    stopping = asyncio.Event()
+    signalled = asyncio.create_task(stopping.wait())
+    own = [asyncio.create_task(loop) for loop in loops]
+    # Kopf takes every task that is not there before it for its own, and waits for it in the end.
+    ignored = asyncio.all_tasks()
+    watching: asyncio.Task[None] | None = None
+    try:
+        tasks = await kopf.spawn_tasks(
+            registry=registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=ignored))
+        await asyncio.wait([watching, signalled, *own], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = await _cancelled([signalled, *own]) + (await _cancelled([watching]) if watching is not None else [])
+    for result in ended:
+        if result is not None and not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException | None]:
+    """What tasks that are cancelled now ended with, if it was an exception."""
+    for task in tasks:
+        task.cancel()
+    results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    return [result if isinstance(result, BaseException) else None for result in results]

@@ -1,0 +1,286 @@
+"""The loop around the centre: take a run from the queue, look at it, decide, carry the decision out.
+
+One look at a run at a time, many runs at once. A look that fails, for whatever reason, is told in the log, in the metrics and (unless
+the API server itself is the reason) in an Event of that run, and comes back with a growing delay; the other runs do not notice. A conflict
+is no failure: somebody else changed the run between look and write, so it is looked at again.
+
+A look begins with what the watches have shown, which costs nothing. If that leads to anything but new numbers of progress, the API
+server is asked for everything, and what is done is decided from its answers. So at rest nothing is read, and nothing of weight hangs on a
+watch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.status_writes import is_routine, status_document
+from halcyon_operator.kube.client import ApiError, Conflict
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.kube.jobset_version import create_refusal
+from halcyon_operator.model.decision import Ask, Decision, Event, ProbePlan
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.untrusted import dig, text
+from halcyon_operator.model.views import Observed, RunView
+from halcyon_operator.objects.build import build
+from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.run.health import WatchEcho
+from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.work_queue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+MAX_REMEMBERED_EVENTS = 8192
+CONFLICT_SECONDS = 0.05
+CHECK_SECONDS = 0.3
+"""From one run that is checked without a reason to the next, with three reads each; less where there are more than a thousand."""
+
+
+class Looks(Protocol):
+    """What collects the observations."""
+
+    async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run as the watches showed it last, or None if that is not enough."""
+        ...
+
+    async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+        """Everything about a run, or None if there is no such run."""
+        ...
+
+    def wrote(self, document: object) -> None:
+        """A run was written and is like this now."""
+        ...
+
+
+class Asks(Protocol):
+    """What asks trainers for checkpoints."""
+
+    async def ask_save(self, ask: Ask) -> str:
+        """Ask. Returns why that failed; empty where it did not."""
+        ...
+
+
+class Controller:
+    """Works the queue off.
+
+    Args:
+        queue: Runs to look at.
+        observer: What collects the observations.
+        cluster: Where decisions are carried out.
+        pod_endings: Endings of pods, dropped with their run.
+        metrics: Where looks are counted.
+        echo: Waits for what was written to come back through the watch.
+        instance: Name of this operator process, for its events.
+        clock: The time, in UTC.
+        timer: Seconds, monotonic.
+        trainers: Where checkpoints are asked for; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue[RunKey],
+        observer: Looks,
+        cluster: Cluster,
+        pod_endings: PodEndings,
+        metrics: Metrics,
+        echo: WatchEcho,
+        instance: str,
+        clock: Callable[[], datetime],
+        timer: Callable[[], float],
+        trainers: Asks | None = None,
+    ) -> None:
+        self._queue = queue
+        self._observer = observer
+        self._cluster = cluster
+        self._pod_endings = pod_endings
+        self._metrics = metrics
+        self._echo = echo
+        self._instance = instance
+        self._clock = clock
+        self._timer = timer
+        self._trainers = trainers
+        self._written_at: dict[RunKey, datetime] = {}
+        self._refusals: dict[RunKey, str] = {}
+        self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._check_from: dict[RunKey, float] = {}
+        self._at_work: dict[RunKey, float] = {}
+
+    async def work(self) -> None:
+        """Look at runs as they become due, for ever."""
+        while True:
+            key = await self._queue.get()
+            started = self._at_work[key] = self._timer()
+            try:
+                await self.look(key)
+            finally:
+                del self._at_work[key]
+                self._metrics.reconcile_seconds.observe(self._timer() - started)
+                self._queue.done(key)
+
+    @property
+    def longest_look_seconds(self) -> float:
+        """For how long the oldest look has been under way. Every request in one has a limit, so it comes to an end where all is well."""
+        now = self._timer()
+        return max((now - started for started in list(self._at_work.values())), default=0.0)
+
+    def check(self, keys: Iterable[RunKey], within_seconds: float) -> None:
+        """Have runs looked at without a reason, for whatever no event told of: from what the API server says, one after the other."""
+        keys, now = list(keys), self._timer()
+        pause = min(CHECK_SECONDS, within_seconds / max(1, len(keys)))
+        for number, key in enumerate(keys, start=1):
+            self._check_from.setdefault(key, now + number * pause)
+            self._queue.add_after(key, number * pause)
+
+    def begin(self, keys: Iterable[RunKey]) -> None:
+        """This operator looks after the runs from now on."""
+        for key in keys:
+            self._queue.add(key)
+
+    def stand_down(self) -> None:
+        """Another operator looks after the runs now. What was posted is posted; everything else this one must not rely on later."""
+        self._metrics.stand_down()
+        self._written_at.clear()
+        self._refusals.clear()
+        self._check_from.clear()
+
+    async def look(self, key: RunKey) -> None:
+        """Look at a run once, and queue it for the next time. Never raises."""
+        observed: Observed | None = None
+        decision: Decision | None = None
+        try:
+            if self._timer() < self._check_from.get(key, math.inf):
+                observed, decision = await self._judge(key, self._observer.glance)
+            if observed is None or decision is None or not self._is_routine(observed, decision):
+                observed, decision = await self._judge(key, self._observer.look)
+                self._check_from.pop(key, None)
+            if observed is None or decision is None:
+                self._forget(key)
+                return
+            await self._carry_out(key, observed, decision)
+        except Conflict as error:
+            self._metrics.reconciles.labels("conflict").inc()
+            logger.debug("%s/%s changed meanwhile: %s", *key, error)
+            self._check_from[key] = self._timer()
+            self._queue.add_after(key, CONFLICT_SECONDS)
+        except ApiError as error:
+            delay = self._failed(key, error.retry_after)
+            logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
+            if observed is not None and error.code in (400, 422) and key not in self._refusals:
+                await self._tell_of_error(observed.run, error)
+        except Exception as error:
+            # Whatever is wrong with one run must not stop the others.
+            delay = self._failed(key)
+            logger.exception("%s/%s: looking at it failed; again in %.1f s", *key, delay)
+            if observed is not None:
+                await self._tell_of_error(observed.run, error)
+        else:
+            self._metrics.reconciles.labels("ok").inc()
+            self._queue.succeeded(key)
+            if decision.requeue_after is not None:
+                self._queue.add_after(key, decision.requeue_after)
+
+    async def _judge(
+        self, key: RunKey, observe: Callable[[str, str, datetime | None], Awaitable[Observed | None]]
+    ) -> tuple[Observed | None, Decision | None]:
+        """What a way of looking shows, and what follows from it."""
+        observed = await observe(*key, self._written_at.get(key))
+        if observed is None:
+            return None, None
+        observed = replace(observed, create_refusal=self._refusals.get(key, ""))
+        return observed, reconcile(observed, self._clock())
+
+    def _is_routine(self, observed: Observed, decision: Decision) -> bool:
+        """Whether a decision comes to nothing, or to new numbers of progress."""
+        told = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
+        nothing = not (decision.create or decision.delete or decision.asks or told)
+        return nothing and (decision.status is None or is_routine(observed, decision.status))
+
+    async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
+        run = observed.run
+        if decision.status is not None:
+            written = await self._cluster.write_status(run, status_document(decision.status))
+            self._echo.wrote(key, dig(written, "metadata", "resourceVersion"))
+            self._observer.wrote(written)
+            self._written_at[key] = self._clock()
+            # What is on record needs no evidence any more.
+            self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
+        self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
+        for deletion in decision.delete:
+            logger.info("%s/%s: deleting %s %s", *key, deletion.kind, deletion.name)
+            await self._cluster.delete(run.namespace, deletion)
+        for plan in decision.create:
+            manifest = build(plan)
+            logger.info("%s/%s: creating %s %s", *key, manifest["kind"], manifest["metadata"]["name"])
+            if isinstance(plan, ProbePlan):
+                await self._create_probe(run, manifest)
+            else:
+                await self._create(key, manifest)
+        for event in decision.events:
+            await self._post(run, event)
+        for ask in decision.asks:
+            await self._ask(run, ask)
+
+    async def _ask(self, run: RunView, ask: Ask) -> None:
+        """Ask a trainer for a checkpoint. One that does not take it is asked again at the next look."""
+        problem = await self._trainers.ask_save(ask) if self._trainers is not None else ""
+        if problem:
+            request = ask.request
+            message = f"Attempt {request.attempt}, restart {request.restart} cannot be asked for a checkpoint: {problem}; trying again"
+            key = f"ask/{request.id}/{request.attempt}.{request.restart}"
+            await self._post(run, Event("Warning", "SaveNotAsked", message, key))
+
+    async def _create(self, key: RunKey, manifest: dict[str, object]) -> None:
+        """Create an object. Why it was refused is for the next look to tell the user."""
+        try:
+            await self._cluster.create(manifest)
+            self._refusals.pop(key, None)
+        except Conflict:
+            raise
+        except ApiError as error:
+            self._refusals[key] = create_refusal(text(manifest["kind"]), str(error))
+            raise
+
+    async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:
+        """Look for room for more slices. The run goes on without; a cluster that refuses has none."""
+        try:
+            await self._cluster.create(manifest)
+        except ApiError as error:
+            message = f"The run cannot look for room for more slices, and tries again: {error}"
+            await self._post(run, Event("Warning", "ProbeRefused", message, f"probe/{run.status.attempt}/{error.reason}"))
+
+    async def _post(self, run: RunView, event: Event) -> None:
+        known = (run.uid, event.key)
+        if known in self._posted:
+            return
+        self._posted[known] = None
+        while len(self._posted) > MAX_REMEMBERED_EVENTS:
+            self._posted.popitem(last=False)
+        logger.info("%s/%s: %s: %s", run.namespace, run.name, event.reason, text(event.message))
+        await self._cluster.post(run, event, self._instance, self._clock())
+
+    async def _tell_of_error(self, run: RunView, error: Exception) -> None:
+        message = f"The operator cannot look after this run: {type(error).__name__}: {text(str(error), 500)}"
+        try:
+            await self._post(run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}"))
+        except Exception:
+            logger.exception("%s/%s: cannot post an event", run.namespace, run.name)
+
+    def _failed(self, key: RunKey, at_least: float = 0.0) -> float:
+        self._metrics.reconciles.labels("error").inc()
+        return self._queue.add_failed(key, at_least)
+
+    def _forget(self, key: RunKey) -> None:
+        """Drop everything known of a run that is gone."""
+        self._queue.forget(key)
+        self._pod_endings.forget(key)
+        self._echo.gone(key)
+        self._metrics.lost_run(key)
+        self._written_at.pop(key, None)
+        self._refusals.pop(key, None)
+        self._check_from.pop(key, None)

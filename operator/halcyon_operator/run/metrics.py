@@ -1,0 +1,137 @@
+"""The operator's Prometheus metrics. Names and units follow Prometheus' conventions.
+
+Only goodput and what `run_metrics` lists bear a run's name, and are gone with it. No other label grows with the number of runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from halcyon_api.goodput import BADPUT_CAUSES, Goodput, cause_label
+from halcyon_api.status import Phase, RestartCause, Restarts, TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.run.run_metrics import RunCollector
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Everything that the operator measures about itself and its runs."""
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        Info("halcyon_operator_build", "Version of the operator.", registry=self.registry).info({"version": version})
+        self.reconciles = self._counter("reconciles", "Looks at a run, by result.", "result")
+        self.reconcile_seconds = self._histogram("reconcile_seconds", "Duration of a look at a run.")
+        self.queue_depth = self._gauge("queue_depth", "Runs that wait for a look.")
+        self.runs = self._gauge("runs", "Training runs, by phase.", "phase")
+        self.restarts = self._counter("restarts", "Worlds of processes that were followed by another, by cause.", "cause")
+        self.api_requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
+        self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
+        self.head_reads = self._counter("checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result")
+        self.watch_lag_seconds = self._gauge("watch_lag_seconds", "Age of the operator's oldest write that its watch has not shown it yet.")
+        self.leader = self._gauge("leader", "1 where this operator holds the lease and writes, 0 where it stands by.")
+        self._goodput = _GoodputCollector()
+        self._runs = RunCollector()
+        self.registry.register(self._goodput)
+        self.registry.register(self._runs)
+        self._phases: dict[RunKey, str] = {}
+        for phase in get_args(Phase):
+            self.runs.labels(phase)
+        for cause in get_args(RestartCause):
+            self.restarts.labels(cause)
+        for result in ("ok", "conflict", "error"):
+            self.reconciles.labels(result)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"halcyon_operator_{name}", help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"halcyon_operator_{name}", help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str) -> Histogram:
+        return Histogram(f"halcyon_operator_{name}", help_text, buckets=_SECONDS, registry=self.registry)
+
+    def watch(self, queue_depth: Callable[[], float], watch_lag_seconds: Callable[[], float], leads: Callable[[], bool]) -> None:
+        """Read these at every scrape."""
+        self.leader.set_function(lambda: float(leads()))
+        self.queue_depth.set_function(queue_depth)
+        self.watch_lag_seconds.set_function(watch_lag_seconds)
+
+    def saw_run(self, key: RunKey, before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None) -> None:
+        """A run's status went from one to another; `spec` is None where the document is not valid."""
+        if self._phases.get(key) != after.phase:
+            self._phases[key] = after.phase
+            self._count_phases()
+        self._runs.saw(key, spec, after)
+        if after.goodput is not None:
+            self._goodput.saw(key, after.goodput)
+        for cause in get_args(RestartCause):
+            more = _restarts(after.restarts, cause) - _restarts(before.restarts, cause)
+            if more > 0:
+                self.restarts.labels(cause).inc(more)
+
+    def lost_run(self, key: RunKey) -> None:
+        """A run is gone."""
+        self._phases.pop(key, None)
+        self._goodput.lost(key)
+        self._runs.lost(key)
+        self._count_phases()
+
+    def stand_down(self) -> None:
+        """Another operator tells of the runs now."""
+        for key in list(self._phases):
+            self.lost_run(key)
+
+    def _count_phases(self) -> None:
+        tally = Tally(self._phases.values())
+        for phase in get_args(Phase):
+            self.runs.labels(phase).set(tally[phase])
+
+
+class _GoodputCollector:
+    """The goodput of every run, from its status, when somebody scrapes."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, tuple[float, dict[str, float]]] = {}
+
+    def saw(self, key: RunKey, goodput: Goodput) -> None:
+        """Take note of a run's goodput. A counter never goes back: seconds that turn out to be another cause's stay in both."""
+        _, before = self._runs.get(key, (0.0, {}))
+        seconds = {cause: max(before.get(cause, 0.0), getattr(goodput.seconds, cause)) for cause in BADPUT_CAUSES}
+        self._runs[key] = goodput.ratio, seconds
+
+    def lost(self, key: RunKey) -> None:
+        """A run is gone."""
+        self._runs.pop(key, None)
+
+    def collect(self) -> Iterator[Metric]:
+        """The samples of all runs."""
+        ratio = GaugeMetricFamily(
+            "halcyon_goodput_ratio", "Share of a run's time that went into steps that lasted.", labels=("namespace", "run")
+        )
+        badput = CounterMetricFamily(
+            "halcyon_badput_seconds_total", "Seconds of a run that went into anything else, by cause.", labels=("namespace", "run", "cause")
+        )
+        for key, (value, seconds) in list(self._runs.items()):
+            ratio.add_metric(key, value)
+            for cause, count in seconds.items():
+                badput.add_metric((*key, cause_label(cause)), count)
+        yield ratio
+        yield badput
+
+
+def _restarts(restarts: Restarts, cause: RestartCause) -> int:
+    return int(restarts.model_dump(by_alias=True)[cause])

@@ -1,0 +1,199 @@
+"""The metrics that bear a run's name: what dashboards and alerts ask of a run whose pods may be gone.
+
+They are read off a run's spec and status when it was looked at, kept as plain samples, and gone with the run. A run has some thirty of
+them and no label takes a value from outside the contract, so their number grows with the runs that exist and with nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from halcyon_api.spec.checkpoint import SaveSpec
+from halcyon_api.status import ConditionType, Phase, RestartCause, TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.untrusted import moment
+
+Sample = tuple[tuple[str, ...], float]
+"""Values of the labels after namespace and run, and the number."""
+
+PHASES_WITH_DEVICES: frozenset[Phase] = frozenset({"Starting", "Running", "Restarting", "Suspending"})
+"""Phases in which a run has devices, or waits for them."""
+SHOWN_CONDITIONS: tuple[ConditionType, ...] = ("Stalled", "Degraded", "Queued")
+
+
+@dataclass(frozen=True)
+class RunMetric:
+    """One metric of a run: its name, what it says, and how it is read off its spec and status."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    read: Callable[[TrainingRunSpec | None, TrainingRunStatus], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+
+
+def _one(read: Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]) -> Callable[..., Iterable[Sample]]:
+    """A metric without more labels that is absent while there is nothing to say."""
+
+    def samples(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
+        value = read(spec, status)
+        if value is not None:
+            yield (), float(value)
+
+    return samples
+
+
+def _conditions(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
+    for kind in SHOWN_CONDITIONS:
+        if (condition := status.condition(kind)) is not None:
+            yield (kind, condition.reason), float(condition.status == "True")
+
+
+def _restarts(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
+    by_cause = status.restarts.model_dump(by_alias=True)
+    for cause in get_args(RestartCause):
+        yield (cause,), float(by_cause[cause])
+
+
+def _held(status: TrainingRunStatus, what: Literal["devices", "hosts"]) -> float:
+    return float(getattr(status.topology, what)) if status.topology is not None and status.phase in PHASES_WITH_DEVICES else 0.0
+
+
+def _checkpoint_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
+    committed = moment(status.checkpoint.time) if status.checkpoint is not None else None
+    return committed.timestamp() if committed is not None else None
+
+
+def _first_step_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
+    newest = status.history[-1] if status.history else None
+    first = moment(newest.first_step_at) if newest is not None and newest.ended_at is None else None
+    return first.timestamp() if first is not None else None
+
+
+def _queued_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
+    since = moment(status.queue.waiting_since) if status.queue is not None else None
+    return since.timestamp() if since is not None else None
+
+
+def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
+    """When a run makes checkpoints, if it is one that does."""
+    return spec.checkpoint.save if spec is not None and spec.task == "train" else None
+
+
+def _steps(what: Literal["step", "steps"]) -> Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]:
+    """Of progress; a run that only builds tokens does no steps."""
+    return lambda spec, status: getattr(status.progress, what, None) if spec is None or spec.task != "data" else None
+
+
+def _interval_steps(spec: TrainingRunSpec | None, _: TrainingRunStatus) -> float | None:
+    save = _saves(spec)
+    return save.every_steps if save is not None and save.every_steps and not save.auto else None
+
+
+def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
+    save = _saves(spec)
+    if save is not None and save.every_seconds and not save.auto:
+        return save.every_seconds
+    return status.progress.save_interval_seconds if status.progress is not None else None
+
+
+RUN_METRICS = (
+    RunMetric(
+        "halcyon_run_phase", "gauge", "Always 1; the label says in which phase the run is.", lambda _, s: [((s.phase,), 1.0)], ("phase",)
+    ),
+    RunMetric(
+        "halcyon_run_condition",
+        "gauge",
+        "1 while the condition is True, else 0: " + ", ".join(SHOWN_CONDITIONS) + ".",
+        _conditions,
+        ("type", "reason"),
+    ),
+    RunMetric("halcyon_run_attempt", "gauge", "Number of the run's present attempt.", _one(lambda _, s: s.attempt)),
+    RunMetric(
+        "halcyon_run_devices",
+        "gauge",
+        "JAX devices that the run holds or waits for; 0 while it needs none.",
+        _one(lambda _, s: _held(s, "devices")),
+    ),
+    RunMetric(
+        "halcyon_run_hosts", "gauge", "Hosts that the run holds or waits for; 0 while it needs none.", _one(lambda _, s: _held(s, "hosts"))
+    ),
+    RunMetric(
+        "halcyon_run_queued_timestamp_seconds",
+        "gauge",
+        "Since when the run waits in its queue, in seconds since 1970; absent while it does not.",
+        _one(_queued_time),
+    ),
+    RunMetric("halcyon_run_restarts_total", "counter", "Worlds of the run that were followed by another, by cause.", _restarts, ("cause",)),
+    RunMetric(
+        "halcyon_run_failures_without_checkpoint",
+        "gauge",
+        "Failures in a row without a new checkpoint.",
+        _one(lambda _, s: s.failures_without_checkpoint),
+    ),
+    RunMetric("halcyon_run_step", "gauge", "Steps done; batches evaluated, with task `evaluate`.", _one(_steps("step"))),
+    RunMetric("halcyon_run_planned_steps", "gauge", "Steps of the whole run, or batches.", _one(_steps("steps"))),
+    RunMetric(
+        "halcyon_run_evaluation_loss_nats",
+        "gauge",
+        "Loss on the held-out part at the last evaluation, nats per token.",
+        _one(lambda _, s: s.progress and s.progress.evaluation_loss),
+    ),
+    RunMetric(
+        "halcyon_run_evaluation_bits_per_byte",
+        "gauge",
+        "The same in bits per byte of text.",
+        _one(lambda _, s: s.progress and s.progress.bits_per_byte),
+    ),
+    RunMetric(
+        "halcyon_run_checkpoint_step",
+        "gauge",
+        "Steps done when the newest committed checkpoint was made.",
+        _one(lambda _, s: s.checkpoint and s.checkpoint.step),
+    ),
+    RunMetric(
+        "halcyon_run_checkpoint_timestamp_seconds",
+        "gauge",
+        "When the newest checkpoint was committed, in seconds since 1970.",
+        _one(_checkpoint_time),
+    ),
+    RunMetric(
+        "halcyon_run_first_step_timestamp_seconds",
+        "gauge",
+        "When the processes under way ended their first step, in seconds since 1970.",
+        _one(_first_step_time),
+    ),
+    RunMetric("halcyon_run_save_interval_steps", "gauge", "Steps between saves, where they are made by steps.", _one(_interval_steps)),
+    RunMetric("halcyon_run_save_interval_seconds", "gauge", "Seconds between saves, where they are made by time.", _one(_interval_seconds)),
+)
+
+
+class RunCollector:
+    """What `prometheus_client` asks at every scrape: the samples of all runs, as they were last looked at."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, tuple[tuple[Sample, ...], ...]] = {}
+
+    def saw(self, key: RunKey, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> None:
+        """Take note of a run; `spec` is None where the document is not valid."""
+        self._runs[key] = tuple(tuple(metric.read(spec, status)) for metric in RUN_METRICS)
+
+    def lost(self, key: RunKey) -> None:
+        """A run is gone."""
+        self._runs.pop(key, None)
+
+    def collect(self) -> Iterator[Metric]:
+        """The samples of all runs."""
+        runs = list(self._runs.items())
+        for index, metric in enumerate(RUN_METRICS):
+            made = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            family = made(metric.name, metric.help, labels=("namespace", "run", *metric.labels))
+            for key, samples in runs:
+                for labels, value in samples[index]:
+                    family.add_metric((*key, *labels), value)
+            yield family

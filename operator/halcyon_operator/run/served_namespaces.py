@@ -1,0 +1,63 @@
+"""Which of the namespaces that an operator is to serve can be served now.
+
+A namespace that is deleted takes the operator's rights in it along. A watch that is refused ends the process, and would end it at every
+start anew, to the harm of all other namespaces. So what is refused is left out, and looked for again now and then; when another set can be
+served than the one that is, the process ends and begins anew with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from halcyon_operator.kube.client import ApiError
+
+logger = logging.getLogger(__name__)
+
+CHECK_SECONDS = 30.0
+
+Sleep = Callable[[float], Awaitable[object]]
+
+
+class Serves(Protocol):
+    """What knows whether a namespace can be served."""
+
+    async def serves(self, namespace: str) -> bool:
+        """Whether its runs may be listed."""
+        ...
+
+
+async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> tuple[str, ...]:
+    """The namespaces that can be served, once there is one of them; for the whole cluster (none) none.
+
+    Raises:
+        ApiError: The API server does not answer.
+    """
+    while namespaces:
+        served = await _served(cluster, namespaces)
+        if left_out := [namespace for namespace in namespaces if namespace not in served]:
+            logger.warning("no right to the TrainingRuns of %s: left out until there is one", ", ".join(left_out))
+        if served:
+            return served
+        await sleep(CHECK_SECONDS)
+    return ()
+
+
+async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> None:
+    """Return when other namespaces can be served than those that are."""
+    while True:
+        await sleep(CHECK_SECONDS)
+        try:
+            now = await _served(cluster, namespaces)
+        except ApiError as error:
+            logger.debug("cannot tell which namespaces can be served: %s", error)
+            continue
+        if now != served:
+            logger.warning("the namespaces that can be served are now %s: beginning anew with them", ", ".join(now) or "none")
+            return
+
+
+async def _served(cluster: Serves, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple([namespace for namespace in namespaces if await cluster.serves(namespace)])

@@ -1,0 +1,91 @@
+"""What keeps one operator process honest: the list of all there is, taken now and then, and the verdict about its health.
+
+Each list serves twice: what stands in it must have come by in the watches (`watch_audit`), and the runs in it are looked at, whether
+anything told of them or not, together with those that only the watches know: nobody may have told of their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from halcyon_operator.kube.client import ApiError
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
+from halcyon_operator.run.health import STUCK_SECONDS, WatchEcho
+from halcyon_operator.run.watch_audit import WatchAudit
+
+logger = logging.getLogger(__name__)
+
+KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
+WARM_SECONDS = 0.1
+FIRST_LIST_SECONDS = 5.0
+"""How often the list is taken anew until the watches have shown all of it: objects may go meanwhile."""
+
+
+class Supervision:
+    """Lists what there is, for as long as the process runs.
+
+    Args:
+        cluster: Where it is listed.
+        namespaces: The namespaces served; empty: all.
+        audit: What compares it with what the watches have shown.
+        known: The runs that the watches have shown.
+        check: Called with the runs of a list, and the seconds until the next one.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespaces: tuple[str, ...],
+        audit: WatchAudit,
+        known: Callable[[], Iterable[RunKey]],
+        check: Callable[[Iterable[RunKey], float], None],
+    ) -> None:
+        self._cluster = cluster
+        self._namespaces = namespaces
+        self._audit = audit
+        self._known = known
+        self._check = check
+
+    async def run(self, warm: asyncio.Event, interval_seconds: float) -> None:
+        """Say when the watches have shown everything that there is, then go on comparing."""
+        while not warm.is_set():
+            await self._list()
+            for _ in range(round(FIRST_LIST_SECONDS / WARM_SECONDS)):
+                if self._audit.complete:
+                    warm.set()
+                    break
+                await asyncio.sleep(WARM_SECONDS)
+        while True:
+            await asyncio.sleep(interval_seconds)
+            present = await self._list()
+            self._check({key[1:] for key in present if key[0] == "trainingruns"} | set(self._known()), interval_seconds)
+
+    async def _list(self) -> list[ObjectKey]:
+        """Everything there is; nothing where the API server does not say."""
+        present: list[tuple[ObjectKey, int]] = []
+        try:
+            for namespace in self._namespaces or (None,):
+                for kind in KINDS:
+                    present += await self._cluster.versions(kind, namespace)
+        except ApiError as error:
+            logger.warning("cannot list what there is: %s", error)
+            return []
+        except Exception:
+            logger.exception("cannot list what there is")
+            return []
+        self._audit.listed(present)
+        return [key for key, _ in present]
+
+
+def health_problem(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:
+    """Why this process should be started again; empty: it does its work. That its event loop turns is shown by its answering at all."""
+    if echo.stuck:
+        return "the watch streams do not show what was written"
+    if audit.lag_seconds > STUCK_SECONDS:
+        return "the watch streams do not show what there is"
+    if longest_look_seconds > STUCK_SECONDS:
+        return "a look at a run does not come to an end"
+    return ""

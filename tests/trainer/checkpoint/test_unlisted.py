@@ -1,0 +1,77 @@
+"""What lies in a root beside what is known is found without listing what is known, and a long list comes in pages."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.collect import garbage
+from halcyon.checkpoint.unlisted import unlisted_prefixes
+from halcyon.storage.store import Store
+from halcyon_api.checkpoint_documents import step_prefix
+from tests.trainer.checkpoint.helpers import Root, fill, with_keep
+from tests.trainer.checkpoint.test_commands import run, words_of
+
+
+def stray(root: Root, *steps: int) -> list[str]:
+    """Leave part of a checkpoint of each of these steps."""
+    store = Store(root.spec)
+    paths = [step_prefix(step, 1, "stray-1") for step in steps]
+    for path in paths:
+        store.write(f"{path}data/x/c/0", b"x")
+        store.write(f"{path}data/x/c/1", b"x")
+    return paths
+
+
+def test_strays_before_between_and_after_the_known_ones(root: Root) -> None:
+    fill(with_keep(root, 4), 10, 20, 30)
+    paths = stray(root, 1, 15, 20, 25, 99)
+    store = Store(root.spec)
+    known = [entry["path"] for entry in root.head["committed"]]
+    assert unlisted_prefixes(store, known) == tuple(paths)
+    assert unlisted_prefixes(store, []) == tuple(sorted([*paths, *known]))
+    assert [one.path for one in garbage(store)] == paths
+    assert list_checkpoints(root.spec).unfinished == tuple(paths)
+
+
+def test_no_key_of_a_known_checkpoint_is_listed(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(with_keep(s3_root, 4), 10, 20)
+    paths = stray(s3_root, 15)
+    list_between, listed = Store.list_between, []
+
+    def recording(store: Store, ranges: Any) -> list[str]:
+        listed.extend(list_between(store, ranges))
+        return listed
+
+    monkeypatch.setattr(Store, "list_between", recording)
+    monkeypatch.delattr(Store, "list")
+    assert unlisted_prefixes(Store(s3_root.spec), [entry["path"] for entry in s3_root.head["committed"]]) == tuple(paths)
+    assert listed == [f"{paths[0]}data/x/c/{number}" for number in range(2)]
+
+
+def test_pages(root: Root) -> None:
+    fill(with_keep(root, 9), 10, 20, 30, 40, 50)
+    paths = stray(root, 5, 25, 45)
+    seen: list[tuple[list[int], tuple[str, ...], int]] = []
+    before = None
+    while True:
+        page = list_checkpoints(root.spec, limit=2, before=before)
+        seen.append(([entry.step for entry in page.committed], page.unfinished, page.older))
+        if not page.older:
+            break
+        before = page.committed[-1].step
+    assert seen == [([50, 40], (paths[2],), 3), ([30, 20], (paths[1],), 1), ([10], (paths[0],), 0)]
+
+
+def test_the_command_shows_a_page_and_how_to_go_on(file_root: Root) -> None:
+    fill(with_keep(file_root, 9), 10, 20, 30)
+    first = run(file_root, "list", "--limit", "2")
+    assert [row[0] for row in words_of(first) if row and row[0].isdigit()] == ["30", "20", "1"]
+    assert "1 older ones: --before 20" in first.stdout
+    rest = run(file_root, "list", "--before", "20")
+    assert [row[0] for row in words_of(rest) if row and row[0].isdigit()] == ["10"]
+    assert "newest" not in rest.stdout
+    assert len(json.loads(run(file_root, "list", "--json").stdout)["head"]["committed"]) == 3

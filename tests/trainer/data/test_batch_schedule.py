@@ -1,0 +1,138 @@
+"""A schedule gives each step its sequences by a formula, leaves none out but at the end of a stage, and can be asked both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from halcyon.data.batch_schedule import BatchSchedule, build_schedule
+from halcyon_api.spec.trainer import BatchScheduleEntry, TrainerSpec
+from halcyon_api.validation import find_problems
+from tests.trainer.data.cache.runs import spec_of
+
+LONGEST = 24
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> BatchSchedule:
+    sizes = st.tuples(st.integers(1, 7), st.sampled_from([1, 2, 3, 4, 6, 8, 12]))
+    rising = sorted(draw(st.sets(st.integers(1, 30), max_size=4)))
+    changes = [draw(sizes) for _ in rising]
+    stages = [
+        BatchScheduleEntry(from_step=step, batch_size=size, sequence_length=LONGEST // parts)
+        for step, (size, parts) in zip(rising, changes, strict=True)
+    ]
+    stages.append(BatchScheduleEntry(from_step=35, sequence_length=LONGEST))  # which all others divide
+    size, parts = draw(sizes)
+    return BatchSchedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, stages=stages)
+
+
+@settings(deadline=None)
+@given(schedules())
+def test_steps_follow_one_another_without_gap_or_overlap(schedule: BatchSchedule) -> None:
+    """Walked through one by one: every part of every sequence in turn, but at a stage's start a new sequence."""
+    position = part = tokens = 0
+    for step in range(40):
+        stage = schedule.stage_of(step)
+        if step == stage.first_step and part:
+            position, part = position + 1, 0
+        assert schedule.positions_before(step) == position + (part > 0)
+        assert schedule.tokens_before(step) == tokens
+        positions, parts = schedule.positions(step)
+        assert positions.dtype == np.int64
+        assert parts.dtype == np.int32
+        assert len(positions) == len(parts) == schedule.batch_size(step)
+        for taken in zip(positions.tolist(), parts.tolist(), strict=True):
+            assert taken == (position, part)
+            assert schedule.step_of(*taken) == step
+            part += 1
+            if part == schedule.longest // schedule.sequence_length(step):
+                position, part = position + 1, 0
+        tokens += schedule.batch_size(step) * schedule.sequence_length(step)
+
+
+@settings(deadline=None)
+@given(schedules(), st.integers(0, 60), st.booleans())
+def test_steps_within_a_number_of_sequences(schedule: BatchSchedule, limit: int, partial: bool) -> None:
+    steps = schedule.steps_within(limit, partial=partial)
+    fits = (lambda step: schedule.positions(step)[0].min() < limit) if partial else (lambda step: schedule.positions(step)[0].max() < limit)
+    assert all(fits(step) for step in range(steps))
+    assert not fits(steps)
+
+
+def test_a_stage_in_mid_sequence_begins_with_the_next_one_and_the_rest_is_left_out() -> None:
+    schedule = BatchSchedule(
+        steps=10, batch_size=3, sequence_length=4, stages=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)]
+    )
+    assert [array.tolist() for array in schedule.positions(0)] == [[0, 0, 1], [0, 1, 0]]
+    assert [array.tolist() for array in schedule.positions(1)] == [[2, 3], [0, 0]]
+    assert schedule.step_of(1, 0) == 0
+    assert schedule.step_of(1, 1) is None
+    assert schedule.step_of(2) == 1
+
+
+def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
+    schedule = build_schedule(
+        TrainerSpec(
+            steps=100,
+            batch_size=4,
+            sequence_length=16,
+            batch_schedule=[BatchScheduleEntry(from_step=10, batch_size=8), BatchScheduleEntry(from_step=200, sequence_length=64)],
+        )
+    )
+    assert [(schedule.batch_size(step), schedule.sequence_length(step)) for step in (0, 9, 10, 99, 200)] == [
+        (4, 16),
+        (4, 16),
+        (8, 16),
+        (8, 16),
+        (8, 64),
+    ]
+    assert schedule.longest == 64  # the run never gets there, and sees the same data as one that does
+
+
+def test_cutting_a_run_short_or_making_it_longer_moves_nothing() -> None:
+    stages = [BatchScheduleEntry(from_step=50, sequence_length=32)]
+    short, long = (BatchSchedule(steps=steps, batch_size=5, sequence_length=8, stages=stages) for steps in (20, 1000))
+    for step in (0, 19, 49, 50, 500):
+        assert [array.tolist() for array in short.positions(step)] == [array.tolist() for array in long.positions(step)]
+
+
+def test_lengths_that_do_not_divide_are_told_by_field() -> None:
+    spec = TrainerSpec(
+        steps=10,
+        batch_size=1,
+        sequence_length=48,
+        batch_schedule=[
+            BatchScheduleEntry(from_step=2, batch_size=2),
+            BatchScheduleEntry(from_step=3, sequence_length=50),
+            BatchScheduleEntry(from_step=5, sequence_length=64),
+            BatchScheduleEntry(from_step=7, sequence_length=32),
+        ],
+    )
+    run = spec_of("file:///nowhere", [{"name": "source", "stdlib": {}}], trainer=spec.document())
+    assert [str(problem) for problem in find_problems(run)] == [
+        "spec.trainer.sequenceLength: 48 does not divide 64, the longest sequence of the run; choose a length that does",
+        "spec.trainer.batchSchedule[1].sequenceLength: 50 does not divide 64, the longest sequence of the run; choose a length that does",
+    ]
+    with pytest.raises(ValueError, match="48 does not divide the longest one, 64"):
+        build_schedule(spec)
+
+
+def test_what_lies_outside_is_an_error() -> None:
+    schedule = BatchSchedule(steps=1, batch_size=1, sequence_length=2)
+    for ask in (lambda: schedule.positions(-1), lambda: schedule.step_of(-1), lambda: schedule.step_of(0, 1)):
+        with pytest.raises(IndexError):
+            ask()
+
+
+def test_the_tokens_of_a_run_are_those_of_its_schedule() -> None:
+    stages = [
+        BatchScheduleEntry(from_step=10, batch_size=8),
+        BatchScheduleEntry(from_step=25, sequence_length=64),
+        BatchScheduleEntry(from_step=90),
+    ]
+    for steps in (5, 10, 11, 25, 60, 100):
+        spec = TrainerSpec(steps=steps, batch_size=4, sequence_length=32, batch_schedule=stages)
+        assert spec.tokens == build_schedule(spec).tokens_before(steps)

@@ -1,0 +1,55 @@
+"""A start imports no more than it uses, and nobody else notices. In processes of their own: what is imported stays imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+HEAVY = "flax", "jax._src.pallas.triton.lowering", "jax.experimental.pallas.ops.tpu.megablox", "optax.contrib._muon"
+
+
+def modules_after(program: str) -> set[str]:
+    """The heavy modules that a program has imported, and whatever else it prints."""
+    code = f"{program}\nimport sys\nprint(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_a_start_leaves_out_what_haliax_would_bring() -> None:
+    lean = "from halcyon.machine.lean_imports import without_unused_parts\nwith without_unused_parts():\n    import halcyon.tasks.train\n"
+    assert modules_after(lean) == set()
+    assert modules_after("import halcyon.tasks.train") == set(HEAVY)  # else the module has nothing to do any more
+
+
+def test_what_was_left_out_can_be_used_later() -> None:
+    later = """
+from halcyon.machine.lean_imports import without_unused_parts
+with without_unused_parts():
+    import haliax, optax
+from jax.experimental.pallas import triton
+from jax.experimental.pallas.ops.tpu.megablox import gmm
+from aqt.jax.v2.aqt_dot_general import DotGeneral
+from optax.contrib import muon
+assert isinstance(haliax.quantization.Int8DotGeneralOp.init().cfg, DotGeneral)
+assert muon(0.1).init
+"""
+    assert modules_after(later) == set(HEAVY)
+
+
+def test_the_collector_leaves_imports_alone_and_works_afterwards() -> None:
+    program = """
+import gc
+from halcyon.machine.lean_imports import without_collections
+before = gc.get_stats()
+with without_collections():
+    import halcyon.data.open
+assert [one["collections"] for one in gc.get_stats()] == [one["collections"] for one in before]
+assert gc.isenabled()
+assert gc.get_freeze_count() > 50_000
+"""
+    assert modules_after(program) == set()

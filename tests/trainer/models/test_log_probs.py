@@ -1,0 +1,114 @@
+"""Log-probabilities of tokens: those of the textbook, on one device and on meshes, with any function of them to differentiate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from halcyon.models.log_probs import cross_entropy, token_log_probs
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
+from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.partition import computing
+from halcyon_api.spec.mesh import ResolvedMesh
+
+BATCH, POSITION, EMBED, VOCAB = hax.make_axes(batch=8, position=12, embed=8, vocab=24)
+MESHES = [None, ResolvedMesh(replica=1, data=1, fsdp=4, tensor=1), ResolvedMesh(replica=2, data=1, fsdp=2, tensor=2)]
+ON_MESHES = pytest.mark.parametrize("resolved", MESHES, ids=["one-device", "fsdp", "replica-fsdp-tensor"])
+
+
+def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities and log-totals: [batch, position]."""
+    logits = jnp.einsum("bpe,ev->bpv", features.astype(jnp.float32), head.astype(jnp.float32), precision="highest")
+    log_totals = jax.nn.logsumexp(logits, axis=-1)
+    return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - log_totals, log_totals
+
+
+def preference(log_probs: jax.Array, log_totals: jax.Array) -> jax.Array:
+    """A function of them that no weighted sum is: it compares the sums of two rows, and weighs totals."""
+    sums = jnp.tanh(log_probs).sum(axis=1)
+    return -jnp.log(jax.nn.sigmoid(sums[0] - sums[1])) + 0.01 * jnp.sum(log_totals**2 * log_probs)
+
+
+def arrays(dtype: str) -> tuple[Any, ...]:
+    noise = np.random.default_rng(0)
+    features = hax.named(jnp.asarray(noise.standard_normal((8, 12, 8)), dtype), (BATCH, POSITION, EMBED))
+    head = hax.named(jnp.asarray(noise.standard_normal((8, 24)), jnp.float32), (EMBED, VOCAB))
+    return features, head, hax.named(jnp.asarray(noise.integers(0, 24, (8, 12)), jnp.int32), (BATCH, POSITION))
+
+
+@ON_MESHES
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("logit_bytes", [1, 1 << 20], ids=["a-block-a-position", "one-block"])
+def test_values_and_gradients_are_those_of_the_textbook(resolved: ResolvedMesh | None, dtype: str, logit_bytes: int) -> None:
+    features, head, tokens = arrays(dtype)
+
+    def ours(features: Any, head: Any, tokens: Any) -> Any:
+        found = token_log_probs(features, head, tokens, EMBED, VOCAB, max_logit_bytes=logit_bytes)
+        return preference(found.log_probs.array, found.log_totals.array), found
+
+    def theirs(features: Any, head: Any) -> Any:
+        found = textbook(features.array, head.array.astype(dtype), tokens.array)
+        return preference(*found), found
+
+    (expected, by_token), by_arguments = jax.value_and_grad(theirs, (0, 1), has_aux=True)(features, head)
+    gradient = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True))
+    if resolved is None:
+        (value, found), gradients = gradient(features, head, tokens)
+    else:
+        mesh = build_mesh(resolved, jax.devices()[: resolved.devices])
+        placed = [jax.device_put(each, shardings(each, mesh, COMPUTE_AXES)) for each in (features, tokens)]
+        with computing(mesh):
+            (value, found), gradients = gradient(placed[0], jax.device_put(head, shardings(head, mesh, PARAMETER_AXES)), placed[1])
+    exact = dtype == "float32"
+    assert float(value) == pytest.approx(float(expected), rel=1e-5 if exact else 1e-3)
+    for mine, plain in zip((found.log_probs.array, found.log_totals.array), by_token, strict=True):
+        np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-5)
+    for mine, plain in zip(gradients, by_arguments, strict=True):
+        assert mine.dtype == plain.dtype
+        left, right = np.asarray(mine.rearrange(plain.axes).array, np.float32), np.asarray(plain.array, np.float32)
+        np.testing.assert_allclose(left, right, rtol=1e-4 if exact else 0.05, atol=(1e-5 if exact else 0.02) * np.abs(right).max())
+
+
+@ON_MESHES
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_cross_entropy_and_z_loss_stand_on_them(resolved: ResolvedMesh | None, z_loss: float) -> None:
+    """The loss that computes its gradient in the forward pass is a weighted sum of the log-probabilities."""
+    features, head, tokens = arrays("float32")
+    weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
+
+    def fused(features: Any, head: Any) -> jax.Array:
+        return 3.0 * cross_entropy(features, head, tokens, weights, EMBED, VOCAB, z_loss=z_loss, max_logit_bytes=1000)
+
+    def summed(features: Any, head: Any) -> jax.Array:
+        found = token_log_probs(features, head, tokens, EMBED, VOCAB, max_logit_bytes=1000)
+        losses = z_loss * found.log_totals * found.log_totals - found.log_probs
+        return 3.0 * hax.sum(losses * weights).scalar()
+
+    def both() -> list[Any]:
+        return [jax.jit(jax.value_and_grad(each, (0, 1)))(features, head) for each in (fused, summed)] + [jax.jit(fused)(features, head)]
+
+    if resolved is None:
+        one, other, alone = both()
+    else:
+        with computing(build_mesh(resolved, jax.devices()[: resolved.devices])):
+            one, other, alone = both()
+    assert float(alone) == pytest.approx(float(one[0]), rel=1e-6)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_are_never_all_there_at_once() -> None:
+    batch, position, vocab = BATCH.resize(8), POSITION.resize(256), VOCAB.resize(4096)
+    features, head = hax.zeros((batch, position, EMBED)), hax.zeros((EMBED, vocab))
+
+    def loss(features: Any, head: Any) -> jax.Array:
+        tokens = hax.zeros((batch, position), jnp.int32)
+        return jnp.sum(token_log_probs(features, head, tokens, EMBED, vocab, max_logit_bytes=1 << 21).log_probs.array ** 2)
+
+    scratch = jax.jit(jax.grad(loss, (0, 1))).lower(features, head).compile().memory_analysis().temp_size_in_bytes
+    assert scratch < 8 * 256 * 4096 * 4 / 2

@@ -1,0 +1,127 @@
+"""A scan over blocks computes what a loop over them computes: with inputs and outputs of each block, and where unlike blocks alternate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from haliax import Axis, NamedArray
+
+from halcyon.models.parameters import Parameter, Role, parameter, parameters, roles
+from halcyon.models.parts.linear import Linear
+from halcyon.models.stack import Pattern, Stack
+
+EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
+
+
+class Scaled(eqx.Module):
+    """A made-up kind of block: a scale."""
+
+    weight: NamedArray = parameter(Role.NORM)
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        return x * self.weight
+
+
+class Turned(eqx.Module):
+    """Another one: a linear map and a nonlinearity."""
+
+    linear: Linear
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        return x + hax.tanh(self.linear(x).rename({"out": "embed"}))
+
+
+def scaled(layers: Axis, seed: int) -> Scaled:
+    return Scaled(hax.random.normal(jax.random.key(seed), (layers, EMBED)))
+
+
+def turned(layers: Axis, seed: int) -> Turned:
+    how = {"stacked": (layers,), "std": 0.5, "dtype": jnp.dtype("float32"), "bias": True}
+    return Turned(Linear.init((EMBED,), (EMBED.alias("out"),), key=jax.random.key(seed), **how))  # type: ignore[arg-type]
+
+
+def step(block: Any, x: NamedArray, given: Any) -> tuple[NamedArray, Any]:
+    """Adds its input, gives the sum of what it made."""
+    x = block(x) if given is None else block(x) + given
+    return x, hax.sum(x).scalar()
+
+
+def one_of(tree: Any, number: int) -> Any:
+    """The block of a number."""
+    return jax.tree.map(lambda leaf: leaf["layers", number], tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
+
+
+def looped(stack: Stack[Any], x: NamedArray, inputs: Any) -> tuple[NamedArray, list[Any]]:
+    """The same with a Python loop."""
+    kinds = stack.stacked.blocks if isinstance(stack.stacked, Pattern) else (stack.stacked,)
+    given = inputs if isinstance(stack.stacked, Pattern) else (inputs,)
+    outputs: list[list[Any]] = [[] for _ in kinds]
+    for number in range(stack.layers.size):
+        for kind, (block, mine) in enumerate(zip(kinds, given or (None,) * len(kinds), strict=True)):
+            x, output = step(one_of(block, number), x, None if mine is None else mine[number])
+            outputs[kind].append(output)
+    return x, [jnp.stack(each) for each in outputs]
+
+
+def alternating(repetitions: int, remat: str = "none") -> Stack[Any]:
+    """Two kinds of blocks, one of them twice in a row."""
+    layers = Axis("layers", repetitions)
+    return Stack(layers, remat, Pattern((scaled(layers, 0), turned(layers, 1), turned(layers, 2))))
+
+
+def numbers(repetitions: int, seed: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), (repetitions,))
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("with_inputs", [False, True])
+@pytest.mark.parametrize("kind", ["one", "pattern"])
+def test_a_scan_is_a_loop(kind: str, with_inputs: bool, remat: str) -> None:
+    layers = Axis("layers", 4)
+    stack = Stack(layers, remat, turned(layers, 0)) if kind == "one" else alternating(4, remat)
+    inputs: Any = numbers(4, 7) if kind == "one" else tuple(numbers(4, seed) for seed in (7, 8, 9))
+    given = inputs if with_inputs else None
+    x = hax.random.normal(jax.random.key(3), (BATCH, EMBED))
+
+    def scanned(stack: Any, x: NamedArray, given: Any) -> tuple[jax.Array, Any]:
+        x, outputs = stack.scan(step, x, given)
+        return hax.sum(x * x).scalar(), (x, list(outputs) if kind == "pattern" else [outputs])
+
+    def unrolled(stack: Any, x: NamedArray, given: Any) -> tuple[jax.Array, Any]:
+        x, outputs = looped(stack, x, given)
+        return hax.sum(x * x).scalar(), (x, outputs)
+
+    found = jax.jit(jax.value_and_grad(scanned, has_aux=True))(stack, x, given)
+    expected = jax.jit(jax.value_and_grad(unrolled, has_aux=True))(stack, x, given)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+def test_compilation_does_not_grow_with_the_repetitions_of_a_pattern() -> None:
+    def operations(repetitions: int) -> int:
+        x = jax.eval_shape(lambda: hax.zeros((BATCH, EMBED)))
+        run = jax.jit(jax.grad(lambda stack, x: hax.sum(stack.scan(step, x)[0]).scalar()))
+        return run.lower(jax.eval_shape(lambda: alternating(repetitions)), x).as_text().count("stablehlo.")
+
+    assert operations(2) == operations(40)
+
+
+def test_parameters_of_a_pattern_have_roles_and_axes() -> None:
+    layers, out = Axis("layers", 5), EMBED.alias("out")
+    found = parameters(alternating(5))
+    assert found.stacked.blocks[0].weight == Parameter(Role.NORM, (), (EMBED,), (layers,))
+    assert found.stacked.blocks[2].linear.weight == Parameter(Role.MATRIX, (EMBED,), (out,), (layers,))
+    assert found.stacked.blocks[2].linear.bias == Parameter(Role.BIAS, (), (out,), (layers,))
+    assert roles(alternating(5)).stacked.blocks[1].linear.weight is Role.MATRIX
+
+
+def test_a_parameter_without_the_axis_of_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a stacked parameter has the axis layers in front, not \('embed',\)"):
+        Stack(Axis("layers", 2), "none", Scaled(hax.ones(EMBED))).scan(step, hax.ones((BATCH, EMBED)))

@@ -1,0 +1,112 @@
+"""`halcyon tokenizer`: trains on files of several kinds, writes all or nothing, compares, and says what is wrong in one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from halcyon.cli.tokenizer import app, take_bytes
+from halcyon.tokenizer import TokenizerDefinition, load
+from halcyon.tokenizer.bpe import train_bpe
+from halcyon.tokenizer.compare import compress
+from halcyon.tokenizer.samples import SAMPLES
+from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.tokenizer.test_tiktoken import CONTENT
+from tests.trainer.tokenizer.texts import TRAINING, trained
+
+
+def halcyon(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    plain, packed = tmp_path / "a.txt", tmp_path / "b.jsonl.gz"
+    plain.write_text(TRAINING[0])
+    packed.write_bytes(gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in TRAINING[1:]).encode()))
+    return [plain, packed]
+
+
+def test_a_tokenizer_is_trained_on_files_and_compared(files: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "new" / "tokenizer.json"
+    result = halcyon("train", *files, "--vocab-size", 512, "--special-token", "<|more|>", "--output", output)
+    assert result.exit_code == 0, result.output
+    assert output.read_bytes() == trained().content
+    assert [path.name for path in output.parent.iterdir()] == ["tokenizer.json"]
+    assert "English" in result.stdout
+    result = halcyon("eval", output.parent, "byte", "--text", files[0])
+    assert result.exit_code == 0, result.output
+    tokens = load(trained()).encode(TRAINING[0]).size
+    row = next(line for line in result.stdout.splitlines() if "a.txt" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == ["100", f"{len(TRAINING[0].encode()) / tokens:.2f}", "1.00"]
+
+
+def test_encodings_that_tiktoken_has_here_stand_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    assert "gpt2" not in halcyon("eval", "byte").stdout
+    facts = ENCODINGS["gpt2"]
+    known = type(facts)(facts.pattern, facts.special_tokens, facts.url, hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(ENCODINGS, "gpt2", known)  # type: ignore[arg-type]
+    (tmp_path / hashlib.sha1(facts.url.encode(), usedforsecurity=False).hexdigest()).write_bytes(CONTENT)
+    assert "gpt2" in halcyon("eval", "byte").stdout
+    (tmp_path / hashlib.sha1(facts.url.encode(), usedforsecurity=False).hexdigest()).write_bytes(CONTENT[:-1])
+    assert "gpt2" not in halcyon("eval", "byte").stdout
+
+
+def test_a_sample_is_taken_in_order() -> None:
+    assert list(take_bytes(["한국", "b", "c"], 6)) == ["한국"]
+    assert list(take_bytes(["한국", "b", "c"], 7)) == ["한국", "b"]
+    assert list(take_bytes(["a"], 100)) == ["a"]
+
+
+def test_every_sample_comes_back_and_its_bytes_are_counted() -> None:
+    tokenizer = load(train_bpe(SAMPLES.values(), 1024))
+    for kind, text in SAMPLES.items():
+        result = compress(tokenizer, text)
+        assert result.lossless, kind
+        assert result.size_bytes == int(tokenizer.token_bytes[tokenizer.encode(text)].sum())
+        assert result.bytes_per_token > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', "a.jsonl: row 1 has no text in the field 'text'; name another with --field"),
+        ("a.txt", b"caf\xe9", "a.txt: row 0 is not UTF-8 (byte 3); convert it or leave it out"),
+    ],
+)
+def test_bad_files_are_named(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    result = halcyon("train", tmp_path / name, "--output", tmp_path / "tokenizer.json")
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
+    assert words in result.stderr
+    assert not (tmp_path / "tokenizer.json").exists()
+
+
+def test_a_tokenizer_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    result = halcyon("eval", tmp_path / "nothing")
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
+    assert result.stderr.count("\n") == 1
+    assert "tokenizer.json cannot be read" in result.stderr
+    result = halcyon("eval", "byte", "--text", tmp_path)
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
+    assert "it cannot be read" in result.stderr
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(files: list[Path], tmp_path: Path) -> None:
+    target = tmp_path / "taken"
+    (target / "x").mkdir(parents=True)
+    result = halcyon("train", *files, "--vocab-size", 300, "--output", target)
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
+    assert "it cannot be written" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.jsonl.gz", "taken"]
+
+
+def test_definitions_compare_by_content() -> None:
+    assert TokenizerDefinition("tokenizerJson", trained().content, trained().options) == trained()

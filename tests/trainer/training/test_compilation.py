@@ -1,0 +1,159 @@
+"""Compiled programs travel through the root, and one that is damaged, or that storage would change, is not used."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from halcyon.storage.store import Store
+from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
+from halcyon_api.exit_codes import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from tests.trainer.worlds import ProcessGroup, run_document, start_world
+
+LAYERS = 3
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(CheckpointSpec(root=f"file://{tmp_path}/root"))
+
+
+def test_what_one_process_compiled_another_finds(tmp_path: Path, store: Store) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "jit_step-1234-cache").write_bytes(b"program")
+    (first / "jit_step-1234-atime").write_bytes(b"12")
+    assert CompilationCache(first, store, "p").publish() == 1
+    assert CompilationCache(first, store, "p").publish() == 0
+    assert CompilationCache(second, store, "p").fetch() == 1
+    assert (second / "jit_step-1234-cache").read_bytes() == b"program"
+    assert CompilationCache(second, store, "p").fetch() == 0
+
+
+def test_another_program_fetches_nothing(tmp_path: Path, store: Store) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "a-cache").write_bytes(b"program")
+    CompilationCache(first, store, "p").publish()
+    assert CompilationCache(tmp_path / "second", store, "q").fetch() == 0
+
+
+def test_a_damaged_entry_is_passed_over(tmp_path: Path, store: Store) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "a-cache").write_bytes(b"program")
+    CompilationCache(first, store, "p").publish()
+    stored = next((tmp_path / "root/compilation/p").glob("a-cache.*"))
+    stored.write_bytes(b"progrbm")
+    assert CompilationCache(tmp_path / "second", store, "p").fetch() == 0
+    assert not list((tmp_path / "second").glob("*-cache"))
+
+
+def test_a_program_is_named_by_all_it_depends_on() -> None:
+    assert program_key({"mesh": 1}) == program_key({"mesh": 1})
+    assert program_key({"mesh": 1}) != program_key({"mesh": 2})
+
+
+@functools.cache
+def compiled(*, written_out: bool) -> jax.stages.Compiled:
+    """Layers whose weights are gathered before their use, in a loop or one after the other."""
+    mesh = jax.make_mesh((len(jax.devices()),), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    weights = jax.ShapeDtypeStruct((LAYERS, 64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
+    rows = jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("fsdp")))
+
+    def layer(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, None]:
+        return jax.lax.with_sharding_constraint(jnp.tanh(x @ weight), rows.sharding), None
+
+    def run(x: jax.Array, weights: jax.Array) -> jax.Array:
+        return jnp.sum(jax.lax.scan(layer, x, weights, unroll=written_out)[0])
+
+    return jax.jit(run).lower(rows, weights).compile(compiler_options=compiler_options())
+
+
+def test_collectives_in_a_loop_lose_their_order_in_storage() -> None:
+    written_out, loop = compiled(written_out=True).as_text() or "", compiled(written_out=False).as_text() or ""
+    assert written_out.count(" all-gather(") + written_out.count(" all-reduce(") > LAYERS
+    assert keeps_collectives_in_order(written_out)
+    assert " while(" in loop
+    assert not keeps_collectives_in_order(loop)
+
+
+def test_of_several_processes_on_cpu_only_what_storage_does_not_change_is_kept(tmp_path: Path, store: Store) -> None:
+    def published(*shown: tuple[str, bool]) -> int:
+        cache = CompilationCache(tmp_path / "local", store, f"p{len(shown)}", selective=True)
+        cache.directory.mkdir(parents=True)
+        for module in ("jit_step", "jit_other"):
+            (cache.directory / f"{module}-12ab-cache").write_bytes(b"program")
+        for module, written_out in shown:
+            cache.compiled(module, compiled(written_out=written_out))
+        count = cache.publish()
+        cache.close()
+        assert not cache.directory.exists()
+        return count
+
+    assert published() == 0
+    assert published(("jit_step", True)) == 1
+    assert published(("jit_step", True), ("jit_step", False)) == 0
+    assert published(("jit_step", True), ("jit_other", False), ("jit_third", True)) == 1
+
+
+def train(document: dict[str, Any], directory: Path, **options: Any) -> ProcessGroup:
+    world = start_world(document, directory, module="tests.trainer.cache_child", share_programs=False, **options)
+    assert world.wait() == [ExitCode.DONE] * len(world.processes)
+    return world
+
+
+def cached(world: ProcessGroup) -> list[int]:
+    """How many programs each process took from its cache."""
+    return [process.noise.count("cache_hits\n") for process in world.processes]
+
+
+def moved(document: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The same run at another root."""
+    return document | {"spec": document["spec"] | {"checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{root}"}}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [30, pytest.param(100, marks=pytest.mark.variant)])
+def test_a_restarted_run_of_several_processes_reads_its_program_back_and_computes_the_same(tmp_path: Path, steps: int) -> None:
+    """Many steps, for the order of collectives that would be lost decides about nothing but itself, most of the time."""
+    document = run_document(tmp_path / "first", topology="1x2", steps=steps)
+    document["spec"]["checkpoint"]["save"] = {"everySteps": steps // 2}
+    first = train(document, tmp_path / "one")
+    assert cached(first) == [0, 0]
+    (tmp_path / "second").mkdir()
+    (tmp_path / "first" / "compilation").rename(tmp_path / "second" / "compilation")
+    second = train(moved(document, tmp_path / "second"), tmp_path / "two")
+    assert cached(second) == [1, 1]
+    assert first.leader.losses() == second.leader.losses()
+    assert len(first.leader.losses()) == steps
+
+
+@pytest.mark.slow
+@pytest.mark.variant
+def test_a_loop_over_many_layers_is_compiled_by_every_start(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root", topology="1x2", steps=5)
+    document["spec"]["model"]["llama"]["layers"] = 9
+    assert cached(train(document, tmp_path / "run")) == [0, 0]
+    assert not list((tmp_path / "root").glob("compilation/*/*"))
+
+
+@pytest.mark.slow
+def test_a_restarted_run_of_one_process_reads_its_programs_back(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "first", slices=1, steps=20)
+    first = train(document, tmp_path / "one")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "first" / "compilation").rename(tmp_path / "second" / "compilation")
+    second = start_world(
+        moved(document, tmp_path / "second"), tmp_path / "elsewhere" / "two", module="tests.trainer.cache_child", share_programs=False
+    )  # another local directory, empty
+    assert second.wait() == [ExitCode.DONE]
+    assert cached(second)[0] >= 2, "the initial state and the step"
+    assert first.leader.losses() == second.leader.losses()

@@ -1,0 +1,51 @@
+"""What is saved at a notice, by the time that is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from halcyon.training.last_save import LastSave, SaveBudget, choose, longest_wait
+
+
+@pytest.mark.parametrize(
+    ("left", "save", "in_flight", "begun", "wanted"),
+    [
+        (None, 500.0, 500.0, False, "step"),  # on one's own machine nobody is in a hurry
+        (30.0, None, None, False, "step"),  # nothing to go by: try
+        (0.0, None, None, False, "step"),
+        (30.0, 10.0, None, False, "step"),
+        (13.0, 10.0, None, False, "step"),  # 1.2 x 10 + 1
+        (12.9, 10.0, None, False, "none"),
+        (30.0, 20.0, 4.0, False, "step"),  # 1.2 x 24 + 1
+        (29.0, 20.0, 4.0, False, "inFlight"),
+        (5.8, 20.0, 4.0, False, "inFlight"),
+        (5.7, 20.0, 4.0, False, "none"),
+        (2.0, 20.0, None, True, "step"),  # this very step is committed already
+        (5.8, 20.0, 4.0, True, "step"),  # it is on its way
+        (5.7, 20.0, 4.0, True, "none"),
+        (-3.0, 0.1, None, False, "none"),
+    ],
+)
+def test_the_choice(left: float | None, save: float | None, in_flight: float | None, begun: bool, wanted: str) -> None:
+    assert choose(SaveBudget(left, save, in_flight, begun)) == wanted
+
+
+def test_waiting_ends_before_the_process_is_killed() -> None:
+    assert longest_wait(SaveBudget(None, None, None)) is None
+    assert longest_wait(SaveBudget(15.0, None, None)) == 14.0
+    assert longest_wait(SaveBudget(0.5, None, None)) == 0.0
+
+
+def test_the_sentence_says_which_of_the_three_and_what_it_costs() -> None:
+    budget = SaveBudget(12.0, 40.0, 3.0)
+    assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
+    assert LastSave("inFlight", 50, 45, budget).sentence() == (
+        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the one under way, of step 45, was finished; "
+        "steps 46 to 50 will be done again"
+    )
+    assert LastSave("none", 50, 30, budget).sentence() == (
+        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so none was finished; steps 31 to 50 will be done again"
+    )
+    assert LastSave("none", 50, 30, budget, "the disk is full").sentence() == (
+        "a notice of preemption came; the disk is full; steps 31 to 50 will be done again"
+    )

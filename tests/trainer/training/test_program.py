@@ -1,0 +1,120 @@
+"""The programs of a run: documents told apart unless asked not to, and one compiled step for each size of batch."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from halcyon.data.loader import Loader
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.program import Program, build_program
+from halcyon.training.state import initial_state
+from halcyon_api.training_run import parse_run
+from tests.api.documents import document
+from tests.trainer.data.corpus import open_text
+
+TINY = {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}}
+BOS, EOS = 256, 257
+
+
+def program_of(**changes: Any) -> Program:
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    return build_program(parse_run(document(spec__model=TINY, **changes)).spec, 259, mesh)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, across: bool) -> None:
+    """Two rows end with the same document; what stands before it is another one."""
+    for name, text in (("1", "ab"), ("2", "same"), ("3", "xy"), ("4", "same")):
+        (tmp_path / name).write_text(text)
+    program = program_of(spec__data__attendAcrossDocuments=across)
+    assert ("segments" in program.objective.fields) is not across
+    dataset = open_text(tmp_path, sequence_length=9, fraction=0, shuffle=False, batch_size=2)
+    with Loader(dataset, microbatches=2, sharding=program.batch_sharding, fields=program.objective.fields) as loader:
+        batch = loader.batch(0)
+    assert np.asarray(batch["tokens"][:, 0, 4:]).tolist() == [[BOS, *b"same"]] * 2
+    noise = np.random.default_rng(0)
+    model = jax.tree.map(lambda leaf: jax.device_put(noise.normal(size=leaf.shape).astype(leaf.dtype)), program.template.model)
+    with program.tracing():
+        sums = jax.jit(lambda model, batch: program.objective(model, batch, None, None))
+
+        def nats(row: int) -> float:
+            alone = jax.tree.map(lambda rows: rows[row], batch)
+            return float(sums(model, alone | {"weights": alone["weights"].at[:, :4].set(0)}).loss)
+
+        assert (nats(0) == pytest.approx(nats(1), rel=1e-6)) is not across
+
+
+class Compilations:
+    """A program that notes what is compiled."""
+
+    def __init__(self, program: Program | None = None) -> None:
+        self._program = program
+        self.sizes: list[tuple[int, int]] = []
+
+    def compile_step(self, batch_size: int, sequence_length: int) -> Any:
+        self.sizes.append((batch_size, sequence_length))
+        return self._program.compile_step(batch_size, sequence_length) if self._program else (batch_size, sequence_length)
+
+
+STAGES = [
+    {"fromStep": 3, "batchSize": 8},
+    {"fromStep": 5, "batchSize": 4, "sequenceLength": 8},
+    {"fromStep": 1000, "batchSize": 4, "sequenceLength": 16},
+]
+
+
+def test_each_size_of_batch_is_compiled_once_and_not_long_before_it_comes(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("abc" * 100)
+    schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
+    compilations = Compilations()
+    before: list[int] = []
+    with ThreadPoolExecutor(1) as background:
+        steps = CompiledSteps(compilations, background, lambda: before.append(len(compilations.sizes)))  # type: ignore[arg-type]
+        steps.start_for(schedule, 0)
+        for step in range(1, 6):
+            steps.prepare(schedule, step)
+        assert steps.start(4, 16).result() == (4, 16)
+        assert steps.start(4, 8).result() == (4, 8)
+        assert compilations.sizes == [(4, 16), (8, 16), (4, 8)]
+        steps.prepare(schedule, 900)
+        assert steps.start(4, 16).result() == (4, 16)
+    assert compilations.sizes == [(4, 16), (8, 16), (4, 8)]
+    assert before == [0], "once, before the first"
+
+
+def test_a_run_that_begins_late_compiles_the_size_of_its_step(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("abc" * 100)
+    schedule = open_text(tmp_path, batch_size=4, stages=STAGES).schedule
+    compilations = Compilations()
+    with ThreadPoolExecutor(1) as background:
+        CompiledSteps(compilations, background, lambda: None).start_for(schedule, 4)  # type: ignore[arg-type]
+    assert compilations.sizes == [(8, 16)]
+
+
+@pytest.mark.slow
+def test_steps_go_on_over_changes_of_size(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("".join(f"line {number}\n" for number in range(300)))
+    dataset = open_text(tmp_path, batch_size=4, stages=STAGES[:2], fraction=0)
+    program = program_of(spec__trainer__sequenceLength=16, spec__trainer__batchSchedule=STAGES[:2])
+    state = initial_state(program.build_state, program.template)
+    control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
+    with (
+        ThreadPoolExecutor(1) as background,
+        Loader(dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7) as loader,
+    ):
+        steps = CompiledSteps(program, background, lambda: None)
+        weights = []
+        for step in range(7):
+            batch = loader.batch(step)
+            state, metrics = steps.of(batch)(state, batch, control)
+            weights.append(float(metrics.tokens))
+    assert weights == [float(dataset.examples(dataset.train_rows(step)).weights.sum()) for step in range(7)]
+    assert int(state.step) == 7

@@ -1,0 +1,96 @@
+"""Microbatches change nothing: losses and gradients are weighted sums divided once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+
+from halcyon.objectives import Batch, Sums
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon.training.state import TrainState
+from halcyon.training.step import make_train_step
+from tests.trainer.batches import batch_of
+
+
+def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+    """Squared error of a linear map, as a weighted sum; a position's document is what it should say, where documents are told apart."""
+    predicted = jnp.take(model["table"], batch["tokens"], axis=0)
+    wanted = batch["targets"] + batch.get("segments", 0)
+    squares = jnp.sum(batch["weights"] * (predicted - wanted) ** 2)
+    return Sums(squares, jnp.sum(batch["weights"]), {"distance": jnp.sum(batch["weights"] * jnp.abs(predicted - wanted))})
+
+
+def one_step(
+    microbatches: int, parameters: str = "float32", *, segments: bool = False, control: tuple[int, ...] = (0, 1)
+) -> tuple[Any, Any]:
+    """A step over eight examples with 2, 4, ... 16 targets that count: where a mean of means goes wrong."""
+    positions = 16
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, 11, (8, positions)).astype(np.int32)
+    targets = random.integers(0, 5, (8, positions)).astype(np.int32)
+    weights = (np.arange(positions) < np.arange(2, 18, 2)[:, None]).astype(np.float32)
+    documents = random.integers(0, 4, (8, positions)).astype(np.int32)
+    arrays = (tokens, targets, weights, documents) if segments else (tokens, targets, weights)
+    batch = batch_of(*(jnp.asarray(array).reshape(microbatches, -1, positions) for array in arrays))
+    model = {"table": jnp.linspace(-1, 1, 11).astype(parameters)}
+    optimizer = optax.sgd(1.0)
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    step = make_train_step(objective, optimizer, lambda step: jnp.float32(1.0), mesh)
+    state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
+    return jax.jit(step)(state, batch, jnp.array(control))
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("microbatches", [2, 4, 8])
+def test_microbatches_give_the_full_batch(microbatches: int, segments: bool) -> None:
+    whole_state, whole = one_step(1, segments=segments)
+    state, metrics = one_step(microbatches, segments=segments)
+    assert float(metrics.loss) == pytest.approx(float(whole.loss), rel=1e-6)
+    assert float(metrics.gradient_norm) == pytest.approx(float(whole.gradient_norm), rel=1e-6)
+    assert float(metrics.tokens) == float(whole.tokens) == 72
+    assert float(metrics.metrics["distance"]) == pytest.approx(float(whole.metrics["distance"]), rel=1e-6)
+    np.testing.assert_allclose(state.model["table"], whole_state.model["table"], rtol=1e-6)
+
+
+def test_narrow_parameters_are_summed_wide_and_stay_narrow() -> None:
+    whole, _ = one_step(1, "bfloat16")
+    state, _ = one_step(8, "bfloat16")
+    assert state.model["table"].dtype == whole.model["table"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(state.model["table"], np.float32), np.asarray(whole.model["table"], np.float32), rtol=0.02, atol=0.01
+    )
+
+
+def test_a_step_counts_itself() -> None:
+    state, _ = one_step(1)
+    assert int(state.step) == 1
+
+
+@pytest.mark.parametrize(("control", "asked"), [((0, 0), 0), ((0, 1), 1), ((1, 2), 3), ((2, 1, 0, 2), 3), ((2, 0), 2), ((2, 1), 3)])
+def test_what_any_process_asks_for_reaches_all(control: tuple[int, ...], asked: int) -> None:
+    _, metrics = one_step(1, control=control)
+    assert int(metrics.control) == asked
+
+
+def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
+    def noisy(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+        assert key is not None
+        return Sums(jnp.sum(model["w"] * jax.random.uniform(key)), jnp.float32(1.0))
+
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    optimizer = optax.sgd(1.0)
+
+    def gradient(step: int, microbatches: int, seed: int) -> float:
+        state = TrainState(jnp.int32(step), {"w": jnp.zeros(())}, optimizer.init({"w": jnp.zeros(())}))
+        nothing = jnp.zeros((microbatches, 1, 1), jnp.int32)
+        train_step = make_train_step(noisy, optimizer, lambda step: jnp.float32(1.0), mesh, seed=seed)
+        return float(jax.jit(train_step)(state, batch_of(nothing), jnp.zeros(1, jnp.int32))[0].model["w"])
+
+    assert gradient(0, 1, 0) == gradient(0, 1, 0)
+    assert len({gradient(step, microbatches, seed) for step in (0, 1) for microbatches in (1, 2) for seed in (0, 1)}) == 8

@@ -1,0 +1,74 @@
+"""Who writes, and who reads, what several processes hold alike: decided by each for itself, and by all the same.
+
+Of a region of an array that is replicated over processes every holder could write every chunk. Each chunk goes to the holder that has the
+least to do so far, the largest chunks first; what only one process holds counts as its work from the start. The answer is a function of
+global shapes and shardings, which all processes know, so nobody has to ask anybody.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from halcyon.checkpoint.layout import Region, normal
+
+RegionKey = tuple[tuple[int, int], ...]
+"""A region as something to look up by: start and stop of each dimension."""
+
+
+def key_of(region: Region) -> RegionKey:
+    """The key of a region."""
+    return tuple((part.start, part.stop) for part in region)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A region and the processes that hold it, in rising order."""
+
+    region: Region
+    processes: tuple[int, ...]
+
+
+def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[Held, ...]:
+    """The regions of an array, each with its holders, in the order of the sharding's devices. The same on every process."""
+    holders: dict[RegionKey, set[int]] = {}
+    regions: dict[RegionKey, Region] = {}
+    device: Any
+    for device, index in sharding.devices_indices_map(tuple(shape)).items():
+        region = normal(index, shape)
+        key = key_of(region)
+        regions[key] = region
+        holders.setdefault(key, set()).add(device.process_index)
+    return tuple(Held(regions[key], tuple(sorted(processes))) for key, processes in holders.items())
+
+
+def assign(sizes: Sequence[int], holders: Sequence[tuple[int, ...]], loads: dict[int, int]) -> list[int]:
+    """Share work out among those who can do it.
+
+    Args:
+        sizes: Of each piece, in bytes.
+        holders: The processes that can do each.
+        loads: What each process has to do already, in bytes; what it is given here is added.
+
+    Returns:
+        The process of each piece.
+    """
+    heaps: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    chosen = [-1] * len(sizes)
+    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+        group = holders[number]
+        if group not in heaps:
+            heaps[group] = [(loads.get(process, 0), process) for process in group]
+            heapq.heapify(heaps[group])
+        heap = heaps[group]
+        while heap[0][0] != loads.get(heap[0][1], 0):  # was given work by way of another group
+            heapq.heapreplace(heap, (loads[heap[0][1]], heap[0][1]))
+        process = heap[0][1]
+        chosen[number] = process
+        loads[process] = loads.get(process, 0) + sizes[number]
+        heapq.heapreplace(heap, (loads[process], process))
+    return chosen

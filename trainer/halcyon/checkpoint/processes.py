@@ -1,0 +1,89 @@
+"""What the checkpoint engine needs of the other processes, all of it on the main thread and between steps.
+
+`halcyon.parallel` provides the real world. Saving needs none of this: in the background processes meet through the root alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from halcyon.errors import Fenced, NoValidCheckpoint, Preempted, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.storage.failures import StoreFailure, as_exit
+
+_KINDS: tuple[type[TrainerExit], ...] = (Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, Preempted, TrainerExit)
+_TEXT_BYTES = 1024
+
+
+class Processes(Protocol):
+    """The processes of a run."""
+
+    @property
+    def process_index(self) -> int:
+        """Index of this process."""
+        ...
+
+    @property
+    def process_count(self) -> int:
+        """How many there are."""
+        ...
+
+    def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
+        """Give process 0's document to all."""
+        ...
+
+    def barrier(self, name: str) -> None:
+        """Wait until all are here."""
+        ...
+
+
+def gather_texts(processes: Processes, text: str) -> list[str]:
+    """Each process's short text (cut to 1 KiB), in the order of the processes, on every process."""
+    if processes.process_count == 1:
+        return [text]
+    from jax.experimental import multihost_utils
+
+    row = np.zeros(_TEXT_BYTES, np.uint8)
+    data = text.encode()[:_TEXT_BYTES]
+    row[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(row)).reshape(processes.process_count, _TEXT_BYTES)
+    return [bytes(one).rstrip(b"\0").decode(errors="ignore") for one in rows]
+
+
+def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Let process 0 do something that may end the training, and let all processes return or raise the same.
+
+    Args:
+        processes: The processes.
+        root: For the sentence, where the store fails.
+        work: What process 0 does; its document goes to all.
+
+    Raises:
+        TrainerExit: Whatever ended the work.
+    """
+    verdict: dict[str, Any] | None = None
+    failure: BaseException | None = None
+    if processes.process_index == 0:
+        try:
+            verdict = {"result": work()}
+        except TrainerExit as error:
+            verdict = _as_verdict(error)
+        except StoreFailure as error:
+            verdict = _as_verdict(as_exit(error, root))
+        except Exception as error:
+            failure = error
+            verdict = _as_verdict(TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}"))
+    verdict = processes.agree(verdict)
+    if failure is not None:
+        raise failure
+    if "error" in verdict:
+        kind = next(kind for kind in _KINDS if kind.__name__ == verdict["error"])
+        raise Fenced(verdict["message"], verdict["ownerAttempt"]) if kind is Fenced else kind(verdict["message"])
+    return verdict["result"]
+
+
+def _as_verdict(error: TrainerExit) -> dict[str, Any]:
+    kind = next(kind for kind in _KINDS if isinstance(error, kind))
+    return {"error": kind.__name__, "message": str(error), "ownerAttempt": error.owner_attempt if isinstance(error, Fenced) else 0}

@@ -1,0 +1,264 @@
+"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: look at a root, and keep it in order, beside a run or without one."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.cli.errors import about_file, console, report_errors
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootUnusable
+from halcyon.machine.local_files import root_address
+from halcyon_api.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from halcyon.storage.store import Store
+    from halcyon_api.checkpoint_documents import CommittedStep
+    from halcyon_api.spec.checkpoint import CheckpointSpec
+
+app = typer.Typer(help="Look at the checkpoints of a run, verify, compare, pin and copy them.", no_args_is_help=True)
+
+RootArgument = Annotated[
+    str,
+    typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML"),
+]
+Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
+Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the newest checkpoint.")]
+
+
+@app.command("list")
+def list_(
+    place: RootArgument,
+    limit: Annotated[int, typer.Option(min=1, help="Most committed checkpoints on a page, the newest first.")] = 100,
+    before: Annotated[int | None, typer.Option(min=0, help="Only what is of an earlier step: the next page.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List what lies in a root: what can be restored, and what cannot, and why."""
+    from halcyon.checkpoint.inspection import list_checkpoints
+    from halcyon.checkpoint.show import listing_view
+
+    with _root_told():
+        listing = list_checkpoints(_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
+        if as_json:
+            document = {
+                "head": listing.head.document() if listing.head else None,
+                "headDamage": listing.head_damage,
+                "unfinished": listing.unfinished,
+            }
+            sys.stdout.write(f"{json.dumps(document, indent=1)}\n")
+        else:
+            _print(listing_view(listing, datetime.now(UTC)))
+
+
+@app.command()
+def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Show one checkpoint: who made it, where in the data it is, and its arrays."""
+    from halcyon.checkpoint.comparison import Checkpoint
+    from halcyon.checkpoint.show import checkpoint_view
+
+    with _root_told():
+        store = _store(place, endpoint, region)
+        _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
+
+
+@app.command()
+def verify(
+    place: RootArgument,
+    step: Step = None,
+    every: Annotated[bool, typer.Option("--all", help="All checkpoints, not the newest alone.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Read every byte of a checkpoint and tell all that is not what was written; exit with 1 if something is not."""
+    from halcyon.checkpoint.show import damage_view
+    from halcyon.checkpoint.verify import find_damage
+
+    with _root_told():
+        store = _store(place, endpoint, region)
+        entries = _committed(store) if every else (_entry(store, step),)
+        sound = True
+        for entry in entries:
+            damages = find_damage(store, entry)
+            sound = sound and not damages
+            _print(damage_view(entry, damages))
+    if not sound:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command()
+def diff(
+    place: RootArgument,
+    first: Annotated[int, typer.Argument(help="The one step.", min=0)],
+    second: Annotated[int, typer.Argument(help="The other step.", min=0)],
+    other: Annotated[str | None, typer.Option(help="The root, or run document, of the other step. Default: the same.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Name the arrays that differ between two checkpoints, and by how much; exit with 1 if any does."""
+    from halcyon.checkpoint.comparison import Checkpoint, compare
+    from halcyon.checkpoint.show import difference_view
+
+    with _root_told():
+        here = _store(place, endpoint, region)
+        there = here if other is None else _store(other, endpoint, region)
+        differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
+        _print(difference_view(differences))
+    if differences:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command()
+def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Keep a checkpoint whatever comes after it, while the run goes on or later."""
+    from halcyon.checkpoint.head import edit, with_pin
+
+    with _root_told():
+        store = _store(place, endpoint, region)
+        entry = _entry(store, step)
+        try:
+            edit(store, lambda head: with_pin(head, entry.path))
+        except KeyError:
+            raise BadConfiguration(f"step {entry.step} was deleted meanwhile; pin a newer one") from None
+        _print(f"step {entry.step} is pinned")
+
+
+@app.command()
+def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Take a pin out: the run's next save treats the checkpoint like any other."""
+    from halcyon.checkpoint.head import edit, without_pin
+
+    with _root_told():
+        store = _store(place, endpoint, region)
+        entry = _entry(store, step)
+        edit(store, lambda head: without_pin(head, entry.path))
+        _print(f"step {entry.step} is not pinned")
+
+
+@app.command()
+def gc(
+    place: RootArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Delete what can never be restored: half-deleted checkpoints, and what writers left that have lost the root."""
+    from halcyon.checkpoint.collect import delete_checkpoint, garbage
+    from halcyon.checkpoint.show import garbage_view
+
+    with _root_told():
+        store = _store(place, endpoint, region)
+        found = garbage(store)
+        if not dry_run:
+            for one in found:
+                delete_checkpoint(store, one.path)
+        _print(garbage_view(found, deleted=not dry_run))
+
+
+@app.command()
+def copy(
+    place: RootArgument,
+    to: Annotated[str, typer.Argument(help="An empty root to copy to.", metavar="TO")],
+    step: Step = None,
+    run: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the run that may go on from it. Default: the same run.")] = None,
+    to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
+    to_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Copy a checkpoint to an empty root, verified on the way."""
+    from halcyon.checkpoint.copying import copy_checkpoint
+    from halcyon_api.checkpoint_documents import Owner
+
+    with _root_told():
+        namespace, _, name = (run or "").partition("/")
+        if run is not None and not (namespace and name):
+            raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
+        store, target = _store(place, endpoint, region), _store(root_address(to), to_endpoint, to_region)
+        entry = _entry(store, step)
+        head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
+        _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
+
+
+def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Try what a checkpoint root must be able to do; exit with 85 if something is missing."""
+    from halcyon.checkpoint.show import abilities_view
+    from halcyon.storage.abilities import examine
+
+    with _root_told():
+        store = _store(place, endpoint, region)
+        abilities = list(examine(store, secrets.token_hex(4), time.monotonic))
+        _print(abilities_view(store.root, abilities))
+    if any(ability.problem for ability in abilities):
+        raise typer.Exit(ExitCode.ROOT_UNUSABLE)
+
+
+def _spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:
+    from pydantic import ValidationError
+
+    from halcyon_api.spec.checkpoint import CheckpointSpec
+    from halcyon_api.training_run import InvalidRun, load_run
+
+    try:
+        if "://" not in place and not Path(place).is_dir():
+            return load_run(Path(place)).spec.checkpoint
+        return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
+    except InvalidRun as error:
+        raise BadConfiguration(about_file(place, str(error))) from None
+    except ValidationError as error:
+        raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _store(place: str, endpoint: str | None, region: str | None) -> Store:
+    from halcyon.storage.store import Store
+
+    return Store(_spec(place, endpoint, region))
+
+
+def _committed(store: Store) -> tuple[CommittedStep, ...]:
+    from halcyon.checkpoint.opening import load_head
+    from halcyon_api.checkpoint_documents import HEAD_KEY
+
+    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    if head is None or not head.committed:
+        raise BadConfiguration(f"{store.root} holds no checkpoint")
+    return head.committed
+
+
+def _entry(store: Store, step: int | None) -> CommittedStep:
+    entries = _committed(store)
+    for entry in entries:
+        if step in (None, entry.step):
+            return entry
+    steps = ", ".join(str(entry.step) for entry in entries)
+    raise BadConfiguration(f"{store.root} has no checkpoint of step {step}; there are {steps}")
+
+
+def _print(view: object) -> None:
+    console().print(view)
+
+
+@contextmanager
+def _root_told() -> Iterator[None]:
+    """The same for what a root does not give."""
+    from halcyon.checkpoint.verify import Damaged
+    from halcyon.storage.failures import StoreFailure
+    from halcyon_api.checkpoint_documents import DamagedDocument
+
+    with report_errors():
+        try:
+            yield
+        except StoreFailure as failure:
+            raise RootUnusable(f"the root does not answer: {failure}") from None
+        except (Damaged, DamagedDocument) as damage:
+            raise NoValidCheckpoint(str(damage)) from None

@@ -1,0 +1,161 @@
+"""The command ``halcyon data``: build token caches, and look at what a run trains on."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.cli.errors import console as new_console
+from halcyon.cli.errors import report_errors
+from halcyon.cli.options import Defaults, Document
+from halcyon_api.counting import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from halcyon.context import Context
+    from halcyon.data.cache.ensure import Caches
+    from halcyon.storage.store import Store
+    from halcyon_api.training_run import TrainingRunSpec
+
+_STOPPED = "stopped; the shards that are done are kept"
+
+app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
+
+Root = Annotated[str | None, typer.Option(help="The run's checkpoint root instead of spec.checkpoint.root: its caches are below it.")]
+
+
+@app.command()
+def build(document: Document, checkpoint_root: Root = None, defaults: Defaults = None) -> None:
+    """Build the token caches of a run; go on where an earlier build was stopped."""
+    from halcyon.data.overview import source_table
+
+    with report_errors(document, interrupted=_STOPPED):
+        console = new_console()
+        _, caches = _ensured(_context(document, checkpoint_root, defaults).run.spec, "build", console)
+        console.print(source_table(caches.ledgers))
+
+
+@app.command()
+def show(
+    document: Document,
+    step: Annotated[int, typer.Option(min=1, help="The step, as the log counts it.")] = 1,
+    rows: Annotated[
+        str | None, typer.Option(help="Which rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.")
+    ] = None,
+    host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host reads.")] = None,
+    text: Annotated[bool, typer.Option(help="Print the text, or only which documents it is from.")] = True,
+    checkpoint_root: Root = None,
+    defaults: Defaults = None,
+) -> None:
+    """Print what a step trains on: its sources, documents and text; what does not count in the loss is struck through."""
+    import numpy as np
+    from rich.text import Text
+
+    from halcyon.data.open import look_at_dataset
+    from halcyon.data.show import step_view
+    from halcyon.data.trace import rows_of_host
+
+    picked = _slice(("0:4" if text else ":") if rows is None else rows)
+    with report_errors(document, interrupted=_STOPPED):
+        context = _context(document, checkpoint_root, defaults)
+        spec = context.run.spec
+        if step > spec.trainer.steps:
+            raise typer.BadParameter(f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step")
+        if host is not None and host >= context.topology.processes:
+            raise typer.BadParameter(
+                f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}", param_hint="--host"
+            )
+        dataset, ledgers = look_at_dataset(spec, process=f"show/{time.time_ns()}")
+        chosen = np.arange(dataset.schedule.batch_size(step - 1))
+        if host is not None:
+            mesh, topology = context.mesh, context.topology
+            chosen = rows_of_host(
+                len(chosen), spec.trainer.microbatches, mesh.data_parallelism, mesh.tensor, topology.devices_per_host, host
+            )
+        if not len(chosen[picked]):
+            raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
+        console = new_console()
+        for part in step_view(dataset, ledgers, step, chosen[picked], text=text):
+            console.print(part, soft_wrap=isinstance(part, Text))
+
+
+@app.command()
+def stats(
+    document: Document,
+    plot: Annotated[Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")] = None,
+    checkpoint_root: Root = None,
+    defaults: Defaults = None,
+) -> None:
+    """Print what the sources of a run hold, how often each is seen, and how long its documents are."""
+    from halcyon.data.open import look_at_dataset
+    from halcyon.data.overview import overview, picture, stats_view
+    from halcyon.data.picture import write_picture
+
+    if plot is not None and plot.suffix != ".svg":
+        raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
+    with report_errors(document, interrupted=_STOPPED):
+        spec = _context(document, checkpoint_root, defaults).run.spec
+        dataset, ledgers = look_at_dataset(spec, process=f"stats/{time.time_ns()}")
+        steps = spec.trainer.steps
+        found = overview(dataset, ledgers, steps)
+        console = new_console()
+        for name, ledger in ledgers.items():
+            if not ledger.finished:
+                console.print(
+                    f"{name}: its token cache is not whole yet; all that follows is of its first {counted(len(ledger.shards), 'shard')}"
+                )
+        console.print(stats_view(found, ledgers, steps))
+        if plot is not None:
+            write_picture(picture(found, steps), plot)
+
+
+def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:
+    """The caches of a run; while some of them are built, lines on the console (default: on standard error) say how far each is."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+    from halcyon.data.cache.build import Built
+    from halcyon.data.open import ensure_caches
+    from halcyon.data.overview import speed_words
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
+        tasks: dict[str, TaskID] = {}
+        began = time.monotonic()  # of the source that is being built: they come one after the other
+
+        def show(built: Built) -> None:
+            nonlocal began
+            now = time.monotonic()
+            if built.source not in tasks:
+                tasks[built.source] = progress.add_task(built.source, total=None, words="")
+            words = f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  {speed_words(built, now - began)}"
+            progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
+            began = now if built.finished else began
+
+        return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
+
+
+def _slice(words: str) -> slice:
+    """Rows as they are given on the command line, of which there are at least one.
+
+    Raises:
+        BadParameter: They are none.
+    """
+    found = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
+    if found is None:
+        raise typer.BadParameter(f"{words!r} names no rows; give one such as 3, some such as 0:4, or : for all", param_hint="--rows")
+    begin, end, one = (None if part in (None, "") else int(part) for part in found.groups())
+    return slice(begin, end) if one is None else slice(one, one + 1)
+
+
+def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
+    from halcyon.context import check_context, resolve_context
+
+    context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or ())
+    check_context(context)
+    return context

@@ -1,0 +1,159 @@
+"""The command ``halcyon``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.cli.checkpoints import app as checkpoints_app
+from halcyon.cli.checkpoints import doctor
+from halcyon.cli.data import app as data_app
+from halcyon.cli.errors import about_file, write_anything
+from halcyon.cli.options import Defaults, Document
+from halcyon.cli.tokenizer import app as tokenizer_app
+from halcyon.cli.usage import OneSentence
+from halcyon_api.counting import counted
+
+if TYPE_CHECKING:
+    from halcyon_api.training_run import TrainingRunSpec
+    from halcyon_api.validation import Problem
+
+
+class Device(StrEnum):
+    """What a run may be told to train on in place of what its document names."""
+
+    CPU = "cpu"
+
+
+app = typer.Typer(
+    name="halcyon",
+    cls=OneSentence,
+    help="Train language models on preemptible accelerators as if nothing ever failed.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+LOCAL = "On this machine"
+"""Heading of the commands that need no cluster."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from halcyon_api.package import version
+
+        sys.stdout.write(f"halcyon {version()}\n")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")]
+
+
+@app.callback()
+def main(version: Version = False) -> None:
+    """Train language models on preemptible accelerators as if nothing ever failed."""
+    del version  # printed before any command is looked for
+    write_anything()
+
+
+@app.command(rich_help_panel=LOCAL)
+def train(
+    document: Document,
+    checkpoint_root: Annotated[
+        str | None, typer.Option(help="Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH.")
+    ] = None,
+    json: Annotated[
+        bool | None, typer.Option("--json/--no-json", help="Write JSON lines, or a live progress line. Default: by the terminal.")
+    ] = None,
+    compilation_cache: Annotated[
+        Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: the user's cache.")
+    ] = None,
+    defaults: Defaults = None,
+    device: Annotated[
+        Device | None, typer.Option(help="cpu: train on the processor, whatever accelerator the document names. Default: as it says.")
+    ] = None,
+) -> None:
+    """Train a run on this machine, or in the pod that the operator made; go on from its newest checkpoint if there is one."""
+    from halcyon.process import run_training
+
+    run_training(
+        document,
+        os.environ,
+        checkpoint_root=checkpoint_root,
+        json_lines=json,
+        compilation_cache=compilation_cache,
+        defaults=tuple(defaults or ()),
+        on_cpu=device is Device.CPU,
+    )
+
+
+@app.command(rich_help_panel=LOCAL)
+def validate(document: Document, defaults: Defaults = None) -> None:
+    """Check a run document, with its defaults, without a cluster or a device; say what is wrong, and exit with 80."""
+    from halcyon.machine.local_files import is_local, missing_files
+    from halcyon_api.defaults.files import load_resolved
+    from halcyon_api.exit_codes import ExitCode
+    from halcyon_api.training_run import InvalidRun, former_notes, read_one
+    from halcyon_api.validation import find_problems
+
+    try:
+        run = load_resolved(document, defaults or ())
+        notes = former_notes(read_one(document))
+    except InvalidRun as error:
+        sys.stderr.write(f"{about_file(document, str(error))}\n")
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
+    for note in notes:
+        sys.stderr.write(f"{document}: note: {note}\n")
+    problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec))
+    for problem in problems:
+        sys.stderr.write(f"{document}: {problem}\n")
+    if problems:
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION)
+    topology = run.spec.accelerator.resolve()
+    sys.stdout.write(
+        f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x {counted(topology.hosts_per_slice, 'host')} x "
+        f"{counted(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
+    )
+
+
+def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
+    """Whether a run of this machine's processor can fit into its memory."""
+    from halcyon.machine.local_files import is_local
+    from halcyon.machine.memory import machine_memory, memory_problem
+    from halcyon_api.mesh import run_mesh
+
+    there = machine_memory()
+    if not is_local(spec) or spec.accelerator.type != "cpu" or there is None:
+        return []
+    found = memory_problem(spec, run_mesh(spec), there, devices=spec.accelerator.resolve().devices, where="this machine")
+    return [found] if found is not None else []
+
+
+def _task(spec: TrainingRunSpec) -> str:
+    """What a run does, in a few words."""
+    if spec.task == "data":
+        return "only builds tokens"
+    if spec.task == "evaluate" and spec.origin is not None:
+        return f"only evaluates run {spec.origin.run}" + (f" at step {spec.origin.step}" if spec.origin.step is not None else "")
+    return counted(spec.trainer.steps, "step")
+
+
+def _elsewhere(spec: TrainingRunSpec) -> str:
+    """What of a run for a cluster cannot be judged on this machine, as the end of a sentence."""
+    from halcyon.machine.local_files import local_paths
+
+    return "; whether its files are there only its pods can see" if local_paths(spec) else ""
+
+
+app.add_typer(checkpoints_app, name="checkpoints", rich_help_panel=LOCAL)
+app.add_typer(data_app, name="data", rich_help_panel=LOCAL)
+app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
+app.command(rich_help_panel=LOCAL)(doctor)
+
+
+if __name__ == "__main__":
+    app()

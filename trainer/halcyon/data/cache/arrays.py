@@ -1,0 +1,70 @@
+"""Arrays that follow from a cache and take time to make, kept beside it in parts, so that no more than a part is held on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from halcyon.data.cache.scratch import scratch_array
+from halcyon.errors import DamagedData
+from halcyon.storage.store import Store
+
+PART_BYTES = 64 * 2**20
+_INDEX = "INDEX.json"
+
+
+def keep_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of whole numbers below a prefix that ends with a slash; they are there when their index is, which comes last.
+
+    Args:
+        store: The cache's root.
+        prefix: A name that tells all that decides the arrays.
+        arrays: By name: integers, one axis.
+    """
+    index: dict[str, object] = {}
+    for name, array in arrays.items():
+        little = array.dtype.newbyteorder("<")
+        step = PART_BYTES // array.itemsize
+        digests: list[str] = []
+        for number, start in enumerate(range(0, len(array), step)):
+            content = array[start : start + step].astype(little, copy=False).tobytes()
+            store.write(_part(prefix, name, number), content)
+            digests.append(hashlib.sha256(content).hexdigest())
+        index[name] = {"type": little.str, "length": len(array), "step": step, "sha256": digests}
+    store.create(f"{prefix}{_INDEX}", json.dumps(index, sort_keys=True).encode())
+
+
+def kept_arrays(store: Store, prefix: str) -> dict[str, np.ndarray] | None:
+    """The arrays below a prefix, large ones on a disk; None where there are none.
+
+    Raises:
+        DamagedData: They are not what was written.
+    """
+    content = store.read(f"{prefix}{_INDEX}").data
+    if content is None:
+        return None
+    try:
+        index = json.loads(content)
+        return {name: _read(store, prefix, name, entry) for name, entry in index.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedData(f"{prefix} of the token cache is damaged; delete it, and it is made again") from None
+
+
+def _read(store: Store, prefix: str, name: str, entry: Mapping[str, object]) -> np.ndarray:
+    dtype, length, step, digests = np.dtype(str(entry["type"])), entry["length"], entry["step"], entry["sha256"]
+    if dtype.kind not in "iu" or not isinstance(length, int) or not isinstance(step, int) or not isinstance(digests, list):
+        raise ValueError(name)
+    array = scratch_array((length,), dtype)
+    for number, digest in enumerate(digests):
+        content = store.read(_part(prefix, name, number)).data
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(name)
+        array[number * step : (number + 1) * step] = np.frombuffer(content, dtype)
+    return array
+
+
+def _part(prefix: str, name: str, number: int) -> str:
+    return f"{prefix}{name}.{number:06d}"

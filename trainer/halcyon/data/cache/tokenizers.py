@@ -1,0 +1,110 @@
+"""Trained tokenizers, kept beside the tokens that were made with them.
+
+A model is of use only with its own tokenizer. A tokenizer trained on other text would differ, so a run with `from` takes the tokenizer of
+the other run where it can be found, and keeps a copy: after that it does not need the other run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from halcyon.errors import DamagedData
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon.tokenizer import TokenizerDefinition
+from halcyon_api.checkpoint_documents import canonical_json
+from halcyon_api.training_run import TrainingRunSpec
+
+_PREFIX = "tokenizers/"
+
+
+def tokenizer_key(document: dict[str, Any]) -> str:
+    """The place of a tokenizer below the caches' root, by all that decides it."""
+    return f"{_PREFIX}{hashlib.sha256(canonical_json(document)).hexdigest()[:32]}.json"
+
+
+def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
+    """A kept tokenizer; None where there is none.
+
+    Raises:
+        DamagedData: It is not what was kept.
+        StoreFailure: The store did not answer.
+    """
+    content = store.read(key).data
+    if content is None:
+        return None
+    damaged = f"spec.tokenizer.bpe: {store.root}/{key} is damaged; delete the cache to train it anew"
+    try:
+        document = json.loads(content)
+        definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"])
+        recorded = document["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        raise DamagedData(damaged) from None
+    if definition.fingerprint != recorded:
+        raise DamagedData(damaged)
+    return definition
+
+
+def keep_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> None:
+    """Keep a tokenizer, unless one is kept there."""
+    document = {
+        "kind": definition.kind,
+        "content": base64.b64encode(definition.content).decode(),
+        "options": dict(definition.options),
+        "fingerprint": definition.fingerprint,
+    }
+    store.create(key, json.dumps(document).encode())
+
+
+def find_tokenizer(store: Store, fingerprint: str) -> TokenizerDefinition | None:
+    """The kept tokenizer with a fingerprint; None where none has it. Damaged ones are passed over."""
+    for key in store.list(_PREFIX):
+        try:
+            definition = read_tokenizer(store, key)
+        except DamagedData:
+            continue
+        if definition is not None and definition.fingerprint == fingerprint:
+            return definition
+    return None
+
+
+@dataclass(frozen=True)
+class InheritedTokenizer:
+    """The trained tokenizer of the run that this one starts from."""
+
+    source: dict[str, str]
+    """The other run; part of the key under which the tokenizer is kept."""
+    find: Callable[[], TokenizerDefinition | None]
+    """Looks for the tokenizer. None: the other run has none yet, or keeps it in a place that this run does not know."""
+
+
+def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokenizer | None:
+    """The tokenizer that a run inherits; None for a run without `from`, or whose tokenizer is not a trained one.
+
+    Args:
+        spec: The run's spec.
+        store: The root of its own caches, which runs of the same data may share.
+    """
+    origin = spec.origin
+    if origin is None or spec.tokenizer.bpe is None:
+        return None
+
+    def find() -> TokenizerDefinition | None:
+        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint  # with JAX, which nobody else needs to build tokens
+
+        theirs = origin_place(origin, spec.checkpoint)
+        try:
+            fingerprint = tokenizer_fingerprint(Store(theirs, patience=store.patience))
+            if fingerprint is None:
+                return None
+            beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), patience=store.patience)
+            return find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
+        except StoreFailure as failure:
+            raise as_exit(failure, theirs.root, what="spec.from: the root of the other run") from failure
+
+    return InheritedTokenizer({"run": origin.run, "root": (origin.root or "").rstrip("/")}, find)

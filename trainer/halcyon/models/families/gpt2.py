@@ -1,0 +1,135 @@
+"""GPT-2 (Radford et al. 2019): LayerNorm before each part, learned positions, biases everywhere, GELU, tied embeddings."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models import axes
+from halcyon.models.model import CausalLM, Inputs, Outputs
+from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.linear import Linear, add_wide
+from halcyon.models.parts.masks import Mask, causal
+from halcyon.models.parts.mlp import gelu
+from halcyon.models.parts.norm import LayerNorm
+from halcyon.models.parts.self_attention import SelfAttention
+from halcyon.models.stack import Stack
+from halcyon_api.spec.model import Gpt2Spec
+
+
+@dataclass(frozen=True)
+class Gpt2Axes:
+    """The axes of one GPT-2."""
+
+    embed: Axis
+    heads: Axis
+    head_size: Axis
+    mlp: Axis
+    layers: Axis
+
+    @staticmethod
+    def of(spec: Gpt2Spec) -> Gpt2Axes:
+        """The axes that a spec describes."""
+        return Gpt2Axes(
+            embed=Axis(axes.EMBED, spec.hidden_size),
+            heads=Axis(axes.HEADS, spec.heads),
+            head_size=Axis(axes.HEAD_SIZE, spec.hidden_size // spec.heads),
+            mlp=Axis(axes.MLP, spec.mlp_size),
+            layers=Axis(axes.LAYERS, spec.layers),
+        )
+
+
+def _residual_std(spec: Gpt2Spec) -> float:
+    """Of projections into the residual stream: smaller with depth, so that its variance does not grow (section 2.3 of the paper)."""
+    return spec.initializer_std / math.sqrt(2 * spec.layers)
+
+
+class Gpt2Block(eqx.Module):
+    """Attention and MLP, each added to the residual stream."""
+
+    attention_norm: LayerNorm
+    attention: SelfAttention
+    mlp_norm: LayerNorm
+    mlp_up: Linear
+    mlp_down: Linear
+
+    @staticmethod
+    def init(spec: Gpt2Spec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
+        """All blocks: every parameter has the axis ``layers`` in front."""
+        at = Gpt2Axes.of(spec)
+        norm = functools.partial(LayerNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
+
+        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
+            return Linear.init(inputs, outputs, stacked=(at.layers,), std=std, dtype=dtype, bias=True, key=next(keys))
+
+        into_stream = functools.partial(linear, std=_residual_std(spec))
+        return Gpt2Block(
+            attention_norm=norm(),
+            attention=SelfAttention.init(at.embed, (at.heads,), (), at.head_size, linear, into_stream),
+            mlp_norm=norm(),
+            mlp_up=linear((at.embed,), (at.mlp,)),
+            mlp_down=into_stream((at.mlp,), (at.embed,)),
+        )
+
+    def __call__(self, x: NamedArray, mask: Mask) -> NamedArray:
+        """(..., position, embed) to the same."""
+        x = x + self.attention(self.attention_norm(x), mask)
+        return hax.auto_sharded(x + self.mlp_down(gelu(self.mlp_up(self.mlp_norm(x)))))
+
+
+class Gpt2(CausalLM):
+    """A GPT-2 decoder."""
+
+    embedding: Embedding
+    positions: Embedding
+    blocks: Stack[Gpt2Block]
+    norm: LayerNorm
+    vocab: Axis = eqx.field(static=True)
+    max_position: Axis = eqx.field(static=True)
+    embed: Axis = eqx.field(static=True)
+
+    @staticmethod
+    def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
+        """Random parameters: normal with `initializer_std`, smaller where a block writes to the residual stream; biases 0, norms 1."""
+        at = Gpt2Axes.of(spec)
+        std = spec.initializer_std
+        keys = iter(jax.random.split(key, 8))
+        return Gpt2(
+            embedding=Embedding.init(vocab, at.embed, std=std, dtype=dtype, key=next(keys)),
+            positions=Embedding.init(max_position, at.embed, std=std, dtype=dtype, key=next(keys)),
+            blocks=Stack(at.layers, spec.remat, Gpt2Block.init(spec, dtype, keys=keys)),
+            norm=LayerNorm.init(at.embed, epsilon=spec.norm_epsilon, dtype=dtype),
+            vocab=vocab,
+            max_position=max_position,
+            embed=at.embed,
+        )
+
+    def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
+        """See `CausalLM.__call__`."""
+        mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
+        position = self._position_axis(inputs.tokens)
+        if inputs.positions is None:
+            learned = self.positions.weight.slice(self.max_position, position)
+        else:
+            learned = self.positions(inputs.positions, dtype)
+        x = hax.auto_sharded(add_wide(self.embedding(inputs.tokens, dtype), learned))
+
+        def step(block: Gpt2Block, x: NamedArray, _: Any) -> tuple[NamedArray, None]:
+            return block(x, mask), None
+
+        return Outputs(self.norm(self.blocks.scan(step, x)[0]))
+
+    @property
+    def head(self) -> NamedArray:
+        """(vocab, embed)."""
+        return self.embedding.weight

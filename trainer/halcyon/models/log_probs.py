@@ -1,0 +1,263 @@
+"""Log-probabilities of tokens under a model's output head, computed block by block of positions.
+
+Logits are the largest array of a small model: (batch, position, vocab) in float32. They are never kept. `token_log_probs` computes the
+logits of a block again in the backward pass. `cross_entropy` knows the weight of each token beforehand, so its gradient by the logits is
+known as soon as the logits are, up to one factor: its forward pass computes the gradient at once and keeps only the products, the gradients
+by the features and by the head. That costs no operation more than keeping the logits would. Both share the arithmetic of a block.
+
+Where a mesh splits the stored head, each device gathers it once, before the first block, and adds up the gradient by it over its own
+positions; after the last block one reduction gives each device its part of the sum.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+
+from halcyon.models.axes import POSITION
+from halcyon.models.elementwise import with_array
+from halcyon.models.partition import Result, Shard, by_device, parts_of
+from halcyon.models.parts.linear import contract
+from halcyon.models.position_blocks import cut, joined
+
+MAX_LOGIT_BYTES = 1 << 28
+"""Logits that a device may hold at a time."""
+
+
+class TokenLogProbs(NamedTuple):
+    """What the softmax says of given tokens: float32 arrays (..., position)."""
+
+    log_probs: NamedArray
+    """Log-probability of each token, in nats."""
+    log_totals: NamedArray
+    """Logarithm of the softmax's denominator at each position (z-loss keeps it near 0)."""
+
+
+def token_log_probs(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, *, max_logit_bytes: int = MAX_LOGIT_BYTES
+) -> TokenLogProbs:
+    """Log-probability of a token at each position, under ``softmax(head . features)``. Any function of it can be differentiated.
+
+    Args:
+        features: (..., position, embed).
+        head: vocab and embed, in any order.
+        tokens: (..., position) integers.
+        embed: What a logit is summed over.
+        vocab: What the softmax is over.
+        max_logit_bytes: Logits that one device may hold at a time. Positions are split into the number of blocks that this takes.
+    """
+    found: Any = _log_probs(features, head, tokens, embed, vocab, _block_count(tokens, vocab, max_logit_bytes))
+    return TokenLogProbs(*found)
+
+
+def cross_entropy(
+    features: NamedArray,
+    head: NamedArray,
+    targets: NamedArray,
+    weights: NamedArray,
+    embed: Axis,
+    vocab: Axis,
+    *,
+    z_loss: float = 0.0,
+    max_logit_bytes: int = MAX_LOGIT_BYTES,
+) -> jax.Array:
+    """Sum over all positions of weight x (cross entropy + z_loss x log_total^2); float32 scalar.
+
+    It equals ``-sum(weights * log_probs)`` of `token_log_probs` (with z_loss 0), and is cheaper to differentiate.
+
+    Args:
+        features: (..., position, embed).
+        head: vocab and embed, in any order.
+        targets: (..., position) integers.
+        weights: (..., position) float32. No gradient flows to them.
+        embed: What a logit is summed over.
+        vocab: What the softmax is over.
+        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
+        max_logit_bytes: Logits that one device may hold at a time. Positions are split into the number of blocks that this takes.
+    """
+    blocks = _block_count(targets, vocab, max_logit_bytes)
+    return _cross_entropy(features, head, targets, weights, embed, vocab, z_loss, blocks)
+
+
+def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
+    """The least number of equal blocks of positions whose logits fit."""
+    here = math.prod(axis.size // parts_of(axis) for axis in (*targets.axes, vocab)) * 4
+    positions = targets.resolve_axis(POSITION).size
+    wanted = -(-here // max_logit_bytes)
+    return next(count for count in range(min(wanted, positions), positions + 1) if positions % count == 0)
+
+
+_Gradients = tuple[NamedArray, NamedArray]
+"""Of the loss, by features and by head."""
+_Part = tuple[NamedArray, NamedArray, NamedArray]
+"""Features, targets and weights of some positions."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _cross_entropy(
+    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
+) -> jax.Array:
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> jax.Array:
+        whole = shard.gathered(head.astype(features.dtype))
+
+        def one(part: _Part) -> jax.Array:
+            block = _block(shard, part[0], part[1], whole, embed, vocab)
+            return _weighted_sum(block, part[2], z_loss)
+
+        return shard.sum_over_batch(jnp.sum(jax.lax.map(one, cut(arguments, blocks))))
+
+    return by_device(of_device, (features, targets, weights), head, Result())
+
+
+def _cross_entropy_forward(
+    features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
+) -> tuple[jax.Array, _Gradients]:
+    """The loss, and its gradients by features and head."""
+
+    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
+        whole = shard.gathered(head.astype(features.dtype))
+        order = _scattered_last(shard, embed, vocab)
+
+        def accumulate(total: tuple[jax.Array, NamedArray], part: _Part) -> tuple[tuple[jax.Array, NamedArray], NamedArray]:
+            block = _block(shard, part[0], part[1], whole, embed, vocab)
+            by_logits = block.probabilities() - hax.where(block.hit, 1.0, 0.0)
+            if z_loss:
+                by_logits = by_logits + block.probabilities() * (2 * z_loss * block.log_totals)
+            by_features, by_head = _by_factors(by_logits * part[2], part[0], whole, embed, vocab, order)
+            return (total[0] + _weighted_sum(block, part[2], z_loss), total[1] + by_head), by_features
+
+        start = (jnp.zeros((), jnp.float32), hax.zeros(order, dtype=jnp.float32))
+        (loss, by_head), by_features = jax.lax.scan(accumulate, start, cut(arguments, blocks))
+        return (shard.sum_over_batch(loss), *_completed(shard, joined(by_features), by_head, head, vocab))
+
+    results = (Result(), Result(features.axis_names), Result(head.axis_names, parameter=True))
+    loss, by_features, by_head = by_device(of_device, (features, targets, weights), head, results)
+    return loss, (by_features, by_head.astype(head.dtype))
+
+
+def _cross_entropy_backward(
+    embed: Axis, vocab: Axis, z_loss: float, blocks: int, residuals: _Gradients, cotangent: jax.Array
+) -> tuple[NamedArray, NamedArray, None, None]:
+    del embed, vocab, z_loss, blocks
+    by_features, by_head = residuals
+    return (by_features * cotangent).astype(by_features.dtype), (by_head * cotangent).astype(by_head.dtype), None, None
+
+
+_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _log_probs(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, blocks: int
+) -> tuple[NamedArray, NamedArray]:
+    def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray) -> tuple[NamedArray, NamedArray]:
+        whole = shard.gathered(head.astype(features.dtype))
+
+        def one(part: tuple[NamedArray, NamedArray]) -> tuple[NamedArray, NamedArray]:
+            block = _block(shard, *part, whole, embed, vocab)
+            return block.of_target - block.log_totals, block.log_totals
+
+        log_probs, log_totals = jax.lax.map(one, cut(arguments, blocks))
+        return joined(log_probs), joined(log_totals)
+
+    results = (Result(tokens.axis_names), Result(tokens.axis_names))
+    return by_device(of_device, (features, tokens), head, results)
+
+
+def _log_probs_forward(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, blocks: int
+) -> tuple[tuple[NamedArray, NamedArray], tuple[NamedArray, NamedArray, NamedArray]]:
+    return _log_probs(features, head, tokens, embed, vocab, blocks), (features, head, tokens)
+
+
+def _log_probs_backward(
+    embed: Axis,
+    vocab: Axis,
+    blocks: int,
+    arguments: tuple[NamedArray, NamedArray, NamedArray],
+    cotangents: tuple[NamedArray, NamedArray],
+) -> tuple[NamedArray, NamedArray, None]:
+    features, head, tokens = arguments
+
+    def of_device(shard: Shard, arguments: tuple[NamedArray, ...], head: NamedArray) -> tuple[NamedArray, NamedArray]:
+        whole = shard.gathered(head.astype(features.dtype))
+        order = _scattered_last(shard, embed, vocab)
+
+        def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> tuple[NamedArray, NamedArray]:
+            features, tokens, by_log_prob, by_log_total = part
+            block = _block(shard, features, tokens, whole, embed, vocab)
+            by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (by_log_total - by_log_prob)
+            by_features, by_head = _by_factors(by_logits, features, whole, embed, vocab, order)
+            return total + by_head, by_features
+
+        by_head, by_features = jax.lax.scan(accumulate, hax.zeros(order, dtype=jnp.float32), cut(arguments, blocks))
+        return _completed(shard, joined(by_features), by_head, head, vocab)
+
+    results = (Result(features.axis_names), Result(head.axis_names, parameter=True))
+    by_features, by_head = by_device(of_device, (features, tokens, *cotangents), head, results)
+    return by_features, by_head.astype(head.dtype), None
+
+
+_log_probs.defvjp(_log_probs_forward, _log_probs_backward)
+
+
+class _Block(NamedTuple):
+    """The softmax over the logits of some positions of one device; arrays with ``part`` have this device's part of the vocabulary."""
+
+    powers: NamedArray
+    """Exponentials of the logits, less the maximum: (..., position, part)."""
+    total: NamedArray
+    """Their sum over the whole vocabulary: (..., position)."""
+    log_totals: NamedArray
+    of_target: NamedArray
+    """Logit of the target: (..., position)."""
+    hit: NamedArray
+    """Where the target is: booleans (..., position, part)."""
+
+    def probabilities(self) -> NamedArray:
+        return self.powers / self.total
+
+
+def _block(shard: Shard, features: NamedArray, targets: NamedArray, head: NamedArray, embed: Axis, vocab: Axis) -> _Block:
+    part, first = shard.part(vocab)
+    logits = contract(features, head, embed, into=jnp.float32)
+    greatest = with_array(targets, shard.max_over(vocab, hax.max(logits, part).array))
+    powers = hax.exp(logits - greatest)
+    total = with_array(targets, shard.sum_over(vocab, hax.sum(powers, part).array))
+    hit: Any = hax.equal((targets - first).broadcast_axis(part), hax.arange(part))
+    of_target = with_array(targets, shard.sum_over(vocab, hax.sum(hax.where(hit, logits, 0.0), part).array))
+    return _Block(powers, total, greatest + hax.log(total), of_target, hit)
+
+
+def _weighted_sum(block: _Block, weights: NamedArray, z_loss: float) -> jax.Array:
+    losses = block.log_totals - block.of_target
+    if z_loss:
+        losses = losses + z_loss * block.log_totals * block.log_totals
+    return hax.sum(losses * weights).scalar()
+
+
+def _scattered_last(shard: Shard, embed: Axis, vocab: Axis) -> tuple[Axis, Axis]:
+    """The order of the head's gradient: on TPUs, for some sizes of the vocabulary, XLA has a reduce-scatter over the last axis alone."""
+    return shard.part(vocab)[0], embed
+
+
+def _by_factors(
+    by_logits: NamedArray, features: NamedArray, head: NamedArray, embed: Axis, vocab: Axis, order: tuple[Axis, Axis]
+) -> tuple[NamedArray, NamedArray]:
+    """From the gradient by the logits to those by features and head; the latter a float32 sum."""
+    by_logits = by_logits.astype(features.dtype)
+    by_features = contract(by_logits, head, vocab.name, order=features.axes)
+    outer = tuple(axis for axis in features.axes if axis.name != embed.name)
+    return by_features, contract(features, by_logits, outer, into=jnp.float32, order=order)
+
+
+def _completed(shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, vocab: Axis) -> tuple[NamedArray, NamedArray]:
+    """The sums over all devices of what each has added up."""
+    by_features = with_array(by_features, shard.sum_over(vocab, by_features.array))
+    return by_features, shard.reduced(by_head).rearrange(head.axis_names)

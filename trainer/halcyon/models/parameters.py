@@ -1,0 +1,125 @@
+"""What each parameter is for, declared where the parameter is declared.
+
+Whether a parameter decays, at which rate it learns, whether an update rule may treat it as a matrix (Muon) or scales it by its width (muP):
+all this depends on its role and its axes, not on its shape. The bias of an attention projection has the axes heads and head size, and is
+still no matrix. A module declares its arrays with `parameter(role)` instead of a bare annotation. `parameters` reads the declarations of a
+whole model, and a parameter without a role is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import equinox as eqx
+import jax
+from haliax import Axis, NamedArray
+
+from halcyon.models.axes import LAYERS, is_named
+
+
+class Role(Enum):
+    """The roles a parameter can have."""
+
+    MATRIX = "matrix"
+    """A linear map between features."""
+    EMBEDDING = "embedding"
+    """A table of vectors that is indexed. With tied embeddings it is the output head too."""
+    HEAD = "head"
+    """The linear map from features to logits, where it is no embedding."""
+    NORM = "norm"
+    """Scale or shift of a normalisation."""
+    BIAS = "bias"
+    """A constant added to the output of a linear map."""
+    ROUTER = "router"
+    """The linear map whose output chooses experts."""
+    EXPERT = "expert"
+    """A linear map of each expert, stacked along the axis of experts."""
+    ADAPTER = "adapter"
+    """A small linear map beside a frozen one."""
+
+
+STACKED_AXES = (LAYERS, "experts")
+"""Axes along which parameters of one kind are stacked; each index has a parameter of its own."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is known of a parameter beside its numbers.
+
+    Attributes:
+        role: What it is for.
+        inputs: The axes that a linear map sums over, or the indexed axis of a table; empty for norms and biases.
+        outputs: The axes of the result.
+        stacked: The axes along which parameters of this kind are stacked.
+    """
+
+    role: Role
+    inputs: tuple[Axis, ...]
+    outputs: tuple[Axis, ...]
+    stacked: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class _Declared:
+    role: Role | str
+    inputs: str | None
+
+
+_DECLARED = "parameter"
+
+
+def parameter(role: Role | str, *, inputs: str | None = None) -> Any:
+    """A field of an ``equinox.Module`` that holds a parameter, or None.
+
+    Args:
+        role: The parameter's role, or the name of a static field of the module that has it.
+        inputs: The name of a static field of the module that has its input axis or axes. None: it has none. Of the other axes those in
+            `STACKED_AXES` are stacked, and the rest are outputs.
+    """
+    return eqx.field(metadata={_DECLARED: _Declared(role, inputs)})
+
+
+def parameters(model: eqx.Module) -> Any:
+    """`model` with a `Parameter` in the place of each NamedArray.
+
+    Raises:
+        TypeError: An array was declared without a role; the message has its path.
+    """
+    treedef = jax.tree.structure(model, is_leaf=is_named)
+    return jax.tree.unflatten(treedef, list(_declared(model, None, None, type(model).__name__)))
+
+
+def roles(model: eqx.Module) -> Any:
+    """`model` with a `Role` in the place of each NamedArray; raises as `parameters` does."""
+    return jax.tree.map(lambda one: one.role, parameters(model))
+
+
+def parameter_count(model: Any) -> int:
+    """The number of numbers of a model. Shapes suffice. A parameter that is used twice (tied embeddings) counts once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model))
+
+
+def _declared(node: Any, owner: eqx.Module | None, declared: _Declared | None, path: str) -> Iterator[Parameter]:
+    if isinstance(node, NamedArray):
+        if declared is None:
+            raise TypeError(f"the parameter {path} has no role; declare it with parameter(Role...)")
+        role = declared.role if isinstance(declared.role, Role) else getattr(owner, declared.role)
+        given = () if declared.inputs is None else getattr(owner, declared.inputs)
+        names = tuple(axis.name for axis in ((given,) if isinstance(given, Axis) else given))
+        stacked = tuple(axis for axis in node.axes if axis.name in STACKED_AXES and axis.name not in names)
+        inputs = tuple(axis for axis in node.axes if axis.name in names)
+        yield Parameter(role, inputs, tuple(axis for axis in node.axes if axis not in (*stacked, *inputs)), stacked)
+    elif isinstance(node, eqx.Module):
+        for field in dataclasses.fields(node):
+            if not field.metadata.get("static", False):
+                yield from _declared(getattr(node, field.name), node, field.metadata.get(_DECLARED), f"{path}.{field.name}")
+    elif isinstance(node, tuple):
+        for number, one in enumerate(node):
+            yield from _declared(one, owner, declared, f"{path}[{number}]")
+    elif node is not None:
+        raise TypeError(f"{path} is a {type(node).__name__}; a model holds modules, named arrays, tuples of them and None")

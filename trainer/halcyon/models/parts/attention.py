@@ -1,0 +1,128 @@
+"""Attention: one function, with a choice of implementations that compute the same numbers up to rounding.
+
+Scores and softmax are float32 in every precision. No implementation keeps scores for the backward pass, because keeping them takes memory,
+and the time to write it, that grow with the square of the sequence length.
+
+- ``reference`` takes one product over all pairs of queries and keys, and is differentiated as it stands.
+- ``blockwise`` takes a block of queries and a block of keys at a time and skips the blocks that the mask hides (see
+  `halcyon.models.parts.blockwise_attention`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+
+from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.parts.blockwise_attention import attend_in_blocks
+from halcyon.models.parts.linear import contract
+from halcyon.models.parts.masks import Block, Mask
+
+BLOCK = 512
+"""Queries, and keys, of a block."""
+
+Implementation = Literal["reference", "blockwise"]
+
+_MASKED = -1e30
+
+
+def attention(
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None = None,
+    *,
+    position: Axis,
+    key_position: Axis,
+    head_size: Axis,
+    value_size: Axis | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: NamedArray | None = None,
+    implementation: Implementation | None = None,
+    block: int = BLOCK,
+) -> NamedArray:
+    """The values that each query sees, weighted by the softmax of its scores. A query that sees nothing gets zeros.
+
+    Args:
+        query: (..., position, ..., head_size). Axes that `key` lacks, such as the queries of a group, share keys and values.
+        key: (..., key_position, ..., head_size).
+        value: (..., key_position, ..., value_size), else like `key`.
+        mask: Which keys a query sees. None: all.
+        position: The queries' positions.
+        key_position: The keys' positions.
+        head_size: What a score is summed over.
+        value_size: The features of a value. Default: `head_size`.
+        scale: Factor of the scores. Default: 1 / sqrt(head_size).
+        soft_cap: Scores are limited smoothly to this number: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
+        sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
+        implementation: Default: ``reference`` for up to two blocks of queries and for lengths that are no multiple of a block.
+        block: Queries, and keys, that ``blockwise`` takes together; must divide both lengths.
+
+    Returns:
+        The axes of `query`, with `value_size` in the place of `head_size`, in its type.
+
+    Raises:
+        ValueError: A block of the blockwise implementation does not divide the lengths, or `soft_cap` is not positive.
+    """
+    if soft_cap is not None and soft_cap <= 0:
+        raise ValueError(f"soft_cap is {soft_cap}; give a positive number, or None for no limit")
+    value_size = value_size or head_size
+    divides = position.size % block == 0 and key_position.size % block == 0
+    if implementation is None:
+        implementation = "blockwise" if position.size > 2 * block and divides else "reference"
+    query = query * (head_size.size**-0.5 if scale is None else scale)
+    if implementation == "reference":
+        attend = functools.partial(
+            _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
+        )
+        return recomputed(attend)(query, key, value, mask, sinks)
+    if not divides:
+        raise ValueError(f"a block of {block} positions does not divide {position.size} queries and {key_position.size} keys")
+    return attend_in_blocks(query, key, value, mask, sinks, position, key_position, head_size, value_size, soft_cap, block)
+
+
+def _attend(
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None,
+    sinks: NamedArray | None,
+    *,
+    position: Axis,
+    key_position: Axis,
+    head_size: Axis,
+    value_size: Axis,
+    soft_cap: float | None,
+) -> NamedArray:
+    """Attention of all queries, scaled already, to all keys."""
+    # Positions last: the largest array then has the order in which the products on both sides of it want it.
+    order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
+    scores = contract(query, key, head_size, into=jnp.float32, order=order)
+    if soft_cap is not None:
+        scores = elementwise(recomputed(lambda scores: soft_cap * jnp.tanh(scores / soft_cap)), scores)
+    out_axes = tuple(value_size if axis == head_size else axis for axis in query.axes)
+    visible = None if mask is None else mask.visible(Block.all_of(position), Block.all_of(key_position))
+    certain = mask is None or mask.sees_itself or sinks is not None
+    # A bias and not a selection: the backward pass then needs no mask, for a weight of zero has no gradient.
+    masked = () if visible is None else (hax.where(visible, 0.0, _MASKED),)
+    extra = () if sinks is None else (sinks.astype(jnp.float32),)
+
+    def weigh(scores: jax.Array, *others: jax.Array) -> jax.Array:
+        if visible is not None:
+            scores = scores + others[0]
+        if sinks is not None:
+            sink = others[-1]
+            greatest = jnp.maximum(jnp.max(scores, -1, keepdims=True), sink)
+            powers = jnp.exp(scores - greatest)
+            return powers / (jnp.sum(powers, -1, keepdims=True) + jnp.exp(sink - greatest))
+        weights = jax.nn.softmax(scores)
+        return weights if certain else weights * (jnp.max(scores, -1, keepdims=True) > _MASKED / 2)
+
+    weights = elementwise(weigh, scores, *masked, *extra)
+    return contract(weights.astype(query.dtype), value, key_position, order=out_axes)

@@ -1,0 +1,121 @@
+"""Linear maps, and the products and sums that parts compute with.
+
+Precision. A layer takes its activations in the compute type and gives them back in it. Parameters keep their own type and are cast at
+their use, next to the product, so that a sharded weight is gathered over the network in the compute type. Norms compute in float32 in
+any case. Gradients of parameters are sums over the batch and its positions, so they are float32 from the first product or look-up on, and
+cross the network as that: a sum of thousands of terms in a narrow type stops where a term is less than half of its last digit.
+
+The layers are Halcyon's own rather than ``haliax.nn``'s, for three reasons: there, norms follow the type of their input, the
+initialisation is fixed to fan-in scaling, and a linear layer carries a function as a leaf of the tree, which ``jax.jit`` and checkpoints
+refuse.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+from haliax import Axis, NamedArray
+from haliax.axis import AxisSelection
+from jaxtyping import PRNGKeyArray
+
+from halcyon.models.elementwise import elementwise
+from halcyon.models.parameters import Role, parameter
+
+
+def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
+    """Normally distributed values with mean 0. Drawn in float32, so that every type starts from the same numbers.
+
+    The axes of a group are drawn as one dimension. Parameters of the same three sizes then share one compiled generator, and generators,
+    the more so those of many dimensions, are what the compilation of an initialisation spends its time on.
+    """
+    shape = [math.prod(axis.size for axis in group) for group in groups]
+    axes = [axis for group in groups for axis in group]
+    drawn = jax.random.normal(key, shape, jnp.float32) * std
+    return hax.named(drawn.astype(dtype).reshape([axis.size for axis in axes]), axes)
+
+
+def contract(
+    x: NamedArray, y: NamedArray, axis: AxisSelection, *, into: jnp.dtype | None = None, order: tuple[Axis, ...] | None = None
+) -> NamedArray:
+    """``x . y``, with `y` cast to the type of `x`.
+
+    Products of float32 are float32 products on every platform: left alone, TPUs and GPUs would round the factors.
+
+    Args:
+        x: Activations.
+        y: A parameter, or activations.
+        axis: What is summed over.
+        into: Type of the result. Default: that of `x`. Sums are float32 at least.
+        order: Axes of the result. Default: those of `x`, then those of `y`.
+    """
+    y = y.astype(x.dtype)
+    if into is not None and jax.default_backend() == "cpu":  # XLA has no product of narrow types into wide ones there
+        x, y = x.astype(into), y.astype(into)
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    return hax.dot(x, y, axis=axis, precision=precision, preferred_element_type=into, out_axes=order)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> NamedArray:
+    """``x . weight`` summed over `inputs`, in the type of `x`; the gradient by `weight` is a float32 sum."""
+    return contract(x, weight, inputs)
+
+
+def _apply_weight_forward(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
+    return contract(x, weight, inputs), (x, weight)
+
+
+def _apply_weight_backward(
+    inputs: tuple[Axis, ...], arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
+) -> tuple[NamedArray, NamedArray]:
+    x, weight = arguments
+    outputs = tuple(axis for axis in weight.axes if axis not in inputs)
+    summed = tuple(axis for axis in x.axes if axis not in inputs)
+    by_weight = contract(x, cotangent, summed, into=jnp.float32, order=weight.axes)
+    return contract(cotangent, weight, outputs, order=x.axes), by_weight.astype(weight.dtype)
+
+
+apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
+
+
+def add_wide(x: NamedArray, y: NamedArray) -> NamedArray:
+    """``x + y`` in float32, given back in the type of `x`: the gradient of what is broadcast is then a float32 sum."""
+    return elementwise(lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype), x, y)
+
+
+class Linear(eqx.Module):
+    """``x . weight + bias`` with named inputs and outputs."""
+
+    inputs: tuple[Axis, ...] = eqx.field(static=True)
+    role: Role = eqx.field(static=True)
+    weight: NamedArray = parameter("role", inputs="inputs")
+    bias: NamedArray | None = parameter(Role.BIAS)
+
+    @staticmethod
+    def init(
+        inputs: tuple[Axis, ...],
+        outputs: tuple[Axis, ...],
+        *,
+        stacked: tuple[Axis, ...] = (),
+        std: float,
+        dtype: jnp.dtype,
+        bias: bool = False,
+        role: Role = Role.MATRIX,
+        key: PRNGKeyArray,
+    ) -> Linear:
+        """Normal weights, shape (*stacked, *inputs, *outputs); a zero bias, shape (*stacked, *outputs), if wanted."""
+        weight = normal(key, stacked, inputs, outputs, std=std, dtype=dtype)
+        return Linear(inputs, role, weight, hax.zeros((*stacked, *outputs), dtype=dtype) if bias else None)
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        """(..., *inputs) to (..., *outputs)."""
+        y: Any = apply_weight(x, self.weight, self.inputs)
+        if self.bias is not None:
+            y = add_wide(y, self.bias)
+        return hax.auto_sharded(y)

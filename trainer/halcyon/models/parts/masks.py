@@ -1,0 +1,214 @@
+"""Which keys a query sees, as a value that is put together: ``Causal() & Window(4096) & Segments(ids)``.
+
+A mask answers two questions. `visible` gives the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes
+alone, the keys that a block of queries can see, so that attention skips the other blocks. A range may be too wide, never too narrow.
+
+Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0 in training, the
+number of earlier tokens where queries continue a sequence.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import cast
+
+import equinox as eqx
+import haliax as hax
+import jax
+from haliax import Axis, NamedArray
+
+from halcyon.models.position_blocks import run
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive queries, or keys.
+
+    Attributes:
+        axis: Its size is the number of them.
+        first: The number of the first of them; may be traced.
+        whole: The axis of all of them.
+    """
+
+    axis: Axis
+    first: jax.Array | int
+    whole: Axis
+
+    @staticmethod
+    def all_of(axis: Axis) -> Block:
+        """All queries, or keys."""
+        return Block(axis, 0, axis)
+
+    def numbers(self) -> NamedArray:
+        """Their numbers: int32 [axis]."""
+        numbers = hax.arange(self.axis)
+        return numbers if self.axis.size == self.whole.size else numbers + self.first
+
+    def of(self, x: NamedArray) -> NamedArray:
+        """The part of an array over the whole axis that belongs to them."""
+        return x if self.axis.size == self.whole.size else run(x, self.whole, self.axis, self.first)
+
+
+class Mask(eqx.Module):
+    """Which keys a query sees. Combine masks with ``&`` and ``|``."""
+
+    @abstractmethod
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """True where a query sees a key: booleans over axes of the arrays in the mask, of the queries and of the keys."""
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        """The keys that the queries ``first`` to ``last`` (included) can see: from the first up to, not including, the second number."""
+        del first, last
+        return 0, keys
+
+    @property
+    def sees_itself(self) -> bool:
+        """Whether it is certain that every query sees at least the key at its own position."""
+        return False
+
+    def __and__(self, other: Mask) -> Mask:
+        return _Both(self, other)
+
+    def __or__(self, other: Mask) -> Mask:
+        return _Either(self, other)
+
+
+class Causal(Mask):
+    """A query sees the keys up to and including its own position."""
+
+    offset: int = eqx.field(static=True, default=0)
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """See `Mask.visible`."""
+        numbers: NamedArray = queries.numbers() + self.offset if self.offset else queries.numbers()
+        return cast("NamedArray", hax.greater_equal(numbers.broadcast_axis(keys.axis), keys.numbers()))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        """See `Mask.key_range`."""
+        return 0, min(keys, max(0, last + self.offset + 1))
+
+    @property
+    def sees_itself(self) -> bool:
+        """True where the first query has a position among the keys."""
+        return self.offset >= 0
+
+
+class Window(Mask):
+    """A query sees no key that is `size` or more positions before its own. It says nothing of later keys: combine it with `Causal`."""
+
+    size: int = eqx.field(static=True)
+    offset: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"a window of {self.size} positions sees nothing; give at least 1")
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """See `Mask.visible`."""
+        oldest = queries.numbers() + (self.offset - self.size)
+        return cast("NamedArray", hax.less(oldest.broadcast_axis(keys.axis), keys.numbers()))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        """See `Mask.key_range`."""
+        return min(keys, max(0, first + self.offset - self.size + 1)), keys
+
+    @property
+    def sees_itself(self) -> bool:
+        """True: a window has at least its own position."""
+        return True
+
+
+class Prefix(Mask):
+    """Every query sees the first keys.
+
+    Args:
+        length: The number of these keys: an integer, or integers over further axes, such as one for each sequence of a batch.
+    """
+
+    _fixed: int | None = eqx.field(static=True)
+    _lengths: NamedArray | None
+
+    def __init__(self, length: NamedArray | int) -> None:
+        self._fixed = length if isinstance(length, int) else None
+        self._lengths = None if isinstance(length, int) else length
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """See `Mask.visible`."""
+        del queries
+        if self._fixed is not None:
+            return cast("NamedArray", hax.less(keys.numbers(), self._fixed))
+        lengths = cast("NamedArray", self._lengths)
+        return cast("NamedArray", hax.less(keys.numbers().broadcast_to((*lengths.axes, keys.axis)), lengths))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        """See `Mask.key_range`."""
+        del first, last
+        return 0, keys if self._fixed is None else min(keys, max(0, self._fixed))
+
+
+class Segments(Mask):
+    """A query sees the keys of its own segment.
+
+    Attributes:
+        of_queries: (..., query axis) integers.
+        of_keys: (..., key axis) integers. None: those of the queries, which are then as many as the keys.
+    """
+
+    of_queries: NamedArray
+    of_keys: NamedArray | None = None
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        """See `Mask.visible`."""
+        of_keys = self.of_queries.rename({queries.whole: keys.whole}) if self.of_keys is None else self.of_keys
+        return cast("NamedArray", hax.equal(queries.of(self.of_queries).broadcast_axis(keys.axis), keys.of(of_keys)))
+
+    @property
+    def sees_itself(self) -> bool:
+        """True where queries and keys are the same positions."""
+        return self.of_keys is None
+
+
+def causal(segments: NamedArray | None = None) -> Mask:
+    """The mask of a decoder: causal, and within the segments where there are any."""
+    return Causal() if segments is None else Causal() & Segments(segments)
+
+
+class _Both(Mask):
+    left: Mask
+    right: Mask
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        return cast("NamedArray", hax.logical_and(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys))))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        (left, left_end), (right, right_end) = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
+        return max(left, right), max(max(left, right), min(left_end, right_end))
+
+    @property
+    def sees_itself(self) -> bool:
+        return self.left.sees_itself and self.right.sees_itself
+
+
+class _Either(Mask):
+    left: Mask
+    right: Mask
+
+    def visible(self, queries: Block, keys: Block) -> NamedArray:
+        return cast("NamedArray", hax.logical_or(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys))))
+
+    def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
+        ranges = [found for mask in (self.left, self.right) if (found := mask.key_range(first, last, keys))[0] < found[1]]
+        return (min(start for start, _ in ranges), max(end for _, end in ranges)) if ranges else (0, 0)
+
+    @property
+    def sees_itself(self) -> bool:
+        return self.left.sees_itself or self.right.sees_itself
+
+
+def _alike(left: NamedArray, right: NamedArray) -> tuple[NamedArray, NamedArray]:
+    """Two arrays with the axes of both: the one with more axes gives their order."""
+    if len(left.axes) < len(right.axes):
+        left, right = right, left
+    axes = (*left.axes, *(axis for axis in right.axes if axis not in left.axes))
+    return left.broadcast_to(axes), right.broadcast_to(axes)

@@ -1,0 +1,72 @@
+"""Next-token prediction: the cross entropy of each token given those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from haliax import NamedArray
+
+from halcyon.models import CausalLM, Inputs
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.log_probs import cross_entropy
+from halcyon.objectives.objective import Batch, Sums
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Cross entropy of the targets.
+
+    Attributes:
+        segments: Whether attention stays within the documents of a sequence.
+        compute_dtype: Type of activations and matrix products. The loss itself is float32.
+        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator; 0: none.
+    """
+
+    segments: bool
+    compute_dtype: jnp.dtype
+    z_loss: float = 0.0
+
+    @property
+    def fields(self) -> Mapping[str, np.dtype]:
+        """See `halcyon.objectives.objective.Objective`."""
+        integers = {"tokens": np.dtype(np.int32), "targets": np.dtype(np.int32)}
+        return {**integers, "weights": np.dtype(np.float32), **({"segments": np.dtype(np.int32)} if self.segments else {})}
+
+    def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+        """See `halcyon.objectives.objective.Objective`."""
+        del frozen, key
+        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
+        named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
+        inputs = Inputs(named["tokens"], segments=named.get("segments"))
+        return next_token_sums(model, inputs, named["targets"], named["weights"], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
+
+
+def next_token_sums(
+    model: CausalLM,
+    inputs: Inputs,
+    targets: NamedArray,
+    weights: NamedArray,
+    *,
+    compute_dtype: jnp.dtype | type | str = jnp.float32,
+    z_loss: float = 0.0,
+) -> Sums:
+    """Cross entropy of `targets`, in nats.
+
+    Args:
+        model: The model.
+        inputs: What it reads.
+        targets: (..., position) integers: the token that follows at each position.
+        weights: (..., position) float32: how much each target counts; 0 for padding.
+        compute_dtype: Type of activations and matrix products. The loss itself is float32.
+        z_loss: See `NextToken`.
+    """
+    features = model(inputs, compute_dtype=compute_dtype).features
+    weights = weights.astype(jnp.float32)
+    loss = cross_entropy(features, model.head, targets, weights, model.embed, model.vocab, z_loss=z_loss)
+    return Sums(loss, hax.sum(weights).scalar())

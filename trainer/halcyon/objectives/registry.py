@@ -1,0 +1,14 @@
+"""From a run's spec to its objective."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from halcyon.objectives.next_token import NextToken
+from halcyon.objectives.objective import Objective
+from halcyon_api.training_run import TrainingRunSpec
+
+
+def build_objective(spec: TrainingRunSpec) -> Objective:
+    """The objective of a run."""
+    return NextToken(segments=not spec.data.attend_across_documents, compute_dtype=jnp.dtype(spec.trainer.precision.compute))

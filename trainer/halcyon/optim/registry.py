@@ -1,0 +1,29 @@
+"""From ``spec.optimizer`` to an update rule."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+
+from halcyon.models import CausalLM
+from halcyon.optim.adamw import adamw
+from halcyon.optim.groups import decays
+from halcyon_api.spec.optimizer import OptimizerSpec
+
+
+def build_optimizer(
+    spec: OptimizerSpec, model: CausalLM, moments: jnp.dtype | type | str = jnp.float32
+) -> optax.GradientTransformationExtraArgs:
+    """The update rule of a run.
+
+    ``update`` takes the keyword argument ``learning_rate``, a float32 scalar, and gives float32 updates. The state is a tree of arrays,
+    deterministic, and each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` shards it alike.
+
+    Args:
+        spec: ``spec.optimizer`` of the run.
+        model: The model, or its shapes: tells the roles of its parameters.
+        moments: Type in which the moments are stored.
+    """
+    if spec.adamw is None:
+        raise TypeError(f"no update rule for an optimizer of kind {spec.kind}")
+    return adamw(spec, spec.adamw, decays(model), jnp.dtype(moments))

@@ -1,0 +1,210 @@
+"""Code that runs on each device with that device's part of the arrays, where XLA's own partitioning sends too much.
+
+XLA decides on each product by itself where its sum over devices is made. In a loop that sums up a gradient it reduces every turn's part
+over the network, and gathers what the turns share anew for each. Here a device gathers once what it needs, adds up its own part of a
+gradient over all turns, and one reduction after the loop gives each device the sum of the part that it holds at rest.
+
+Inside, arrays are as `COMPUTE_AXES` splits them: positions of the device's own rows, ``tensor`` parts of the vocabulary. Where no mesh
+divides the work (one device, or rows that cannot be dealt out) nothing is sent and everything is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import haliax as hax
+import jax
+from haliax import Axis, NamedArray
+from jax.sharding import Mesh, PartitionSpec
+
+from halcyon.models.axes import BATCH, EMBED, is_named
+from halcyon.models.partition import Result, Shard, partitioned
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, AxisTable, mesh_axes, open_axes
+
+
+@dataclass(frozen=True)
+class MeshShard:
+    """The place of one device among those that compute together.
+
+    Attributes:
+        sizes: The mesh axes that divide the work, with their sizes, which are more than 1.
+    """
+
+    sizes: dict[str, int]
+
+    def spec(self, axes: tuple[str, ...], table: AxisTable) -> PartitionSpec:
+        """How a table divides an array with these axes among the devices."""
+        return PartitionSpec(*(tuple(name for name in mesh_axes(axis, table) if name in self.sizes) or None for axis in axes))
+
+    def gathered(self, x: NamedArray) -> NamedArray:
+        """A parameter as it is computed with, from the part of it that this device holds at rest."""
+        array = x.array
+        for at, axis in enumerate(x.axis_names):
+            if names := self._only_at_rest(axis):
+                array = jax.lax.all_gather(array, names, axis=at, tiled=True)
+        return _named(x, array)
+
+    def reduced(self, x: NamedArray) -> NamedArray:
+        """Of the sum over all parts of the batch of a parameter's gradient, the part that this device holds at rest."""
+        array, left = x.array, [name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes]
+        for at, axis in enumerate(x.axis_names):
+            if names := self._only_at_rest(axis):
+                array = jax.lax.psum_scatter(array, names, scatter_dimension=at, tiled=True)
+                left = [name for name in left if name not in names]
+        return _named(x, jax.lax.psum(array, tuple(left)) if left else array)
+
+    def sum_over_batch(self, x: jax.Array) -> jax.Array:
+        """The sum over all parts of the batch."""
+        names = tuple(name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes)
+        return jax.lax.psum(x, names) if names else x
+
+    def sum_over(self, axis: Axis, x: jax.Array) -> jax.Array:
+        """The sum over all parts of a logical axis."""
+        names = self._splits(axis)
+        return jax.lax.psum(x, names) if names else x
+
+    def max_over(self, axis: Axis, x: jax.Array) -> jax.Array:
+        """The largest value over all parts of a logical axis."""
+        names = self._splits(axis)
+        return jax.lax.pmax(x, names) if names else x
+
+    def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
+        """The part of a logical axis that is here, and the number of its first element in the whole."""
+        names = self._splits(axis)
+        size = axis.size // math.prod(self.sizes[name] for name in names)
+        return axis.resize(size), jax.lax.axis_index(names) * size if names else 0
+
+    def _splits(self, axis: Axis) -> tuple[str, ...]:
+        return tuple(name for name in mesh_axes(axis.name, COMPUTE_AXES) if name in self.sizes)
+
+    def _only_at_rest(self, axis: str) -> tuple[str, ...]:
+        while_computing = mesh_axes(axis, COMPUTE_AXES)
+        return tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing)
+
+
+def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool) -> Any:
+    """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
+
+    A group has one place along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Inside of a group XLA
+    partitions as it does outside. Between groups nothing is sent but the parameters, before, and the sums, after.
+
+    Args:
+        function: Gets the group's part of the batch, the parameters, and what is shared; gives its part of two sums: a tree of scalars,
+            and a tree like `parameters`.
+        batch: Tree of arrays with the rows of a batch as the axis `rows_at`.
+        parameters: Tree of named arrays, each split as `PARAMETER_AXES` says.
+        shared: Tree of arrays that every device has whole.
+        rows_at: Number of the axis of rows.
+        gathered: Whether each device holds the parameters, and their sums, as it computes with them.
+
+    Returns:
+        The sums, split as `PARAMETER_AXES` says.
+    """
+    names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if gathered or name not in mesh_axes(EMBED, PARAMETER_AXES)]
+    sizes = {name: size for name, size in open_axes().items() if name in names and size > 1}
+    if not sizes:
+        return function(batch, parameters, shared)
+    here = MeshShard(sizes)
+    held = _specs(here, parameters)
+
+    def one(batch: Any, parameters: Any, shared: Any) -> Any:
+        with computing_here():
+            scalars, sums = function(batch, _on_each_device(here.gathered, parameters), shared)
+            return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
+
+    rows = PartitionSpec(*(None,) * rows_at, tuple(name for name in names if name in sizes))
+    out = (PartitionSpec(), held)
+    run = jax.shard_map(one, in_specs=(rows, held, PartitionSpec()), out_specs=out, axis_names=set(sizes), check_vma=False)
+    return run(batch, parameters, shared)
+
+
+def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: Any) -> Any:
+    """Apply a function that sends something to every parameter, on the parts of them that XLA would partition by itself.
+
+    It does not partition what is sent between groups: it would copy the whole array to every device of a group first.
+    """
+    open_here = open_axes()
+    specs = _specs(MeshShard(open_here), parameters)
+
+    def each(parameters: Any) -> Any:
+        with computing_here():
+            return jax.tree.map(function, parameters, is_leaf=is_named)
+
+    return jax.shard_map(each, in_specs=(specs,), out_specs=specs, axis_names=set(open_here), check_vma=False)(parameters)
+
+
+def _specs(here: MeshShard, parameters: Any) -> Any:
+    return jax.tree.map(lambda x: here.spec(x.axis_names, PARAMETER_AXES), parameters, is_leaf=is_named)
+
+
+LONGEST_UNROLLED = 8
+"""Iterations. An unrolled loop compiles slower and is larger, and what it saves is a part of a restart."""
+
+
+class MeshPartition:
+    """The partition of the mesh in the context: what `halcyon.models.partition.Partition` asks for."""
+
+    def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
+        """See `halcyon.models.partition.by_device`. Activations are split as `COMPUTE_AXES` says, parameters as `PARAMETER_AXES` says."""
+        open_here = open_axes()
+        sizes = {name: size for name, size in open_here.items() if size > 1}
+        rows = {x.resolve_axis(BATCH).size for x in jax.tree.leaves(activations, is_leaf=is_named) if BATCH in x.axis_names}
+        parts = math.prod(size for name, size in sizes.items() if name in mesh_axes(BATCH, COMPUTE_AXES))
+        if not sizes or not rows or any(count % parts for count in rows):
+            return function(MeshShard({}), activations, parameters)
+        shard = MeshShard(sizes)
+
+        def specs(tree: Any, table: AxisTable) -> Any:
+            return jax.tree.map(lambda x: shard.spec(x.axis_names, table), tree, is_leaf=is_named)
+
+        def of_result(result: Result) -> PartitionSpec:
+            return shard.spec(result.axes, PARAMETER_AXES if result.parameter else COMPUTE_AXES)
+
+        def one(activations: Any, parameters: Any) -> Any:
+            with computing_here():
+                return function(shard, activations, parameters)
+
+        run = jax.shard_map(
+            one,
+            in_specs=(specs(activations, COMPUTE_AXES), specs(parameters, PARAMETER_AXES)),
+            out_specs=jax.tree.map(of_result, results, is_leaf=lambda leaf: isinstance(leaf, Result)),
+            axis_names=set(open_here),
+            check_vma=False,
+        )
+        return run(activations, parameters)
+
+    def parts_of(self, axis: Axis) -> int:
+        """Into how many parts the context divides an axis of an activation."""
+        sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
+        return math.prod(sizes.get(name, 1) for name in mesh_axes(axis.name, table))
+
+    def unroll(self, iterations: int) -> bool:
+        """True on CPU with several processes, up to `LONGEST_UNROLLED` iterations.
+
+        XLA's CPU programs keep the order of their collectives in a cache, except for collectives inside of a loop.
+        """
+        return jax.default_backend() == "cpu" and jax.process_count() > 1 and iterations <= LONGEST_UNROLLED
+
+
+@contextlib.contextmanager
+def computing(mesh: Mesh, table: AxisTable = COMPUTE_AXES) -> Iterator[None]:
+    """The context in which a model is traced: ``hax.auto_sharded`` inside of it constrains activations by `table` on `mesh`."""
+    with hax.partitioning.set_mesh(mesh), hax.axis_mapping(table), partitioned(MeshPartition()):
+        yield
+
+
+@contextlib.contextmanager
+def computing_here() -> Iterator[None]:
+    """The context of `computing` inside of code that runs by device: what is divided by device already is left out of the table."""
+    sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
+    with hax.axis_mapping({axis: tuple(name for name in mesh_axes(axis, table) if name in sizes) for axis in table}):
+        yield
+
+
+def _named(x: NamedArray, array: jax.Array) -> NamedArray:
+    """`array` under the axis names of `x`, of the sizes that it has here."""
+    return NamedArray(array, x.axis_names)

@@ -1,0 +1,316 @@
+"""A checkpoint root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers.
+
+Three facts of that interface shape this module. An empty ``if_equal`` means *no condition*, so "must not exist" is written as the
+generation that a read of the missing key returned. A lost compare-and-swap does not raise: it returns an empty generation. And a request
+that was retried inside the driver can report a loss although its first try arrived, so whoever loses looks at what is there now
+(`HeadKeeper`).
+
+Every wait has a deadline and ends early when the work is abandoned: a store that never answers (a file lock held by a stopped process, a
+black-holed network) must not hold a process forever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorstore as ts
+
+from halcyon.storage.atomic_files import begin, write_file
+from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
+from halcyon.storage.locking import exclusive, remove_leftovers
+from halcyon.storage.patience import Patience, WaitStopped
+from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
+
+Pieces = tuple[bytes | memoryview, ...]
+"""What is written as one value, in the order of its pieces."""
+LOCK_KEY = "LOCK"
+"""File of a `file://` root whose lock is held during a compare-and-swap."""
+_WAIT_SLICE_SECONDS = 0.2
+_REQUESTS_AT_A_TIME = 64
+_RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
+"""About half a minute in all: a gateway that is being restarted comes back in that time."""
+
+
+def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict[str, Any]:
+    """TensorStore's JSON description of the root. It holds no credentials, only where the driver shall look for them.
+
+    S3 with an endpoint is addressed by path (``ENDPOINT/BUCKET/KEY``), which every gateway understands.
+
+    Args:
+        checkpoint: The section of the run.
+        environ: The process's environment. Where it has a key pair that is used, else whatever identity the machine has.
+    """
+    root = parse_root(checkpoint.root)
+    if root.scheme == "file":
+        # Not locked by the driver, which would mix values after a kill; see `locking`.
+        return {"driver": "file", "path": f"{root.path}/", "file_io_locking": {"mode": "none"}}
+    if root.scheme == "gs":
+        return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
+    spec: dict[str, Any] = {
+        "driver": "s3",
+        "bucket": root.bucket,
+        "path": f"{root.path}/",
+        "s3_request_retries": _RETRIES,
+        "use_conditional_write": True,  # left to itself, the driver compares by a read before the write for some kinds of servers
+    }
+    if checkpoint.endpoint:
+        spec["endpoint"] = checkpoint.endpoint.rstrip("/")
+    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
+        spec["aws_credentials"] = {"type": "environment"}  # else the driver logs in vain for files in the home folder first
+    region = checkpoint.region or ("us-east-1" if checkpoint.endpoint else None)
+    if region:
+        spec["aws_region"] = region
+    return spec
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a key holds: the bytes (None where the key is missing) and the generation for a compare-and-swap."""
+
+    data: bytes | None
+    generation: bytes
+
+
+class Store:
+    """The keys below one root.
+
+    Args:
+        checkpoint: Root, endpoint and region.
+        abandoned: Asked while waiting; True ends the wait with `Abandoned`.
+        timeout_seconds: The longest wait for one request.
+        patience: How long a request is tried again that an object store refuses. Default: not at all.
+    """
+
+    def __init__(
+        self,
+        checkpoint: CheckpointSpec,
+        *,
+        abandoned: Callable[[], bool] = lambda: False,
+        timeout_seconds: float = 300.0,
+        patience: Patience | None = None,
+    ) -> None:
+        self.root = checkpoint.root.rstrip("/")
+        self._abandoned = abandoned
+        self._timeout_seconds = timeout_seconds
+        self._checkpoint = checkpoint
+        self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
+        self.patience = None if self._folder is not None else patience
+        """Whoever is done with opening a root sets it to None: a save that is refused is reported, and the training goes on."""
+        self._kvstore: ts.KvStore = self._open()
+
+    @property
+    def folder(self) -> Path | None:
+        """The root's folder where it is one of files."""
+        return self._folder
+
+    def free_bytes(self) -> int | None:
+        """What may still be written to the file system of a `file://` root; None where nobody knows."""
+        if self._folder is None:
+            return None
+        try:
+            status = os.statvfs(next(folder for folder in (self._folder, *self._folder.parents) if folder.exists()))
+        except OSError:
+            return None
+        return status.f_bavail * status.f_frsize if status.f_blocks else None  # some network file systems do not tell
+
+    def read(self, key: str) -> Value:
+        """The value of a key and its generation."""
+        result = self._wait(lambda: self._kvstore.read(key))
+        return Value(result.value if result.state == "value" else None, result.stamp.generation)
+
+    def forget(self, key: str) -> None:
+        """Let a file of a `file://` root be read from the disk next time, where the operating system follows such a wish."""
+        if self._folder is not None and hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(self._folder / key, os.O_RDONLY)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(descriptor)
+
+    def tail(self, key: str, start: int) -> bytes | None:
+        """The bytes of a key from `start` on: one small request tells size and end. None where the key is missing or shorter."""
+        try:
+            result = self._wait(lambda: self._kvstore.read(key, byte_range=slice(start, None)))
+        except StoreFailure as failure:
+            if failure.code == "OUT_OF_RANGE":
+                return None
+            raise
+        return result.value if result.state == "value" else None
+
+    def read_ranges(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """The bytes [start, end) of keys, all requests under way at once.
+
+        Raises:
+            StoreFailure: A key is missing or shorter than asked for, or the root does not answer.
+        """
+        asks = [_once_ahead(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
+        contents: list[bytes] = []
+        for (key, start, end), ask in zip(requests, asks, strict=True):
+            result = self._wait(ask, ahead=True)
+            if result.state != "value" or len(result.value) != end - start:
+                raise StoreFailure("NOT_FOUND", f"{self.root}/{key} is missing or too short")
+            contents.append(result.value)
+        return contents
+
+    def write(self, key: str, data: bytes | Pieces) -> None:
+        """Write a key that nobody else writes, given whole or in pieces."""
+        pieces = (data,) if isinstance(data, bytes) else data
+        if self._folder is not None:
+            path = self._folder / key
+            self._wait(lambda: begin(lambda: write_file(path, pieces)))
+        else:
+            self._wait(lambda: self._kvstore.write(key, b"".join(pieces)))
+
+    def swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
+        """Write a key only if its generation is still the given one.
+
+        Returns:
+            The new generation, or None where another writer came first.
+        """
+        if not generation:
+            raise ValueError("an empty generation would be no condition at all")
+        if self._folder is None:
+            return self._swap(key, data, generation)
+        with exclusive(self._folder / LOCK_KEY, timeout_seconds=self._timeout_seconds, abandoned=self._abandoned):
+            remove_leftovers(self._folder / key)
+            return self._swap(key, data, generation)
+
+    def _swap(self, key: str, data: bytes, generation: bytes) -> bytes | None:
+        return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
+
+    def contend(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
+        """Issue several compare-and-swaps of the same generation at once, and tell how many went through."""
+        with ThreadPoolExecutor(len(values)) as pool:
+            return sum(won is not None for won in pool.map(lambda value: self.swap(key, value, generation), values))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a key that does not exist yet; False where it does, with other content."""
+        present = self.read(key)
+        if present.data is None and self.swap(key, data, present.generation) is not None:
+            return True
+        return self.read(key).data == data
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, in order, as seen from the root."""
+        keys = self._wait(lambda: self._kvstore.list(_range(prefix)))
+        return sorted(os.fsdecode(key) for key in keys)
+
+    def list_between(self, ranges: Sequence[tuple[str, str]]) -> list[str]:
+        """All keys from the first of a pair up to, and without, the second; many ranges at a time."""
+        keys: list[str] = []
+        for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
+            asks = [
+                _once_ahead(lambda low=low, high=high: self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))))
+                for low, high in ranges[start : start + _REQUESTS_AT_A_TIME]
+            ]
+            for ask in asks:
+                keys += (os.fsdecode(key) for key in self._wait(ask, ahead=True))
+        return keys
+
+    def folders(self, prefix: str) -> list[str]:
+        """Folders directly below a prefix, with a slash at their end, where the root is one of files; else none.
+
+        A process that was killed while it wrote the first file below a prefix leaves a folder with nothing in it that is a key.
+        """
+        if self._folder is None or not (self._folder / prefix).is_dir():
+            return []
+        with os.scandir(self._folder / prefix) as entries:
+            return sorted(f"{prefix}{entry.name}/" for entry in entries if entry.is_dir())
+
+    def delete(self, key: str) -> None:
+        """Delete a key, if it is there."""
+        self._wait(lambda: self._kvstore.write(key, None))
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete everything below a prefix that ends with a slash."""
+        if not prefix.endswith("/"):
+            raise ValueError(f"a prefix ends with a slash, not {prefix!r}")
+        self._wait(lambda: self._kvstore.delete_range(_range(prefix)))
+        if self._folder is not None:
+            _remove_empty_folder(self._folder / prefix)
+
+    def _open(self) -> ts.KvStore:
+        """The driver, with credentials that are read now."""
+        return self._answer(lambda: ts.KvStore.open(kvstore_spec(self._checkpoint, os.environ)))
+
+    def _wait(self, start: Callable[[], Any], *, ahead: bool = False) -> Any:
+        """Wait for the future that `start` returns, and start it again, with credentials read anew, where the store refuses for now.
+
+        Args:
+            start: Starts the request.
+            ahead: The first request is under way already. Its credentials may be older than those of the store, so it is repeated at once.
+        """
+        began: float | None = None
+        patience, answers, tries = self.patience, False, 0
+        try:
+            while True:
+                try:
+                    result = self._answer(start)
+                except StoreFailure as failure:
+                    if patience is None or not failure.is_refusal:
+                        raise
+                    if ahead:
+                        ahead = False
+                        continue
+                    tries += 1
+                    try:
+                        began = patience.wait(self.root, failure, tries, began)
+                    except WaitStopped:
+                        raise StoreFailure(STOPPED, "the process was told to end while the store refused access") from None
+                    self._kvstore = self._open()
+                else:
+                    answers = True
+                    return result
+        finally:
+            if patience is not None and began is not None:
+                patience.ended(self.root, began, answers=answers)
+
+    def _answer(self, start: Callable[[], Any]) -> Any:
+        """Wait for the future that `start` returns, in slices, so that abandoned work ends soon."""
+        deadline = time.monotonic() + self._timeout_seconds
+        try:
+            future = start()
+            while True:
+                if self._abandoned():
+                    raise Abandoned
+                try:
+                    return future.result(timeout=_WAIT_SLICE_SECONDS)
+                except TimeoutError:
+                    if future.done():  # just now, or this is what a file system said
+                        return future.result()
+                    if time.monotonic() >= deadline:
+                        raise StoreFailure("DEADLINE_EXCEEDED", f"no answer within {self._timeout_seconds:g} s") from None
+        except (StoreFailure, Abandoned):
+            raise
+        except OSError as error:
+            raise from_os(error) from None
+        except Exception as error:  # TensorStore raises ValueError, NotImplementedError and others, by status code
+            raise from_tensorstore(error) from None
+
+
+def _once_ahead(start: Callable[[], Any]) -> Callable[[], Any]:
+    """Start a request now; who asks gets it the first time, and another one each time after that."""
+    ahead = [start()]
+    return lambda: ahead.pop() if ahead else start()
+
+
+def _range(prefix: str) -> ts.KvStore.KeyRange:
+    """Keys that begin with `prefix`: up to the prefix with its last byte plus one."""
+    start = os.fsencode(prefix)
+    return ts.KvStore.KeyRange(start, start[:-1] + bytes([start[-1] + 1])) if start else ts.KvStore.KeyRange()
+
+
+def _remove_empty_folder(folder: Path) -> None:
+    """Files live in folders, which no key names. A folder that somebody put something into stays."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return

@@ -1,0 +1,221 @@
+"""One evaluation of another run's checkpoint, from the tokens to the result. It reads top to bottom.
+
+Nothing is trained and no optimizer state is read: the model alone is. After each source its sums are kept in the run's root, so a process
+that is sent away, or dies, costs no more than the source that was under way, and whoever comes after it comes to the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.checkpoint.head import HeadKeeper
+from halcyon.checkpoint.opening import take_root
+from halcyon.checkpoint.origin import begin_from, origin_store
+from halcyon.checkpoint.processes import decide
+from halcyon.checkpoint.results import Restored
+from halcyon.context import Context, check_context, process_name, run_name
+from halcyon.data.held_out import HeldOut
+from halcyon.data.open import ensure_caches, held_out_of
+from halcyon.errors import NoValidCheckpoint, TrainerExit
+from halcyon.evaluate.evaluation import Evaluation, total
+from halcyon.evaluate.results import begun, decides, document_of, found_in
+from halcyon.parallel.process_group import ProcessGroup
+from halcyon.session import session
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
+from halcyon.telemetry import RunReporter
+from halcyon.telemetry.evaluating import with_source
+from halcyon.training.compilation import compiler_options
+from halcyon.training.evaluation import evaluate, make_evaluation_step
+from halcyon.training.program import Program, build_program, padded_token_bytes
+from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.counting import counted
+from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.progress import Evaluated
+from halcyon_api.spec.origin import OriginSpec
+
+
+def evaluate_checkpoint(
+    context: Context,
+    reporter: RunReporter,
+    *,
+    patience: Patience,
+    on_lost_process: Callable[[int], object],
+    clock: Callable[[], float] = time.time,
+) -> str:
+    """Evaluate the checkpoint that the run names on what is held out of each of its sources.
+
+    Args:
+        context: The run and this process's place in it.
+        reporter: Is told everything that happens.
+        patience: With stores that refuse the credentials.
+        on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
+        clock: Seconds since the epoch.
+
+    Returns:
+        One sentence with the result.
+
+    Raises:
+        TrainerExit: It cannot be done; the class says why and with which exit code.
+    """
+    check_context(context)
+    spec = context.run.spec
+    reporter.stage("tokenizing")
+    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
+    with session(context, reporter, on_lost_process=on_lost_process) as joined:
+        context, mesh = joined.lay_out()
+        reporter.stage("restoring")
+        held_out = held_out_of(spec, *caches)
+        program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
+        return _OneEvaluation(context, joined.processes, program, held_out, reporter, clock, patience).run()
+
+
+class _OneEvaluation:
+    """The evaluation, once everything it needs is open."""
+
+    def __init__(
+        self,
+        context: Context,
+        processes: ProcessGroup,
+        program: Program,
+        held_out: HeldOut,
+        reporter: RunReporter,
+        clock: Callable[[], float],
+        patience: Patience,
+    ) -> None:
+        if context.run.spec.origin is None:
+            raise TypeError("a run that only evaluates names the run whose checkpoint it is")
+        self._context, self._processes, self._program, self._held_out = context, processes, program, held_out
+        self._reporter, self._clock, self._patience = reporter, clock, patience
+        self._spec = context.run.spec
+        self._origin: OriginSpec = context.run.spec.origin
+        self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
+        self._prints = fingerprints(self._spec, data=held_out.description)
+        self._wanted = decides(self._prints, self._origin, self._batches)
+        self._store = Store(self._spec.checkpoint, patience=patience)
+        self._keeper: HeadKeeper | None = None
+
+    def run(self) -> str:
+        kept = self._take_root()
+        restored, kept = self._restore(kept)
+        found = found_in(kept) if kept is not None else {}
+        checkpoint = restored.checkpoint
+        self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=_reasons(restored))
+        parts = self._held_out.each
+        told = Evaluated(run=self._origin.run, step=checkpoint.step, path=checkpoint.path)
+        for source, evaluation in found.items():
+            told = with_source(told, source, evaluation)
+        counts = {source: self._count(part) for source, part in parts.items()}
+        tokens = self._batch_size * self._held_out.sequence_length
+        done = sum(counts[source] for source in found)
+        self._reporter.evaluates(told, batches=sum(counts.values()), batch_tokens=tokens, done=done)
+
+        self._reporter.stage("compiling")
+        token_bytes = padded_token_bytes(self._held_out.tokenizer.token_bytes)
+        step = jax.jit(make_evaluation_step(self._program.objective, token_bytes), compiler_options=compiler_options())
+        model = restored.state["model"]
+        for source, part in parts.items():
+            if source not in found:
+                found[source] = self._evaluate(part, lambda batch: step(model, batch))
+                self._reporter.evaluation(checkpoint.step, found[source], source=source)
+                self._keep(found, checkpoint, finished=len(found) == len(parts))
+        whole = total(found.values())
+        self._reporter.evaluation(checkpoint.step, whole)
+        bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
+        return (
+            f"the checkpoint of run {self._origin.run} at step {checkpoint.step} has a loss of {whole.loss:.4f} nats per token{bits} on "
+            f"{counted(whole.sequences, 'sequence')} of {counted(len(found), 'source')}"
+        )
+
+    def _take_root(self) -> EvaluationDocument | None:
+        """Make process 0 the only writer of the run's own root. Gives what an earlier process has found there."""
+
+        def take() -> dict[str, Any]:
+            context = self._context
+            self._keeper, _ = take_root(
+                self._store,
+                owner=context.owner,
+                epoch=context.epoch,
+                writer=process_name(context).rpartition("/")[2],
+                fingerprints=self._prints,
+                expected_step=0,
+            )
+            kept = begun(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
+            return {} if kept is None else kept.document()
+
+        kept = decide(self._processes, self._store.root, take)
+        return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
+
+    def _restore(self, kept: EvaluationDocument | None) -> tuple[Restored, EvaluationDocument | None]:
+        """The model, and what was found with the very same one. One that is gone meanwhile is only missed where the run names it."""
+        if kept is not None:
+            same = self._origin.model_copy(update={"step": kept.checkpoint.step})
+            try:
+                restored = self._read(same)
+            except NoValidCheckpoint:
+                if self._origin.step is not None:
+                    raise
+            else:
+                return restored, kept if restored.checkpoint.manifest_sha256 == kept.checkpoint.manifest_sha256 else None
+        return self._read(self._origin), None
+
+    def _read(self, origin: OriginSpec) -> Restored:
+        return begin_from(
+            origin,
+            origin_store(origin, self._spec.checkpoint, patience=self._patience),
+            owner=self._context.owner,
+            fingerprints=self._prints,
+            steps=None,
+            processes=self._processes,
+            template={"model": self._program.template.model},
+            part=True,
+        )
+
+    def _count(self, part: HeldOut) -> int:
+        """Batches of a source."""
+        sequences = part.validation_sequences
+        taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
+        return -(-taken // self._batch_size)
+
+    def _evaluate(self, part: HeldOut, sums: Callable[[Any], Any]) -> Evaluation:
+        with self._program.tracing():
+            return evaluate(
+                part,
+                sums,
+                batches=self._batches,
+                batch_size=self._batch_size,
+                microbatches=self._spec.trainer.microbatches,
+                sharding=self._program.batch_sharding,
+                fields=self._program.objective.fields,
+                on_batch=self._reporter.evaluated_batch,
+            )
+
+    def _keep(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
+        """Process 0 keeps what was found, unless another process has the root by now, which all processes learn."""
+
+        def keep() -> dict[str, Any]:
+            if self._keeper is None:
+                raise TrainerExit("the root was never taken")
+            self._keeper.refresh()
+            document = document_of(
+                found,
+                owner=self._context.owner,
+                run=self._origin.run,
+                checkpoint=checkpoint,
+                wanted=self._wanted,
+                finished=finished,
+                now=self._clock(),
+            )
+            self._store.write(EVALUATION_KEY, document.model_dump_json(by_alias=True, indent=2).encode())
+            return {}
+
+        decide(self._processes, self._store.root, keep)
+
+
+def _reasons(restored: Restored) -> str | None:
+    return "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped) or None

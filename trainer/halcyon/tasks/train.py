@@ -1,0 +1,248 @@
+"""One training, from the first join to the last save. It reads top to bottom; the steps themselves are in `halcyon.training.loop`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from halcyon.checkpoint import Checkpointer, Restored, SaveReport
+from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.checkpoint.origin import begin_from, origin_store
+from halcyon.context import Context, check_context, process_name, run_name
+from halcyon.data.batch_schedule import build_schedule
+from halcyon.data.cache.background import BackgroundCaches
+from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
+from halcyon.errors import TrainerExit
+from halcyon.machine.memory import check_step_memory, machine_memory
+from halcyon.models.flops import flops_per_token
+from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.process_group import ProcessGroup, enable_compilation_cache, leave
+from halcyon.parallel.sync_point import SyncPoint
+from halcyon.parallel.waiting import wait_together
+from halcyon.session import session
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.patience import Patience
+from halcyon.storage.store import Store
+from halcyon.telemetry import RunReporter, SaveRequests
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon.training.compilation import CompilationCache, program_key
+from halcyon.training.compiled_steps import CompiledSteps
+from halcyon.training.loop import Ended, Loop, Training
+from halcyon.training.program import STEP_MODULE, Program, build_program
+from halcyon.training.state import initial_state, state_bytes
+from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Fingerprints
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+
+def train(
+    context: Context,
+    reporter: RunReporter,
+    *,
+    compilation_cache: Path,
+    patience: Patience,
+    on_lost_process: Callable[[int], object],
+    on_failed_build: Callable[[Exception], object],
+    on_interrupt: Callable[[int], object] = lambda count: None,
+    requests: SaveRequests | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Ended:
+    """Train until the last step or a notice of preemption.
+
+    After the last step everything is committed when this returns. After a notice as much is as the grace period allows, which
+    `Ended.last_save` tells; on one's own machine, where nobody sets a limit, all of it.
+
+    Args:
+        context: The run and this process's place in it.
+        reporter: Is told everything that happens.
+        compilation_cache: Local directory of compiled programs.
+        patience: With stores that refuse the credentials while the run starts.
+        on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
+        on_failed_build: Is told, in another thread, why the token caches cannot be built; it must end this process, whose main thread may
+            be in a step that some other process does not take part in any more.
+        on_interrupt: Is told, in another thread, how many interrupts have come from the keyboard, at each of them. The first is a notice.
+        requests: Where others ask for a checkpoint while the run trains.
+        clock: Seconds since the epoch.
+
+    Raises:
+        TrainerExit: The run cannot go on; the class says why and with which exit code.
+    """
+    check_context(context)
+    spec = context.run.spec
+    requests = requests or SaveRequests()
+    caches = background_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience)
+    with (
+        contextlib.ExitStack() as last,
+        ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
+        contextlib.closing(caches),
+        contextlib.closing(patience),
+        session(context, reporter, on_lost_process=on_lost_process) as joined,
+    ):
+        processes = joined.processes
+        sync_point = SyncPoint(processes, on_notice=patience.stop)
+        notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=on_interrupt))
+        caches.progress.on_failure(lambda error: _end(error, processes, on_failed_build))
+        context, mesh = joined.lay_out()
+
+        reporter.stage("tokenizing")
+        if not wait_together(processes, notice, lambda seconds: caches.progress.wait_for(lambda: _may_begin(context, caches), seconds)):
+            return Ended(context.resume_step, preempted=True)
+        reporter.stage("restoring")
+        opening = background.submit(dataset_of, spec, cache_store(spec, patience), caches.progress.caches, caches.progress)
+        starting: list[Future[Any]] = [opening, background.submit(_wait_for_root, spec.checkpoint, patience)]
+        vocabulary = load_tokenizer(caches.progress.caches.tokenizer).vocab_size
+        reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary))
+        program = build_program(spec, vocabulary, mesh)
+        programs = _shared_programs(context, processes, compilation_cache)
+        steps = CompiledSteps(program, background, lambda: _fetch(programs, reporter), lambda one: _compiled(programs, one))
+        steps.start_for(build_schedule(spec.trainer), context.resume_step)
+        if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
+            return Ended(context.resume_step, preempted=True)
+        dataset = opening.result()
+        prints = fingerprints(spec, data=dataset.description)
+        checkpointer = _open_checkpoints(context, processes, prints, reporter, requests, patience)
+        restored = checkpointer.restore(program.template)
+        begun = _begin(context, processes, program, prints, patience) if restored is None else None
+        checkpointer.opened()
+        found = restored or begun
+        state = found.state if found else initial_state(program.build_state, program.template)
+        _report_restored(reporter, restored, begun)
+        reporter.saves_every(checkpointer.interval_seconds)
+
+        reporter.stage("compiling")
+        training = Training(
+            context, program, steps, dataset, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
+        )
+        publish = functools.partial(_publish, processes, programs, reporter, 2 * state_bytes(program.template))
+        loop = Loop(training, after_first_step=lambda: background.submit(publish))
+        try:
+            ended = loop.run(state, found.step if found else 0, save_first=begun is not None)
+        finally:
+            loop.close()
+            checkpointer.close()
+            programs.close()
+        # What runs in the background ends before this process leaves: the others still wait for it in `leave`.
+        background.shutdown()
+        caches.close()
+        return ended
+
+
+def _open_checkpoints(
+    context: Context, processes: ProcessGroup, prints: Fingerprints, reporter: RunReporter, requests: SaveRequests, patience: Patience
+) -> Checkpointer:
+    spec = context.run.spec
+    checkpointer = Checkpointer.open(
+        spec.checkpoint,
+        owner=context.owner,
+        epoch=context.epoch,
+        fingerprints=prints,
+        processes=processes,
+        seed=spec.trainer.seed,
+        mesh=context.mesh.model_dump(),
+        expected_step=context.resume_step,
+        patience=patience,
+    )
+    checkpointer.on_commit = lambda save: _report_committed(reporter, checkpointer, save)
+    checkpointer.on_failure = lambda reason: _report_failed(reporter, requests, reason)
+    checkpointer.on_warning = reporter.warning
+    checkpointer.on_read_back = lambda entry, damage: _report_read_back(reporter, entry, damage)
+    return checkpointer
+
+
+def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:
+    if isinstance(error, TrainerExit):
+        leave(processes)  # the others are told by the builder, and come to the same end
+    on_failed_build(error)
+
+
+def _may_begin(context: Context, caches: BackgroundCaches) -> bool:
+    return caches.progress.latest is not None and may_begin(context.run.spec, caches.progress.latest)
+
+
+def _report_committed(reporter: RunReporter, checkpointer: Checkpointer, save: SaveReport) -> None:
+    seconds = save.copy_seconds + save.commit_seconds
+    reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
+    reporter.saves_every(checkpointer.interval_seconds)
+
+
+def _report_failed(reporter: RunReporter, requests: SaveRequests, reason: str) -> None:
+    reporter.checkpoint_failed(reason)
+    requests.failed()
+
+
+def _report_read_back(reporter: RunReporter, entry: CommittedStep, damage: str | None) -> None:
+    if damage is None:
+        reporter.verified_checkpoint(entry.step)
+    else:
+        reporter.checkpoint_failed(f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}")
+
+
+def _wait_for_root(checkpoint: CheckpointSpec, patience: Patience) -> None:
+    """Wait until the checkpoint root accepts the credentials. What else is wrong with it, the processes find out together."""
+    with contextlib.suppress(StoreFailure):
+        Store(checkpoint, patience=patience).read(HEAD_KEY)
+
+
+def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, patience: Patience) -> Restored | None:
+    """The state of another run's checkpoint, for a run that has none of its own yet and is to begin with it."""
+    spec = context.run.spec
+    if spec.origin is None:
+        return None
+    store = origin_store(spec.origin, spec.checkpoint, patience=patience)
+    return begin_from(
+        spec.origin,
+        store,
+        owner=context.owner,
+        fingerprints=prints,
+        steps=spec.trainer.steps,
+        processes=processes,
+        template=program.template,
+    )
+
+
+def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Restored | None) -> None:
+    if restored is None:
+        reporter.resumed(begun.step if begun else 0, path=begun.checkpoint.path if begun else None)
+        return
+    reporter.found_checkpoint(restored.checkpoint)
+    reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped)
+    reporter.resumed(restored.step, path=restored.checkpoint.path, fallback_reason=reasons or None)
+
+
+def _shared_programs(context: Context, processes: ProcessGroup, directory: Path) -> CompilationCache:
+    """The compiled programs of this run, kept in the checkpoint root."""
+    document = context.run.spec.document()
+    depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "objective", "trainer")}
+    depends["divergence"] = document["recovery"]["divergence"]
+    key = program_key({**depends, "mesh": context.mesh.document()})
+    selective = processes.distributed and jax.default_backend() == "cpu"
+    programs = CompilationCache(directory, Store(context.run.spec.checkpoint), key, selective=selective)
+    enable_compilation_cache(str(programs.directory))
+    return programs
+
+
+def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
+    try:
+        programs.fetch()
+    except (OSError, StoreFailure) as error:
+        reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
+
+
+def _compiled(programs: CompilationCache, step: jax.stages.Compiled) -> None:
+    if jax.default_backend() == "cpu":  # an accelerator's compiler refuses by itself what does not fit
+        check_step_memory(step, machine_memory(), devices=jax.local_device_count())
+    programs.compiled(STEP_MODULE, step)
+
+
+def _publish(processes: ProcessGroup, programs: CompilationCache, reporter: RunReporter, reserved_bytes: int) -> None:
+    try:
+        if processes.is_main:
+            programs.publish(reserved_bytes=reserved_bytes)
+    except (OSError, StoreFailure) as error:
+        reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")

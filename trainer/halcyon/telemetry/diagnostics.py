@@ -1,0 +1,48 @@
+"""What a process that ends in trouble leaves below the checkpoint root, so that it outlives the pod: a bounded number of small files.
+
+Nothing here is ever read by a program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon.telemetry import RunIdentity
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
+PREFIX = "diagnostics/"
+KEPT_WORLDS = 8
+"""Of so many worlds of processes the files are kept, the newest."""
+MAX_BYTES = 1 << 20
+
+_NAME = re.compile(r"hung-(\d+)\.(\d+)-(\d+)\.txt")
+
+
+def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, timeout_seconds: float) -> str:
+    """Write the stacks of a hung process, and delete those of old worlds.
+
+    Returns:
+        The file's address.
+
+    Raises:
+        StoreFailure: It could not be written.
+    """
+    store = Store(spec, timeout_seconds=timeout_seconds)
+    key = f"{PREFIX}hung-{identity.attempt}.{identity.restart}-{identity.process_index}.txt"
+    store.write(key, stacks.encode(errors="replace")[:MAX_BYTES])
+    if identity.process_index == 0:
+        with contextlib.suppress(StoreFailure):  # the next one tries again
+            _delete_old(store)
+    return f"{store.root}/{key}"
+
+
+def _delete_old(store: Store) -> None:
+    found = [(key, match) for key in store.list(PREFIX) if (match := _NAME.fullmatch(key.removeprefix(PREFIX)))]
+    worlds = sorted({(int(match[1]), int(match[2])) for _, match in found})
+    old = set(worlds[:-KEPT_WORLDS])
+    for key, match in found:
+        if (int(match[1]), int(match[2])) in old:
+            store.delete(key)

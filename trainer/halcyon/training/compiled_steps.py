@@ -1,0 +1,77 @@
+"""The compiled steps of a run: one for each size of batch in its schedule, each compiled before it is needed.
+
+The first one is compiled while the checkpoint is read. Later ones are compiled in the background while the loop goes on: compiling takes
+shapes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from threading import Lock
+
+import jax
+
+from halcyon.data.batch_schedule import BatchSchedule
+from halcyon.objectives import Batch
+from halcyon.training.program import Program, TrainStep
+
+_AHEAD_STEPS = 200
+"""A program is compiled this number of steps before its first use."""
+
+
+class CompiledSteps:
+    """Compiled steps by the size of their batches.
+
+    Args:
+        program: The program to compile.
+        background: Threads that compile.
+        before_first: Called in such a thread before the first compilation.
+        on_compiled: Called there with each compiled step.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        background: Executor,
+        before_first: Callable[[], object],
+        on_compiled: Callable[[jax.stages.Compiled], object] = lambda _: None,
+    ) -> None:
+        self._program = program
+        self._background = background
+        self._on_compiled = on_compiled
+        self._before_first: Callable[[], object] | None = before_first
+        self._compiled: dict[tuple[int, int], Future[TrainStep]] = {}
+        self._lock = Lock()
+
+    def start(self, batch_size: int, sequence_length: int) -> Future[TrainStep]:
+        """Start to compile the step for batches of a size, unless it is compiled."""
+        size = (batch_size, sequence_length)
+        with self._lock:
+            if size not in self._compiled:
+                self._compiled[size] = self._background.submit(self._compile, *size)
+            return self._compiled[size]
+
+    def start_for(self, schedule: BatchSchedule, step: int) -> None:
+        """Start to compile the program of a step."""
+        stage = schedule.stage_of(step)
+        self.start(stage.batch_size, stage.sequence_length)
+
+    def of(self, batch: Batch) -> TrainStep:
+        """The program for a batch; waits if it is still compiled."""
+        microbatches, rows, length = jax.tree.leaves(batch)[0].shape
+        return self.start(microbatches * rows, length).result()
+
+    def prepare(self, schedule: BatchSchedule, step: int) -> None:
+        """Compile what the schedule needs soon after a step, if it is another size."""
+        for stage in schedule.stages:
+            if step < stage.first_step <= step + _AHEAD_STEPS:
+                self.start(stage.batch_size, stage.sequence_length)
+
+    def _compile(self, batch_size: int, sequence_length: int) -> TrainStep:
+        if self._before_first is not None:
+            self._before_first()
+            self._before_first = None
+        compiled = self._program.compile_step(batch_size, sequence_length)
+        self._on_compiled(compiled)
+        return compiled

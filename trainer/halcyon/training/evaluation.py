@@ -1,0 +1,120 @@
+"""One evaluation: sums on the devices, one division on the host."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+
+from halcyon.data.examples import Examples
+from halcyon.data.held_out import HeldOut
+from halcyon.data.loader import global_batch
+from halcyon.data.source_data import BatchRows
+from halcyon.evaluate.evaluation import Evaluation
+from halcyon.objectives import Batch, Objective
+
+_IN_FLIGHT = 2
+"""Batches whose sums are not waited for yet: enough to keep the devices busy, few enough to hold little memory."""
+
+
+class EvaluationSums(NamedTuple):
+    """Sums over one batch, scalars on the device."""
+
+    nats: jax.Array
+    """Weighted sum of losses: float32."""
+    weight: jax.Array
+    """Sum of weights: float32."""
+    size_bytes: jax.Array
+    """Bytes of the predicted tokens: int32."""
+
+
+def make_evaluation_step(objective: Objective, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
+    """Build the function of one evaluation batch, to be compiled.
+
+    Args:
+        objective: The objective, the same as in training.
+        token_bytes: Bytes that each token id stands for: int32 [vocabulary].
+    """
+
+    def batch_sums(model: Any, batch: Batch) -> EvaluationSums:
+        sums = objective(model, batch, None, None)
+        sizes = jnp.asarray(token_bytes, jnp.int32)[batch["targets"]]
+        return EvaluationSums(sums.loss, sums.weight, jnp.sum(jnp.where(batch["weights"] > 0, sizes, 0)))
+
+    def evaluation_step(model: Any, batch: Batch) -> EvaluationSums:
+        if len(batch["targets"]) == 1:
+            return batch_sums(model, jax.tree.map(lambda rows: rows[0], batch))
+        parts = jax.lax.map(lambda microbatch: batch_sums(model, microbatch), batch)
+        return jax.tree.map(jnp.sum, parts)
+
+    return evaluation_step
+
+
+def evaluate(
+    held_out: HeldOut,
+    sums: Callable[[Batch], EvaluationSums],
+    *,
+    batches: int | None,
+    batch_size: int,
+    microbatches: int,
+    sharding: Sharding,
+    fields: Iterable[str],
+    on_batch: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Evaluation:
+    """Evaluate on the held-out part, the same sequences every time.
+
+    All processes call it at the same step; each makes only its own devices' rows, and all get the same result. The last batch is filled
+    with sequences of weight 0.
+
+    Args:
+        held_out: Where the examples come from.
+        sums: The compiled function of `make_evaluation_step` with the model filled in.
+        batches: At most so many batches; None: all.
+        batch_size: Sequences of a batch, over all devices.
+        microbatches: Parts in which a batch is computed; divides ``batch_size``.
+        sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
+        fields: Names of a batch's arrays, the same as in training.
+        on_batch: Is told after each batch whose sums have come.
+        clock: Seconds, of any origin.
+
+    Raises:
+        ValueError: Nothing is held out.
+    """
+    if held_out.validation_sequences == 0:
+        raise ValueError("nothing is held out for evaluation")
+    begin = clock()
+    shape = (microbatches, batch_size // microbatches, held_out.sequence_length)
+    in_flight: deque[EvaluationSums] = deque()
+    fetched: list[EvaluationSums] = []
+    sequences = 0
+    for rows in held_out.validation_batches(batches, batch_size):
+        batch = global_batch(lambda mine, rows=rows: _padded_rows(held_out, rows, mine), shape, sharding, fields=fields)
+        in_flight.append(sums(batch))
+        sequences += len(rows)
+        if len(in_flight) > _IN_FLIGHT:
+            fetched.append(jax.device_get(in_flight.popleft()))
+            on_batch()
+    for part in in_flight:
+        fetched.append(jax.device_get(part))
+        on_batch()
+    return Evaluation(
+        nats=math.fsum(float(part.nats) for part in fetched),
+        weight=math.fsum(float(part.weight) for part in fetched),
+        size_bytes=sum(int(part.size_bytes) for part in fetched),
+        sequences=sequences,
+        seconds=clock() - begin,
+    )
+
+
+def _padded_rows(held_out: HeldOut, rows: BatchRows, mine: np.ndarray) -> Examples:
+    """Examples of some rows of a batch; those past the end of ``rows`` have weight 0."""
+    there = mine[mine < len(rows)]
+    return held_out.examples(rows[there]).padded_to(len(mine))

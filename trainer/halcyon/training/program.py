@@ -1,0 +1,128 @@
+"""The program of a run: model, optimizer and loss put together from the spec, as functions of shapes, and compiled ahead of the loop.
+
+Compiling needs shapes alone, so it goes on in the background while the data is opened and the checkpoint is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.models import build_model
+from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.objectives import Batch, Objective, build_objective
+from halcyon.optim import build_optimizer, learning_rate
+from halcyon.parallel.axes import COMPUTE_AXES
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon.parallel.partition import computing
+from halcyon.training.compilation import compiler_options
+from halcyon.training.divergence import empty_window
+from halcyon.training.state import BuildState, Model, TrainState, state_builder, state_template
+from halcyon.training.step import StepMetrics, make_train_step
+from halcyon_api.mesh import gathers_once
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
+STEP_MODULE = "jit_train_step"
+"""What JAX calls the compiled step."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that is computed on devices, before it is compiled."""
+
+    build_state: BuildState
+    template: TrainState
+    """Shapes, types and shardings of the state."""
+    objective: Objective
+    train_step: TrainStep
+    mesh: Mesh
+    batch_sharding: NamedSharding
+    """Of arrays [microbatches, batch, position]."""
+    control_sharding: NamedSharding
+    """Of one control value for each device."""
+    microbatches: int
+
+    def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
+        """The compiled step for batches of a size; it takes the state's memory over."""
+        shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
+        batch: Any = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding) for name, dtype in self.objective.fields.items()
+        }
+        control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
+        with self.tracing():
+            lowered = jax.jit(self.train_step, donate_argnums=0).lower(self.template, batch, control)
+            return lowered.compile(compiler_options=compiler_options())
+
+    def tracing(self) -> AbstractContextManager[None]:
+        """The context in which any function of the model is traced: it ties the model's axes to the mesh."""
+        return computing(self.mesh)
+
+
+def longest_sequence(settings: TrainerSpec) -> int:
+    """Positions of the run's longest sequence."""
+    return settings.longest_sequence
+
+
+def padded_vocabulary(tokens: int) -> hax.Axis:
+    """The model's vocabulary axis for a tokenizer of so many tokens."""
+    return hax.Axis(VOCAB, -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
+
+
+def padded_token_bytes(sizes: np.ndarray) -> np.ndarray:
+    """Bytes of each token of the model's vocabulary, int32 [vocabulary]; its padding stands for none.
+
+    Args:
+        sizes: Bytes of each token of the tokenizer.
+    """
+    return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
+
+
+def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program:
+    """Put the program of a run together.
+
+    Args:
+        spec: The run's spec.
+        vocab_size: Tokens of the tokenizer.
+        mesh: The device mesh.
+    """
+    settings = spec.trainer
+    vocab = padded_vocabulary(vocab_size)
+    max_position = hax.Axis(POSITION, longest_sequence(settings))
+
+    def build() -> Model:
+        key = jax.random.key(settings.seed)
+        return build_model(spec.model, vocab, max_position, dtype=settings.precision.parameters, key=key)
+
+    objective = build_objective(spec)
+    optimizer = build_optimizer(spec.optimizer, jax.eval_shape(build), settings.precision.moments)
+    divergence = spec.recovery.divergence
+    build_state = state_builder(build, optimizer, lambda: empty_window(divergence))
+    return Program(
+        build_state=build_state,
+        template=state_template(build_state, mesh),
+        objective=objective,
+        train_step=make_train_step(
+            objective,
+            optimizer,
+            learning_rate(spec.optimizer, settings.steps),
+            mesh,
+            divergence,
+            seed=settings.seed,
+            gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+        ),
+        mesh=mesh,
+        batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], None)),
+        control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
+        microbatches=settings.microbatches,
+    )

@@ -1,0 +1,61 @@
+"""The state of a training: everything a checkpoint holds, and nothing that can be computed from the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from halcyon.parallel.axes import with_shardings
+from halcyon.training.compilation import compiler_options
+from halcyon.training.divergence import LossWindow
+
+Model = Any
+"""A causal language model: a pytree of Haliax arrays."""
+
+
+class TrainState(eqx.Module):
+    """Model, optimizer state and the number of steps done."""
+
+    step: jax.Array
+    """Steps done, int32 scalar."""
+    model: Model
+    optimizer_state: optax.OptState
+    losses: LossWindow | None = None
+    """What the rule against spikes of the loss remembers; None, and in no checkpoint, where the run has no such rule."""
+
+
+BuildState = Callable[[], TrainState]
+
+
+def state_builder(
+    build_model: Callable[[], Model], optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]
+) -> BuildState:
+    """A function that makes the state before the first step. To be traced, not called: it would make everything on one device."""
+
+    def build() -> TrainState:
+        model = build_model()
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), build_losses())
+
+    return build
+
+
+def state_template(build: BuildState, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the state, without any array being made."""
+    return with_shardings(jax.eval_shape(build), mesh)
+
+
+def state_bytes(template: TrainState) -> int:
+    """Bytes of a state, over all devices."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+
+
+def initial_state(build: BuildState, template: TrainState) -> TrainState:
+    """The state before the first step, each shard made where it stays. The numbers do not depend on the mesh."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    return jax.jit(build, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))()

@@ -1,0 +1,129 @@
+"""One optimizer step: losses and gradients as weighted sums over all microbatches, divided once.
+
+The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices, so gradient
+accumulation, padding and an uneven spread of loss weights change nothing: the result is the full batch's. A mean of means would not be.
+
+Microbatches send between devices only what one batch would: each replica adds up the gradients of its own rows, and they are summed over
+the replicas after the last microbatch. Where memory allows, the parameters are gathered over ``fsdp`` before the first microbatch too, and
+the gradients scattered after the last one; where it does not, that is done for each microbatch, layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from halcyon.objectives import Batch, Objective, Sums
+from halcyon.parallel.axes import constrain, constrain_here
+from halcyon.parallel.partition import by_group
+from halcyon.training.divergence import judge, keep_if_dropped
+from halcyon.training.state import Model, TrainState
+from halcyon_api.spec.divergence import DivergenceSpec
+
+
+class StepMetrics(eqx.Module):
+    """What one step says of itself; scalars that stay on the device until somebody asks."""
+
+    loss: jax.Array
+    """Training loss before the update, nats per token."""
+    gradient_norm: jax.Array
+    """Global norm of the gradient before clipping."""
+    learning_rate: jax.Array
+    tokens: jax.Array
+    """Sum of the loss weights: tokens that counted."""
+    verdict: jax.Array
+    """A `halcyon.training.divergence.Verdict`."""
+    control: jax.Array
+    """The bits that any process has set in its control value: how one process's wish reaches all at the same step."""
+    metrics: dict[str, jax.Array]
+    """Further metrics of the objective by name, each per unit of weight."""
+
+
+CONTROL_BITS = 2
+"""Bits of a control value."""
+
+
+def make_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    mesh: Mesh,
+    divergence: DivergenceSpec | None = None,
+    *,
+    seed: int = 0,
+    gather_once: bool = False,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
+    """Build the step function, to be compiled with the state donated.
+
+    Args:
+        objective: What is minimised.
+        optimizer: The update rule. Its update is told the rate as the keyword argument ``learning_rate``, if it takes any.
+        learning_rate: The rate by the number of steps done, dropped updates included: the only count of the steps there is.
+        mesh: The device mesh.
+        divergence: Which steps' updates are dropped.
+        seed: Where the objective's randomness comes from; each microbatch of each step has its own.
+        gather_once: Hold all parameters, and the sums of their gradients, on each device while microbatches are computed.
+    """
+    policy = divergence or DivergenceSpec()
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def of_microbatch(model: Model, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
+        sums = objective(model, batch, None, key)
+        return sums.loss, sums
+
+    gradient_sums = jax.grad(of_microbatch, has_aux=True)
+
+    def batch_sums(model: Model, batch: Batch, step: jax.Array) -> tuple[Sums, Model]:
+        microbatches = len(jax.tree.leaves(batch)[0])
+        if microbatches == 1:
+            gradient, sums = gradient_sums(model, jax.tree.map(lambda rows: rows[0], batch), step, 0)
+            return sums, gradient
+
+        def of_group(batch: Batch, model: Model, step: jax.Array) -> tuple[Sums, Model]:
+            def accumulate(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+                gradient, sums = gradient_sums(model, microbatch[0], step, microbatch[1])
+                added = jax.tree.map(lambda total, part: total + part.astype(jnp.float32), carry, (sums, gradient))
+                return constrain_here(added), None
+
+            one = jax.tree.map(lambda rows: rows[0], batch)
+            sums = jax.eval_shape(lambda: gradient_sums(model, one, step, 0)[1])
+            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, model))
+            return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
+
+        return by_group(of_group, batch, model, step, rows_at=1, gathered=gather_once)
+
+    def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
+        sums, gradient = batch_sums(state.model, batch, state.step)
+        share = 1.0 / jnp.maximum(sums.weight, 1.0)
+        gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
+        rate = learning_rate(state.step)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.model, learning_rate=rate)
+        loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
+        verdict, losses = judge(policy, loss, gradient_norm, state.losses)
+        metrics = StepMetrics(
+            loss=loss,
+            gradient_norm=gradient_norm,
+            learning_rate=rate,
+            tokens=sums.weight,
+            verdict=verdict,
+            control=_any_bits(control),
+            metrics={name: total * share for name, total in sums.metrics.items()},
+        )
+        new = optax.apply_updates(state.model, updates), optimizer_state
+        model, optimizer_state = keep_if_dropped(policy, verdict, (state.model, state.optimizer_state), new)
+        return constrain(TrainState(step=state.step + 1, model=model, optimizer_state=optimizer_state, losses=losses), mesh), metrics
+
+    return train_step
+
+
+def _any_bits(control: jax.Array) -> jax.Array:
+    """The bits that are set in any of the values. By the largest of each, for not every backend reduces by OR over processes."""
+    bits = jnp.arange(CONTROL_BITS, dtype=control.dtype)
+    return jnp.sum(jnp.max((control[:, None] >> bits) & 1, axis=0) << bits)
