@@ -80,14 +80,12 @@ def main(
         list[str] | None,
         typer.Option(
             envvar="HALCYON_POD_MEMORY",
-            help="TYPE=AMOUNT: memory of the pods of an accelerator type where a run says nothing, may be repeated; none: no memory.",
+            help="TYPE=AMOUNT: memory of the pods of an accelerator type if a run names none, may be repeated; none: no memory.",
         ),
     ] = None,
     stuck_pod_seconds: Annotated[
         float,
-        typer.Option(
-            envvar="HALCYON_STUCK_POD_SECONDS", min=0, help="A pod that is there so long after its grace period does not end by itself."
-        ),
+        typer.Option(envvar="HALCYON_STUCK_POD_SECONDS", min=0, help="Seconds after its grace period from which a pod counts as stuck."),
     ] = 300.0,
     force_delete_stuck_pods: Annotated[
         bool, typer.Option(envvar="HALCYON_FORCE_DELETE_STUCK_PODS", help="Delete such pods by force, so that their runs go on.")
@@ -103,7 +101,7 @@ def main(
     kueue: Annotated[
         bool,
         typer.Option(
-            envvar="HALCYON_KUEUE", help="Let runs wait in queues of Kueue, and tell what for; needs the right to list Workloads."
+            envvar="HALCYON_KUEUE", help="Let runs use queues of Kueue, and show why they wait; needs the right to list Workloads."
         ),
     ] = False,
     lease_namespace: Annotated[

@@ -131,7 +131,7 @@ def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_fo
     status = runs.training_after(changed, attempt, restart)
     ended, begun = status["history"][-2:]
     assert causes(status)[-2] == (attempt, restart, "preempted")
-    assert "was suspended by somebody else" in ended["message"]
+    assert "was suspended by a user" in ended["message"]
     if begun["attempt"] == attempt:  # a process had left before its Job was suspended: JobSet itself counts a restart then
         assert counts(status, before) == {"podDeleted": 1}
         return

@@ -126,8 +126,8 @@ MUTATIONS = (
         (
             (
                 "decide/recovery.py",
-                'Rule(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),',
-                'Rule(OUT_OF_REACH, "stop", "broken", reason="CheckpointRootUnusable"),',
+                'Rule(STORE_ENDS, "same", "the store may work again later: after a pause that grows each time"),',
+                'Rule(STORE_ENDS, "stop", "broken", reason="CheckpointRootUnusable"),',
             ),
         ),
         ("tests/operator/test_backoff.py::test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up",),
@@ -160,8 +160,8 @@ MUTATIONS = (
         (
             (
                 "decide/attempts.py",
-                "        return Keep(jobset)  # whoever suspended it",
-                '        return Stop("preempted", "broken")  # whoever suspended it',
+                "        return Keep(jobset)  # a user suspended it",
+                '        return Stop("preempted", "broken")  # a user suspended it',
             ),
         ),
         (

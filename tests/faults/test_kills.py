@@ -26,7 +26,7 @@ from tests.suite import promises
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill
 from tests.trainer.checkpoint.processes import Child
-from tests.trainer.worlds import Processes, run_document, start_world, worlds
+from tests.trainer.worlds import World, run_document, start_world, worlds
 
 pytestmark = [pytest.mark.slow, rows.KILLS]
 
@@ -237,7 +237,7 @@ def test_a_world_of_two_processes_killed_at_random_moments_is_bitwise_the_same_r
     trials.count("kills of one of two training processes", kills)
 
 
-def _kill_one_of_two(world: Processes, chance: random.Random, number: int, step: int) -> None:
+def _kill_one_of_two(world: World, chance: random.Random, number: int, step: int) -> None:
     """From the start-up to a few steps past the next checkpoint: kills fall into joining, restore, steps, saves and commits."""
     if chance.random() < 0.75:
         world.leader.wait_for(seen_step(step))

@@ -15,7 +15,7 @@ from halcyon_api.exit_codes import ExitCode
 from tests.faults import rows
 from tests.faults.networks import Hosts, two_hosts, why_not
 from tests.faults.table import Trials
-from tests.trainer.worlds import ProcessGroup, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 pytestmark = [pytest.mark.slow, rows.NETWORK, pytest.mark.timeout(900)]
 
@@ -33,7 +33,7 @@ def hosts() -> Iterator[Hosts]:
         yield hosts
 
 
-def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> ProcessGroup:
+def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> World:
     """A world of two processes, that goes on until it gets a notice; on two hosts, or on this one."""
     document = run_document(root, steps=MANY)
     document["spec"]["checkpoint"]["save"] = {"everySteps": 5}
@@ -41,7 +41,7 @@ def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> Proces
     return start_world(document, folder, restart=restart, **where)
 
 
-def happened(world: ProcessGroup, kind: str, number: int = 1) -> None:
+def happened(world: World, kind: str, number: int = 1) -> None:
     """Wait until so many more events of a kind came from process 0."""
     known = sum(event.get("event") == kind for event in world.leader.events)
     world.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, timeout_seconds=PATIENCE)
@@ -121,11 +121,11 @@ def test_a_network_that_is_cut_and_mended(tmp_path: Path, hosts: Hosts, trials: 
     trials.count(f"cuts of {long_seconds} s" if long_seconds else "cuts until both had ended")
 
 
-def take_up(losses: dict[int, float], world: ProcessGroup) -> None:
+def take_up(losses: dict[int, float], world: World) -> None:
     """A step that was done again must have the same loss."""
     for step, loss in world.leader.losses().items():
         assert losses.setdefault(step, loss) == loss, f"step {step}"
 
 
-def ended(world: ProcessGroup) -> bool:
+def ended(world: World) -> bool:
     return any(process.popen.poll() is not None for process in world.processes)

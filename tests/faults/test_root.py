@@ -23,7 +23,7 @@ from tests.faults.child import FaultChild
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
 from tests.trainer.checkpoint.helpers import Root, mesh, numbers, open_root, same_bits, template
-from tests.trainer.worlds import Processes, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 __all__ = ["small_disk"]
 pytestmark = [pytest.mark.slow, rows.ROOT, pytest.mark.timeout(1200)]
@@ -34,14 +34,14 @@ PATIENCE = 300
 _REMOUNT, _READ_ONLY = 32, 1
 
 
-def running(root: Path, folder: Path, **options: Any) -> Processes:
+def running(root: Path, folder: Path, **options: Any) -> World:
     """A run of one process that goes on until it gets a notice, with a save every 20 steps."""
     document = run_document(root, slices=1, steps=MANY)
     document["spec"]["checkpoint"]["save"] = {"everySteps": 20}
     return start_world(document, folder, **options)
 
 
-def stop(world: Processes) -> dict[int, float]:
+def stop(world: World) -> dict[int, float]:
     """Give a notice; the losses of all steps."""
     world.signal(signal.SIGTERM, 0)
     assert world.wait() == [ExitCode.PREEMPTED]
@@ -132,7 +132,7 @@ def remount_size(folder: Path, size: str) -> None:
     assert library.mount(b"none", os.fsencode(folder), b"tmpfs", _REMOUNT, f"size={size}".encode()) == 0
 
 
-def running_on_disk(root: Path, tmp_path: Path) -> Processes:
+def running_on_disk(root: Path, tmp_path: Path) -> World:
     """Its corpus and caches lie elsewhere: they are not what is short here."""
     document = run_document(tmp_path / "root", slices=1, steps=MANY)
     document["spec"]["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 20}}

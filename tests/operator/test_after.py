@@ -86,7 +86,7 @@ def test_a_failure_of_the_other_is_told_and_mended_there() -> None:
     other(world, "Failed", "spec.data.sources: no file")
     world.settle()
     assert (world.status["phase"], condition(world, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
-    assert ready(world) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; mend that run")
+    assert ready(world) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; fix that run")
     other(world, "Succeeded")
     world.settle()
     assert (world.status["attempt"], condition(world, "Stalled")[0]) == (1, "False")

@@ -89,7 +89,7 @@ def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next
     world = training()
     world.jobset["spec"]["suspend"] = True
     world.settle()
-    said = "JobSet demo-1 is suspended by somebody else; the run goes on when they resume the JobSet"
+    said = "JobSet demo-1 is suspended by a user; the run goes on when the JobSet is resumed"
     assert (world.status["attempt"], world.status["phase"], ready(world)) == (1, "Restarting", ("JobSetSuspended", said))
     world.edit(image="other:2")
     world.annotate("now", names.ANNOTATION_RESTART)
@@ -100,7 +100,7 @@ def test_a_jobset_that_is_suspended_by_hand_stays_so_and_is_followed_by_the_next
     goes_on(world, 2)
     first = world.status["history"][0]
     assert (first["cause"], world.status["restarts"]["preempted"]) == ("preempted", 1)
-    assert first["message"] == "JobSet demo-1 was suspended by somebody else"
+    assert first["message"] == "JobSet demo-1 was suspended by a user"
 
 
 def test_a_run_whose_jobset_somebody_suspended_can_still_be_suspended_and_resumed() -> None:
@@ -123,7 +123,7 @@ def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
     assert decision.status is not None
     condition = decision.status.condition("Ready")
     assert condition is not None
-    assert (condition.reason, "demo-1 is suspended by somebody" in condition.message) == ("JobSetSuspended", True)
+    assert (condition.reason, "demo-1 is suspended by a user" in condition.message) == ("JobSetSuspended", True)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_where_the_root_is_out_of_reach_the_trainers_word_counts_and_is_marked()
     out = HeadUnreachable("it lies on a volume of the pods")
     decision = reconcile(observed(run(BASE), jobsets=[jobset()], report=told, head=out), at(60))
     assert (decision.status.checkpoint.step, decision.status.checkpoint.source) == (30, "trainer")
-    assert "out of the operator's reach" in decision.status.condition("Running").message
+    assert "the operator cannot read the checkpoint root" in decision.status.condition("Running").message
     left = pod(1, 0, 0, **ended(42, 12, termination("preempted", 42, step=47, checkpointStep=47)))
     later = reconcile(observed(run(decision.status.document()), jobsets=[jobset()], pods=[left], head=out), at(61))
     assert later.status.checkpoint.step == 47

@@ -10,7 +10,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
 from halcyon_operator.observe.circuit import SILENT_REQUESTS, Circuit
-from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, PLACE_SECONDS, UNREACHABLE_SECONDS, HeadReads
+from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, SLOT_SECONDS, UNREACHABLE_SECONDS, HeadReads
 from tests.operator.builders import head
 from tests.operator.test_work_queue import run
 
@@ -117,7 +117,7 @@ def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
         assert await looks.read_to_the_end("new", "better:9000", team="other team") == HeadAbsent()
         assert now() - began < PATIENCE_SECONDS
         assert isinstance(await looks.read_to_the_end("run-299", "sink-299:9000"), HeadUnreachable)
-        assert now() - began < PLACE_SECONDS + LIMIT_SECONDS + 1, "the team's own runs wait their turn, but not for long"
+        assert now() - began < SLOT_SECONDS + LIMIT_SECONDS + 1, "the team's own runs wait their turn, but not for long"
         await looks.reads.close()
 
     run(story())

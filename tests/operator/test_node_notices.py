@@ -79,7 +79,7 @@ def told(decision: Any) -> list[str]:
 def test_a_notice_is_shown_told_once_and_worth_a_checkpoint() -> None:
     first = look(None, NoticeView("node-a", "terminating"))
     assert told(first) == [
-        "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods are told to end"
+        "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods get the signal to end"
     ]
     assert [ask.request.id.split("-")[0] for ask in first.asks] == ["notice"]
     shown = first.status.maintenance.document()

@@ -216,7 +216,7 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
         (
             workload(Finished=(True, "FailedToStart", "conflict for nodeSelector", 9)),
             "QueueRefused",
-            "Kueue does not start it, FailedToStart: conflict for nodeSelector; mend what it names",
+            "Kueue does not start it, FailedToStart: conflict for nodeSelector; fix what it names",
             True,
         ),
         (NoWorkload(), "WaitingForKueue", "yet to take note of JobSet demo-1", False),

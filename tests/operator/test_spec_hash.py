@@ -95,6 +95,7 @@ def test_a_hash_of_the_release_before_fits_the_same_run_and_no_other() -> None:
     assert not any(place in moved["trainer"] for place in ("stages", "stage"))
     assert fits(RECORDED, attempt_spec_hash(parse_run(run() | {"spec": moved}).spec, RECORDED)), "its fields may move, too"
     assert attempt_spec_hash(stored()).startswith("2-"), "what a new attempt is recorded with where none is on record"
+    assert attempt_spec_hash(stored(), RETIRED).startswith("2-"), "or where the last one is stopped"
 
 
 def test_both_places_of_a_field_have_one_hash() -> None:

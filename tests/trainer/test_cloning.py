@@ -12,7 +12,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
-from tests.trainer.worlds import ProcessGroup, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def clone_of(source: dict[str, Any], root: Path, *, step: int | None = None, **t
     return document | {"spec": spec}
 
 
-def ended(world: ProcessGroup) -> dict[int, float]:
+def ended(world: World) -> dict[int, float]:
     assert set(world.wait()) == {ExitCode.DONE}, world.leader.noise[-20:]
     return world.leader.losses()
 

@@ -13,7 +13,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.trainer.checkpoint.helpers import snapshot_of
-from tests.trainer.worlds import ProcessGroup, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 pytestmark = pytest.mark.slow
 
@@ -34,18 +34,18 @@ def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]]
     return {**source, "metadata": {**source["metadata"], "name": "evaluation"}, "spec": spec}
 
 
-def done(world: ProcessGroup) -> ProcessGroup:
+def done(world: World) -> World:
     assert set(world.wait()) == {ExitCode.DONE}, [process.noise[-20:] for process in world.processes]
     return world
 
 
-def evaluations(world: ProcessGroup) -> dict[str | None, dict[str, Any]]:
+def evaluations(world: World) -> dict[str | None, dict[str, Any]]:
     """The events about evaluations, by source; None: all together."""
     return {event.get("source"): event for event in world.leader.events if event.get("event") == "evaluation"}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ProcessGroup]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], World]:
     folder = tmp_path_factory.mktemp("trained")
     document = run_document(folder / "root", steps=20, evaluation={"everySteps": 20, "batches": 3})
     document["spec"]["data"]["validation"] = {"fraction": 0.2}
@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     return document, done(start_world(document, folder / "run"))
 
 
-def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[dict[str, Any], ProcessGroup], tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
     document, world = trained
     root = Path(document["spec"]["checkpoint"]["root"].removeprefix("file://"))
     before = snapshot_of(root)
@@ -80,7 +80,7 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
 
 
 def test_sources_that_were_evaluated_are_not_evaluated_again(
-    trained: tuple[dict[str, Any], ProcessGroup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[dict[str, Any], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document, _ = trained
     sources = [
@@ -159,7 +159,7 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypat
     assert "tokenizer" in refused.leader.report()["message"]
 
 
-def test_what_cannot_be_evaluated_is_refused_in_one_sentence(trained: tuple[dict[str, Any], ProcessGroup], tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_refused_in_one_sentence(trained: tuple[dict[str, Any], World], tmp_path: Path) -> None:
     document, _ = trained
     missing = evaluating(document, tmp_path / "missing")
     missing["spec"]["from"] = {**missing["spec"]["from"], "step": 7}

@@ -11,7 +11,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.suite import promises
-from tests.trainer.worlds import ProcessGroup, run_document, start_world, worlds
+from tests.trainer.worlds import World, run_document, start_world, worlds
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def seen_step(step: int) -> Any:
     return lambda events: any(event.get("event") == "step" and event["step"] >= step for event in events)
 
 
-def collect(into: dict[int, float], world: ProcessGroup, expected: dict[int, float]) -> None:
+def collect(into: dict[int, float], world: World, expected: dict[int, float]) -> None:
     """Merge a world's losses; a step that was done again must give the same bits."""
     for step, loss in world.leader.losses().items():
         assert loss == expected[step], f"step {step}"

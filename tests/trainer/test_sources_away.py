@@ -17,7 +17,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root
 from tests.trainer.checkpoint.roots import gateway, s3_root
 from tests.trainer.test_patience import behind, proxy
-from tests.trainer.worlds import ProcessGroup, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 __all__ = ["behind", "gateway", "proxy", "s3_root"]
 
@@ -48,13 +48,13 @@ def out_of_reach(events: list[dict[str, Any]]) -> list[str]:
     return [event["message"] for event in events if event.get("event") == "warning" and ".txt cannot be " in event["message"]]
 
 
-def wait_until_waiting(world: ProcessGroup) -> None:
+def wait_until_waiting(world: World) -> None:
     """Until the process that builds the token caches, whichever it is, waits for a source."""
     waits = lambda: any(out_of_reach(process.events) for process in world.processes)  # noqa: E731 - a condition
     until(waits, timeout_seconds=limit(120), interval_seconds=0.1, failure=world.leader.told)
 
 
-def ended(world: ProcessGroup, code: ExitCode) -> ProcessGroup:
+def ended(world: World, code: ExitCode) -> World:
     try:
         assert world.wait() == [code] * len(world.processes), world.leader.told()
     finally:

@@ -14,7 +14,7 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.data.cache.runs import jsonl, ledger_of, write_jsonl
-from tests.trainer.worlds import Process, ProcessGroup, run_document, start_world
+from tests.trainer.worlds import Process, World, run_document, start_world
 
 pytestmark = pytest.mark.slow
 
@@ -75,11 +75,11 @@ def steps_of(events: list[dict[str, Any]]) -> int:
     return max((event["step"] for event in events if event.get("event") == "step"), default=0)
 
 
-def wait_for_step(world: ProcessGroup, step: int) -> None:
+def wait_for_step(world: World, step: int) -> None:
     world.leader.wait_for(lambda events: steps_of(events) >= step)
 
 
-def wait_until_short_of_text(world: ProcessGroup, run: dict[str, Any], *, shards: int) -> int:
+def wait_until_short_of_text(world: World, run: dict[str, Any], *, shards: int) -> int:
     """Wait until a source has so many shards, and all steps are done whose text is there. Returns how many."""
     spec = parse_run(run).spec
 
@@ -94,15 +94,15 @@ def wait_until_short_of_text(world: ProcessGroup, run: dict[str, Any], *, shards
 
 
 @pytest.fixture
-def worlds_reaped() -> Iterator[list[ProcessGroup]]:
-    worlds: list[ProcessGroup] = []
+def worlds_reaped() -> Iterator[list[World]]:
+    worlds: list[World] = []
     yield worlds
     for world in worlds:
         world.reap()
 
 
 def test_kills_and_notices_while_the_cache_is_built_change_nothing(
-    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[ProcessGroup]
+    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]
 ) -> None:
     calm = document(tmp_path / "calm-root", corpus)
     ensure_caches(parse_run(calm).spec, process="before")
@@ -116,13 +116,13 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     run = document(tmp_path / "root", corpus)
     found: dict[tuple[str, int], float] = {}
 
-    def start(restart: int, shards: int) -> ProcessGroup:
+    def start(restart: int, shards: int) -> World:
         gate.let(shards)
         world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
         worlds_reaped.append(world)
         return world
 
-    def collect(world: ProcessGroup) -> None:
+    def collect(world: World) -> None:
         for key, loss in numbers(world.leader).items():
             assert loss == expected[key], key
             found[key] = loss
@@ -160,7 +160,7 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
 
 
 def test_a_notice_before_there_is_any_text_ends_the_run_at_once(
-    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[ProcessGroup]
+    tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]
 ) -> None:
     world = start_world(document(tmp_path / "root", corpus), tmp_path / "run", module=MODULE)
     worlds_reaped.append(world)
@@ -170,13 +170,13 @@ def test_a_notice_before_there_is_any_text_ends_the_run_at_once(
     assert world.leader.report()["message"] == "a notice of preemption came before the first step; there was nothing to save"
 
 
-def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[ProcessGroup]) -> None:
+def test_processes_wait_and_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, worlds_reaped: list[World]) -> None:
     with (corpus / "web.jsonl").open("a") as stream:
         stream.write('{"other": 1}\n')
     # More steps than the sound part of the text is for: the row is met before the run is at its end.
     run = document(tmp_path / "root", corpus, slices=2, steps=100 * STEPS)
 
-    def start(restart: int, shards: int) -> ProcessGroup:
+    def start(restart: int, shards: int) -> World:
         gate.let(shards)
         world = start_world(run, tmp_path / "run", restart=restart, module=MODULE)
         worlds_reaped.append(world)

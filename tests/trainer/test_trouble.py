@@ -14,7 +14,7 @@ import pytest
 
 from halcyon_api.exit_codes import ExitCode
 from tests.suite.limits import limit
-from tests.trainer.worlds import ProcessGroup, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 pytestmark = pytest.mark.slow
 
@@ -23,14 +23,14 @@ TOKEN = "the-token"  # noqa: S105
 LONG_STEPS = 10**6
 """More than are ever done: the run goes on until the test ends it."""
 
-Start = Callable[..., ProcessGroup]
+Start = Callable[..., World]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    worlds: list[ProcessGroup] = []
+    worlds: list[World] = []
 
-    def begin(document: dict[str, Any], **options: Any) -> ProcessGroup:
+    def begin(document: dict[str, Any], **options: Any) -> World:
         worlds.append(start_world(document, tmp_path / "run", **options))
         return worlds[-1]
 
@@ -39,7 +39,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         world.reap()
 
 
-def named(world: ProcessGroup, name: str, index: int = 0) -> list[dict[str, Any]]:
+def named(world: World, name: str, index: int = 0) -> list[dict[str, Any]]:
     return [event for event in world.processes[index].events if event.get("event") == name]
 
 

@@ -147,7 +147,7 @@ class Process:
 
 
 @dataclass
-class ProcessGroup:
+class World:
     """All processes of one (attempt, restart)."""
 
     processes: list[Process]
@@ -196,7 +196,7 @@ def start_world(
     inside: Sequence[Sequence[str]] = (),
     share_programs: bool = True,
     own_interpreter: bool = False,
-) -> ProcessGroup:
+) -> World:
     """Start a world in the way a JobSet does: one process for each host, told its place by the environment.
 
     Args:
@@ -263,7 +263,7 @@ def start_world(
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
-    return ProcessGroup(processes, root)
+    return World(processes, root)
 
 
 def _folder_of(document: dict[str, Any]) -> Path | None:
@@ -278,8 +278,8 @@ def _started_in(place: Sequence[str], module: str, arguments: Sequence[str], env
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def worlds(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[ProcessGroup]:
-    """ProcessGroup after world of one attempt, until one ends with exit code 0 everywhere."""
+def worlds(document: dict[str, Any], directory: Path, **options: Any) -> Iterator[World]:
+    """World after world of one attempt, until one ends with exit code 0 everywhere."""
     restart = 0
     while True:
         world = start_world(document, directory, restart=restart, **options)

@@ -1,1 +1,47 @@
-"""Halcyon's trainer: sharded training of language models that can be killed at any moment and goes on exactly."""
+"""Halcyon's trainer: sharded training of language models that can be killed at any moment and continues exactly.
+
+What a library user imports:
+
+- `build_model`: a model of any family with random parameters, from ``spec.model`` of a run.
+- `Inputs` and `Outputs`: what a model reads and gives.
+- `build_optimizer` and `learning_rate`: the update rule and its schedule, from ``spec.optimizer``.
+- `build_objective`: what is minimised, from the spec of a run.
+- `resolve_context` and `train`: a whole training in this process, from a run document to the last commit.
+
+Importing `halcyon` imports neither JAX nor a model; each name loads its module at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from halcyon.context import resolve_context
+    from halcyon.models import Inputs, Outputs, build_model
+    from halcyon.objectives import build_objective
+    from halcyon.optim import build_optimizer, learning_rate
+    from halcyon.tasks.train import train
+
+_MODULES = {
+    "Inputs": "halcyon.models",
+    "Outputs": "halcyon.models",
+    "build_model": "halcyon.models",
+    "build_objective": "halcyon.objectives",
+    "build_optimizer": "halcyon.optim",
+    "learning_rate": "halcyon.optim",
+    "resolve_context": "halcyon.context",
+    "train": "halcyon.tasks.train",
+}
+
+__all__ = ["Inputs", "Outputs", "build_model", "build_objective", "build_optimizer", "learning_rate", "resolve_context", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'halcyon' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""Where this process stands: in a pod that the operator made, or on somebody's own machine.
+"""Where this process stands: in a pod that the operator made, or on the user's own machine.
 
 In a pod everything comes from the injected environment. On one's own machine there is one process, it plays all hosts of a ``cpu``
 topology with virtual devices, so that the mesh and the arithmetic are those of the cluster, and for the other types it takes whatever
@@ -42,11 +42,11 @@ class Context:
     resume_step: int
     termination_log: Path | None
     grace_seconds: float | None = None
-    """From a notice of preemption to the end of the process; None: nobody ends it."""
+    """From a notice of preemption to the end of the process; None: no limit."""
     on_cpu: bool = False
     """Whether the user wants the processor in place of the document's accelerator, on their own machine."""
     save_token: str = ""
-    """Whoever asks for a checkpoint over HTTP must know it; empty: nobody can."""
+    """A request for a checkpoint over HTTP must contain it; empty: such requests are refused."""
 
     @property
     def mesh(self) -> ResolvedMesh:

@@ -1,7 +1,7 @@
 """The life of one trainer process: from the run document to an exit code that means something.
 
 Whatever happens ends in a log event, a termination report and an exit code of `halcyon_api.exit_codes`. The process leaves by
-``os._exit``: after a lost peer the interpreter's own shutdown would wait in JAX's atexit hooks for somebody who is gone.
+``os._exit``: after a lost peer the interpreter's own shutdown would wait in JAX's atexit hooks for a process that is gone.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _NO_STEPS: dict[Task, str] = {
     "data": f"{_NOTICE}; the shards of tokens that are committed stay",
     "evaluate": f"{_NOTICE}; the sources that are evaluated stay so",
 }
-"""What a process says that leaves at a notice while it trains nothing."""
+"""The message of a process that leaves at a notice while it does not train."""
 _WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """In which stage of the process the run does what it is for."""
 _LIFELINE_SECONDS = 1.0
-"""So long the lifeline has to tell of a process that is gone, after a collective has failed. The kernel tells it in milliseconds."""
+"""Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
 
 
 def run_training(
@@ -100,7 +100,9 @@ def run_training(
     ending = _Ending(context, reporter)
     requests = SaveRequests()
     patience = Patience(
-        float(context.run.spec.checkpoint.access_retry_seconds), on_wait=_tell_refused(reporter, context), on_end=reporter.store_wait_ended
+        float(context.run.spec.checkpoint.access_retry_seconds),
+        on_wait=_report_refused(reporter, context),
+        on_end=reporter.store_wait_ended,
     )
     signal.signal(signal.SIGTERM, ending.before_joining)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -108,7 +110,7 @@ def run_training(
     signal.signal(signal.SIGUSR1, requests.signalled)
     try:
         server = _server(context, reporter, requests)
-        watchdog = Watchdog(reporter.health, _tell_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
         reporter.started(process_id=os.getpid())
         for sentence in unset:
             reporter.warning(sentence)
@@ -176,7 +178,7 @@ def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience
 
 
 class _Ending:
-    """Says the last word and leaves."""
+    """Reports the end and leaves."""
 
     def __init__(self, context: Context, reporter: RunReporter) -> None:
         self._context = context
@@ -220,7 +222,7 @@ class _Ending:
         _exit(code)
 
     def failed(self, error: Exception) -> NoReturn:
-        """An error ends the process: one that is told in a sentence of its own, or one that nobody expected."""
+        """An error ends the process: one with a sentence of its own, or an unexpected one."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
             said = self.in_words(str(error))
@@ -268,11 +270,11 @@ class _Ending:
         threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()
 
 
-def _tell_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
+def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
     return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
 
 
-def _tell_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
+def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
     end = "" if context.in_pod else "; Ctrl-C ends the run now"
 
     def tell(root: str, failure: Exception, seconds: float) -> None:
@@ -309,7 +311,7 @@ def _plan(context: Context) -> RunPlan:
 def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
     try:
         return build_schedule(spec).tokens_before
-    except ValueError:  # the document is judged in `train`, which needs somebody to report to
+    except ValueError:  # the document is judged in `train`, which needs a reporter
         return lambda step: step * spec.batch_size * spec.sequence_length
 
 
@@ -331,7 +333,7 @@ def _own_stdout() -> TextIO:
 
 
 def _leave_unstarted(error: BadConfiguration, environ: Mapping[str, str]) -> NoReturn:
-    """End a process whose document cannot even be read, so that there is nobody to report to but the kubelet and the user."""
+    """End a process whose document cannot even be read, so that only the kubelet and the user can be informed."""
     report = termination_report(RunIdentity(run=""), cause=error.cause, exit_code=error.exit_code, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:
         write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)

@@ -1,16 +1,15 @@
-"""What to do with the attempts of a run: keep one, stop one, mint one, create one, or stop for good. Pure.
+"""The next step of a run's attempts: keep one, stop one, mint one, create one, or stop for good. Pure.
 
-The rule that everything else follows from: at any moment at most one attempt may have pods, and a number is on record before its JobSet
-exists. So a new attempt goes through five looks, each of which may be the first one of a restarted operator:
+The basic rule: at any moment at most one attempt may have pods, and a number is on record before its JobSet exists. So a new attempt takes
+five looks. Each of them may be the first look of a restarted operator:
 
-1. Stop: the end of the old attempt is written down with its cause, its hash is replaced by a mark that fits no spec, and its JobSet is
+1. Stop: the end of the old attempt is written with its cause, its hash is replaced by a mark that matches no spec, and its JobSet is
    deleted in the foreground.
 2. Wait: until that JobSet and every pod of the run are gone, and then the old ConfigMap.
-3. Mint: the new number is written into the status, under the resource version that all this was seen at.
-4. Create: ConfigMap and JobSet, under the number on record, if it never had a JobSet (`status.jobSetUid` is empty) and no epoch of
-   that number has touched the root.
-5. Keep: the JobSet is seen, its uid is written down.
-"""
+3. Mint: the new number is written into the status, under the resource version that was observed.
+4. Create: ConfigMap and JobSet with the number on record, if the number never had a JobSet (`status.jobSetUid` is empty) and no epoch of it
+   has written to the root.
+5. Keep: the JobSet is seen, its uid is written."""
 
 from __future__ import annotations
 
@@ -55,7 +54,7 @@ from halcyon_operator.model.views import HeadFound, JobSetView, Observed
 
 
 def current_jobset(observed: Observed) -> JobSetView | None:
-    """The JobSet of the attempt on record, if it is there and the run's own."""
+    """The JobSet of the attempt on record, if it exists and belongs to the run."""
     status = observed.run.status
     return next(
         (
@@ -70,15 +69,15 @@ def current_jobset(observed: Observed) -> JobSetView | None:
 def next_step(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime, *, retry: bool = False
 ) -> Step:
-    """The one thing to do now.
+    """The next step.
 
     Args:
-        observed: All that was looked at.
-        status: The run's status after the look at its JobSet and its checkpoints.
+        observed: The observation.
+        status: The run's status, brought up to date with its JobSet and its checkpoints.
         spec: The run's valid spec.
         wanted_hash: Hash of the state of the spec that an attempt should be made from.
         now: The time.
-        retry: The spec was edited in a way that may mend what has stopped the run.
+        retry: The spec was edited in a way that may remove the reason why the run has stopped.
     """
     more = lengthened(status, spec)
     if _condition_holds(status, "Succeeded") and not more:
@@ -102,7 +101,7 @@ def next_step(
 
 
 def _saves_first(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> bool:
-    """Whether a run that is to be suspended is still waited for: a save may take longer than the grace period of a pod that is deleted."""
+    """Whether a suspension still waits for a checkpoint: a save may take longer than the grace period of a deleted pod."""
     at_work = jobset.outcome == "running" and not jobset.deleting and not jobset.suspended and status.attempt_spec_hash != RETIRED
     return at_work and trains(status) and status.edit is not None and not saved(observed, status, now)
 
@@ -121,33 +120,31 @@ def _with_jobset(
     edited = not fits(status.attempt_spec_hash, wanted_hash)
     renewed = edited or restart_waits(status)
     if jobset.suspended and not jobset.queue and jobset.outcome == "running":
-        return Keep(jobset)  # whoever suspended it knows why; what is to follow waits until they resume it
+        return Keep(jobset)  # a user suspended it, so the next step waits until that user resumes it
     if (why_ended := resumed_by_hand(status, jobset)) is not None:
         return Stop("preempted", why_ended)
     if released or (renewed and jobset.outcome != "running"):
         return _renewed(status, edited)
-    # Resumed, it would go on under the number of processes that are leaving; the next attempt waits its turn instead.
+    # If it were resumed, new processes would have the number of processes that are leaving; a new attempt queues again instead.
     if jobset.suspended and jobset.outcome == "running" and status.queue is not None and was_evicted(observed, status, jobset):
         return Stop("queueEvicted", evicted_sentence(status.queue))
     slices = placement_of(status, spec).slices
     rule = decide(recovery_facts(observed, status, spec, jobset, now, edited=renewed or slices not in usable_slices(spec)))
     if rule.action != "edited":
-        return _carried_out(rule, observed, status, spec, jobset, now)
+        return _step_of(rule, observed, status, spec, jobset, now)
     if renewed:
         return _renewed(status, edited)
-    return _resize(status, spec, first_slices(status, spec, anew=True), f"recovery.elastic does not allow {slices} slices any more", now)
+    return _resize(status, spec, first_slices(status, spec, fresh=True), f"recovery.elastic does not allow {slices} slices any more", now)
 
 
 def _renewed(status: TrainingRunStatus, edited: bool) -> Stop:
-    """The stop for an edit, or for a restart that was asked for; for both at once it is the edit that tells more."""
+    """The stop for an edit or for a requested restart; for both at once the message names the edit."""
     asked = restart_waits(status) and not edited
     return Stop("requested", restart_clause(status)) if asked else Stop("specChanged", why(status))
 
 
-def _carried_out(
-    rule: Rule, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
-) -> Step:
-    """The step that a rule of the decision table amounts to while there is a JobSet."""
+def _step_of(rule: Rule, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> Step:
+    """The step that carries out a rule of the decision table while there is a JobSet."""
     placement, failed = placement_of(status, spec), jobset.outcome == "failed"
     avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
@@ -161,7 +158,7 @@ def _carried_out(
         case "pause":
             return Stop(last_cause(status) if failed else "heldBack", last_message(status))
         case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
-            message = f"keeping off node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
+            message = f"avoiding node {node.node}, where the run failed {node.blames} times: {last_message(status)}"
             moved = placement.model_copy(update={"avoided": [*avoided, node], "waiting_since": None})
             return Stop(last_cause(status) if failed else "moved", message, moved)
         case "anywhere":
@@ -182,7 +179,7 @@ def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: 
 
 
 def _stop_message(rule: Rule, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
-    """One sentence about why a run stops for good, and what leads on."""
+    """One sentence that says why a run stops for good, and how to continue it."""
     message = last_message(status)
     if rule.reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
@@ -212,9 +209,9 @@ def _without_jobset(
             f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
         )
     if spec.task == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
-        return Finish(None)  # also where the run was deleted and is made anew: hardware has nothing to do for it
+        return Finish(None)  # also for a run that was deleted and created again: it needs no hardware
     if (unmet := prerequisites.unmet_prerequisite(observed.run.name, observed.run.namespace, observed.prerequisites)) is not None:
-        return _held(unmet)
+        return _blocked(unmet)
     if (missing := _missing_origin(observed, status, spec)) is not None:
         return missing
     if (left := remains_of_earlier_run(observed, status)) is not None:
@@ -233,7 +230,7 @@ def _without_jobset(
 
 
 def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
-    """Whether the next attempt has to wait. Not once somebody has asked for a restart."""
+    """The wait before the next attempt; None if there is none, or if a user requested a restart."""
     hold = backoff_of(status)
     if hold is None or hold.is_over(now) or restart_waits(status):
         return None
@@ -244,19 +241,19 @@ def _held_back(status: TrainingRunStatus, now: datetime) -> HoldBack | None:
     return HoldBack(hold.reason, message, (hold.until - now).total_seconds())
 
 
-def _held(unmet: prerequisites.Unmet) -> Stall | Await:
-    """The step of a run that another one keeps from beginning."""
+def _blocked(unmet: prerequisites.UnmetPrerequisite) -> Stall | Await:
+    """The step of a run whose prerequisite is not met."""
     return Stall(unmet.reason, unmet.message) if unmet.reason else Await(unmet.message)
 
 
 def _missing_origin(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> Stall | Await | None:
-    """Why a run that is to begin with another one's checkpoint cannot."""
+    """Why a run that begins from another run's checkpoint cannot begin; None if it can."""
     origin = spec.origin
     if origin is None or status.checkpoint is not None:
         return None
     root = origin.root or observed.origin_root
     if root is None and observed.origin is not None:
-        return _held(prerequisites.unmet_origin(observed.origin))
+        return _blocked(prerequisites.unmet_origin(observed.origin))
     if root is None:
         return Stall(
             "OriginUnknown",

@@ -1,9 +1,8 @@
-"""How long the next attempt of a run is held back after ends that cost it nothing and get it nowhere. Pure.
+"""The pause before the next attempt, after ends that cost nothing and brought no checkpoint. Pure.
 
-A store that refuses may be itself again in a minute or in a day, and a preemption is nobody's fault; so neither ends a run. But a run that
-is started again and again without a checkpoint takes hardware for nothing. So the pause before its next attempt grows, up to half an
-hour; a checkpoint, an edit or a restart that is asked for ends it.
-"""
+A store that refuses access may work again in a minute or in a day, and a preemption is not the run's fault, so neither stops a run. But a
+run that restarts again and again without a checkpoint takes hardware for nothing. So the pause before its next attempt grows, up to half an
+hour; a checkpoint, an edit or a requested restart ends it."""
 
 from __future__ import annotations
 
@@ -17,17 +16,17 @@ from halcyon_operator.model.causes import end_of
 from halcyon_operator.model.untrusted import moment
 
 FREE_ENDS_IN_A_ROW = 10
-"""So many ends that cost nothing may follow one another without a checkpoint before the next attempt is held back."""
+"""Ends in a row that cost nothing and brought no checkpoint, after which the next attempt waits."""
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 1800.0
 LARGEST_SKEW = timedelta(minutes=1)
-"""So far the clocks of a node and of the operator may be apart."""
+"""Largest difference between the clocks of a node and the operator."""
 _OWN = "heldBack"
-"""The end that the operator itself makes for a pause; it tells nothing of its own."""
+"""The end that the operator itself makes for a pause; it does not count."""
 
 
 @dataclass(frozen=True)
-class Hold:
+class Backoff:
     """Why the next attempt is not made yet, and when it will be."""
 
     reason: str
@@ -35,29 +34,29 @@ class Hold:
     ends: int
     """Ends of this kind in a row without a checkpoint."""
     ended: datetime
-    """When the newest of them was."""
+    """Time of the newest of them."""
 
     def is_over(self, now: datetime) -> bool:
-        """Whether the next attempt may be made. So it may where the end lies in the future, for the operator's clock was set back then."""
+        """Whether the next attempt may be made. An end in the future means that the clock was set back, so there is no wait."""
         return now >= self.until or self.ended - now > LARGEST_SKEW
 
 
-def backoff_of(status: TrainingRunStatus) -> Hold | None:
-    """What the newest end of a run asks for; None where the next attempt follows at once."""
+def backoff_of(status: TrainingRunStatus) -> Backoff | None:
+    """The pause after the newest end of a run; None if the next attempt follows at once."""
     newest = next((entry for entry in reversed(status.history) if entry.cause and entry.cause != _OWN), None)
     ended = moment(newest.ended_at) if newest is not None else None
     if newest is None or ended is None:
         return None
     if reason := end_of(newest.cause or "").pause:
         ends = _ends_in_a_row(status, (newest.cause or "",))
-        return Hold(reason, ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+        return Backoff(reason, ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
     if newest.cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
-        return Hold("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
+        return Backoff("RestartsWithoutCheckpoint", ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
     return None
 
 
 def free_ends_in_a_row(status: TrainingRunStatus) -> int:
-    """How many of the newest ends cost nothing and brought no checkpoint."""
+    """Number of newest ends in a row that cost nothing and brought no checkpoint."""
     return _ends_in_a_row(status, FREE)
 
 
@@ -73,7 +72,7 @@ def _ends_in_a_row(status: TrainingRunStatus, causes: tuple[str, ...]) -> int:
 
 
 def _was_saved(entry: HistoryEntry, status: TrainingRunStatus) -> bool:
-    """Whether there is a checkpoint that is newer than the start of a world."""
+    """Whether there is a checkpoint that is newer than the start of a process group."""
     return entry.from_step is not None and resume_step(status) > entry.from_step
 
 

@@ -1,9 +1,8 @@
 """Which node an end is blamed on, and which nodes are avoided. Pure.
 
-A process that ends takes its peers with it, so only the first one's node can be to blame, and only where it is certain which one that was:
-Kubernetes writes whole seconds, and peers that say themselves that another process was gone before them do not count. A world that had one
-node blames nobody, for nothing tells its node from its program.
-"""
+A process that ends takes its peers with it, so only the node of the first process can be blamed, and only if that process is certain.
+Kubernetes writes whole seconds; peers that report that another process was gone before them do not count. A process group on a single node
+blames no node, because the cause may be the program."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from halcyon_operator.model.views import Observed, PodEnding
 
 
 def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
-    """The node on which a world's end began, if it began with a failure and the node is certain; else empty."""
+    """The node on which the end of a process group began, if it was a failure and the node is certain; else empty."""
     if end.cause not in FAILURES or end.at is None:
         return ""
     endings = [ending for ending in observed.endings if ending.group == group]
@@ -33,7 +32,7 @@ def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
 
 
 def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
-    """The end of a world, told from a failure where processes gave up waiting for others whose pods had found no node."""
+    """The end of a process group, with cause `noRoom` if its processes waited in vain for others whose pods had no node."""
     pods = [ending.node for ending in observed.endings if ending.group == group]
     pods += [pod.node for pod in observed.pods if pod.group == group]
     starved = end.cause == "failed" and end.others_missing and not all(pods)
@@ -49,7 +48,7 @@ def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: d
 
 
 def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
-    """The node that should be avoided from now on, if there is one."""
+    """The next node to avoid, if there is one."""
     settings = spec.recovery.bad_nodes
     avoided = current_avoided(placement.avoided, settings, now)
     if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
@@ -73,10 +72,10 @@ def _fresh(time: str, settings: BadNodesSpec, now: datetime) -> bool:
 
 
 def _began(ending: PodEnding) -> bool:
-    """Whether a pod's end may be what ended its world."""
+    """Whether the end of a pod may have ended its process group."""
     return ending.trouble == "exited" and cause_of(ending) in FAILURES and bool(ending.node) and not is_echo(ending)
 
 
 def _replaceable(spec: TrainingRunSpec) -> bool:
-    """Whether another node can take a node's place: not in a TPU slice of several hosts, which is what it is as a whole."""
+    """Whether another node can replace a node. A TPU slice of several hosts is one whole, so its nodes cannot be replaced."""
     return spec.accelerator.row.family != "tpu" or spec.accelerator.resolve().hosts_per_slice == 1

@@ -153,7 +153,7 @@ def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
 def _minted(
     status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, attempt: int, wanted: str, pardon: bool, now: datetime
 ) -> TrainingRunStatus:
-    placement = next_placement(status, spec, now, anew=pardon)
+    placement = next_placement(status, spec, now, fresh=pardon)
     update: dict[str, object] = {
         "attempt": attempt,
         "attempt_spec_hash": wanted,

@@ -1,9 +1,8 @@
-"""What is known of the checkpoint root: its newest checkpoint, its owner, and the attempt that owns it.
+"""The state of the checkpoint root: its newest checkpoint, its owner, and the attempt that owns it.
 
-The root's HEAD is the truth. Where the operator cannot read it, the trainers' word has to do, and the status says so
-(`status.checkpoint.source`). A checkpoint once known is never forgotten because HEAD is gone: the next attempt is told to find it, and the
-trainer then refuses to begin again from step 0.
-"""
+The root's HEAD is the truth. If the operator cannot read it, the trainers' reports are used instead, and the status says so
+(`status.checkpoint.source`). A known checkpoint is never dropped because HEAD is gone: the next attempt is started with its step, and the
+trainer then refuses to begin again from step 0."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from halcyon_operator.model.views import HeadFound, HeadUnreachable, Observed
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PATH = re.compile(r"[A-Za-z0-9._/-]{1,256}")
-"""What a checkpoint's prefix consists of. Whatever else stands in a HEAD is text of somebody else, and is not shown."""
+"""Characters of a checkpoint's prefix. Other text in a HEAD is untrusted and not shown."""
 
 
 def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
@@ -34,14 +33,14 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
         return status.model_copy(update=update)
     if isinstance(head, HeadUnreachable):
         known = [] if status.checkpoint is None else [status.checkpoint]
-        # The last one of the newest step: what is known, what ended processes said, what the living one says with more detail.
+        # For the same step the later source wins: the status, reports of ended processes, the report of the running one (most detail).
         newest = sorted([*known, *_from_endings(observed, now), *_from_report(observed, now)], key=lambda checkpoint: checkpoint.step)
         return status.model_copy(update={"checkpoint": newest[-1]}) if newest else status
     return status
 
 
 def foreign_owner(observed: Observed) -> Owner | None:
-    """Whose the root is, when it is another run's."""
+    """The owner of the root, if it is another run."""
     if not isinstance(observed.head, HeadFound):
         return None
     owner = observed.head.head.owner
@@ -50,7 +49,7 @@ def foreign_owner(observed: Observed) -> Owner | None:
 
 
 def shown_owner(owner: Owner) -> str:
-    """The run of a root in a sentence: its name as the root has it only where that can be the name of a run."""
+    """The owner of a root for a message: its name in HEAD, if that is a valid name of a run."""
     known = all(_NAME.fullmatch(name) for name in (owner.namespace, owner.name))
     return f"run {owner.namespace}/{owner.name}" if known else "another run"
 
@@ -73,15 +72,15 @@ def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
 
 
 def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
-    told = observed.report.checkpoint if observed.report is not None else None
-    if told is None:
+    reported = observed.report.checkpoint if observed.report is not None else None
+    if reported is None:
         return []
-    size = None if told.size_bytes is None else min(told.size_bytes, LARGEST_EXACT)
-    return [_from_trainer(told.step, told.attempt, text(told.path), _time(told.time, now), size)]
+    size = None if reported.size_bytes is None else min(reported.size_bytes, LARGEST_EXACT)
+    return [_from_trainer(reported.step, reported.attempt, text(reported.path), _time(reported.time, now), size)]
 
 
 def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
-    """Ended processes tell the step, but not the place."""
+    """Checkpoints that ended processes report: the step without the path."""
     known = observed.run.status.checkpoint.step if observed.run.status.checkpoint is not None else 0
     return [
         _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)
@@ -96,5 +95,5 @@ def _from_trainer(step: int, attempt: int, path: str, time: str, size_bytes: int
     )
 
 
-def _time(said: str, now: datetime) -> str:
-    return stamp(moment(said) or now)
+def _time(reported: str, now: datetime) -> str:
+    return stamp(moment(reported) or now)

@@ -1,10 +1,8 @@
-"""Phase and conditions of a run, made from one sentence about its state.
+"""Phase and conditions of a run, made from one description of its state.
 
-The conditions follow the conventions that kstatus readers (Argo CD, Flux, ``kubectl wait``) go by: `Ready` says that the run is as its spec
-wants it, and so is one that rests because `spec.suspend` says so; `Reconciling` holds only while something is on its way that needs
-nobody, `Stalled` only while nothing will happen unless somebody changes something.
-Every type is there from the first sight of a run, so that waiting for one of them always has something to wait on.
-"""
+The conditions follow the conventions of kstatus readers (Argo CD, Flux, ``kubectl wait``): `Ready` means that the run is as its spec wants
+it, also while `spec.suspend` suspends it. `Reconciling` holds only while a change is under way that needs no user. `Stalled` holds only
+while nothing will happen until a user changes something. Every type exists from the first look, so that ``kubectl wait`` finds it."""
 
 from __future__ import annotations
 
@@ -20,11 +18,11 @@ MAX_MESSAGE = 2048
 _ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Queued", "Starting", "Restarting", "Suspending"})
 _AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
 EDIT_PENDING = "EditPending"
-"""Reason of a run that trains as it was before an edit, which waits for a checkpoint: what is applied is not in force yet."""
+"""Reason of a run that trains with its old spec while an edit waits for a checkpoint."""
 RESTART_PENDING = "RestartPending"
-"""Reason of a run that trains on until a checkpoint is made for the restart that was asked for."""
+"""Reason of a run that trains on while a requested restart waits for a checkpoint."""
 HELD_REASONS = ("CheckpointRootUnusable", "DataUnreachable", "RestartsWithoutCheckpoint")
-"""Reasons of a run whose next attempt waits: see `holding`."""
+"""Reasons of a run whose next attempt waits: see `backoff`."""
 STUCK_TERMINATING = "PodStuckTerminating"
 """Reason of a run that waits for a pod which does not end: see `stuck_pods`."""
 NOT_STARTING = "PodsNotStarting"
@@ -37,23 +35,23 @@ _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Succeeded": "Succeeded",
     "Failed": "Failed",
 }
-"""The condition that says the same as a phase."""
+"""The condition that is true in a phase."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """The state of a run in one sentence: phase, machine-readable reason, message for people."""
+    """The state of a run: phase, machine-readable reason, one sentence for the user."""
 
     phase: Phase
     reason: str
     message: str
     stalled: str = ""
-    """Reason why nothing more happens by itself, if so."""
+    """Reason why nothing happens until a user changes something; empty: the run continues by itself."""
     stalled_message: str = ""
 
 
 def stalled(reason: str, message: str) -> Description:
-    """The description of a run that goes on only when somebody changes something."""
+    """The description of a run that continues only after a user changes something."""
     return Description("Failed", reason, message, stalled=reason, stalled_message=message)
 
 
@@ -78,7 +76,7 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, description: Desc
 
 
 def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool, str, str]:
-    """Whether a run is on fewer slices than its spec asks for, or is held back because it gets nowhere, or waits for a pod that hangs."""
+    """Whether a run has fewer slices than its spec asks for, or waits before its next attempt, or waits for a pod that hangs."""
     if description.reason in _DEGRADED_REASONS:
         return True, description.reason, description.message
     why = status.placement.reason if status.placement is not None else None

@@ -1,4 +1,4 @@
-"""What the state of an attempt looks like to its user: phase, reason and one sentence. Pure."""
+"""Describes the state of an attempt for its user: phase, reason and one sentence. Pure."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _WAITING_REASONS: dict[str, str] = {
     "Unschedulable": "Unschedulable",
     "SchedulingGated": "Unschedulable",
 }
-"""What keeps a pod from starting, by what the kubelet or the scheduler calls it. None of it is final: the pod starts once it is fixed."""
+"""Reason of the run by the reason of the kubelet or the scheduler why a pod does not start. The pod starts once the cause is removed."""
 
 _STORES: dict[StoreWaitFor, str] = {
     "checkpointRoot": "checkpoint root again, which refuses access",
     "tokenCache": "token caches again, which refuses access",
     "dataSource": "data again, which refuses access or does not answer",
 }
-"""What a trainer waits for, by what lies in the store."""
+"""Words for the store that a trainer waits for."""
 _WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """What a run does while it is Running."""
 
@@ -53,7 +53,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if jobset.suspended and jobset.queue:
         return describe_queued(observed, status, jobset, now)
     if jobset.suspended:
-        message = f"JobSet {jobset.name} is suspended by somebody else; the run goes on when they resume the JobSet"
+        message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
         return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
     if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
@@ -77,7 +77,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
 
 
 def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Description:
-    """The description of a run between two attempts, before its first, or on its way into suspension."""
+    """The description of a run before its first attempt, between two attempts, or while it is being suspended."""
     if spec.suspend:
         return Description("Suspending", "Suspending", message)
     if not status.history:
@@ -100,7 +100,7 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
 
 
 def _evaluated(progress: Progress | None) -> str:
-    """What a run of task `evaluate` has found, in words."""
+    """The result of a run of task `evaluate`, as one sentence."""
     if progress is None or progress.evaluated is None:
         return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
     numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is no number"]
@@ -111,7 +111,7 @@ def _evaluated(progress: Progress | None) -> str:
 
 
 def recorded_description(status: TrainingRunStatus) -> Description:
-    """The description that the status already tells of."""
+    """The description that the status already has."""
     stalled, ready = status.condition("Stalled"), status.condition("Ready")
     reason, message = (ready.reason, ready.message) if ready is not None else (status.phase, "")
     if stalled is not None and stalled.status == "True":
@@ -126,8 +126,8 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
         if observed.pods:
             old = observed.pods[0]
             return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (f" from node {old.node}" if old.node else "")
-        tells = f"if that takes long, `kubectl describe jobs --selector {names.LABEL_RUN}={observed.run.name}` tells why"
-        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {tells}"
+        hint = f"if that takes long, `kubectl describe jobs --selector {names.LABEL_RUN}={observed.run.name}` shows why"
+        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {hint}"
     if running < wanted:
         return f"attempt {status.attempt}: {running} of {wanted} pods run"
     if observed.report is not None and (wait := observed.report.waiting) is not None:
@@ -142,15 +142,15 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
 
 
 def _blocked(pods: list[PodView]) -> tuple[str, str] | None:
-    """Why pods do not start, from the first pod that says so."""
+    """Reason and message why pods do not start, from the first pod that has one."""
     for pod in sorted(pods, key=lambda pod: pod.process):
         if (reason := _WAITING_REASONS.get(pod.waiting_reason)) is not None:
-            said = f": {pod.waiting_message}" if pod.waiting_message else ""
-            return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{said}"
+            details = f": {pod.waiting_message}" if pod.waiting_message else ""
+            return reason, f"pod {pod.name} does not start, {pod.waiting_reason}{details}"
     return None
 
 
 def _reach(observed: Observed) -> str:
     if isinstance(observed.head, HeadUnreachable):
-        return f"; the checkpoint root is out of the operator's reach ({observed.head.reason}): checkpoints are as the trainer tells them"
+        return f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the trainer reports them"
     return ""

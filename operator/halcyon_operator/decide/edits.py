@@ -1,10 +1,9 @@
-"""What an edit of the spec leads to: fields that are obeyed at once, and fields that wait for a checkpoint and a new attempt. Pure.
+"""What an edit of the spec leads to: some fields take effect at once, others wait for a checkpoint and a new attempt. Pure.
 
-`status.inForce` holds the editable fields as the run goes by them. What differs from it is an edit: a live field is taken over at once; for
-any other the trainer is asked for a checkpoint (`save_requests.py`), and when one holds all that was trained when the edit was seen, the
-attempt is stopped (`attempts.py`) and the next one is made with the fields as they are then. Nothing is waited for while nothing is
-trained. Nor is it for ever: a trainer that cannot be asked, or whose saves fail, is told to end like any other, and saves if it can.
-"""
+`status.inForce` holds the editable fields that the run uses. A difference to the spec is an edit. A live field takes effect at once. For
+any other field the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint holds everything that was trained when the
+edit was seen, the attempt is stopped (`attempts.py`), and the next one is made with the fields as they are then. There is no wait while
+the run does not train. The wait is also limited: a trainer that does not answer, or whose saves fail, is stopped, and saves if it can."""
 
 from __future__ import annotations
 
@@ -26,22 +25,22 @@ from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed
 
 UNHEARD_SECONDS = 60.0
-"""So long a trainer is waited for that does not take note of the request, or whose saves fail."""
+"""Longest wait for a trainer that does not accept the request, or whose saves fail."""
 SAVING_SECONDS = 600.0
-"""So long one is waited for that saves."""
-_MOST_TOLD = 5
+"""Longest wait for a save that is under way."""
+_MOST_SHOWN = 5
 STEPS = "trainer.steps"
 SUSPEND = "suspend"
 
 
 def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
-    """Compare the spec with what is in force.
+    """Compare the spec with the fields in force.
 
     Args:
-        observed: All that was looked at.
+        observed: The observation.
         status: The run's status, with the newest checkpoint and progress in it.
         jobset: The JobSet of the present attempt, if there is one.
-        wanted_hash: Hash of what an attempt would be made from now.
+        wanted_hash: Hash of the spec that an attempt would be made from now.
         now: The time.
     """
     run, spec = observed.run, observed.run.spec
@@ -61,7 +60,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     live = tuple(change for change in found if change.edit == "live")
     later = tuple(change for change in found if change.edit != "live")
     events: tuple[Event, ...] = ()
-    # What the attempt is already made of, such as a mesh that was suggested and is written out now, needs no new one.
+    # A field whose value the attempt already has, such as a suggested mesh that is now written out, needs no new attempt.
     if taken := live if edited else found:
         in_force = {path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}}
         in_force |= {change.path: run.fields[change.path] for change in taken if change.path in run.fields}
@@ -83,7 +82,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
 
 
 def _then(spec: TrainingRunSpec, waiting: bool) -> str:
-    """What follows an edit that takes effect with the next attempt, or with none."""
+    """What happens next after an edit that is not live."""
     if spec.suspend:
         return "asking for a checkpoint, then the hardware is released" if waiting else "the hardware is released at once"
     return "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
@@ -101,24 +100,24 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
 
 
 def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
-    """Whether the run is to do more steps than what its attempts were made for."""
+    """Whether the spec now asks for more steps than the attempts were made for."""
     planned = _planned(status)
     return spec.task == "train" and planned is not None and planned < spec.trainer.steps
 
 
 def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
-    """Whether there is nothing left to wait for before an edit comes into force, or a restart is made."""
+    """Whether an edit or a requested restart need not wait any longer for a checkpoint."""
     restart = status.restart if status.restart is not None and status.restart.waits else None
     waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
     if not waiting or not trains(status):
         return True
     if observed.run.spec is not None and observed.run.spec.task != "train":
-        return True  # there is no checkpoint to wait for
+        return True  # such a run makes no checkpoint
     return any(_served(observed, save, now) for save in waiting)
 
 
 def why(status: TrainingRunStatus) -> str:
-    """A clause about the edit for which an attempt is stopped."""
+    """Clause about the edit for which an attempt is stopped."""
     edit = status.edit
     if edit is None or not edit.fields:
         return "the spec was edited"
@@ -127,7 +126,7 @@ def why(status: TrainingRunStatus) -> str:
 
 
 def waiting_clause(status: TrainingRunStatus) -> str:
-    """What a run that trains on says of an edit that waits."""
+    """Clause about an edit that waits while the run trains; empty if there is none."""
     edit = status.edit
     return f"; an edit waits for a checkpoint: {_some(edit.fields) or 'spec'}" if edit is not None else ""
 
@@ -138,12 +137,12 @@ def sentence(found: tuple[FieldChange, ...]) -> str:
 
 
 def _some(texts: list[str]) -> str:
-    more = f" and {len(texts) - _MOST_TOLD} more" if len(texts) > _MOST_TOLD else ""
-    return ", ".join(texts[:_MOST_TOLD]) + more
+    more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
+    return ", ".join(texts[:_MOST_SHOWN]) + more
 
 
 def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
-    """Whether a checkpoint holds all that was trained when it was asked for, or has been waited for for long enough."""
+    """Whether a checkpoint holds everything that was trained when it was requested, or the longest wait is over."""
     if save.step is not None:
         return True
     failing = observed.report is not None and observed.report.checkpoint_error is not None
@@ -153,7 +152,7 @@ def _served(observed: Observed, save: SaveRequestStatus, now: datetime) -> bool:
 
 def _waiting(known: EditStatus | None, fields: list[str], now: datetime) -> EditStatus:
     if known is not None:
-        return known.model_copy(update={"fields": fields})  # whatever was edited meanwhile, one checkpoint serves it all
+        return known.model_copy(update={"fields": fields})  # one checkpoint serves all edits made meanwhile
     since = stamp(now)
     return EditStatus(since=since, fields=fields, save=SaveRequestStatus(value=f"edit {since}", requested_at=since))
 

@@ -1,4 +1,4 @@
-"""The Kubernetes Events of a run: few, and each worth reading. Pure; the edge posts each key once."""
+"""The Kubernetes Events of a run. Pure; the edge posts each key once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
 
 
 def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, restarting: bool) -> tuple[Event, ...]:
-    """A world of processes ended."""
+    """A process group ended."""
     entry = entry_of(status, group)
     after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
     then = "; restarting" if restarting else ""
@@ -32,16 +32,16 @@ def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, rest
 
 
 def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:
-    """A world took up the run; told with its first report, and with it if an older checkpoint had to do."""
+    """A process group resumed the run. Posted with its first report; a second event names a fallback to an older checkpoint."""
     entry = entry_of(status, group)
     if entry is None or entry.from_step is not None:
         return ()
-    told: tuple[Event, ...] = ()
+    found: tuple[Event, ...] = ()
     if report.fallback_reason is not None:
         message = f"Restored step {step}, not the newest checkpoint: {report.fallback_reason}"
-        told += (Event("Warning", "CheckpointFallback", message, f"fallback/{group.attempt}.{group.restart}"),)
+        found += (Event("Warning", "CheckpointFallback", message, f"fallback/{group.attempt}.{group.restart}"),)
     if step > 0:
-        told += (
+        found += (
             Event(
                 "Normal",
                 "Resumed",
@@ -49,53 +49,53 @@ def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressRepo
                 f"resumed/{group.attempt}.{group.restart}",
             ),
         )
-    return told
+    return found
 
 
 def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
-    """The run reached a state that people wait for, or should look into."""
-    told: list[Event] = []
+    """The run reached a state that users wait for or must act on."""
+    found: list[Event] = []
     stalled, was = after.condition("Stalled"), before.condition("Stalled")
     if stalled is not None and stalled.status == "True" and (was is None or (was.status, was.reason) != ("True", stalled.reason)):
-        told.append(
+        found.append(
             Event("Warning", stalled.reason, stalled.message, f"stalled/{after.observed_generation}/{after.attempt}/{stalled.reason}")
         )
     if after.phase != before.phase and after.phase in ("Succeeded", "Suspended"):
         condition = after.condition("Ready")
         message = condition.message if condition is not None else after.phase
-        told.append(Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}"))
-    return tuple(told)
+        found.append(Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}"))
+    return tuple(found)
 
 
 def expired(spec: TrainingRunSpec) -> Event:
-    """The run is deleted, for its time to live is over."""
+    """The run is deleted because its time to live is over."""
     message = f"Deleted {spec.ttl_seconds_after_finished} s after it succeeded; its checkpoints stay in {spec.checkpoint.root}"
     return Event("Normal", "Expired", message, "expired")
 
 
 def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
-    """The run goes on with another number of slices, or on other nodes, or could have more slices."""
+    """The run changes its number of slices or its avoided nodes, or there is room for more slices."""
     was, now = before.placement, after.placement
     if was is None or now is None:
         return ()
-    told: list[Event] = []
+    found: list[Event] = []
     entry = next((entry for entry in reversed(after.history) if entry.cause), None)
     why = (entry.message if entry is not None else None) or ""
     if now.slices != was.slices and before.attempt == after.attempt:
         shrunk = now.slices < was.slices
-        told.append(Event("Warning" if shrunk else "Normal", "Shrinking" if shrunk else "Growing", why, f"slices/{after.attempt}"))
+        found.append(Event("Warning" if shrunk else "Normal", "Shrinking" if shrunk else "Growing", why, f"slices/{after.attempt}"))
     if now.room_since is not None and was.room_since is None:
         message = f"There is room for {now.room_slices} slices; the run grows from {now.slices} at its next checkpoint"
-        told.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
+        found.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
     known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
-    told += [
-        Event("Warning", "NodeAvoided", f"Attempts keep off node {node}: {why}", f"avoided/{after.attempt}/{node}")
+    found += [
+        Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {why}", f"avoided/{after.attempt}/{node}")
         for node in sorted(avoided - known)
     ]
     if known - avoided:
         message = f"Attempts may use these nodes again: {', '.join(sorted(known - avoided))}"
-        told.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))
-    return tuple(told)
+        found.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))
+    return tuple(found)
 
 
 def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:

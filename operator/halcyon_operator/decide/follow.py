@@ -1,10 +1,9 @@
-"""What is known of the present attempt once its JobSet has been looked at: its worlds, their ends, the restarts and what they count.
+"""Brings the status up to date with the JobSet of the present attempt: its process groups, their ends, the restarts and their counts.
 
-The JobSet's own counters are the truth about how often it restarted and how many restarts it counted, also for the time when the operator
-was away. Why a restart happened is taken from the endings of the pods where they were seen; of the rest, what the JobSet counted is a
-failure and what it did not count a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` are where the last look ended, so
-every restart is put to account exactly once.
-"""
+The JobSet's own counters are the truth about the number of restarts and of counted restarts, also for the time when the operator was away.
+The reason of a restart comes from the endings of the pods where they were seen. Of the others, a restart that the JobSet counted is a
+failure, and one that it did not count is a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` are the state of the last
+look, so every restart is counted exactly once."""
 
 from __future__ import annotations
 
@@ -28,23 +27,23 @@ from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import JobSetView, Observed
 
 MAX_GROUPS_A_LOOK = 64
-"""Of how many missed worlds the endings are looked at one by one."""
+"""Missed process groups whose endings are looked at one by one."""
 
 JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
-"""Reason of a JobSet that stopped because a trainer asked not to be started again."""
+"""Reason of a JobSet that stopped at a reserved exit code of a trainer."""
 
 
 def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
     """Bring the status up to date with the JobSet of the present attempt, the endings of its pods and the trainer's report.
 
     Args:
-        observed: All that was looked at.
+        observed: The observation.
         status: The run's status, with the newest checkpoint already in it.
         jobset: The JobSet of the present attempt.
         now: The time.
     """
     if status.attempt_spec_hash == RETIRED:
-        # It is being stopped: a world that the JobSet still begins is none.
+        # The attempt is being stopped, so a process group that the JobSet still starts does not count.
         jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
     change = _first_look(status, jobset, now)
     restarted, failures = _account_restarts(observed, change.status, jobset, now)
@@ -95,13 +94,13 @@ def _end_of_group(
 
 
 def count_restart(restarts: Restarts, cause: str, times: int = 1) -> Restarts:
-    """The restarts with some more of one cause."""
+    """The restarts with more of one cause."""
     name = end_of(cause).counter
     return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
 
 
 def count_next_attempt(status: TrainingRunStatus, cause: str) -> Restarts:
-    """The restarts with the one that a new attempt is, after a world that ended because of a cause."""
+    """The restarts with the new attempt, which follows a process group that ended with this cause."""
     asked = status.restart is not None and status.restart.waits and end_of(cause).budget == "final"
     return count_restart(status.restarts, "requested" if asked else cause)
 
@@ -157,9 +156,9 @@ def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGrou
 
 
 def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
-    """Whether the deletions that were seen may be the JobSet's own, of what was left: a process has gone whose end nobody saw.
+    """Whether the seen deletions may be the JobSet's own clean-up, because a process is gone without a seen end.
 
-    So it is where the API server or a watch was away: the pod that ended first is deleted at once, its peers when they have saved.
+    This happens after an outage of the API server or a watch: the pod that ended first is deleted at once, its peers after their save.
     """
     known = {ending.process for ending in observed.endings if ending.group == group}
     known |= {pod.process for pod in observed.pods if pod.group == group}
@@ -167,7 +166,7 @@ def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup)
 
 
 def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd) -> TrainingRunStatus:
-    """The status with a blame for the node on which a world's end began, if it is to blame."""
+    """The status with a blame for the node on which the end of a process group began, if that node is certain."""
     node, spec = blamed_node(observed, group, end), observed.run.spec
     if not node or spec is None or end.at is None:
         return status
@@ -175,7 +174,7 @@ def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGro
 
 
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
-    """Failures in a row without a new checkpoint. Those of one look with a new checkpoint count as one: which came first is unknown."""
+    """Failures in a row without a new checkpoint. With a new checkpoint all failures of a look count as one: their order is unknown."""
     old = before.checkpoint.step if before.checkpoint is not None else 0
     new = status.checkpoint.step if status.checkpoint is not None else 0
     count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures

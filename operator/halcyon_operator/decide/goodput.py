@@ -1,13 +1,12 @@
-"""Goodput: every second since a run first started, put to account under exactly one cause.
+"""Goodput: every second since a run first started is counted under exactly one cause.
 
-Time is counted forward, from where the last look left off (`goodput.countedUntil`) to what is known now, and never twice. A world's
-account begins where the one before it ended: until its pods exist the time is JobSet's and the operator's, until all of them have a node
-it is a wait for capacity, until its first process lives it is startup, and from there on it is what that process says of itself. What
-cannot be told yet (a container runs and has not answered) is left for a later look. Suspension is nobody's loss and is left out.
+Time is counted forward, from the end of the last count (`goodput.countedUntil`) to now, and never twice. The account of a process group
+begins where the last one ended. Until its pods exist, the time counts for the JobSet and the operator; until all pods have a node, as a
+wait for capacity; until its first process runs, as startup. After that the reports of the process divide the time. Time without a known
+cause (a container runs and has not reported yet) is counted at a later look. Suspension is left out.
 
-Of the steps that a world did, those that a later world does again were lost, and their share of the step time with them; that is known once
-the later one says where it goes on from, so it is worked out anew at each look (`measure`).
-"""
+Steps that a later process group does again were lost, with their share of the step time. They are known once the later group reports from
+which step it resumes, so the sums are computed again at each look (`measure`)."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ from halcyon_operator.model.views import Observed, PodView
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _LONGEST_LIFE_SECONDS = 1e9
-"""No process lives as long; a claim beyond it is not believed."""
+"""Longer than any process runs; larger reports are ignored."""
 
 
 def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
-    """The status with all time put to account that can be told of by now. Before the first attempt there is none."""
+    """The status with all time counted whose cause is known. Before the first attempt there is none."""
     started = moment(status.started_at)
     if started is None:
         return status
@@ -46,7 +45,7 @@ def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> Tra
 
 @dataclass
 class _Book:
-    """The account that is being written. Times and durations are whole milliseconds, so that sums are exact."""
+    """The open account. Times and durations are whole milliseconds, so that sums are exact."""
 
     until: int
     milliseconds: dict[str, int]
@@ -71,25 +70,25 @@ class _Book:
         """The run was suspended until then."""
         self.suspended += self._take(to)
 
-    def hear(self, seconds: GoodputSeconds, at: datetime) -> None:
-        """Count what a process says of its life until then, from where it was last heard."""
+    def add_report(self, seconds: GoodputSeconds, at: datetime) -> None:
+        """Count the time that a process reports, since its last report."""
         if self.process is None:
             self.advance(at - timedelta(seconds=seconds.total), "startup")
         before = (self.process or GoodputSeconds()).milliseconds()
         news = {cause: max(0, count - before[cause]) for cause, count in seconds.milliseconds().items()}
-        # Two clocks, and maybe two processes that speak for one world: the shares are theirs, the time is ours.
+        # There are two clocks, and maybe two processes of the group: reports give the shares, the operator's clock gives the time.
         for cause, share in _shares(news, self._take(at)).items():
             self.milliseconds[cause] += share
         self.process = seconds
 
     def close(self) -> GoodputSeconds:
-        """The account of a world that is over; the next one begins."""
+        """Close the account of a process group that has ended, and begin the next one."""
         closed = GoodputSeconds.of_milliseconds(self.milliseconds)
         self.milliseconds, self.process = dict.fromkeys(CAUSES, 0), None
         return closed
 
     def goodput(self, before: Goodput | None) -> Goodput:
-        """What is kept of it, without the sums."""
+        """The account as it is stored, without the sums."""
         return Goodput(
             ratio=0.0,
             wall_seconds=0.0,
@@ -107,46 +106,46 @@ class _Book:
 
 
 def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime) -> HistoryEntry:
-    """An entry of the history after its time was counted, as far as it can be told; closed if its world is over."""
+    """An entry of the history with all time counted that is known; closed if its process group has ended."""
     pods = [pod for pod in observed.pods if pod.group == _group(entry)]
     hosts = status.topology.hosts if status.topology is not None else len(pods)
-    heard = _heard(entry, observed, now)
+    report = _newest_report(entry, observed, now)
     if book.process is None:
         if entry.ended_at is None and observed.run.status.waits_in_queue and not status.waits_in_queue:
             # Admitted since the last look: at the latest when its first pod was made.
             book.advance(min([now, *(pod.created_at for pod in pods if pod.created_at is not None)]), "capacity_wait")
         _count_start(pods, hosts, book)
-    if heard is not None:
-        book.hear(*heard)
+    if report is not None:
+        book.add_report(*report)
     end = moment(entry.ended_at)
     if end is None:
         if book.process is None:
             _count_waiting(pods, hosts, book, now, queued=status.waits_in_queue)
         return entry
     if not all(pod.over for pod in pods):
-        return entry  # they may be saving, and say so when they end
-    heard_before = book.process is not None
-    unseen = book.advance(end, "other" if heard_before else "startup")
-    update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if heard_before else 0.0}
-    # A world that was told to end did some more steps, and its last words say how many.
+        return entry  # they may be saving, and report it when they end
+    reported_before = book.process is not None
+    unseen = book.advance(end, "other" if reported_before else "startup")
+    update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if reported_before else 0.0}
+    # After the signal to end a process group does some more steps, and its termination reports have their number.
     done = [ending.report.step for ending in observed.endings if ending.group == _group(entry) and ending.report is not None]
     if entry.from_step is not None and done:
         update["to_step"] = max(entry.to_step or 0, *done)
     return entry.model_copy(update=update)
 
 
-def _heard(entry: HistoryEntry, observed: Observed, now: datetime) -> tuple[GoodputSeconds, datetime] | None:
-    """The latest that a process of a world said of its time, and when."""
+def _newest_report(entry: HistoryEntry, observed: Observed, now: datetime) -> tuple[GoodputSeconds, datetime] | None:
+    """The newest report about the time of a process group, and its time."""
     group = _group(entry)
-    told: list[tuple[datetime, GoodputSeconds]] = []
+    reported: list[tuple[datetime, GoodputSeconds]] = []
     living = observed.report
     if living is not None and (living.attempt, living.restart) == group and (at := moment(living.time)) is not None:
-        told.append((at, living.seconds))
+        reported.append((at, living.seconds))
     for ending in observed.endings:
         last = ending.report
         if ending.group == group and last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
-            told.append((at, last.seconds))
-    believed = [(at, seconds) for at, seconds in told if max(seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS]
+            reported.append((at, last.seconds))
+    believed = [(at, seconds) for at, seconds in reported if max(seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS]
     if not believed:
         return None
     at, seconds = max(believed, key=lambda one: one[0])
@@ -163,7 +162,7 @@ def _count_start(pods: Sequence[PodView], hosts: int, book: _Book) -> None:
 
 
 def _count_waiting(pods: Sequence[PodView], hosts: int, book: _Book, now: datetime, *, queued: bool) -> None:
-    """Count until now what a world waits for that has no process yet."""
+    """Count the wait of a process group without a process until now."""
     if not pods and queued:
         book.advance(now, "capacity_wait")
     elif not pods:
@@ -175,7 +174,7 @@ def _count_waiting(pods: Sequence[PodView], hosts: int, book: _Book, now: dateti
 
 
 def _count_between(before: TrainingRunStatus, status: TrainingRunStatus, book: _Book, now: datetime) -> None:
-    """Count until now what a run waits for that has no world."""
+    """Count the wait of a run without a process group until now."""
     if status.phase == "Succeeded":
         return
     if {"Suspending", "Suspended"} & {before.phase, status.phase} or before.phase == "Succeeded":  # and is to do more steps now
@@ -190,7 +189,7 @@ def _scheduled(pods: Sequence[PodView], hosts: int) -> bool:
 
 
 def _shares(weights: dict[str, int], whole: int) -> dict[str, int]:
-    """A whole number in parts, as the weights are to one another; all of it under ``other`` where there are none."""
+    """A whole number divided in proportion to weights; all of it under ``other`` if all weights are 0."""
     total = sum(weights.values())
     if total == 0:
         return {"other": whole}

@@ -1,9 +1,8 @@
-"""What growing has cost a run and brought it, and when it may try again. Pure.
+"""The cost and success of growing to more slices, and when a run may try again. Pure.
 
-To grow costs two starts, and the room may be somebody else's by then. So the first growth is tried as soon as there is room; one that is
-lost, because pods found no node or the room went before the growth had paid, is followed by a pause: each time twice as long, and never so
-short that growing costs more than a twentieth of the time.
-"""
+To grow costs two starts, and another run may take the room first. So the first growth is tried as soon as there is room. A growth is lost
+if its pods find no node, or if the room goes before the growth has paid. After a lost growth there is a pause, each time twice as long, and
+long enough that growing costs at most a twentieth of the time."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ from halcyon_api.spec.operations import ElasticSpec
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 
 SHARE = 20
-"""A growth has paid, and may be tried again after it was lost, when the run has trained for so many times what it cost."""
+"""A growth has paid, and a lost one may be tried again, when the run has trained for this multiple of its cost."""
 HANDOVER_SECONDS = 10.0
-"""So long a probe holds its room for pods of the larger attempt, which take it by their priority. Where they cannot, it goes then."""
+"""Time for which a probe holds its room for the larger attempt, whose pods take it by their priority. After it the probe is deleted."""
 GROWN_PATIENCE_SECONDS = 60.0
-"""So long pods of an attempt that has just grown may be without a node: the room was there, so somebody else has it now.
+"""Longest wait for nodes after a growth: the room was there, so another run has taken it.
 
-It is long beside the time for which the probe holds the room and the time that a busy scheduler needs to give it to the pods, because
-a growth that is given up too early costs more than one that is given up a little late.
+It is long compared with the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods, because a
+growth that is given up too early costs more than one that is given up a little late.
 """
 _LONGEST_PAUSE_SECONDS = 86_400.0
 
@@ -33,19 +32,19 @@ def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementSt
 
 
 def shrunk(placement: PlacementStatus, slices: int) -> PlacementStatus:
-    """The placement of a run that goes on with fewer slices. When it grew stands there until it is known what that has cost."""
+    """The placement of a run that goes on with fewer slices. The time of the growth stays until its cost is known."""
     lost = placement.lost_growths + 1 if placement.grown_from is not None else 0
     update = {"slices": slices, "grown_from": None, "lost_growths": lost, "grown_at": placement.grown_at if lost else None}
     return placement.model_copy(update=update)
 
 
 def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime) -> PlacementStatus:
-    """The placement once more is known of what growing has cost.
+    """The placement, updated with the cost of the last growth.
 
     Args:
         placement: As it was.
         elastic: The run's settings.
-        first_step_at: When the present world did its first step; None: not yet.
+        first_step_at: Time of the first step of the present process group; None: not yet.
         now: The time.
     """
     if placement.grown_at is None or first_step_at is None:
@@ -62,9 +61,9 @@ def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_ste
 
 
 def may_look(placement: PlacementStatus, now: datetime) -> bool:
-    """Whether room for more slices may be looked for."""
+    """Whether a probe may look for room for more slices."""
     until = moment(placement.grow_not_before)
-    # A time that is further away than any pause was written by a clock that was set back since.
+    # A later time than any pause allows was written before the clock was set back.
     return until is None or now >= until or (until - now).total_seconds() > _LONGEST_PAUSE_SECONDS
 
 
@@ -81,8 +80,8 @@ def takes_over(placement: PlacementStatus, now: datetime, *, made: bool, trains:
     Args:
         placement: The run's placement after this look.
         now: The time.
-        made: The larger attempt's JobSet is at work.
-        trains: It trains.
+        made: The larger attempt's JobSet exists.
+        trains: That attempt trains.
     """
     if placement.grown_from is None or trains:
         return False

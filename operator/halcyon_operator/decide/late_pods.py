@@ -1,8 +1,7 @@
-"""Pods that have a node and do not start: a volume, a network or an image is missing. Pure.
+"""Describes late pods: pods that have a node and do not start, because a volume, a network or an image is missing. Pure.
 
-A status says of them what is an identifier, and sentences of our own. What a node or a controller writes about a pod may be long, and may
-hold anything, so of that only the newest event is shown, cleaned and cut (`pod_events`).
-"""
+The status shows identifiers and the operator's own sentences about them. Text of a node or a controller may be long and is untrusted, so
+only the newest event is shown, cleaned and cut (`pod_events`)."""
 
 from __future__ import annotations
 
@@ -18,12 +17,12 @@ _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
 def start_problem(pods: Iterable[PodView], now: datetime, warning: PodWarning | None = None) -> str | None:
-    """What keeps a pod from running that has had a node for long: a sentence on the first one; None where none waits for so long.
+    """One sentence about the first late pod; None if there is none.
 
     Args:
-        pods: Of one world.
+        pods: The pods of one process group.
         now: The time.
-        warning: What an event says of one of them, if that is known.
+        warning: The newest warning event about one of them, if known.
     """
     late = late_pods(pods, now)
     if not late:
@@ -36,7 +35,7 @@ def start_problem(pods: Iterable[PodView], now: datetime, warning: PodWarning | 
 
 
 def _why(pod: PodView, warning: PodWarning | None) -> str:
-    """What its events or else its own conditions say, and where the rest is found."""
+    """The cause, from the pod's events or else its conditions, and the command that shows more."""
     if warning is not None and warning.pod_uid == pod.uid:
         return f"; {warning.reason}: {warning.message}; `kubectl describe pod {pod.name}` has all its events"
     describe = f"`kubectl describe pod {pod.name}` names the cause"

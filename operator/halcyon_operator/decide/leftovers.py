@@ -1,7 +1,6 @@
-"""What must be gone, or is somebody else's, before a run's next attempt can have its objects. Pure.
+"""Objects that must be gone before a run's next attempt, and objects of others under its names. Pure.
 
-The operator touches nothing that is not the run's own, so what others have put there is told and left alone.
-"""
+The operator changes only objects of the run. Objects of others are shown to the user and left alone."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ from halcyon_operator.model.views import Observed
 
 
 def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
-    """What of the run is still in the cluster and must go first."""
+    """The step that removes the last attempt's objects, or waits for them; None if they are gone."""
     owned = own_jobsets(observed)
     if any(not jobset.deleting for jobset in owned):
         return Stop(cause, message)
     if owned:
         return Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
-    # Pods without a JobSet go by themselves, or hang on Jobs that somebody orphaned.
+    # Pods without a JobSet are deleted by Kubernetes, unless a user orphaned their Jobs.
     pods = [pod for pod in observed.pods if not pod.over or pod.deleting]
     if pods:
         on = f" on node {pods[0].node}" if pods[0].node else ""
@@ -29,9 +28,9 @@ def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Sto
 
 
 def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """What an earlier run of the same name has left at work. The fence would keep it from writing, and so from saving what it trained.
+    """The step for objects of an earlier run of the same name. The fence would stop its trainers from saving what they trained.
 
-    What has lost its owner stays until a person deletes it: the operator touches nothing that is not the run's own.
+    Objects without an owner stay until a user deletes them: the operator changes only objects of the run.
     """
     if status.attempt > 0:
         return None
@@ -39,11 +38,11 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Sta
     jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
     for jobset in jobsets:
         if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
-            # In the background the JobSet goes first, and its controller, a moment behind, may make its Jobs once more.
-            mend = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
+            # A background deletion removes the JobSet first, and its controller, which lags, may then make its Jobs once more.
+            fix = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
             return Stall(
                 "NameTaken",
-                f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({mend}): its pods save, "
+                f"JobSet {jobset.name} {whose}, which was deleted without it, is at work; delete it ({fix}): its pods save, "
                 "and this run goes on from there",
             )
     if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
@@ -55,7 +54,7 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Sta
 
 
 def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """Whether something stands under the names that the attempt needs and is not the attempt's own."""
+    """The step for an object of another owner that has a name which the attempt needs; None if there is none."""
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
     own = own_config_map(observed)
@@ -68,7 +67,7 @@ def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait
 
 
 def next_free_attempt(observed: Observed, highest: int) -> int:
-    """The next number whose name nobody has. Somebody else's JobSet takes one number, however high it is, and not those below."""
+    """The next number without an object of its name. A foreign JobSet takes only its own number, not the lower ones."""
     taken = {jobset.name for jobset in observed.jobsets}
     number = highest + 1
     while names.jobset_name(observed.run.name, number) in taken:

@@ -1,9 +1,8 @@
-"""A JobSet that somebody else suspends: an administrator who needs the hardware, or drains a cluster. Pure.
+"""A JobSet that a user suspends: an administrator who needs the hardware, or drains a cluster. Pure.
 
-The operator only tells of it. The end of the world that was sent away is written down as soon as it is seen, so that the operator knows,
-also after it was itself started again, that a JobSet which is resumed must not go on: its new processes would have the numbers of those
-that may still be leaving. It makes a new attempt then.
-"""
+The operator only shows it. It records the end of the process group at once. So even after its own restart it knows that this JobSet must
+not continue when it is resumed: the new processes would have the numbers of processes that may still be leaving. The operator then makes a
+new attempt."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ from halcyon_operator.model.views import JobSetView, Observed
 
 
 def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> TrainingRunStatus:
-    """The status with the end of a world whose JobSet somebody else has suspended.
+    """The status with the end of a process group whose JobSet a user has suspended.
 
     Args:
-        observed: All that was looked at.
-        status: The run's status, with all restarts put to account.
+        observed: The observation.
+        status: The run's status, with all restarts counted.
         jobset: The JobSet of the present attempt.
         now: The time.
     """
@@ -29,11 +28,11 @@ def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
     if not by_hand or not had_processes(observed, status, group):
         return status
-    return with_end(status, group, "preempted", f"JobSet {jobset.name} was suspended by somebody else", now, None)
+    return with_end(status, group, "preempted", f"JobSet {jobset.name} was suspended by a user", now, None)
 
 
 def resumed_by_hand(status: TrainingRunStatus, jobset: JobSetView) -> str | None:
-    """How the present world ended, where its JobSet is at work again without it; None for any other."""
+    """How the present process group ended, if a user resumed its JobSet after that; else None."""
     entry = entry_of(status, ProcessGroup(status.attempt, jobset.restarts))
     if jobset.outcome != "running" or jobset.suspended or entry is None or not entry.cause:
         return None

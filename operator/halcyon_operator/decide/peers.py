@@ -1,9 +1,8 @@
-"""A world lives and dies as one: when one of its pods is sent away, the others are sent away with it. Pure.
+"""When one pod of a process group is deleted, the operator deletes the others, too. Pure.
 
-They would end by themselves, for their peers tell them and save together with them. But a kubelet looks only once a second for a
-container that has ended by itself, and the Job controller begins to count its own second after that; where a pod is being deleted, the
-kubelet waits for the end. So this spares up to a second of every restart, and a run goes on without it while the operator is away.
-"""
+The others would end by themselves, because their peers notify them and save together with them. But a kubelet checks only once a second for
+a container that ended by itself, and after that the Job controller waits up to a second of its own. For a deleted pod the kubelet waits
+actively. So this saves up to a second of every restart; without the operator a run restarts all the same."""
 
 from __future__ import annotations
 
@@ -15,17 +14,16 @@ from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed
 
 MAX_PODS = 64
-"""Of a larger world nobody is sent away: so many requests cost the API server more than the second is worth."""
+"""In a larger process group no pod is deleted: the requests would cost the API server more than the second is worth."""
 
 
 def peers_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
-    """The pods of the present world to delete, because one of it is being deleted.
+    """The pods of the present process group to delete, because one of them is being deleted.
 
-    Only in a world that has trained: a process that has not come so far may not take the signal as a notice, and what it ends with would
-    count as a failure.
+    Only after the first step: an earlier process may not handle the signal as a notice, and its exit would count as a failure.
 
     Args:
-        observed: All that was looked at.
+        observed: The observation.
         status: The run's status after this look.
         jobset: The JobSet of the present attempt.
     """

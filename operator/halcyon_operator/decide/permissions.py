@@ -23,7 +23,7 @@ def _forbidden(spec: TrainingRunSpec, platform: Platform) -> str | None:
         return refusal
     if spec.scheduling.queue is not None and not platform.kueue:
         return (
-            "spec.scheduling.queue: this installation looks after no queues; leave it out, or have the operator's owner set kueue.enabled "
+            "spec.scheduling.queue: this installation uses no queues; leave it out, or have the operator's owner set kueue.enabled "
             "in the chart"
         )
     refused = [variable.name for variable in spec.env if not is_allowed(variable.name, platform.pods.variables)]

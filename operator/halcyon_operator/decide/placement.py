@@ -1,8 +1,7 @@
-"""On how many slices the run is and could be: what is seen of the room for it, and since when. Pure.
+"""The number of slices of a run, and the room for fewer or more. Pure.
 
-Nodes are not looked at: what the scheduler made of pods says whether there is room. For the run's own slices its own pods say it, for more
-slices those of a probe (`objects/probe.py`).
-"""
+Nodes are not looked at: the scheduler's results show whether there is room. The run's own pods show it for its own slices, the pods of a
+probe for more slices (`room_probe.py`)."""
 
 from __future__ import annotations
 
@@ -24,18 +23,18 @@ from halcyon_operator.model.views import JobSetView, Observed, PodView
 
 
 def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementStatus:
-    """The placement on record, or that of an attempt from before there were records."""
+    """The placement on record; for an attempt without a record, the one of its topology."""
     slices = status.topology.slices if status.topology is not None else spec.accelerator.slices
     return status.placement or PlacementStatus(slices=slices, wanted_slices=wanted_slices(spec))
 
 
 def with_room(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> TrainingRunStatus:
-    """The status with what is seen of the room for the present attempt, and for a larger one."""
+    """The status with the observed room for the present attempt, and for a larger one."""
     placement = placement_of(status, spec)
     if (spec.recovery.elastic is None and not placement.avoided) or jobset.deleting or status.attempt_spec_hash == RETIRED:
         return status
     update: dict[str, object] = {"wanted_slices": wanted_slices(spec), "waiting_since": None}
-    # Pods that a queue holds back ask for no node yet.
+    # While a queue holds the JobSet, its pods need no node.
     if jobset.outcome == "running" and not jobset.suspended and not _all_placed(observed, status, spec, placement.slices, jobset):
         update["waiting_since"] = placement.waiting_since or stamp(now)
     room = None if update["waiting_since"] else _room(observed, spec, placement, now)
@@ -74,43 +73,43 @@ def smaller(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
     return max((number for number in usable_slices(spec) if number <= placed and number < slices), default=None)
 
 
-def first_slices(status: TrainingRunStatus, spec: TrainingRunSpec, *, anew: bool) -> int:
-    """On how many slices the next attempt is made.
+def first_slices(status: TrainingRunStatus, spec: TrainingRunSpec, *, fresh: bool) -> int:
+    """The number of slices of the next attempt.
 
     Args:
         status: The run's status.
         spec: The run's spec.
-        anew: What was known of the room is out of date.
+        fresh: The recorded room is out of date.
     """
     placement = placement_of(status, spec)
     known = placement.slices in usable_slices(spec) and placement.wanted_slices == wanted_slices(spec)
-    return placement.slices if known and not anew else spec.accelerator.slices
+    return placement.slices if known and not fresh else spec.accelerator.slices
 
 
-def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime, *, anew: bool) -> PlacementStatus:
-    """Where the next attempt is placed. Somebody who looked into a run and lets it go on wants no blame kept."""
-    before, slices = placement_of(status, spec), first_slices(status, spec, anew=anew)
+def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime, *, fresh: bool) -> PlacementStatus:
+    """The placement of the next attempt. With `fresh` all blames are dropped: the user has looked into the failures."""
+    before, slices = placement_of(status, spec), first_slices(status, spec, fresh=fresh)
     return PlacementStatus(
         slices=slices,
         wanted_slices=wanted_slices(spec),
         reason=before.reason if slices < spec.accelerator.slices else None,
-        avoided=[] if anew else current_avoided(before.avoided, spec.recovery.bad_nodes, now),
-        blames=[] if anew else before.blames,
-        grown_from=None if anew else before.grown_from,
-        grown_at=None if anew else before.grown_at,
-        lost_growths=0 if anew else before.lost_growths,
-        grow_not_before=None if anew else before.grow_not_before,
+        avoided=[] if fresh else current_avoided(before.avoided, spec.recovery.bad_nodes, now),
+        blames=[] if fresh else before.blames,
+        grown_from=None if fresh else before.grown_from,
+        grown_at=None if fresh else before.grown_at,
+        lost_growths=0 if fresh else before.lost_growths,
+        grow_not_before=None if fresh else before.grow_not_before,
     )
 
 
 def trains(status: TrainingRunStatus) -> bool:
-    """Whether the present world has done its first step."""
+    """Whether the present process group has done its first step."""
     entry = entry_of(status, present_group(status))
     return entry is not None and entry.first_step_at is not None and entry.ended_at is None
 
 
 def _all_placed(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView) -> bool:
-    """Whether every process of the present world has a node."""
+    """Whether every process of the present group has a node."""
     group = ProcessGroup(status.attempt, jobset.restarts)
     placed = {pod.process for pod in observed.pods if pod.group == group and pod.node}
     return len(placed) >= slices * spec.accelerator.resolve().hosts_per_slice
@@ -121,9 +120,9 @@ def _own(observed: Observed, status: TrainingRunStatus) -> list[PodView]:
 
 
 def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus, now: datetime) -> int | None:
-    """How many slices the run could have with those that a probe holds; None when not more than it has.
+    """The number of slices with those that a probe holds; None if it is not larger than the present one.
 
-    Less than the wanted number is taken only when the probe has looked for `growAfterSeconds`.
+    A number below the wanted one counts only after the probe has looked for `growAfterSeconds`.
     """
     elastic, probe = spec.recovery.elastic, observed.probe
     if elastic is None or probe is None or probe.jobset.deleting or probe.jobset.outcome != "running":
@@ -138,7 +137,7 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus,
 
 
 def _whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
-    """How many slices pods make up. Most hosts are all alike; those of a slice that is a node pool belong together."""
+    """The number of whole slices that pods make up. If a slice is a node pool, its hosts belong together; other hosts are alike."""
     hosts = spec.accelerator.resolve().hosts_per_slice
     processes = {pod.process for pod in pods}
     if not spec.accelerator.row.pool_is_slice:

@@ -1,10 +1,9 @@
-"""A run in a queue: since when it waits and what for, and that an end was the queue's doing. Pure.
+"""A run in a queue: since when it waits, for what, and whether the queue ended its processes. Pure.
 
-The queue takes its quota back by suspending the JobSet: its pods are told to end, save and leave. The JobSet is deleted at the first look,
-and the next attempt takes a place in the queue when they are gone: Kueue may admit a JobSet again while its processes still save, and those
-that follow would have their number. Why they were sent away is noted in `status.queue.eviction` at the same look, for a process that leaves
-looks like one that somebody deleted.
-"""
+The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and leave. The JobSet is deleted at the first
+look, and the next attempt enters the queue when the pods are gone. Otherwise Kueue might admit the JobSet again while its processes still
+save, and the new processes would have the same number. The reason is written into `status.queue.eviction` at the same look, because
+a process that leaves looks like one of a deleted pod."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ from halcyon_operator.model.views import JobSetView, Observed, PodView
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread, WorkloadView
 
 TAKEN_UP_SECONDS = 60.0
-"""So long Kueue may take to make a Workload before the user is told where to look."""
+"""Time for Kueue to make a Workload, after which the message says where to look."""
 
 
 def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> TrainingRunStatus:
-    """The status with what is seen of the queue. To be called before the restarts since the last look are put to account.
+    """The status with the state of the queue. Must be called before the restarts since the last look are counted.
 
     Args:
-        observed: All that was looked at.
+        observed: The observation.
         status: The run's status as the last look left it.
         jobset: The JobSet of the present attempt.
         now: The time.
@@ -43,7 +42,7 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     found = _eviction(observed, status, jobset, now)
     eviction = found or (known.eviction if known is not None else None)
     if eviction is not None and not jobset.suspended and _is_of(eviction, group):
-        eviction = None  # the world goes on; it explains nothing of what that comes to now
+        eviction = None  # the process group continues, so the eviction does not explain its later end
     waiting_since = None
     if jobset.suspended:
         fresh = jobset.restarts == 0 and not had_processes(observed, status, group)
@@ -54,7 +53,7 @@ def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
 
 
 def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
-    """Whether there have been processes of a world, as far as anybody knows. A pod that never started is none."""
+    """Whether a process group is known to have had processes. A pod that never started had none."""
     entry = entry_of(status, group)
     trained = entry is not None and entry.first_step_at is not None
     return (
@@ -65,10 +64,10 @@ def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessG
 
 
 def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
-    """Whether a queue has sent the processes of the present world away, so that the JobSet must never be admitted again.
+    """Whether a queue has evicted the present process group, so that the JobSet must never be admitted again.
 
-    Not those of a Workload that was deactivated, for that of the next attempt would be active. Nor those that had failed before: as long
-    as their pods are there, JobSet is about to judge them.
+    Not for a deactivated Workload, because the Workload of the next attempt would be active. Not for processes that had failed before:
+    while their pods exist, JobSet still handles the failure.
     """
     group, seen = ProcessGroup(status.attempt, jobset.restarts), observed.workload
     if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
@@ -78,14 +77,14 @@ def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
 
 
 def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
-    """The end of a world, by the queue if that had taken its quota back; None where nothing is known of an end."""
+    """The end of a process group, with cause `queueEvicted` if the queue had taken its quota back; None if no end is known."""
     queue = status.queue
     if queue is None or queue.eviction is None or not _is_of(queue.eviction, group):
         return end
-    said = evicted_sentence(queue)
+    message = evicted_sentence(queue)
     if end is None:
-        return GroupEnd("queueEvicted", said, moment(queue.eviction.time))
-    return replace(end, cause="queueEvicted", message=f"{said}; {end.message}") if ENDS[end.cause].evicted else end
+        return GroupEnd("queueEvicted", message, moment(queue.eviction.time))
+    return replace(end, cause="queueEvicted", message=f"{message}; {end.message}") if ENDS[end.cause].evicted else end
 
 
 def evicted_sentence(queue: QueueStatus) -> str:
@@ -128,26 +127,26 @@ def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
 
 
 def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
-    """What a suspended JobSet's Workload says of the world that was there at the last look."""
+    """The eviction of the process group of the last look, from the Workload of a suspended JobSet."""
     group = present_group(status)
     entry, seen = entry_of(status, group), observed.workload
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
         return None
-    said, known = seen.evicted, status.queue.eviction if status.queue is not None else None
-    told = known is not None and known.time == stamp(said.at or now)  # the Workload says it as long as the next world waits
-    if entry is None or entry.ended_at is not None or told:
+    evicted, known = seen.evicted, status.queue.eviction if status.queue is not None else None
+    recorded = known is not None and known.time == stamp(evicted.at or now)  # the Workload keeps the condition while the next group waits
+    if entry is None or entry.ended_at is not None or recorded:
         return None
     return QueueEviction(
         attempt=group.attempt,
         restart=group.restart,
-        reason=said.reason or "Evicted",
-        message=text(said.message, 1024),
-        time=stamp(said.at or now),
+        reason=evicted.reason or "Evicted",
+        message=text(evicted.message, 1024),
+        time=stamp(evicted.at or now),
     )
 
 
 def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: float, now: datetime) -> tuple[str, str, bool]:
-    """Reason and clause about what a run waits for, and whether it does so in vain."""
+    """Reason and clause about what a run waits for, and whether the wait needs a user."""
     match reading:
         case NoKueue():
             why = "the cluster does not serve Kueue's Workloads (kueue.x-k8s.io/v1beta2); install Kueue, or leave scheduling.queue out"
@@ -170,7 +169,7 @@ def _why(reading: WorkloadReading | None, jobset: JobSetView, waited_seconds: fl
 
 def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str, bool]:
     if seen.finished is not None:
-        why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; mend what it names, then edit the run"
+        why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit the run"
         return "QueueRefused", why, True
     if not seen.active:
         after = f" after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
@@ -183,11 +182,11 @@ def _of_workload(seen: WorkloadView, now: datetime) -> tuple[str, str, bool]:
         return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after}", False
     if seen.unreserved is None:
         pending = [check for check in seen.checks if check.state != "Ready"]
-        told = "; ".join(f"{check.name} is {check.state}" + (f": {check.message}" if check.message else "") for check in pending)
+        states = "; ".join(f"{check.name} is {check.state}" + (f": {check.message}" if check.message else "") for check in pending)
         where = f"quota is reserved in ClusterQueue {seen.cluster_queue}"
-        return "WaitingForAdmissionCheck", f"{where}; {told}" if told else where, False
-    said = seen.unreserved
-    if said.reason == "Inadmissible":
-        why = f"{said.message}; correct scheduling.queue.name, or have the queue's owner mend it"
+        return "WaitingForAdmissionCheck", f"{where}; {states}" if states else where, False
+    missing = seen.unreserved
+    if missing.reason == "Inadmissible":
+        why = f"{missing.message}; correct scheduling.queue.name, or have the queue's owner fix it"
         return "QueueInadmissible", why, False
-    return "WaitingForQuota", said.message or "Kueue has not said what is missing; others may be before it", False
+    return "WaitingForQuota", missing.message or "Kueue has not said what is missing; others may be before it", False

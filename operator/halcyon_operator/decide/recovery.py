@@ -1,9 +1,8 @@
 """What follows from the state of a run: the decision table, as data. Pure.
 
-Six facts are drawn from what is seen (`recovery_facts.py`), the first rule of `RULES` that they fit says what to do, and `attempts.py` does
-it. The same rows are printed in docs/reference/recovery.md (`recovery_reference.py`). A test holds that every combination of facts has a
-rule, that every rule is the first for some combination, and that every cause is named.
-"""
+Six facts are drawn from the observation (`recovery_facts.py`), the first rule of `RULES` that matches them gives the action, and
+`attempts.py` carries it out. docs/reference/recovery.md prints the same rules (`recovery_reference.py`). A test checks that every
+combination of facts has a rule, that every rule is the first one for some combination, and that every cause is named."""
 
 from __future__ import annotations
 
@@ -13,24 +12,24 @@ from typing import Literal, get_args
 from halcyon_operator.model.causes import EndCause, causes_of
 
 Cause = EndCause | Literal["none"]
-"""Why the last world ended, until the next one trains; `none` while a world trains, and before the first."""
+"""Why the last process group ended, until the next one trains; `none` while one trains, and before the first."""
 
 Committed = Literal["yes", "no"]
-"""Whether a checkpoint was committed since: since the failure before, or, where there is room for more slices, since that was found; for an
-edit or a restart that waits, whether what was trained when it was seen is saved, or nothing is left to wait for."""
+"""Whether a checkpoint was committed since the last failure; with room for more slices, since the room was found. For an edit or a restart
+that waits: whether everything that was trained when it was seen is saved, or the longest wait is over."""
 
 Budget = Literal["left", "spent"]
 """Whether another failure is allowed: `recovery.maxRestarts` failures in a row without a checkpoint; three losses of the root in a row; ten
 ends in a row that cost nothing, without a checkpoint."""
 
 Node = Literal["clear", "blamed"]
-"""Whether a node has been blamed so often that it is to be avoided, and leaving it costs no step (no world trains)."""
+"""Whether there is a node to avoid after many blames, and leaving it costs no step (no process group trains)."""
 
 Capacity = Literal["enough", "short", "fewer", "avoided", "more"]
 """Whether there is room for the run, see `CAPACITIES`."""
 
 Edit = Literal["none", "waits"]
-"""Whether the spec was edited so that it takes a new attempt, or one was asked for."""
+"""Whether an edit of the spec needs a new attempt, or a user requested one."""
 
 Action = Literal["same", "pause", "edited", "elsewhere", "anywhere", "smaller", "larger", "wait", "stop"]
 
@@ -45,21 +44,21 @@ CAPACITIES: dict[Capacity, str] = {
 }
 
 ACTIONS: dict[Action, str] = {
-    "same": "go on with the same slices: the world trains on, the JobSet starts it again, or, where the JobSet has given up, a new attempt",
+    "same": "go on with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has given up, a new attempt",
     "pause": "a new attempt with the same slices after a pause that grows each time",
     "edited": "a new attempt with the spec as it is now, which may be as it was",
-    "elsewhere": "a new attempt with the same slices that keeps off the blamed node",
+    "elsewhere": "a new attempt with the same slices that does not use the blamed node",
     "anywhere": "a new attempt with the same slices on any node; blames are forgotten",
     "smaller": "a new attempt with the slices that have nodes",
     "larger": "a new attempt with the slices that there is room for",
-    "wait": "nothing: what is on its way goes on",
-    "stop": "nothing more happens by itself",
+    "wait": "nothing now",
+    "stop": "nothing until a user acts",
 }
 
 
 @dataclass(frozen=True)
 class RecoveryFacts:
-    """What decides."""
+    """The facts that the decision depends on."""
 
     cause: Cause = "none"
     committed: Committed = "no"
@@ -71,7 +70,7 @@ class RecoveryFacts:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: what facts it is for (None: any), what to do, and why."""
+    """One rule: the facts that it matches (None: any), the action, and the reason for it."""
 
     cause: tuple[Cause, ...] | None
     action: Action
@@ -85,7 +84,7 @@ class Rule:
     """Reason of `Stalled`, for rows that stop."""
 
     def matches(self, facts: RecoveryFacts) -> bool:
-        """Whether the rule is for these facts."""
+        """Whether the rule matches these facts."""
         return (
             (self.cause is None or facts.cause in self.cause)
             and self.committed in (None, facts.committed)
@@ -105,8 +104,8 @@ FREE: tuple[EndCause, ...] = causes_of("free")
 OWN: tuple[EndCause, ...] = causes_of("operator")
 """Ends that the operator itself made, for a new attempt."""
 
-OUT_OF_REACH: tuple[EndCause, ...] = causes_of("store")
-"""Causes that lie in a store: it refuses, or does not answer."""
+STORE_ENDS: tuple[EndCause, ...] = causes_of("store")
+"""Causes in a store that refuses access or does not answer."""
 
 ENDED: tuple[EndCause, ...] = (*FAILURES, *FREE, *OWN, "fenced")
 """Causes after which the run goes on."""
@@ -115,38 +114,37 @@ RULES: tuple[Rule, ...] = (
     Rule(("completed",), "stop", "all steps are done", reason="Succeeded"),
     Rule(("badConfiguration",), "stop", "the same would happen again", reason="BadConfiguration"),
     Rule(("runChanged",), "stop", "the checkpoint is of another run", reason="RunChanged"),
-    Rule(("noValidCheckpoint",), "stop", "a run is never begun again in silence", reason="NoValidCheckpoint"),
+    Rule(("noValidCheckpoint",), "stop", "a run never starts again from step 0 silently", reason="NoValidCheckpoint"),
     Rule(("rootTaken",), "stop", "the root is another run's", reason="CheckpointRootTaken"),
-    Rule(OUT_OF_REACH, "edited", "the world has ended anyway", edit="waits"),
-    Rule(OUT_OF_REACH, "same", "the store may be itself again: after a pause that grows each time"),
-    Rule(("diverged",), "stop", "the same numbers would come again: somebody must look at the loss", reason="Diverged"),
-    Rule(("unknown",), "stop", "the trainer asked not to be started again, and nothing is left that says why", reason="TrainerStopped"),
+    Rule(STORE_ENDS, "edited", "the processes have ended anyway", edit="waits"),
+    Rule(STORE_ENDS, "same", "the store may work again later: after a pause that grows each time"),
+    Rule(("diverged",), "stop", "the same numbers would come again: a user must look at the loss", reason="Diverged"),
+    Rule(("unknown",), "stop", "the trainer must not be restarted, and no report says why", reason="TrainerStopped"),
     Rule(("suspended",), "wait", "until `spec.suspend` is false"),
     Rule(("fenced",), "stop", "attempt after attempt loses the root to another writer", committed="no", budget="spent", reason="Fenced"),
-    Rule(FAILURES, "stop", "a crash loop that gets to no checkpoint", budget="spent", reason="RestartsExhausted"),
-    Rule(ENDED, "edited", "the world has ended anyway", edit="waits"),
+    Rule(FAILURES, "stop", "a crash loop that makes no checkpoint", budget="spent", reason="RestartsExhausted"),
+    Rule(ENDED, "edited", "the processes have ended anyway", edit="waits"),
     Rule(("none",), "wait", "for a checkpoint, so that no step is lost", committed="no", edit="waits"),
-    Rule(("none",), "edited", "what was trained when it was seen is saved", committed="yes", edit="waits"),
-    Rule(FREE, "pause", "it takes hardware and gets nowhere; it is never stopped for that", budget="spent"),
+    Rule(("none",), "edited", "everything that was trained when it was seen is saved", committed="yes", edit="waits"),
+    Rule(FREE, "pause", "it takes hardware and makes no checkpoint; it is never stopped for that", budget="spent"),
     Rule(FAILURES, "elsewhere", "the node has failed before, more than others", budget="left", node="blamed"),
-    Rule(None, "smaller", "fewer slices now are worth more than all of them some day", capacity="fewer"),
+    Rule(None, "smaller", "fewer slices now are better than all of them later", capacity="fewer"),
     Rule(None, "anywhere", "a bad node is better than none", capacity="avoided"),
     Rule(None, "wait", "nodes may come back", capacity="short"),
     Rule(("none",), "wait", "for the next checkpoint, so that no step is lost", committed="no", capacity="more"),
     Rule(("none",), "larger", "a checkpoint was committed since the room was found", committed="yes", capacity="more"),
-    Rule(ENDED, "larger", "the world has ended anyway", capacity="more"),
+    Rule(ENDED, "larger", "the processes have ended anyway", capacity="more"),
     Rule(("none",), "same", "it trains", capacity="enough"),
-    Rule(FAILURES, "same", "the budget begins anew with each checkpoint", committed="yes", budget="left", capacity="enough"),
+    Rule(FAILURES, "same", "each checkpoint resets the budget", committed="yes", budget="left", capacity="enough"),
     Rule(FAILURES, "same", "counts against the budget", committed="no", budget="left", capacity="enough"),
-    Rule(("fenced",), "same", "a new attempt stands above the other writer's epoch", capacity="enough"),
+    Rule(("fenced",), "same", "a new attempt has a newer epoch than the other writer", capacity="enough"),
     Rule(FREE, "same", "free of charge", capacity="enough"),
-    Rule(OWN, "same", "with what the run is to be now", capacity="enough"),
+    Rule(OWN, "same", "with the new spec or placement", capacity="enough"),
 )
 """Read from top to bottom: the first rule that matches decides."""
 
 STICKY_REASONS: frozenset[str] = frozenset(rule.reason for rule in RULES if rule.reason) - {"Succeeded"}
-"""Reasons that were concluded from an ended attempt: they hold until the spec is edited or a restart is asked for, whatever else
-is seen."""
+"""Reasons of a run that has stopped for good. They hold until the spec is edited or a restart is requested."""
 
 
 def decide(facts: RecoveryFacts) -> Rule:

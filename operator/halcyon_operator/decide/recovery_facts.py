@@ -1,4 +1,4 @@
-"""The facts that the decision table asks for, drawn from what is seen of a run. Pure."""
+"""The facts for the decision table, drawn from the observation of a run. Pure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from halcyon_operator.model.views import JobSetView, Observed
 MAX_FENCED_IN_A_ROW = 3
 
 _STARTED_AGAIN: frozenset[str] = frozenset(ENDED) - {"fenced"}
-"""Causes of ends after which another world is on its way without anybody's doing."""
+"""Causes of ends after which another process group follows by itself."""
 
 
 def recovery_facts(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime, *, edited: bool = False
 ) -> RecoveryFacts:
-    """The facts about a run whose present attempt has a JobSet that works, or has given up."""
+    """The facts about a run whose present attempt has a JobSet."""
     failed = jobset.outcome == "failed"
     cause: Cause = last_cause(status) if failed else _started_again_after(status)
     capacity = capacity_of(observed, status, spec, now)
@@ -45,35 +45,35 @@ def recovery_facts(
 
 
 def last_cause(status: TrainingRunStatus) -> EndCause:
-    """Why the present attempt's newest world ended."""
+    """Cause of the end of the present attempt's newest process group."""
     entry = last_entry(status, status.attempt)
     return cast("EndCause", entry.cause if entry is not None and entry.cause else "unknown")
 
 
 def ended_cause(status: TrainingRunStatus) -> EndCause:
-    """Why the newest world that has ended did."""
+    """Cause of the newest end in the history."""
     return cast("EndCause", next((entry.cause for entry in reversed(status.history) if entry.cause), "specChanged"))
 
 
 def last_message(status: TrainingRunStatus) -> str:
-    """What is known of the newest end of a world."""
+    """Message of the newest end in the history."""
     ended = next((entry for entry in reversed(status.history) if entry.cause), None)
     return (ended.message if ended is not None else None) or "no pod was seen to end"
 
 
 def _started_again_after(status: TrainingRunStatus) -> Cause:
-    """Why the world before the present one ended, until the present one trains."""
+    """Cause of the end before the present process group, until that one trains."""
     ended = next((entry.cause for entry in reversed(status.history) if entry.cause), None)
     return cast("Cause", ended) if ended in _STARTED_AGAIN and not trains(status) else "none"
 
 
 def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
-    """Whether there is a checkpoint that is newer than the room for more slices."""
+    """Whether a checkpoint is newer than the room for more slices."""
     return "yes" if resume_step(status) > (placement_of(status, spec).room_step or 0) else "no"
 
 
 def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
-    """Whether the world that ended had committed a checkpoint; for a fenced one, whether it had got anywhere."""
+    """Whether the process group that ended had committed a checkpoint; after a fence, whether it had done a step."""
     if cause == "fenced":
         return "no" if _fenced_in_a_row(status) else "yes"
     ended = next((entry for entry in reversed(status.history) if entry.cause), None)
@@ -85,7 +85,7 @@ def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> B
     if cause == "fenced":
         spent = _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
     elif cause in FREE:
-        # Of the present attempt: after a pause the next one may try.
+        # Only for the present attempt: after a pause the next attempt may try.
         ended = next((entry for entry in reversed(status.history) if entry.cause), None)
         spent = ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
     else:
@@ -94,7 +94,7 @@ def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> B
 
 
 def _fenced_in_a_row(status: TrainingRunStatus) -> int:
-    """How many of the newest attempts were fenced before they got anywhere."""
+    """Number of newest process groups in a row that were fenced before they did a step."""
     count = 0
     for entry in reversed(status.history):
         moved = entry.to_step is not None and entry.from_step is not None and entry.to_step > entry.from_step

@@ -1,6 +1,6 @@
 """The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md``.
 
-Made from the table that the operator itself decides by; a test holds the committed page to it.
+Made from the table that the operator itself uses; a test compares the committed page with it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
 from halcyon_operator.model.causes import ENDS, End
 
 _HEAD = """\
-# What follows from what befell a run
+# What the operator does after each end
 
 <!-- Made by `python -m halcyon_operator.decide.recovery_reference`; do not edit. -->
 
-The operator decides by this table, from top to bottom: the first row that fits says what to do. An empty cell fits anything. What each
-cause is seen as stands in the [operator's reference](operator.md); what it means for your run in the [guide](../guides/recovery.md).
+The operator decides by this table, from top to bottom: the first row that matches gives the action. An empty cell matches anything. The
+[operator's reference](operator.md) says how each cause is found, the [guide](../guides/recovery.md) what it means for your run.
 
 | facts | |
 |---|---|
-| cause | why the last world of processes ended, until the next one trains; `none` while one trains |
-| checkpoint | whether the world that ended had committed one (`fenced`: had got anywhere); `more`, `waits`: whether one was since |
+| cause | why the last processes ended, until the next ones train; `none` while they train |
+| checkpoint | whether the processes that ended had committed one (`fenced`: had done a step); `more`, `waits`: whether one came since |
 | budget | `spent`: more failures in a row without a checkpoint than `recovery.maxRestarts`, or three attempts in a row that lost the root |
-| node | `blamed`: a node was blamed so often that it is to be avoided (`recovery.badNodes`), and no world trains |
-| edit | `waits`: the spec was edited so that it takes a new attempt ([edits](edits.md)), or a restart was asked for |
+| node | `blamed`: a node has enough blames to be avoided (`recovery.badNodes`), and no processes train |
+| edit | `waits`: an edit of the spec needs a new attempt ([edits](edits.md)), or a restart was requested |
 | capacity | see below |
 """
 

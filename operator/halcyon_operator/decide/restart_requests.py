@@ -1,14 +1,12 @@
-"""A restart that somebody asked for, by a value of the annotation that is new. Pure.
+"""A restart that a user requests by a new value of the annotation. Pure.
 
-It is an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`), and when one holds all that was trained when
-the request was seen, the attempt is stopped (`attempts.py`) and the next one begins with it. What is waited for, and for how long, is the
-same (`edits.py`).
+It works like an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint holds everything
+that was trained when the request was seen, the attempt is stopped (`attempts.py`), and the next one begins with that checkpoint. The
+longest wait is that of an edit (`edits.py`).
 
-Level-triggered: `status.restart` names the attempt that was there when the request was seen, and the write that puts the next attempt's
-number on record, whatever that attempt is made for, is the one that says the request is done. So a restart is made once, whenever the
-operator dies. One that comes while there is no pod to replace, and none on its way that is older than it, is passed over for good: who
-resumes a run a week later does not get a restart on top.
-"""
+Level-triggered: `status.restart` names the attempt that was present when the request was seen. The write that puts the next attempt's
+number on record, for any reason, also marks the request as done. So a restart happens once, even if the operator dies meanwhile. A request
+that comes while there is no pod to replace is passed over for good: a user who resumes a run a week later gets no second restart."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
     """Bring the request for a restart up to date.
 
     Args:
-        observed: All that was looked at. A run whose document is not valid is left as it is: no attempt could follow.
+        observed: The observation. A run with an invalid document stays as it is, because no attempt can follow.
         status: The run's status, with the newest checkpoint in it.
         jobset: The JobSet of the present attempt, if there is one.
         now: The time.
@@ -70,18 +68,18 @@ def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
 
 
 def passed_over(status: TrainingRunStatus) -> TrainingRunStatus:
-    """The status of a run that is done: no attempt follows that could be a restart."""
+    """The status of a run that is done; a request that waits is passed over."""
     known = status.restart
     return _closed(status, known, "passedOver", "", "").status if known is not None and known.waits else status
 
 
 def restart_waits(status: TrainingRunStatus) -> bool:
-    """Whether a restart is still to be done."""
+    """Whether a requested restart is not done yet."""
     return status.restart is not None and status.restart.waits
 
 
 def restart_clause(status: TrainingRunStatus) -> str:
-    """A clause about the request for which an attempt is stopped."""
+    """Clause about the request for which an attempt is stopped."""
     known = status.restart
     if known is None:
         return "a restart was asked for"
@@ -90,12 +88,12 @@ def restart_clause(status: TrainingRunStatus) -> str:
 
 def _taken(known: RestartStatus | None, value: str, attempt: int, now: datetime) -> RestartStatus:
     if known is not None and known.waits:
-        return known.model_copy(update={"value": value})  # one restart serves whoever asks before it is made
+        return known.model_copy(update={"value": value})  # one restart serves all requests that come before it
     return RestartStatus(value=value, requested_at=stamp(now), attempt=attempt, outcome="waiting")
 
 
 def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> str:
-    """A clause about a run that has no pod to replace and gets none by itself; empty for any other."""
+    """Clause about a run that has no pod to replace and gets none by itself; empty for any other."""
     spec = observed.run.spec
     if status.attempt == 0:
         return "has not begun"
@@ -108,7 +106,7 @@ def _at_rest(observed: Observed, status: TrainingRunStatus, jobset: JobSetView |
 
 
 def _comes_anyway(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None) -> bool:
-    """Whether the attempt on record has no pod yet, so that all of them will be newer than the request."""
+    """Whether the attempt on record has no pod yet, so that all its pods will be newer than the request."""
     if jobset is None:
         return status.job_set_uid is None and not observed.pods
     return jobset.suspended and bool(jobset.queue) and not observed.pods and not jobset.deleting and status.attempt_spec_hash != RETIRED

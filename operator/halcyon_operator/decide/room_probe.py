@@ -1,9 +1,7 @@
-"""When a probe looks for room for more slices while the run goes on: a JobSet whose pods ask for the same and do nothing. Pure.
+"""When a probe looks for room for more slices: a JobSet whose pods request the same resources as the run's and do nothing. Pure.
 
-If its pods run, there is room; they hold it until the run has saved and stopped, and have pulled the image by then. Autoscalers see
-them like any others. There is at most one, and only while the run trains: as soon as pods of the run itself wait for nodes, the operator
-deletes it.
-"""
+If its pods run, there is room. They hold it until the run has saved and stopped, and have pulled the image by then. Autoscalers treat them
+like other pods. There is at most one probe, and only while the run trains: when pods of the run itself wait for nodes, it is deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from halcyon_operator.model.views import Observed
 
 
 def missing_slices(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> int:
-    """For how many slices room is to be looked for now."""
+    """Number of slices to look for now."""
     elastic, placement = spec.recovery.elastic, placement_of(status, spec)
     if elastic is None or placement.waiting_since is not None or not trains(status):
         return 0
@@ -37,12 +35,12 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
 def plan_probe(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec | None, now: datetime, *, holding: bool
 ) -> tuple[tuple[ProbePlan, ...], tuple[Deletion, ...]]:
-    """What to create and what to delete, so that there is the probe that there should be.
+    """The creations and deletions that lead to the right probe.
 
     Args:
-        observed: All that was looked at.
+        observed: The observation.
         status: The run's status after this look.
-        spec: The run's spec; None where the attempt is not at work.
+        spec: The run's spec; None if its attempt does not run.
         now: The time.
         holding: The old attempt is being stopped for the room that the probe holds, or the new one is about to take it.
     """

@@ -1,9 +1,8 @@
-"""Checkpoints that somebody asked for: a user (by an annotation or an edit), a node (by a notice), a run that is about to grow. Pure.
+"""Requests for checkpoints: by a user (an annotation or an edit), by a node (a notice), or by a run that is about to grow. Pure.
 
-Level-triggered: a request stands in the status until a checkpoint serves it. As long as the trainer's own report does not name it, it is
-handed to process 0 at every look, which takes the same one only once; and any checkpoint serves it that holds the step at which the
-trainer took note. So it survives the operator's death, the death of the world that was asked, and a lost answer.
-"""
+Level-triggered: a request stays in the status until a checkpoint serves it. Until the trainer's own report names the request, it is sent to
+process 0 at every look; the process accepts the same request only once. Any checkpoint serves it that holds the step at which the trainer
+accepted it. So a request survives the death of the operator and of the trainer, and a lost answer."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ from halcyon_operator.model.untrusted import seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, NoticeView, Observed
 
 SOON = timedelta(minutes=5)
-"""So long before a scheduled maintenance a checkpoint is asked for."""
+"""Time before a scheduled maintenance at which a checkpoint is requested."""
 COVERED_SECONDS = 60.0
-"""A notice that comes so soon after another asks for nothing: the machines of a slice get theirs one after the other."""
+"""Time after a notice in which further notices request nothing: the machines of a slice get theirs one after the other."""
 
 AnyRequest = TypeVar("AnyRequest", bound=SaveRequestStatus)
 
@@ -45,9 +44,9 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     """Bring the requests up to date.
 
     Args:
-        observed: All that was looked at.
+        observed: The observation.
         status: The run's status, with the newest checkpoint already in it.
-        jobset: The JobSet of the present attempt, if it is at work.
+        jobset: The JobSet of the present attempt, if there is one.
         now: The time.
     """
     asks: list[Ask] = []
@@ -80,7 +79,7 @@ def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> Sav
 
 
 def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> None:
-    """Have a checkpoint made where there is room for more slices: the run grows at it, and what holds the room costs money."""
+    """Request a checkpoint when there is room for more slices: the run grows at it, and the probe costs money meanwhile."""
     placement = status.placement
     if placement is None or placement.room_since is None or resume_step(status) > (placement.room_step or 0):
         return
@@ -89,7 +88,7 @@ def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSe
 
 
 def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> EditStatus | None:
-    """Have a checkpoint made for an edit that waits for one."""
+    """Request a checkpoint for an edit that waits for one."""
     edit = status.edit
     if edit is None or edit.save.step is not None:
         return edit
@@ -98,7 +97,7 @@ def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView 
 
 
 def _for_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[Ask]) -> RestartStatus | None:
-    """Have a checkpoint made for a restart that waits for one."""
+    """Request a checkpoint for a restart that waits for one."""
     restart = status.restart
     if restart is None or not restart.waits or restart.step is not None:
         return restart
@@ -114,10 +113,10 @@ def _pursue(
     jobset: JobSetView | None,
     asks: list[Ask],
 ) -> AnyRequest:
-    """See whether a request was taken note of, and whether it is served; have it asked where it was not."""
+    """Update a request: whether the trainer accepted it, and whether it is served. Send it if the trainer has not accepted it."""
     newest = status.checkpoint.step if status.checkpoint is not None else None
     if status.phase in ("Succeeded", "Suspended") and newest is not None:
-        return wanted.model_copy(update={"step": newest})  # nobody trains, so it holds everything
+        return wanted.model_copy(update={"step": newest})  # the run does not train, so it holds everything
     report = observed.report
     group = ProcessGroup(status.attempt, jobset.restarts) if jobset is not None and jobset.outcome == "running" else None
     if report is not None and group is not None and group == (report.attempt, report.restart):
@@ -142,7 +141,7 @@ def _ask(request: str, observed: Observed, group: ProcessGroup) -> tuple[Ask, ..
 def _maintenance(
     observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime
 ) -> tuple[MaintenanceStatus | None, tuple[Event, ...]]:
-    """What the nodes under the run say, and whether it is worth a checkpoint."""
+    """The notices of the run's nodes, and whether they need a checkpoint."""
     known = status.maintenance
     if jobset is None or jobset.outcome != "running" or not observed.notices:
         return None, ()
@@ -174,12 +173,12 @@ def _notice_events(fresh: list[NodeNotice]) -> tuple[Event, ...]:
     nodes: dict[Notice, list[str]] = {}
     for one in fresh:
         nodes.setdefault(one.notice, []).append(one.node)
-    said = "; ".join(f"{_MEANINGS[notice]} ({_listing(names)})" for notice, names in nodes.items())
+    listed = "; ".join(f"{_MEANINGS[notice]} ({_listing(names)})" for notice, names in nodes.items())
     urgent = any(one.notice != "scheduled" for one in fresh)
     first = fresh[0]
     key = f"notice/{first.node}/{first.notice}/{len(fresh)}/{first.seen_at}"
-    then = ": asking for a checkpoint before the pods are told to end" if urgent else ""
-    return (Event("Warning" if urgent else "Normal", "MaintenanceNotice", f"On nodes of the run {said}{then}", key),)
+    then = ": asking for a checkpoint before the pods get the signal to end" if urgent else ""
+    return (Event("Warning" if urgent else "Normal", "MaintenanceNotice", f"On nodes of the run {listed}{then}", key),)
 
 
 def _listing(nodes: list[str]) -> str:
@@ -188,6 +187,6 @@ def _listing(nodes: list[str]) -> str:
 
 
 def next_due(observed: Observed, now: datetime) -> float | None:
-    """Seconds until a scheduled maintenance becomes a reason to save; None where none is scheduled."""
+    """Seconds until a scheduled maintenance needs a checkpoint; None if none is scheduled."""
     times = [(notice.at - now - SOON).total_seconds() for notice in observed.notices if notice.at is not None]
     return min((seconds for seconds in times if seconds > 0), default=None)

@@ -25,10 +25,12 @@ from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
 _SCHEME = "2-"
+"""Version of the hash."""
 _FORMER_SCHEME = "1-"
+"""That of the release before."""
 
 RETIRED = "1-retired"
-"""In place of a hash: the attempt is over, whatever the spec says. It fits nothing, in any scheme."""
+"""In place of a hash: the attempt is stopped. It matches no spec, in any version of the hash."""
 
 
 def _live() -> dict[str, Any]:
@@ -56,7 +58,7 @@ def attempt_spec_hash(spec: TrainingRunSpec, recorded: str | None = None) -> str
     """
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
     _leave_out_former_default(document, spec)
-    if recorded is not None and recorded.startswith(_FORMER_SCHEME):
+    if recorded is not None and recorded != RETIRED and recorded.startswith(_FORMER_SCHEME):
         if spec.objective == next_token():
             document.pop("objective", None)  # which that scheme did not know
         return _FORMER_SCHEME + _digest(former_form(document))
@@ -78,7 +80,7 @@ def _digest(document: dict[str, Any]) -> str:
 
 
 def _leave_out_former_default(document: dict[str, Any], spec: TrainingRunSpec) -> None:
-    """Objects stored by an earlier version hold the number that was the default of its schema, and means what none means now."""
+    """Leave out a number that was the default of an earlier schema: stored objects hold it, and it means the same as no number now."""
     if spec.task != "evaluate" and spec.trainer.evaluation.batches == EVALUATION_BATCHES:
         evaluation = document["trainer"]["evaluation"]
         del evaluation["batches"]

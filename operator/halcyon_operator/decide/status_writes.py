@@ -1,10 +1,9 @@
-"""When a status is worth a write.
+"""When a status is written.
 
-Tokens per second and the wall clock change at every look. A status that differs in nothing else is written at most every
-`telemetry.statusIntervalSeconds`, so that a look that a pod event caused does not cost a write; one in which only the clock went on, as
-while a run waits for hardware, at most every minute, and not at all while nothing happens without a person. How many pods of a start run
-already is told every few seconds: a thousand that start one by one are no thousand writes.
-"""
+Tokens per second and the wall clock change at every look. A status with no other difference is written at most every
+`telemetry.statusIntervalSeconds`, so that a look after a pod event costs no write. A status in which only the clock advances, as while a
+run waits for hardware, is written at most every minute, and not at all while a run waits for a user. The number of started pods is written
+every few seconds, so that a thousand pods that start one by one do not cause a thousand writes."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ from halcyon_operator.model.views import Observed
 
 _VOLATILE = ("progress", "goodput")
 COUNT_SECONDS = 3.0
-"""How often the words about a start are written."""
+"""Seconds between two writes of the message about a start."""
 _COUNTING: frozenset[Phase] = frozenset({"Starting", "Restarting"})
-"""Phases in which the next look is never far, so that the last words are written too."""
+"""Phases in which the next look is always soon, so that the last message is written, too."""
 CLOCK_SECONDS = 60.0
-"""How often the accounts of a run are written whose progress stands still."""
+"""Seconds between two writes of the accounts while progress does not change."""
 
 
 def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus | None:
@@ -29,11 +28,11 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
     if old == new and observed.run.raw_status:
         return None
     spec, written = observed.run.spec, observed.progress_written_at
-    if not observed.run.raw_status or _wordless(old) != _wordless(new):
+    if not observed.run.raw_status or _without_messages(old) != _without_messages(new):
         return status
-    if _steady(old) != _steady(new):
-        told = written is not None and status.phase in _COUNTING and 0 <= (now - written).total_seconds() < COUNT_SECONDS
-        return None if told else status
+    if _without_numbers(old) != _without_numbers(new):
+        too_soon = written is not None and status.phase in _COUNTING and 0 <= (now - written).total_seconds() < COUNT_SECONDS
+        return None if too_soon else status
     standing = old.get("progress") == new.get("progress")
     if standing and (written is None or status.phase in AT_REST):
         return None
@@ -41,14 +40,16 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
         return status
     interval = max(CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds)
     elapsed = (now - written).total_seconds()
-    # A look comes a little early or late; half a second must not double the interval. And where the clock was set back, the last write lies
-    # in the future: to wait until then would silence the run.
+    # A look may come a little early; half a second must not double the interval. If the clock was set back, the last write is in the
+    # future, and a wait until then would stop all writes.
     return status if elapsed >= interval - 0.5 or elapsed < 0 else None
 
 
 def is_routine(observed: Observed, status: TrainingRunStatus) -> bool:
-    """Whether a status differs from the one on record in nothing but the numbers that change all the time, and in words about them."""
-    return bool(observed.run.raw_status) and _wordless(status_document(observed.run.status)) == _wordless(status_document(status))
+    """Whether a status differs from the one on record only in progress numbers and messages."""
+    return bool(observed.run.raw_status) and _without_messages(status_document(observed.run.status)) == _without_messages(
+        status_document(status)
+    )
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:
@@ -56,11 +57,11 @@ def status_document(status: TrainingRunStatus) -> dict[str, Any]:
     return status.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
-def _steady(document: dict[str, Any]) -> dict[str, Any]:
+def _without_numbers(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
 
 
-def _wordless(document: dict[str, Any]) -> dict[str, Any]:
-    """What is steady, without the messages of conditions."""
+def _without_messages(document: dict[str, Any]) -> dict[str, Any]:
+    """The status without volatile numbers and without the messages of conditions."""
     conditions = [{key: value for key, value in condition.items() if key != "message"} for condition in document.get("conditions", [])]
-    return _steady(document) | {"conditions": conditions}
+    return _without_numbers(document) | {"conditions": conditions}

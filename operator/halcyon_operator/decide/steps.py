@@ -1,4 +1,4 @@
-"""The one next step of a run, as a value. What leads to which is in `attempts.py`, what each amounts to in `reconcile.py`."""
+"""The next step of a run, as a value. `attempts.py` chooses it, `carry_out.py` turns it into a decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halcyon_operator.model.views import JobSetView
 
 @dataclass(frozen=True)
 class Keep:
-    """The attempt's JobSet does its work."""
+    """The attempt's JobSet works as it should."""
 
     jobset: JobSetView
 
@@ -30,67 +30,67 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stop:
-    """Delete the run's JobSets, because of a cause that goes into the history if the world's end is not there yet."""
+    """Delete the run's JobSets. The cause goes into the history if the process group has no end there yet."""
 
     cause: EndCause
     message: str
     placement: PlacementStatus | None = None
-    """Where the next attempt is placed, if that changes."""
+    """The placement of the next attempt, if it changes."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Something must be gone first."""
+    """Wait until objects of the last attempt are gone."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Await:
-    """Another run must have succeeded, or have begun, first."""
+    """Wait until another run has succeeded or begun."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class HoldBack:
-    """The next attempt is made later, so that a run which gets nowhere does not take hardware all the time."""
+    """Make the next attempt later, so that a run without progress does not take hardware all the time."""
 
     reason: str
     message: str
     seconds: float
-    """Until then."""
+    """Seconds until the next attempt."""
 
 
 @dataclass(frozen=True)
 class DiscardConfigMap:
-    """The old attempt's ConfigMap is the last thing left of it."""
+    """Delete the ConfigMap of the old attempt, the last object of it."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Mint:
-    """Write a new attempt's number down."""
+    """Write the number of a new attempt into the status."""
 
     attempt: int
     pardon: bool
-    """Somebody looked into the failures before it: their count begins anew."""
+    """A user has looked into the earlier failures, so their count starts again at 0."""
 
 
 @dataclass(frozen=True)
 class Create:
-    """Make the objects of the attempt on record."""
+    """Create the objects of the attempt on record."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Suspended, and nothing of the run is left in the cluster."""
+    """The run is suspended and has no objects in the cluster."""
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Nothing more happens by itself."""
+    """Nothing happens until a user acts."""
 
     reason: str
     message: str
@@ -98,7 +98,7 @@ class Stall:
 
 @dataclass(frozen=True)
 class StayStalled:
-    """Stalled at this generation already: the status says why."""
+    """The run is stalled already; the status says why."""
 
 
 Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | Mint | Create | Rest | Stall | StayStalled

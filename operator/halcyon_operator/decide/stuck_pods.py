@@ -1,9 +1,8 @@
 """Pods that do not end, mostly because their node is gone. Pure.
 
-A pod of a dead node stays until somebody says that its process is gone, and a run waits for it. Going on is safe for the checkpoints: the
-next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run says which pod it waits for and what to do,
-and with the owner's consent the operator deletes the pod by force. What a status says of a pod are identifiers and sentences of our own.
-"""
+A pod of a dead node stays until a user confirms that its process is gone, and the run waits for it. To go on is safe for the checkpoints:
+the next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run's condition names the pod and the fix,
+and if the owner allows it, the operator deletes the pod by force. The status shows only identifiers and the operator's own sentences."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ _WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
 
 
 def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
-    """Pods of the run that should have ended long ago, the one that should have ended first at the front."""
+    """Pods of the run that are still there long after their grace period, the longest first."""
     after = timedelta(seconds=observed.platform.stuck_after_seconds)
     pods = {pod.uid: pod for pod in (*observed.pods, *observed.earlier_pods) if pod.deleting and not pod.over}
     stuck = [pod for pod in pods.values() if pod.gone_by is not None and now - pod.gone_by >= after]
@@ -29,11 +28,11 @@ def stuck_pods(observed: Observed, now: datetime) -> tuple[PodView, ...]:
 
 
 def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
-    """The decision with what is told of pods that do not end, and, with the owner's consent, with their deletion by force."""
+    """The decision with a description of stuck pods, and, if the owner allows it, with their deletion by force."""
     pods = stuck_pods(observed, now)
     if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
         return decision
-    status = _told(decision.status, observed, pods, now)
+    status = _describe(decision.status, observed, pods, now)
     own = {pod.uid for pod in observed.pods}
     if not observed.platform.force_delete_stuck or not (ours := [pod for pod in pods if pod.uid in own]):
         return replace(decision, status=status)
@@ -45,7 +44,7 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
     return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
 
 
-def _told(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...], now: datetime) -> TrainingRunStatus:
+def _describe(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ...], now: datetime) -> TrainingRunStatus:
     description = recorded_description(status)
     if description.stalled:
         return status
@@ -59,8 +58,8 @@ def _told(status: TrainingRunStatus, observed: Observed, pods: tuple[PodView, ..
         taint = f"kubectl taint node {first.node} node.kubernetes.io/out-of-service=gone:NoExecute"
         fix = f"if the node is gone, delete the pod (`{delete}`)" + (f" or taint the node (`{taint}`)" if first.node else "")
     message = f"pod {first.name}{_on(first)} should have ended by {since} and is still there{others}; {fix}"
-    told = Description(description.phase, STUCK_TERMINATING, message)
-    return with_description(status, told, run.generation, now)
+    stuck = Description(description.phase, STUCK_TERMINATING, message)
+    return with_description(status, stuck, run.generation, now)
 
 
 def _on(pod: PodView) -> str:

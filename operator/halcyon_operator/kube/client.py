@@ -1,7 +1,6 @@
 """Requests to the Kubernetes API in plain JSON, over the official client's connection and credentials.
 
-The client's generated classes are left aside: they would refuse fields they do not know, and their objects cost more than the JSON.
-"""
+The client's generated classes are not used: they reject fields that they do not know, and their objects need more memory than the JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ _TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class NoCluster(Exception):
-    """There is no way to an API server. The message is one sentence for the user."""
+    """No API server is configured. The message is one sentence for the user."""
 
 
 class ApiError(Exception):
@@ -43,7 +42,7 @@ class ApiError(Exception):
         code: HTTP status.
         reason: One word for it.
         message: A sentence about it.
-        retry_after: Seconds for which the API server wants to be left alone.
+        retry_after: Seconds until the API server accepts the next request.
     """
 
     def __init__(self, code: int, reason: str, message: str, retry_after: float = 0.0) -> None:
@@ -54,7 +53,7 @@ class ApiError(Exception):
 
 
 class NotLeading(ApiError):
-    """Another process may write now, so this one must not."""
+    """This process may not write any more: another one may hold the lease."""
 
     def __init__(self) -> None:
         super().__init__(0, "NotLeading", "this operator does not hold the lease any more")
@@ -65,7 +64,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """The object has changed meanwhile, or exists already."""
+    """The object was changed since it was read, or exists already."""
 
 
 def path_of(api_version: str, plural: str, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
@@ -93,7 +92,7 @@ class KubernetesApi:
         self._seconds_left: Callable[[], float] = lambda: math.inf
 
     def fence(self, seconds_left: Callable[[], float]) -> None:
-        """Write only while there are seconds left, and no longer."""
+        """Reject writes once no seconds are left, and limit each write to the seconds that are."""
         self._seconds_left = seconds_left
 
     async def request(
@@ -122,22 +121,22 @@ class KubernetesApi:
 
         Raises:
             NotFound: There is no such object.
-            Conflict: The object has changed meanwhile, or exists already.
-            NotLeading: It is a write, and another process may write now.
-            ApiError: Any other refusal, or no answer.
+            Conflict: The object was changed since it was read, or exists already.
+            NotLeading: It is a write, and this process does not hold the lease any more.
+            ApiError: Any other rejection, or no answer.
         """
         verb = method.lower()
         try:
             if method in _WITH_OBJECT and not path.endswith("/status"):
-                # Without this the API server drops a field that it does not know, and says nothing. Of a status that is right: the
-                # definition of the resource may be older than the operator, whose other words must be written all the same.
+                # Otherwise the API server silently drops an unknown field. For a status that is right: the resource definition may be
+                # older than the operator, and the known fields must be written all the same.
                 query = {**(query or {}), "fieldValidation": "Strict"}
             url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             timeout = _TIMEOUT
             if fenced and method != "GET":
-                # As late as can be: whatever came before may have taken long.
+                # Checked as late as possible: the steps before may have taken long.
                 if (left := self._seconds_left()) <= 0:
                     raise NotLeading
                 timeout = aiohttp.ClientTimeout(total=min(_TOTAL_SECONDS, left), connect=_CONNECT_SECONDS)
@@ -161,10 +160,10 @@ class KubernetesApi:
 
 
 async def connect(requests: Counter, agent: str = "halcyon-operator") -> KubernetesApi:
-    """A way to the API server: with the pod's service account inside a cluster, else with the kubeconfig.
+    """A client of the API server: with the pod's service account inside a cluster, else with the kubeconfig.
 
     Raises:
-        NoCluster: There is neither.
+        NoCluster: Neither exists.
     """
     configuration = Configuration()
     loader: Any = kubernetes_config  # Its functions have no types.
@@ -184,7 +183,7 @@ def inside_cluster() -> bool:
 
 
 def _message(document: dict[str, Any]) -> str:
-    """What the API server said. It puts the whole object in front of a field that it does not know; only the field is kept."""
+    """The API server's message. For an unknown field the message begins with the whole object; only the part about the field is kept."""
     message = dig(document, "message")
     if isinstance(message, str) and (begin := message.find(_STRICT)) >= 0:
         return text(message[begin:])

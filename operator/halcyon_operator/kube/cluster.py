@@ -1,8 +1,7 @@
-"""What the operator reads from the cluster and writes to it, and nothing else: this module is the list of its rights.
+"""Everything that the operator reads from the cluster and writes to it: this module is the list of its rights.
 
-Lists are taken from the API server at every look, never from a cache of the watch. ConfigMaps and JobSets are only ever created and
-deleted: an attempt's objects never change, so a create that meets an object of the name fails, and nothing of anybody else is taken over.
-"""
+Lists come from the API server, never from a cache of the watch. ConfigMaps and JobSets are only created and deleted: the objects of an
+attempt never change. A create fails if the name exists, so no object of another owner is taken over."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ T = TypeVar("T")
 COMPONENT = "halcyon-operator"
 PAGE = 500
 POD_PAGE = 100
-"""Pods in one answer: a pod is some ten kilobytes, and decoding holds up everything else in this process."""
+"""Pods in one answer: a pod has some ten kilobytes, and decoding blocks the event loop."""
 EVENT_PAGE = 100
 MAX_NOTE = 1000
 
@@ -52,7 +51,7 @@ class Cluster:
         self._api = api
 
     async def check(self) -> None:
-        """Make sure that the resources which the operator works with are served, and that JobSet knows the rules of an attempt.
+        """Check that the API server serves the resources that the operator needs, and that JobSet knows the rules of an attempt.
 
         Raises:
             MissingApi: One is not, or JobSet is too old.
@@ -87,7 +86,7 @@ class Cluster:
         return await self._get(API_VERSION, DEFAULTS, namespace, name)
 
     async def serves(self, namespace: str) -> bool:
-        """Whether the runs of a namespace may be listed. One that is gone took the right to it along."""
+        """Whether the runs of a namespace may be listed. A deleted namespace has no role binding any more."""
         path = path_of(API_VERSION, PLURAL, namespace)
         try:
             await self._api.request("GET", path, PLURAL, query={"limit": "1"}, accept=METADATA_ONLY)
@@ -158,10 +157,10 @@ class Cluster:
         await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
 
     async def delete(self, namespace: str, deletion: Deletion) -> None:
-        """Delete an object and everything below it, the object last. One that is gone, was replaced or was changed is left alone."""
+        """Delete an object after everything that it owns. An object that is gone, was replaced or was changed is left alone."""
         api_version, plural = _DELETED[deletion.kind]
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
-        # Nothing is below a pod, and a wait for it would only keep the pod's name.
+        # A pod owns nothing, and a foreground deletion would only keep the pod's name longer.
         policy = "Background" if deletion.kind == "Pod" else "Foreground"
         at_once = {"gracePeriodSeconds": 0} if deletion.force else {}
         options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
@@ -171,13 +170,13 @@ class Cluster:
             return
 
     async def write_status(self, run: RunView, status: dict[str, Any]) -> dict[str, Any]:
-        """Write a run's status, if the run is still as it was seen.
+        """Write a run's status, if the run still has the observed resource version.
 
         Returns:
             The run as it is now.
 
         Raises:
-            Conflict: The run has changed meanwhile.
+            Conflict: The run was changed since.
         """
         body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
         path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
@@ -185,7 +184,7 @@ class Cluster:
         return await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
 
     async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
-        """Post an event about a run. One that was posted before is left alone; one that is refused is only an event."""
+        """Post an event about a run. An error is ignored: the event exists already, or the API server rejects events."""
         body = event_manifest(run, event, instance, now)
         try:
             await self._api.request("POST", path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body)
@@ -210,7 +209,7 @@ class Cluster:
 
 
 def event_name(run: RunView, event: Event) -> str:
-    """The name of an event: the same for the same key, so that it is posted once however often it is told."""
+    """The name of an event: the same for the same key, so that the event exists only once."""
     digest = hashlib.sha256(f"{run.uid}/{event.key}".encode()).hexdigest()[:16]
     return f"{run.name}.{digest}"
 

@@ -1,13 +1,12 @@
 """Which of several operator processes may write: the rules around one Lease of coordination.k8s.io. Pure: clocks are arguments.
 
-The holder writes the Lease anew every `renew_seconds`. It may write to the cluster until `hold_seconds` after the moment at which it began
-the last write of the Lease that went through, and not one moment longer, whatever has become of the API server, the network or its own
-process meanwhile. Everybody else waits until the Lease has stood unchanged for `lease_seconds`, measured from when they saw the last
-change themselves: nobody compares clocks. The last change was seen after it was begun, so the next holder begins at least
-`lease_seconds - hold_seconds` after the last one stopped; that is the time that a request which was under way has to end.
+The holder renews the Lease every `renew_seconds`. It may write to the cluster until `hold_seconds` after the start of its last successful
+write of the Lease, and not longer, even if the API server, the network or its own process fails meanwhile. The other processes wait until
+the Lease has been unchanged for `lease_seconds`, measured from when they saw the last change; clocks are never compared. A change is seen
+after its write has started, so the next holder starts at least `lease_seconds - hold_seconds` after the last one stopped. In that time a
+request that was under way ends.
 
-A Lease without holder was released: whoever sees it first may take it.
-"""
+A Lease without holder was released: the first process that sees it may take it."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from halcyon_operator.model.untrusted import count, dig, mapping, text
 
 API_VERSION = "coordination.k8s.io/v1"
 LONGEST_LEASE_SECONDS = 120.0
-"""Longer than any that this operator writes: a number in a damaged Lease keeps nobody waiting for longer."""
+"""Longest wait for a Lease. It is longer than any that this operator writes, and bounds a number in a damaged Lease."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Terms:
     renew_seconds: float = 2.0
     """How often the holder renews."""
     look_seconds: float = 1.0
-    """How often the others look."""
+    """How often the others read the Lease."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Election:
     All times named `now` and `began` are seconds of one clock that never goes back and counts while the machine sleeps.
 
     Args:
-        identity: The candidate's name, which no other process that may still run has.
+        identity: The candidate's name. No other process that may still run has it.
         terms: The seconds.
     """
 
@@ -98,12 +97,12 @@ class Election:
 
     @property
     def holder(self) -> str:
-        """Who held the Lease when it was last seen; empty: nobody."""
+        """Holder of the Lease when it was last seen; empty: none."""
         return self._seen.holder
 
     @property
     def known(self) -> bool:
-        """Whether the Lease as it was last seen is this candidate's own, so that it can be renewed without another look."""
+        """Whether this candidate held the Lease when it was last seen, so that it can renew it without another read."""
         return self._seen.holder == self.identity and bool(self._seen.version)
 
     def saw(self, record: LeaseRecord, now: float) -> None:
@@ -111,7 +110,7 @@ class Election:
         if self._seen_at is None or record != self._seen:
             self._seen, self._seen_at = record, now
         if record.holder != self.identity:
-            # Somebody else has it, or nobody: whatever this candidate believed is over.
+            # Another process holds it, or none does, so this candidate does not hold it any more.
             self._held_until = None
 
     def proposal(self, now: float, wall: datetime) -> LeaseRecord | None:
@@ -134,7 +133,7 @@ class Election:
         self._held_until = began + self.terms.hold_seconds if record.holder == self.identity else None
 
     def lost_sight(self) -> None:
-        """A write of the Lease has begun: until its answer is here, the Lease must be read before it is written again."""
+        """A write of the Lease has started. Without its answer, the Lease must be read before it is written again."""
         self._seen = replace(self._seen, version="")
 
     def release(self, wall: datetime) -> LeaseRecord | None:

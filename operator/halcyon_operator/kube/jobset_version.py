@@ -1,9 +1,8 @@
 """Whether the cluster's JobSet knows the rules that an attempt is made of. Pure.
 
-Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field from what is created, the rules that are
-left hold for every failed Job, and a trainer that must not be started again is started for ever. The schema that the API server publishes
-tells; it needs no right beyond that of every account.
-"""
+Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining rules then match every
+failed Job, and a trainer that must not be restarted is restarted for ever. The schema that the API server publishes shows whether the field
+exists; every account may read it."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ def create_refusal(kind: str, message: str) -> str:
 
     Args:
         kind: Kind of the object.
-        message: What the API server said.
+        message: The API server's message.
     """
     if kind == "JobSet" and "unknown field" in message:
         return f"JobSet was refused, for the cluster's JobSet does not know all of its fields; {INSTALL}: {text(message, 500)}"

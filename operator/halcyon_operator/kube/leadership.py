@@ -1,10 +1,8 @@
-"""Holds the operator's Lease against the real API server, and has the work done while it is held.
+"""Holds the operator's Lease, and runs the work while the Lease is held.
 
-The rules are in `election`; here are the requests, the clock and the task. The work begins when the Lease is held and its coroutine is
-cancelled at the moment from which it must not write any more; the API client refuses writes from then on by itself (`may_write`), so
-that a process which was stopped in the middle of anything and wakes up late writes nothing. The watches go on all the time, which is what
-makes the next holder quick: it knows everything already.
-"""
+The rules are in `election`; here are the requests, the clock and the task. The work starts when the Lease is held, and its coroutine is
+cancelled when the process may not write any more. From then on the API client rejects writes by itself, so a process that was stopped
+and continues late writes nothing. The watches run all the time, so that the next holder has a full cache at once."""
 
 from __future__ import annotations
 
@@ -37,14 +35,14 @@ def seconds() -> float:
 def process_identity(pod: str) -> str:
     """The name of this process in an election.
 
-    A pod's name will do: the kubelet starts a container again only after the one before has ended, so that a process which finds its own
-    name in the Lease may go on where its predecessor ended. Elsewhere no process has the name of another.
+    In a pod it is the pod's name: the kubelet restarts a container only after the last one has ended, so a process that finds its own name
+    in the Lease may continue as the holder. Elsewhere every process has a name of its own.
     """
     return pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class Leadership:
-    """Campaigns for one Lease.
+    """Competes for one Lease.
 
     Args:
         api: The way to the API server.
@@ -98,7 +96,7 @@ class Leadership:
                 if term is None:
                     await asyncio.sleep(pause)
                     continue
-                # Wakes up at the latest when the hold ends, and at once if the work fails.
+                # Returns when the hold ends at the latest, and at once if the work fails.
                 await asyncio.wait({term}, timeout=min(pause, self.seconds_left))
                 if term.done():
                     await term
@@ -113,7 +111,7 @@ class Leadership:
             await self._release()
 
     async def _try(self) -> None:
-        """Look at the Lease, or renew it, once. A failure is tried again at the next turn."""
+        """Read the Lease or renew it, once. A failure is tried again at the next turn."""
         limit = min(REQUEST_SECONDS, self.seconds_left) if self.leads else REQUEST_SECONDS
         try:
             async with asyncio.timeout(limit):
@@ -122,7 +120,7 @@ class Leadership:
                 if (proposal := self._election.proposal(self._clock(), self._wall())) is not None:
                     await self._write(proposal)
         except (TimeoutError, ApiError) as error:
-            if not isinstance(error, Conflict):  # Somebody else was quicker.
+            if not isinstance(error, Conflict):  # Another process was faster.
                 logger.warning("lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
 
     async def _look(self) -> None:
@@ -135,7 +133,7 @@ class Leadership:
     async def _write(self, record: LeaseRecord) -> None:
         began = self._clock()
         body = lease_document(record, self._namespace, self._name)
-        # Whether it goes through is not known until the answer is here.
+        # The result of the write is unknown until its answer arrives.
         self._election.lost_sight()
         if record.version:
             written = await self._api.request("PUT", self._path(), "leases", body=body, fenced=False)
@@ -144,7 +142,7 @@ class Leadership:
         self._election.wrote(parse_lease(written), began)
 
     async def _release(self) -> None:
-        """Leave the Lease to whoever looks next, so that an upgrade costs a second and not the length of a lease."""
+        """Release the Lease, so that the next process takes it within a second instead of a lease's length."""
         record = self._election.release(self._wall())
         if record is None:
             return
@@ -158,6 +156,6 @@ class Leadership:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end, whatever it is."""
+    """Cancel a task and wait for its end; its result is ignored."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

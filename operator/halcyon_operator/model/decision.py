@@ -1,9 +1,8 @@
-"""What a look at a run leads to, as plain values that the edge carries out in this order: status, deletions, creations, events,
-requests to trainers.
+"""The result of a look at a run, as plain values.
 
-The status is written first, guarded by the resource version that the decision was made from. So whatever the operator concluded is on
-record before it destroys the evidence, and an attempt's number is on record before the first object of that attempt exists.
-"""
+The edge carries them out in this order: status, deletions, creations, events, requests to trainers. The status is written first, guarded
+by the resource version that was observed. So a conclusion is on record before its evidence is deleted, and an attempt's number is on
+record before the first object of that attempt exists."""
 
 from __future__ import annotations
 
@@ -66,20 +65,20 @@ Plan = ConfigMapPlan | JobSetPlan | ProbePlan
 
 @dataclass(frozen=True)
 class Deletion:
-    """An object to delete, if it still is the one that was seen."""
+    """An object to delete, if it still has the observed uid."""
 
     kind: Literal["JobSet", "ConfigMap", "TrainingRun", "Pod"]
     name: str
     uid: str
     resource_version: str = ""
-    """If given, only while nobody has changed it since."""
+    """If given, delete only while the object still has this version."""
     force: bool = False
-    """Without waiting for the node to say that the processes have ended."""
+    """Do not wait until the node reports the end of the processes."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A Kubernetes Event about the run. Two with the same key are one."""
+    """A Kubernetes Event about the run. Events with the same key are posted once."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -89,7 +88,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Ask:
-    """A checkpoint to ask a trainer process for. Asked twice, it is asked once."""
+    """A request for a checkpoint to a trainer process. The process takes the same request only once."""
 
     ip: str
     port: int

@@ -1,10 +1,9 @@
-"""Why a world of processes ended.
+"""Why a process group ended.
 
-The first process to die takes the others with it: their peers see a broken connection and abort, and the JobSet deletes what is left. So
-the cause is the earliest trouble of any pod, never what most pods say, and also not the job that the JobSet names (that may be a
-peer's). Kubernetes writes whole seconds, so troubles of the same second are put in order by what can explain the others: a disruption
-explains a deletion and an exit; a reserved exit code and a saved leave are deliberate, a crash may be an echo.
-"""
+The first process that ends takes the others with it: its peers see a broken connection and abort, and the JobSet deletes the remaining
+pods. So the cause is the earliest trouble of any pod, not the most frequent one, and not the job that the JobSet names (it may be a
+peer's). Kubernetes writes whole seconds, so troubles of the same second are ordered by what can explain the others: a disruption explains
+a deletion and an exit; a reserved exit code and a leave with a save are deliberate; a crash may be the effect of another one."""
 
 from __future__ import annotations
 
@@ -19,34 +18,34 @@ from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.views import PodEnding, PodView, Trouble
 
 UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
-"""Sorts behind every known time."""
+"""Sorts after every known time."""
 
 TROUBLE_RANKS: dict[Trouble, int] = {"disrupted": 0, "deleted": 1, "exited": 2}
-"""Which trouble explains the others, when the clock (whole seconds) cannot tell."""
+"""Order of troubles in the same second: a lower rank explains a higher one."""
 
 _RANKS: dict[EndCause, int] = {"preempted": 3, "hung": 4, "failed": 5}
 
 
 @dataclass(frozen=True)
 class GroupEnd:
-    """The end of one world."""
+    """The end of one process group."""
 
     cause: EndCause
     message: str
     at: datetime | None = None
     step: int | None = None
-    """Steps done, as far as a process said."""
+    """Steps done, by the highest report of its processes."""
     epoch_attempt: int | None = None
-    """Attempt of the epoch that owns the root, when a process was fenced by it."""
+    """Attempt of the epoch that owns the root, if that epoch fenced a process."""
     others_missing: bool = False
-    """Whether it ended because a process gave up waiting for the others."""
+    """Whether a process ended because it had waited for the others in vain."""
 
 
 def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
-    """One ending for each pod, from several sights of it.
+    """One ending for each pod, from several observations of it.
 
-    How it ended is in the latest sight that saw its end. How it began is in whichever sight has the earliest trouble: when the kubelet is
-    done with a deleted pod, the API server sets the deletion's time anew, and then the exit seems to have come first.
+    The latest observation of its end says how it ended. The observation with the earliest trouble says how the end began: when the kubelet
+    has finished a deleted pod, the API server overwrites the time of the deletion, and the exit then seems to be the first.
     """
     merged: dict[str, PodEnding] = {}
     for ending in (ending for group in groups for ending in group):
@@ -55,20 +54,20 @@ def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
             merged[ending.uid] = ending
             continue
         last = ending if ending.ended >= known.ended else known
-        first = min(known, ending, key=lambda sight: (sight.at, TROUBLE_RANKS[sight.trouble]))
+        first = min(known, ending, key=lambda seen: (seen.at, TROUBLE_RANKS[seen.trouble]))
         merged[ending.uid] = replace(last, trouble=first.trouble, at=first.at, message=first.message)
     return tuple(merged.values())
 
 
 def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tuple[PodEnding, ...]:
-    """What is known of endings, one for each process of a world: of its newest pod, if that has ended.
+    """The known endings, one for each process of a group: the ending of its newest pod.
 
-    A process begins again under its number only where a queue sent it away and its JobSet was resumed before a new attempt was made; how
-    the one before it ended says nothing of the world that there is now.
+    Two pods have the same process and group only if a queue evicted the first one and its JobSet was resumed before the next attempt. The
+    ending of the first one then says nothing about the present processes.
 
     Args:
-        pods: The pods that are there.
-        noted: Endings of these and of pods that are gone.
+        pods: The present pods.
+        noted: Endings of these pods and of deleted pods.
     """
     pods = tuple(pods)
     merged = merge_endings(noted, (pod.ending for pod in pods if pod.ending is not None))
@@ -80,7 +79,7 @@ def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tu
 
 
 def cause_of(ending: PodEnding) -> EndCause:
-    """What the ending of one pod says."""
+    """The cause that the ending of one pod shows."""
     if ending.trouble == "disrupted":
         return "preempted"
     if ending.trouble == "deleted":
@@ -91,19 +90,19 @@ def cause_of(ending: PodEnding) -> EndCause:
 
 
 def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
-    """The end of a world from the endings of its pods, or None when no pod of it was seen to end other than well.
+    """The end of a process group from the endings of its pods; None if no pod of the group failed, was deleted or disrupted.
 
     Args:
-        endings: Endings of pods of any world.
-        world: The world asked for.
-        refused: The JobSet stopped because a process asked not to be started again, so only such an exit is the cause.
+        endings: Endings of pods of any group.
+        group: The group.
+        refused: The JobSet stopped at a reserved exit code, so only such an exit can be the cause.
     """
     own = [ending for ending in endings if ending.group == group]
     candidates = [ending for ending in own if cause_of(ending) != "completed"]
     if refused:
         candidates = [ending for ending in candidates if _fatal_cause(ending)] or candidates
     if any(not is_echo(ending) and ending.trouble != "deleted" for ending in candidates):
-        # The clocks of two nodes differ: what ended because of another one did so after it, whatever they show.
+        # The clocks of two nodes differ: an end that another one caused came after it, even if its time is earlier.
         candidates = [ending for ending in candidates if not is_echo(ending)]
     if not candidates:
         return None
@@ -112,7 +111,7 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
     reports = [ending.report for ending in own if ending.report is not None]
     return GroupEnd(
         cause=cause,
-        message=f"{describe(first)}{_last_words(first, reports)}",
+        message=f"{ending_sentence(first)}{_save_clause(first, reports)}",
         at=None if first.at == UNKNOWN_TIME else first.at,
         step=max((report.step for report in reports), default=None),
         epoch_attempt=_epoch(reports),
@@ -121,12 +120,12 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
 
 
 def is_echo(ending: PodEnding) -> bool:
-    """Whether a process ended because of others, by its own report: they were gone, or they never came."""
+    """Whether a process reported that it ended because of the others: they were gone, or they did not join."""
     return ending.report is not None and (ending.report.peer_lost is not None or bool(ending.report.others_missing))
 
 
-def describe(ending: PodEnding) -> str:
-    """One sentence for people about the ending of a pod."""
+def ending_sentence(ending: PodEnding) -> str:
+    """One sentence for the user about the ending of a pod."""
     if ending.trouble == "disrupted":
         return f"pod {ending.name} was disrupted: {ending.message}" if ending.message else f"pod {ending.name} was disrupted"
     if ending.trouble == "deleted":
@@ -137,8 +136,8 @@ def describe(ending: PodEnding) -> str:
     return f"pod {ending.name} ended with {code}: {ending.message}" if ending.message else f"pod {ending.name} ended with {code}"
 
 
-def _last_words(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
-    """What was saved at the notice, where the ending itself does not say so."""
+def _save_clause(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
+    """What was saved at the notice, if the ending itself does not report it."""
     if first.trouble == "exited":
         return ""
     leader = min((report for report in reports if report.saved is not None), key=lambda report: report.process_index, default=None)
@@ -146,7 +145,7 @@ def _last_words(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
 
 
 def _fatal_cause(ending: PodEnding) -> EndCause | None:
-    """What a reserved exit code says, whatever else befell the pod."""
+    """The cause that a reserved exit code means; None for other exits."""
     return BY_EXIT_CODE[ending.exit_code] if ending.exit_code is not None and ending.exit_code in FATAL_CODES else None
 
 

@@ -1,9 +1,8 @@
 """Which S3 endpoints a run may name. Pure.
 
-A request to an endpoint carries the access key's id, the session token and a signature, whatever answers there. So neither the operator nor
-a trainer may send one to an address that only the run's author chose: the operator's owner lists the endpoints, with their scheme, and
-no other one is used. A root without an endpoint is in the cloud's own store, at an address that no field of a run can change.
-"""
+A request to an endpoint carries the id of the access key, the session token and a signature, to any server that answers there. So neither
+the operator nor a trainer may send one to an address that only the author of a run chose: the owner lists the endpoints with their scheme,
+and no other endpoint is used. A root without an endpoint is in the cloud's own store, at an address that no field of a run can change."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from halcyon_api.status import HistoryEntry, TrainingRunStatus
 
 
 def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
-    """The sums of a run from the accounts of its worlds."""
+    """The sums of a run from the accounts of its process groups."""
     total = _Sum.of(goodput.carried)
     for index, entry in enumerate(status.history):
         total.add(entry, status.history[index + 1 :])
@@ -29,7 +29,13 @@ def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
 
 
 def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequence[HistoryEntry]) -> Goodput | None:
-    """The goodput with the accounts of entries that leave the history, in front of those that stay."""
+    """The goodput with the accounts of the entries that the history drops.
+
+    Args:
+        goodput: The goodput so far.
+        dropped: Entries that leave the history, oldest first.
+        kept: Entries that stay.
+    """
     if not dropped or goodput is None:
         return goodput
     total = _Sum.of(goodput.carried)
@@ -39,7 +45,7 @@ def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequen
 
 
 class _Sum:
-    """Seconds and lost steps of several worlds."""
+    """Seconds and lost steps of several process groups."""
 
     def __init__(self, milliseconds: dict[str, int], lost_steps: int) -> None:
         self._milliseconds, self.lost_steps = milliseconds, lost_steps

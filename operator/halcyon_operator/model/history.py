@@ -1,4 +1,4 @@
-"""The history of a run: one entry for each world of processes, bounded, and what is lost of it carried on in sums."""
+"""The history of a run: a bounded list with one entry for each process group. Sums keep the accounts of entries that are dropped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def present_group(status: TrainingRunStatus) -> ProcessGroup:
 
 
 def entry_of(status: TrainingRunStatus, group: ProcessGroup) -> HistoryEntry | None:
-    """The entry of a world, if it has one."""
+    """The entry of a process group, if it has one."""
     return next((entry for entry in reversed(status.history) if (entry.attempt, entry.restart) == group), None)
 
 
 def last_entry(status: TrainingRunStatus, attempt: int) -> HistoryEntry | None:
-    """The entry of an attempt's newest world."""
+    """The entry of an attempt's newest process group."""
     return next((entry for entry in reversed(status.history) if entry.attempt == attempt), None)
 
 
 def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
-    """The status with an entry for a world that was not known. The oldest entries make room."""
+    """The status with an entry for a new process group. The oldest entries are dropped."""
     if entry_of(status, group) is not None:
         return status
     entry = HistoryEntry(attempt=group.attempt, restart=group.restart, started_at=stamp(now))
@@ -38,7 +38,7 @@ def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) ->
 
 
 def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
-    """The status with what a process of a world said about its start."""
+    """The status with what a report says about the start of its process group."""
     entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return status
@@ -53,11 +53,11 @@ def with_report(status: TrainingRunStatus, group: ProcessGroup, report: Progress
 def with_end(
     status: TrainingRunStatus, group: ProcessGroup, cause: EndCause, message: str, at: datetime, to_step: int | None
 ) -> TrainingRunStatus:
-    """The status with a world's end, unless its end is known already."""
+    """The status with the end of a process group, unless the group has an end already."""
     entry = entry_of(status, group)
     if entry is None or entry.ended_at is not None:
         return status
-    # Progress counts for the world that it was reported by, and that one has said from which step it goes on.
+    # Progress counts only for the group that reported it, and that group has a first step on record.
     reported = status.progress.step if status.progress is not None and entry.from_step is not None else None
     steps = [step for step in (to_step, reported, entry.from_step) if step is not None]
     return _replace(
@@ -68,15 +68,14 @@ def with_end(
 
 
 def resumed_step(report: ProgressReport) -> int | None:
-    """Steps done when the process took up the run; None while it does not know yet."""
+    """Steps done when the process resumed the run; None until it reports them."""
     if report.resumed_step is not None:
         return report.resumed_step
     return 0 if report.first_step_at is not None else None
 
 
 def shown(progress: Progress, before: Progress | None) -> Progress:
-    """Progress with as many digits as a person reads (the full ones are in the trainer's log), and with the last losses until there are new
-    ones."""
+    """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are reported."""
     if before is not None:
         kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated")
         progress = progress.model_copy(update={name: getattr(before, name) for name in kept if getattr(progress, name) is None})

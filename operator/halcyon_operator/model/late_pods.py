@@ -12,7 +12,7 @@ START_SECONDS = 300.0
 
 
 def late_pods(pods: Iterable[PodView], now: datetime) -> list[PodView]:
-    """Pods that have had a node for long and do not run, in the order of their processes."""
+    """The late pods, in the order of their processes."""
     late = [
         pod
         for pod in pods

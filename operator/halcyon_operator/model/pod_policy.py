@@ -1,9 +1,8 @@
-"""What the operator's owner gives to the pods of runs, from the chart's values. Pure.
+"""The owner's settings for the pods of runs, from the chart's values. Pure.
 
-A run's author has no say in any of this: not in privilege, not in volumes of the node, not in a proxy. Without a word from the owner pods
-have the restricted security profile and nothing more. What needs more is given by accelerator, because that is where one profile is too
-tight: TPU runtimes and fast networks of GPUs lock memory or open devices, and some clusters choose the user ids themselves.
-"""
+The author of a run cannot change any of them: neither privilege, nor volumes of the node, nor a proxy. By default pods have the restricted
+security profile. More is given by accelerator, because one profile is too tight there: TPU runtimes and fast GPU networks lock memory or
+open devices, and some clusters assign the user ids themselves."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from halcyon_api.spec.variables import is_allowed_pattern
 USER_ID = 65532
 DEFAULT = "default"
 FREE_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NCCL_*", "HF_TOKEN")
-"""What runs may set where the owner says nothing: how programs are compiled and how devices talk, which load no code into the trainer's
-image, and the one token that data of the Hugging Face hub needs."""
+"""Variables that runs may set by default. They set how programs are compiled and how devices communicate, and the token for data of the
+Hugging Face hub. None of them loads code into the trainer's image."""
 
 Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{1,40}$", max_length=42)]
 Address = Annotated[str, StringConstraints(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+/?)?$", max_length=512)]
@@ -28,7 +27,7 @@ Directory = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)*$", m
 
 
 class InvalidPolicy(ValueError):
-    """The owner's settings are not what they should be. The message names the setting."""
+    """The owner's settings are invalid. The message names the setting."""
 
 
 class PodSecurity(ApiModel):
@@ -49,14 +48,14 @@ class PodSecurity(ApiModel):
 
 
 class CaBundle(ApiModel):
-    """Certificates that are trusted, in a ConfigMap of the run's namespace."""
+    """Trusted certificates, in a ConfigMap of the run's namespace."""
 
     config_map: ObjectName | Literal[""] = ""
     key: Annotated[str, StringConstraints(pattern=r"^[-._A-Za-z0-9]+$", max_length=253)] = "ca.crt"
 
 
 class Proxy(ApiModel):
-    """The way out of the cluster."""
+    """The proxy for requests that leave the cluster."""
 
     https: Address = ""
     http: Address = ""
@@ -64,7 +63,7 @@ class Proxy(ApiModel):
 
 
 class Cache(ApiModel):
-    """Where compiled programs outlive the pod."""
+    """Where compiled programs are kept after the pod has ended."""
 
     claim: ObjectName | Literal[""] = ""
     host_path: Directory = ""
@@ -79,7 +78,7 @@ class Cache(ApiModel):
 
 
 class PodPolicy(ApiModel):
-    """Everything that the owner says of the pods of runs."""
+    """All settings of the owner for the pods of runs."""
 
     security: dict[str, PodSecurity] = Field(default_factory=dict)
     variables: tuple[str, ...] = FREE_VARIABLES
@@ -106,7 +105,7 @@ class PodPolicy(ApiModel):
         return variables
 
     def security_of(self, row: Accelerator) -> PodSecurity:
-        """The security of pods on an accelerator: what is said of its type, else of its family, else of all."""
+        """The security of pods on an accelerator: the setting for its type, else for its family, else the default."""
         return next((self.security[name] for name in (row.name, row.family, DEFAULT) if name in self.security), PodSecurity())
 
 

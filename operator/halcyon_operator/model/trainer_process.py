@@ -12,12 +12,12 @@ _LAST_PORT = 65_535
 
 
 def first_process(pods: tuple[PodView, ...], group: ProcessGroup) -> PodView | None:
-    """The pod of process 0 of a world, if it can be asked."""
+    """The pod of process 0 of a group, if it runs and has an address."""
     return next((pod for pod in pods if pod.group == group and pod.process == (0, 0) and pod.running and pod.ip), None)
 
 
 def trainer_port(run: RunView) -> int:
-    """Port of the present processes' telemetry, whatever port the next ones will have."""
+    """Telemetry port of the present processes. The spec may already name another port for the next ones."""
     port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
     if isinstance(port, int) and 0 < port <= _LAST_PORT:
         return port

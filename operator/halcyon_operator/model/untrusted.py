@@ -1,9 +1,7 @@
-"""Reading of foreign data that can never fail.
+"""Readers of untrusted data that never raise.
 
-Whatever comes from the cluster was written by others: by a newer version, by hand, or by somebody who means harm. Each function here
-takes any JSON value and gives a value of the wanted type or says that there is none; none of them raises. So a damaged object can make
-the operator see less of that object, and nothing else.
-"""
+Objects in the cluster were written by others: by a newer version, by hand, or with bad intent. Each function here takes any JSON value and
+returns a value of the wanted type, or an empty one. So a damaged object can only make the operator see less of that object."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ MAX_TEXT = 1024
 _MAX_INTEGER = 2**63
 _MAX_COUNT = 2**31 - 1
 LARGEST_EXACT = 2**53
-"""Largest whole number that every JSON reader keeps exactly. Claims beyond it are not believed: no status could hold them."""
+"""Largest whole number that every JSON reader keeps exactly. Larger claims are rejected, because no status could hold them."""
 
 
 def dig(value: object, *path: str | int) -> object:
@@ -71,7 +69,7 @@ def count(value: object) -> int:
 
 
 def moment(value: object) -> datetime | None:
-    """A point in time from RFC 3339, in UTC. Years far from ours are taken for damage: not every program can write them."""
+    """A point in time from RFC 3339, in UTC. Years before 2000 or after 2200 count as damage."""
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:
@@ -88,7 +86,7 @@ def stamp(value: datetime) -> str:
 
 
 def seconds_between(start: str | None, end: str | datetime | None) -> float:
-    """Seconds from one point to another, 0 where one is missing or they are in the wrong order."""
+    """Seconds from one point to another; 0 if one is missing or the order is wrong."""
     first = moment(start)
     last = end if isinstance(end, datetime) else moment(end)
     return max(0.0, (last - first).total_seconds()) if first and last else 0.0

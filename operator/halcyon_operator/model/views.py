@@ -1,4 +1,4 @@
-"""What the operator looks at, as plain values: the parts of runs, JobSets and pods that decisions are made from."""
+"""What the operator observes, as plain values: the parts of runs, JobSets and pods that decisions need."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.pod_policy import PodPolicy
 from halcyon_operator.model.workload import WorkloadReading
 
-World = tuple[int, int]
-"""One world of processes, which lives and dies as one: (attempt, JobSet restart)."""
-
 Trouble = Literal["disrupted", "deleted", "exited"]
-"""How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by itself."""
+"""How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by an exit."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +35,22 @@ class RunView:
     problems: tuple[str, ...]
     status: TrainingRunStatus
     save_request: str = ""
-    """Value of the annotation that asks for a checkpoint."""
+    """Value of the annotation that requests a checkpoint."""
     restart_request: str = ""
-    """Value of the annotation that asks for a restart."""
+    """Value of the annotation that requests a restart."""
     fields: dict[str, str] = field(default_factory=dict[str, str])
     """The fields that may be edited and are not at their default, as the user wrote them; see `status.inForce`."""
     defaults: DefaultsStatus | None = None
-    """What the run takes from its defaults with its next attempt; None: what is on record."""
+    """Defaults for the next attempt; None: those in the status."""
     defaults_due: bool = False
-    """Whether it is to take them as they are now, so that somebody has to look."""
+    """Whether the defaults must be read for the next attempt."""
     raw_spec: dict[str, object] = field(default_factory=dict[str, object])
     raw_status: dict[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)
 class JobSetView:
-    """A JobSet: whose it is, how often it restarted its world, and whether it is over."""
+    """A JobSet: its owner, its number of restarts, and its outcome."""
 
     name: str
     uid: str
@@ -70,33 +67,33 @@ class JobSetView:
     replicas: int = 0
     """Slices."""
     suspended: bool = False
-    """Whether somebody wants it to have no pods: a queue, or a person. The operator suspends a run by deleting its JobSet."""
+    """Whether a queue or a person suspended it, so that it has no pods. The operator suspends a run by deleting its JobSet."""
     queue: str = ""
-    """The queue that it is in; empty: in none."""
+    """Name of its queue; empty: it has none."""
 
 
 @dataclass(frozen=True)
 class PodEnding:
-    """Why and when a trainer pod ended, or began to."""
+    """Why and when a trainer pod ended, or began to end."""
 
     uid: str
     name: str
     run_uid: str
-    """The run of the pod, which may be an earlier one of the same name."""
+    """Uid of the pod's run, which may be an earlier run of the same name."""
     group: ProcessGroup
     process: ProcessIndex
     trouble: Trouble
     at: datetime
-    """When the trouble began: the disruption or deletion if there was one, else the end of the process."""
+    """When the end began: the disruption or deletion if there was one, else the end of the process."""
     ended: bool
     exit_code: int | None = None
     report: TerminationReport | None = None
     message: str = ""
     node: str = ""
     ran: bool = False
-    """Whether its process is known to have begun: a pod that is deleted before it starts has an exit code all the same."""
+    """Whether its process started. A pod that is deleted before its start has an exit code, too."""
     jobset_uid: str = ""
-    """The JobSet that its labels name."""
+    """Uid of the JobSet in its labels."""
     controlled: bool = False
     """Whether a Job controls it."""
 
@@ -118,41 +115,41 @@ class PodView:
     waiting_message: str = ""
     ending: PodEnding | None = None
     save_token: str = field(default="", repr=False)
-    """What the operator gave the process, for whoever may ask it for a checkpoint."""
+    """Secret of the process that a request for a checkpoint must bear."""
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
-    """When it got its node."""
+    """When the scheduler bound it to its node."""
     gone_by: datetime | None = None
-    """When its grace period ends; None where nobody has deleted it."""
+    """When its grace period ends; None: it is not deleted."""
     sandbox_ready: bool | None = None
-    """Whether its volumes are mounted and its network is there; None: its kubelet does not say."""
+    """Whether its volumes are mounted and its network works; None: its kubelet does not report it."""
     run_uid: str = ""
-    """The run that its labels name."""
+    """Uid of the run in its labels."""
     jobset_uid: str = ""
-    """The JobSet that its labels name."""
+    """Uid of the JobSet in its labels."""
     controlled: bool = False
     """Whether a Job controls it."""
 
     @property
     def over(self) -> bool:
-        """Whether its containers have ended for good."""
+        """Whether all its containers have ended."""
         return self.phase in ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
 class PodWarning:
-    """What an event says of a pod that does not start."""
+    """A warning event about a pod that does not start."""
 
     pod_uid: str
     reason: str
     """One word, such as ``FailedMount``."""
     message: str
-    """One line of bounded length, by somebody else."""
+    """One line of bounded length; untrusted text."""
 
 
 @dataclass(frozen=True)
 class ProbeView:
-    """The JobSet that looks for room for more slices, and its pods."""
+    """The JobSet that probes for room for more slices, and its pods."""
 
     jobset: JobSetView
     pods: tuple[PodView, ...] = ()
@@ -160,7 +157,7 @@ class ProbeView:
 
 @dataclass(frozen=True)
 class ObjectView:
-    """Any other object, by name: whose it is."""
+    """Any other object: its name and its owner."""
 
     kind: str
     name: str
@@ -171,13 +168,13 @@ class ObjectView:
 
 @dataclass(frozen=True)
 class Prerequisite:
-    """A run that another one waits for. `phase` is None where there is none of the name."""
+    """A run that another run waits for. `phase` is None if there is no run of the name."""
 
     name: str
     phase: Phase | None = None
     message: str = ""
     after: str = ""
-    """The run that it waits for itself, if it does."""
+    """Name of the run that it waits for; empty: it waits for none."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ class NoticeView:
     node: str
     notice: Notice
     at: datetime | None = None
-    """For when it is announced; None: it is under way."""
+    """When the maintenance begins; None: it has begun."""
 
 
 @dataclass(frozen=True)
@@ -204,14 +201,14 @@ class HeadAbsent:
 
 @dataclass(frozen=True)
 class HeadUnreachable:
-    """The root is out of the operator's reach. The reason is a clause for the user."""
+    """The operator cannot read the root. The reason is a clause for the user."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class HeadPending:
-    """The root is being read. Nothing is decided before the answer is there, or it is known that there will be none."""
+    """The root is being read. No decision is made before the answer or the timeout."""
 
 
 HeadReading = HeadFound | HeadAbsent | HeadUnreachable | HeadPending
@@ -219,67 +216,67 @@ HeadReading = HeadFound | HeadAbsent | HeadUnreachable | HeadPending
 
 @dataclass(frozen=True)
 class Platform:
-    """What is the same for all runs of a cluster."""
+    """Settings that are the same for all runs of an installation."""
 
     trainer_image: str
     cluster_domain: str = "cluster.local"
     probe_priority_class: str = ""
-    """PriorityClass of the pods that look for room; empty: the cluster's default."""
+    """PriorityClass of probe pods; empty: the cluster's default."""
     allow_gpu_direct: bool = False
     """Whether runs may use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     s3_endpoints: frozenset[str] = frozenset()
     """The S3 endpoints that runs may name, as `endpoints.normal` writes them."""
     pods: PodPolicy = field(default_factory=PodPolicy)
-    """What the owner gives to the pods of runs."""
+    """The owner's settings for the pods of runs."""
     pod_memory: Mapping[str, str] = field(default_factory=dict[str, str])
-    """By accelerator type, what pods ask for where their run says nothing; `none`: no memory. Default: by the machine."""
+    """By accelerator type, the memory that pods request if their run names none; `none`: no memory. Default: by the machine."""
     stuck_after_seconds: float = 300.0
-    """A pod that is still there so long after its grace period does not end by itself."""
+    """Seconds after its grace period from which a pod that still exists counts as stuck."""
     force_delete_stuck: bool = False
-    """Whether such pods are deleted by force."""
+    """Whether stuck pods are deleted by force."""
     kueue: bool = False
-    """Whether runs may wait in queues of Kueue, whose Workloads the operator then reads."""
+    """Whether runs may use queues of Kueue; the operator then reads their Workloads."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything that a decision about one run is made from."""
+    """The observation of one run: everything that a decision about it needs."""
 
     run: RunView
     platform: Platform
     jobsets: tuple[JobSetView, ...] = ()
-    """JobSets that bear the run's label, and whatever stands under the name of the present attempt's JobSet."""
+    """JobSets with the run's label, and any JobSet that has the name of the present attempt's JobSet."""
     pods: tuple[PodView, ...] = ()
     earlier_pods: tuple[PodView, ...] = ()
-    """Trainer pods of an earlier run of the same name, by the uid in their labels; looked for only until this one has begun."""
+    """Trainer pods of an earlier run of the same name, by the uid in their labels; empty once this run has an attempt."""
     probe: ProbeView | None = None
-    """What looks for room for more slices; neither its JobSet nor its pods are among the others."""
+    """The probe for more slices. Its JobSet and its pods are not in `jobsets` and `pods`."""
     endings: tuple[PodEnding, ...] = ()
-    """Endings of pods that are there, and of pods that were seen to end and are gone."""
+    """Endings of present pods, and of deleted pods whose end was seen."""
     head: HeadReading = field(default_factory=HeadAbsent)
     report: ProgressReport | None = None
-    """What process 0 tells of itself."""
+    """Progress report of process 0."""
     report_problem: str = ""
-    """Why there is no report although the process runs."""
+    """Why there is no report although process 0 runs."""
     config_map: ObjectView | None = None
     """The object under the name of the present attempt's ConfigMap; read only while that attempt has no JobSet."""
     origin_root: str | None = None
-    """`checkpoint.root` of the run that this one begins from, by its TrainingRun; None where it was not looked up, or is not known."""
+    """`checkpoint.root` of the run that this one begins from (`spec.from`); None: not read, or not known."""
     origin: Prerequisite | None = None
-    """That run, where it is there and has no root yet because it has not begun."""
+    """The run that this one begins from, if it exists and has no root yet."""
     prerequisites: tuple[Prerequisite, ...] = ()
-    """The run that this one comes after, the one that this comes after, and so on; empty once the run has begun."""
+    """The run that this one waits for (`spec.after`), the run that that one waits for, and so on; empty once the run has an attempt."""
     pod_warning: PodWarning | None = None
     """The newest warning about the first of the pods that do not start, as far as it is known."""
     notices: tuple[NoticeView, ...] = ()
-    """What the nodes of the present pods say about their end; empty where nodes are not watched."""
+    """Maintenance notices of the nodes of present pods; empty where nodes are not watched."""
     workload: WorkloadReading | None = None
-    """What Kueue says of the present attempt's JobSet while a queue holds it; None where it was not asked for."""
+    """Kueue's Workload of the present JobSet while a queue holds it; None: not read."""
     fresh_token: str = field(default="", repr=False)
-    """A secret that nobody has yet, for an attempt that is created now."""
+    """A new secret for an attempt that is created now."""
     create_refusal: str = ""
     """Why the API server refused the last object that was to be created for the run, if it did."""
     progress_written_at: datetime | None = None
     """When this operator last wrote progress into the status."""
     pace_seconds: float = 0.0
-    """How often to look at, and write of, a run at which nothing happens, if its own interval is shorter: one operator's share for it."""
+    """Shortest interval between two routine looks at a run, so that the rate over all runs stays bounded."""

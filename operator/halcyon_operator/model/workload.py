@@ -1,4 +1,4 @@
-"""What Kueue says of a JobSet in one of its queues, as plain values."""
+"""The Workload of Kueue that stands for a JobSet in a queue, as plain values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_WORKLOAD_AGE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class WorkloadCondition:
-    """What a condition of a Workload says while it holds, or while it does not."""
+    """Reason, message and time of a condition of a Workload."""
 
     reason: str = ""
     message: str = ""
@@ -20,7 +20,7 @@ class WorkloadCondition:
 
 @dataclass(frozen=True)
 class AdmissionCheck:
-    """One thing besides quota that must be so before a Workload is admitted, such as nodes by a ProvisioningRequest."""
+    """A condition besides quota for the admission of a Workload, such as nodes by a ProvisioningRequest."""
 
     name: str
     state: str
@@ -30,27 +30,27 @@ class AdmissionCheck:
 
 @dataclass(frozen=True)
 class WorkloadView:
-    """What Kueue says of a JobSet in a queue."""
+    """The Workload of a JobSet."""
 
     name: str
     active: bool = True
-    """Kueue leaves one that is not alone, until somebody makes it active."""
+    """Kueue ignores an inactive Workload until a user activates it."""
     cluster_queue: str = ""
-    """Where quota is reserved for it."""
+    """ClusterQueue in which quota is reserved for it."""
     unreserved: WorkloadCondition | None = None
-    """Why it has no quota, as long as it has none."""
+    """Why it has no quota; None: it has quota."""
     admitted: bool = False
     evicted: WorkloadCondition | None = None
-    """Why it lost its quota, until it has some again."""
+    """Why it lost its quota; None once it has quota again."""
     finished: WorkloadCondition | None = None
     checks: tuple[AdmissionCheck, ...] = ()
     requeue_at: datetime | None = None
-    """When it takes its place in the queue again, after an eviction."""
+    """When it enters the queue again after an eviction."""
 
 
 @dataclass(frozen=True)
 class NoWorkload:
-    """Kueue is there and has no Workload for the JobSet."""
+    """Kueue has no Workload for the JobSet."""
 
 
 @dataclass(frozen=True)

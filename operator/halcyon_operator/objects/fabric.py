@@ -1,9 +1,8 @@
-"""What a pod gets so that GPUs of several hosts can use the fast network of their machine. Pure.
+"""What a pod needs so that GPUs of several hosts can use the fast network of their machine. Pure.
 
-Only a run that asks for it (`accelerator.network: gpuDirect`), in an installation that allows it, gets any of this: directories of the node
-(read-only wherever the fabric lets them be), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own
-container stays as restricted as always. The sidecar is an init container that goes on running, so that it ends with the trainer.
-"""
+Only a run that requests it (`accelerator.network: gpuDirect`), in an installation that allows it, gets any of this: directories of the node
+(read-only where the fabric allows it), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own
+container stays restricted. The sidecar is an init container that keeps running, so that it ends with the trainer."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """What the accelerator section means to the scheduler, the device plugins, libtpu and NCCL. Pure.
 
-The facts are rows of `halcyon_api.hardware`; here they become selectors, tolerations, resources, annotations, volumes and environment.
-A TPU slice is a node pool: selecting accelerator and topology gives some slice of that shape, and JobSet's exclusive requirements keeps the
-pods of one job (one slice of the run) together in one node pool, and those of no other job.
-"""
+`halcyon_api.hardware` has one row for each accelerator; this module turns the row into selectors, tolerations, resources, annotations,
+volumes and environment. A TPU slice is a node pool: a selector for accelerator and topology matches any slice of that shape, and JobSet's
+exclusive placement keeps the pods of one job (one slice of the run) together in one node pool, apart from other jobs."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ COMPUTE_DOMAIN_CLAIM = "compute-domain"
 
 @dataclass(frozen=True)
 class NodeRequirements:
-    """Where the pods of a run belong and what they get there."""
+    """What the pods of a run require of their nodes: labels, tolerations, resources, volumes and environment."""
 
     node_selector: dict[str, str]
     tolerations: list[dict[str, str]]
@@ -53,9 +52,9 @@ class NodeRequirements:
 
 
 NO_MEMORY = "none"
-"""What the owner gives in place of an amount, for pods that ask for no memory."""
+"""In place of an amount: the pods request no memory."""
 SHM_SHARE = 4
-"""The memory that the devices of a host share may take this part of the pod's memory, to which it counts."""
+"""Divisor: the shared memory of a host's devices is limited to this part of the pod's memory, and counts to it."""
 
 
 def node_requirements(
@@ -65,8 +64,8 @@ def node_requirements(
 
     Args:
         spec: The run's spec.
-        avoided: Nodes that the pods keep off.
-        pod_memory: What the owner lets the pods of an accelerator's type ask for, where a run does not say it itself.
+        avoided: Names of nodes that the pods must not use.
+        pod_memory: By accelerator type, the memory that pods request if their run names none.
     """
     accelerator = spec.accelerator
     row, shape = accelerator.row, accelerator.row.shape(accelerator.topology)
@@ -91,7 +90,7 @@ def node_requirements(
         tolerations=_tolerations(accelerator, spec.scheduling),
         resources={"requests": dict(amounts), "limits": dict(amounts)} if amounts else {},
         jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: NODE_POOL_LABEL} if row.pool_is_slice and shape.hosts > 1 else {},
-        affinity=_off(avoided),
+        affinity=_avoiding(avoided),
         pod_annotations=fabric.pod_annotations(fast) if fast is not None else {},
         environment=row.environment | (fast.environment if fast is not None else {}),
         volumes=volumes,
@@ -102,7 +101,7 @@ def node_requirements(
 
 
 def _selector(accelerator: AcceleratorSpec, scheduling: SchedulingSpec) -> dict[str, str]:
-    """Labels of the nodes. What the type asks for stands above what the user adds."""
+    """Labels of the nodes. Labels that the accelerator requires override those of the user."""
     labels = {**scheduling.node_selector, **accelerator.row.node_labels}
     if accelerator.row.family == "tpu":
         labels[TOPOLOGY_LABEL] = accelerator.topology
@@ -128,8 +127,8 @@ def _toleration(key: str, value: str | None, effect: str | None) -> dict[str, st
     return {"key": key, **matches} | ({"effect": effect} if effect is not None else {})
 
 
-def _off(nodes: Sequence[str]) -> dict[str, Any]:
-    """The affinity of pods that keep off some nodes."""
+def _avoiding(nodes: Sequence[str]) -> dict[str, Any]:
+    """The affinity of pods that must not use some nodes."""
     if not nodes:
         return {}
     names = {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(nodes)}
@@ -139,7 +138,7 @@ def _off(nodes: Sequence[str]) -> dict[str, Any]:
 def multislice_environment(
     accelerator: AcceleratorSpec, hosts_per_slice: int, hostnames: list[str], coordinator: str
 ) -> list[dict[str, Any]]:
-    """What libtpu must know of the other slices; nothing for one slice.
+    """Variables by which libtpu finds the other slices; none for one slice.
 
     Args:
         accelerator: The accelerator section.

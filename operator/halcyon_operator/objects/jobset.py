@@ -1,11 +1,11 @@
 """The objects of one attempt: a ConfigMap with the run document and a JobSet of one job for each slice. Pure.
 
-How the JobSet recovers by itself, also while the operator is away:
+How the JobSet recovers by itself, even while no operator runs:
 
 - A pod that Kubernetes disrupts (eviction, preemption, loss of its node) and a trainer that saved and left (exit code 42) fail their Job
-  at once with a message that says so; the JobSet then starts the whole world again and does not count it.
+  at once with a message that says so; the JobSet then restarts the whole process group and does not count it.
 - A reserved exit code fails the Job too, and the JobSet stops: the operator decides.
-- Anything else fails the Job by its backoff limit of 0; the JobSet starts the world again and counts it.
+- Anything else fails the Job by its backoff limit of 0; the JobSet restarts the process group and counts it.
 
 The order of the rules matters twice: an evicted pod also has an exit code, and the last rule of the failure policy takes every Job that the
 pod failure policy ended and no rule before it named. A pod failure policy needs ``restartPolicy: Never``, which JobSet's own default is
@@ -36,8 +36,8 @@ RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
 
-_OPERATORS_ALONE = ("after", "defaults", "env")
-"""Fields of a run that say nothing to a trainer, whose image may be of a version that does not know them; `env` is in its environment."""
+_NOT_FOR_TRAINERS = ("after", "defaults", "env")
+"""Fields that a trainer does not need. Its image may be a version that does not know them; `env` is in the pod's environment."""
 
 
 def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
@@ -48,13 +48,13 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
         attempt: The attempt's number.
         spec: The run's spec on the attempt's number of slices. Default: as the user wrote it, with what it takes from its defaults.
     """
-    # With the built-in defaults written out: the trainer's image may be of a version that has others.
+    # The built-in defaults are written out: the trainer's image may be a version with other defaults.
     whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document()
     document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
-        "spec": {field: value for field, value in whole.items() if field not in _OPERATORS_ALONE},
+        "spec": {field: value for field, value in whole.items() if field not in _NOT_FOR_TRAINERS},
     }
     return {
         "apiVersion": "v1",
@@ -83,15 +83,15 @@ def build_jobset(
         platform: Trainer image and DNS domain.
         attempt: The attempt's number, already on record in the run's status.
         resume_step: Committed steps that the trainer must find.
-        remaining_restarts: Counted restarts that are left until the next checkpoint.
-        avoided: Names of nodes that the pods keep off.
-        save_token: Whoever asks the attempt's processes for a checkpoint must know it.
+        remaining_restarts: Counted restarts until the JobSet gives up.
+        avoided: Names of nodes that the pods must not use.
+        save_token: Secret that a request for a checkpoint must bear.
     """
     topology = spec.accelerator.resolve()
     requirements, queue = node_requirements(spec, avoided, platform.pod_memory), spec.scheduling.queue
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
-        # Kueue chooses the nodes itself then, and JobSet must not choose others.
+        # Kueue then chooses the nodes, and JobSet must not choose others.
         annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
         requirements = replace(
             requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
@@ -111,7 +111,7 @@ def build_jobset(
             "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
             "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
             "failurePolicy": _failure_policy(remaining_restarts),
-            # Kueue would suspend it, too. Where there is no Kueue, a run of a queue must not train past it.
+            # Kueue would suspend it, too. Without Kueue a run with a queue must not start without quota.
             "suspend": queue is not None,
             "replicatedJobs": [
                 {
@@ -190,7 +190,7 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
 
     return {
         "maxRestarts": max_restarts,
-        # The old coordinator must be gone before a new process looks for one under the same name.
+        # The old coordinator must be gone before a new process connects to the same name.
         "restartStrategy": "BlockingRecreate",
         "rules": [
             rule(RULE_PREEMPTED, "RestartJobSetAndIgnoreMaxRestarts", ".*DisruptionTarget.*"),

@@ -1,10 +1,9 @@
 """Labels and annotations by which Kueue takes a JobSet into a queue. Pure.
 
-A JobSet with the label of a queue is made suspended. Kueue makes a Workload for it, with all its slices as one whole, and ends the
-suspension when there is quota for all of them and every admission check has passed; until then it has no pods, and without Kueue it never
-gets any. When Kueue takes the quota back it suspends the JobSet again and says why in the Workload. It also writes node selectors,
-tolerations and labels of the flavor into the suspended JobSet's pod template; the operator never compares those with what it made.
-"""
+A JobSet with the label of a queue is created suspended. Kueue makes one Workload for all its slices, and ends the suspension when there is
+quota for all of them and every admission check has passed. Until then the JobSet has no pods; without Kueue it never gets any. When Kueue
+takes the quota back, it suspends the JobSet again and writes the reason into the Workload. Kueue also writes node selectors, tolerations
+and labels of the flavor into the pod template of the suspended JobSet; the operator never compares the template with its own."""
 
 from __future__ import annotations
 
@@ -15,28 +14,28 @@ WORKLOADS = "workloads"
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_PRIORITY_CLASS = "kueue.x-k8s.io/priority-class"
 LABEL_JOB_UID = "kueue.x-k8s.io/job-uid"
-"""Bears the uid of the JobSet that a Workload stands for."""
+"""Label of a Workload with the uid of its JobSet."""
 _TOPOLOGY = "kueue.x-k8s.io/podset-{}-topology"
 _SLICE_SIZE = "kueue.x-k8s.io/podset-slice-size"
 _MAX_RUN_DURATION = "provreq.kueue.x-k8s.io/maxRunDurationSeconds"
 
 
 def jobset_labels(queue: QueueSpec | None) -> dict[str, str]:
-    """What puts a JobSet into a queue; nothing without one."""
+    """Labels that put a JobSet into a queue; none without a queue."""
     if queue is None:
         return {}
     return {LABEL_QUEUE: queue.name} | ({LABEL_PRIORITY_CLASS: queue.priority_class} if queue.priority_class is not None else {})
 
 
 def jobset_annotations(queue: QueueSpec | None) -> dict[str, str]:
-    """What Kueue passes on to a ProvisioningRequest."""
+    """Annotations that Kueue passes to a ProvisioningRequest."""
     if queue is None or queue.max_run_duration_seconds is None:
         return {}
     return {_MAX_RUN_DURATION: str(queue.max_run_duration_seconds)}
 
 
 def pod_annotations(queue: QueueSpec | None, hosts_per_slice: int) -> dict[str, str]:
-    """How close together Kueue places the pods."""
+    """Annotations that say how close together Kueue places the pods."""
     topology = queue.topology if queue is not None else None
     if topology is None:
         return {}

@@ -1,4 +1,4 @@
-"""Puts what the operator's owner says (`pod_policy`) into the pods of runs. Pure."""
+"""Applies the owner's settings (`pod_policy`) to the pods of runs. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from halcyon_operator.model.pod_policy import USER_ID, CaBundle, PodPolicy, PodS
 
 CA_DIRECTORY = "/etc/halcyon/ca"
 _CA_VARIABLES = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Which file of certificates is read by OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`, and curl."""
+"""Variables that name the file of certificates for OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`, and curl."""
 _NEVER_BY_PROXY = ("localhost", "127.0.0.1", "::1", ".svc", "169.254.169.254", "metadata.google.internal")
 """What the trainer reaches inside the cluster and on its node: the other processes, and the identity of the pod."""
 
@@ -42,18 +42,18 @@ def container_security(profile: PodSecurity) -> dict[str, Any]:
 
 
 def volume_security(profile: PodSecurity) -> dict[str, Any]:
-    """What a pod's security context says of the group of its volumes."""
+    """The group of a pod's volumes, as part of its security context."""
     return {} if profile.run_as_user == "namespace" else {"fsGroup": profile.run_as_user, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def with_policy(
     template: dict[str, Any], policy: PodPolicy, row: Accelerator, slices: int, namespace: str, cluster_domain: str, cache_directory: str
 ) -> dict[str, Any]:
-    """A trainer's pod template with what the owner says.
+    """A trainer's pod template with the owner's settings.
 
     Args:
         template: The template, with the restricted profile.
-        policy: What the owner says.
+        policy: The owner's settings.
         row: The accelerator.
         slices: Slices of the run.
         namespace: Namespace of the run.
@@ -72,7 +72,7 @@ def with_policy(
     if profile.host_network == "always" or (profile.host_network == "multislice" and slices > 1):
         pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     if policy.annotations:
-        # What the hardware needs stands above what the owner adds.
+        # Annotations that the hardware needs override those of the owner.
         metadata["annotations"] = policy.annotations | metadata.get("annotations", {})
     if policy.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in policy.image_pull_secrets]

@@ -18,7 +18,7 @@ from halcyon_operator.objects.owned_pods import container_security, pod_security
 CACHE_DIRECTORY = "/var/cache/halcyon"
 TMP_SIZE_LIMIT = "32Gi"
 CACHE_SIZE_LIMIT = "64Gi"
-"""Of compiled programs and of files that are read from a disk. A pod that writes more is evicted, and no neighbour with it."""
+"""Limit for compiled programs and cached files. A pod that writes more is evicted; its neighbours are not."""
 TERMINATION_LOG = "/dev/termination-log"
 
 _SOURCES = {
@@ -34,11 +34,11 @@ _STARTUP_FAILURES = 150
 
 
 SPOT_GRACE_SECONDS = 15
-"""What GKE gives the pods of a spot machine that it takes away, whatever they ask for."""
+"""Grace period that GKE gives the pods of a reclaimed spot machine; a longer one in the pod has no effect."""
 
 
 def grace_seconds(spec: TrainingRunSpec) -> int:
-    """How long a pod really has after the notice of its end."""
+    """Seconds that a pod really has after the notice of its end."""
     asked = spec.recovery.grace_period_seconds
     return min(asked, SPOT_GRACE_SECONDS) if spec.accelerator.provisioning == "spot" else asked
 
@@ -124,7 +124,7 @@ def _container(
 
 
 def _variable(variable: VariableSpec) -> dict[str, Any]:
-    """A variable of the run's own. Its value means what is written: no reference to another variable is looked up."""
+    """A variable of the run. Its value is literal: `$(NAME)` in it is not expanded."""
     if variable.value is not None:
         return {"name": variable.name, "value": variable.value.replace("$(", "$$(")}
     return {"name": variable.name, "valueFrom": variable.value_from.document() if variable.value_from is not None else {}}

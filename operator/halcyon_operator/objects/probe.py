@@ -21,9 +21,9 @@ from halcyon_operator.objects.owned_pods import probe_security
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
 CONTAINER = "probe"
 _PAUSE = ["python3", "-c", "import signal; signal.pause()"]
-"""What the trainer's image is sure to have."""
+"""Waits for a signal; every trainer image has Python."""
 _REPLACEMENTS = 1_000_000
-"""A pod that is evicted makes place for one that waits."""
+"""Backoff limit: each evicted pod is replaced by a new one that waits."""
 
 
 def is_probe(document: object) -> bool:
@@ -66,7 +66,7 @@ def build_probe(run: RunView, spec: TrainingRunSpec, platform: Platform, slices:
         "securityContext": container_context,
     }
     pod: dict[str, Any] = {
-        # The Job makes a new pod, with a place in the queue of its own, rather than start a container again.
+        # The Job makes a new pod, which the scheduler queues again, instead of restarting the container.
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": False,

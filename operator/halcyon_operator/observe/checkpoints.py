@@ -1,9 +1,8 @@
 """Reads the HEAD of a checkpoint root, with the operator's own identity and never with a Secret of a run.
 
-A root that cannot be read is no error: a volume is out of reach by its nature, and a bucket may be open to the trainers only. The operator
-then goes by the trainers' reports, and the status says so. A HEAD that has not changed is neither sent nor decoded again, and decoding a
-large one, or reading from a volume that hangs, takes a thread of its own, so that it holds up neither the event loop nor other runs.
-"""
+An unreadable root is no error: the operator cannot mount volumes of pods, and a bucket may be open to the trainers only. The operator then
+uses the trainers' reports, and the status says so. An unchanged HEAD is neither transferred nor decoded again. A large HEAD is decoded in
+a thread, and a mounted volume is read in a thread, so that neither blocks the event loop or other runs."""
 
 from __future__ import annotations
 
@@ -27,14 +26,14 @@ from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, Hea
 
 TIMEOUT_SECONDS = 5.0
 MAX_HEAD_BYTES = 2**20
-"""Of some three thousand checkpoints that are kept. A larger one is the trainers' alone to read."""
+"""Room for about three thousand checkpoints. The operator does not read a larger HEAD."""
 SMALL_HEAD_BYTES = 16 * 2**10
-"""Decoded at once, in some hundred microseconds; a larger one in a thread."""
+"""A HEAD up to this size is decoded at once, in some hundred microseconds; a larger one in a thread."""
 MAX_ROOTS = 4096
-"""Of how many roots the last HEAD is kept."""
+"""Roots whose last HEAD is kept."""
 FILE_READERS = 4
 MAX_STORES = 64
-"""How many clients are kept. One serves all roots of a bucket: a client takes a quarter of a megabyte and tens of milliseconds."""
+"""Clients that are kept. One serves all roots of a bucket: a new client takes a quarter of a megabyte and tens of milliseconds."""
 
 _ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status(?: code)?:? \(?([1-5][0-9]{2})\b")
@@ -53,7 +52,7 @@ class Checkpoints:
 
     Args:
         reads: Counts reads by result.
-        s3_endpoints: The endpoints that may be contacted; of a run that names another one nothing is read.
+        s3_endpoints: The endpoints that may be contacted. The root of a run with another endpoint is not read.
         s3_anonymous: Send unsigned S3 requests.
         file_roots: Directories under which file:// roots may be read.
     """
@@ -100,9 +99,9 @@ class Checkpoints:
             self._keep(address, result.meta["e_tag"], reading)
             return reading
         except NotModifiedError:
-            return unchanged or HeadUnreachable("the store says that its HEAD is as before, which nobody has seen")
+            return unchanged or HeadUnreachable("the store reports an unchanged HEAD, but none was read before")
         except FileNotFoundError as error:
-            # Stores also answer 404 when there is no such bucket or no such user; only the code in the body tells.
+            # Stores also answer 404 for an unknown bucket or user; only the code in the body shows which.
             code = _ERROR_CODE.search(str(error))
             return HeadAbsent() if code is None or code[1] == "NoSuchKey" else HeadUnreachable(_not_found(code[1]))
         except (PermissionDeniedError, UnauthenticatedError):
@@ -110,7 +109,7 @@ class Checkpoints:
         except TimeoutError:
             return HeadUnreachable(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (BaseError, OSError, ValueError) as error:
-            # The text of these holds what the store answered, which may be a page of any internal service.
+            # Their text holds the store's answer, which may be a page of an internal service, so it is not shown.
             return HeadUnreachable(_failed(error))
 
     async def _decode(self, body: bytes) -> HeadReading:
@@ -182,7 +181,7 @@ _NOT_FOUND = {
     "AccessDenied": "the operator's own credentials do not open it",
     "XMinioServerNotInitialized": "the store is starting",
 }
-"""What the codes of stores mean that come with status 404. A code that is not here is a text of somebody else, and is not shown."""
+"""Meanings of the codes that stores send with status 404. Any other code is untrusted text and is not shown."""
 
 
 def _not_found(code: str) -> str:
@@ -190,7 +189,7 @@ def _not_found(code: str) -> str:
 
 
 def _failed(error: Exception) -> str:
-    """What went wrong, in words of this program alone."""
+    """The error in a sentence without text of the store."""
     if (status := _STATUS.search(str(error))) is not None and 300 <= int(status[1]) < 600:
         return f"the store answered with HTTP status {status[1]}"
     return f"the request failed ({type(error).__name__})"
@@ -201,7 +200,7 @@ def _too_large(size_bytes: int) -> HeadUnreachable:
 
 
 def parse_head(body: bytes) -> HeadReading:
-    """The document in a HEAD. A damaged one is the trainer's to judge."""
+    """The document in a HEAD. A damaged one counts as unreachable; the trainer decides about it."""
     try:
         return HeadFound(decode_head(body))
     except DamagedDocument as damage:

@@ -1,19 +1,18 @@
-"""Whether an endpoint is asked at all: one that has left several requests in a row unanswered is left alone for a while, then tried once.
+"""Whether an endpoint is asked at all: after several requests without an answer it is not asked for a while, then tried once.
 
-A store that swallows requests costs the whole limit of each of them. All roots behind it share its circuit, so that an outage costs a few
-requests, however many runs keep their checkpoints there. Any answer closes the circuit, a refusal too.
-"""
+A store that never answers costs the whole timeout of each request. All roots in a store share its circuit, so an outage costs a few
+requests, independent of the number of runs. Any answer closes the circuit, also a rejection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SILENT_REQUESTS = 3
-"""So many unanswered requests in a row open the circuit."""
+"""Unanswered requests in a row that open the circuit."""
 FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 120.0
 TRIAL_SECONDS = 10.0
-"""For how long nobody else asks while one request tries an endpoint again; longer than any request takes."""
+"""Time in which only the one trial request is made; longer than any request takes."""
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Circuit:
     open_until: float = 0.0
 
     def admits(self, now: float) -> bool:
-        """Whether a request may be made now. After a pause a single one may, and the others wait for what it shows."""
+        """Whether a request may be made now. After a pause only one may, and the others wait for its result."""
         if self.silent < SILENT_REQUESTS:
             return True
         if now < self.open_until:

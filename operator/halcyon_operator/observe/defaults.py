@@ -1,10 +1,9 @@
 """When a run takes its defaults, and what it takes. Pure.
 
-A run takes them once: what they set is written into `status.defaults` together with the number of its first attempt, and from then on the
-run is what its document and that record say. Whoever edits the defaults afterwards changes no run that has begun. A run takes them anew
-when it is told to, by a new value of the annotation or another `spec.defaults`; what differs then is an edit of the run like any other,
-with a checkpoint and a new attempt where the field needs one. Nothing is written into `spec`.
-"""
+A run takes them once: their values are written into `status.defaults` together with the number of its first attempt. From then on the run
+is defined by its document and that record, so an edit of the defaults changes no run that has begun. A run takes its defaults again when
+its annotation gets a new value or `spec.defaults` changes. The difference is then an edit of the run like any other, with a checkpoint and
+a new attempt where the field needs one. Nothing is written into `spec`."""
 
 from __future__ import annotations
 
@@ -27,31 +26,31 @@ from halcyon_operator.model.untrusted import count, dig, mapping, text
 
 @dataclass(frozen=True)
 class FoundDefaults:
-    """The defaults that a run would take, as the API server has them."""
+    """The defaults that a run would take, as read from the API server."""
 
     name: str
     """`spec.defaults` of the run, or `default`."""
     namespaces: tuple[str, ...]
-    """Where was looked: the run's namespace, then the operator's."""
+    """The namespaces that were read: the run's, then the operator's."""
     documents: tuple[object, ...] = ()
-    """What was found, the most specific first."""
+    """The defaults found, the most specific first."""
     named: bool = True
-    """Whether one of them bears the name."""
+    """Whether one of them has the name."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a run has taken, or would take now."""
+    """The defaults that a run has taken, or would take now."""
 
     record: DefaultsStatus | None
-    """What is to stand in `status.defaults`; None: what stands there."""
+    """The new `status.defaults`; None: it stays."""
     values: Values
     problem: str = ""
-    """Why it cannot be taken: one sentence."""
+    """Why the defaults cannot be taken: one sentence."""
 
 
 def wanted(document: object) -> tuple[str, str]:
-    """Which defaults a run's document asks for, and the request to take them. An empty name asks for none."""
+    """Name of the defaults that a run's document requests, and the value of the request. An empty name requests none."""
     name = dig(document, "spec", "defaults")
     name = name if isinstance(name, str) and len(name) <= MAX_NAME_LENGTH else DEFAULT_NAME
     request = text(dig(document, "metadata", "annotations", names.ANNOTATION_REFRESH_DEFAULTS), MAX_REQUEST_VALUE)
@@ -59,17 +58,17 @@ def wanted(document: object) -> tuple[str, str]:
 
 
 def due(document: object, status: TrainingRunStatus) -> bool:
-    """Whether the run is to take its defaults with the next attempt."""
+    """Whether the run takes its defaults with the next attempt."""
     return status.attempt == 0 or wanted(document) != settled(status.defaults)
 
 
 def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | None) -> Taken:
-    """What a run goes by besides its own document.
+    """The defaults that apply to a run.
 
     Args:
         document: The run.
         status: Its status.
-        read: Its defaults as they are now; None: nobody looked.
+        read: Its defaults as they are now; None: not read.
     """
     recorded = read_values(status.defaults)
     if read is None or not due(document, status):
@@ -100,7 +99,7 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
 
 
 def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, object]:
-    """The spec that a run goes by, in its present form and with all that a trainer of another version might choose otherwise."""
+    """The spec of a run with its defaults, in its present form (`halcyon_api.former`)."""
     metadata, spec = mapping(dig(document, "metadata")), mapping(with_choices(spec_form(TrainingRun, document).spec, TrainingRunSpec))
     if not values:
         return spec
@@ -108,7 +107,7 @@ def resolved_spec(document: object, values: Mapping[str, Any]) -> dict[str, obje
 
 
 def root_of_run(document: object) -> str | None:
-    """The checkpoint root of a run that has begun, or that names it."""
+    """The checkpoint root of a run that has begun, or whose document names it; None for any other."""
     status = parse_status(dig(document, "status"))
     return text(values_of_run(resolved_spec(document, read_values(status.defaults))).get(ROOT)) or None
 

@@ -1,12 +1,12 @@
-"""Reads HEADs beside the looks at their runs, so that a store which does not answer holds up nothing but its own runs.
+"""Reads HEADs outside of looks, so that a store that does not answer delays only its own runs.
 
-A look waits a moment for a store that answered the last time, since that one answers in milliseconds. Any other is asked in the
-background: the look ends, and the run is looked at again when the answer is there. What leads to a new attempt needs a reading that was
-begun after the run's seen_state was seen as it is (`HeadPending` until then); a run at work goes by the last one.
+A look waits a moment for a store that answered the last request, because such a store answers in milliseconds. Any other store is asked in
+the background: the look ends, and the run is looked at again when the answer arrives. A decision about a new attempt needs a reading whose
+request was made after the run's JobSets and pods were seen in their present state (`HeadPending` until then); a run at work uses the last
+reading.
 
-A few requests at a time go to each endpoint, and an endpoint that stays silent is left alone for a while (`circuit`). The runs of a
-namespace share a few places for endpoints that have not answered yet, so that many such endpoints hold up no other namespace.
-"""
+A few requests at a time go to each endpoint, and an endpoint that does not answer is not asked for a while (`circuit`). The runs of a
+namespace share a few slots for endpoints that have not answered yet, so that many such endpoints do not delay other namespaces."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ Address = tuple[str, str | None, str | None]
 PATIENCE_SECONDS = 0.25
 """How long a look waits for a store that answered the last time."""
 UNREACHABLE_SECONDS = 30.0
-"""How long a root counts as out of reach before it is tried again."""
+"""How long a root counts as unreachable before it is tried again."""
 SILENT_SECONDS = 2.0
-"""A request that failed after so long was not refused: nobody answered it."""
-PLACE_SECONDS = 10.0
-"""How long a request waits for its turn before its root counts as out of reach."""
+"""A request that fails after this time was not rejected: the store did not answer."""
+SLOT_SECONDS = 10.0
+"""How long a request waits for a slot before its root counts as unreachable."""
 AT_ONCE = 8
 """Requests to one endpoint at a time."""
 UNPROVEN_AT_ONCE = 8
 """Requests of a namespace at a time to endpoints that have not answered yet."""
 MAX_ROOTS = 4096
-"""Of how many roots the last reading is kept."""
+"""Roots whose last reading is kept."""
 MAX_ENDPOINTS = 1024
 MAX_NAMESPACES = 1024
 MAX_RUNS = 8192
@@ -59,12 +59,12 @@ class _Endpoint:
     """A store, with all roots in it."""
 
     circuit: Circuit = field(default_factory=Circuit)
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
 
 @dataclass
 class _Root:
-    """What is known of one root."""
+    """The last reading of one root."""
 
     reading: HeadReading | None = None
     began: float = 0.0
@@ -75,13 +75,13 @@ class _Root:
     """Runs to look at again when the answer is there."""
 
     def answer(self, asked: float, now: float) -> HeadReading | None:
-        """A reading whose request was made when a question was asked or later, and that is not old."""
+        """A reading whose request was made at the question's time or later, and that is not too old."""
         return self.reading if self.began >= asked and now - self.ended < UNREACHABLE_SECONDS else None
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What a run asked last."""
+    """The last question of a run."""
 
     address: Address
     seen_state: Hashable
@@ -89,11 +89,11 @@ class _Question:
 
 
 class HeadReads:
-    """Asks stores, in the background where that may take long.
+    """Reads HEADs, in the background where that may take long.
 
     Args:
         heads: What reads one HEAD.
-        changed: Called with a run's key when there is an answer that no look has waited for.
+        changed: Called with a run's key when an answer arrives after the look has ended.
         clock: Seconds, monotonic.
     """
 
@@ -107,13 +107,13 @@ class HeadReads:
         self._unproven: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
 
     async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
-        """The HEAD of a run's root as far as it is known now.
+        """The newest known HEAD of a run's root.
 
         Args:
             key: The run.
             spec: Where its root is.
-            seen_state: What was seen of the run. A reading counts for as long as this stays the same.
-            max_age_seconds: Of a run at work: a reading not older than this will do, and an older one while none is there.
+            seen_state: The state of the run's JobSets and pods. A reading counts while this stays the same.
+            max_age_seconds: For a run at work: the longest age of a reading. While there is no newer one, an older one is used.
         """
         address = spec.root, spec.endpoint, spec.region
         root, now = _recent(self._roots, address, _Root, MAX_ROOTS), self._clock()
@@ -153,7 +153,7 @@ class HeadReads:
         began = self._clock()
         try:
             try:
-                async with asyncio.timeout(PLACE_SECONDS) as turn, endpoint.places:
+                async with asyncio.timeout(SLOT_SECONDS) as turn, endpoint.slots:
                     if endpoint.circuit.answers:
                         turn.reschedule(None)
                         began, reading = await self._request(spec, endpoint)
@@ -189,7 +189,7 @@ def _few() -> asyncio.Semaphore:
 
 
 def _endpoint_of(spec: CheckpointSpec) -> Hashable:
-    """What answers, or does not, for all roots alike."""
+    """The server of a root. All its roots answer, or none does."""
     root = parse_root(spec.root)
     return root.scheme, spec.endpoint or root.bucket, spec.region
 

@@ -1,4 +1,4 @@
-"""From a JobSet as the API server holds it to a `JobSetView`."""
+"""From a JobSet document of the API server to a `JobSetView`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_LABEL = 63
 
 
 def parse_jobset(document: object) -> JobSetView:
-    """A JobSet as the operator sees it. Never raises."""
+    """The view of a JobSet. Never raises."""
     metadata = mapping(dig(document, "metadata"))
     status = mapping(dig(document, "status"))
     conditions = {text(dig(condition, "type")): mapping(condition) for condition in sequence(status.get("conditions"))}
@@ -49,7 +49,7 @@ def parse_object(kind: str, document: object) -> ObjectView:
 
 
 def controller_uid(metadata: dict[str, object]) -> str:
-    """Uid of the object that controls this one; empty when nobody does."""
+    """Uid of the object that controls this one; empty: none does."""
     owners = sequence(metadata.get("ownerReferences"))
     return next((text(dig(owner, "uid")) for owner in owners if dig(owner, "controller") is True), "")
 

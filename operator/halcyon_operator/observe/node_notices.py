@@ -1,8 +1,7 @@
-"""What nodes say about their end, ahead of the signal to their pods.
+"""Maintenance notices of nodes, which come before the signal to their pods.
 
-Read from labels, taints and the cordon of a node, as Google's maintenance handler, the cluster autoscaler and ``kubectl drain`` set them.
-Of thousands of nodes only those are remembered that say something, and of the runs only on which nodes their pods are.
-"""
+They are read from labels, taints and the cordon of a node, as Google's maintenance handler, the cluster autoscaler and ``kubectl drain``
+set them. Only nodes with notices are kept, and of each run only the nodes of its pods."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ _TAINTS: dict[str, Notice] = {
 
 
 def notices_of(node: object) -> tuple[NoticeView, ...]:
-    """All notices of a node as the API server holds it. Never raises."""
+    """All notices of a node document. Never raises."""
     metadata = mapping(dig(node, "metadata"))
     name, labels = text(metadata.get("name")), mapping(metadata.get("labels"))
     found: list[NoticeView] = []
@@ -42,7 +41,7 @@ def notices_of(node: object) -> tuple[NoticeView, ...]:
 
 
 class NodeNotices:
-    """Nodes that have notices, and which runs to look at when one comes or goes. All calls come from one event loop."""
+    """Nodes with notices, and the runs to look at when a notice appears or ends. All calls come from one event loop."""
 
     def __init__(self) -> None:
         self._notices: dict[str, tuple[NoticeView, ...]] = {}
@@ -52,7 +51,7 @@ class NodeNotices:
         return len(self._notices)
 
     def saw(self, node: object, *, deleted: bool = False) -> tuple[RunKey, ...]:
-        """Take note of a node.
+        """Record a node that the watch showed.
 
         Returns:
             Keys of the runs on it, if its notices have changed.
@@ -68,7 +67,7 @@ class NodeNotices:
         return tuple(key for key, nodes in self._nodes.items() if name in nodes)
 
     def on(self, key: RunKey, nodes: Iterable[str]) -> tuple[NoticeView, ...]:
-        """The notices of the nodes that a run is on, by name; they are remembered until the next time, or until `forget`."""
+        """The notices of a run's nodes, sorted by node. The nodes are remembered until the next call, or until `forget`."""
         self._nodes[key] = here = frozenset(filter(None, nodes))
         return tuple(notice for node in sorted(here & self._notices.keys()) for notice in self._notices[node])
 

@@ -1,4 +1,4 @@
-"""Collects what a decision about one run is made from."""
+"""Collects the observation of one run."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 
 HEAD_AGE_SECONDS = 10.0
-"""How old a reading of HEAD may be while an attempt is at work. Anything that leads to a new attempt reads it anew."""
+"""How old a reading of HEAD may be while an attempt is at work. A decision about a new attempt needs a new reading."""
 
 
 class ReadsHeads(Protocol):
-    """What knows the HEADs of checkpoint roots."""
+    """Reads HEADs of checkpoint roots."""
 
     async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float) -> HeadReading:
-        """The HEAD of a run's root as far as it is known now."""
+        """The newest known HEAD of a run's root."""
         ...
 
 
 class ReadsProgress(Protocol):
-    """What knows how far trainers are."""
+    """Reads progress reports of trainers."""
 
     async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
         """The last report of a run's pod, or why there is none."""
@@ -67,15 +67,15 @@ class ReadsWarnings(Protocol):
     """What knows why pods do not start."""
 
     def of(self, key: tuple[str, str], pods: Iterable[PodView]) -> PodWarning | None:
-        """The newest warning about the first late one of a world's pods, as far as it is known."""
+        """The newest warning about the first late pod of a process group, as far as known."""
         ...
 
 
 class ReadsWorkloads(Protocol):
-    """What knows why JobSets wait in their queues."""
+    """Reads Workloads of Kueue."""
 
     async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
-        """What Kueue says of a JobSet."""
+        """The Workload of a JobSet."""
         ...
 
 
@@ -84,17 +84,17 @@ class Observer:
 
     Args:
         cluster: Where runs, JobSets and pods are read.
-        heads: Knows the HEADs of checkpoint roots.
-        trainers: Knows how far trainers are.
-        pod_endings: Endings of pods that may be gone.
+        heads: Reads HEADs of checkpoint roots.
+        trainers: Reads progress reports.
+        pod_endings: Endings of pods that may be deleted.
         platform: What is the same for all runs.
-        nodes: What nodes say about their end; None: nobody asks them.
-        token: Makes up tokens.
-        cache: What the watches have shown; None: every look asks the API server.
-        pace: Seconds between two looks at a run at which nothing happens, where its own interval is shorter.
+        nodes: Maintenance notices of nodes; None: nodes are not watched.
+        token: Makes new secrets.
+        cache: The watch cache; None: every look reads from the API server.
+        pace: Shortest seconds between two routine looks at a run.
         defaults_namespace: Where the defaults of all namespaces are; empty: there are none.
-        workloads: Knows why JobSets wait in their queues; None: nobody asks Kueue.
-        warnings: Knows why pods do not start; None: nobody reads their events.
+        workloads: Reads Workloads; None: queues are not used.
+        warnings: Reads warnings about late pods; None: their events are not read.
     """
 
     def __init__(
@@ -127,8 +127,7 @@ class Observer:
         self._own = OwnJobSets()
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """Everything about a run as the watches showed it last, without a request to the API server; None if they do not show an attempt
-        at work, for then more has to be known."""
+        """The observation of a run from the watch cache, without a request to the API server; None unless an attempt is at work."""
         key = namespace, name
         run = self._cache.run(key) if self._cache is not None else None
         if run is None or self._cache is None or run.defaults_due:
@@ -142,15 +141,15 @@ class Observer:
         return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
 
     def wrote(self, document: object) -> None:
-        """A run was written and is like this now: the watch may tell of it later."""
+        """A run was written; the watch shows this version only later."""
         if self._cache is not None:
             self._cache.saw_run(document)
 
     async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """Everything about a run as the API server has it now, or None if there is no such run.
+        """The observation of a run from the API server; None if there is no such run.
 
         Raises:
-            ApiError: The API server refused a read or did not answer.
+            ApiError: The API server rejected a read or did not answer.
         """
         key = namespace, name
         document, jobset_documents, seen = await asyncio.gather(
@@ -183,7 +182,7 @@ class Observer:
         progress_written_at: datetime | None,
         workload_age: float,
     ) -> Observed:
-        """What was seen of a run in the cluster, with what is to be known besides."""
+        """The observation: what was read from the cluster, completed with HEAD, report, prerequisites and Workload."""
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
@@ -226,13 +225,13 @@ class Observer:
         return self._warnings.of(key, (pod for pod in pods if pod.group == group))
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
-        """What the nodes of the run's pods say about their end."""
+        """Maintenance notices of the nodes of the run's pods."""
         if self._nodes is None:
             return ()
         return self._nodes.on(key, (pod.node for pod in pods if not pod.over))
 
     async def _named(self, run: RunView, jobsets: tuple[JobSetView, ...]) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
-        """Whatever stands under the names of the present attempt's objects, whosever it is."""
+        """JobSet and ConfigMap with the names of the present attempt's objects, of any owner."""
         name = names.jobset_name(run.name, run.status.attempt)
         known = any(jobset.name == name for jobset in jobsets)
         jobset, config_map = await asyncio.gather(
@@ -282,7 +281,7 @@ class Observer:
         )
 
     async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
-        """Why a queue holds the run; what it says of one that it does not hold is of no use here."""
+        """The Workload of a run that a queue holds; None for any other run."""
         if self._workloads is None or alive is None or not (alive.queue and alive.suspended):
             return None
         return await self._workloads.read(run.namespace, alive.uid, max_age_seconds)
@@ -297,7 +296,7 @@ class Observer:
 def _own_pods(
     run: RunView, own: frozenset[str], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
 ) -> tuple[tuple[PodView, ...], ProbeView | None]:
-    """The pods of a run's attempts, and what looks for room for it. Whatever only bears the run's labels is left out."""
+    """The pods of a run's attempts, and its probe. Pods that only have the run's labels are left out."""
     seen = tuple(seen)
     pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
     probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
@@ -307,7 +306,7 @@ def _own_pods(
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:
-    """Whether a JobSet is the present attempt's and not at its end."""
+    """Whether a JobSet belongs to the present attempt and has not ended."""
     return (
         jobset.owner_uid == run.uid
         and jobset.name == names.jobset_name(run.name, run.status.attempt)
@@ -317,7 +316,7 @@ def _at_work(run: RunView, jobset: JobSetView) -> bool:
 
 
 def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView, ...]) -> Hashable:
-    """Whatever may write a run's checkpoints, as it was seen. What HEAD said before this changed may be out of date."""
+    """The JobSets and pods that may write checkpoints. When they change, an older reading of HEAD may be out of date."""
     return (
         run.uid,
         run.status.attempt,
@@ -327,7 +326,7 @@ def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView,
 
 
 def _of_earlier_runs(run: RunView, seen: Iterable[SeenPod]) -> tuple[PodView, ...]:
-    """Trainer pods that bear the run's name and the uid of another one."""
+    """Trainer pods with the run's name and the uid of another run."""
     pods = (pod.view for pod in seen if not pod.probe)
     return tuple(pod for pod in pods if pod.controlled and pod.jobset_uid and pod.run_uid not in ("", run.uid))
 

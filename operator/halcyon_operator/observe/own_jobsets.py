@@ -15,16 +15,16 @@ _MOST_RUNS = 4096
 
 
 class OwnJobSets:
-    """The uids of the JobSets that runs control or controlled, as long as the operator lives.
+    """The uids of the JobSets that runs control or controlled, while the operator's process runs.
 
-    A JobSet may be gone before its last pod, and its name from the status, which anybody with the right to may wipe.
+    A JobSet may be deleted before its last pod, and a user with the right to write the status may delete its uid there.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[RunKey, tuple[str, tuple[str, ...]]] = OrderedDict()
 
     def of(self, run: RunView, jobsets: Iterable[JobSetView]) -> frozenset[str]:
-        """The uids of a run's JobSets, those included that were seen before."""
+        """The uids of a run's JobSets, including those that were seen before."""
         key, seen = (run.namespace, run.name), own_jobset_uids(run, jobsets)
         uid, before = self._known.get(key, ("", ()))
         kept = tuple(dict.fromkeys((*(before if uid == run.uid else ()), *sorted(seen))))[-_MOST_JOBSETS:]

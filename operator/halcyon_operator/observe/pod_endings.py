@@ -1,8 +1,7 @@
-"""Endings of pods that were seen in events, for a JobSet that starts its world again deletes the pods within seconds.
+"""Endings of pods that the watch showed. A JobSet that restarts its process group deletes the pods within seconds.
 
-In memory only: what is concluded from an ending is written into the run's status at once, and an operator that was away falls back on the
-JobSet's own counters. Bounded, so that no run can fill the operator's memory.
-"""
+In memory only: a conclusion from an ending is written into the run's status at once, and an operator that was away uses the JobSet's own
+counters. Bounded, so that no run can fill the operator's memory."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ class PodEndings:
         self._endings: OrderedDict[RunKey, OrderedDict[str, PodEnding]] = OrderedDict()
 
     def record(self, key: RunKey, pod: PodView) -> bool:
-        """Note a pod's ending, if it has begun to end.
+        """Record a pod's ending, if it has begun to end.
 
         Returns:
-            Whether there was anything new in it.
+            Whether the ending had anything new.
         """
         ending = pod.ending
         if ending is None or not ending.uid:
@@ -45,12 +44,12 @@ class PodEndings:
         return True
 
     def endings(self, key: RunKey) -> tuple[PodEnding, ...]:
-        """All endings noted for a run."""
+        """All endings recorded for a run."""
         endings = self._endings.get(key)
         return tuple(endings.values()) if endings is not None else ()
 
     def prune(self, key: RunKey, attempt: int, restart: int) -> None:
-        """Drop the endings of worlds before one."""
+        """Drop the endings of earlier process groups."""
         if (endings := self._endings.get(key)) is not None:
             for uid in [uid for uid, ending in endings.items() if ending.group < (attempt, restart)]:
                 del endings[uid]

@@ -1,11 +1,11 @@
-"""Reads what nodes and controllers have written about a pod that does not start: the newest warning among its events.
+"""Reads the newest warning event of a pod that does not start.
 
-Some causes stand nowhere else: a volume that is not mounted (FailedMount), a network that is not there (FailedCreatePodSandBox). A look
-never waits for the answer. The events are listed in the background, for one late pod of a run, once a minute at most; the run is looked at
-again when there is news. Without the right to list events the run's condition says what the pod itself says.
+Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work (FailedCreatePodSandBox). A look
+never waits for the answer. The events are listed in the background, for one late pod of a run, at most once a minute; the run is looked at
+again when they bring news. Without the right to list events the run's condition shows only what the pod itself reports.
 
-Whoever may create events in the namespace may write such a text, so it is shown and never obeyed, bounded, and rid of what a URL may carry.
-"""
+Every user who may create events in the namespace can write such a text. So it is shown and never obeyed, it is bounded, and credentials in
+URLs are removed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Pod:
 
 
 class PodEvents:
-    """Knows the newest warning about late pods.
+    """The newest warnings about late pods.
 
     Args:
         events: Lists the events of a pod.
@@ -75,7 +75,7 @@ class PodEvents:
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     def of(self, key: RunKey, pods: Iterable[PodView]) -> PodWarning | None:
-        """What is known of the first late one of a world's pods. Asks for more in the background where that is due."""
+        """The newest known warning about the first late pod. Starts a new request in the background if one is due."""
         late = late_pods(pods, self._clock())
         if not late or not _UID.fullmatch(late[0].uid):
             return None

@@ -1,8 +1,7 @@
-"""From a pod as the API server holds it to a `PodView`, and to the ending that it tells of.
+"""From a pod document of the API server to a `PodView` with its ending.
 
-A pod's end has up to three beginnings: the API server marks it for a disruption, somebody deletes it, or its process ends. Which came
-first is what the end was about: an evicted pod is later deleted and its process ends too, and a pod that crashed is deleted afterwards.
-"""
+A pod's end has up to three beginnings: the API server marks it for a disruption, a client deletes it, or its process ends. The first one
+is the reason: an evicted pod is deleted later and its process ends too, and a pod that crashed is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _MAX_GRACE_SECONDS = 31_536_000
 
 
 def parse_pod(document: object) -> PodView:
-    """A trainer pod as the operator sees it. Never raises."""
+    """The view of a trainer pod. Never raises."""
     metadata = mapping(dig(document, "metadata"))
     status = mapping(dig(document, "status"))
     container = _trainer_container(status)
@@ -57,7 +56,7 @@ def _controlled(metadata: dict[str, object]) -> bool:
 
 
 def _ip(value: object) -> str:
-    """The pod's address, which the operator sends requests to: no name, and none of those where a machine keeps its own metadata."""
+    """The pod's address, for requests. Names and link-local addresses (such as a machine's metadata server) are rejected."""
     try:
         address = ip_address(text(value, 64))
     except ValueError:
@@ -88,7 +87,7 @@ def _trainer_container(status: dict[str, object]) -> dict[str, object]:
 
 
 def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[str, str]:
-    """Why the pod does not run yet, if the kubelet or the scheduler says so."""
+    """Reason and message of the kubelet or the scheduler why the pod does not run yet."""
     waiting = mapping(dig(container, "state", "waiting"))
     if waiting:
         return text(waiting.get("reason"), 64), text(waiting.get("message"))
@@ -140,28 +139,28 @@ def _ending(metadata: dict[str, object], status: dict[str, object], container: d
 def _troubles(
     metadata: dict[str, object], status: dict[str, object], terminated: dict[str, object], ended: bool
 ) -> list[tuple[datetime, int, Trouble, str]]:
-    """Everything that went wrong with the pod: since when, in which rank, and what is said about it."""
+    """All troubles of a pod: time, rank, kind and message."""
     found: list[tuple[datetime, int, Trouble, str]] = []
 
-    def add(trouble: Trouble, at: datetime | None, *said: object) -> None:
-        words = ": ".join(word for word in map(text, said) if word)
+    def add(trouble: Trouble, at: datetime | None, *parts: object) -> None:
+        words = ": ".join(word for word in map(text, parts) if word)
         found.append((at or UNKNOWN_TIME, TROUBLE_RANKS[trouble], trouble, words))
 
     for condition in map(mapping, sequence(status.get("conditions"))):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             add("disrupted", moment(condition.get("lastTransitionTime")), condition.get("reason"), condition.get("message"))
     if (gone_at := moment(metadata.get("deletionTimestamp"))) is not None:
-        # The timestamp is when the grace period ends; the deletion was asked for before it.
+        # The timestamp is the end of the grace period; the deletion was requested before it.
         add("deleted", gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)))
     if ended:
         report = _report(terminated.get("message"), _group(metadata))
-        said = (report.message,) if report else (terminated.get("reason"), terminated.get("message"))
-        add("exited", moment(terminated.get("finishedAt")), *(said if terminated else (status.get("reason"), status.get("message"))))
+        parts = (report.message,) if report else (terminated.get("reason"), terminated.get("message"))
+        add("exited", moment(terminated.get("finishedAt")), *(parts if terminated else (status.get("reason"), status.get("message"))))
     return found
 
 
 def _report(message: object, group: ProcessGroup) -> TerminationReport | None:
-    """The trainer's termination report, unless it is damaged or another world's."""
+    """The trainer's termination report, unless it is damaged or of another process group."""
     if not isinstance(message, str) or len(message) > TERMINATION_MESSAGE_LIMIT:
         return None
     try:

@@ -1,10 +1,9 @@
-"""Reads trainers beside the looks at their runs, so that pods which do not answer hold up nothing.
+"""Reads trainers outside of looks, so that pods that do not answer delay nothing.
 
-A look waits a moment for a trainer that answered the last time, since that one answers in milliseconds. Any other is asked in the
-background: the look goes on with what is known, and the run is looked at again when the answer is there. One whose address swallows
-requests is asked ever more rarely; one that refuses, as while it imports its libraries, costs little and is asked every second at first. At
-most `MAX_AT_ONCE` are asked at a time.
-"""
+A look waits a moment for a trainer that answered the last request, because such a trainer answers in milliseconds. Any other trainer is
+asked in the background: the look continues with the last report, and the run is looked at again when the answer arrives. A trainer that
+never answers is asked less and less often; one that refuses the connection, as while it imports its libraries, is asked every second at
+first. At most `MAX_AT_ONCE` requests run at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ class ReadsTrainers(Protocol):
 
 @dataclass
 class _Trainer:
-    """What is known of one pod's trainer."""
+    """The last report of one pod's trainer."""
 
     reading: ReportReading = field(default_factory=lambda: ReportReading(problem="it has not answered yet"))
     failures: int = 0
@@ -51,11 +50,11 @@ class _Trainer:
 
 
 class Polls:
-    """Asks trainers, in the background where that may take long.
+    """Reads trainers, in the background where that may take long.
 
     Args:
         trainers: What asks one.
-        changed: Called with a run's key when there is news that no look has waited for.
+        changed: Called with a run's key when a new report arrives after the look has ended.
         clock: Seconds, monotonic.
     """
 

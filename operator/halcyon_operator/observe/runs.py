@@ -1,7 +1,6 @@
-"""From a TrainingRun as the API server holds it to a `RunView`.
+"""From a TrainingRun document of the API server to a `RunView`.
 
-The status is read apart from the rest: a damaged status must not make a sound spec invalid, nor the other way round.
-"""
+The status is parsed apart from the spec: a damaged status must not make a valid spec invalid, and the reverse."""
 
 from __future__ import annotations
 
@@ -22,13 +21,13 @@ MAX_PROBLEM_TEXT = 2048
 
 
 def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> RunView:
-    """A run as the operator sees it, with what it takes from its defaults.
+    """The view of a run, with its defaults.
 
-    Never raises: what is wrong with the document is in `problems`.
+    Never raises: errors in the document are in `problems`.
 
     Args:
         document: The run.
-        defaults: Its defaults as they are now; None: nobody looked, and it goes by those on record.
+        defaults: Its defaults as they are now; None: not read, those on record apply.
     """
     metadata = mapping(dig(document, "metadata"))
     status = parse_status(dig(document, "status"))
@@ -69,14 +68,14 @@ def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> tup
 
 
 def _with_mesh(spec: TrainingRunSpec, status: TrainingRunStatus) -> TrainingRunSpec:
-    """The spec with the mesh that a run without one has on record, for a run must not change it by itself; at first the suggested one."""
+    """The spec with a mesh: the one in the document, else the one on record, else the suggested one. A run must not change it by itself."""
     suggested = pinned(spec)
     recorded = pinned(spec, status.topology.mesh) if status.topology is not None else suggested
     return suggested if recorded == suggested or find_problems(recorded) else recorded
 
 
 def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
-    """What is right on a laptop and wrong in a cluster."""
+    """Problems of a spec that is valid on a laptop but not in a cluster."""
     problems: list[str] = []
     if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
         problems.append(
@@ -105,7 +104,7 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
 
 
 def _mount_paths(spec: TrainingRunSpec) -> list[str]:
-    """Where a pod has other volumes than the data's."""
+    """Mount paths of the pod's volumes, except the data volume."""
     checkpoints = [parse_root(spec.checkpoint.root).path] if spec.checkpoint.volume_claim is not None else []
     return [names.RUN_DOCUMENT_DIRECTORY, "/tmp", CACHE_DIRECTORY, *checkpoints]  # noqa: S108 a mount point inside the pod
 

@@ -1,8 +1,6 @@
-"""Reads the progress report of a run's first trainer process, and asks it for checkpoints.
+"""Reads the progress report of a run's first trainer process, and requests checkpoints from it.
 
-The pod is the users' territory: what it answers is bounded in time and size, must be of this run, attempt and restart, and is shown,
-never obeyed.
-"""
+A pod runs code of users: its answer is bounded in time and size, must belong to this run, attempt and restart, and is never obeyed."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ def _names(schema: object) -> Iterator[str]:
 
 
 _FIELDS = frozenset(_names(ProgressReport.model_json_schema(by_alias=True)))
-"""The only names that a sentence about a report repeats; whatever else stands in it is text of somebody else."""
+"""The only names that an error about a report repeats; any other text in it is untrusted."""
 
 
 def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
@@ -62,7 +60,7 @@ def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
 
 
 class Trainers:
-    """Asks trainers how far they are.
+    """Requests to trainers.
 
     Args:
         polls: Counts reads by result.
@@ -79,10 +77,10 @@ class Trainers:
         return reading
 
     async def ask_save(self, ask: Ask) -> str:
-        """Ask a process for a checkpoint.
+        """Request a checkpoint from a process.
 
         Returns:
-            Why it did not take note of it; empty where it did.
+            Why the process did not accept the request; empty if it did.
         """
         headers = {"Authorization": f"Bearer {ask.token}", "Content-Type": "application/json"}
         body = ask.request.model_dump_json(by_alias=True)
@@ -100,7 +98,7 @@ class Trainers:
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            # A new connection each time: a trainer that restarts must not be asked over its predecessor's.
+            # A new connection for each request: a kept one could lead to the predecessor of a restarted trainer.
             self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
         return self._http
 

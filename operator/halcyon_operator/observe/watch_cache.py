@@ -1,10 +1,8 @@
-"""What the watches have shown last: every run with its JobSets and pods, read once and kept as plain values.
+"""The last state that the watches have shown: every run with its JobSets and pods, parsed once and kept as plain values.
 
-A look at a run that trains, or waits, and at which nothing has happened costs no request then. It is only ever used to find out that
-nothing has happened: whatever is written is decided from what the API server says at that moment, because watches of several kinds are
-behind by several times, and what they missed while they were away they do not tell. Values, not documents: a pod as the API server sends
-it takes fifty times the memory.
-"""
+With it, a look at a run at which nothing has happened needs no request. The cache only serves to find out that nothing has happened. Every
+write is decided from the present answers of the API server, because the watches of several kinds lag by different times and do not repeat
+what they missed. The cache keeps values instead of documents: the document of a pod needs fifty times the memory."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from halcyon_operator.observe.runs import parse_run_view
 
 
 class SeenJobSet:
-    """A JobSet and whether it looks for room only."""
+    """A JobSet, and whether it is a probe."""
 
     __slots__ = ("probe", "view")
 
@@ -31,7 +29,7 @@ class SeenJobSet:
 
 
 class SeenPod:
-    """A pod, whose it is, whether it looks for room only, and what it was read from."""
+    """A pod, its run, its key and version, and whether it belongs to a probe."""
 
     __slots__ = ("key", "probe", "run_uid", "version", "view")
 
@@ -58,20 +56,20 @@ class WatchCache:
         self._pods: dict[RunKey, dict[str, SeenPod]] = {}
 
     def pod_count(self, key: RunKey) -> int:
-        """How many pods bear a run's label."""
+        """Number of pods with a run's label."""
         return len(self._pods.get(key, ()))
 
     @property
     def under_way(self) -> int:
-        """How many runs are at something, or about to be."""
+        """Number of runs that are not at rest."""
         return len(self._under_way)
 
     def version(self, place: ObjectKey) -> int | None:
-        """The resource version at which an object was seen last; None: it is not known."""
+        """The resource version of an object when it was last seen; None: unknown."""
         return self._versions.get(place)
 
     def keys(self) -> tuple[RunKey, ...]:
-        """All runs, and whatever was named as the run of a JobSet or pod: it may be gone."""
+        """All runs, and the runs that JobSets and pods name in their labels; those may be deleted."""
         return tuple(self._runs.keys() | self._jobsets.keys() | self._pods.keys())
 
     def run(self, key: RunKey) -> RunView | None:
@@ -83,11 +81,11 @@ class WatchCache:
         return tuple(self._after.get(key, ()))
 
     def jobsets(self, key: RunKey) -> tuple[SeenJobSet, ...]:
-        """The JobSets that bear a run's label."""
+        """The JobSets with a run's label."""
         return tuple(self._jobsets.get(key, {}).values())
 
     def pods(self, key: RunKey) -> tuple[SeenPod, ...]:
-        """The pods that bear a run's label."""
+        """The pods with a run's label."""
         return tuple(self._pods.get(key, {}).values())
 
     def saw_run(self, document: object, *, deleted: bool = False) -> None:
@@ -116,7 +114,7 @@ class WatchCache:
             _put(self._pods, key, pod.key[2], None if deleted else pod)
 
     def listed(self, key: RunKey, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
-        """All of a run as the API server has it: what is not among it is gone, whatever the watches missed."""
+        """All objects of a run from the API server. Objects that are not among them are dropped, even if the watch missed the deletion."""
         jobsets, pods = tuple(jobsets), tuple(pods)
         self._drop("jobsets", key, self._jobsets, {text(dig(thing, "metadata", "name")) for thing in jobsets})
         self._drop("pods", key, self._pods, {pod.key[2] for pod in pods})
@@ -136,7 +134,7 @@ class WatchCache:
         self._under_way.discard(key)
 
     def _forget_after(self, key: RunKey) -> None:
-        """Drop what a run came after when it was seen last."""
+        """Drop the prerequisite that a run had when it was last seen."""
         run = self._runs.get(key)
         place = (key[0], text(dig(run.raw_spec, "after", "run"))) if run is not None else None
         if place is not None and (others := self._after.get(place)) is not None:
@@ -150,7 +148,7 @@ class WatchCache:
             self._versions.pop((kind, key[0], name), None)
 
     def _newer(self, place: ObjectKey, version: int, deleted: bool) -> bool:
-        """Whether this is later than what is known; versions grow within a kind."""
+        """Whether this version is not older than the known one. Versions grow within a kind."""
         if version < self._versions.get(place, 0):
             return False
         if deleted:

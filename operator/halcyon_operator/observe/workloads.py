@@ -1,8 +1,7 @@
-"""Reads what Kueue says of JobSets that wait in its queues.
+"""Reads the Workloads of JobSets that wait in queues of Kueue.
 
-Workloads bear no label of a run, so watching them would bring those of everybody. That one is admitted or evicted shows in its JobSet,
-which is watched; what it waits for is read now and then, and only as long as it waits.
-"""
+Workloads have no label of a run, so a watch would bring all of the cluster. An admission or eviction shows in the JobSet, which is watched;
+the reason for waiting is read at intervals, and only while the JobSet waits."""
 
 from __future__ import annotations
 
@@ -40,12 +39,12 @@ class Workloads:
         self._known: OrderedDict[str, tuple[float, WorkloadReading]] = OrderedDict()
 
     async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
-        """What Kueue says of a JobSet.
+        """The Workload of a JobSet.
 
         Args:
             namespace: The JobSet's.
             jobset_uid: The JobSet's.
-            max_age_seconds: How old it may be.
+            max_age_seconds: Longest age of a reading.
 
         Raises:
             ApiError: The API server did not answer.
@@ -72,7 +71,7 @@ class Workloads:
 
 
 def parse_workload(document: object) -> WorkloadView:
-    """A Workload as the operator sees it. Never raises."""
+    """The view of a Workload. Never raises."""
     status = mapping(dig(document, "status"))
     conditions = {text(dig(one, "type")): mapping(one) for one in sequence(status.get("conditions"))}
     reserved = conditions.get("QuotaReserved")
@@ -93,7 +92,7 @@ def parse_workload(document: object) -> WorkloadView:
 
 
 def newest(documents: tuple[object, ...]) -> WorkloadView | NoWorkload:
-    """The Workload of a JobSet among those that bear its uid: there is one, or for a moment another that is being deleted."""
+    """The newest Workload of a JobSet. For a moment there may be a second one that is being deleted."""
     found = [one for one in documents if dig(one, "metadata", "deletionTimestamp") is None]
     found.sort(key=lambda one: text(dig(one, "metadata", "creationTimestamp")))
     return parse_workload(found[-1]) if found else NoWorkload()

@@ -1,10 +1,9 @@
 """The edge towards kopf: what is watched, and how the parts of the operator are put together and run.
 
-Kopf keeps the watch streams open, through reconnects and expired credentials, and hands over every event. That is all that is asked of it:
-only ``on.event`` handlers, which write nothing into the objects (no finalizers, no annotations, no progress), so a TrainingRun can be
-deleted while no operator is there, and the operator can be removed from a cluster without a trace. Each handler puts the run in question
-into the queue; a pod's ending is also noted in the pod_endings, because the pod may be gone when the run is looked at.
-"""
+Kopf keeps the watch streams open, through reconnects and expired credentials, and delivers every event. Only ``on.event`` handlers are
+used. They write nothing into the objects (no finalizers, annotations or progress), so a TrainingRun can be deleted while no operator runs,
+and the operator can be removed from a cluster without a trace. Each handler puts the run into the queue; the ending of a pod is also
+recorded in `PodEndings`, because the pod may be deleted before the next look."""
 
 from __future__ import annotations
 
@@ -54,24 +53,24 @@ from halcyon_operator.run.work_queue import WorkQueue
 logger = logging.getLogger(__name__)
 
 FEW_PODS = 64
-"""A run of no more pods is looked at as soon as one of them changes."""
+"""A run with at most this number of pods is looked at as soon as one of them changes."""
 PODS_A_SECOND = 1024
 LONGEST_POD_PAUSE_SECONDS = 4.0
 
 JOBSET_GROUP, JOBSET_VERSION = "jobset.x-k8s.io", "v1alpha2"
 LONGEST_START_DELAY_SECONDS = 15.0
 ROUTINE_LOOKS_PER_SECOND = 25.0
-"""How many looks without a reason, and writes of mere progress, an operator does at most, however many runs there are."""
+"""Upper bound on routine looks and progress writes per second, over all runs."""
 
 
 async def run_operator(settings: Settings) -> None:
     """Run until a signal comes.
 
     Raises:
-        NoCluster: There is no way to an API server.
+        NoCluster: No API server is configured.
         MissingApi: The cluster lacks a resource that must be installed first.
     """
-    disable_created_metrics()  # One more series for each counter, which nobody asks for.
+    disable_created_metrics()  # One more series for each counter, without use here.
     metrics = Metrics(version())
     identity = process_identity(settings.pod_name)
     api = await connect(metrics.api_requests, f"halcyon-operator/{version()} ({identity})")
@@ -127,16 +126,16 @@ async def run_operator(settings: Settings) -> None:
     await server.start(settings.metrics_port)
 
     async def lead() -> None:
-        """Work until somebody else may."""
+        """Work until this process loses the lease."""
         try:
-            # Whatever waited while another led has been seen to since; what is to be done now is found by looking at everything.
+            # The other leader handled the events of its time, so a look at every run finds what is to be done now.
             controller.begin(cache.keys())
             await asyncio.gather(*(controller.work() for _ in range(settings.workers)))
         finally:
             controller.stand_down()
 
     async def stand_by() -> None:
-        """Lead when it is this process's turn, but not before it sees everything: who takes over knows what to do."""
+        """Lead when this process holds the lease, but not before its watch cache is full."""
         await ready.wait()
         await (lead() if leadership is None else leadership.campaign(lead))
 
@@ -161,15 +160,15 @@ async def run_operator(settings: Settings) -> None:
 def handlers(
     queue: WorkQueue[RunKey], pod_endings: PodEndings, echo: WatchEcho, cache: WatchCache, nodes: NodeNotices | None = None
 ) -> kopf.OperatorRegistry:
-    """What to do on each event. Nodes are watched only if there is somebody to tell of them."""
+    """The handlers of all watched kinds. Nodes are watched only if `nodes` is given."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:  # pyright: ignore[reportUnusedFunction]
         return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
 
-    def tell_those_after(key: RunKey) -> None:
-        """Have the runs looked at that begin when this one has succeeded."""
+    def look_at_dependents(key: RunKey) -> None:
+        """Look at the runs that wait for this one."""
         run = cache.run(key)
         if run is not None and run.status.phase in AT_REST:
             for waiting in cache.waiting_for(key):
@@ -181,15 +180,15 @@ def handlers(
         key = text(dig(metadata, "namespace")), text(dig(metadata, "name"))
         cache.saw_run(event["object"], deleted=event["type"] == "DELETED")
         if (run := cache.run(key)) is not None:
-            # What is on record, whoever wrote it, needs no evidence any more.
+            # A conclusion that is on record needs no evidence any more.
             pod_endings.prune(key, run.status.attempt, run.status.job_set_restarts)
         if event["type"] == "DELETED":
             echo.gone(key)
             pod_endings.forget(key)
         elif echo.saw(key, dig(metadata, "resourceVersion")):
-            tell_those_after(key)
+            look_at_dependents(key)
             return
-        tell_those_after(key)
+        look_at_dependents(key)
         queue.add(key)
 
     @kopf.on.event(JOBSET_GROUP, JOBSET_VERSION, "jobsets", registry=registry)
@@ -217,7 +216,11 @@ def handlers(
 
 
 def pause_after_pod(pods: int) -> float:
-    """Seconds until a run of so many pods is looked at after one of them changed: a look at many is long, and they change one by one."""
+    """Seconds from a change of a pod to the look at its run. A look at many pods is long, and they change one by one.
+
+    Args:
+        pods: Number of the run's pods.
+    """
     return min(LONGEST_POD_PAUSE_SECONDS, pods / PODS_A_SECOND) if pods > FEW_PODS else 0.0
 
 
@@ -236,7 +239,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = 20
     settings.queueing.exit_timeout = 1
-    # So long each object's last document is kept for a next one: with thousands of pods that start at once that is most of the memory.
+    # Kopf keeps the last document of each object for this time. With thousands of starting pods that is most of the memory.
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
@@ -265,12 +268,12 @@ async def _wait_for_api(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[
 async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
     """Run kopf and the operator's own loops until a signal comes, or until any of them fails.
 
-    At a signal the own loops end first, so that the lease is released at once; kopf takes its time.
+    At a signal the operator's own loops end first, so that the lease is released at once; kopf needs longer.
     """
     stopping = asyncio.Event()
     signalled = asyncio.create_task(stopping.wait())
     own = [asyncio.create_task(loop) for loop in loops]
-    # Kopf takes every task that is not there before it for its own, and waits for it in the end.
+    # Kopf treats every later task as its own and waits for it at the end.
     ignored = asyncio.all_tasks()
     watching: asyncio.Task[None] | None = None
     try:
@@ -293,7 +296,7 @@ async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: 
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> list[BaseException | None]:
-    """What tasks that are cancelled now ended with, if it was an exception."""
+    """Cancel tasks and return the exceptions that they ended with; None for those without."""
     for task in tasks:
         task.cancel()
     results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)

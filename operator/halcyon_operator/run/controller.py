@@ -1,13 +1,11 @@
-"""The loop around the centre: take a run from the queue, look at it, decide, carry the decision out.
+"""The control loop: take a run from the queue, observe it, decide, carry the decision out.
 
-One look at a run at a time, many runs at once. A look that fails, for whatever reason, is told in the log, in the metrics and (unless
-the API server itself is the reason) in an Event of that run, and comes back with a growing delay; the other runs do not notice. A conflict
-is no failure: somebody else changed the run between look and write, so it is looked at again.
+One look at a run at a time, many runs at once. A look that fails is logged, counted in the metrics, shown in an Event of the run (unless
+the API server itself is the reason), and tried again after a growing delay; other runs are not affected. A conflict is not a failure: the
+run was changed between the observation and the write, so it is looked at again.
 
-A look begins with what the watches have shown, which costs nothing. If that leads to anything but new numbers of progress, the API
-server is asked for everything, and what is done is decided from its answers. So at rest nothing is read, and nothing of weight hangs on a
-watch.
-"""
+A look begins with the watch cache, which needs no request. If the decision is more than new progress numbers, the run is observed again
+from the API server, and that observation decides. So an idle run needs no request, and no important decision depends on a watch."""
 
 from __future__ import annotations
 
@@ -39,39 +37,39 @@ logger = logging.getLogger(__name__)
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
 CHECK_SECONDS = 0.3
-"""From one run that is checked without a reason to the next, with three reads each; less where there are more than a thousand."""
+"""Seconds between two runs that are checked without an event, with three reads each; less if there are more than a thousand runs."""
 
 
 class Looks(Protocol):
-    """What collects the observations."""
+    """Collects observations."""
 
     async def glance(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """Everything about a run as the watches showed it last, or None if that is not enough."""
+        """The observation from the watch cache; None if the cache is not enough."""
         ...
 
     async def look(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """Everything about a run, or None if there is no such run."""
+        """The observation from the API server; None if there is no such run."""
         ...
 
     def wrote(self, document: object) -> None:
-        """A run was written and is like this now."""
+        """A run was written; this is its new document."""
         ...
 
 
 class Asks(Protocol):
-    """What asks trainers for checkpoints."""
+    """Sends requests for checkpoints to trainers."""
 
     async def ask_save(self, ask: Ask) -> str:
-        """Ask. Returns why that failed; empty where it did not."""
+        """Send a request. Returns why it failed; empty if it did not."""
         ...
 
 
 class Controller:
-    """Works the queue off.
+    """Looks at the runs of the queue.
 
     Args:
         queue: Runs to look at.
-        observer: What collects the observations.
+        observer: Collects observations.
         cluster: Where decisions are carried out.
         pod_endings: Endings of pods, dropped with their run.
         metrics: Where looks are counted.
@@ -79,7 +77,7 @@ class Controller:
         instance: Name of this operator process, for its events.
         clock: The time, in UTC.
         timer: Seconds, monotonic.
-        trainers: Where checkpoints are asked for; None: nowhere.
+        trainers: Sends requests for checkpoints; None: they are not sent.
     """
 
     def __init__(
@@ -125,12 +123,12 @@ class Controller:
 
     @property
     def longest_look_seconds(self) -> float:
-        """For how long the oldest look has been under way. Every request in one has a limit, so it comes to an end where all is well."""
+        """Age of the oldest look under way. Every request has a time limit, so a look ends unless the process is stuck."""
         now = self._timer()
         return max((now - started for started in list(self._at_work.values())), default=0.0)
 
     def check(self, keys: Iterable[RunKey], within_seconds: float) -> None:
-        """Have runs looked at without a reason, for whatever no event told of: from what the API server says, one after the other."""
+        """Look at runs without an event, in case an event was lost: from the API server, one run after the other."""
         keys, now = list(keys), self._timer()
         pause = min(CHECK_SECONDS, within_seconds / max(1, len(keys)))
         for number, key in enumerate(keys, start=1):
@@ -138,12 +136,12 @@ class Controller:
             self._queue.add_after(key, number * pause)
 
     def begin(self, keys: Iterable[RunKey]) -> None:
-        """This operator looks after the runs from now on."""
+        """This operator manages the runs from now on."""
         for key in keys:
             self._queue.add(key)
 
     def stand_down(self) -> None:
-        """Another operator looks after the runs now. What was posted is posted; everything else this one must not rely on later."""
+        """Another operator manages the runs now. Only the posted events stay known; all other memory is out of date."""
         self._metrics.stand_down()
         self._written_at.clear()
         self._refusals.clear()
@@ -172,13 +170,13 @@ class Controller:
             delay = self._failed(key, error.retry_after)
             logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
             if observed is not None and error.code in (400, 422) and key not in self._refusals:
-                await self._tell_of_error(observed.run, error)
+                await self._post_error(observed.run, error)
         except Exception as error:
-            # Whatever is wrong with one run must not stop the others.
+            # An error in one run must not stop the others.
             delay = self._failed(key)
             logger.exception("%s/%s: looking at it failed; again in %.1f s", *key, delay)
             if observed is not None:
-                await self._tell_of_error(observed.run, error)
+                await self._post_error(observed.run, error)
         else:
             self._metrics.reconciles.labels("ok").inc()
             self._queue.succeeded(key)
@@ -188,7 +186,7 @@ class Controller:
     async def _judge(
         self, key: RunKey, observe: Callable[[str, str, datetime | None], Awaitable[Observed | None]]
     ) -> tuple[Observed | None, Decision | None]:
-        """What a way of looking shows, and what follows from it."""
+        """An observation and the decision from it."""
         observed = await observe(*key, self._written_at.get(key))
         if observed is None:
             return None, None
@@ -196,9 +194,9 @@ class Controller:
         return observed, reconcile(observed, self._clock())
 
     def _is_routine(self, observed: Observed, decision: Decision) -> bool:
-        """Whether a decision comes to nothing, or to new numbers of progress."""
-        told = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
-        nothing = not (decision.create or decision.delete or decision.asks or told)
+        """Whether a decision changes nothing but progress numbers."""
+        new_events = [event for event in decision.events if (observed.run.uid, event.key) not in self._posted]
+        nothing = not (decision.create or decision.delete or decision.asks or new_events)
         return nothing and (decision.status is None or is_routine(observed, decision.status))
 
     async def _carry_out(self, key: RunKey, observed: Observed, decision: Decision) -> None:
@@ -208,7 +206,7 @@ class Controller:
             self._echo.wrote(key, dig(written, "metadata", "resourceVersion"))
             self._observer.wrote(written)
             self._written_at[key] = self._clock()
-            # What is on record needs no evidence any more.
+            # A conclusion that is on record needs no evidence any more.
             self._pod_endings.prune(key, decision.status.attempt, decision.status.job_set_restarts)
         self._metrics.saw_run(key, run.status, decision.status or run.status, run.spec)
         for deletion in decision.delete:
@@ -227,7 +225,7 @@ class Controller:
             await self._ask(run, ask)
 
     async def _ask(self, run: RunView, ask: Ask) -> None:
-        """Ask a trainer for a checkpoint. One that does not take it is asked again at the next look."""
+        """Request a checkpoint. A request that fails is sent again at the next look."""
         problem = await self._trainers.ask_save(ask) if self._trainers is not None else ""
         if problem:
             request = ask.request
@@ -236,7 +234,7 @@ class Controller:
             await self._post(run, Event("Warning", "SaveNotAsked", message, key))
 
     async def _create(self, key: RunKey, manifest: dict[str, object]) -> None:
-        """Create an object. Why it was refused is for the next look to tell the user."""
+        """Create an object. The next look shows the user why the API server rejected it."""
         try:
             await self._cluster.create(manifest)
             self._refusals.pop(key, None)
@@ -247,7 +245,7 @@ class Controller:
             raise
 
     async def _create_probe(self, run: RunView, manifest: dict[str, object]) -> None:
-        """Look for room for more slices. The run goes on without; a cluster that refuses has none."""
+        """Create the probe. If the API server rejects it, the run continues without more slices."""
         try:
             await self._cluster.create(manifest)
         except ApiError as error:
@@ -264,8 +262,8 @@ class Controller:
         logger.info("%s/%s: %s: %s", run.namespace, run.name, event.reason, text(event.message))
         await self._cluster.post(run, event, self._instance, self._clock())
 
-    async def _tell_of_error(self, run: RunView, error: Exception) -> None:
-        message = f"The operator cannot look after this run: {type(error).__name__}: {text(str(error), 500)}"
+    async def _post_error(self, run: RunView, error: Exception) -> None:
+        message = f"The operator cannot manage this run: {type(error).__name__}: {text(str(error), 500)}"
         try:
             await self._post(run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}"))
         except Exception:
@@ -276,7 +274,7 @@ class Controller:
         return self._queue.add_failed(key, at_least)
 
     def _forget(self, key: RunKey) -> None:
-        """Drop everything known of a run that is gone."""
+        """Drop everything about a deleted run."""
         self._queue.forget(key)
         self._pod_endings.forget(key)
         self._echo.gone(key)

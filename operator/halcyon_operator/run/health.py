@@ -1,9 +1,8 @@
-"""Whether what the operator writes comes back through its watches.
+"""Whether the operator's own writes come back through its watches.
 
-Its event loop is alive when it answers at all. Its watch streams are alive when they bring back what it wrote itself: every status write
-changes an object that it watches, so the new resource version must come back as an event. A stream that lies open and silent, as happens
-behind load balancers, shows by an echo that stays away. Resource versions grow within a collection, so a later one will do.
-"""
+The event loop is alive if it answers at all. The watch streams are alive if they show the operator's own writes: every status write changes
+a watched object, so the new resource version must return as an event. A stream that is open but silent, as behind some load balancers,
+is found by a write that does not return. Resource versions grow within a collection, so a later version counts, too."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ STUCK_SECONDS = 180.0
 
 
 class WatchEcho:
-    """Waits for the operator's own writes to come back through the watch.
+    """Waits until the watch shows the operator's own writes.
 
     Args:
         clock: Seconds, monotonic.
@@ -28,7 +27,7 @@ class WatchEcho:
         self._seen: dict[RunKey, int] = {}
 
     def wrote(self, key: RunKey, resource_version: object) -> None:
-        """The operator wrote an object, which has this resource version now. The watch may have shown it before the answer was here."""
+        """The operator wrote an object, which now has this resource version. The watch may have shown it before the answer arrived."""
         version = integer(resource_version)
         if version is not None and version > self._seen.get(key, 0):
             since = self._awaited[key][1] if key in self._awaited else self._clock()
@@ -38,7 +37,7 @@ class WatchEcho:
         """The watch showed an object at a resource version.
 
         Returns:
-            Whether it is just what the operator wrote, so that there is nothing new in it.
+            Whether it is the operator's own write, so that it brings nothing new.
         """
         version = integer(resource_version)
         self._seen[key] = max(version or 0, self._seen.get(key, 0))
@@ -62,5 +61,5 @@ class WatchEcho:
 
     @property
     def stuck(self) -> bool:
-        """Whether a write has stayed away for so long that the watch must be dead."""
+        """Whether a write is overdue, so that the watch must be dead."""
         return self.lag_seconds > STUCK_SECONDS

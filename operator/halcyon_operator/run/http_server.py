@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz, from the operator's own event loop: a loop that hangs does not answer, and the kubelet restarts it."""
+"""/metrics, /healthz and /readyz, from the operator's own event loop: if the loop hangs, no answer comes and the kubelet restarts it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class HttpServer:
 
     Args:
         metrics: What /metrics shows.
-        problem: Why the operator should be started again; empty: it does its work.
-        ready: Whether its watches are filled, so that it works or could take over.
+        problem: Why the operator must be restarted; empty: it is healthy.
+        ready: Whether its watch cache is full, so that it works or can take over.
     """
 
     def __init__(self, metrics: Metrics, problem: Callable[[], str], ready: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ from pythonjsonlogger.json import JsonFormatter
 LogFormat = Literal["json", "text"]
 
 _QUIET = ("kopf.objects", "kopf._core.engines.peering", "aiohttp.access")
-"""Loggers that repeat what the operator itself says, or say it for every event."""
+"""Loggers that repeat the operator's own messages, or log every event."""
 
 
 def set_up_logging(level: str, log_format: LogFormat) -> None:

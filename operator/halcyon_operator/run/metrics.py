@@ -1,7 +1,7 @@
 """The operator's Prometheus metrics. Names and units follow Prometheus' conventions.
 
-Only goodput and what `run_metrics` lists bear a run's name, and are gone with it. No other label grows with the number of runs.
-"""
+Only goodput and the metrics of `run_metrics` have a run's name as label, and are removed with the run. No other label grows with the number
+of runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Everything that the operator measures about itself and its runs."""
+    """All metrics of the operator and its runs."""
 
     def __init__(self, version: str = "") -> None:
         self.registry = CollectorRegistry()
@@ -37,7 +37,7 @@ class Metrics:
         self.reconcile_seconds = self._histogram("reconcile_seconds", "Duration of a look at a run.")
         self.queue_depth = self._gauge("queue_depth", "Runs that wait for a look.")
         self.runs = self._gauge("runs", "Training runs, by phase.", "phase")
-        self.restarts = self._counter("restarts", "Worlds of processes that were followed by another, by cause.", "cause")
+        self.restarts = self._counter("restarts", "Restarts of runs, by cause.", "cause")
         self.api_requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
         self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
         self.head_reads = self._counter("checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result")
@@ -91,7 +91,7 @@ class Metrics:
         self._count_phases()
 
     def stand_down(self) -> None:
-        """Another operator tells of the runs now."""
+        """Another operator exports the runs now."""
         for key in list(self._phases):
             self.lost_run(key)
 
@@ -102,13 +102,13 @@ class Metrics:
 
 
 class _GoodputCollector:
-    """The goodput of every run, from its status, when somebody scrapes."""
+    """The goodput of every run, collected at each scrape."""
 
     def __init__(self) -> None:
         self._runs: dict[RunKey, tuple[float, dict[str, float]]] = {}
 
     def saw(self, key: RunKey, goodput: Goodput) -> None:
-        """Take note of a run's goodput. A counter never goes back: seconds that turn out to be another cause's stay in both."""
+        """Record a run's goodput. A counter never decreases: seconds that are moved to another cause later stay in both."""
         _, before = self._runs.get(key, (0.0, {}))
         seconds = {cause: max(before.get(cause, 0.0), getattr(goodput.seconds, cause)) for cause in BADPUT_CAUSES}
         self._runs[key] = goodput.ratio, seconds

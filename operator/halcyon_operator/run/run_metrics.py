@@ -1,8 +1,7 @@
-"""The metrics that bear a run's name: what dashboards and alerts ask of a run whose pods may be gone.
+"""The metrics with a run's name as label: for dashboards and alerts about runs whose pods may be deleted.
 
-They are read off a run's spec and status when it was looked at, kept as plain samples, and gone with the run. A run has some thirty of
-them and no label takes a value from outside the contract, so their number grows with the runs that exist and with nothing else.
-"""
+They are read from a run's spec and status at each look, kept as plain samples, and removed with the run. A run has about thirty of them,
+and all label values come from the contract, so their number grows only with the number of runs."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ SHOWN_CONDITIONS: tuple[ConditionType, ...] = ("Stalled", "Degraded", "Queued")
 
 @dataclass(frozen=True)
 class RunMetric:
-    """One metric of a run: its name, what it says, and how it is read off its spec and status."""
+    """One metric of a run: name, help text, and how it is read from spec and status."""
 
     name: str
     kind: Literal["gauge", "counter"]
@@ -38,7 +37,7 @@ class RunMetric:
 
 
 def _one(read: Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]) -> Callable[..., Iterable[Sample]]:
-    """A metric without more labels that is absent while there is nothing to say."""
+    """A metric without further labels that is absent while it has no value."""
 
     def samples(spec: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sample]:
         value = read(spec, status)
@@ -129,7 +128,7 @@ RUN_METRICS = (
         "Since when the run waits in its queue, in seconds since 1970; absent while it does not.",
         _one(_queued_time),
     ),
-    RunMetric("halcyon_run_restarts_total", "counter", "Worlds of the run that were followed by another, by cause.", _restarts, ("cause",)),
+    RunMetric("halcyon_run_restarts_total", "counter", "Restarts of the run, by cause.", _restarts, ("cause",)),
     RunMetric(
         "halcyon_run_failures_without_checkpoint",
         "gauge",
@@ -174,13 +173,13 @@ RUN_METRICS = (
 
 
 class RunCollector:
-    """What `prometheus_client` asks at every scrape: the samples of all runs, as they were last looked at."""
+    """The collector for `prometheus_client`: the samples of all runs from their last looks."""
 
     def __init__(self) -> None:
         self._runs: dict[RunKey, tuple[tuple[Sample, ...], ...]] = {}
 
     def saw(self, key: RunKey, spec: TrainingRunSpec | None, status: TrainingRunStatus) -> None:
-        """Take note of a run; `spec` is None where the document is not valid."""
+        """Record a run; `spec` is None if the document is invalid."""
         self._runs[key] = tuple(tuple(metric.read(spec, status)) for metric in RUN_METRICS)
 
     def lost(self, key: RunKey) -> None:

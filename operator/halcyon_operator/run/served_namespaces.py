@@ -1,9 +1,8 @@
-"""Which of the namespaces that an operator is to serve can be served now.
+"""Which of the configured namespaces can be served now.
 
-A namespace that is deleted takes the operator's rights in it along. A watch that is refused ends the process, and would end it at every
-start anew, to the harm of all other namespaces. So what is refused is left out, and looked for again now and then; when another set can be
-served than the one that is, the process ends and begins anew with it.
-"""
+When a namespace is deleted, the operator's rights in it are deleted, too. A rejected watch ends the process, and would end it again after
+each start, for all other namespaces. So a namespace without rights is left out and checked again at intervals; when the set changes, the
+process ends and starts again with the new set."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 class Serves(Protocol):
-    """What knows whether a namespace can be served."""
+    """Knows whether a namespace can be served."""
 
     async def serves(self, namespace: str) -> bool:
         """Whether its runs may be listed."""
@@ -30,7 +29,7 @@ class Serves(Protocol):
 
 
 async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> tuple[str, ...]:
-    """The namespaces that can be served, once there is one of them; for the whole cluster (none) none.
+    """The namespaces that can be served; waits until there is one. Empty for the whole cluster.
 
     Raises:
         ApiError: The API server does not answer.
@@ -46,13 +45,13 @@ async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep:
 
 
 async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> None:
-    """Return when other namespaces can be served than those that are."""
+    """Return when the set of namespaces that can be served has changed."""
     while True:
         await sleep(CHECK_SECONDS)
         try:
             now = await _served(cluster, namespaces)
         except ApiError as error:
-            logger.debug("cannot tell which namespaces can be served: %s", error)
+            logger.debug("cannot check which namespaces can be served: %s", error)
             continue
         if now != served:
             logger.warning("the namespaces that can be served are now %s: beginning anew with them", ", ".join(now) or "none")

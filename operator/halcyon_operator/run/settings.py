@@ -20,9 +20,9 @@ class Settings:
     metrics_port: int = 9401
     """Port of /metrics, /healthz and /readyz."""
     workers: int = 8
-    """Runs looked at at the same time."""
+    """Runs that are looked at in parallel."""
     probe_priority_class: str = ""
-    """PriorityClass of pods that look for room for more slices; empty: the cluster's default."""
+    """PriorityClass of probe pods; empty: the cluster's default."""
     s3_endpoints: tuple[str, ...] = ()
     """The S3 endpoints that runs may name, with their scheme; empty: none, so that only AWS itself is used."""
     s3_anonymous: bool = False
@@ -32,19 +32,19 @@ class Settings:
     allow_gpu_direct: bool = False
     """Let runs use directories of their node and a sidecar that runs as root, for the fast network of their GPUs."""
     pods: PodPolicy = field(default_factory=PodPolicy)
-    """What the owner gives to the pods of runs."""
+    """The owner's settings for the pods of runs."""
     pod_memory: tuple[tuple[str, str], ...] = ()
-    """Accelerator types and what their pods ask for where a run says nothing; `none`: no memory."""
+    """Accelerator types and the memory that their pods request if a run names none; `none`: no memory."""
     stuck_pod_seconds: float = 300.0
-    """A pod that is still there so long after its grace period does not end by itself."""
+    """Seconds after its grace period from which a pod that still exists counts as stuck."""
     force_delete_stuck_pods: bool = False
-    """Delete such pods by force."""
+    """Delete stuck pods by force."""
     watch_nodes: bool = False
-    """Look for what nodes say about their end; needs the right to list and watch nodes."""
+    """Read maintenance notices of nodes; needs the right to list and watch nodes."""
     kueue: bool = False
-    """Let runs wait in queues of Kueue, and tell what for; needs the right to list Workloads."""
+    """Let runs use queues of Kueue, and show why they wait; needs the right to list Workloads."""
     lease_namespace: str = ""
-    """Where the Lease is by which one of several operators leads; empty: there is only this one."""
+    """Namespace of the Lease that selects the leader; empty: there is only one operator."""
     lease_name: str = "halcyon-operator"
     """Name of the Lease."""
     pod_name: str = ""
@@ -52,4 +52,4 @@ class Settings:
     defaults_namespace: str = ""
     """Where the TrainingRunDefaults of all namespaces are; empty: there are none."""
     resync_seconds: float = 300.0
-    """How often all runs are looked at without a reason."""
+    """Seconds between two looks at all runs without an event."""

@@ -1,8 +1,7 @@
-"""What keeps one operator process honest: the list of all there is, taken now and then, and the verdict about its health.
+"""Checks one operator process: lists all objects at intervals, and decides whether the process is healthy.
 
-Each list serves twice: what stands in it must have come by in the watches (`watch_audit`), and the runs in it are looked at, whether
-anything told of them or not, together with those that only the watches know: nobody may have told of their end.
-"""
+Each list has two uses. The watches must have shown every object in it (`watch_audit`). And all its runs are looked at, even without an
+event, together with the runs that only the watches have shown: the event about their deletion may be lost."""
 
 from __future__ import annotations
 
@@ -21,16 +20,16 @@ logger = logging.getLogger(__name__)
 KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
 WARM_SECONDS = 0.1
 FIRST_LIST_SECONDS = 5.0
-"""How often the list is taken anew until the watches have shown all of it: objects may go meanwhile."""
+"""Seconds until the list is read again while the watches have not shown all of it: objects may be deleted meanwhile."""
 
 
 class Supervision:
-    """Lists what there is, for as long as the process runs.
+    """Lists all objects at intervals while the process runs.
 
     Args:
         cluster: Where it is listed.
         namespaces: The namespaces served; empty: all.
-        audit: What compares it with what the watches have shown.
+        audit: Compares the list with what the watches have shown.
         known: The runs that the watches have shown.
         check: Called with the runs of a list, and the seconds until the next one.
     """
@@ -50,7 +49,7 @@ class Supervision:
         self._check = check
 
     async def run(self, warm: asyncio.Event, interval_seconds: float) -> None:
-        """Say when the watches have shown everything that there is, then go on comparing."""
+        """Set `warm` when the watches have shown all objects, then continue to compare."""
         while not warm.is_set():
             await self._list()
             for _ in range(round(FIRST_LIST_SECONDS / WARM_SECONDS)):
@@ -64,7 +63,7 @@ class Supervision:
             self._check({key[1:] for key in present if key[0] == "trainingruns"} | set(self._known()), interval_seconds)
 
     async def _list(self) -> list[ObjectKey]:
-        """Everything there is; nothing where the API server does not say."""
+        """All objects; empty if the API server does not answer."""
         present: list[tuple[ObjectKey, int]] = []
         try:
             for namespace in self._namespaces or (None,):
@@ -81,7 +80,7 @@ class Supervision:
 
 
 def health_problem(echo: WatchEcho, audit: WatchAudit, longest_look_seconds: float) -> str:
-    """Why this process should be started again; empty: it does its work. That its event loop turns is shown by its answering at all."""
+    """Why this process must be restarted; empty: it is healthy. Any answer at all shows that its event loop runs."""
     if echo.stuck:
         return "the watch streams do not show what was written"
     if audit.lag_seconds > STUCK_SECONDS:

@@ -1,9 +1,8 @@
-"""Whether the watches show what there is: at the start, before this process may call itself ready, and every few minutes after that.
+"""Whether the watches show all objects: at the start, before this process is ready, and every few minutes after that.
 
-A list of names and versions is taken from the API server, and everything in it must come by in the watches, at that version or a later
-one. So an operator that stands by and writes nothing notices a dead watch too, and in a cluster where nothing happens. An object that is
-gone meanwhile is not waited for: the next list does not have it.
-"""
+A list of names and versions is read from the API server, and the watches must show every object in it at that version or a later one. So a
+standby operator, which writes nothing, also notices a dead watch, even in a quiet cluster. A deleted object is not waited for: the next
+list does not have it."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from halcyon_operator.model.keys import ObjectKey
 
 
 class WatchAudit:
-    """Compares what is with what was seen.
+    """Compares listed objects with watched ones.
 
     Args:
         seen: The version at which an object was seen last, None if never.
@@ -30,7 +29,7 @@ class WatchAudit:
         """The API server has these objects at these versions."""
         now = self._clock()
         before, self._listed = self._awaited, True
-        # A version that is waited for since the last list stays the one waited for: who runs behind for ever is late, too.
+        # A version that was missing at the last list stays the expected one, so that a watch that always lags counts as late.
         self._awaited = {key: before.get(key, (version, now)) for key, version in present}
         self._prune()
 
@@ -42,7 +41,7 @@ class WatchAudit:
 
     @property
     def lag_seconds(self) -> float:
-        """For how long the oldest object has been waited for."""
+        """Age of the oldest object that the watches have not shown."""
         self._prune()
         now = self._clock()
         return max((now - since for _, since in self._awaited.values()), default=0.0)

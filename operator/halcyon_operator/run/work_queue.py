@@ -1,11 +1,10 @@
-"""A queue of things to look at, for level-triggered work in asyncio.
+"""A queue of keys to look at, for level-triggered work in asyncio.
 
-Kopf hands out events one object at a time but has no queue that several kinds of objects share, so this is one, after the queues that
-controllers in Go use: a key that is waiting is not added twice, a key that is being worked on waits until that is done, a key can be added
-for later, and a key whose work failed comes back after a delay that doubles, with a random part so that many do not come back at once.
+Kopf delivers events one object at a time but has no queue that several kinds of objects share. This one follows the queues of controllers
+in Go: a waiting key is not added twice, a key under work waits until that work is done, a key can be added for later, and a key whose work
+failed returns after a delay that doubles, with a random part so that many keys do not return at once.
 
-Keys of different groups take turns: a group with a thousand keys that wait holds up the only key of another by one piece of work.
-"""
+Keys of different groups take turns: a group with a thousand waiting keys delays the only key of another group by one piece of work."""
 
 from __future__ import annotations
 
@@ -22,11 +21,11 @@ _LARGEST_EXPONENT = 16
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait for work. Not safe for threads: all calls come from one event loop.
+    """Keys that wait for work. Not thread-safe: all calls come from one event loop.
 
     Args:
         random: Numbers between 0 and 1.
-        group: What a key takes turns as; all alike by default.
+        group: The group of a key. Groups take turns; by default all keys are in one.
     """
 
     def __init__(self, random: Callable[[], float], group: Callable[[K], Hashable] = lambda key: None) -> None:
@@ -81,7 +80,7 @@ class WorkQueue(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(failures, _LARGEST_EXPONENT))
-        # Never earlier than asked for; whoever was refused at the same time comes back at different ones.
+        # Never earlier than requested; the random part spreads keys that failed at the same time.
         delay = max(delay * (0.5 + 0.5 * self._random()), at_least * (1.0 + 0.5 * self._random()))
         self.add_after(key, delay)
         return delay

@@ -6,15 +6,16 @@ import math
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from halcyon.telemetry import termination_report
+from halcyon.telemetry import reporter, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import Evaluated, ProgressReport, StartupSeconds
+from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 
 
@@ -498,3 +499,23 @@ def test_the_age_of_a_process_counts_from_its_start_not_from_its_imports() -> No
 def test_telemetry_imports_neither_jax_nor_what_only_some_runs_need() -> None:
     script = "import sys, halcyon.telemetry; print({'jax', 'numpy', 'prometheus_client', 'rich'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+class _ProgressWithLoad(Progress):
+    """What `status.progress` becomes when a field is added to it."""
+
+    expert_load: float | None = None
+
+
+def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporter, "Progress", _ProgressWithLoad)
+    scene = Scene()
+    scene.start()
+    metrics = {"expert_load": 0.75, "other": 2.0, "loss": 9.0, "steps": 9.0}
+    scene.reporter.step_done(replace(step_report(1), metrics=metrics))
+    progress = scene.reporter.report().progress
+    assert isinstance(progress, _ProgressWithLoad)
+    assert (progress.expert_load, progress.loss, progress.steps) == (0.75, 2.5, 100), "a metric takes no name that is taken"
+    (event,) = scene.named("step")
+    assert (event["expertLoad"], event["other"], event["loss"]) == (0.75, 2.0, 2.5)
+    assert scene.reporter.observe().last_step.metrics == metrics

@@ -15,7 +15,7 @@ from halcyon.storage.store import Store
 from halcyon.training.compilation import CompilationCache, compiler_options, keeps_collectives_in_order, program_key
 from halcyon_api.exit_codes import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from tests.trainer.worlds import ProcessGroup, run_document, start_world
+from tests.trainer.worlds import World, run_document, start_world
 
 LAYERS = 3
 
@@ -104,13 +104,13 @@ def test_of_several_processes_on_cpu_only_what_storage_does_not_change_is_kept(t
     assert published(("jit_step", True), ("jit_other", False), ("jit_third", True)) == 1
 
 
-def train(document: dict[str, Any], directory: Path, **options: Any) -> ProcessGroup:
+def train(document: dict[str, Any], directory: Path, **options: Any) -> World:
     world = start_world(document, directory, module="tests.trainer.cache_child", share_programs=False, **options)
     assert world.wait() == [ExitCode.DONE] * len(world.processes)
     return world
 
 
-def cached(world: ProcessGroup) -> list[int]:
+def cached(world: World) -> list[int]:
     """How many programs each process took from its cache."""
     return [process.noise.count("cache_hits\n") for process in world.processes]
 

@@ -10,7 +10,7 @@ from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import RunChanged
 from halcyon.storage.failures import StoreFailure, as_exit
 
-_MEND = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
+_FIX = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 
 
 class Agreement:
@@ -20,11 +20,11 @@ class Agreement:
         processes: The processes.
         root: Address of the root, for the sentences.
         step: The checkpoint's step, for the sentences.
-        mend: What to do about arrays of another run, for the sentence.
+        fix: What the user can do about arrays of another run, for the sentence.
     """
 
-    def __init__(self, processes: Processes, root: str, step: int, *, mend: str = _MEND) -> None:
-        self._processes, self._root, self._step, self._mend = processes, root, step, mend
+    def __init__(self, processes: Processes, root: str, step: int, *, fix: str = _FIX) -> None:
+        self._processes, self._root, self._step, self._fix = processes, root, step, fix
 
     @property
     def process_count(self) -> int:
@@ -38,21 +38,21 @@ class Agreement:
             Damaged, RunChanged, TrainerExit: What ended the work of one of them, the same on every process.
         """
         try:
-            text = f"sound {' '.join(map(str, work()))}"
+            text = f"valid {' '.join(map(str, work()))}"
         except Damaged as damage:
             text = f"damaged {damage}"
         except OtherState as other:
             text = f"changed {other}"
         except StoreFailure as failure:
             text = f"failed {failure.code} {failure.text}"
-        told = [text.partition(" ")[::2] for text in gather_texts(self._processes, text)]
-        for kind, message in told:
+        found = [text.partition(" ")[::2] for text in gather_texts(self._processes, text)]
+        for kind, message in found:
             if kind == "changed":
-                raise RunChanged(f"{message} at step {self._step} in {self._root}{self._mend}")
+                raise RunChanged(f"{message} at step {self._step} in {self._root}{self._fix}")
             if kind == "failed":
                 code, _, message = message.partition(" ")
                 raise as_exit(StoreFailure(code, message), self._root)
-        for kind, message in told:
+        for kind, message in found:
             if kind == "damaged":
                 raise Damaged(message)
-        return [tuple(map(int, message.split())) for _, message in told]
+        return [tuple(map(int, message.split())) for _, message in found]

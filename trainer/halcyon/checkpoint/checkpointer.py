@@ -203,7 +203,7 @@ class Checkpointer:
     def restore(self, template: Any, *, cast: bool = False) -> Restored | None:
         """Read the newest checkpoint that verifies: all processes together, on the main thread.
 
-        Goes back over at most `Limits.damaged_checkpoints` that do not: whoever loses more than that should know of it first.
+        Skips at most `Limits.damaged_checkpoints` damaged ones. With more of them it stops, so that the user decides.
 
         Args:
             template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): what to read, and where to.
@@ -355,7 +355,7 @@ class Checkpointer:
             raise SaveFailed(self._failure)
 
     def finish_within(self, seconds: float | None) -> str:
-        """Wait until the last save is committed, or for so long (None: for ever).
+        """Wait until the last save is committed, at most for this time (None: without a limit).
 
         Returns:
             Why it is not committed; empty where it is, or where there was none.

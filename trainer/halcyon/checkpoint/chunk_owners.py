@@ -2,7 +2,7 @@
 
 Of a region of an array that is replicated over processes every holder could write every chunk. Each chunk goes to the holder that has the
 least to do so far, the largest chunks first; what only one process holds counts as its work from the start. The answer is a function of
-global shapes and shardings, which all processes know, so nobody has to ask anybody.
+global shapes and shardings, which all processes know, so no messages are needed.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ Three kinds of prefixes may go, and nothing else ever:
   one, not even when HEAD is lost; then the data; then HEAD forgets the prefix. Killed anywhere in between, the next writer takes it up.
 * this process's own failed ones.
 * those that HEAD does not name at all, that do not bear our own nonce, and that were listed *before* HEAD was read and found to be still
-  ours. Whoever wrote them had an older epoch or an older process of the same: a newer one writes only after it has changed HEAD, so it had
+  ours. Their writer had an older epoch or an older process of the same: a newer one writes only after it has changed HEAD, so it had
   not begun when the listing was made. To be committed a prefix needs a compare-and-swap from a HEAD that names its writer, and HEAD names
   us, so none of them ever can be. Our own nonce is on the prefixes of all our processes, and another of them may already be writing its
   part of the next checkpoint while this one is still tidying up.
 
-A checkpoint in ``HEAD.bad`` keeps its files for whoever looks into it. Keys that are no checkpoint prefix are left alone.
+A checkpoint in ``HEAD.bad`` keeps its files, so that people can look into it. Keys that are no checkpoint prefix are left alone.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Garbage:
 
 
 def garbage(store: Store) -> tuple[Garbage, ...]:
-    """What anybody may delete from a root, whoever has it: the first and the third kind above.
+    """What any process may delete from a root, whichever process owns it: the first and the third kind above.
 
-    What HEAD is deleting is no candidate any more for anybody. What HEAD does not name and does not bear its writer's nonce can never be
+    Checkpoints that HEAD is deleting are candidates no longer. What HEAD does not name and does not bear its writer's nonce can never be
     committed, by the same argument as above: the listing is older than the HEAD that it is held against. Where HEAD is missing or cannot be
     read nothing is garbage.
 

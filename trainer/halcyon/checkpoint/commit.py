@@ -2,7 +2,7 @@
 
 Process 0 waits for every part, compares files named, files needed and files listed by the store, writes MANIFEST.json and COMMIT, and
 changes HEAD: only that last step makes the checkpoint one. Then the part documents go. The others watch two things: HEAD naming the
-prefix is the commit; their own part gone while HEAD does not name it is the failure. Nobody needs a message from anybody.
+prefix is the commit; their own part gone while HEAD does not name it is the failure. No messages are needed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def gather_parts(
 ) -> tuple[ManifestFile, ...]:
     """Wait for the parts of all other processes.
 
-    Where one has no space left the rest are waited for all the same: before a second try nobody may be writing to the first any more.
+    Where one has no space left the rest are waited for all the same: before a second try no process may still write to the first prefix.
 
     Raises:
         CommitFailed: A process failed, or did not deliver in time; the sentence names which.
@@ -137,7 +137,7 @@ def commit(
 
     Args:
         up_milliseconds: How long the run has been up since the commit before, or since its start.
-        read_back_every: After so many commits one is marked to be read back; 0: this one is not.
+        read_back_every: The number of commits after which one is marked to be read back; 0: this one is not.
 
     Returns:
         The checkpoint, now the newest in HEAD.
@@ -178,7 +178,7 @@ def commit(
 
 
 class Undecided(Exception):
-    """The store failed while HEAD was being changed, so nobody knows whether it did, and the change may even still arrive.
+    """The store failed while HEAD was being changed, so the result is unknown, and the change may still arrive.
 
     The files must stay until a later change of HEAD has gone through: after that this one cannot.
     """

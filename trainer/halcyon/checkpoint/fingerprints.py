@@ -51,7 +51,7 @@ def fingerprints_of(sections: Mapping[str, Any]) -> Fingerprints:
 
 
 def planned_steps(fingerprints: Fingerprints) -> int | None:
-    """``spec.trainer.steps`` of whoever made these; None where they do not tell."""
+    """``spec.trainer.steps`` of the run that made these fingerprints; None where they do not contain it."""
     trainer = fingerprints.documents.get("spec.trainer")
     return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 

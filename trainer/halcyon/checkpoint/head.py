@@ -2,7 +2,7 @@
 
 HEAD's compare-and-swap is the moment of commit. A writer holds the root while HEAD names its epoch *and* its writer nonce: a newer
 epoch takes the root from an older one, and of two processes of the same epoch (a pod that was made anew while the old one lingered) the
-later takes it from the earlier. Whoever lost it can never get a change through, because every change is a compare-and-swap from a HEAD
+later takes it from the earlier. A writer that lost the root cannot change HEAD, because every change is a compare-and-swap from a HEAD
 that named him.
 """
 
@@ -74,7 +74,7 @@ def with_reading(head: Head, every_saves: int) -> Head:
 
     Args:
         head: After the commit.
-        every_saves: After so many commits it is; 0: never.
+        every_saves: The number of commits after which it is; 0: never.
     """
     newest = head.newest
     if every_saves == 0 or newest is None or head.unread_saves + 1 < every_saves:
@@ -202,7 +202,7 @@ class HeadKeeper:
 
 
 def edit(store: Store, change: Callable[[Head], Head]) -> Head:
-    """Change HEAD from outside, beside whoever has the root: epoch and writer stay, and the writer's next change takes this one up.
+    """Change HEAD from outside, beside the owner of the root: epoch and writer stay, and the writer's next change takes this one up.
 
     Raises:
         DamagedDocument: There is no HEAD, or it cannot be read.

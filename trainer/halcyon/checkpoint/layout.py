@@ -1,7 +1,7 @@
 """How a state is laid out in files, as a pure function of the arrays' global shapes and of how they are split.
 
 Every array of the state becomes one Zarr v3 array of regular chunks, one file a chunk. A chunk is a device's shard, or an equal part of it
-where that is large, so each process writes its own shards and nobody else's. Readers need only the global shape: they take the chunks that
+where that is large, so each process writes its own shards and no others. Readers need only the global shape: they take the chunks that
 overlap what they want, on whatever mesh they run.
 """
 
@@ -24,7 +24,7 @@ CHUNK_LIMIT_BYTES = 32 << 20
 """Largest chunk of a small state, where the shape allows: bounds the memory of a save and lets files be written side by side."""
 LARGEST_CHUNK_BYTES = 512 << 20
 FEW_FILES = 20_000
-"""A checkpoint of larger chunks has about so many files: stores take bytes faster than objects (docs/design/checkpoint-scale.md)."""
+"""About the number of files of a checkpoint with larger chunks: stores take bytes faster than objects (docs/design/checkpoint-scale.md)."""
 METADATA_KEY = "zarr.json"
 _LONGEST_FOLDER = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
@@ -81,7 +81,7 @@ def unflatten(template: Any, arrays: Sequence[Any]) -> Any:
 
 
 def _is_named(node: Any) -> bool:
-    """Whether a node is a Haliax named array: told by its parts, so that Haliax need not be imported."""
+    """Whether a node is a Haliax named array: recognised by its parts, so that Haliax need not be imported."""
     return hasattr(node, "array") and hasattr(node, "axes") and not isinstance(node, type)
 
 

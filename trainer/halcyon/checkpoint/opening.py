@@ -179,7 +179,7 @@ def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str)
 def same_root_everywhere(store: Store, writer: str) -> str:
     """What is wrong with this process's view of a root that process 0 has just taken; empty if it is the same root.
 
-    `STOPPED`: this process was told to end while the store refused access.
+    `STOPPED`: this process got a notice to end while the store refused access.
     """
     try:
         data = store.read(HEAD_KEY).data

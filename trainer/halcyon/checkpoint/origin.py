@@ -25,14 +25,14 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
 _KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
-_MEND = "; a run that begins from another one keeps its model and tokenizer, so set it back, or leave spec.from out to begin anew"
+_FIX = "; a run that begins from another one keeps its model and tokenizer, so set it back, or leave spec.from out to begin anew"
 
 
 def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, patience: Patience | None = None) -> Store:
     """The other run's root.
 
     Raises:
-        BadConfiguration: Nobody has said where it is.
+        BadConfiguration: The document does not say where it is.
     """
     return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds, patience=patience)
 
@@ -41,7 +41,7 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
     """Where the other run's root is: in the kind of store that the run itself has.
 
     Raises:
-        BadConfiguration: Nobody has said where it is.
+        BadConfiguration: The document does not say where it is.
     """
     if origin.root is None:
         raise BadConfiguration(
@@ -109,7 +109,7 @@ def begin_from(
     entries = [CommittedStep.model_validate(entry) for entry in decide(processes, store.root, work)["entries"]]
     skipped: list[BadStep] = []
     for entry in entries:
-        agree = Agreement(processes, store.root, entry.step, mend=_MEND)
+        agree = Agreement(processes, store.root, entry.step, fix=_FIX)
         try:
             state = read_state(store, entry, template, agree, cast=True, part=part, share_from_bytes=limits.shared_read_bytes)
         except Damaged as damage:
@@ -161,7 +161,7 @@ def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...],
             continue
         clauses = differences(_kept(fingerprints), _kept(in_present_form(manifest.fingerprints)))
         if clauses:
-            raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_MEND}")
+            raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_FIX}")
         return
 
 

@@ -171,7 +171,7 @@ class ReadBackWorker:
 
     def begin(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
         """Read what this process wrote of a checkpoint, in a thread: neither the next save nor the end of the run waits for it."""
-        self.join()  # has told what it found already: process 0 wants no other before it knows
+        self.join()  # it has reported its last result: process 0 asks for another one only after that
         self._thread = threading.Thread(target=lambda: self._guarded(lambda: self._read(entry, files), entry), name="checkpoint-check")
         self._thread.start()
 

@@ -3,9 +3,9 @@
 Each process works out which regions its devices need, takes the chunks that overlap them, and checks every file against the manifest before
 decoding it. How the writer had split the arrays matters only for which files those are.
 
-Processes that need the same regions of an array read its chunks for each other (see `sharing` and `handing_on`): each file is asked for
-once in such a group, and checked by whoever asked. The leaves come in waves, so that a process holds no more of them than one wave beside
-its devices; after each wave's reading all processes tell whether they found it sound, before anything is handed on.
+Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`): each file is asked for
+once in such a group, and checked by the process that asked. The leaves come in waves, so that a process holds no more of them than one wave
+beside its devices; after each wave's reading all processes tell whether they found it valid, before anything is sent to the others.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class _Sharing:
 
     def __init__(self, process_count: int, *, worthwhile: bool) -> None:
         self._process_count = process_count
-        # A world that is not JAX's own (one's own machine, a test) has nobody to hand anything to.
+        # A world that is not JAX's own (one's own machine, a test) has no other process to send anything to.
         self._possible = worthwhile and process_count > 1 and process_count == jax.process_count() and devices_are_even()
         self._known: dict[Any, Partition | None] = {}
         self._loads: dict[Partition, dict[int, int]] = {}

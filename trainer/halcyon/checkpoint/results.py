@@ -1,4 +1,4 @@
-"""What the engine is told, and what it tells: its limits, what was restored, what was saved."""
+"""Arguments and results of the checkpoint engine: its limits, what was restored, what was saved."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Retention:
     """What a run keeps of its checkpoints.
 
     Attributes:
-        newest: So many of the newest.
+        newest: The number of newest checkpoints that stay.
         permanent: Steps that are kept for good, in rising order of their ends.
     """
 

@@ -52,9 +52,9 @@ class Saver(Protocol):
             HEAD, which lists it.
 
         Raises:
-            CommitFailed, StoreFailure, DamagedDocument, Undecided: It is not committed, or nobody knows.
+            CommitFailed, StoreFailure, DamagedDocument, Undecided: It is not committed, or that is unknown.
             Fenced: A newer epoch has the root.
-            Abandoned: Told to stop.
+            Abandoned: The work was stopped.
         """
         ...
 
@@ -293,7 +293,7 @@ def _given_up(store: Store, prefix: str, snapshot: Snapshot, process: int, failu
 
 
 def _quietly(work: Callable[[], object]) -> None:
-    """Tidy up after a failure, which is what will be reported. What is left the next save deletes."""
+    """Delete what the failed save wrote. The failure itself is reported; the next save deletes the remaining files."""
     try:
         work()
     except (StoreFailure, DamagedDocument, Abandoned):

@@ -113,7 +113,7 @@ def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
 
 
 def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
-    """The checkpoint prefixes among keys, in order. What does not look like one is somebody else's and not ours to judge."""
+    """The checkpoint prefixes among keys, in order. Other keys belong to other software and are ignored."""
     return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
 
 
@@ -129,7 +129,7 @@ def rebuild_head(store: Store) -> Head | None:
     """What HEAD must have been, from the checkpoints themselves, where HEAD is lost; None where none is committed.
 
     A fenced writer may have left a COMMIT that never reached HEAD; it is taken up here, because it is a whole checkpoint of the same
-    run, and the run's numbers at a step are the same whoever made them. The epoch is the newest that left a trace.
+    run, and the run's numbers at a step do not depend on the process that made them. The epoch is the newest that left a trace.
     """
     found = prefixes(store.list(STEPS_PREFIX) if store.folder is None else store.folders(STEPS_PREFIX))
     entries: list[tuple[CommittedStep, Manifest]] = []

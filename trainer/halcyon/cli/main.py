@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Device(StrEnum):
-    """What a run may be told to train on in place of what its document names."""
+    """Devices that can replace the accelerator of the document."""
 
     CPU = "cpu"
 

@@ -37,7 +37,7 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer.json to write.")] = Path("tokenizer.json"),
     vocab_size: Annotated[int, typer.Option(min=267, help="Tokens, bytes and special tokens included.")] = 32_768,
     field: Annotated[str, typer.Option(help="Field of a jsonl or parquet row that holds the text.")] = "text",
-    sample_bytes: Annotated[int, typer.Option(min=1, help="Train on at most so many bytes of text, taken in order.")] = 2_000_000_000,
+    sample_bytes: Annotated[int, typer.Option(min=1, help="The most bytes of text to train on, taken in order.")] = 2_000_000_000,
     special_token: Annotated[list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be given again.")] = None,
 ) -> None:
     """Train a byte-level BPE tokenizer and write it as a tokenizer.json."""

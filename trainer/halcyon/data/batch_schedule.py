@@ -34,7 +34,7 @@ class Stage:
     sequence_length: int
     """Positions of a sequence."""
     parts: int
-    """Into so many sequences of this length one of the longest is cut."""
+    """The number of sequences of this length that one of the longest is cut into."""
 
     def positions_before(self, step: int) -> int:
         """Position after the last sequence that the steps before ``step`` have begun."""
@@ -94,7 +94,7 @@ class BatchSchedule:
         return stage.first_position + sequences, parts.astype(np.int32)
 
     def positions_before(self, step: int) -> int:
-        """So many positions have been begun before a step: a change that takes effect at a step takes effect from this position on."""
+        """The number of positions begun before a step: a change at this step takes effect from this position on."""
         return self.stage_of(step).positions_before(step)
 
     def tokens_before(self, step: int) -> int:
@@ -115,7 +115,7 @@ class BatchSchedule:
         return step if number + 1 == len(self.stages) or step < self.stages[number + 1].first_step else None
 
     def steps_within(self, positions: int, *, partial: bool) -> int:
-        """So many steps can be made of the first ``positions`` positions; a last one that is not full counts where ``partial`` says so."""
+        """The number of steps that the first ``positions`` positions are enough for; a last step that is not full counts if ``partial``."""
         if partial:
             return bisect_left(range(_MAX_STEPS), positions, key=self._first_position)
         return bisect_right(range(_MAX_STEPS), positions, key=self.positions_before) - 1

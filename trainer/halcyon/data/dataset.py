@@ -70,7 +70,7 @@ class Dataset(HeldOut):
         return sequences
 
     def holds(self, step: int) -> bool:
-        """Whether the examples of a step can be told without waiting."""
+        """Whether the examples of a step are known without waiting."""
         if all(source.turns is None for source in self.sources):
             return True
         source, turns = self.mixture.locate(self.schedule.positions(step)[0])

@@ -1,6 +1,6 @@
 """Sequences in host memory: what a model reads, what it should say, how much that counts, and which document it is in.
 
-A target that begins a document has weight 0: what the next document is cannot be told from the last one. (Where one token both begins and
+A target that begins a document has weight 0: nothing in a document predicts the next one. (Where one token both begins and
 ends documents it counts after a text, for then it is the end that is predicted, and not after itself.) Padding has weight 0 too, and so
 has what a format leaves out of the loss.
 """

@@ -55,6 +55,6 @@ class GrowingSource:
         return self.now
 
     def holding_out(self, sequences: int) -> SourceData:
-        """The source once it holds out so many sequences, or is whole. Raises as `holding` does."""
+        """The source once it holds out this number of sequences, or is whole. Raises as `holding` does."""
         self._growth.wait_for(lambda: self.now.holds_out(sequences))
         return self.now

@@ -89,7 +89,7 @@ class HeldOut:
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
 
     def holds_validation(self, sequences: int) -> bool:
-        """Whether an evaluation over so many sequences can be told without waiting."""
+        """Whether an evaluation over this number of sequences can begin without waiting."""
         counts = self._first_held_out(sequences)
         return all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
 
@@ -98,7 +98,7 @@ class HeldOut:
 
         ``batches`` is how many at most; None: all. Where they do not hold all sequences, those taken lie evenly over all sources; or, where
         nothing may depend on how much text there is, they are the first of each source, by the sources' weights, and fewer from one that
-        has not so many.
+        has fewer.
         """
         most = self.validation_sequences if batches is None else batches * batch_size
         ranks = self._first_ranks(most) if self.streams else self._even_ranks(most)

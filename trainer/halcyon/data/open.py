@@ -65,7 +65,7 @@ def ensure_caches(
         spec: The run's spec.
         process: A name that no other process has.
         run: The run that the process belongs to, whose processes fail together; empty: none.
-        report: Is told how far a build is.
+        report: Called with the progress of a build.
         patience: With a root that refuses the credentials, and with sources that refuse or do not answer. Default: none.
 
     Raises:
@@ -89,7 +89,7 @@ def background_caches(
 
 
 def look_at_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
-    """The data of a run, to be looked at: of caches that are still being built what there is, if `streams` says that it can be told.
+    """The data of a run, to be looked at: of caches that are still being built the finished part, if `streams` allows it.
 
     Returns:
         The data, and the ledgers of its sources.
@@ -149,7 +149,7 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
         spec: The run's spec.
         store: The caches' root.
         caches: Whole, or enough to begin (`may_begin`).
-        progress: Tells how the caches grow. Default: of those that are not whole only what is there can be asked for.
+        progress: The progress of caches that are being built. Default: of those that are not whole only what is there can be asked for.
 
     Raises:
         BadConfiguration: There is too little text for what is asked.

@@ -1,7 +1,7 @@
 """What a terminal would show, as a picture in a file: text in SVG, so it can be searched and copied, and is sharp at any size.
 
 Rich draws it (`rich` shows everything else here too, so a picture needs nothing more to be installed). The frame is our own: Rich's one
-fetches a font from the web, and a picture in somebody's documentation should ask nobody for anything.
+fetches a font from the web, and a picture in a documentation should need no requests.
 """
 
 from __future__ import annotations

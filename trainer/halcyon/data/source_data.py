@@ -44,7 +44,7 @@ class SourceData:
     description: Mapping[str, Any]
     """What its contents are known by; the same for a source that grows as for the whole one."""
     turns: int | None = None
-    """So many turns of the training order it can tell; None: all, for the source is whole."""
+    """The number of turns of the training order that are known; None: all, because the source is whole."""
 
     @property
     def now(self) -> SourceData:
@@ -56,7 +56,7 @@ class SourceData:
         return self.turns is None or not turns.size or int(turns.max()) < self.turns
 
     def holds_out(self, sequences: int) -> bool:
-        """Whether it holds out so many sequences, or is whole."""
+        """Whether it holds out this number of sequences, or is whole."""
         return self.turns is None or self.split.held_out >= sequences
 
     def holding(self, turns: np.ndarray) -> SourceData:
@@ -114,7 +114,7 @@ class Source(Protocol):
         ...
 
     def holding_out(self, sequences: int) -> SourceData:
-        """The source with so many held-out sequences, or all that there will be; may wait for them."""
+        """The source with this number of held-out sequences, or with all of them; may wait for them."""
         ...
 
 

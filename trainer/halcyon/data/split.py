@@ -62,7 +62,7 @@ class Split:
     total: int
     held_out: int
     line: Line | None = None
-    """Which ones; its count of ``total`` is ``held_out``. Default: the line that chooses exactly these of so many."""
+    """Which ones; its count of ``total`` is ``held_out``. Default: the line that chooses exactly this share."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out <= self.total <= MAX_SEQUENCES:

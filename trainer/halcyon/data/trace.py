@@ -78,7 +78,7 @@ def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> l
         source = dataset.sources[index]
         reader = source.tokens
         if not isinstance(reader, TokenReader):
-            raise TypeError("only the documents of a token cache can be told")
+            raise TypeError("only the documents of a token cache can be listed")
         known = origins.setdefault(source.name, Origins(reader, ledgers[source.name]))
         found.append(known.excerpts(dataset, rows[number : number + 1]))
     return found

@@ -2,8 +2,8 @@
 
 Haliax imports, for layers that Halcyon does not have (quantised products, mixtures of experts by Pallas kernels), the packages AQT, Flax
 and Pallas' Triton and Megablox parts: about a second of every start and restart, and near half of all imports. Optax imports optimizers
-that nobody here asks for. In the block of `without_unused_parts` they are said to be missing, where that is taken well, or are loaded when
-somebody first uses them. Afterwards everybody can import them as ever. A model that needs one of them takes its line out here.
+that are not used here. In the block of `without_unused_parts` they are reported as missing, where the importer accepts that, or are loaded
+at their first use. Afterwards all imports work as usual. A model that needs one of them takes its line out here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMES = {
     "aqt.jax.v2.aqt_dot_general": ("DotGeneral",),
     "optax.contrib": ("DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd"),
 }
-"""Of these only the names are needed: for annotations, or to be names elsewhere too, by which nobody here calls them."""
+"""Of these only the names are needed: for annotations, or to be names elsewhere too, by which they are not called here."""
 
 
 class _Finder(MetaPathFinder):

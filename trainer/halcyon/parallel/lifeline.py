@@ -1,12 +1,12 @@
 """A connection that tells at once when a process is gone.
 
 JAX's coordination service finds a dead process by its missing heartbeats, many seconds later, and a collective may wait all that time: of
-the devices of a surviving process only those whose neighbours died see an error, the others wait for them for ever. The kernel
-knows better: it closes the sockets of a killed process in the same millisecond. So every process holds one TCP connection to process 0.
-Whoever loses one without a farewell reports the loss, and ends; the loss of process 0 reaches everybody. What closes no socket (a cut
+the devices of a surviving process only those whose neighbours died see an error, the others wait for them for ever. The kernel knows
+better: it closes the sockets of a killed process in the same millisecond. So every process holds one TCP connection to process 0. A process
+that loses a connection without a goodbye reports the loss, and ends; the loss of process 0 reaches all. What closes no socket (a cut
 network, a stopped process, a dead machine) is still the heartbeat's to find.
 
-Besides a greeting and a farewell it carries small messages, which are heard at once whatever the main threads wait for: those of
+Besides a greeting and a goodbye it carries small messages, which are heard at once whatever the main threads wait for: those of
 `halcyon.parallel.sync_point`.
 """
 
@@ -34,9 +34,9 @@ _FAREWELL = b"!"
 _CONNECT_SECONDS = 10.0
 
 OnLoss = Callable[[int], object]
-"""Is told the index of the lost process, in a thread of the lifeline."""
+"""Called with the index of the lost process, in a thread of the lifeline."""
 OnMessage = Callable[[bytes, int], object]
-"""Is told the kind of a message, one byte, and its number."""
+"""Called with the kind of a message, one byte, and its number."""
 
 
 def end_process(lost: int) -> None:
@@ -61,7 +61,7 @@ class Lifeline:
 
     def __init__(self, on_loss: OnLoss) -> None:
         self.lost = threading.Event()
-        """Set once any process is gone without a farewell."""
+        """Set once any process is gone without a goodbye."""
         self.leaving_once = threading.Lock()
         """Held by the thread that leaves the world: two may come to it at the same time."""
         self._on_loss = on_loss
@@ -105,7 +105,7 @@ class Lifeline:
         return lifeline
 
     def listen(self, on_message: OnMessage) -> None:
-        """Be told all messages, in a thread of the lifeline; those that have come already, in this one. Once."""
+        """Set the receiver of all messages, once. It is called in a thread of the lifeline, for earlier messages in this one."""
         with self._hearing:
             self._on_message = on_message
             for kind, number in self._unheard:
@@ -123,11 +123,11 @@ class Lifeline:
         with self._speaking:
             self._said.append(message)
             for connection in self._connections:
-                with contextlib.suppress(OSError):  # whoever cannot hear it any more is missed by the watch
+                with contextlib.suppress(OSError):  # a process that cannot receive it is noticed by the watch
                     connection.send(message)
 
     def part(self) -> bool:
-        """Say farewell: from now on, neither is the end of this process a loss to the others, nor theirs to this one.
+        """Say goodbye: from now on, neither is the end of this process a loss to the others, nor theirs to this one.
 
         Returns:
             False: it was said before.
@@ -182,7 +182,7 @@ class Lifeline:
                 self._hear(kind, number)
 
     def _welcome(self, connection: socket.socket) -> None:
-        """From now on it is told everything, and now what it has missed."""
+        """Deliver all messages to it from now on, and the earlier ones now."""
         with self._speaking:
             self._connections.append(connection)
             with contextlib.suppress(OSError):

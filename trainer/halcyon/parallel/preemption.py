@@ -22,14 +22,14 @@ from types import FrameType
 
 
 class PreemptionNotice:
-    """Whether this process was told to end, and when.
+    """Whether a notice to end came to this process, and when.
 
     Create it in the main thread, once, after joining. Close it, or use it as a context manager, to give SIGTERM back.
 
     Args:
-        on_arrival: Is told in a thread of the notice's, within a moment.
+        on_arrival: Called at a notice, at once, in a thread of its own.
         clock: Seconds, monotonic.
-        on_interrupt: Is told, in the same thread, how many interrupts have come from the keyboard, at each of them.
+        on_interrupt: Called in the same thread at each interrupt from the keyboard, with the number of interrupts.
     """
 
     def __init__(

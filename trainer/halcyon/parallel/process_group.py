@@ -119,9 +119,9 @@ def join(
         process_count: Processes of the run.
         devices_per_host: On CPU, how many devices this process shall have. None: take the accelerator's devices as they are.
         timeout_seconds: How long to wait for the others, the coordinator's DNS record included.
-        heartbeat_timeout_seconds: A process that is silent for so long is dead, and all others are ended.
+        heartbeat_timeout_seconds: A process that is silent for this time is dead, and all others are ended.
         leave_timeout_seconds: How long `leave` waits for the others.
-        on_loss: Is told, in another thread, the index of a process that is gone without leaving. It should end the process, for the
+        on_loss: Called in another thread with the index of a process that is gone without leaving. It should end this process, for the
             main thread may wait for the lost one for ever. Default: say so and end with exit code 1.
 
     Raises:
@@ -168,7 +168,7 @@ def join(
 
 def leave(processes: ProcessGroup) -> None:
     """Disconnect, so that the process can exit at once. Waits for the others, but no longer than was agreed when joining, and not at
-    all once one of them is gone without leaving: what made it go is reported by whoever saw it. Of two threads that come to it the second
+    all once one of them is gone without leaving: the process that saw the cause reports it. Of two threads that come to it the second
     waits for the first.
 
     Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others once more.
@@ -219,7 +219,7 @@ def _tie(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Lifeline:
 
 
 def _within(function: Callable[[], None], seconds: float) -> None:
-    """Run `function` for at most so long, in a thread that is left behind when it takes longer.
+    """Run `function` for at most these seconds, in a thread that is left running if it takes longer.
 
     JAX ends the whole process, without an exception, when its own time is over; and while the main thread waits inside of JAX it
     handles no signal, so that a notice of preemption would be missed.

@@ -3,7 +3,7 @@
 All processes pass the same points in the same order: before each step, before each evaluation. A process with a notice says so over the
 lifeline. Process 0 asks everyone how many points they have passed, and each stops counting with its answer; the greatest answer is where
 all leave. The threads of the lifeline ask and answer, whatever the main threads wait for, so that the agreement takes one round trip and is
-there long before the step under way has ended. Nobody has to do more than what some process had begun already: with steps of seconds
+there long before the step under way has ended. No process has to do more than what another one had begun already: with steps of seconds
 and 15 seconds of grace, that is what leaves time for a save.
 """
 
@@ -21,7 +21,7 @@ _ASK = b"a"
 _PASSED = b"p"
 """To process 0: the answer."""
 _LEAVE = b"l"
-"""From process 0: leave after so many points."""
+"""From process 0: leave after this number of points."""
 
 
 class SyncPoint:
@@ -31,7 +31,7 @@ class SyncPoint:
 
     Args:
         processes: The processes.
-        on_notice: Is told in some thread that a notice has come, to this process or to another one; perhaps more than once.
+        on_notice: Called in some thread when a notice has come to any process; perhaps more than once.
     """
 
     def __init__(self, processes: ProcessGroup, on_notice: Callable[[], object] = lambda: None) -> None:

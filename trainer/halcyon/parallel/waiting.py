@@ -1,4 +1,4 @@
-"""Waiting for something that every process needs, and that each sees come for itself, with an ear for notices of preemption.
+"""Waits until every process has its data, or any has a notice of preemption.
 
 A step needs all processes. If one of them waited alone for what the step is made of, the others would be inside the step already, and a
 notice could stop them at no step that all reach. So before such a step they meet: each says whether it has what it needs and whether it has
@@ -21,7 +21,7 @@ def wait_together(processes: ProcessGroup, notice: PreemptionNotice, mine: Calla
     Args:
         processes: The processes.
         notice: This process's.
-        mine: Waits for so many seconds at most and says whether this process has it.
+        mine: Waits for at most this number of seconds and returns whether this process has it.
 
     Returns:
         False: a notice came first, and all leave.

@@ -26,7 +26,7 @@ class Ability:
 
     name: str
     problem: str | None
-    """What it did instead, and the mend; None if it can."""
+    """What it did instead, and the fix; None if it can."""
     seconds: float
     """How long it took to find out."""
 
@@ -63,7 +63,7 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
 
 
 def create_problem(store: Store, nonce: str) -> str | None:
-    """What is wrong with creating a key that must not exist; None if one of several wins and nobody may write it again so."""
+    """What is wrong with creating a key that must not exist; None if one of several wins and the key cannot be created again."""
     key = f"{_folder(nonce)}created"
     absent = store.read(key)
     *contents, latest = (_content(nonce, 0, number) for number in range(_CONTENDERS + 1))
@@ -139,7 +139,7 @@ def demand(store: Store, nonce: str, *, fresh: bool) -> None:
     Args:
         store: The root.
         nonce: A fresh random word.
-        fresh: Nobody has used the root yet. A later start tries the fence alone, for a restart should be fast.
+        fresh: The root was never used. A later start tries the fence alone, for a restart should be fast.
 
     Raises:
         RootUnusable: It cannot; the sentence names the ability that is missing.

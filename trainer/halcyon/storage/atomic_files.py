@@ -2,7 +2,7 @@
 
 That driver takes a copy of the bytes first and writes the copy, which together cost twice the processor time of the write alone. What must
 not be lost is that a file system may never answer: the system call is made in a thread of its own that no one has to wait for, neither
-whoever asked for the write nor the end of the process.
+neither the caller nor the end of the process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def begin(work: Callable[[], None]) -> Future[None]:
 
 
 def write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
-    """Write a file and see it on the disk. Whoever is killed meanwhile leaves no file of this name.
+    """Write a file and wait until it is on the disk. A process that is killed meanwhile leaves no file of this name.
 
     Raises:
         OSError: The file system refused.

@@ -21,7 +21,7 @@ are tried again by TensorStore and then reported as another failure."""
 _SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _LONGEST_TEXT = 300
 
-_MEND = {
+_FIXES = {
     "RESOURCE_EXHAUSTED": "has no space left; free some or enlarge it",
     "PERMISSION_DENIED": "refuses access; give the run's credentials the right to list, read, write and delete there",
     "UNAUTHENTICATED": "refuses access; give the run's credentials the right to list, read, write and delete there",
@@ -43,7 +43,7 @@ _ERRNO = {
     errno.ENOLCK: "UNIMPLEMENTED",
     errno.ENOTSUP: "UNIMPLEMENTED",
 }
-_LASTING = frozenset(_MEND) - {"RESOURCE_EXHAUSTED"}
+_LASTING = frozenset(_FIXES) - {"RESOURCE_EXHAUSTED"}
 STOPPED = "CANCELLED"
 """Status code of a request that was refused, and whose wait a notice of preemption ended."""
 _REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
@@ -74,7 +74,7 @@ class StoreFailure(Exception):
     @property
     def is_outage(self) -> bool:
         """Whether the store may answer another time: nothing is wrong with the place or the credentials, and no disk is full."""
-        return (self.code not in _MEND and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
+        return (self.code not in _FIXES and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
 
     @property
     def is_full(self) -> bool:
@@ -83,7 +83,7 @@ class StoreFailure(Exception):
 
 
 class Abandoned(Exception):
-    """Work in the background was told to stop."""
+    """Work in the background was stopped."""
 
 
 def from_tensorstore(error: Exception) -> StoreFailure:
@@ -124,8 +124,8 @@ def clean(text: str) -> str:
 
 
 def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> str:
-    """The sentence for a failed request: the root, what is wrong, the mend."""
-    return f"{what} {root} {_MEND.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
+    """The sentence for a failed request: the root, the problem, the fix."""
+    return f"{what} {root} {_FIXES.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
 
 
 def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:

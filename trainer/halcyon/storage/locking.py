@@ -2,8 +2,8 @@
 
 TensorStore's file driver has a lock of its own: the file that it writes the new value to, ``KEY.__lock``, before it renames it to
 ``KEY``. A killed writer leaves that file, and the next writer writes over it without cutting it (0.1.86): whatever was longer stays at
-the end of the new value. So the driver is told not to lock; it then writes to a fresh file each time, and what it compares and renames
-is guarded here, by a lock on a file that nobody writes, renames or deletes.
+the end of the new value. So the driver's lock is switched off; it then writes to a fresh file each time, and what it compares and renames
+is guarded here, by a lock on a file that is never written, renamed or deleted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _try(descriptor: int) -> bool:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the files that killed writers of `path` left beside it. Only for whoever holds the lock: nobody else writes it now."""
+    """Delete the files that killed writers of `path` left beside it. Call it only with the lock held: no other process writes then."""
     for leftover in path.parent.glob(f"{path.name}*{LEFTOVER_SUFFIX}"):
         if leftover.name == f"{path.name}{LEFTOVER_SUFFIX}" or leftover.name.startswith(f"{path.name}_"):
             leftover.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ SOURCES = "sources"
 
 
 class WaitStopped(Exception):
-    """The process was told to end while it waited."""
+    """A notice to end came while the process waited."""
 
 
 def delay_seconds(tries: int, left_seconds: float) -> float:
@@ -39,8 +39,8 @@ class Patience:
 
     Args:
         seconds: From the first refusal of a request to its last try; 0: no wait.
-        on_wait: Is told once for each wait, when it begins: the root or `SOURCES`, the failure, and how many seconds the wait may take.
-        on_end: Is told when the last wait is over: how long it took in seconds, and whether the store answers again.
+        on_wait: Called once for each wait, when it begins, with the root or `SOURCES`, the failure, and how many seconds the wait may take.
+        on_end: Called when the last wait is over, with its seconds and whether the store answers again.
         clock: Seconds, monotonic.
     """
 
@@ -79,7 +79,7 @@ class Patience:
             When the first try was refused, in seconds of the clock.
 
         Raises:
-            WaitStopped: The process was told to end.
+            WaitStopped: A notice to end came.
             Exception: `failure`, because there is no time left.
         """
         now = self._clock()

@@ -2,7 +2,7 @@
 
 Three facts of that interface shape this module. An empty ``if_equal`` means *no condition*, so "must not exist" is written as the
 generation that a read of the missing key returned. A lost compare-and-swap does not raise: it returns an empty generation. And a request
-that was retried inside the driver can report a loss although its first try arrived, so whoever loses looks at what is there now
+that was retried inside the driver can report a loss although its first try arrived, so a writer that loses looks at what is there now
 (`HeadKeeper`).
 
 Every wait has a deadline and ends early when the work is abandoned: a store that never answers (a file lock held by a stopped process, a
@@ -102,7 +102,7 @@ class Store:
         self._checkpoint = checkpoint
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
         self.patience = None if self._folder is not None else patience
-        """Whoever is done with opening a root sets it to None: a save that is refused is reported, and the training goes on."""
+        """Set to None once the root is open: a save that is refused is reported, and the training goes on."""
         self._kvstore: ts.KvStore = self._open()
 
     @property
@@ -111,7 +111,7 @@ class Store:
         return self._folder
 
     def free_bytes(self) -> int | None:
-        """What may still be written to the file system of a `file://` root; None where nobody knows."""
+        """What may still be written to the file system of a `file://` root; None where this is unknown."""
         if self._folder is None:
             return None
         try:
@@ -161,7 +161,7 @@ class Store:
         return contents
 
     def write(self, key: str, data: bytes | Pieces) -> None:
-        """Write a key that nobody else writes, given whole or in pieces."""
+        """Write a key that no other process writes, given whole or in pieces."""
         pieces = (data,) if isinstance(data, bytes) else data
         if self._folder is not None:
             path = self._folder / key
@@ -264,7 +264,7 @@ class Store:
                     try:
                         began = patience.wait(self.root, failure, tries, began)
                     except WaitStopped:
-                        raise StoreFailure(STOPPED, "the process was told to end while the store refused access") from None
+                        raise StoreFailure(STOPPED, "a notice to end came while the store refused access") from None
                     self._kvstore = self._open()
                 else:
                     answers = True
@@ -309,7 +309,7 @@ def _range(prefix: str) -> ts.KvStore.KeyRange:
 
 
 def _remove_empty_folder(folder: Path) -> None:
-    """Files live in folders, which no key names. A folder that somebody put something into stays."""
+    """Files live in folders, which no key names. A folder with other files stays."""
     try:
         folder.rmdir()
     except OSError:

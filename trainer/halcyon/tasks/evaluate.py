@@ -1,7 +1,7 @@
 """One evaluation of another run's checkpoint, from the tokens to the result. It reads top to bottom.
 
 Nothing is trained and no optimizer state is read: the model alone is. After each source its sums are kept in the run's root, so a process
-that is sent away, or dies, costs no more than the source that was under way, and whoever comes after it comes to the same bits.
+that is sent away, or dies, costs no more than the source that was under way, and the next process gets the same bits.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def evaluate_checkpoint(
 
     Args:
         context: The run and this process's place in it.
-        reporter: Is told everything that happens.
+        reporter: Reports the progress.
         patience: With stores that refuse the credentials.
-        on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
+        on_lost_process: Called in another thread with the index of a process that is gone; it must end this one.
         clock: Seconds since the epoch.
 
     Returns:
@@ -107,13 +107,13 @@ class _OneEvaluation:
         checkpoint = restored.checkpoint
         self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=_reasons(restored))
         parts = self._held_out.each
-        told = Evaluated(run=self._origin.run, step=checkpoint.step, path=checkpoint.path)
+        evaluated = Evaluated(run=self._origin.run, step=checkpoint.step, path=checkpoint.path)
         for source, evaluation in found.items():
-            told = with_source(told, source, evaluation)
+            evaluated = with_source(evaluated, source, evaluation)
         counts = {source: self._count(part) for source, part in parts.items()}
         tokens = self._batch_size * self._held_out.sequence_length
         done = sum(counts[source] for source in found)
-        self._reporter.evaluates(told, batches=sum(counts.values()), batch_tokens=tokens, done=done)
+        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done)
 
         self._reporter.stage("compiling")
         token_bytes = padded_token_bytes(self._held_out.tokenizer.token_bytes)

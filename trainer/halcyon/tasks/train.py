@@ -56,17 +56,17 @@ def train(
     """Train until the last step or a notice of preemption.
 
     After the last step everything is committed when this returns. After a notice as much is as the grace period allows, which
-    `Ended.last_save` tells; on one's own machine, where nobody sets a limit, all of it.
+    `Ended.last_save` describes; on the user's own machine, without a limit, everything.
 
     Args:
         context: The run and this process's place in it.
-        reporter: Is told everything that happens.
+        reporter: Reports the progress.
         compilation_cache: Local directory of compiled programs.
         patience: With stores that refuse the credentials while the run starts.
-        on_lost_process: Is told, in another thread, the index of a process that is gone; it must end this one.
-        on_failed_build: Is told, in another thread, why the token caches cannot be built; it must end this process, whose main thread may
+        on_lost_process: Called in another thread with the index of a process that is gone; it must end this one.
+        on_failed_build: Called in another thread with the error of a failed cache build; it must end this process, whose main thread may
             be in a step that some other process does not take part in any more.
-        on_interrupt: Is told, in another thread, how many interrupts have come from the keyboard, at each of them. The first is a notice.
+        on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Where others ask for a checkpoint while the run trains.
         clock: Seconds since the epoch.
 
@@ -157,7 +157,7 @@ def _open_checkpoints(
 
 def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:
     if isinstance(error, TrainerExit):
-        leave(processes)  # the others are told by the builder, and come to the same end
+        leave(processes)  # the builder informs the others, which come to the same end
     on_failed_build(error)
 
 

@@ -14,8 +14,8 @@ from halcyon.telemetry import RunIdentity
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 PREFIX = "diagnostics/"
-KEPT_WORLDS = 8
-"""Of so many worlds of processes the files are kept, the newest."""
+KEPT_RESTARTS = 8
+"""The number of newest restarts whose files are kept."""
 MAX_BYTES = 1 << 20
 
 _NAME = re.compile(r"hung-(\d+)\.(\d+)-(\d+)\.txt")
@@ -42,7 +42,7 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
 def _delete_old(store: Store) -> None:
     found = [(key, match) for key in store.list(PREFIX) if (match := _NAME.fullmatch(key.removeprefix(PREFIX)))]
     worlds = sorted({(int(match[1]), int(match[2])) for _, match in found})
-    old = set(worlds[:-KEPT_WORLDS])
+    old = set(worlds[:-KEPT_RESTARTS])
     for key, match in found:
         if (int(match[1]), int(match[2])) in old:
             store.delete(key)

@@ -1,4 +1,4 @@
-"""What is told of an evaluation: its numbers, source by source, and a line now and then while it goes on."""
+"""Reports of an evaluation: its numbers, source by source, and a log line at intervals while it runs."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ EVENTS = (
     ),
     Event(
         "step",
-        "A step ended. Written after every `trainer.logEverySteps` steps and after the last one.",
+        "A step ended. Written after every `trainer.logEverySteps` steps and the last one. Further fields: the objective's metrics.",
         {
             "step": _STEP,
             "loss": "Training loss of the step, nats per token: exactly the device's float32.",
@@ -93,6 +93,7 @@ EVENTS = (
             "etaSeconds": "Seconds until the last step at that speed; absent for the first.",
             "dataWaitSeconds": "How long the step waited for its batch.",
         },
+        open_fields=True,
     ),
     Event(
         "skipped",

@@ -1,4 +1,4 @@
-"""The log: one JSON object a line on standard output, or a live line where somebody is looking at a terminal.
+"""The log: one JSON object a line on standard output, or a live line on a terminal.
 
 A float is written with all its digits, and every float32 is a float64, so reading a loss back gives the device's very bits: two logs can be
 compared for bitwise equality. What JSON has no number for is written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.

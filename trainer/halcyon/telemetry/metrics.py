@@ -1,4 +1,4 @@
-"""The Prometheus metrics of a trainer, made from one look at the reporter when somebody scrapes.
+"""The Prometheus metrics of a trainer, made from one observation of the reporter at each scrape.
 
 `METRICS` is the whole list: the answer to a scrape and the reference page are both made from it. Nothing is counted twice, nothing is
 global, and the loop pays nothing for it. No label takes a value that grows with the run.

@@ -1,9 +1,9 @@
-"""The facts of a run: what the loop says of it, and what others see of it at one moment."""
+"""The values of telemetry: what the loop reports of a run, and what a reader observes of it at one moment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 
 from halcyon.telemetry.health import Health
 from halcyon.telemetry.tokenizing import TokenizedSource
@@ -17,7 +17,7 @@ class RunPlan:
     steps: int
     """Steps of the whole run."""
     tokens_before: Callable[[int], int]
-    """Tokens of so many steps, over all devices: the sum of batch size x sequence length."""
+    """Tokens of the first steps, by their number, over all devices: the sum of batch size x sequence length."""
     log_every_steps: int = 1
     size_of: Callable[[int], Hashable] = lambda step: None
     """Size of a step by its number, counted from 0: steps of the same size run the same program."""
@@ -41,6 +41,8 @@ class StepReport:
     """Sum of the loss weights: targets that counted."""
     data_wait_seconds: float = 0.0
     """How long the step waited for its batch."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Further metrics of the objective by name, each per unit of weight."""
 
 
 @dataclass(frozen=True)

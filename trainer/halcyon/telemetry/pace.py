@@ -23,7 +23,7 @@ class Pace:
         self._sum_seconds = 0.0
 
     def step_ended(self, now: float, step: int, wait_seconds: float = 0.0) -> None:
-        """Take note that ``step`` steps are done at ``now``, in seconds of a monotonic clock, and so long waited for data.
+        """Take note that ``step`` steps are done at ``now``, in seconds of a monotonic clock, and how long they waited for data.
 
         Where several steps ended since the last note, each counts with an equal share of the time.
         """

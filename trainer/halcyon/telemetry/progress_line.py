@@ -1,4 +1,4 @@
-"""A live line for somebody who looks at a terminal: steps, loss, tokens per second, time to go.
+"""A live line on a terminal: steps, loss, tokens per second, time to go.
 
 Every other event is printed above it as one line of text, and so is what other code writes to standard output or error meanwhile.
 """
@@ -70,7 +70,7 @@ class ProgressLine:
 
 
 class _Count(ProgressColumn):
-    """Steps done, of all; nothing where nobody knows how many there are."""
+    """Steps done, of all; nothing where their number is unknown."""
 
     def render(self, task: Task) -> Text:
         """Both numbers."""

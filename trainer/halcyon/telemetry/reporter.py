@@ -1,6 +1,6 @@
-"""The one place where the loop says what happened, and from which log, ``/status``, ``/metrics`` and ``/healthz`` are told.
+"""The loop reports here what happened; the log, ``/status``, ``/metrics`` and ``/healthz`` are made from these reports.
 
-The loop's side is a few stores under a lock; documents are built when somebody asks, in the asker's thread. Every count of a run is a
+The loop's side is a few stores under a lock; documents are built at a request, in the thread of the request. Every count of a run is a
 function of its steps, so nothing has to be carried over a restart.
 """
 
@@ -135,7 +135,7 @@ class RunReporter:
         with self._lock:
             now = self._clock.monotonic()
             self._state.tokenized_at, self._state.paused_seconds = now, 0.0
-            due = self._tokenizing.tell(built, now)
+            due = self._tokenizing.update(built, now)
         if due:
             self._event("tokenized", **fields(built))
 
@@ -182,20 +182,20 @@ class RunReporter:
         if first:
             self._event("compiled", step=report.step, **{f"{part}_seconds": seconds for part, seconds in startup.items()})
         if report.step % self._plan.log_every_steps == 0 or report.step >= self._plan.steps:
-            self._event(
-                "step",
-                step=report.step,
-                loss=report.loss,
-                gradient_norm=report.gradient_norm,
-                learning_rate=report.learning_rate,
-                tokens=report.tokens,
-                tokens_per_second=speed,
-                eta_seconds=eta,
-                data_wait_seconds=_rounded(report.data_wait_seconds),
-            )
+            fields: dict[str, Any] = {
+                "step": report.step,
+                "loss": report.loss,
+                "gradient_norm": report.gradient_norm,
+                "learning_rate": report.learning_rate,
+                "tokens": report.tokens,
+                "tokens_per_second": speed,
+                "eta_seconds": eta,
+                "data_wait_seconds": _rounded(report.data_wait_seconds),
+            }
+            self._event("step", **fields, **{name: value for name, value in report.metrics.items() if name not in fields})
 
     def waited_for_batch(self, seconds: float) -> None:
-        """The loop stood still so long for the batch that it has now."""
+        """The time in seconds that the loop waited for the batch that it has now."""
         with self._lock:
             self._account.waited_for_data(self._state.stage, self._clock.monotonic(), seconds)
 
@@ -206,7 +206,7 @@ class RunReporter:
         self._event("skipped", step=step, reason=reason)
 
     def hung(self, seconds: float, limit_seconds: float, stacks: str, path: str | None) -> None:
-        """Nothing has ended for so long that nothing will: what all threads are doing. Comes from a thread of its own."""
+        """The process hangs: what all threads are doing. Called in a thread of its own."""
         self._event("hung", seconds=_rounded(seconds), limit_seconds=_rounded(limit_seconds), path=path, stacks=clip(stacks, STACKS_LENGTH))
 
     def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
@@ -263,7 +263,7 @@ class RunReporter:
             self._event("evaluating", **line)
 
     def saves_every(self, seconds: float | None) -> None:
-        """So long is the interval between saves that are made by time. May come from any thread."""
+        """The interval between saves that are made by time, in seconds. May come from any thread."""
         with self._lock:
             self._state.save_interval_seconds = seconds
 
@@ -317,7 +317,7 @@ class RunReporter:
         self._event("checkpointFailed", step=step, reason=reason)
 
     def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
-        """A store refuses the credentials, and is asked again for so many seconds. May come from any thread.
+        """A store refuses the credentials, and is asked again for this time. May come from any thread.
 
         Args:
             what: What lies in the store, for `/status`.
@@ -339,7 +339,7 @@ class RunReporter:
             self.warning(f"the store gives access again after {seconds:.0f} s")
 
     def paused(self, seconds: float) -> None:
-        """The machine stood still for so long, or gave this process no time. May come from any thread."""
+        """The time in seconds that the machine stood still, or gave this process no time. May come from any thread."""
         with self._lock:
             self._state.paused_seconds += seconds
 
@@ -381,7 +381,7 @@ class RunReporter:
             health = self._health()
             seconds = self._account.until(state.stage, self._clock.monotonic())
             time = self._clock.timestamp()
-        progress = Progress(
+        own: dict[str, Any] = dict(  # noqa: C408 - reads like the call that it is
             step=step,
             steps=self._plan.steps,
             tokens=self._plan.tokens_before(step),
@@ -394,6 +394,7 @@ class RunReporter:
             evaluated=state.evaluated,
             save_interval_seconds=None if state.save_interval_seconds is None else _rounded(state.save_interval_seconds),
         )
+        progress = Progress(**(_objective_metrics(state.last_step) | own))
         report = ProgressReport(
             run=self.identity.run,
             attempt=self.identity.attempt,
@@ -489,6 +490,12 @@ def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
         time=committed.time,
         size_bytes=committed.size_bytes,
     )
+
+
+def _objective_metrics(last_step: StepReport | None) -> dict[str, Any]:
+    """The metrics of the objective that `Progress` has a field for."""
+    metrics = {} if last_step is None else last_step.metrics
+    return {name: _finite(value) for name, value in metrics.items() if name in Progress.model_fields}
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,6 +1,6 @@
 """Requests for a checkpoint that come from outside while a run trains: over HTTP, by a signal, or by the program that calls `train`.
 
-Whoever asks only leaves a note here. The loop reads it when it hands out a step and lets it travel to all processes with that step, so all
+A request only sets a flag here. The loop reads it when it hands out a step and lets it travel to all processes with that step, so all
 of them save at the same one. A note stays until a save has begun after it, and comes back when that save failed.
 """
 

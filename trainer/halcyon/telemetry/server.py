@@ -37,7 +37,7 @@ class TelemetryServer:
         reporter: Who is asked.
         port: Port on all addresses; 0 takes a free one.
         requests: Takes requests for a checkpoint; None: there is nothing to save.
-        token: What whoever asks for one must know; empty: nobody can.
+        token: The secret that a request for a checkpoint must contain; empty: such requests are refused.
 
     Raises:
         BadConfiguration: The port is taken.

@@ -14,7 +14,7 @@ _PARTS: dict[Stage, str] = {
     "tokenizing": "data",
     "restoring": "restore",
     "compiling": "compile",
-    # The first step compiles even where nobody said so.
+    # The first step compiles even if no stage was reported.
     "training": "compile",
     "evaluating": "compile",
 }

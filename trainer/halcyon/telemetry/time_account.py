@@ -25,7 +25,7 @@ _CAUSES: dict[Stage, str] = {
 
 
 class TimeAccount:
-    """Seconds by cause, for one thread; whoever shares it holds a lock.
+    """Seconds by cause, for one thread; threads that share it hold a lock.
 
     Args:
         began: When the process began, in seconds of a monotonic clock.
@@ -46,7 +46,7 @@ class TimeAccount:
         """
         cause = _PRODUCTIVE if stage == self._work else _CAUSES[stage]
         if cause == _PRODUCTIVE and not self._stepped:
-            cause = "compile"  # the first step compiles even where nobody said so
+            cause = "compile"  # the first step compiles even if no stage was reported
         self._seconds[cause] += max(0.0, now - self._counted_until)
         self._counted_until = max(now, self._counted_until)
         return cause

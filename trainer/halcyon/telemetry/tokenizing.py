@@ -1,4 +1,4 @@
-"""How far the text of a run is tokenized, as this process does it: told often, logged now and then."""
+"""How far the text of a run is tokenized, as this process does it: reported often, logged at intervals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any, Protocol
 
 EVENT_SECONDS = 10.0
-"""While a source is tokenized, one line in so many seconds."""
+"""Seconds between two log lines while a source is tokenized."""
 
 
 class TokenizedSource(Protocol):
@@ -60,7 +60,7 @@ class Tokenizing:
         """The sources, in the order in which they were begun."""
         return tuple(self._sources.values())
 
-    def tell(self, built: TokenizedSource, now: float) -> bool:
+    def update(self, built: TokenizedSource, now: float) -> bool:
         """Take note. True where it is time for a line in the log: at a source's beginning and end, and every ten seconds between."""
         self._sources[built.source] = built
         if not built.finished and now - self._logged_at.get(built.source, -math.inf) < EVENT_SECONDS:

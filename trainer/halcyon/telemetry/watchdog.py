@@ -33,11 +33,11 @@ class Watchdog:
 
     Args:
         health: The verdict of ``/healthz``.
-        tell: Is told the verdict, the stacks, and where they were kept, None where they were not.
+        tell: Called with the health, the stacks, and where they were kept, None where they were not.
         keep: Writes the stacks to a lasting place; may take long and may fail.
         end: Must end the process; is given one sentence.
         look_seconds: How often to look.
-        on_pause: Is told for how many seconds this process could not look: it was stopped, its machine stood still, or had no time for it.
+        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine stood still or was busy.
         late_seconds: A look that is late by less is no pause.
         clock: Seconds, monotonic.
     """

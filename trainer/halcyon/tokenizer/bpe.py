@@ -76,7 +76,7 @@ def write_tokenizer_json(ranks: Iterable[tuple[bytes, int]], special: Sequence[s
 
 
 def find_merge(data: bytes, rank_of: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens that were merged into a token: what is left when all earlier merges have been applied to its bytes."""
+    """The two tokens that were merged into a token: the result of applying all earlier merges to its bytes."""
     rank = rank_of[data]
     parts = [data[index : index + 1] for index in range(len(data))]
     while len(parts) > 2:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 PIECE_CHARACTERS = 2**18
-"""Texts up to twice as long are never cut; others are cut at the first safe place after so many characters."""
+"""Texts up to twice as long are never cut; others are cut at the first safe place after this number of characters."""
 
 _PART_LENGTH = 2**20
 

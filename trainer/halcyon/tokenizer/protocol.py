@@ -12,7 +12,7 @@ class Tokenizer(Protocol):
     """Text to token ids and back.
 
     Text may be a string or the bytes of its UTF-8 form. A tokenizer that cannot take every byte (all but the byte tokenizer) raises
-    ``UnicodeError`` for bytes that are not UTF-8 and for strings with lone surrogates; whoever knows the file says where they lie.
+    ``UnicodeError`` for bytes that are not UTF-8 and for strings with lone surrogates; the caller knows the file and says where they lie.
     """
 
     @property

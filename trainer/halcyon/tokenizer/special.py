@@ -1,6 +1,6 @@
 """The special tokens: those of tokenizers trained here, and the names under which other tokenizers keep theirs.
 
-A special token stands for no text. Text that merely spells one is encoded as the characters it is made of: whoever can write into a
+A special token stands for no text. Text that merely spells one is encoded as the characters it is made of: a person who can write into a
 training set must not be able to end a document or to speak for the user.
 """
 

@@ -11,7 +11,7 @@ import numpy as np
 from halcyon.tokenizer.cut import PIECE_CHARACTERS, Joint, pieces, pieces_of_parts
 
 GROUP_CHARACTERS = 2**23
-"""Pieces are handed to the library in groups of about so many characters, so that its buffers stay small whatever the documents."""
+"""Pieces are handed to the library in groups of about this number of characters, so that its buffers stay small whatever the documents."""
 
 
 class PieceEncoder(Protocol):

@@ -2,7 +2,7 @@
 
 A dropped update leaves parameters and optimizer state as they were, bit for bit; the step counts on, so the next batch and the next
 learning rate are those that would have followed in any case. What the spike rule remembers, the losses of the last steps that were taken,
-is part of the training state: a resumed run judges as one that nobody stopped.
+is part of the training state: a resumed run judges as a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from halcyon.errors import Diverged
 from halcyon_api.spec.divergence import DivergenceSpec
 
 MOST_SKIPPED_IN_A_ROW = 64
-"""So many dropped updates in a row are no accident: the run stops."""
+"""The number of dropped updates in a row at which the run stops."""
 
 
 class Verdict(IntEnum):

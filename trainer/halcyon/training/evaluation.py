@@ -77,12 +77,12 @@ def evaluate(
     Args:
         held_out: Where the examples come from.
         sums: The compiled function of `make_evaluation_step` with the model filled in.
-        batches: At most so many batches; None: all.
+        batches: The largest number of batches; None: all.
         batch_size: Sequences of a batch, over all devices.
         microbatches: Parts in which a batch is computed; divides ``batch_size``.
         sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
         fields: Names of a batch's arrays, the same as in training.
-        on_batch: Is told after each batch whose sums have come.
+        on_batch: Called after each batch whose sums have arrived.
         clock: Seconds, of any origin.
 
     Raises:

@@ -228,7 +228,7 @@ class Loop:
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
         if control & TEXT_WANTED:
             self._wanting.add(step + 1)
-        # Whoever wanted a save before the last one began has it.
+        # A wish for a save from before the last save began is fulfilled.
         self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
         self._reporter.step_done(
             StepReport(
@@ -238,6 +238,7 @@ class Loop:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
+                metrics={name: float(value) for name, value in numbers.metrics.items()},
             )
         )
         if why := self._watch.skipped(step, int(numbers.verdict), loss, gradient_norm, self._last_good):

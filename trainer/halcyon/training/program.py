@@ -75,7 +75,7 @@ def longest_sequence(settings: TrainerSpec) -> int:
 
 
 def padded_vocabulary(tokens: int) -> hax.Axis:
-    """The model's vocabulary axis for a tokenizer of so many tokens."""
+    """The model's vocabulary axis for a tokenizer with this number of tokens."""
     return hax.Axis(VOCAB, -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
 
 

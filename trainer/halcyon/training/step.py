@@ -28,7 +28,7 @@ from halcyon_api.spec.divergence import DivergenceSpec
 
 
 class StepMetrics(eqx.Module):
-    """What one step says of itself; scalars that stay on the device until somebody asks."""
+    """The numbers of one step; scalars that stay on the device until they are fetched."""
 
     loss: jax.Array
     """Training loss before the update, nats per token."""
@@ -63,7 +63,7 @@ def make_train_step(
 
     Args:
         objective: What is minimised.
-        optimizer: The update rule. Its update is told the rate as the keyword argument ``learning_rate``, if it takes any.
+        optimizer: The update rule. Its update gets the rate as the keyword argument ``learning_rate``, if it takes one.
         learning_rate: The rate by the number of steps done, dropped updates included: the only count of the steps there is.
         mesh: The device mesh.
         divergence: Which steps' updates are dropped.

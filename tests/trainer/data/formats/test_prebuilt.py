@@ -67,8 +67,8 @@ def test_bad_ids_are_named(value: Any, sentence: str) -> None:
     ("weights", "sentence"),
     [
         ([1], "has 1 weights for 2 token ids; give one weight for each"),
-        ([0, 1.01], "has a weight that is not from 0 to 1; mend the weights"),
-        ([0, float("nan")], "has a weight that is not from 0 to 1; mend the weights"),
+        ([0, 1.01], "has a weight that is not from 0 to 1; fix the weights"),
+        ([0, float("nan")], "has a weight that is not from 0 to 1; fix the weights"),
         (None, "has a field 'w' that is no list of numbers; name the field of the weights"),
     ],
 )

@@ -41,13 +41,13 @@ def test_empty_texts_make_no_documents_and_can_be_counted() -> None:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ({"id": 3, "content": "a"}, "has no field 'text', only id, content; name the field, or mend the row"),
-        ({}, "has no field 'text'; name the field, or mend the row"),
+        ({"id": 3, "content": "a"}, "has no field 'text', only id, content; name the field, or fix the row"),
+        ({}, "has no field 'text'; name the field, or fix the row"),
         ({"text": None}, "has a field 'text' that is null, not a text; name the field of the text"),
         ({"text": ["a"]}, "has a field 'text' that is a list, not a text; name the field of the text"),
         ({"text": b"ab\xff"}, "is not UTF-8 at byte 2; convert the text, or use the byte tokenizer"),
         (b"\xe4", "is not UTF-8 at byte 0; convert the text, or use the byte tokenizer"),
-        ({"text": "a\ud800"}, "has half a surrogate pair at sign 1; mend the text"),
+        ({"text": "a\ud800"}, "has half a surrogate pair at sign 1; fix the text"),
     ],
 )
 def test_a_bad_row_is_named(value: Any, sentence: str) -> None:

@@ -85,7 +85,7 @@ def test_blank_lines_byte_order_marks_and_carriage_returns(tmp_path: Path) -> No
     ("line", "sentence"),
     [
         (b'{"text": "abc', "is not JSON: "),
-        (b'{"text": "\xff"}', "is not JSON: byte 10 is not UTF-8; mend the line"),
+        (b'{"text": "\xff"}', "is not JSON: byte 10 is not UTF-8; fix the line"),
         (b'["text"]', "is no object of fields; write {…} in each line"),
     ],
 )

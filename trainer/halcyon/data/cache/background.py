@@ -1,7 +1,7 @@
-"""The caches of a run while it trains: one thread has them built, or follows whoever builds them, and others wait for what they need.
+"""The caches of a run while it trains: one thread builds them, or follows the process that does, and others wait for what they need.
 
 The thread is the only one that looks at the store for news: its own build tells it of every shard, and as a follower it looks twice a
-second. If the builder dies, the thread takes over, as everywhere. What is known is an immutable snapshot, so whoever waits looks at it
+second. If the builder dies, the thread takes over, as everywhere. Its knowledge is an immutable snapshot, so waiting threads look at it
 without a lock.
 """
 
@@ -62,7 +62,7 @@ class CacheProgress:
             self._on_failure(error)
 
     def on_failure(self, callback: Callable[[Exception], object]) -> None:
-        """Have a failure from now on told at once, in the thread in which it happens.
+        """Call back at each failure from now on, at once, in the thread in which it happens.
 
         Raises:
             Exception: The build has failed already.
@@ -72,7 +72,7 @@ class CacheProgress:
             self._raise()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Wait until a condition on what is known holds; False: it did not within so many seconds.
+        """Wait until a condition on the caches holds; False: it did not within these seconds.
 
         Raises:
             Stopped: The process ends.
@@ -126,8 +126,8 @@ class BackgroundCaches:
             update = self.progress.update
             replace(keeper, awaited=self._awaited, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
         except (Stopped, Preempted):
-            return  # whoever has this process end knows of it, and lets it save first
-        except Exception as error:  # told to whoever waits, and to `CacheProgress.on_failure`
+            return  # the process ends, and saves first
+        except Exception as error:  # raised in the waiting threads, and passed to `CacheProgress.on_failure`
             self.progress.end(error)
 
     def _pause(self, seconds: float) -> None:

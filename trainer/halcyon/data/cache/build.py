@@ -52,9 +52,9 @@ class SourceBuild:
         name: The source's name.
         store: The cache's root.
         job: What all its pieces have in common; the pool has it.
-        shard_tokens: A shard is closed after the part with which it has so many tokens.
+        shard_tokens: A shard is closed after the part with which it reaches this number of tokens.
         pool: Where pieces are tokenized.
-        report: Is told after every piece; what it raises ends the build.
+        report: Called after every piece; an exception in it ends the build.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""One builder among many hosts: whoever writes the lock builds, the others wait and take over if it falls silent.
+"""One builder among many hosts: the host that writes the lock builds, the others wait and take over if it falls silent.
 
 The lock is a document that its holder rewrites every few seconds by compare-and-swap. A waiter judges by its own clock alone: if the
 document has not changed for `SILENCE_SECONDS`, its holder is dead or cut off, and the waiter swaps its own name in. The lock saves work and
 nothing else; that no builder can do harm is the ledger's doing, which takes every shard by compare-and-swap too.
 
 A builder that fails says so in the document, and the processes of its own run that saw it building fail with the same sentence: the bad row
-would be as bad for them, and they need not look for it. Whoever comes later finds a free lock.
+would be as bad for them, and they need not look for it. A later process finds a free lock.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Builder:
         return self._generation is not None
 
     def __enter__(self) -> Self:
-        """Keep the claim alive until the end of the block; an error that ends it is told to the others of the run."""
+        """Keep the claim alive until the end of the block; an error that ends it is reported to the other processes of the run."""
         self._over.clear()
         self._thread = threading.Thread(target=self._beat, name="halcyon-data-builder", daemon=True)
         self._thread.start()

@@ -1,4 +1,4 @@
-"""Has the token caches of a run ready: finds them, waits for whoever builds them, or builds them.
+"""Provides the token caches of a run: finds them, waits for the process that builds them, or builds them.
 
 All hosts of a run come here at the same time, each on its own. The first that writes the lock builds, the others wait for the ledgers (and
 whoever may begin before they are whole is told of every one that is looked at, see `background`). What
@@ -67,15 +67,15 @@ class CacheKeeper:
         access: How sources are reached.
         fetch: Reads a whole file, for tokenizers.
         name: A name that no other process has.
-        report: Is told how far a build is. What it raises ends the build.
+        report: Called with the progress of a build. An exception in it ends the build.
         run: The run that this process belongs to; empty: none.
         on_caches: Called with the caches whenever they are looked at, and after every shard of a build.
-        awaited: Given where somebody waits for the first text of every source while the rest is built: in portions of how many tokens a
+        awaited: Given where training waits for the first text of every source while the rest is built: in portions of how many tokens a
             source is of use. All sources then grow together, each by its weight, rather than one after the other.
         inherited: Given where the run goes on from another one, whose trained tokenizer it takes if that is still there.
         patience: How long sources are asked again that do not answer or refuse. Default: not at all.
         clock: Seconds, monotonic.
-        pause: Waits for so many seconds.
+        pause: Waits for a number of seconds.
     """
 
     data: DataSpec
@@ -171,7 +171,7 @@ class CacheKeeper:
                         self._asking.advanced()
                         self.on_caches(Caches(definition, dict(ledgers)))
             except Replaced:
-                self.pause(_POLL_SECONDS)  # whoever it was goes on; look again, but never without a rest
+                self.pause(_POLL_SECONDS)  # that process continues; look again after a pause
             finally:
                 for source in growing.values():
                     source.close()
@@ -225,12 +225,12 @@ class CacheKeeper:
             raise DamagedData(f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to build it anew") from None
         differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
         own = "spec.data.cache.root and spec.checkpoint.root" if self.data.cache.root is not None else "spec.checkpoint.root"
-        mend = f"set it back to go on, or give the changed run a {own} of its own"
+        fix = f"set it back to go on, or give the changed run a {own} of its own"
         if differing:
-            raise BadConfiguration(f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {mend}")
+            raise BadConfiguration(f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {fix}")
         changed = changed_file(_entries(self._listed(source)), ledger.files)
         if changed is not None and (changed := changed_file(self._hashed(source), ledger.files)):
-            raise BadConfiguration(f"{_where(source)}: {changed}, since its token cache was built; {mend}")
+            raise BadConfiguration(f"{_where(source)}: {changed}, since its token cache was built; {fix}")
         self._seen[source.name] = (content, ledger)
         return ledger
 

@@ -1,8 +1,8 @@
 """What a token cache is made of and what it holds: the one document of a cache that changes, by compare-and-swap alone.
 
 A cache lies under the name of its source. Its ``identity`` is everything that decides a token besides the text itself: tokenizer, format,
-the kind of the source and which rows are taken. The text is told by its files. A run that wants another identity or finds other files is
-refused and told what differs; nothing is ever rebuilt in silence under a run that has already trained.
+the kind of the source and which rows are taken. The text is identified by its files. A run that wants another identity or finds other files
+is refused with what differs; nothing is ever rebuilt in silence under a run that has already trained.
 
 A shard is in the ledger or it does not exist. Its name holds the hash of its contents, so two builders that happen to work at the same
 time write the same bytes under the same name, and what a killed builder left behind is never mistaken for anything.
@@ -38,7 +38,7 @@ class FileEntry(Document):
     sha256: str | None = Field(default=None, description="Hash of the content, where the file is the machine's own.")
 
     def same(self, other: FileEntry) -> bool:
-        """Whether both are the same content, as far as can be told without reading it."""
+        """Whether both are the same content, as far as this can be known without reading it."""
         if self.size_bytes != other.size_bytes:
             return False
         return self.version == other.version or (self.sha256 is not None and self.sha256 == other.sha256)

@@ -122,7 +122,7 @@ class FetchedBlocks:
         file: Its address and checksums.
         fetch: Reads ranges of keys, all at once.
         memory: Where blocks are kept.
-        fetch_blocks: So many neighbours are fetched together.
+        fetch_blocks: The number of neighbours that are fetched together.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class SourceRetries:
 
         Raises:
             DataUnreachable: They were for too long.
-            Preempted: The process was told to end while it waited.
+            Preempted: A notice of preemption came while it waited.
             Exception: Whatever else the attempt raises.
         """
         try:

@@ -95,7 +95,7 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
         return None
 
     def find() -> TokenizerDefinition | None:
-        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint  # with JAX, which nobody else needs to build tokens
+        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint  # with JAX, which building tokens does not need otherwise
 
         theirs = origin_place(origin, spec.checkpoint)
         try:

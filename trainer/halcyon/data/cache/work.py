@@ -28,7 +28,7 @@ from halcyon_api.spec.sources import FormatSpec
 UNKNOWN_FILE = -1
 """File of a document whose source has no files of its own."""
 PART_TOKENS = 2**22
-"""A document whose text is long is cut into parts of so many tokens, and a shard may end after any of them."""
+"""Tokens of a part of a long document. A shard may end after any part."""
 FORMAT_VERSION = 1
 """Raised when the same rows would give other tokens than before."""
 
@@ -61,7 +61,7 @@ class Worker:
         """The documents of a piece; one whose text is long comes by itself, in several parts.
 
         Raises:
-            BadConfiguration: A row cannot be read; the sentence names file, row and mend.
+            BadConfiguration: A row cannot be read; the sentence names file, row and fix.
         """
         rows = read_piece(piece, self._job.access)
         begin = taken = 0

@@ -71,14 +71,14 @@ class ConversationEncoder:
             if self._template.is_own:
                 check_turns(messages)
         except BadConversation as bad:
-            raise bad_row(row, where, str(bad), bad.mend) from None
+            raise bad_row(row, where, str(bad), bad.fix) from None
         if self._system_prompt is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system_prompt}, *messages]
         try:
             return self._template.render(messages, tools)
         except Exception as error:  # a template is a program of the user's
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise bad_row(row, where, f"does not fit the template: {what}", "mend the row, or the template") from None
+            raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
 
     def encode(self, conversations: Sequence[_Rendered]) -> list[TokenizedDocument]:
         """The documents of rendered conversations."""

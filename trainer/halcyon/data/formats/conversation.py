@@ -1,8 +1,8 @@
 """What a conversation must be before a template sees it.
 
-A template renders anything, also a list of messages in which somebody lost a turn; what the model then learns is wrong in silence. So every
-conversation is checked: never two user turns in a row, and an assistant turn where only those count. Halcyon's own template wants more:
-perhaps a system message, then user and assistant in turns, as nanochat has it.
+A template renders anything, also a list of messages in which a turn is missing; the model would then learn something wrong unnoticed. So
+every conversation is checked: never two user turns in a row, and an assistant turn where only those count. Halcyon's own template wants
+more: perhaps a system message, then user and assistant in turns, as nanochat has it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ASSISTANT_PARTS = ("text", "python", "python_output")
 
 
 class BadConversation(Exception):
-    """A list of messages is no conversation. The message says why; `mend` what to do."""
+    """A list of messages is no conversation. The message says why, `fix` what to do."""
 
-    def __init__(self, what: str, mend: str = "mend the row") -> None:
+    def __init__(self, what: str, fix: str = "fix the row") -> None:
         super().__init__(what)
-        self.mend = mend
+        self.fix = fix
 
 
 def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
         role = message["role"]
         if role != expected:
             raise BadConversation(
-                f"has {role!r} at place {place} where {expected!r} has its turn", "mend the row, or give a template for it"
+                f"has {role!r} at place {place} where {expected!r} has its turn", "fix the row, or give a template for it"
             )
         content = message.get("content")
         if not isinstance(content, str) and not (role == "assistant" and _are_parts(content)):

@@ -23,13 +23,13 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
     except KeyError:
         names = ", ".join(list(row.value)[:20])
         raise bad_row(
-            row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or mend the row"
+            row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or fix the row"
         ) from None
 
 
-def bad_row(row: SourceRow, where: str, what: str, mend: str) -> BadConfiguration:
+def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration:
     """The error about one row."""
-    return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {mend}")
+    return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {fix}")
 
 
 def kind_of(value: object) -> str:

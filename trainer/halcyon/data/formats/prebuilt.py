@@ -74,7 +74,7 @@ class PrebuiltFormatter:
         elif len(weights) != tokens:
             problem = bad_row(row, where, f"has {len(weights)} weights for {tokens} token ids", "give one weight for each")
         elif not ((weights >= 0) & (weights <= 1)).all():  # so that a NaN is refused too
-            problem = bad_row(row, where, "has a weight that is not from 0 to 1", "mend the weights")
+            problem = bad_row(row, where, "has a weight that is not from 0 to 1", "fix the weights")
         if problem is not None or weights is None:
             raise problem or AssertionError
         return weights.astype(np.float32)

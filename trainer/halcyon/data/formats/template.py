@@ -1,6 +1,6 @@
 """Chat templates: Jinja in a sandbox, from messages to a text with marks, and from that to segments.
 
-Three things must be told apart in what a template renders: special tokens that the *template* spells, the same letters in what somebody
+Three things must be kept apart in the output of a template: special tokens that the *template* spells, the same letters in what a person
 *wrote* in a message, and what the assistant says (``{% generation %}``, as in Hugging Face's templates), which counts in the loss. Text
 positions cannot do it, for templates trim, join and repeat. So all is carried in the text itself, by three code points that Unicode keeps
 for a program's inner use (noncharacters): generation blocks put START and END around what they render, and in every string of a message,
@@ -110,7 +110,7 @@ class ChatTemplate:
             self._template = environment.from_string(text)
             self.has_generation = _has_generation(environment, text)
         except TemplateSyntaxError as error:
-            raise BadConfiguration(f"{where}: line {error.lineno} is no Jinja: {error.message}; mend the template") from None
+            raise BadConfiguration(f"{where}: line {error.lineno} is no Jinja: {error.message}; fix the template") from None
 
     def render(self, messages: list[dict[str, Any]], tools: Any = None) -> list[Segment]:
         """The segments of a conversation, in order, none empty.

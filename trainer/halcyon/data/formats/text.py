@@ -47,7 +47,7 @@ class TextFormatter:
         return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
 
     def is_long(self, row: SourceRow) -> bool:
-        """Whether the text of a row is so long that its ids are better taken part by part."""
+        """Whether the text of a row is long enough to take its ids part by part."""
         text = row.value.get(self._field) if isinstance(row.value, dict) else row.value
         return isinstance(text, LongText) or (isinstance(text, str | bytes) and len(text) > long_text.LONG_BYTES)
 
@@ -104,7 +104,7 @@ class TextFormatter:
             place = before + len(part) - len(error.object) + error.start
             raise bad_row(row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer") from None
         except UnicodeEncodeError as error:
-            raise bad_row(row, self._where, f"has half a surrogate pair at sign {before + error.start}", "mend the text") from None
+            raise bad_row(row, self._where, f"has half a surrogate pair at sign {before + error.start}", "fix the text") from None
 
 
 def size_in_bytes(text: str | bytes) -> int:

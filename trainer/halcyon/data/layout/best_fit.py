@@ -1,8 +1,8 @@
 """Full sequences that each begin with a document: best-fit packing with cropping.
 
-A buffer holds the next so many documents. A sequence takes the longest document of the buffer that still fits, again and again; when none
+A buffer holds a number of next documents. A sequence takes the longest document of the buffer that still fits, again and again; when none
 fits, the shortest one is cropped to what is missing and its rest is thrown away. So no place is padded and every sequence begins where a
-document begins, at the price of cropped tokens, whose share the report tells. What is left when the documents run out fills no sequence and
+document begins, at the price of cropped tokens, whose share is in the report. The rest when the documents run out fills no sequence and
 is dropped.
 
 Only the order in which documents are taken has to be kept: where a document is cropped follows from the lengths of those before it.

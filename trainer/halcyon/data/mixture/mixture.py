@@ -78,8 +78,8 @@ class Mixture:
             positions: Positions of the run: integers [n].
 
         Returns:
-            The sources' numbers in ``names``, int32 [n], and ranks in their orders, int64 [n]: so many sequences of the source came before.
-            A rank goes on beyond the source's epoch, as `halcyon.data.order.Order` takes it.
+            The sources' numbers in ``names``, int32 [n], and ranks in their orders, int64 [n]: the number of sequences of the source that
+            came before. A rank goes on beyond the source's epoch, as `halcyon.data.order.Order` takes it.
         """
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:

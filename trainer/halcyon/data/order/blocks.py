@@ -1,4 +1,4 @@
-"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of so many blocks.
+"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of blocks.
 
 A block is one read. ``window_blocks`` blocks, neighbours in the order of blocks, make a window, and the sequences of a window are shuffled
 together, so a reader that holds one window in memory reads every block once in an epoch. Blocks meet others in every epoch.
@@ -39,7 +39,7 @@ class BlockPermutation:
         self._blocks = Permutation(blocks, key + b"/blocks")
         self._missing = blocks * block_size - size
         self._short: tuple[int, int] | None = None
-        """As if all blocks were full: where the short block ends, and where its window ends. Known once somebody asks."""
+        """As if all blocks were full: where the short block ends, and where its window ends. Computed at the first use."""
         # A batch lies in one window, or across a border.
         self._window = lru_cache(maxsize=4)(self._draw)
 

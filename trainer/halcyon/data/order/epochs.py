@@ -28,7 +28,7 @@ class Order:
         source: Name of the source.
         shuffle: False: every epoch in the order of the text.
         blocks: Shuffle blocks of neighbours, and inside windows of blocks, rather than everything at once.
-        window: Shuffle inside windows of so many neighbours.
+        window: Shuffle inside windows of this number of neighbours.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Order:
 
     @property
     def settled(self) -> int:
-        """So many positions from the first on keep their ranks, however many sequences come after these."""
+        """The number of positions, from the first on, whose ranks do not depend on later sequences."""
         if not self._shuffle:
             return self.sequences
         return 0 if self._window is None else self.sequences // self._window * self._window

@@ -27,9 +27,9 @@ MAX_SIZE = 2**62
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _FOLD = np.uint64(32)
 _CHUNK = 16384
-"""So many numbers go through all rounds at a time: the four arrays that a round works on stay in a core's second-level cache."""
+"""Numbers that go through all rounds together: the four arrays that a round works on stay in a core's second-level cache."""
 _WALKED_TOGETHER = 2**17
-"""So many numbers are put through again together: enough that the last, short passes cost little, few enough to stay in the cache."""
+"""Numbers that go through again together: enough that the last, short passes cost little, few enough to stay in the cache."""
 
 
 class Cipher(NamedTuple):

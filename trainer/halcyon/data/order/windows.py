@@ -1,7 +1,7 @@
 """A permutation that looks at no more than one window of the text at a time: windows in their order, a random order inside each.
 
-A window is so many neighbours. Where a full window's elements go depends on its number and the key alone, never on how much text comes
-after it, so training can begin while that text is still being tokenized. The last window of an epoch has what is left.
+A window is a number of neighbours. Where a full window's elements go depends on its number and the key alone, never on how much text comes
+after it, so training can begin while that text is still being tokenized. The last window of an epoch has the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compressed files as a stream of chunks, with every way to be broken told apart.
+"""Compressed files as a stream of chunks, with an error of its own for every kind of damage.
 
 A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such); all are read. A file that ends
 inside one is truncated, and that is an error: the rows that are missing would otherwise be dropped in silence. ISA-L (`isal`) takes

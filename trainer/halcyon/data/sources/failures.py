@@ -45,7 +45,7 @@ _AWAY = frozenset(
 
 
 class Unreadable(Exception):
-    """A file cannot be read as what it should be. The message names the file, what is wrong and the mend."""
+    """A file cannot be read as what it should be. The message names the file, the problem and the fix."""
 
 
 class Unreachable(Unreadable):

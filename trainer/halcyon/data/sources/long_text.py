@@ -117,7 +117,7 @@ def _decoded(raw: memoryview, row: str, where: str) -> Iterator[str]:
             for piece in json_slices(raw):
                 yield orjson.loads(b'"%b"' % piece)
         except orjson.JSONDecodeError as error:
-            raise Unreadable(f"{row} is not JSON: {error.msg}; mend the line") from None
+            raise Unreadable(f"{row} is not JSON: {error.msg}; fix the line") from None
 
 
 def _long_strings(line: memoryview) -> list[list[int]]:

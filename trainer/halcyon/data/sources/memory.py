@@ -24,7 +24,7 @@ def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> bool:
     For processes whose work is to move text; call it once at their start.
 
     Returns:
-        Whether the C library could be told. Others than glibc are left as they are.
+        Whether the C library took the setting. Libraries other than glibc are left as they are.
     """
     library = _c_library()
     if library is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 _LARGE_GROUP = 8
-"""A row group of more than so many pieces' size is cut by the parent."""
+"""A row group larger than this number of pieces is cut by the parent."""
 _BUFFER_BYTES = 8 * 2**20
 
 
@@ -237,6 +237,6 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
                 value.as_py()
             except UnicodeDecodeError:
                 raise Unreadable(
-                    f"row {piece.number + row} (counted from 0) of {piece.file} is not UTF-8 in column {name!r}; mend the row"
+                    f"row {piece.number + row} (counted from 0) of {piece.file} is not UTF-8 in column {name!r}; fix the row"
                 ) from error
         raise

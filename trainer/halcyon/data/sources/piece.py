@@ -89,7 +89,7 @@ class Piece:
         where: The field of the run document that a sentence about them begins with.
         file: Address of the (first) file.
         first_row: Number of the first row, over all files of the source.
-        rows: How many rows. Blank lines and empty documents count; they are told apart only later.
+        rows: How many rows. Blank lines and empty documents count; they are recognised only later.
         number: Number of the first row in its file.
         content: The rows, or where they are.
     """

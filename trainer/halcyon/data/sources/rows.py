@@ -87,7 +87,7 @@ def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) ->
         except orjson.JSONDecodeError as error:
             if _NOT_BLANK.search(line):
                 what = reason(error) if long else _at(error, bytes(line))
-                raise Unreadable(f"{_named(piece, number)} is not JSON: {what}; mend the line") from None
+                raise Unreadable(f"{_named(piece, number)} is not JSON: {what}; fix the line") from None
         else:
             if not isinstance(value, dict):
                 raise Unreadable(f"{_named(piece, number)} is no object of fields; write {{…}} in each line")

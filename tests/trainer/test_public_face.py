@@ -1,0 +1,38 @@
+"""What a library user imports from `halcyon` is there, is documented, and costs nothing before it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import haliax as hax
+import jax
+import pytest
+
+import halcyon
+from halcyon import Inputs, build_model
+from halcyon_api.spec.model import LlamaSpec, ModelSpec
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in halcyon.__all__:
+        assert getattr(halcyon, name).__doc__, name
+        assert f"`{name}`" in (halcyon.__doc__ or ""), name
+    assert set(halcyon.__all__) <= set(dir(halcyon))
+    with pytest.raises(AttributeError, match=r"module 'halcyon' has no attribute 'loop'; it has Inputs, Outputs, build_model"):
+        _ = halcyon.loop
+
+
+def test_a_model_is_built_and_run_with_public_names_alone() -> None:
+    spec = ModelSpec(llama=LlamaSpec(layers=1, hidden_size=8, intermediate_size=8, heads=2))
+    vocab, position, batch = hax.make_axes(vocab=16, position=4, batch=2)
+    model = build_model(spec, vocab, position, key=jax.random.key(0))
+    outputs = model(Inputs(hax.zeros((batch, position), dtype=int)))
+    assert model.logits(outputs.features).axes == (batch, position, vocab)
+    assert (outputs.cache, outputs.aux) == (None, {})
+
+
+@pytest.mark.slow
+def test_importing_halcyon_imports_no_jax() -> None:
+    code = "import sys, halcyon; sys.exit(any(name in sys.modules for name in ('jax', 'haliax', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
