@@ -12,7 +12,7 @@ from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_devcluster import DevclusterError
 from halcyon_devcluster.control_plane import ControlPlane
-from halcyon_operator.runs import parse_run_view
+from halcyon_operator.observe.runs import parse_run_view
 from tests.api.documents import document
 from tests.apiserver.api import Api, Refused
 from tests.suite import promises
