@@ -65,7 +65,7 @@ def difference(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingR
 def _effect(change: Change, live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus) -> Effect:
     if change.edit == "frozen":
         return Effect(change, "refused", _FROZEN)
-    if change.path == STEPS and live.stage == "train":
+    if change.path == STEPS and live.task == "train":
         refusal = _steps_refusal(live, wanted, status)
         if refusal is not None:
             return Effect(change, "refused", f"refused: {refusal.removeprefix(f'spec.{STEPS}: ')}")

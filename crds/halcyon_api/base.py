@@ -1,11 +1,14 @@
 """The bases of all types of the contract: strict, immutable, camelCase outside and snake_case inside.
 
-Rules of the schema that JSON Schema cannot say are written in CEL (the API server checks them at apply) next to the field they are
-about. Where a document is read outside a cluster the same promise is kept by a validator in Python, so both are declared together.
+A rule that JSON Schema cannot say is one `Rule` of the class that it is about: the expression that the API server judges at apply, the
+check for documents that are read elsewhere, and the sentence of both. A rule that only the API server can judge, because it compares with
+the object before an edit, is a `cel` expression alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -35,6 +38,40 @@ def cel(rule: str, message: str, *, field_path: str | None = None, reason: str |
     return entry
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A rule over an object, for the API server and for documents that are read without one."""
+
+    expression: str
+    """In CEL, over ``self``."""
+    holds: Callable[[Any], bool]
+    """The same over the object as its class has it."""
+    message: str
+    """The sentence for the user."""
+    field_path: str | None = None
+    """The field to blame, relative to the object, such as ``.heads``."""
+    details: Callable[[Any], str] | None = None
+    """What the sentence adds where the values are at hand."""
+
+    def for_api_server(self) -> dict[str, str]:
+        """The rule in the schema."""
+        return cel(self.expression, self.message, field_path=self.field_path)
+
+    def sentence(self, value: Any) -> str:
+        """The sentence for an object that breaks the rule."""
+        return self.message + (self.details(value) if self.details is not None else "")
+
+
+def shows(*names: str) -> Callable[[Any], str]:
+    """Details: the values of some fields, as a document names them."""
+
+    def details(value: Any) -> str:
+        document = value.document()
+        return f" ({', '.join(f'{name} {document[name]}' for name in names if name in document)})"
+
+    return details
+
+
 class ApiModel(BaseModel):
     """A strict, frozen object: unknown fields are errors, nothing is coerced."""
 
@@ -49,8 +86,17 @@ class ApiModel(BaseModel):
         allow_inf_nan=False,
     )
 
-    cel_rules: ClassVar[tuple[dict[str, str], ...]] = ()
+    rules: ClassVar[tuple[Rule, ...]] = ()
     """Rules over the whole object, in the order in which the user should read them."""
+    cel_rules: ClassVar[tuple[dict[str, str], ...]] = ()
+    """Rules that only the API server judges, or that are judged elsewhere without it."""
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        broken = next((rule for rule in type(self).rules if not rule.holds(self)), None)
+        if broken is not None:
+            raise ValueError(broken.sentence(self))
+        return self
 
     def document(self) -> dict[str, Any]:
         """The object as it is written in YAML or JSON: camelCase, absent members left out."""

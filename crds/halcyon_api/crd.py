@@ -20,6 +20,7 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
+from halcyon_api.former.schema import add_former
 
 _FOLDER = Path(__file__).resolve().parents[1]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
@@ -42,6 +43,7 @@ def custom_resource_definition() -> Schema:
     # The bound on the name only prices the rule over it.
     properties["metadata"]["properties"] = {"name": {"type": "string", "maxLength": MAX_NAME_LENGTH}}
     _leave_to_defaults(properties["spec"])
+    add_former(properties["spec"])
     # Whoever reads a run before the operator has, kstatus above all, must not take silence for success: no generation is -1.
     properties["status"]["default"] = {"observedGeneration": UNSEEN}
     properties["status"]["properties"]["observedGeneration"]["minimum"] = UNSEEN
@@ -53,6 +55,7 @@ def custom_resource_definition() -> Schema:
 def defaults_definition() -> Schema:
     """The CRD of TrainingRunDefaults as a plain document."""
     schema = _object_schema(defaults.TrainingRunDefaults)
+    add_former(schema["properties"]["spec"])
     more: Schema = {"additionalPrinterColumns": _DEFAULTS_COLUMNS}
     return _definition(defaults.KIND, defaults.PLURAL, defaults.PLURAL, defaults.SHORT_NAME, [], schema, more)
 
@@ -161,7 +164,7 @@ def structural_schema(model: type[BaseModel]) -> Schema:
         ValueError: A string, list or map has no bound, or a type has no structural form; the message gives the path.
     """
     generated = model.model_json_schema(by_alias=True, mode="validation")
-    return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), _reachable(model)), "")
+    return _rewrite({**generated, "$ref": model.__name__}, _Types(generated.get("$defs", {}), reachable(model)), "")
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,9 @@ class _Types:
         """The CEL rules of a class, the choice of a kind first."""
         model = self.classes[name]
         choice = [model.one_of_rule()] if issubclass(model, OneOf) else []
-        return [*choice, *(model.cel_rules if issubclass(model, ApiModel) else ())]
+        if not issubclass(model, ApiModel):
+            return choice
+        return [*choice, *model.cel_rules, *(rule.for_api_server() for rule in model.rules)]
 
     def section_defaults(self, name: str) -> dict[str, Schema]:
         """Defaults of sections the user may leave out: whole, for the API server judges a default before it fills in what is inside."""
@@ -187,7 +192,8 @@ class _Types:
         return found
 
 
-def _reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+def reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """A class and those of its fields, all the way down, by name."""
     found: dict[str, type[BaseModel]] = {}
     pending = [model]
     while pending:

@@ -42,7 +42,7 @@ def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
         shards = slices * run_mesh(spec, topology).data_parallelism // topology.slices
     except InvalidMesh:
         return None
-    sizes = [spec.trainer.batch_size, *(stage.batch_size for stage in spec.trainer.stages if stage.batch_size)]
+    sizes = [spec.trainer.batch_size, *(entry.batch_size for entry in spec.trainer.batch_schedule if entry.batch_size)]
     if any(size % shards for size in sizes):
         return None
     fewest = -(-spec.trainer.microbatches * topology.slices // slices)

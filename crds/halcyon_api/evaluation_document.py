@@ -1,4 +1,4 @@
-"""``ROOT/evaluation.json``: what a run of stage ``evaluate`` has found, kept source by source, so that a restart does none of it again."""
+"""``ROOT/evaluation.json``: what a run of task ``evaluate`` has found, kept source by source, so that a restart does none of it again."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from halcyon_api import training_run
 from halcyon_api.crd import custom_resource_definition, defaults_definition
 from halcyon_api.defaults import resource as defaults
+from halcyon_api.former.schema import FORMER_PLACE
 
 Schema = dict[str, Any]
 
@@ -70,6 +71,8 @@ def patch_schema() -> Schema:
 def plain_schema(node: Schema) -> Schema:
     """A part of the structural schema as plain JSON Schema: closed objects, exclusive bounds as numbers, choices said."""
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
+    if node.get("description", "").startswith(FORMER_PLACE):
+        found["deprecated"] = True
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if found.get(flag) is True:
             found[flag] = found.pop(bound)

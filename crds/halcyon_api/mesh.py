@@ -18,11 +18,12 @@ tells it to the trainer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from halcyon_api.axes import REST, axis, on
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import IciAxes, MeshSpec, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.model_shape import ModelShape
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE, TokenizerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -33,59 +34,42 @@ _MOMENTS = 2
 """Of AdamW."""
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """What the suggestion asks of a model."""
-
-    parameters: int
-    block_parameters: int
-    width: int
-    splits: tuple[int, ...]
-    """Sizes that the tensor axis must divide."""
-
-
-def model_size(spec: TrainingRunSpec) -> ModelSize:
-    """The size of a run's model, as far as its document tells (norms, biases and positions left out)."""
-    vocabulary = _vocabulary(spec.tokenizer)
-    if (llama := spec.model.llama) is not None:
-        width = llama.hidden_size
-        key_value = width // llama.heads * llama.key_value_heads
-        block = 2 * width * width + 2 * width * key_value + 3 * width * llama.intermediate_size
-        embeddings = vocabulary * width * (1 if llama.tie_embeddings else 2)
-        return ModelSize(
-            llama.layers * block + embeddings, block, width, (llama.key_value_heads, llama.intermediate_size, VOCABULARY_MULTIPLE)
-        )
-    if (gpt2 := spec.model.gpt2) is not None:
-        width = gpt2.hidden_size
-        block = 4 * width * width + 2 * width * gpt2.mlp_size
-        return ModelSize(gpt2.layers * block + vocabulary * width, block, width, (gpt2.heads, gpt2.mlp_size, VOCABULARY_MULTIPLE))
-    raise TypeError(f"no size for a model of kind {spec.model.kind}")
+def model_shape(spec: TrainingRunSpec) -> ModelShape:
+    """The shape of a run's model, with the vocabulary that its document tells."""
+    vocabulary = -(-_vocabulary(spec.tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    return spec.model.shape(vocabulary, spec.trainer.longest_sequence)
 
 
 def suggest_axes(
-    model: ModelSize, *, state_bytes: int, gathered_bytes: int, devices: int, devices_per_host: int, memory_bytes: int | None
+    model: ModelShape, *, state_bytes: int, gathered_bytes: int, devices: int, devices_per_host: int, memory_bytes: int | None
 ) -> IciAxes:
     """The axes of one slice; the module's docstring has the formula.
 
     Args:
-        model: Size of the model.
+        model: Shape of the model.
         state_bytes: Bytes a parameter of everything that is sharded: parameters, gradients, optimizer state.
         gathered_bytes: Bytes a parameter of a block that is gathered to be computed with, its gradient included.
         devices: Devices of a slice.
         devices_per_host: Devices that share the fastest links.
         memory_bytes: Memory of a device; None: not known.
     """
+    splits = [*_sizes(model, "tensor"), VOCABULARY_MULTIPLE]
     sizes = [
         tensor
         for tensor in (2**power for power in range(devices_per_host.bit_length()))
-        if devices % tensor == 0 and devices_per_host % tensor == 0 and all(split % tensor == 0 for split in model.splits)
+        if devices % tensor == 0 and devices_per_host % tensor == 0 and all(split % tensor == 0 for split in splits)
     ]
     tensor = 1
     if memory_bytes is not None and 4 * state_bytes * model.parameters < 3 * memory_bytes * devices:
         room = 3 * memory_bytes * devices - 4 * state_bytes * model.parameters
         tensor = next((size for size in sizes if 4 * gathered_bytes * model.block_parameters * devices <= room * size), sizes[-1])
-    fsdp = math.gcd(devices // tensor, model.width)
+    fsdp = math.gcd(devices // tensor, *_sizes(model, "fsdp"))
     return IciAxes(data=devices // tensor // fsdp, fsdp=fsdp, tensor=tensor)
+
+
+def _sizes(model: ModelShape, name: str) -> list[int]:
+    """What a mesh axis must divide."""
+    return [split.size for split in model.splits if split.axis in axis(name).splits]
 
 
 def run_mesh(spec: TrainingRunSpec, topology: Topology | None = None) -> ResolvedMesh:
@@ -103,10 +87,10 @@ def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> Train
     if spec.mesh is not None:
         return spec
     topology = spec.accelerator.resolve()
-    fits = recorded is not None and recorded.data * recorded.fsdp * recorded.tensor == topology.devices_per_slice
-    axes = IciAxes(data=recorded.data, fsdp=recorded.fsdp, tensor=recorded.tensor) if recorded and fits else _suggested(spec, topology)
+    fits = recorded is not None and recorded.devices_per_slice == topology.devices_per_slice
+    axes = IciAxes(**{row.name: recorded.size(row.name) for row in on("ici")}) if recorded and fits else _suggested(spec, topology)
     # The field's own default is kept as it is written: hashes of the spec leave defaults out.
-    plain = axes.data == 1 and axes.tensor == 1
+    plain = all(row.default in (REST, getattr(axes, row.name)) for row in on("ici"))
     return spec.model_copy(update={"mesh": MeshSpec() if plain else MeshSpec(ici=axes)})
 
 
@@ -114,7 +98,7 @@ def least_memory(spec: TrainingRunSpec) -> int:
     """Bytes that parameters, and the optimizer state of a training, take over all devices that share them, and that nothing makes less."""
     precision = spec.trainer.precision
     stored, moments = _BYTES[precision.parameters], _MOMENTS * _BYTES[precision.moments]
-    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.stage] * model_size(spec).parameters
+    return {"train": stored + moments, "evaluate": stored, "data": 0}[spec.task] * model_shape(spec).parameters
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
@@ -130,7 +114,7 @@ def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
     """
     memory_bytes = TABLE[spec.accelerator.type].memory_bytes
     stored = _BYTES[spec.trainer.precision.parameters]
-    needed = model_size(spec).parameters * (_state_bytes(spec) + (stored + _BYTES["float32"]) * fsdp)
+    needed = model_shape(spec).parameters * (_state_bytes(spec) + (stored + _BYTES["float32"]) * fsdp)
     return memory_bytes is not None and 4 * needed <= 3 * memory_bytes * fsdp * tensor
 
 
@@ -144,7 +128,7 @@ def _suggested(spec: TrainingRunSpec, topology: Topology) -> IciAxes:
     precision = spec.trainer.precision
     stored, computed = _BYTES[precision.parameters], _BYTES[precision.compute]
     return suggest_axes(
-        model_size(spec),
+        model_shape(spec),
         state_bytes=_state_bytes(spec),
         gathered_bytes=stored + computed,
         devices=topology.devices_per_slice,

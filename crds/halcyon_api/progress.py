@@ -59,7 +59,7 @@ class SourceEvaluation(ReportModel):
 
 
 class Evaluated(ReportModel):
-    """What a run of stage `evaluate` evaluates, and what it has found so far."""
+    """What a run of task `evaluate` evaluates, and what it has found so far."""
 
     run: RunName = Field(description="The run whose checkpoint it is.")
     step: StepNumber = Field(description="Steps done when the checkpoint was made.")
@@ -74,7 +74,7 @@ class Evaluated(ReportModel):
 class Progress(ReportModel):
     """How far the run is. All counts are since the beginning of the run, over all attempts."""
 
-    step: StepNumber = Field(default=0, description="Steps done; batches evaluated, with stage `evaluate`.")
+    step: StepNumber = Field(default=0, description="Steps done; batches evaluated, with task `evaluate`.")
     steps: StepNumber = Field(default=0, description="Steps of the whole run, or batches.")
     tokens: StepNumber = Field(default=0, description="Tokens trained on, or evaluated.")
     loss: float | None = Field(default=None, description="Training loss of the last reported step, in nats per token.")
@@ -83,7 +83,7 @@ class Progress(ReportModel):
     eta_seconds: float | None = Field(default=None, description="Seconds until the last step at the present speed.")
     evaluation_loss: float | None = Field(default=None, description="Loss on the held-out part, in nats per token.")
     bits_per_byte: float | None = Field(default=None, description="Loss on the held-out part, in bits per byte of text.")
-    evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of stage `evaluate` evaluates.")
+    evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
     save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, where they are made by time.")
 
     @property

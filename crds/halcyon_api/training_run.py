@@ -14,9 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, RunName, Seconds, cel
+from halcyon_api.axes import REST, on
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Rule, RunName, Seconds, cel
+from halcyon_api.edits.classes import section_of
 from halcyon_api.edits.rules import frozen_rules
-from halcyon_api.edits.steps import STEPS_RULE
+from halcyon_api.edits.steps import steps_rule
+from halcyon_api.former.reading import PresentForm, present_form
+from halcyon_api.former.rules import contradiction_rules
 from halcyon_api.hardware import TABLE
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.sentences import sentences
@@ -26,6 +30,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.mesh import MeshSpec
 from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.objective import ObjectiveSpec, next_token
 from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 from halcyon_api.spec.origin import OriginSpec
@@ -51,12 +56,6 @@ _NAME_RULE = cel(
 )
 
 
-_ORIGIN_SELF = "spec.from.run is the run itself; name another one"
-_ORIGIN_RULE = cel("!has(self.spec.from) || self.spec.from.run != self.metadata.name", _ORIGIN_SELF, field_path=".spec.from.run")
-
-_AFTER_SELF = "spec.after.run is the run itself; name another one, or leave after out"
-_AFTER_RULE = cel("!has(self.spec.after) || self.spec.after.run != self.metadata.name", _AFTER_SELF, field_path=".spec.after.run")
-
 _ROOT_STAYS = cel(
     "has(self.spec.checkpoint.root) == has(oldSelf.spec.checkpoint.root) || !has(self.status) || !has(self.status.attempt) || "
     "self.status.attempt == 0",
@@ -66,63 +65,18 @@ _ROOT_STAYS = cel(
 )
 
 _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
-_FIXED = " * ".join(_ICI.format(axis) for axis in ("data", "fsdp", "tensor"))
-_HAS_REST = "[self.mesh.ici.data, self.mesh.ici.fsdp, self.mesh.ici.tensor].exists(size, size == -1)"
+_FIXED = " * ".join(_ICI.format(row.name) for row in on("ici"))
+_HAS_REST = f"[{', '.join(f'self.mesh.ici.{row.name}' for row in on('ici'))}].exists(size, size == {REST})"
 _SIDES = "self.accelerator.topology.split('x')"
 _PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
 _SLICE_DEVICES = (
     f"(int({_SIDES}[0]) * int({_SIDES}[1]) * ({_SIDES}.size() > 2 ? int({_SIDES}[2]) : 1) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1))"
 )
-_TENSOR = (
-    "(self.mesh.ici.tensor > 0 ? self.mesh.ici.tensor : "
-    f"{_SLICE_DEVICES} / ((self.mesh.ici.data > 0 ? self.mesh.ici.data : 1) * (self.mesh.ici.fsdp > 0 ? self.mesh.ici.fsdp : 1)))"
-)
 _MESH_FITS = f"({_HAS_REST} ? {_SLICE_DEVICES} % ({_FIXED}) == 0 : {_SLICE_DEVICES} == {_FIXED})"
 
-# Without a mesh, the suggested one has no tensor axis if the model is certainly small for its devices (see `halcyon_api.mesh`).
-_LLAMA, _GPT2 = "self.model.llama", "self.model.gpt2"
-_WIDTH = f"(has({_LLAMA}) ? {_LLAMA}.hiddenSize : has({_GPT2}) ? {_GPT2}.hiddenSize : 0)"
-_BLOCK = (
-    f"(has({_LLAMA}) ? {_LLAMA}.hiddenSize * (4 * {_LLAMA}.hiddenSize + 3 * {_LLAMA}.intermediateSize) : has({_GPT2}) ? "
-    f"{_GPT2}.hiddenSize * (4 * {_GPT2}.hiddenSize + 2 * (has({_GPT2}.intermediateSize) ? {_GPT2}.intermediateSize : "
-    f"4 * {_GPT2}.hiddenSize)) : 0)"
-)
-_BLOCKS = f"(has({_LLAMA}) ? {_LLAMA}.layers : has({_GPT2}) ? {_GPT2}.layers : 0)"
-_VOCABULARY = "(has(self.tokenizer.bpe) ? self.tokenizer.bpe.vocabSize : 262144)"
-_UNKNOWN_MEMORY = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.memory_bytes is None)
-_LEAST_MEMORY = min(row.memory_bytes for row in TABLE.values() if row.memory_bytes is not None)
-_NO_TENSOR = (
-    f"(self.accelerator.type in [{_UNKNOWN_MEMORY}] || 16 * ({_BLOCKS} * {_BLOCK} + 2 * {_VOCABULARY} * {_WIDTH}) + "
-    f"8 * {_BLOCK} * {_SLICE_DEVICES} <= {_LEAST_MEMORY // 4 * 3} * {_SLICE_DEVICES})"
-)
-
-
-def _batch_divides(slices: str, microbatches: str = "1") -> str:
-    """The rule that the batch can be dealt out on so many slices, as far as the mesh is known here."""
-    given = f"!{_MESH_FITS} || self.trainer.batchSize % ({slices} * ({_SLICE_DEVICES} / {_TENSOR}) * {microbatches}) == 0"
-    suggested = f"!{_NO_TENSOR} || self.trainer.batchSize % ({slices} * {_SLICE_DEVICES} * {microbatches}) == 0"
-    return f"(has(self.mesh) ? {given} : {suggested})"
-
-
-_ELASTIC_RANGE = "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices"
-_ELASTIC_QUEUE = "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out"
-_ELASTIC_REPLICA = "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes"
-
-
-_ORIGIN_STAGE = "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with stage: data"
-_ORIGIN_MISSING = "stage: evaluate needs from, which names the run whose checkpoint is evaluated"
-_ORIGIN_STEP = "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too"
-_ORIGIN_ROOT = "from.root is the other run's; give this run a checkpoint.root of its own"
-
-
-_NARROW_MOMENTS = (
-    f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, for moments that decay "
-    "more slowly stand still in that type; take float32, or lower the betas"
-)
-
-
-Stage = Literal["train", "data", "evaluate"]
+Task = Literal["train", "data", "evaluate"]
 """What a run does."""
+_TASK = "(has(self.stage) ? self.stage : self.task)"
 
 
 class TrainingRunSpec(ApiModel):
@@ -146,12 +100,12 @@ class TrainingRunSpec(ApiModel):
         default=None,
         alias="from",
         description=(
-            "Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's. With stage "
+            "Begin with a checkpoint of another run: model, tokenizer and step are its, the rest is this document's. With task "
             "`evaluate`, the checkpoint that is evaluated."
         ),
     )
     after: AfterSpec | None = Field(
-        default=None, description="Begin when another run has succeeded, such as one of stage `data` that builds the tokens of this one."
+        default=None, description="Begin when another run has succeeded, such as one of task `data` that builds the tokens of this one."
     )
     env: Annotated[
         list[VariableSpec],
@@ -166,7 +120,7 @@ class TrainingRunSpec(ApiModel):
             "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On a machine of your own, those that your shell does not set."
         ),
     )
-    stage: Stage = Field(
+    task: Task = Field(
         default="train",
         description=(
             "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators, and end. `evaluate`: only "
@@ -188,8 +142,10 @@ class TrainingRunSpec(ApiModel):
     )
     data: DataSpec = Field(description="What is trained on, and in which order.")
     optimizer: OptimizerSpec = Field(
-        default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()), description="The update rule: exactly one member."
+        default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()),
+        description="The update rule, exactly one member, with learning rate, schedule, weight decay and clipping beside it.",
     )
+    objective: ObjectiveSpec = Field(default_factory=next_token, description="What is learned: exactly one member. Default: `nextToken`.")
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints live and when they are made.")
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
@@ -207,18 +163,7 @@ class TrainingRunSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
-        cel("!has(self.from) || self.stage != 'data'", _ORIGIN_STAGE, field_path=".from"),
-        cel("has(self.from) || self.stage != 'evaluate'", _ORIGIN_MISSING, field_path=".from"),
-        cel(
-            "!has(self.from) || !has(self.from.step) || self.stage != 'train' || self.from.step < self.trainer.steps",
-            _ORIGIN_STEP,
-            field_path=".from.step",
-        ),
-        cel(
-            "!has(self.from) || !has(self.from.root) || !has(self.checkpoint.root) || self.from.root != self.checkpoint.root",
-            _ORIGIN_ROOT,
-            field_path=".from.root",
-        ),
+        # `halcyon_api.validation` judges these two with the sizes, and on other numbers of slices too.
         cel(
             f"!has(self.mesh) || {_MESH_FITS}",
             "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
@@ -230,42 +175,65 @@ class TrainingRunSpec(ApiModel):
             "mesh.dcn.replica must be -1 or equal accelerator.slices",
             field_path=".mesh.dcn.replica",
         ),
-        cel(
-            _batch_divides("self.accelerator.slices", "self.trainer.microbatches"),
-            "trainer.batchSize must be a multiple of the data parallelism (all devices by the tensor axis) times trainer.microbatches",
-            field_path=".trainer.batchSize",
+    )
+    rules: ClassVar = (
+        Rule(
+            f"!has(self.from) || {_TASK} != 'data'",
+            lambda self: self.origin is None or self.task != "data",
+            "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data",
+            ".from",
         ),
-        cel(
+        Rule(
+            f"has(self.from) || {_TASK} != 'evaluate'",
+            lambda self: self.origin is not None or self.task != "evaluate",
+            "task: evaluate needs from, which names the run whose checkpoint is evaluated",
+            ".from",
+        ),
+        Rule(
+            f"!has(self.from) || !has(self.from.step) || {_TASK} != 'train' || self.from.step < self.trainer.steps",
+            lambda self: self.origin is None or self.task != "train" or (self.origin.step or 0) < self.trainer.steps,
+            "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too",
+            ".from.step",
+        ),
+        Rule(
+            "!has(self.from) || !has(self.from.root) || !has(self.checkpoint.root) || self.from.root != self.checkpoint.root",
+            lambda self: self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
+            "from.root is the other run's; give this run a checkpoint.root of its own",
+            ".from.root",
+        ),
+        Rule(
             "self.trainer.precision.moments == 'float32' || !has(self.optimizer.adamw) || "
             f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
-            _NARROW_MOMENTS,
-            field_path=".trainer.precision.moments",
+            lambda self: (
+                self.trainer.precision.moments == "float32"
+                or self.optimizer.adamw is None
+                or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
+            ),
+            f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, for moments that "
+            "decay more slowly stand still in that type; take float32, or lower the betas",
+            ".trainer.precision.moments",
         ),
-        cel(
+        Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "(!has(self.recovery.elastic.maxSlices) || self.accelerator.slices <= self.recovery.elastic.maxSlices))",
-            _ELASTIC_RANGE,
-            field_path=".recovery.elastic",
+            lambda self: (
+                (elastic := self.recovery.elastic) is None
+                or elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices)
+            ),
+            "accelerator.slices must lie between recovery.elastic.minSlices and recovery.elastic.maxSlices",
+            ".recovery.elastic",
         ),
-        cel(
+        Rule(
             "!has(self.recovery.elastic) || !has(self.mesh) || self.mesh.dcn.replica == -1",
-            _ELASTIC_REPLICA,
-            field_path=".mesh.dcn.replica",
+            lambda self: self.recovery.elastic is None or self.mesh is None or self.mesh.dcn.replica == REST,
+            "leave mesh.dcn.replica out with recovery.elastic, for the number of slices changes",
+            ".mesh.dcn.replica",
         ),
-        cel(
+        Rule(
             "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
-            _ELASTIC_QUEUE,
-            field_path=".scheduling.queue",
-        ),
-        cel(
-            f"!has(self.recovery.elastic) || {_batch_divides('self.recovery.elastic.minSlices')}",
-            "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.minSlices slices",
-            field_path=".recovery.elastic.minSlices",
-        ),
-        cel(
-            f"!has(self.recovery.elastic) || !has(self.recovery.elastic.maxSlices) || {_batch_divides('self.recovery.elastic.maxSlices')}",
-            "trainer.batchSize must be a multiple of the data parallelism on recovery.elastic.maxSlices slices",
-            field_path=".recovery.elastic.maxSlices",
+            lambda self: self.recovery.elastic is None or self.scheduling.queue is None,
+            "recovery.elastic cannot stand beside scheduling.queue, which admits all slices at once or none; leave one of the two out",
+            ".scheduling.queue",
         ),
     )
 
@@ -275,44 +243,13 @@ class TrainingRunSpec(ApiModel):
         return each_once(env)
 
     @model_validator(mode="after")
-    def _origin_fits(self) -> Self:
-        origin = self.origin
-        if origin is None:
-            if self.stage == "evaluate":
-                raise ValueError(_ORIGIN_MISSING)
-            return self
-        if self.stage == "data":
-            raise ValueError(_ORIGIN_STAGE)
-        if self.stage == "train" and origin.step is not None and origin.step >= self.trainer.steps:
-            raise ValueError(_ORIGIN_STEP)
-        if origin.root is not None:
-            if origin.root.rstrip("/") == self.checkpoint.root.rstrip("/"):
-                raise ValueError(_ORIGIN_ROOT)
-            parse_root(origin.root)
-        return self
-
-    @model_validator(mode="after")
-    def _moments_move(self) -> Self:
-        adamw = self.optimizer.adamw
-        if self.trainer.precision.moments != "float32" and adamw is not None and max(adamw.beta1, adamw.beta2) > NARROW_MOMENTS_BETA:
-            raise ValueError(_NARROW_MOMENTS)
-        return self
-
-    @model_validator(mode="after")
-    def _elastic_fits(self) -> Self:
-        elastic = self.recovery.elastic
-        if elastic is None:
-            return self
-        if not elastic.min_slices <= self.accelerator.slices <= (elastic.max_slices or self.accelerator.slices):
-            raise ValueError(_ELASTIC_RANGE)
-        if self.mesh is not None and self.mesh.dcn.replica != -1:
-            raise ValueError(_ELASTIC_REPLICA)
-        if self.scheduling.queue is not None:
-            raise ValueError(_ELASTIC_QUEUE)
+    def _origin_root_is_an_address(self) -> Self:
+        if self.origin is not None and self.origin.root is not None:
+            parse_root(self.origin.root)
         return self
 
 
-TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
+TrainingRunSpec.cel_rules = (*frozen_rules(TrainingRunSpec), *contradiction_rules(TrainingRunSpec), *TrainingRunSpec.cel_rules)
 
 
 class ObjectMeta(ApiModel):
@@ -338,15 +275,21 @@ class TrainingRun(ApiModel):
     spec: TrainingRunSpec = Field(description="What to train, on what, and where its checkpoints live.")
     status: TrainingRunStatus | None = Field(default=None, description="What the operator knows of the run.")
 
-    cel_rules: ClassVar = (_NAME_RULE, STEPS_RULE, _ORIGIN_RULE, _AFTER_RULE, _ROOT_STAYS)
-
-    @model_validator(mode="after")
-    def _others_are_others(self) -> Self:
-        if self.spec.origin is not None and self.spec.origin.run == self.metadata.name:
-            raise ValueError(_ORIGIN_SELF)
-        if self.spec.after is not None and self.spec.after.run == self.metadata.name:
-            raise ValueError(_AFTER_SELF)
-        return self
+    cel_rules: ClassVar = (_NAME_RULE, steps_rule(TrainingRunSpec), _ROOT_STAYS)
+    rules: ClassVar = (
+        Rule(
+            "!has(self.spec.from) || self.spec.from.run != self.metadata.name",
+            lambda self: self.spec.origin is None or self.spec.origin.run != self.metadata.name,
+            "spec.from.run is the run itself; name another one",
+            ".spec.from.run",
+        ),
+        Rule(
+            "!has(self.spec.after) || self.spec.after.run != self.metadata.name",
+            lambda self: self.spec.after is None or self.spec.after.run != self.metadata.name,
+            "spec.after.run is the run itself; name another one, or leave after out",
+            ".spec.after.run",
+        ),
+    )
 
 
 class InvalidRun(ValueError):
@@ -380,6 +323,11 @@ def read_document(model: type[Model], document: Any) -> Model:
         InvalidRun: The document does not fit the schema.
     """
     _refuse_other_kind(model, document)
+    spec = spec_form(model, document)
+    if spec.contradictions:
+        raise InvalidRun("; ".join(spec.contradictions))
+    if isinstance(document, dict) and "spec" in document:
+        document = cast("dict[str, Any]", document) | {"spec": spec.spec}
     try:
         return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -390,6 +338,18 @@ def read_document(model: type[Model], document: Any) -> Model:
     rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]
     others = [fault for fault in faults if fault not in rootless]
     raise InvalidRun("; ".join((*(_NO_ROOT for _ in rootless), *sentences(model, others))))
+
+
+def spec_form(model: type[ApiModel], document: Any) -> PresentForm:
+    """``spec`` of a document in its present form. A document without one gives an empty form."""
+    spec: Any = cast("dict[str, Any]", document).get("spec") if isinstance(document, dict) else None
+    section = section_of(model.model_fields["spec"].annotation)
+    return present_form(spec, section) if section is not None else PresentForm(spec)
+
+
+def former_notes(document: Any) -> tuple[str, ...]:
+    """One sentence for each field of a run that its document has in a former place."""
+    return tuple(row.note for row in spec_form(TrainingRun, document).found)
 
 
 def _refuse_other_kind(model: type[ApiModel], document: Any) -> None:

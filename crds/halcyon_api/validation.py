@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
-from halcyon_api.mesh import least_memory, run_mesh
+from halcyon_api.mesh import least_memory, model_shape, run_mesh
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
@@ -37,7 +38,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     return (
         *_batch_problems(spec, mesh),
         *_length_problems(spec),
-        *_tensor_problems(spec, mesh),
+        *_split_problems(spec, mesh),
         *_memory_problems(spec, mesh),
         *_data_problems(spec),
         *_evaluation_problems(spec),
@@ -50,7 +51,9 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
     trainer = spec.trainer
     unit = mesh.data_parallelism * trainer.microbatches
     sizes = {"spec.trainer.batchSize": trainer.batch_size}
-    sizes |= {f"spec.trainer.stages[{n}].batchSize": stage.batch_size for n, stage in enumerate(trainer.stages) if stage.batch_size}
+    sizes |= {
+        f"spec.trainer.batchSchedule[{n}].batchSize": entry.batch_size for n, entry in enumerate(trainer.batch_schedule) if entry.batch_size
+    }
     return tuple(
         Problem(
             field,
@@ -67,7 +70,9 @@ def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     trainer = spec.trainer
     lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
     lengths |= {
-        f"spec.trainer.stages[{n}].sequenceLength": stage.sequence_length for n, stage in enumerate(trainer.stages) if stage.sequence_length
+        f"spec.trainer.batchSchedule[{n}].sequenceLength": entry.sequence_length
+        for n, entry in enumerate(trainer.batch_schedule)
+        if entry.sequence_length
     }
     longest = max(lengths.values())
     return tuple(
@@ -77,48 +82,32 @@ def _length_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     )
 
 
-def _tensor_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
-    """Whatever the tensor axis or the fsdp axis splits must divide by it."""
-    problems: list[Problem] = []
-    if spec.model.llama is not None:
-        llama = spec.model.llama
-        kind, hidden = "llama", llama.hidden_size
-        split = {"kvHeads": llama.key_value_heads, "intermediateSize": llama.intermediate_size}
-    elif spec.model.gpt2 is not None:
-        gpt2 = spec.model.gpt2
-        kind, hidden = "gpt2", gpt2.hidden_size
-        split = {"heads": gpt2.heads, "intermediateSize": gpt2.mlp_size}
-    else:
-        raise TypeError(f"no divisibility rules for a model of kind {spec.model.kind}")
-    for name, size in split.items():
-        if size % mesh.tensor:
-            problems.append(
-                Problem(
-                    f"spec.model.{kind}.{name}",
-                    f"{size} must be a multiple of the tensor axis of the mesh, {mesh.tensor}",
-                )
-            )
-    if VOCABULARY_MULTIPLE % mesh.tensor:
-        problems.append(
-            Problem("spec.mesh.ici.tensor", f"{mesh.tensor} must divide {VOCABULARY_MULTIPLE}, for the vocabulary is split over it")
+def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+    """Each size of the model must be a multiple of each mesh axis that splits it."""
+    found = [
+        Problem(
+            f"spec.model.{spec.model.kind}.{split.field}",
+            f"{split.size} must be a multiple of the {row.name} axis of the mesh, {mesh.size(row.name)}",
         )
-    if hidden % mesh.fsdp:
-        problems.append(
-            Problem(
-                f"spec.model.{kind}.hiddenSize",
-                f"{hidden} must be a multiple of the fsdp axis of the mesh, {mesh.fsdp}",
-            )
-        )
-    return tuple(problems)
+        for row in AXES
+        for split in model_shape(spec).splits
+        if split.axis in row.splits and split.size % mesh.size(row.name)
+    ]
+    found += [
+        Problem(f"spec.{row.path}", f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, for the vocabulary is split over it")
+        for row in splitting("vocabulary")
+        if VOCABULARY_MULTIPLE % mesh.size(row.name)
+    ]
+    return tuple(found)
 
 
 def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
     """Parameters and optimizer state alone must fit into the memory of a device."""
     row = spec.accelerator.row
-    least = least_memory(spec) // (mesh.fsdp * mesh.tensor)
+    least = least_memory(spec) // mesh.parameter_shards
     if row.memory_bytes is None or least <= row.memory_bytes:
         return ()
-    what = "parameters and optimizer state" if spec.stage == "train" else "parameters"
+    what = "parameters and optimizer state" if spec.task == "train" else "parameters"
     return (
         Problem(
             "spec.accelerator.topology",
@@ -148,10 +137,9 @@ def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """The parts of a schedule must fit into the run one after the other."""
-    schedule = spec.optimizer.adamw.schedule if spec.optimizer.adamw is not None else None
-    if schedule is None or spec.stage != "train":
+    if spec.task != "train":
         return ()
-    name, steps = "spec.optimizer.adamw.schedule", spec.trainer.steps
+    schedule, name, steps = spec.optimizer.schedule, "spec.optimizer.schedule", spec.trainer.steps
     wsd, cosine = schedule.wsd, schedule.cosine
     if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
         sentence = f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of the run"
@@ -166,8 +154,8 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    if spec.stage == "data" and spec.accelerator.type != "cpu":
-        return (Problem("spec.accelerator.type", "a run of stage data only tokenizes, for which it needs no accelerator; take cpu"),)
+    if spec.task == "data" and spec.accelerator.type != "cpu":
+        return (Problem("spec.accelerator.type", "a run of task data only tokenizes, for which it needs no accelerator; take cpu"),)
     return tuple(
         Problem(
             f"spec.data.sources[{source.name}].format.preference",
@@ -175,14 +163,14 @@ def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
             "messages",
         )
         for source in spec.data.sources
-        if source.format.preference is not None and spec.stage != "data"
+        if source.format.preference is not None and spec.task != "data"
     )
 
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """A run that only evaluates must have something to evaluate on."""
     fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
-    if spec.stage != "evaluate" or any(fractions):
+    if spec.task != "evaluate" or any(fractions):
         return ()
     field = "spec.data.validation.fraction"
     return (

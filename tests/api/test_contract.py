@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from halcyon_api import names
-from halcyon_api.crd import custom_resource_definition
+from halcyon_api.crd import custom_resource_definition, definitions
 from halcyon_api.environment import FROM_POD, InvalidEnvironment, PodEnvironment, parse_environment
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
 from halcyon_api.generate import stale_files
@@ -40,6 +41,12 @@ def test_the_schema_is_structural_described_and_bounded() -> None:
         if path and not path.startswith(".metadata") and not path.endswith("[]"):
             assert node.get("description"), f"{path} has no description"
         assert not isinstance(node.get("exclusiveMinimum"), int) or isinstance(node["exclusiveMinimum"], bool), path
+
+
+@pytest.mark.parametrize("definition", definitions(), ids=lambda definition: definition["metadata"]["name"])
+def test_a_definition_fits_into_the_annotation_of_kubectl_apply(definition: dict[str, Any]) -> None:
+    """With room to spare: an annotation may have 262,144 bytes."""
+    assert len(json.dumps(definition).encode()) < 250_000
 
 
 def test_the_longest_names_fit_a_label() -> None:

@@ -11,6 +11,7 @@ from halcyon_api.crd import custom_resource_definition
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
 from halcyon_api.edits.classes import MEANINGS, TABLE, class_of, leaves_of, row_of
 from halcyon_api.edits.steps import settled_steps, steps_refusal
+from halcyon_api.former.table import FORMER, is_former
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
@@ -25,7 +26,7 @@ def schema_leaves(node: dict[str, Any], path: str = "") -> list[str]:
     return [path] if not below else [leaf for name, child in below.items() for leaf in schema_leaves(child, f"{path}.{name}".strip("."))]
 
 
-LEAVES = schema_leaves(SCHEMA["properties"]["spec"])
+LEAVES = [leaf for leaf in schema_leaves(SCHEMA["properties"]["spec"]) if not is_former(leaf)]
 
 
 def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
@@ -51,13 +52,14 @@ def test_every_field_of_the_schema_has_one_class() -> None:
 
 def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
     rules = dict(transition_rules(SCHEMA["properties"]["spec"]))
-    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule and "oldSelf" in rule}
+    moved = {row.present for row in FORMER}
+    whole = {path for path, rule in rules.items() if f"self.{path} ==" in rule or path in moved}
     frozen = {leaf for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"
     }
     # What is left are rules about more than one field: kinds that must not come or go with what is frozen in them.
-    assert set(rules) - whole == {"model.llama", "model.gpt2", "recovery.divergence.spike"}
+    assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",
         "spec.checkpoint",
@@ -104,7 +106,7 @@ SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [
     ("schedule", "steps", "settled"), SCHEDULES, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
 )
 def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled: int | None) -> None:
-    optimizer = OptimizerSpec.model_validate({"adamw": {"schedule": schedule}})
+    optimizer = OptimizerSpec.model_validate({"schedule": schedule, "adamw": {}})
     assert settled_steps(optimizer, steps) == settled
     for done in range(steps + 1):
         refused = steps_refusal(optimizer, rehearsal=False, old=steps, new=steps + 50, done=done)
@@ -122,5 +124,5 @@ def test_so_many_steps_are_settled(schedule: dict[str, Any], steps: int, settled
     ],
 )
 def test_a_schedule_that_does_not_fit_into_the_run_is_told(schedule: dict[str, Any], sentence: str) -> None:
-    (problem,) = find_problems(spec(spec__optimizer={"adamw": {"schedule": schedule}}))
+    (problem,) = find_problems(spec(spec__optimizer={"schedule": schedule, "adamw": {}}))
     assert sentence in str(problem)

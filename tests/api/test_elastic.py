@@ -50,7 +50,7 @@ def test_microbatches_that_the_user_asked_for_are_kept() -> None:
 
 
 def test_batches_of_all_stages_must_be_dealt_out() -> None:
-    found = spec(4, 64, {"minSlices": 1}, stages=[{"fromStep": 5, "batchSize": 24}])
+    found = spec(4, 64, {"minSlices": 1}, batchSchedule=[{"fromStep": 5, "batchSize": 24}])
     assert usable_slices(found) == (1, 2, 4)
     assert microbatches_on(found, 2) == 2
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pydantic.alias_generators import to_camel
 
-from halcyon_api.hardware import TABLE
-from halcyon_api.mesh import ModelSize, model_size, pinned, run_mesh, suggest_axes
+from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon_api.axes import AXES, on
+from halcyon_api.mesh import model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from tests.api.documents import document
@@ -114,15 +117,16 @@ def test_a_mesh_is_suggested_from_the_size_of_the_model(
 
 
 def test_the_size_of_a_model_is_what_its_paper_says() -> None:
-    size = model_size(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
+    size = model_shape(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B))
     assert 7.9e9 < size.parameters < 8.2e9
     gpt2 = parse_run(document(spec__model={"gpt2": {}}, spec__tokenizer={"tiktoken": {"encoding": "gpt2"}})).spec
-    assert 1.23e8 < model_size(gpt2).parameters < 1.25e8
+    assert 1.23e8 < model_shape(gpt2).parameters < 1.25e8
 
 
 def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 64, splits: tuple[int, ...] = (8,)) -> tuple[int, int, int]:
+    heads = tuple(Split("heads", "heads", split) for split in splits)
     axes = suggest_axes(
-        ModelSize(parameters, block, 8192, splits),
+        ModelShape(8192, 1, parameters, block, block, 8192, (Split("parameters", "width", 8192), *heads)),
         state_bytes=16,
         gathered_bytes=8,
         devices=devices,
@@ -159,29 +163,31 @@ def test_a_model_that_cannot_fit_is_refused() -> None:
     assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "nobody knows the memory"
 
 
-@given(
-    kind=st.sampled_from([name for name, row in TABLE.items() if row.memory_bytes is not None]),
-    devices=st.sampled_from([1, 4, 8, 16, 64, 128]),
-    layers=st.integers(1, 128),
-    heads=st.sampled_from([1, 4, 8, 12, 64]),
-    head_size=st.sampled_from([64, 128, 256]),
-    wide=st.integers(1, 5),
-    vocabulary=st.one_of(st.none(), st.integers(512, 1_000_000)),
-)
-def test_where_the_schema_judges_the_batch_the_suggestion_has_no_tensor_axis(
-    kind: str, devices: int, layers: int, heads: int, head_size: int, wide: int, vocabulary: int | None
-) -> None:
-    """The bound of `training_run._NO_TENSOR`, in which everything is counted as if the memory were the least that there is."""
-    width, mlp = heads * head_size, wide * heads * head_size
-    llama = {"layers": layers, "hiddenSize": width, "intermediateSize": mlp, "heads": heads}
-    tokenizer = {"tokenizerJson": {"path": "t"}} if vocabulary is None else {"bpe": {"vocabSize": vocabulary}}
-    given_spec = parse_run(
-        document(spec__accelerator={"type": kind, "topology": ANY_TOPOLOGY[kind]}, spec__model={"llama": llama}, spec__tokenizer=tokenizer)
-    ).spec
-    block, least = width * (4 * width + 3 * mlp), min(row.memory_bytes for row in TABLE.values() if row.memory_bytes is not None)
-    upper = layers * block + 2 * (vocabulary or 262_144) * width
-    if 16 * upper + 8 * block * devices <= least // 4 * 3 * devices:
-        assert run_mesh(given_spec, Topology(1, devices // min(4, devices), min(4, devices))).tensor == 1
+def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
+    """A new axis is one row and a field in its section and in the resolved mesh."""
+    assert list(IciAxes.model_fields) == [row.name for row in on("ici")]
+    assert list(DcnAxes.model_fields) == [row.name for row in on("dcn")]
+    assert list(ResolvedMesh.model_fields) == [row.name for row in AXES]
+    assert (COMPUTE_AXES["batch"], PARAMETER_AXES["embed"], PARAMETER_AXES["vocab"]) == (("replica", "data", "fsdp"), "fsdp", "tensor")
+    assert MESH_AXES == ("replica", "data", "fsdp", "tensor")
 
 
-ANY_TOPOLOGY = {name: row.topologies[0] if row.family == "tpu" else f"1x{row.largest_host}" for name, row in TABLE.items()}
+@pytest.mark.parametrize("kind", ModelSpec.kinds())
+def test_every_kind_of_model_says_its_shape(kind: str) -> None:
+    model = ModelSpec.model_validate({to_camel(kind): {}})
+    shape = model.shape(64, 128)
+    assert {split.axis for split in shape.splits} == {"parameters", "features", "heads"}
+    fields = {info.alias for info in type(model.value).model_fields.values()}
+    assert {split.field for split in shape.splits} <= fields, "a sentence names them"
+
+
+def test_each_size_that_an_axis_splits_is_judged() -> None:
+    wide = spec({"type": "h100", "topology": "1x8"}, {"layers": 1, "hiddenSize": 24, "intermediateSize": 30, "heads": 6, "kvHeads": 3})
+    found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=2, tensor=4))}))
+    assert [problem.field for problem in found] == ["spec.model.llama.intermediateSize", "spec.model.llama.kvHeads"]
+    found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=8, tensor=1)), "model": odd_width()}))
+    assert [problem.field for problem in found] == ["spec.model.llama.hiddenSize"]
+
+
+def odd_width() -> ModelSpec:
+    return ModelSpec.model_validate({"llama": {"layers": 1, "hiddenSize": 60, "heads": 6}})

@@ -188,11 +188,10 @@ def test_aliases_that_multiply_are_refused() -> None:
 
 def test_a_run_is_read_by_these_rules(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    whole = yaml.safe_dump(document(spec__optimizer={"adamw": {"learningRate": 0.5}}, spec__trainer__evaluation=None))
+    whole = yaml.safe_dump(document(spec__optimizer={"learningRate": 0.5, "adamw": {}}, spec__trainer__evaluation=None))
     path.write_text(whole.replace("learningRate: 0.5", "learningRate: 3e-4").replace("steps: 10", "steps: 1e1"))
     run = load_run(path)
-    assert run.spec.optimizer.adamw is not None
-    assert run.spec.optimizer.adamw.learning_rate == 3e-4
+    assert run.spec.optimizer.learning_rate == 3e-4
     assert run.spec.trainer.steps == 10
     assert run.spec.trainer.evaluation.every_steps == 0
 

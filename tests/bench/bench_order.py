@@ -24,7 +24,7 @@ from halcyon.data.source_data import SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, WindowOrderSpec
-from halcyon_api.spec.trainer import TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry
 
 LENGTH = 4096
 TOKENIZER = load(BYTE)
@@ -59,7 +59,7 @@ def pretended(sources: int, spec: OrderSpec) -> Dataset:
     """A data set of 10**12 tokens that nobody has asked for anything yet: four lengths of sequences, two stages of weights."""
     sizes = [int(size) for size in np.random.default_rng(0).dirichlet(np.ones(sources)) * (10**12 / LENGTH) + 1]
     names = [f"source-{number}" for number in range(sources)]
-    stages = [TrainerStageSpec(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
+    stages = [BatchScheduleEntry(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
     schedule = BatchSchedule(steps=240_000, batch_size=1024, sequence_length=LENGTH // 8, stages=stages)
     weights = [(0, [float(size) for size in sizes]), (schedule.positions_before(100_000), [1.0] * len(sizes))]
     data: list[SourceData] = []

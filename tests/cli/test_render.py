@@ -64,3 +64,18 @@ def test_a_short_run_needs_its_defaults(tmp_path: Path) -> None:
     assert (spec["recovery"]["maxRestarts"], spec["image"]) == (20, "x.example/t:1")
     pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == "trainer"
+
+
+def test_validate_notes_each_former_field_once(tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLES / "stdlib-data.yaml").read_text())
+    document["spec"]["stage"] = document["spec"].pop("task")
+    document["spec"]["trainer"]["stages"] = [{"fromStep": 1, "sequenceLength": document["spec"]["trainer"].get("sequenceLength", 1024)}]
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    result = CliRunner().invoke(app, ["validate", str(path)])
+    assert result.exit_code == ExitCode.DONE, result.stderr
+    assert result.stderr.splitlines() == [
+        f"{path}: note: spec.stage is the former place of spec.task; write spec.task",
+        f"{path}: note: spec.trainer.stages is the former place of spec.trainer.batchSchedule; write spec.trainer.batchSchedule",
+    ]
+    assert "is valid" in result.stdout

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 NAME, TOKENS, REFERENCE, CLONE, EVALUATION = "life", "tokens", "reference", "cloned", "evaluated"
 SAVE_EVERY = 10
-UNENDING = {"adamw": {"schedule": {"constant": {}}}}
+UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
 """A schedule that does not depend on the number of steps, so that this may be edited."""
 WITHOUT_END = 1_000_000
 """Steps that no machine makes before the run is given its end."""
@@ -71,7 +71,7 @@ class Life(Story):
     def began(self) -> Began:
         """One file with three runs is applied: the tokens, the life on them, and the evaluation of its last checkpoint."""
         document = variant(self._document, name=TOKENS)
-        document["spec"]["stage"] = "data"
+        document["spec"]["task"] = "data"
         del document["spec"]["after"]
         self._git([document, self._document, self._evaluation()]).apply()
         built = self._finish(self._path.training_of(document))
@@ -320,7 +320,7 @@ class Life(Story):
 
     def _evaluation(self) -> dict[str, Any]:
         document = variant(self._document, name=EVALUATION)
-        document["spec"] |= {"stage": "evaluate", "after": {"run": NAME}, "from": {"run": NAME}}
+        document["spec"] |= {"task": "evaluate", "after": {"run": NAME}, "from": {"run": NAME}}
         return document
 
     def _git(self, documents: list[dict[str, Any]]) -> Git:

@@ -51,7 +51,7 @@ def test_what_is_not_there_is_one_sentence(halcyon: Plugin) -> None:
 STEPS = 100_000
 """More than any machine makes before the last command, which has the run end soon."""
 
-UNENDING = {"adamw": {"schedule": {"constant": {}}}}
+UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
 """A schedule that does not depend on the number of steps, so that this may be edited."""
 
 

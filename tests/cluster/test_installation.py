@@ -297,7 +297,8 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     site.run(["helm", "install", "halcyon", str(site.previous), "--namespace", "training", "--create-namespace", "--wait", *values])
     trainer = {"steps": 100_000, "batchSize": 8, "sequenceLength": 64, "evaluation": {"everySteps": 50}}
     root = {"root": "s3://nowhere/older", "endpoint": "http://object-store.invalid:7070", "keep": 5, "save": {"everySteps": 25}}
-    runs.apply("older", trainer=trainer, checkpoint=root)
+    optimizer = {"adamw": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 7}}}}  # where that version has them
+    runs.apply("older", trainer=trainer, checkpoint=root, optimizer=optimizer)
     runs.training("older", step=20)
     before = untouched(runs, "older")
 
@@ -321,6 +322,8 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     runs.patch("older", suspend=False)
     status = runs.training("older", attempt=2)
     assert status["history"][1]["fromStep"] == saved > 0
+    (given,) = yaml.safe_load_all(kubectl.json("get", "configmap", "older-2", "--namespace", "training")["data"]["run.yaml"])
+    assert (given["spec"]["optimizer"]["learningRate"], given["spec"]["optimizer"]["schedule"]["cosine"]["warmupSteps"]) == (0.002, 7)
 
 
 @promises.NOTHING_RUNNING

@@ -50,11 +50,11 @@ class WholePath:
     watch: Watch
     document: dict[str, Any]
 
-    def training(self, name: str, *, stage: str = "train", cache: str | None = None, **checkpoint: Any) -> Training:
+    def training(self, name: str, *, task: str = "train", cache: str | None = None, **checkpoint: Any) -> Training:
         """A run of a name and a checkpoint root of its own; more members of `spec.checkpoint` by keyword."""
         document = variant(self.document, name=name)
         document["spec"]["checkpoint"] |= checkpoint
-        document["spec"]["stage"] = stage
+        document["spec"]["task"] = task
         if cache is not None:
             document["spec"]["data"]["cache"] = {"root": cache}
         return self.training_of(document)

@@ -51,7 +51,7 @@ BAD: dict[str, dict[str, Any]] = {
     "two kinds": {"model.gpt2": {"layers": 2, "hiddenSize": 64, "heads": 4}},
     "no kind": {"model.llama": ...},
     "an unknown accelerator": {"accelerator.type": "v99"},
-    "below an exclusive bound": {"optimizer": {"adamw": {"learningRate": 0}}},
+    "below an exclusive bound": {"optimizer": {"learningRate": 0, "adamw": {}}},
     "a root nobody can write": {"checkpoint.root": "ftp://nowhere"},
 }
 

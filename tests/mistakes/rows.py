@@ -9,7 +9,7 @@ from tests.mistakes.row import FOLDER, Row
 
 BAD = ExitCode.BAD_CONFIGURATION
 VALIDATE = ("validate", "run.yaml")
-_SCHEDULE = "spec.optimizer.adamw.schedule"
+_OPTIMIZER = "spec.optimizer"
 
 
 def _in_document(words: str, **changes: Any) -> Row:
@@ -26,7 +26,7 @@ FILES = (
     Row("a file that is not UTF-8", VALIDATE, BAD, text=b"kind: TrainingRun # caf\xe9\n"),
     Row("a key that is given twice", VALIDATE, BAD, text="kind: TrainingRun\nspec: {}\nkind: TrainingRun\n"),
     Row("two documents in a file", VALIDATE, BAD, text="kind: TrainingRun\n---\nkind: TrainingRun\n"),
-    Row("a number that is none", VALIDATE, BAD, text="spec:\n  optimizer: {adamw: {learningRate: .nan}}\n"),
+    Row("a number that is none", VALIDATE, BAD, text="spec:\n  optimizer: {learningRate: .nan, adamw: {}}\n"),
     Row("a text in place of a document", VALIDATE, BAD, text="just words\n"),
     Row("a file of another kind", VALIDATE, BAD, {"kind": "Deployment"}),
     Row("defaults in place of a run", VALIDATE, BAD, {"kind": "TrainingRunDefaults"}),
@@ -37,7 +37,7 @@ FILES = (
 FIELDS = (
     _in_document("a misspelt section", spec__modle={}),
     _in_document("a name in snake_case", spec__trainer__batch_size=4),
-    _in_document("the name of another trainer", spec__optimizer={"adamw": {"lr": 0.001}}),
+    _in_document("the name of another trainer", spec__optimizer={"lr": 0.001, "adamw": {}}),
     _in_document("a field in the wrong section", spec__steps=10),
     _in_document("a field one level too high", spec__checkpoint__everySteps=5),
     _in_document("a field that nobody knows", spec__gpu=1),
@@ -53,8 +53,8 @@ FIELDS = (
     _in_document("a name with a dot", metadata__name="notes.v2"),
     _in_document("a name of 41 characters", metadata__name="n" * 41),
     _in_document("two kinds of model", spec__model={"llama": {}, "gpt2": {}}),
-    _in_document("no learning rate at all", spec__optimizer={"adamw": {"learningRate": 0}}),
-    _in_document("an evaluation of nothing", spec__stage="evaluate"),
+    _in_document("no learning rate at all", spec__optimizer={"learningRate": 0, "adamw": {}}),
+    _in_document("an evaluation of nothing", spec__task="evaluate"),
     _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
 )
 
@@ -64,10 +64,10 @@ COMBINATIONS = (
     _in_document("heads that do not divide the width", spec__model__llama__heads=5),
     _in_document("a batch that cannot be dealt out", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
-    _in_document("a warm-up longer than the run", **{_SCHEDULE: {"cosine": {"warmupSteps": 500}}}),
-    _in_document("a decay longer than the run", **{_SCHEDULE: {"wsd": {"decaySteps": 500}}}),
-    _in_document("sequences of lengths that do not divide", spec__trainer__stages=[{"fromStep": 5, "sequenceLength": 24}]),
-    _in_document("an accelerator only to tokenize", spec__stage="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
+    _in_document("a warm-up longer than the run", **{_OPTIMIZER: {"schedule": {"cosine": {"warmupSteps": 500}}, "adamw": {}}}),
+    _in_document("a decay longer than the run", **{_OPTIMIZER: {"schedule": {"wsd": {"decaySteps": 500}}, "adamw": {}}}),
+    _in_document("sequences of lengths that do not divide", spec__trainer__batchSchedule=[{"fromStep": 5, "sequenceLength": 24}]),
+    _in_document("an accelerator only to tokenize", spec__task="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
     _in_document("a model larger than this machine", spec__model__llama__hiddenSize=2**20),
     _in_document("a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536),
     _in_document(

@@ -20,8 +20,8 @@ IN_FORCE = {
     "recovery.maxRestarts": "3",
     "trainer.steps": "300",
 }
-CONSTANT = {"adamw": {"schedule": {"constant": {}}}}
-WSD = {"adamw": {"schedule": {"wsd": {"decaySteps": 100}}}}
+CONSTANT = {"schedule": {"constant": {}}, "adamw": {}}
+WSD = {"schedule": {"wsd": {"decaySteps": 100}}, "adamw": {}}
 
 
 def known(**more: Any) -> dict[str, Any]:

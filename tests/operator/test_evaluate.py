@@ -1,4 +1,4 @@
-"""A run of stage ``evaluate``, and one of stage ``data``, as the operator sees them: they train nothing and save nothing."""
+"""A run of task ``evaluate``, and one of task ``data``, as the operator sees them: they train nothing and save nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SOURCES = [
     {"source": "code", "loss": 1.2, "tokens": 2000, "sequences": 8},
 ]
 EVALUATED = {"run": "base", "step": 200, "path": "steps/200/", "sources": SOURCES[:1]}
-STAGE: dict[str, Any] = {"stage": "evaluate", "from": {"run": "base"}}
+TASK: dict[str, Any] = {"task": "evaluate", "from": {"run": "base"}}
 
 
 def evaluating(**spec: Any) -> dict[str, Any]:
-    return made(run(**STAGE, **spec))
+    return made(run(**TASK, **spec))
 
 
 def made(document: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def test_a_report_beyond_all_measure_is_not_believed() -> None:
     assert "evaluated.path" in parse_report(json.dumps(odd).encode(), "demo", (1, 0)).problem
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "data"])
-def test_an_edit_waits_for_no_checkpoint_of_a_run_that_makes_none(stage: str) -> None:
-    more: dict[str, Any] = {"stage": stage} | ({"from": {"run": "base"}} if stage == "evaluate" else {})
+@pytest.mark.parametrize("task", ["evaluate", "data"])
+def test_an_edit_waits_for_no_checkpoint_of_a_run_that_makes_none(task: str) -> None:
+    more: dict[str, Any] = {"task": task} | ({"from": {"run": "base"}} if task == "evaluate" else {})
     first = made(run(**more), inForce=reconcile(observed(run(**more), origin_root="s3://bucket/base"), at(0)).status.in_force)
     seen = look(run(first["status"], generation=2, image="other:2", **more), step=3, saved=None)
     assert seen.asks == ()
@@ -93,7 +93,7 @@ def test_an_edit_waits_for_no_checkpoint_of_a_run_that_makes_none(stage: str) ->
 
 
 def test_a_run_that_builds_tokens_runs_and_is_at_no_step() -> None:
-    status = told(made(run(stage="data")), "tokenizing").status
+    status = told(made(run(task="data")), "tokenizing").status
     assert (status.phase, status.progress) == ("Running", None)
     assert status.condition("Ready").message == "attempt 1, restart 0 is tokenizing"
 
@@ -111,21 +111,21 @@ def test_no_alert_about_steps_or_saves_is_made_of_a_run_that_has_none() -> None:
     evaluating_ = samples(evaluating(checkpoint__save={"everySteps": 5}), "evaluating")
     assert "halcyon_run_step" in evaluating_
     assert not saves & evaluating_
-    data = samples(made(run(stage="data")), "tokenizing")
+    data = samples(made(run(task="data")), "tokenizing")
     assert not (saves | {"halcyon_run_step", "halcyon_run_planned_steps"}) & data
 
 
 def test_a_document_that_names_no_checkpoint_or_no_text_is_refused() -> None:
-    with pytest.raises(InvalidRun, match="stage: evaluate needs from"):
-        parse_run(run(stage="evaluate"))
-    later = parse_run(run(**{"stage": "evaluate", "from": {"run": "base", "step": 100_000}}))
+    with pytest.raises(InvalidRun, match="task: evaluate needs from"):
+        parse_run(run(task="evaluate"))
+    later = parse_run(run(**{"task": "evaluate", "from": {"run": "base", "step": 100_000}}))
     assert find_problems(later.spec) == (), "the steps of the other run are not this one's"
     with pytest.raises(InvalidRun, match=r"from\.step must be less than trainer\.steps"):
         parse_run(run(**{"from": {"run": "base", "step": 100_000}}))
-    (problem,) = find_problems(parse_run(run(**STAGE, data__validation={"fraction": 0})).spec)
+    (problem,) = find_problems(parse_run(run(**TASK, data__validation={"fraction": 0})).spec)
     assert str(problem).startswith("spec.data.validation.fraction: nothing is held out to evaluate on")
     own = {"sources": [{"name": "book", "text": {"paths": ["/book"]}, "validation": {"fraction": 1}}], "validation": {"fraction": 0}}
-    assert find_problems(parse_run(run(**STAGE, data=own)).spec) == ()
+    assert find_problems(parse_run(run(**TASK, data=own)).spec) == ()
 
 
 def test_a_model_too_large_to_train_may_still_be_evaluated() -> None:
@@ -134,5 +134,5 @@ def test_a_model_too_large_to_train_may_still_be_evaluated() -> None:
     trained = find_problems(parse_run(run(**more)).spec)
     assert any("parameters and optimizer state alone" in str(problem) for problem in trained)
     precision = {"precision": {"parameters": "bfloat16"}}
-    evaluated = find_problems(parse_run(run(**STAGE, **more, trainer={"steps": 1, "batchSize": 8, "sequenceLength": 32} | precision)).spec)
+    evaluated = find_problems(parse_run(run(**TASK, **more, trainer={"steps": 1, "batchSize": 8, "sequenceLength": 32} | precision)).spec)
     assert not any("spec.accelerator.topology" in str(problem) for problem in evaluated), evaluated

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halcyon_api.mesh import model_size, pinned
+from halcyon_api.mesh import model_shape, pinned
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import attempt_spec_hash
 from halcyon_operator.objects.build import build
@@ -109,4 +109,4 @@ def test_small_models_have_the_hash_that_they_had_before_there_were_suggestions(
     assert written is not None
     assert attempt_spec_hash(suggested) == attempt_spec_hash(written)
     assert pinned(suggested) is suggested
-    assert model_size(suggested).width == 64
+    assert model_shape(suggested).width == 64

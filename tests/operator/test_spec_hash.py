@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.former.reading import present_form
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash, fits
 from tests.operator.builders import run
@@ -37,7 +38,7 @@ RESTARTS: list[dict[str, Any]] = [
     {"mesh": {"ici": {"fsdp": 1, "data": -1}}},
     {"model__llama__layers": 3},
     {"data__order": {"sequential": {}}},
-    {"optimizer": {"adamw": {"learningRate": 0.1}}},
+    {"optimizer": {"learningRate": 0.1, "adamw": {}}},
     {"trainer__microbatches": 2},
     {"trainer__evaluation": {"everySteps": 5}},
     {"checkpoint__save": {"everySteps": 5}},
@@ -64,3 +65,39 @@ def test_unknown_schemes_fit_and_a_retired_attempt_never_does() -> None:
     assert fits("0-older", BASE)
     assert not fits(attempt_spec_hash(spec(image="other:1")), BASE)
     assert not fits(RETIRED, BASE)
+    assert RETIRED == "1-retired", "as operators of earlier versions have recorded it"
+
+
+FORMER_OPTIMIZER = {
+    "adamw": {"learningRate": 0.001, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weightDecay": 0.1, "maxGradientNorm": 1.0}
+    | {"schedule": {"wsd": {"warmupSteps": 10, "decaySteps": 50, "minRatio": 0.0}}}
+}
+FORMER: dict[str, Any] = {
+    "stage": "train",
+    "optimizer": FORMER_OPTIMIZER,
+    "data__mixture": {"stages": []},
+    "trainer__stages": [{"fromStep": 7, "batchSize": 16}],
+}
+RECORDED = "1-4fbc03d26863e4ccdf5bdede1d04dad1e3c813c4"
+"""What the release before made of a run with the fields of `FORMER`, and wrote into its status."""
+
+
+def stored(**changes: Any) -> TrainingRunSpec:
+    """The run as the API server kept it for the release before."""
+    return spec(**FORMER, **changes)
+
+
+def test_a_hash_of_the_release_before_fits_the_same_run_and_no_other() -> None:
+    assert fits(RECORDED, attempt_spec_hash(stored(), RECORDED))
+    assert fits(RECORDED, attempt_spec_hash(stored(suspend=True), RECORDED))
+    assert not fits(RECORDED, attempt_spec_hash(stored(image="other:1"), RECORDED))
+    moved = present_form(run(**FORMER)["spec"], TrainingRunSpec).spec
+    assert not any(place in moved["trainer"] for place in ("stages", "stage"))
+    assert fits(RECORDED, attempt_spec_hash(parse_run(run() | {"spec": moved}).spec, RECORDED)), "its fields may move, too"
+    assert attempt_spec_hash(stored()).startswith("2-"), "what a new attempt is recorded with where none is on record"
+    assert attempt_spec_hash(stored(), RETIRED).startswith("2-"), "or where the last one is stopped"
+
+
+def test_both_places_of_a_field_have_one_hash() -> None:
+    assert attempt_spec_hash(spec(stage="data")) == attempt_spec_hash(spec(task="data")) != BASE
+    assert attempt_spec_hash(spec(stage="train")) == BASE

@@ -88,7 +88,7 @@ def test_what_has_nothing_to_save_is_suspended_at_once() -> None:
     starting.edit(suspend=True)
     starting.settle()
     assert (starting.status["phase"], starting.jobset) == ("Suspended", None)
-    tokenizing = World(run(stage="data"))
+    tokenizing = World(run(task="data"))
     tokenizing.settle()
     tokenizing.train(0)
     tokenizing.settle()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from halcyon_api.former.reading import former_form
 from halcyon_api.training_run import parse_run
 from halcyon_operator.decide.spec_hash import attempt_spec_hash, fits
 from tests.cluster import previous
@@ -42,7 +43,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("crds", "operator"))}
     told = subprocess.run(
         [sys.executable, "-c", RECORD],
-        input=json.dumps(list(training_runs().values())),
+        input=json.dumps([document | {"spec": former_form(document["spec"])} for document in training_runs().values()]),
         env=environment,
         capture_output=True,
         text=True,
@@ -54,8 +55,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[s
 def test_no_attempt_of_the_version_before_is_taken_for_outdated(recorded: list[tuple[str, dict[str, Any]]]) -> None:
     assert {"stdlib-llama", "gpt2"} <= {document["metadata"]["name"] for _, document in recorded}
     for record, document in recorded:
-        wanted = attempt_spec_hash(parse_run(document).spec)
-        assert fits(record, wanted), document["metadata"]["name"]
+        spec = parse_run(document).spec
+        assert fits(record, attempt_spec_hash(spec, record)), document["metadata"]["name"]
+        edited = spec.model_copy(update={"image": "other:2"})
+        assert not fits(record, attempt_spec_hash(edited, record)), "an edit after the upgrade is seen"
 
 
 def test_the_archive_holds_what_it_should() -> None:

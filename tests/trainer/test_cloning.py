@@ -50,7 +50,7 @@ def test_a_clone_goes_on_as_its_source_did_and_stands_on_its_own(tmp_path: Path)
 
     # Other data order, other learning rate, more steps; one process instead of two; and after its first commit it needs its source no more.
     other = clone_of(source, tmp_path / "other-root", steps=10**6, seed=5)
-    other["spec"]["optimizer"] = {"adamw": {"learningRate": 0.001, "schedule": {"constant": {}}}}
+    other["spec"]["optimizer"] = {"learningRate": 0.001, "schedule": {"constant": {}}, "adamw": {}}
     other["spec"]["accelerator"] = {"type": "cpu", "topology": "1x2"}
     first = start_world(other, tmp_path / "other")
     first.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 24 for event in events))

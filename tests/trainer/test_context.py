@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, with_moments
+from halcyon.checkpoint.fingerprints import fingerprints, fingerprints_of, in_present_form, with_moments
 from halcyon.context import adapt_to_devices, check_context, resolve_context
 from halcyon.errors import BadConfiguration
-from halcyon_api.checkpoint_documents import Epoch
+from halcyon_api.checkpoint_documents import Epoch, Fingerprints
+from halcyon_api.former.reading import former_form
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
@@ -159,3 +160,37 @@ def test_a_checkpoint_of_a_version_that_did_not_name_the_type_of_moments(paramet
     then = fingerprints_of({**now.documents, "spec.trainer": {**trainer, "precision": older}})
     clauses = differences(now, with_moments(then, now))
     assert clauses == (() if same else ("spec.trainer.precision.moments is bfloat16 but was not set",))
+
+
+def old_checkpoint(**changes: Any) -> Fingerprints:
+    """The fingerprints that the release before wrote for a run: each moved field in its former place."""
+    now = fingerprints(parse_run(document(**changes)).spec, data={"contentSha256": "0"})
+    spec = {name.removeprefix("spec."): section for name, section in now.documents.items() if name.startswith("spec.")}
+    del spec["objective"]
+    former = {f"spec.{name}": section for name, section in former_form(spec).items()}
+    return fingerprints_of({**former, "data": now.documents["data"]})
+
+
+CHANGED: dict[str, Any] = {
+    "spec__optimizer": {"learningRate": 0.002, "schedule": {"constant": {}}, "adamw": {}},
+    "spec__trainer__batchSchedule": [{"fromStep": 4, "batchSize": 16}],
+    "spec__data__mixture": {"schedule": [{"fromStep": 5, "weights": [{"source": "python", "weight": 1}]}]},
+}
+
+
+def test_a_checkpoint_of_the_release_before_goes_on_and_another_value_is_refused() -> None:
+    then = old_checkpoint(**CHANGED)
+    assert then.documents["spec.optimizer"]["adamw"]["learningRate"] == 0.002
+    assert "stages" in then.documents["spec.trainer"]
+    now = fingerprints(parse_run(document(**CHANGED)).spec, data={"contentSha256": "0"})
+    assert differences(now, in_present_form(then)) == ()
+    for field, other, clause in (
+        ("spec__trainer__batchSchedule", [{"fromStep": 4, "batchSize": 32}], "spec.trainer.batchSchedule[0].batchSize is 32 but was 16"),
+        (
+            "spec__optimizer",
+            {**CHANGED["spec__optimizer"], "learningRate": 0.003},
+            "spec.optimizer.learningRate is 0.003 but was 0.002",
+        ),
+    ):
+        changed = fingerprints(parse_run(document(**CHANGED | {field: other})).spec, data={"contentSha256": "0"})
+        assert differences(changed, in_present_form(then)) == (clause,)

@@ -1,4 +1,4 @@
-"""A run of stage ``evaluate``: real processes evaluate another run's checkpoint, and say the same as the run itself did."""
+"""A run of task ``evaluate``: real processes evaluate another run's checkpoint, and say the same as the run itself did."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]]
     """The run that evaluates the newest checkpoint of another one: the same document but for a few lines."""
     origin = {"run": source["metadata"]["name"], "root": source["spec"]["checkpoint"]["root"]}
     data = source["spec"]["data"] if sources is None else {"sources": sources}
-    spec = {**source["spec"], "stage": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
+    spec = {**source["spec"], "task": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
     return {**source, "metadata": {**source["metadata"], "name": "evaluation"}, "spec": spec}
 
 
@@ -127,7 +127,7 @@ def test_a_trained_tokenizer_comes_along_to_other_text(tmp_path: Path, monkeypat
     """One that is trained on a run's own text: other text would give another one, with which the model means nothing."""
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
-    document["spec"]["optimizer"] = {"adamw": {"learningRate": 0.003, "schedule": {"constant": {}}}}
+    document["spec"]["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
     done(start_world(document, tmp_path / "run"))
     other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
     said = evaluations(done(start_world(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def document(root: Path, steps: int, schedule: dict[str, Any]) -> dict[str, Any]:
     run = run_document(root, slices=1, steps=steps)
-    run["spec"]["optimizer"]["adamw"]["schedule"] = schedule
+    run["spec"]["optimizer"]["schedule"] = schedule
     return run
 
 

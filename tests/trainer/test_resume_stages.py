@@ -19,7 +19,7 @@ from tests.trainer.worlds import worlds
 pytestmark = pytest.mark.slow
 
 STEPS = 20
-SIZES = {"sequenceLength": 32, "stages": [{"fromStep": 12, "batchSize": 4, "sequenceLength": 64}]}
+SIZES = {"sequenceLength": 32, "batchSchedule": [{"fromStep": 12, "batchSize": 4, "sequenceLength": 64}]}
 HOST = {"slices": 1, "topology": "1x2"}
 KILLS = (10, 12, 13)
 """Steps done, and no more. It saves every five steps, so whoever is killed before step 15 crosses the change again."""

@@ -52,7 +52,7 @@ def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: st
             "accelerator": {"type": "cpu", "topology": topology, "slices": slices},
             "model": {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
             "data": {"sources": [{"name": "corpus", "text": {"paths": [str(corpus)]}}]},
-            "optimizer": {"adamw": {"learningRate": 0.003, "schedule": {"cosine": {"warmupSteps": min(5, trainer.get("steps", 30))}}}},
+            "optimizer": {"learningRate": 0.003, "schedule": {"cosine": {"warmupSteps": min(5, trainer.get("steps", 30))}}, "adamw": {}},
             "trainer": {"steps": 30, "batchSize": 8, "sequenceLength": 64, **trainer},
             "checkpoint": {"root": f"file://{root}", "save": {"everySteps": 5}},
             "telemetry": {"port": free_port()},

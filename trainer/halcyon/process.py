@@ -41,20 +41,20 @@ from halcyon_api.exit_codes import ExitCode
 from halcyon_api.progress import Cause, Saved
 from halcyon_api.progress import Stage as WorkStage
 from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.training_run import Stage
+from halcyon_api.training_run import Task
 
 DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
 
 _NOTICE = "a notice of preemption came"
 _INTERRUPT = "an interrupt came from the keyboard"
 NOTHING_TO_SAVE = f"{_NOTICE} before the first step; there was nothing to save"
-_NO_STEPS: dict[Stage, str] = {
+_NO_STEPS: dict[Task, str] = {
     "train": NOTHING_TO_SAVE,
     "data": f"{_NOTICE}; the shards of tokens that are committed stay",
     "evaluate": f"{_NOTICE}; the sources that are evaluated stay so",
 }
 """The message of a process that leaves at a notice while it does not train."""
-_WORK: dict[Stage, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+_WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """In which stage of the process the run does what it is for."""
 _LIFELINE_SECONDS = 1.0
 """Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
@@ -93,10 +93,10 @@ def run_training(
         restart=context.epoch.restart if context.epoch else 0,
         process_index=context.process_index,
     )
-    steps = context.run.spec.trainer.steps if context.run.spec.stage == "train" else None
+    steps = context.run.spec.trainer.steps if context.run.spec.task == "train" else None
     log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
-    reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.stage])
+    reporter = RunReporter(identity, _plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
     ending = _Ending(context, reporter)
     requests = SaveRequests()
     patience = Patience(
@@ -116,9 +116,9 @@ def run_training(
             reporter.warning(sentence)
         if context.in_pod:
             wait_for_server(context.run.spec.checkpoint.root, environ, patience)
-        if context.run.spec.stage == "data":
+        if context.run.spec.task == "data":
             ending.leave("completed", ExitCode.DONE, _build_data(context, reporter, patience))
-        if context.run.spec.stage == "evaluate":
+        if context.run.spec.task == "evaluate":
             ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
             from halcyon.tasks.train import train  # JAX and all the rest: only now that /status answers
@@ -150,7 +150,7 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
     """The run's HTTP server. On one's own machine, where another run may have the port, it takes a free one and says which."""
     port = context.run.spec.telemetry.port
     serve = functools.partial(
-        TelemetryServer, reporter, requests=requests if context.run.spec.stage == "train" else None, token=context.save_token
+        TelemetryServer, reporter, requests=requests if context.run.spec.task == "train" else None, token=context.save_token
     )
     try:
         return serve(port)
@@ -163,14 +163,14 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
 
 
 def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
-    """The whole of a run of the stage ``data``. Says what the caches hold."""
+    """The whole of a run of the task ``data``. Says what the caches hold."""
     from halcyon.tasks.data import build_data  # with the libraries that read text
 
     return build_data(context, reporter, patience=patience)
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
-    """The whole of a run of the stage ``evaluate``. Says what it found."""
+    """The whole of a run of the task ``evaluate``. Says what it found."""
     with without_collections(), without_unused_parts():
         from halcyon.tasks.evaluate import evaluate_checkpoint  # with JAX, as for a training
 
@@ -264,7 +264,7 @@ class _Ending:
         In a thread, for the signal may have come in the middle of a line of the log, whose lock the main thread holds until it goes on.
         """
         del frame
-        message = _NO_STEPS[self._context.run.spec.stage]
+        message = _NO_STEPS[self._context.run.spec.task]
         if signal_number == signal.SIGINT:
             message = message.replace(_NOTICE, _INTERRUPT)
         threading.Thread(target=self.leave, args=("preempted", ExitCode.PREEMPTED, message), daemon=True).start()

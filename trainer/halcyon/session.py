@@ -1,6 +1,6 @@
 """The part of a run's life in which its processes are connected: join, lay the mesh over the devices, leave.
 
-Every task that computes on devices runs inside of `session`. A run of the stage ``data`` needs none: its processes meet through the token
+Every task that computes on devices runs inside of `session`. A run of the task ``data`` needs none: its processes meet through the token
 caches alone.
 """
 

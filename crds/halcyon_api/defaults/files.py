@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.defaults.resource import TrainingRunDefaults, parse_defaults
 from halcyon_api.defaults.units import PREFIX, Values, over, resolved, values_of_defaults, values_of_run
-from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml
+from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml, spec_form
 
 _STORE = ("checkpoint.endpoint", "checkpoint.region", "checkpoint.credentialsSecret")
 
@@ -26,7 +26,7 @@ def load_defaults(paths: Sequence[Path]) -> Values:
                 parse_defaults(document)
             except InvalidRun as error:
                 raise InvalidRun(f"{path}: {error}") from None
-            found = over(found, values_of_defaults(document["spec"]))
+            found = over(found, values_of_defaults(spec_form(TrainingRunDefaults, document).spec))
     return found
 
 
@@ -68,7 +68,7 @@ def with_values(document: Any, values: Mapping[str, Any], namespace: str | None 
         namespace: Where the run is, whatever its document says. Default: where it says, or `default`.
     """
     whole: dict[str, Any] = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-    spec, found = whole.get("spec"), whole.get("metadata")
+    spec, found = spec_form(TrainingRun, document).spec, whole.get("metadata")
     if not isinstance(spec, dict):
         return cast("Any", document)
     metadata = cast("dict[str, Any]", found) if isinstance(found, dict) else {}

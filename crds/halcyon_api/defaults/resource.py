@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import ConfigDict, Field, StringConstraints, create_model, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, create_model, field_validator
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from halcyon_api.base import ApiModel, ObjectName, cel
+from halcyon_api.base import ApiModel, ObjectName, Rule
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.variables import VariableSpec, each_once
@@ -22,8 +22,16 @@ PLURAL = "trainingrundefaults"
 SHORT_NAME = "trundef"
 
 _PREFIX_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*)/?$"
-_PREFIX_MESSAGE = "rootPrefix must not lead out by `.` or `..`; write the address as it is"
-_STORES = (("endpoint", "an s3:// rootPrefix"), ("credentialsSecret", "an s3:// rootPrefix"))
+
+
+def _belongs(field: str) -> Rule:
+    """A setting of one kind of store."""
+    return Rule(
+        f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.startsWith('s3://')",
+        lambda self: field not in self.document() or self.root_prefix is None or self.root_prefix.startswith("s3://"),
+        f"{field} belongs to an s3:// rootPrefix; leave it out or change rootPrefix",
+        f".{field}",
+    )
 
 
 class CheckpointPrefix(ApiModel):
@@ -40,34 +48,15 @@ class CheckpointPrefix(ApiModel):
         ),
     )
 
-    cel_rules: ClassVar = (
-        cel(
+    rules: ClassVar = (
+        Rule(
             "!has(self.rootPrefix) || !self.rootPrefix.split('/').exists(part, part == '..' || part == '.')",
-            _PREFIX_MESSAGE,
-            field_path=".rootPrefix",
+            lambda self: self.root_prefix is None or not {".", ".."} & set(self.root_prefix.split("/")),
+            "rootPrefix must not lead out by `.` or `..`; write the address as it is",
+            ".rootPrefix",
         ),
-        *(
-            cel(
-                f"!has(self.{field}) || !has(self.rootPrefix) || self.rootPrefix.startsWith('s3://')",
-                f"{field} belongs to {owner}; leave it out or change rootPrefix",
-                field_path=f".{field}",
-            )
-            for field, owner in _STORES
-        ),
+        *(_belongs(field) for field in ("endpoint", "credentialsSecret")),
     )
-
-    @model_validator(mode="after")
-    def _prefix_is_sound(self) -> CheckpointPrefix:
-        prefix = self.root_prefix
-        if prefix is None:
-            return self
-        if {".", ".."} & set(prefix.split("/")):
-            raise ValueError(_PREFIX_MESSAGE)
-        document = self.document()
-        for field, owner in _STORES:
-            if field in document and not prefix.startswith("s3://"):
-                raise ValueError(f"{field} belongs to {owner}; leave it out or change rootPrefix")
-        return self
 
 
 def _part(source: type[ApiModel], path: str) -> type[ApiModel]:

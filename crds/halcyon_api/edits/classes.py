@@ -1,7 +1,7 @@
 """The table of edits: which class a field of ``spec`` has. The API server, the operator, ``kubectl halcyon diff`` and the docs go by it.
 
-A row speaks for everything below its path, except where a longer path has a row of its own. So each field has exactly one class, and a new
-field in a section without a row is found by a test.
+A row speaks for everything below its path, in which ``*`` stands for any one name, except where a longer path has a row of its own. So each
+field has exactly one class, and a new field in a section without a row is found by a test.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ TABLE: tuple[Row, ...] = (
     Row("env", "atCheckpoint", "processes get their environment when they start"),
     Row("from", "frozen", "a run begins once"),
     Row("after", "live", "asked before the first attempt only", starts_again=False),
-    Row("stage", "frozen", "another stage is another run"),
+    Row("task", "frozen", "another task is another run"),
     Row("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
     Row("mesh", "atCheckpoint", "arrays are laid out anew from the checkpoint"),
     Row("model", "frozen", "the arrays of the checkpoint have its shapes"),
-    Row("model.llama.remat", "atCheckpoint", "says only what is computed twice"),
-    Row("model.gpt2.remat", "atCheckpoint", "says only what is computed twice"),
+    Row("model.*.remat", "atCheckpoint", "says only what is computed twice"),
     Row("tokenizer", "frozen", "tokens would mean something else"),
     Row("data", "frozen", "a step's batch would be another one"),
     Row("data.cache", "atCheckpoint", "says where tokens are kept; changes no batch"),
     Row("data.volume", "atCheckpoint", "volumes are mounted when a pod starts"),
     Row("optimizer", "frozen", "steps that are done would have been others"),
+    Row("objective", "frozen", "steps that are done would have been others"),
     Row("trainer", "frozen", "steps that are done would have been others"),
     Row("trainer.steps", "atCheckpoint", "as long as the steps that are done would have been the same (see below)"),
     Row("trainer.microbatches", "atCheckpoint", "says in how many parts a batch is computed"),
@@ -77,8 +77,13 @@ TABLE: tuple[Row, ...] = (
 
 def row_of(path: str) -> Row | None:
     """The row that speaks for a field: the one with the longest path. None: no row does."""
-    found = [row for row in TABLE if path == row.path or path.startswith(f"{row.path}.")]
-    return max(found, key=lambda row: len(row.path), default=None)
+    parts = path.split(".")
+    found = [row for row in TABLE if _speaks_for(row.path.split("."), parts)]
+    return max(found, key=lambda row: row.path.count("."), default=None)
+
+
+def _speaks_for(row: list[str], path: list[str]) -> bool:
+    return len(row) <= len(path) and all(mine in (theirs, "*") for mine, theirs in zip(row, path, strict=False))
 
 
 def class_of(path: str) -> EditClass:

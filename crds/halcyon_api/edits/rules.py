@@ -8,6 +8,8 @@ from pydantic.alias_generators import to_camel
 
 from halcyon_api.base import ApiModel, cel
 from halcyon_api.edits.classes import class_of, leaves_of, section_of
+from halcyon_api.former.rules import unchanged
+from halcyon_api.former.table import concerned, moved_to
 
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections with a rule of their own, for it is about more than one field."""
@@ -17,10 +19,10 @@ LEFT_TO_DEFAULTS = ("checkpoint.root",)
 
 def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
     """One rule for each field, or whole section, whose leaves are all frozen."""
-    return tuple(_rules(model, "", ()))
+    return tuple(_rules(model, model, "", ()))
 
 
-def _rules(model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _rules(whole: type[ApiModel], model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterator[dict[str, str]]:
     for name, field in model.model_fields.items():
         child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
         section = section_of(field.annotation)
@@ -32,12 +34,15 @@ def _rules(model: type[ApiModel], path: str, guards: tuple[str, ...]) -> Iterato
         if child in LEFT_TO_DEFAULTS:
             yield _same(child, optional=False, guards=(child,))
             continue
-        if section is None or all(frozen):
+        if (row := moved_to(child)) is not None:
+            yield _frozen(unchanged(row, whole), child, guards)
+            continue
+        if section is None or (all(frozen) and not concerned(child)):
             yield _same(child, optional=optional, guards=guards)
             continue
         if optional:
             yield _frozen(f"has(self.{child}) == has(oldSelf.{child})", child, guards)
-        yield from _rules(section, child, (*guards, child) if optional else guards)
+        yield from _rules(whole, section, child, (*guards, child) if optional else guards)
 
 
 def _same(path: str, *, optional: bool, guards: tuple[str, ...]) -> dict[str, str]:

@@ -6,7 +6,8 @@ run is rehearsed. So a run on a constant rate, on a cosine of `decaySteps`, or b
 
 from __future__ import annotations
 
-from halcyon_api.base import cel
+from halcyon_api.base import ApiModel, cel
+from halcyon_api.former.rules import kind_is, value_of
 from halcyon_api.spec.optimizer import ConstantScheduleSpec, CosineScheduleSpec, OptimizerSpec, WsdScheduleSpec
 
 
@@ -17,8 +18,7 @@ def settled_steps(optimizer: OptimizerSpec, steps: int) -> int | None:
         optimizer: ``spec.optimizer`` of the run.
         steps: ``spec.trainer.steps``.
     """
-    schedule = optimizer.adamw.schedule.value if optimizer.adamw is not None else None
-    match schedule:
+    match optimizer.schedule.value:
         case ConstantScheduleSpec() | CosineScheduleSpec(decay_steps=int()):
             return None
         case CosineScheduleSpec(warmup_steps=warmup):
@@ -49,7 +49,7 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     settled = [steps for steps in (settled_steps(optimizer, old), settled_steps(optimizer, new)) if steps is not None]
     if not settled or done <= min(settled):
         return None
-    kind = optimizer.adamw.schedule.kind if optimizer.adamw is not None else "this schedule"
+    kind = optimizer.schedule.kind
     why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else f"{kind} decays over all steps"
     return (
         f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, for "
@@ -57,24 +57,31 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     )
 
 
-_NEW, _OLD = "self.spec", "oldSelf.spec"
-_DONE = "self.status.progress.step"
-_SCHEDULE = "self.spec.optimizer.adamw.schedule"
-_LEAST = f"({_NEW}.trainer.steps < {_OLD}.trainer.steps ? {_NEW}.trainer.steps : {_OLD}.trainer.steps)"
-_SETTLED = (
-    f"has({_NEW}.optimizer.adamw) && (has({_SCHEDULE}.constant) || (has({_SCHEDULE}.cosine) && (has({_SCHEDULE}.cosine.decaySteps) || "
-    f"{_DONE} <= {_SCHEDULE}.cosine.warmupSteps)) || (has({_SCHEDULE}.wsd) && {_DONE} <= {_LEAST} - {_SCHEDULE}.wsd.decaySteps))"
-)
-_UNKNOWN = "!has(self.status) || !has(self.status.progress) || !has(self.status.progress.step)"
-_BACK = f"(has(self.status.progress.steps) && {_NEW}.trainer.steps == self.status.progress.steps)"
+def steps_rule(model: type[ApiModel]) -> dict[str, str]:
+    """The same for the API server, which knows how far the run was when the status was last written.
 
-STEPS_RULE = cel(
-    f"{_NEW}.trainer.steps == {_OLD}.trainer.steps || {_UNKNOWN} || {_DONE} == 0 || {_BACK} || "
-    f"({_NEW}.trainer.steps >= {_DONE} && !has({_NEW}.data.mixture.simulateTokens) && {_SETTLED})",
-    "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "
-    "data.mixture.simulateTokens, and with schedule constant, cosine with decaySteps, or wsd before its decay; else begin a new run from "
-    "this one's checkpoint (spec.from)",
-    field_path=".spec.trainer.steps",
-    reason="FieldValueForbidden",
-)
-"""The same for the API server, which knows how far the run was when the status was last written."""
+    Args:
+        model: The class of ``spec``.
+    """
+    new, old, done = "self.spec", "oldSelf.spec", "self.status.progress.step"
+    unknown = f"!has(self.status) || !has(self.status.progress) || !has({done})"
+    back = f"(has(self.status.progress.steps) && {new}.trainer.steps == self.status.progress.steps)"
+    least = f"({new}.trainer.steps < {old}.trainer.steps ? {new}.trainer.steps : {old}.trainer.steps)"
+
+    def kind(name: str) -> str:
+        return kind_is("optimizer.schedule", name, model, new)
+
+    def value(path: str) -> str:
+        return value_of(f"optimizer.schedule.{path}", model, new)
+
+    cosine = f"{value('cosine.decaySteps')} > 0 || {done} <= {value('cosine.warmupSteps')}"
+    settled = f"{kind('constant')} || ({kind('cosine')} && ({cosine})) || ({kind('wsd')} && {done} <= {least} - {value('wsd.decaySteps')})"
+    return cel(
+        f"{new}.trainer.steps == {old}.trainer.steps || {unknown} || {done} == 0 || {back} || "
+        f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && ({settled}))",
+        "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "
+        "data.mixture.simulateTokens, and with schedule constant, cosine with decaySteps, or wsd before its decay; else begin a new run "
+        "from this one's checkpoint (spec.from)",
+        field_path=".spec.trainer.steps",
+        reason="FieldValueForbidden",
+    )

@@ -7,11 +7,11 @@ The rows are in `halcyon_api.hardware`. A TPU topology is named as GKE names it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Quantity, cel
+from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, shows
 from halcyon_api.hardware import TABLE, Accelerator, Provisioning, suggestion
 from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE
 
@@ -73,7 +73,7 @@ def _quoted(names: list[str] | tuple[str, ...]) -> str:
 _SIDES = "self.topology.split('x')"
 
 
-def _topology_rule(row: Accelerator) -> dict[str, str]:
+def _topology_rule(row: Accelerator) -> Rule:
     if row.family == "tpu":
         exists = f"self.topology in [{_quoted(row.topologies)}]"
         if row.max_cubes:
@@ -85,30 +85,52 @@ def _topology_rule(row: Accelerator) -> dict[str, str]:
         counts = ", ".join(map(str, row.devices_per_host))
         has = f"int({_SIDES}[1]) in [{counts}]" if counts else f"int({_SIDES}[1]) <= {row.max_devices_per_host}"
         exists = f"{_SIDES}.size() == 2 && int({_SIDES}[0]) <= {row.max_hosts} && {has}"
-    return cel(f"self.type != '{row.name}' || {exists}", f"topology of {row.name} {row.topology_sentence}", field_path=".topology")
+    return Rule(
+        f"self.type != '{row.name}' || {exists}",
+        lambda self: self.type != row.name or row.shape(self.topology) is not None,
+        f"topology of {row.name} {row.topology_sentence}",
+        ".topology",
+        shows("topology"),
+    )
 
 
 _BOUGHT_KINDS = ("spot", "reservation", "flexStart", "queued")
 _BOUGHT = {kind: tuple(row.name for row in TABLE.values() if kind in row.provisioning) for kind in _BOUGHT_KINDS}
 _FABRICS = tuple(row.name for row in TABLE.values() if row.fabric is not None)
 _COMPUTE_DOMAINS = tuple(row.name for row in TABLE.values() if row.compute_domain)
-_FABRIC = f"network gpuDirect is there for {', '.join(_FABRICS)} only; leave it out for the others"
-_COMPUTE_DOMAIN = f"computeDomain is there for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others"
 _PARTS = {row.name: row for row in TABLE.values() if row.part_hosts_provisioning}
 _PART_FABRICS = tuple(row for row in TABLE.values() if row.fabric is not None and len(row.devices_per_host) > 1)
 
 
-def _part_bought(row: Accelerator) -> str:
+def _part_bought_rule(row: Accelerator) -> Rule:
     kinds = " or ".join(row.part_hosts_provisioning)
-    return f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, or take whole hosts"
+    return Rule(
+        f"self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)} || "
+        f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
+        lambda self: self.type != row.name or _whole_hosts(self) or self.provisioning in row.part_hosts_provisioning,
+        f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, or take whole hosts",
+        ".provisioning",
+    )
 
 
-def _part_fabric(row: Accelerator) -> str:
-    return f"network gpuDirect of {row.name} is there for hosts with {row.largest_host} devices only; leave it out, or take whole hosts"
+def _part_fabric_rule(row: Accelerator) -> Rule:
+    return Rule(
+        f"self.network == 'standard' || self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)}",
+        lambda self: self.network == "standard" or self.type != row.name or _whole_hosts(self),
+        f"network gpuDirect of {row.name} is there for hosts with {row.largest_host} devices only; leave it out, or take whole hosts",
+        ".network",
+    )
 
 
-_RESERVATION = "set reservation together with provisioning: reservation, and only then"
-_RESERVATION_PROJECT = "reservationProject belongs to a reservation; set reservation too, or leave it out"
+_WHOLE_HOSTS = f"int({_SIDES}[1]) == {{0}}"
+
+
+def _whole_hosts(accelerator: Any) -> bool:
+    """Whether the hosts have all devices that such a host can have. A topology that does not exist is another rule's."""
+    shape = accelerator.row.shape(accelerator.topology)
+    return shape is None or shape.devices_per_host == accelerator.row.largest_host
+
+
 _SLICES_OF_ONE_HOST = {
     row.name: tuple(name for name in row.topologies if (shape := row.shape(name)) is not None and shape.hosts == 1)
     for row in TABLE.values()
@@ -121,10 +143,22 @@ _FLEX_START = (
 )
 
 
-def _not_bought(kind: str) -> str:
-    return (
-        f"provisioning {kind} is there for {', '.join(_BOUGHT[kind])} only; leave it out for the others (nodes of type cpu or nvidia "
-        "are chosen by scheduling.nodeSelector)"
+def _flex_start_rule(name: str, topologies: tuple[str, ...]) -> Rule:
+    return Rule(
+        f"self.provisioning != 'flexStart' || self.type != '{name}' || self.topology in [{_quoted(topologies)}]",
+        lambda self: self.provisioning != "flexStart" or self.type != name or self.topology in topologies,
+        _FLEX_START,
+        ".topology",
+    )
+
+
+def _bought_rule(kind: str, names: tuple[str, ...]) -> Rule:
+    return Rule(
+        f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]",
+        lambda self: self.provisioning != kind or self.type in names,
+        f"provisioning {kind} is there for {', '.join(names)} only; leave it out for the others (nodes of type cpu or nvidia are chosen by "
+        "scheduling.nodeSelector)",
+        ".provisioning",
     )
 
 
@@ -174,69 +208,37 @@ class AcceleratorSpec(ApiModel):
     )
     host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
 
-    cel_rules: ClassVar = (
+    rules: ClassVar = (
         *(_topology_rule(row) for row in TABLE.values()),
-        cel(
+        Rule(
             "(self.provisioning == 'reservation') == has(self.reservation)",
-            _RESERVATION,
-            field_path=".reservation",
+            lambda self: (self.provisioning == "reservation") == (self.reservation is not None),
+            "set reservation together with provisioning: reservation, and only then",
+            ".reservation",
         ),
-        *(
-            cel(f"self.provisioning != '{kind}' || self.type in [{_quoted(names)}]", _not_bought(kind), field_path=".provisioning")
-            for kind, names in _BOUGHT.items()
+        *(_bought_rule(kind, names) for kind, names in _BOUGHT.items()),
+        *(_part_bought_rule(row) for row in _PARTS.values()),
+        *(_part_fabric_rule(row) for row in _PART_FABRICS),
+        Rule(
+            "!has(self.reservationProject) || has(self.reservation)",
+            lambda self: self.reservation_project is None or self.reservation is not None,
+            "reservationProject belongs to a reservation; set reservation too, or leave it out",
+            ".reservationProject",
         ),
-        *(
-            cel(
-                f"self.type != '{row.name}' || int({_SIDES}[1]) == {row.largest_host} || "
-                f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
-                _part_bought(row),
-                field_path=".provisioning",
-            )
-            for row in _PARTS.values()
+        *(_flex_start_rule(name, topologies) for name, topologies in _SLICES_OF_ONE_HOST.items()),
+        Rule(
+            f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]",
+            lambda self: self.network == "standard" or self.type in _FABRICS,
+            f"network gpuDirect is there for {', '.join(_FABRICS)} only; leave it out for the others",
+            ".network",
         ),
-        *(
-            cel(
-                f"self.network == 'standard' || self.type != '{row.name}' || int({_SIDES}[1]) == {row.largest_host}",
-                _part_fabric(row),
-                field_path=".network",
-            )
-            for row in _PART_FABRICS
+        Rule(
+            f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]",
+            lambda self: self.compute_domain is None or self.type in _COMPUTE_DOMAINS,
+            f"computeDomain is there for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
+            ".computeDomain",
         ),
-        cel("!has(self.reservationProject) || has(self.reservation)", _RESERVATION_PROJECT, field_path=".reservationProject"),
-        *(
-            cel(
-                f"self.provisioning != 'flexStart' || self.type != '{name}' || self.topology in [{_quoted(topologies)}]",
-                _FLEX_START,
-                field_path=".topology",
-            )
-            for name, topologies in _SLICES_OF_ONE_HOST.items()
-        ),
-        cel(f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]", _FABRIC, field_path=".network"),
-        cel(f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]", _COMPUTE_DOMAIN, field_path=".computeDomain"),
     )
-
-    @model_validator(mode="after")
-    def _exists(self) -> Self:
-        if self.row.shape(self.topology) is None:
-            raise ValueError(f"topology of {self.type} {self.row.topology_sentence}, not {self.topology}")
-        if (self.provisioning == "reservation") != (self.reservation is not None):
-            raise ValueError(_RESERVATION)
-        if self.provisioning not in self.row.provisioning:
-            raise ValueError(_not_bought(self.provisioning))
-        if self.reservation_project is not None and self.reservation is None:
-            raise ValueError(_RESERVATION_PROJECT)
-        if self.provisioning == "flexStart" and self.topology not in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,)):
-            raise ValueError(_FLEX_START)
-        if self.network != "standard" and self.row.fabric is None:
-            raise ValueError(_FABRIC)
-        whole = self.resolve().devices_per_host == self.row.largest_host
-        if self.row.part_hosts_provisioning and not whole and self.provisioning not in self.row.part_hosts_provisioning:
-            raise ValueError(_part_bought(self.row))
-        if self.network != "standard" and not whole:
-            raise ValueError(_part_fabric(self.row))
-        if self.compute_domain is not None and not self.row.compute_domain:
-            raise ValueError(_COMPUTE_DOMAIN)
-        return self
 
     @property
     def row(self) -> Accelerator:

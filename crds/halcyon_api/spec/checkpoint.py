@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, ObjectName, Seconds, cel
+from halcyon_api.base import ApiModel, ObjectName, Rule, Seconds
 
 _ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 _ROOT_MESSAGE = "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, without `..`"
@@ -71,6 +72,16 @@ class VerifySpec(ApiModel):
     )
 
 
+def _belongs(field: str, scheme: str) -> Rule:
+    """A setting of one kind of store."""
+    return Rule(
+        f"!has(self.{field}) || !has(self.root) || self.root.startsWith('{scheme}://')",
+        lambda self: getattr(self, to_snake(field)) is None or self.root.startswith(f"{scheme}://"),
+        f"{field} belongs to {'an' if scheme == 's3' else 'a'} {scheme}:// root; leave it out or change root",
+        f".{field}",
+    )
+
+
 class CheckpointSpec(ApiModel):
     """Where the run's checkpoints live and when they are made."""
 
@@ -118,23 +129,15 @@ class CheckpointSpec(ApiModel):
         description="Steps whose checkpoints are made whatever `save` says and kept whatever `keep` says, in rising order of untilStep.",
     )
 
-    cel_rules: ClassVar = (
-        cel("!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')", _ROOT_MESSAGE, field_path=".root"),
-        cel(
-            "!has(self.endpoint) || !has(self.root) || self.root.startsWith('s3://')",
-            "endpoint belongs to an s3:// root; leave it out or change root",
-            field_path=".endpoint",
+    rules: ClassVar = (
+        Rule(
+            "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
+            lambda self: _parsed(self.root) is not None,
+            _ROOT_MESSAGE,
+            ".root",
+            lambda self: _instead(self.root),
         ),
-        cel(
-            "!has(self.volumeClaim) || !has(self.root) || self.root.startsWith('file://')",
-            "volumeClaim belongs to a file:// root; leave it out or change root",
-            field_path=".volumeClaim",
-        ),
-        cel(
-            "!has(self.credentialsSecret) || !has(self.root) || self.root.startsWith('s3://')",
-            "credentialsSecret belongs to an s3:// root; leave it out or change root",
-            field_path=".credentialsSecret",
-        ),
+        *(_belongs(field, scheme) for field, scheme in (("endpoint", "s3"), ("volumeClaim", "file"), ("credentialsSecret", "s3"))),
     )
 
     @model_validator(mode="after")
@@ -148,19 +151,6 @@ class CheckpointSpec(ApiModel):
             until = entry.until_step or until
         return self
 
-    @model_validator(mode="after")
-    def _root_is_sound(self) -> Self:
-        parse_root(self.root)
-        for name, value, scheme in (
-            ("endpoint", self.endpoint, "s3"),
-            ("volumeClaim", self.volume_claim, "file"),
-            ("credentialsSecret", self.credentials_secret, "s3"),
-        ):
-            if value is not None and not self.root.startswith(f"{scheme}://"):
-                article = "an" if scheme == "s3" else "a"
-                raise ValueError(f"{name} belongs to {article} {scheme}:// root; leave it out or change root")
-        return self
-
 
 def parse_root(root: str) -> CheckpointRoot:
     """Take a root's address apart.
@@ -168,22 +158,37 @@ def parse_root(root: str) -> CheckpointRoot:
     Raises:
         ValueError: The scheme is not allowed, or the path has a part that could lead out of the root.
     """
-    parts = urlsplit(root)
+    found = _parsed(root)
+    if found is None:
+        raise ValueError(f"{_ROOT_MESSAGE}{_instead(root)}")
+    return found
+
+
+def _parsed(root: str) -> CheckpointRoot | None:
+    try:
+        parts = urlsplit(root)
+    except ValueError:
+        return None
     segments = [part for part in parts.path.split("/") if part]
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
-    sound = (
+    valid = (
         parts.scheme in ("file", "s3", "gs")
         and bool(parts.netloc) == (parts.scheme != "file")
         and not (parts.query or parts.fragment or "@" in parts.netloc)
         and segments
         and all(set(part) <= allowed and part not in (".", "..") for part in segments)
     )
-    if not sound:
-        raise ValueError(f"{_ROOT_MESSAGE}; not {root!r}{_meant_root(root)}")
+    if not valid:
+        return None
     path = "/".join(segments)
     if parts.scheme == "file":
         return CheckpointRoot("file", "", f"/{path}")
     return CheckpointRoot("s3" if parts.scheme == "s3" else "gs", parts.netloc, path)
+
+
+def _instead(root: str) -> str:
+    """What a sentence about a wrong root says of it."""
+    return f"; not {root!r}{_meant_root(root)}"
 
 
 def _meant_root(root: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import ApiModel, ObjectName, OneOf, cel
+from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule
 from halcyon_api.spec.sources import DataSourceSpec, SourceName
 
 _CACHE_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
@@ -68,7 +68,7 @@ class SourceWeightSpec(ApiModel):
     weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(description="Its share, relative to the other weights.")
 
 
-class MixtureStageSpec(ApiModel):
+class MixtureScheduleEntry(ApiModel):
     """The weights from a step on."""
 
     from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="First step (counted from 0) with these weights.")
@@ -84,7 +84,7 @@ class MixtureSpec(ApiModel):
         default=2048,
         description="In every so many sequences each source has its share exactly, to a sequence; their order is random.",
     )
-    stages: Annotated[list[MixtureStageSpec], Field(max_length=32)] = Field(
+    schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Other weights from certain steps on, in rising order of steps."
     )
     stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
@@ -136,6 +136,12 @@ class DataVolumeSpec(ApiModel):
     )
 
 
+def _unknown_sources(data: DataSpec) -> list[str]:
+    """The names in the mixture's schedule that no source has."""
+    named = {share.source for entry in data.mixture.schedule for share in entry.weights}
+    return sorted(named - {source.name for source in data.sources})
+
+
 class DataSpec(ApiModel):
     """What is trained on, and in which order."""
 
@@ -158,41 +164,38 @@ class DataSpec(ApiModel):
     cache: CacheSpec = Field(default_factory=CacheSpec, description="Where the tokens are kept.")
     volume: DataVolumeSpec | None = Field(default=None, description="A volume with data.")
 
-    cel_rules: ClassVar = (
-        cel(
+    rules: ClassVar = (
+        Rule(
             "self.sources.all(source, has(source.weight)) || !self.sources.exists(source, has(source.weight))",
+            lambda self: len({source.weight is None for source in self.sources}) == 1,
             "give every source a weight, or none",
-            field_path=".sources",
+            ".sources",
         ),
-        cel(
+        Rule(
             "!self.sources.exists(source, has(source.weight)) || self.sources.exists(source, has(source.weight) && source.weight > 0.0)",
+            lambda self: any(source.weight is None or source.weight > 0 for source in self.sources),
             "at least one source needs a weight above 0",
-            field_path=".sources",
+            ".sources",
         ),
-        cel(
-            "self.mixture.stages.all(stage, stage.weights.all(share, self.sources.exists(source, source.name == share.source)))",
-            "mixture.stages name a source that is not in sources",
-            field_path=".mixture.stages",
+        Rule(
+            "self.mixture.schedule.all(entry, entry.weights.all(share, self.sources.exists(source, source.name == share.source)))",
+            lambda self: not _unknown_sources(self),
+            "mixture.schedule names a source that is not in sources",
+            ".mixture.schedule",
+            lambda self: f" ({', '.join(_unknown_sources(self))})",
         ),
     )
 
     @model_validator(mode="after")
-    def _weights_fit(self) -> Self:
+    def _mixture_fits(self) -> Self:
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError("two sources have one name; every source needs a name of its own")
-        weights = [source.weight for source in self.sources]
-        if any(weight is None for weight in weights) and not all(weight is None for weight in weights):
-            raise ValueError("give every source a weight, or none")
-        if all(weight == 0 for weight in weights):
-            raise ValueError("at least one source needs a weight above 0")
         first = 0
-        for stage in self.mixture.stages:
-            if stage.from_step <= first:
-                raise ValueError("mixture.stages must be in rising order of fromStep")
-            first = stage.from_step
-            if unknown := {share.source for share in stage.weights} - set(names):
-                raise ValueError(f"mixture.stages name {', '.join(sorted(unknown))}, which is not in sources")
-            if all(share.weight == 0 for share in stage.weights):
-                raise ValueError(f"the mixture stage from step {stage.from_step} needs a weight above 0")
+        for entry in self.mixture.schedule:
+            if entry.from_step <= first:
+                raise ValueError("mixture.schedule must be in rising order of fromStep")
+            first = entry.from_step
+            if all(share.weight == 0 for share in entry.weights):
+                raise ValueError(f"the entry of mixture.schedule from step {entry.from_step} needs a weight above 0")
         return self

@@ -7,11 +7,12 @@ Axes of ``ici`` lie inside a slice, where the fast interconnect is; axes of ``dc
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from halcyon_api.base import ApiModel, cel
+from halcyon_api.axes import AXES, OF_PARAMETERS, REST, Link, axis, on, splitting
+from halcyon_api.base import ApiModel, Rule
 from halcyon_api.counting import counted
 from halcyon_api.spec.accelerator import Topology
 
@@ -22,43 +23,51 @@ class InvalidMesh(ValueError):
     """The mesh does not fit the devices. The message is one sentence for the user."""
 
 
+def _size(name: str) -> Any:
+    """A field of the document for an axis of the table."""
+    return Field(default=axis(name).default, description=axis(name).description)
+
+
+def _resolved(name: str) -> Any:
+    """A field of the resolved mesh for an axis of the table."""
+    return Field(ge=1, description=f"{axis(name).meaning}.")
+
+
+_SIZES = ", ".join(f"self.{row.name}" for row in on("ici"))
+
+
+def _sizes(section: Any, link: Link) -> list[int]:
+    return [getattr(section, row.name) for row in on(link)]
+
+
 class IciAxes(ApiModel):
     """Axes inside one slice. Their product is the number of devices of a slice."""
 
-    data: AxisSize = Field(default=1, description="Data parallelism with replicated parameters. -1: the rest.")
-    fsdp: AxisSize = Field(
-        default=-1, description="Data parallelism with parameters and optimizer state sharded over the axis. -1: the rest."
-    )
-    tensor: AxisSize = Field(default=1, description="Tensor parallelism: heads and MLP are split over the axis. -1: the rest.")
+    data: AxisSize = _size("data")
+    fsdp: AxisSize = _size("fsdp")
+    tensor: AxisSize = _size("tensor")
 
-    cel_rules: ClassVar = (
-        cel(
-            "self.data != 0 && self.fsdp != 0 && self.tensor != 0 && "
-            "[self.data, self.fsdp, self.tensor].filter(size, size == -1).size() <= 1",
+    rules: ClassVar = (
+        Rule(
+            f"[{_SIZES}].all(size, size != 0) && [{_SIZES}].filter(size, size == {REST}).size() <= 1",
+            lambda self: 0 not in _sizes(self, "ici") and _sizes(self, "ici").count(REST) <= 1,
             "mesh.ici axes are positive, and at most one of them is -1",
         ),
     )
-
-    @model_validator(mode="after")
-    def _one_rest(self) -> Self:
-        sizes = (self.data, self.fsdp, self.tensor)
-        if 0 in sizes or sizes.count(-1) > 1:
-            raise ValueError("mesh.ici axes are positive, and at most one of them is -1")
-        return self
 
 
 class DcnAxes(ApiModel):
     """Axes across slices. Their product is the number of slices."""
 
-    replica: AxisSize = Field(default=-1, description="Data parallelism across slices. -1: all slices.")
+    replica: AxisSize = _size("replica")
 
-    cel_rules: ClassVar = (cel("self.replica != 0", "mesh.dcn.replica is positive or -1"),)
-
-    @model_validator(mode="after")
-    def _not_zero(self) -> Self:
-        if self.replica == 0:
-            raise ValueError("mesh.dcn.replica is positive or -1")
-        return self
+    rules: ClassVar = (
+        Rule(
+            f"[{', '.join(f'self.{row.name}' for row in on('dcn'))}].all(size, size != 0)",
+            lambda self: 0 not in _sizes(self, "dcn"),
+            "mesh.dcn axes are positive or -1",
+        ),
+    )
 
 
 class MeshSpec(ApiModel):
@@ -69,22 +78,41 @@ class MeshSpec(ApiModel):
 
 
 class ResolvedMesh(ApiModel):
-    """Sizes of all mesh axes, outermost first."""
+    """Sizes of all mesh axes, outermost first. A further axis has 1 as its default here, for meshes on record."""
 
-    replica: int = Field(ge=1, description="Data parallelism across slices.")
-    data: int = Field(ge=1, description="Data parallelism inside a slice, parameters replicated.")
-    fsdp: int = Field(ge=1, description="Data parallelism inside a slice, parameters sharded.")
-    tensor: int = Field(ge=1, description="Tensor parallelism inside a slice.")
+    replica: int = _resolved("replica")
+    data: int = _resolved("data")
+    fsdp: int = _resolved("fsdp")
+    tensor: int = _resolved("tensor")
+
+    def size(self, name: str) -> int:
+        """Devices along an axis."""
+        return int(getattr(self, name))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of all axes, in the order of the table."""
+        return tuple(self.size(row.name) for row in AXES)
 
     @property
     def data_parallelism(self) -> int:
-        """Into how many shards the batch is split."""
-        return self.replica * self.data * self.fsdp
+        """Shards of the batch."""
+        return math.prod(self.size(row.name) for row in splitting("batch"))
+
+    @property
+    def parameter_shards(self) -> int:
+        """Devices that share one copy of the parameters."""
+        return math.prod(self.size(row.name) for row in splitting(*OF_PARAMETERS))
+
+    @property
+    def devices_per_slice(self) -> int:
+        """Devices of the mesh in one slice."""
+        return math.prod(self.size(row.name) for row in on("ici"))
 
     @property
     def devices(self) -> int:
         """Devices of the mesh."""
-        return self.data_parallelism * self.tensor
+        return math.prod(self.sizes)
 
 
 def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
@@ -93,9 +121,9 @@ def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
     Raises:
         InvalidMesh: The axes do not multiply to the devices of a slice, or to the slices.
     """
-    ici = {"data": mesh.ici.data, "fsdp": mesh.ici.fsdp, "tensor": mesh.ici.tensor}
+    ici: dict[str, int] = {row.name: getattr(mesh.ici, row.name) for row in on("ici")}
     fixed = math.prod(size for size in ici.values() if size > 0)
-    rest = [name for name, size in ici.items() if size == -1]
+    rest = [name for name, size in ici.items() if size == REST]
     devices = topology.devices_per_slice
     if devices % fixed or (not rest and fixed != devices):
         sizes = " x ".join(f"{name} {size}" for name, size in ici.items() if size > 0)
@@ -103,11 +131,10 @@ def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
             f"spec.mesh.ici: {sizes} = {fixed} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a slice; "
             f"choose axes whose product {'divides' if rest else 'is'} {devices}, or -1 for the rest"
         )
-    for name in rest:
-        ici[name] = devices // fixed
-    replica = topology.slices if mesh.dcn.replica == -1 else mesh.dcn.replica
+    ici |= dict.fromkeys(rest, devices // fixed)
+    replica = topology.slices if mesh.dcn.replica == REST else mesh.dcn.replica
     if replica != topology.slices:
         raise InvalidMesh(
             f"spec.mesh.dcn.replica: {replica} is not the number of slices, {topology.slices}; set it to -1 or {topology.slices}"
         )
-    return ResolvedMesh(replica=replica, data=ici["data"], fsdp=ici["fsdp"], tensor=ici["tensor"])
+    return ResolvedMesh(replica=replica, **ici)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from halcyon_api.base import ApiModel, ObjectName, Seconds, cel
+from halcyon_api.base import ApiModel, ObjectName, Rule, Seconds, shows
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.divergence import DivergenceSpec
 from halcyon_api.spec.queue import QueueSpec
@@ -37,19 +37,15 @@ class ElasticSpec(ApiModel):
         default=120, description="Look for room for more slices once the run has trained on fewer for so long."
     )
 
-    cel_rules: ClassVar = (
-        cel(
+    rules: ClassVar = (
+        Rule(
             "!has(self.maxSlices) || self.minSlices <= self.maxSlices",
+            lambda self: self.max_slices is None or self.min_slices <= self.max_slices,
             "minSlices must not be greater than maxSlices",
-            field_path=".minSlices",
+            ".minSlices",
+            shows("minSlices", "maxSlices"),
         ),
     )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max_slices is not None and self.min_slices > self.max_slices:
-            raise ValueError("minSlices must not be greater than maxSlices")
-        return self
 
 
 class BadNodesSpec(ApiModel):

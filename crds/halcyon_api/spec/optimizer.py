@@ -1,4 +1,4 @@
-"""``spec.optimizer``: the update rule and its learning-rate schedule."""
+"""``spec.optimizer``: the update rule, and what every rule has. A further rule is a class with what belongs to it alone, and a member."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def _cosine() -> ScheduleSpec:
 
 
 class AdamWSpec(ApiModel):
-    """AdamW (Loshchilov and Hutter 2019): decoupled weight decay, on matrices only."""
+    """AdamW (Loshchilov and Hutter 2019)."""
 
-    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(default=0.95, ge=0, lt=1, description="Decay of the second moment.")
     epsilon: float = Field(default=1e-8, gt=0, description="Added to the root of the second moment.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Decay of matrices; norms, biases and embeddings are left alone.")
-    max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
-    schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning-rate schedule.")
 
 
 class OptimizerSpec(OneOf):
-    """The update rule: exactly one member."""
+    """The update rule, exactly one member, and beside it what every rule has: learning rate, schedule, weight decay and clipping."""
 
+    learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
+    schedule: ScheduleSpec = Field(default_factory=_cosine, description="Learning-rate schedule: exactly one member. Default: `cosine`.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings are left alone.")
+    max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, cel
+from halcyon_api.base import ApiModel, Rule
 
 QueueName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)]
 """Name of an object of Kueue's that is named in a label, and so is no longer than one."""
@@ -14,9 +14,6 @@ NodeLabel = Annotated[
     str, StringConstraints(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 ]
 """Key of a label of nodes that is a level of Kueue's Topology."""
-
-_ONE_LEVEL = "set either required or preferred for the whole run, not both"
-_SOME_LEVEL = "set required, preferred or slice to the node label that is a level of Kueue's Topology"
 
 
 class QueueTopologySpec(ApiModel):
@@ -33,18 +30,19 @@ class QueueTopologySpec(ApiModel):
         default=None, description="Each slice within one value of this label. May stand beside `required` or `preferred`."
     )
 
-    cel_rules: ClassVar = (
-        cel("!has(self.required) || !has(self.preferred)", _ONE_LEVEL, field_path=".preferred"),
-        cel("has(self.required) || has(self.preferred) || has(self.slice)", _SOME_LEVEL),
+    rules: ClassVar = (
+        Rule(
+            "!has(self.required) || !has(self.preferred)",
+            lambda self: self.required is None or self.preferred is None,
+            "set either required or preferred for the whole run, not both",
+            ".preferred",
+        ),
+        Rule(
+            "has(self.required) || has(self.preferred) || has(self.slice)",
+            lambda self: any(level is not None for level in (self.required, self.preferred, self.slice)),
+            "set required, preferred or slice to the node label that is a level of Kueue's Topology",
+        ),
     )
-
-    @model_validator(mode="after")
-    def _levels(self) -> Self:
-        if self.required is not None and self.preferred is not None:
-            raise ValueError(_ONE_LEVEL)
-        if self.required is None and self.preferred is None and self.slice is None:
-            raise ValueError(_SOME_LEVEL)
-        return self
 
 
 class QueueSpec(ApiModel):

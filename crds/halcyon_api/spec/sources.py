@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, cel
+from halcyon_api.base import ApiModel, OneOf, Rule, shows
 from halcyon_api.spec.tokenizer import Uri
 
 SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -139,7 +139,15 @@ class RowsSpec(ApiModel):
     start: Row = Field(default=0, description="First row.")
     end: Row | None = Field(default=None, description="Row after the last one. Default: to the end.")
 
-    cel_rules: ClassVar = (cel("!has(self.end) || self.start < self.end", "rows.start must be below rows.end", field_path=".start"),)
+    rules: ClassVar = (
+        Rule(
+            "!has(self.end) || self.start < self.end",
+            lambda self: self.end is None or self.start < self.end,
+            "rows.start must be below rows.end",
+            ".start",
+            shows("start", "end"),
+        ),
+    )
 
 
 class HeldOutSpec(ApiModel):

@@ -55,7 +55,7 @@ class EvaluationSpec(ApiModel):
     batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None,
         description=(
-            f"At most so many batches of the held-out part. Default: {EVALUATION_BATCHES} while training, all with stage `evaluate`, where "
+            f"At most so many batches of the held-out part. Default: {EVALUATION_BATCHES} while training, all with task `evaluate`, where "
             "it counts for each source."
         ),
     )
@@ -65,7 +65,7 @@ BatchSize = Annotated[int, Field(ge=1, le=16_777_216)]
 SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 
 
-class TrainerStageSpec(ApiModel):
+class BatchScheduleEntry(ApiModel):
     """Other sizes from a step on. What is not given stays as it was."""
 
     from_step: PositiveStep = Field(description="First step (counted from 0) with these sizes.")
@@ -83,7 +83,7 @@ class TrainerSpec(ApiModel):
         description="Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."
     )
     sequence_length: SequenceLength = Field(default=1024, description="Tokens of a sequence.")
-    stages: Annotated[list[TrainerStageSpec], Field(max_length=32)] = Field(
+    batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Other batch sizes and sequence lengths from certain steps on, in rising order of steps."
     )
     microbatches: Annotated[int, Field(ge=1, le=65_536)] = Field(
@@ -98,21 +98,26 @@ class TrainerSpec(ApiModel):
     log_every_steps: PositiveStep = Field(default=1, description="Write a line of metrics after every so many steps.")
 
     @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest sequence of the run."""
+        return max(self.sequence_length, *(entry.sequence_length or 0 for entry in self.batch_schedule), 0)
+
+    @property
     def tokens(self) -> int:
         """Tokens of the whole run: the sum of batch size times sequence length over its steps."""
         total, first, batch_size, sequence_length = 0, 0, self.batch_size, self.sequence_length
-        for stage in self.stages:
-            end = min(stage.from_step, self.steps)
+        for entry in self.batch_schedule:
+            end = min(entry.from_step, self.steps)
             total += (end - first) * batch_size * sequence_length
-            first, batch_size = end, stage.batch_size or batch_size
-            sequence_length = stage.sequence_length or sequence_length
+            first, batch_size = end, entry.batch_size or batch_size
+            sequence_length = entry.sequence_length or sequence_length
         return total + (self.steps - first) * batch_size * sequence_length
 
     @model_validator(mode="after")
-    def _stages_rise(self) -> Self:
+    def _batch_schedule_rises(self) -> Self:
         first = 0
-        for stage in self.stages:
-            if stage.from_step <= first:
-                raise ValueError("stages must be in rising order of fromStep")
-            first = stage.from_step
+        for entry in self.batch_schedule:
+            if entry.from_step <= first:
+                raise ValueError("batchSchedule must be in rising order of fromStep")
+            first = entry.from_step
         return self

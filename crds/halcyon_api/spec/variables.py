@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, cel
+from halcyon_api.base import ApiModel, ObjectName, Rule, shows
 
 MAX_VARIABLES = 64
 _NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -53,10 +53,6 @@ SECRET_ENDINGS = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")
 CODE_ENDINGS = ("_PLUGIN", "_PLUGINS", "_LIB", "_LIBRARY", "_LIB_DIR", "_CONF_FILE", "_PRELOAD")
 """Ends of names by which a library reads code or a whole configuration from a file."""
 
-_RESERVED_SENTENCE = "this name is Halcyon's own, or the operator's owner's; leave it out"
-_ONE_PLACE = "give value or valueFrom, and not both"
-_BY_REFERENCE = "a name that ends in _TOKEN, _KEY, _SECRET or _PASSWORD takes its value from a Secret; use valueFrom.secretKeyRef"
-
 
 class SecretKeyRef(ApiModel):
     """A key of a Secret in the run's own namespace. The operator never reads it; the kubelet hands it to the pods."""
@@ -80,25 +76,28 @@ class VariableSpec(ApiModel):
     value: Annotated[str, StringConstraints(max_length=4096)] | None = Field(default=None, description="Its value.")
     value_from: VariableSource | None = Field(default=None, description="Where its value comes from instead.")
 
-    cel_rules: ClassVar = (
-        cel("has(self.value) != has(self.valueFrom)", _ONE_PLACE),
-        cel(
-            f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, self.name.startsWith(begin))",
-            _RESERVED_SENTENCE,
-            field_path=".name",
+    rules: ClassVar = (
+        Rule(
+            "has(self.value) != has(self.valueFrom)",
+            lambda self: (self.value is None) != (self.value_from is None),
+            "give value or valueFrom, and not both",
+            details=shows("name"),
         ),
-        cel(f"!has(self.value) || !{list(SECRET_ENDINGS)!r}.exists(end, self.name.endsWith(end))", _BY_REFERENCE, field_path=".value"),
+        Rule(
+            f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, self.name.startsWith(begin))",
+            lambda self: not is_reserved(self.name),
+            "this name is Halcyon's own, or the operator's owner's; leave it out",
+            ".name",
+            shows("name"),
+        ),
+        Rule(
+            f"!has(self.value) || !{list(SECRET_ENDINGS)!r}.exists(end, self.name.endsWith(end))",
+            lambda self: self.value is None or not self.name.endswith(SECRET_ENDINGS),
+            "a name that ends in _TOKEN, _KEY, _SECRET or _PASSWORD takes its value from a Secret; use valueFrom.secretKeyRef",
+            ".value",
+            shows("name"),
+        ),
     )
-
-    @model_validator(mode="after")
-    def _is_sound(self) -> Self:
-        if (self.value is None) == (self.value_from is None):
-            raise ValueError(f"{self.name}: {_ONE_PLACE}")
-        if is_reserved(self.name):
-            raise ValueError(f"{self.name}: {_RESERVED_SENTENCE}")
-        if self.value is not None and self.name.endswith(SECRET_ENDINGS):
-            raise ValueError(f"{self.name}: {_BY_REFERENCE}")
-        return self
 
 
 def each_once(env: list[VariableSpec]) -> list[VariableSpec]:

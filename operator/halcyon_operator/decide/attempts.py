@@ -208,7 +208,7 @@ def _without_jobset(
             "CheckpointRootTaken",
             f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
         )
-    if spec.stage == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
+    if spec.task == "train" and isinstance(observed.head, HeadFound) and resume_step(status) >= spec.trainer.steps:
         return Finish(None)  # also for a run that was deleted and created again: it needs no hardware
     if (unmet := prerequisites.unmet_prerequisite(observed.run.name, observed.run.namespace, observed.prerequisites)) is not None:
         return _blocked(unmet)

@@ -192,9 +192,9 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
         # A run that finds its root finished has no fields in force yet. A later edit that asks for more steps is found by comparing them.
         "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
-    if spec.stage == "evaluate":
+    if spec.task == "evaluate":
         update["progress"] = _last_progress(observed, status).model_copy(update={"eta_seconds": None})
-    if spec.stage == "train":
+    if spec.task == "train":
         final = {"step": spec.trainer.steps, "steps": spec.trainer.steps, "tokens": spec.trainer.tokens, "eta_seconds": None}
         update["progress"] = _last_progress(observed, status).model_copy(update=final)
     status = passed_over(status).model_copy(update=update)

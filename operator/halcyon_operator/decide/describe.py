@@ -7,7 +7,7 @@ from datetime import datetime
 from halcyon_api import names
 from halcyon_api.progress import Progress, StoreWaitFor
 from halcyon_api.status import TrainingRunStatus
-from halcyon_api.training_run import Stage, TrainingRunSpec
+from halcyon_api.training_run import Task, TrainingRunSpec
 from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, RESTART_PENDING, Description
 from halcyon_operator.decide.edits import waiting_clause
 from halcyon_operator.decide.late_pods import start_problem
@@ -40,7 +40,7 @@ _STORES: dict[StoreWaitFor, str] = {
     "dataSource": "data again, which refuses access or does not answer",
 }
 """Words for the store that a trainer waits for."""
-_WORK: dict[Stage, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """What a run does while it is Running."""
 
 
@@ -58,7 +58,7 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
     if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        training = f"attempt {group.attempt}, restart {group.restart} is {_WORK[observed.run.spec.stage if observed.run.spec else 'train']}"
+        training = f"attempt {group.attempt}, restart {group.restart} is {_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
         report = observed.report
         if report is not None and (report.attempt, report.restart) == group and report.checkpoint_error is not None:
             return Description("Running", "CheckpointsFailing", f"{training}, but the last save failed: {report.checkpoint_error}")
@@ -87,9 +87,9 @@ def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, messag
 
 def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
     """The description of a run that is done."""
-    if spec.stage == "data":
+    if spec.task == "data":
         return Description("Succeeded", "Succeeded", "the token caches of all sources are whole")
-    if spec.stage == "evaluate":
+    if spec.task == "evaluate":
         return Description("Succeeded", "Succeeded", _evaluated(status.progress))
     where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
     if status.attempt == 0:
@@ -100,7 +100,7 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
 
 
 def _evaluated(progress: Progress | None) -> str:
-    """The result of a run of stage `evaluate`, as one sentence."""
+    """The result of a run of task `evaluate`, as one sentence."""
     if progress is None or progress.evaluated is None:
         return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
     numbers = [f"{progress.evaluation_loss:.4f} nats per token" if progress.evaluation_loss is not None else "a loss that is no number"]

@@ -69,7 +69,7 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
         events += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
         return Change(status, events, retry=retry)
-    waiting = trains(status) and spec.stage == "train"
+    waiting = trains(status) and spec.task == "train"
     fields = [*([SUSPEND] if spec.suspend else []), *(change.path for change in later)]
     edit = _waiting(status.edit, fields, now) if edited or (spec.suspend and waiting) else None
     if edit is not None and (status.edit is None or edit.fields != status.edit.fields):
@@ -102,7 +102,7 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
 def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
     """Whether the spec now asks for more steps than the attempts were made for."""
     planned = _planned(status)
-    return spec.stage == "train" and planned is not None and planned < spec.trainer.steps
+    return spec.task == "train" and planned is not None and planned < spec.trainer.steps
 
 
 def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
@@ -111,7 +111,7 @@ def saved(observed: Observed, status: TrainingRunStatus, now: datetime) -> bool:
     waiting = [save for save in (status.edit.save if status.edit is not None else None, restart) if save is not None]
     if not waiting or not trains(status):
         return True
-    if observed.run.spec is not None and observed.run.spec.stage != "train":
+    if observed.run.spec is not None and observed.run.spec.task != "train":
         return True  # such a run makes no checkpoint
     return any(_served(observed, save, now) for save in waiting)
 
@@ -168,7 +168,7 @@ def _planned(status: TrainingRunStatus) -> int | None:
 
 def _refusal(status: TrainingRunStatus, spec: TrainingRunSpec) -> str | None:
     planned = _planned(status)
-    if planned is None or spec.stage != "train":
+    if planned is None or spec.task != "train":
         return None
     done = max(resume_step(status), status.progress.step if status.progress is not None else 0)
     rehearsal = spec.data.mixture.simulate_tokens is not None

@@ -67,7 +67,7 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
         return Change(status)
     resumed = events.resumed(status, group, report, step)
     status = with_report(status, group, report)
-    if observed.run.spec is None or observed.run.spec.stage != "data":  # a run that only builds token caches does no steps
+    if observed.run.spec is None or observed.run.spec.task != "data":  # a run that only builds token caches does no steps
         status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
     return Change(status, resumed)
 
@@ -183,7 +183,7 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
 
 def _final_step(observed: Observed) -> int | None:
     spec = observed.run.spec
-    return spec.trainer.steps if spec is not None and spec.stage == "train" else None
+    return spec.trainer.steps if spec is not None and spec.task == "train" else None
 
 
 def _is_open(status: TrainingRunStatus, group: ProcessGroup) -> bool:

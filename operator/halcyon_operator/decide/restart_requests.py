@@ -49,7 +49,7 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         return _closed(status, known, "restarted", "Restarted", message)
     if status.restart is not None and status.restart.waits:
         return Change(status.model_copy(update={"restart": known}))
-    waiting = trains(status) and observed.run.spec.stage == "train" and jobset is not None and jobset.outcome == "running"
+    waiting = trains(status) and observed.run.spec.task == "train" and jobset is not None and jobset.outcome == "running"
     then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
     event = Event(
         "Normal", "RestartPending", f"A restart was asked for ({_shown(known)}): {then}", f"restart/{status.attempt}/{known.value}"

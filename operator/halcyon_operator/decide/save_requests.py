@@ -132,7 +132,7 @@ def _pursue(
 
 def _ask(request: str, observed: Observed, group: ProcessGroup) -> tuple[Ask, ...]:
     pod, spec = first_process(observed.pods, group), observed.run.spec
-    if pod is None or spec is None or spec.stage != "train" or not pod.save_token:
+    if pod is None or spec is None or spec.task != "train" or not pod.save_token:
         return ()
     body = SaveRequest(id=request, run=observed.run.name, attempt=group.attempt, restart=group.restart)
     return (Ask(pod.ip, trainer_port(observed.run), pod.save_token, body),)

@@ -4,6 +4,9 @@ An attempt is made from one state of the spec, and its objects never change. `st
 fields that the operator itself obeys or that can wait for the next attempt: those of class `live` (`halcyon_api.edits`).
 
 Fields that have their default are left out, so that a newer version of the schema with more fields restarts nothing.
+
+A hash begins with its scheme. Scheme 1 is that of the release before: the spec in its former form (`halcyon_api.former`). A run that
+has a hash of scheme 1 on record is compared by that scheme. So an upgrade restarts nothing, and an edit after the upgrade is seen.
 """
 
 from __future__ import annotations
@@ -14,15 +17,20 @@ from typing import Any
 
 from pydantic.alias_generators import to_snake
 
+from halcyon_api.base import ApiModel, OneOf
 from halcyon_api.edits.classes import TABLE
+from halcyon_api.former.reading import former_form
+from halcyon_api.spec.objective import next_token
 from halcyon_api.spec.trainer import EVALUATION_BATCHES
 from halcyon_api.training_run import TrainingRunSpec
 
-_SCHEME = "1-"
-"""Version of the hash. A hash of another version cannot be compared and counts as equal."""
+_SCHEME = "2-"
+"""Version of the hash."""
+_FORMER_SCHEME = "1-"
+"""That of the release before."""
 
-RETIRED = _SCHEME + "retired"
-"""In place of a hash: the attempt is stopped. It matches no spec."""
+RETIRED = "1-retired"
+"""In place of a hash: the attempt is stopped. It matches no spec, in any version of the hash."""
 
 
 def _live() -> dict[str, Any]:
@@ -41,23 +49,52 @@ def _live() -> dict[str, Any]:
 _NOT_RELEVANT = _live()
 
 
-def attempt_spec_hash(spec: TrainingRunSpec) -> str:
-    """Hash of what an attempt is made from."""
+def attempt_spec_hash(spec: TrainingRunSpec, recorded: str | None = None) -> str:
+    """Hash of what an attempt is made from.
+
+    Args:
+        spec: The spec.
+        recorded: A hash that this one is to be compared with. It is made by the same scheme, if that is known.
+    """
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
     _leave_out_former_default(document, spec)
+    if recorded is not None and recorded != RETIRED and recorded.startswith(_FORMER_SCHEME):
+        if spec.objective == next_token():
+            document.pop("objective", None)  # which that scheme did not know
+        return _FORMER_SCHEME + _digest(former_form(document))
+    _leave_out_default_kinds(document, spec)
+    return _SCHEME + _digest(document)
+
+
+def fits(recorded: str | None, wanted: str) -> bool:
+    """Whether an attempt made from the recorded state serves the wanted one.
+
+    A hash of an unknown scheme says nothing, and is taken to fit.
+    """
+    return recorded is None or recorded == wanted or not recorded.startswith((_SCHEME, _FORMER_SCHEME))
+
+
+def _digest(document: dict[str, Any]) -> str:
     canonical = json.dumps({key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":"))
-    return _SCHEME + hashlib.sha256(canonical.encode()).hexdigest()[:40]
+    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
 
 
 def _leave_out_former_default(document: dict[str, Any], spec: TrainingRunSpec) -> None:
     """Leave out a number that was the default of an earlier schema: stored objects hold it, and it means the same as no number now."""
-    if spec.stage != "evaluate" and spec.trainer.evaluation.batches == EVALUATION_BATCHES:
+    if spec.task != "evaluate" and spec.trainer.evaluation.batches == EVALUATION_BATCHES:
         evaluation = document["trainer"]["evaluation"]
         del evaluation["batches"]
         if not evaluation:
             del document["trainer"]["evaluation"]
 
 
-def fits(recorded: str | None, wanted: str) -> bool:
-    """Whether an attempt made from the recorded state serves the wanted one."""
-    return recorded is None or not recorded.startswith(_SCHEME) or recorded == wanted
+def _leave_out_default_kinds(document: dict[str, Any], section: ApiModel) -> None:
+    """A choice whose kind is the default, with all its members at their defaults, says what none says."""
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), field.alias or name
+        if key not in document or not isinstance(value, ApiModel):
+            continue
+        if isinstance(value, OneOf) and field.default_factory is not None and value == field.get_default(call_default_factory=True):
+            del document[key]
+        else:
+            _leave_out_default_kinds(document[key], value)

@@ -81,12 +81,12 @@ def _queued_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float 
 
 def _saves(spec: TrainingRunSpec | None) -> SaveSpec | None:
     """When a run makes checkpoints, if it is one that does."""
-    return spec.checkpoint.save if spec is not None and spec.stage == "train" else None
+    return spec.checkpoint.save if spec is not None and spec.task == "train" else None
 
 
 def _steps(what: Literal["step", "steps"]) -> Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]:
     """Of progress; a run that only builds tokens does no steps."""
-    return lambda spec, status: getattr(status.progress, what, None) if spec is None or spec.stage != "data" else None
+    return lambda spec, status: getattr(status.progress, what, None) if spec is None or spec.task != "data" else None
 
 
 def _interval_steps(spec: TrainingRunSpec | None, _: TrainingRunStatus) -> float | None:
@@ -135,7 +135,7 @@ RUN_METRICS = (
         "Failures in a row without a new checkpoint.",
         _one(lambda _, s: s.failures_without_checkpoint),
     ),
-    RunMetric("halcyon_run_step", "gauge", "Steps done; batches evaluated, with stage `evaluate`.", _one(_steps("step"))),
+    RunMetric("halcyon_run_step", "gauge", "Steps done; batches evaluated, with task `evaluate`.", _one(_steps("step"))),
     RunMetric("halcyon_run_planned_steps", "gauge", "Steps of the whole run, or batches.", _one(_steps("steps"))),
     RunMetric(
         "halcyon_run_evaluation_loss_nats",

@@ -22,7 +22,7 @@ from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
-from halcyon_api.spec.trainer import TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry
 from halcyon_api.training_run import TrainingRunSpec
 
 
@@ -76,7 +76,7 @@ def open_text(
                 "steps": steps,
                 "batchSize": batch_size,
                 "sequenceLength": sequence_length,
-                "stages": list(stages),
+                "batchSchedule": list(stages),
                 "seed": seed,
                 "evaluation": {"everySteps": every_steps},
             },
@@ -159,7 +159,7 @@ def distinct_tokens(
     shuffle: bool = True,
     batch_size: int = 1,
     steps: int = 1,
-    stages: Sequence[TrainerStageSpec] = (),
+    stages: Sequence[BatchScheduleEntry] = (),
 ) -> Dataset:
     """A data set of the tokens 0, 1, 2, ...: a token tells its place."""
     return dataset_of_tokens(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.batch_schedule import BatchSchedule, build_schedule
-from halcyon_api.spec.trainer import TrainerSpec, TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry, TrainerSpec
 from halcyon_api.validation import find_problems
 from tests.trainer.data.cache.runs import spec_of
 
@@ -21,10 +21,10 @@ def schedules(draw: st.DrawFn) -> BatchSchedule:
     rising = sorted(draw(st.sets(st.integers(1, 30), max_size=4)))
     changes = [draw(sizes) for _ in rising]
     stages = [
-        TrainerStageSpec(from_step=step, batch_size=size, sequence_length=LONGEST // parts)
+        BatchScheduleEntry(from_step=step, batch_size=size, sequence_length=LONGEST // parts)
         for step, (size, parts) in zip(rising, changes, strict=True)
     ]
-    stages.append(TrainerStageSpec(from_step=35, sequence_length=LONGEST))  # which all others divide
+    stages.append(BatchScheduleEntry(from_step=35, sequence_length=LONGEST))  # which all others divide
     size, parts = draw(sizes)
     return BatchSchedule(steps=40, batch_size=size, sequence_length=LONGEST // parts, stages=stages)
 
@@ -64,7 +64,7 @@ def test_steps_within_a_number_of_sequences(schedule: BatchSchedule, limit: int,
 
 def test_a_stage_in_mid_sequence_begins_with_the_next_one_and_the_rest_is_left_out() -> None:
     schedule = BatchSchedule(
-        steps=10, batch_size=3, sequence_length=4, stages=[TrainerStageSpec(from_step=1, batch_size=2, sequence_length=8)]
+        steps=10, batch_size=3, sequence_length=4, stages=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)]
     )
     assert [array.tolist() for array in schedule.positions(0)] == [[0, 0, 1], [0, 1, 0]]
     assert [array.tolist() for array in schedule.positions(1)] == [[2, 3], [0, 0]]
@@ -79,7 +79,7 @@ def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
             steps=100,
             batch_size=4,
             sequence_length=16,
-            stages=[TrainerStageSpec(from_step=10, batch_size=8), TrainerStageSpec(from_step=200, sequence_length=64)],
+            batch_schedule=[BatchScheduleEntry(from_step=10, batch_size=8), BatchScheduleEntry(from_step=200, sequence_length=64)],
         )
     )
     assert [(schedule.batch_size(step), schedule.sequence_length(step)) for step in (0, 9, 10, 99, 200)] == [
@@ -93,7 +93,7 @@ def test_what_a_stage_does_not_say_stays_as_it_was() -> None:
 
 
 def test_cutting_a_run_short_or_making_it_longer_moves_nothing() -> None:
-    stages = [TrainerStageSpec(from_step=50, sequence_length=32)]
+    stages = [BatchScheduleEntry(from_step=50, sequence_length=32)]
     short, long = (BatchSchedule(steps=steps, batch_size=5, sequence_length=8, stages=stages) for steps in (20, 1000))
     for step in (0, 19, 49, 50, 500):
         assert [array.tolist() for array in short.positions(step)] == [array.tolist() for array in long.positions(step)]
@@ -104,17 +104,17 @@ def test_lengths_that_do_not_divide_are_told_by_field() -> None:
         steps=10,
         batch_size=1,
         sequence_length=48,
-        stages=[
-            TrainerStageSpec(from_step=2, batch_size=2),
-            TrainerStageSpec(from_step=3, sequence_length=50),
-            TrainerStageSpec(from_step=5, sequence_length=64),
-            TrainerStageSpec(from_step=7, sequence_length=32),
+        batch_schedule=[
+            BatchScheduleEntry(from_step=2, batch_size=2),
+            BatchScheduleEntry(from_step=3, sequence_length=50),
+            BatchScheduleEntry(from_step=5, sequence_length=64),
+            BatchScheduleEntry(from_step=7, sequence_length=32),
         ],
     )
     run = spec_of("file:///nowhere", [{"name": "source", "stdlib": {}}], trainer=spec.document())
     assert [str(problem) for problem in find_problems(run)] == [
         "spec.trainer.sequenceLength: 48 does not divide 64, the longest sequence of the run; choose a length that does",
-        "spec.trainer.stages[1].sequenceLength: 50 does not divide 64, the longest sequence of the run; choose a length that does",
+        "spec.trainer.batchSchedule[1].sequenceLength: 50 does not divide 64, the longest sequence of the run; choose a length that does",
     ]
     with pytest.raises(ValueError, match="48 does not divide the longest one, 64"):
         build_schedule(spec)
@@ -129,10 +129,10 @@ def test_what_lies_outside_is_an_error() -> None:
 
 def test_the_tokens_of_a_run_are_those_of_its_schedule() -> None:
     stages = [
-        TrainerStageSpec(from_step=10, batch_size=8),
-        TrainerStageSpec(from_step=25, sequence_length=64),
-        TrainerStageSpec(from_step=90),
+        BatchScheduleEntry(from_step=10, batch_size=8),
+        BatchScheduleEntry(from_step=25, sequence_length=64),
+        BatchScheduleEntry(from_step=90),
     ]
     for steps in (5, 10, 11, 25, 60, 100):
-        spec = TrainerSpec(steps=steps, batch_size=4, sequence_length=32, stages=stages)
+        spec = TrainerSpec(steps=steps, batch_size=4, sequence_length=32, batch_schedule=stages)
         assert spec.tokens == build_schedule(spec).tokens_before(steps)

@@ -14,7 +14,7 @@ from halcyon.data.order import Order
 from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec
-from halcyon_api.spec.trainer import TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite import promises
 from tests.trainer.data.corpus import CountingTokenizer, at, dataset_of_tokens, distinct_tokens, open_text, text_source
 
@@ -195,10 +195,10 @@ def test_batches_are_the_same_order_cut_in_pieces(batch_size: int) -> None:
 def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None:
     """Batches of 4, then of 12; sequences of 8, then 2 and 4 halves and quarters of them, and 8 again. A stage begins with a whole one."""
     stages = [
-        TrainerStageSpec(from_step=10, batch_size=12),
-        TrainerStageSpec(from_step=15, sequence_length=2),
-        TrainerStageSpec(from_step=25, sequence_length=4, batch_size=6),
-        TrainerStageSpec(from_step=35, sequence_length=8),
+        BatchScheduleEntry(from_step=10, batch_size=12),
+        BatchScheduleEntry(from_step=15, sequence_length=2),
+        BatchScheduleEntry(from_step=25, sequence_length=4, batch_size=6),
+        BatchScheduleEntry(from_step=35, sequence_length=8),
     ]
     dataset = distinct_tokens(9 * 300, sequence_length=8, fraction=0.1, stages=stages, batch_size=4)
     assert dataset.train_sequences == 270
@@ -376,7 +376,7 @@ def test_the_weights_of_a_mixture_change_with_a_step(tmp_path: Path) -> None:
         sources=sources,
         batch_size=16,
         steps=10,
-        mixture={"blockSequences": 16, "stages": [{"fromStep": 5, "weights": [{"source": "second", "weight": 1}]}]},
+        mixture={"blockSequences": 16, "schedule": [{"fromStep": 5, "weights": [{"source": "second", "weight": 1}]}]},
     )
     assert trained(dataset, 0, 5).source.tolist() == [0] * 80
     assert trained(dataset, 5, 10).source.tolist() == [1] * 80

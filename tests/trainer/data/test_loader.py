@@ -14,7 +14,7 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.loader import Loader
 from halcyon.data.source_data import BatchRows
-from halcyon_api.spec.trainer import TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite.limits import limit
 from tests.trainer.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.data.corpus import distinct_tokens
@@ -67,7 +67,7 @@ class Watched:
             assert self.changed.wait_for(lambda: set(steps) <= set(self.steps), limit(30)), self.steps
 
 
-def watch(*, batch_size: int = 16, stages: Sequence[TrainerStageSpec] = ()) -> Watched:
+def watch(*, batch_size: int = 16, stages: Sequence[BatchScheduleEntry] = ()) -> Watched:
     return Watched(distinct_tokens(20_000, sequence_length=8, batch_size=batch_size, stages=stages))
 
 
@@ -103,9 +103,9 @@ def test_segments_are_there_when_they_are_asked_for(watched: Watched) -> None:
 
 def test_batches_have_the_size_of_their_step() -> None:
     stages = [
-        TrainerStageSpec(from_step=2, batch_size=32),
-        TrainerStageSpec(from_step=4, sequence_length=4),
-        TrainerStageSpec(from_step=5, sequence_length=8, batch_size=16),
+        BatchScheduleEntry(from_step=2, batch_size=32),
+        BatchScheduleEntry(from_step=4, sequence_length=4),
+        BatchScheduleEntry(from_step=5, sequence_length=8, batch_size=16),
     ]
     watched = watch(stages=stages)
     with loader(watched, batch_sharding(1, 1, 4, 1), microbatches=2) as batches:
@@ -160,7 +160,7 @@ def test_one_batch_is_made_ahead_however_little_memory_there_is(watched: Watched
 
 def test_the_memory_is_counted_in_batches_of_the_size_that_comes() -> None:
     """Room for eight batches of 16 sequences holds one of 128 and no more: in the step before they begin, too."""
-    watched = watch(stages=[TrainerStageSpec(from_step=6, batch_size=128)])
+    watched = watch(stages=[BatchScheduleEntry(from_step=6, batch_size=128)])
     with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=8 * BATCH_BYTES) as batches:
         for step, end in enumerate((2, 4, 6, 6, 6, 7, 8, 9)):
             batches.batch(step)
@@ -215,7 +215,7 @@ def test_closing_ends_the_threads(watched: Watched) -> None:
 
 @pytest.mark.parametrize("batch_sizes", [(16, 18), (18, 16)])
 def test_microbatches_must_divide_every_batch_of_the_run(batch_sizes: tuple[int, int]) -> None:
-    watched = watch(batch_size=batch_sizes[0], stages=[TrainerStageSpec(from_step=9, batch_size=batch_sizes[1])])
+    watched = watch(batch_size=batch_sizes[0], stages=[BatchScheduleEntry(from_step=9, batch_size=batch_sizes[1])])
     with pytest.raises(ValueError, match="a batch of 16 cannot be cut into 3 equal microbatches"):
         loader(watched, batch_sharding(1, 1, 1, 1), microbatches=3)
 

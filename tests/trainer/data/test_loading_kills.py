@@ -68,7 +68,11 @@ def spec_at(root: str, corpus: Path, endpoint: str | None = None) -> TrainingRun
         "sequenceLength": 32,
         "microbatches": 2,
         "seed": 5,
-        "stages": [{"fromStep": 200, "sequenceLength": 64}, {"fromStep": 400, "batchSize": 48}, {"fromStep": 600, "sequenceLength": 16}],
+        "batchSchedule": [
+            {"fromStep": 200, "sequenceLength": 64},
+            {"fromStep": 400, "batchSize": 48},
+            {"fromStep": 600, "sequenceLength": 16},
+        ],
     }
     cache = {"workers": 1, "shardTokens": 20_000, "memoryMebibytes": 1}
     checkpoint = {"endpoint": endpoint} if endpoint else None

@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Path:
                 "steps": STEPS,
                 "batchSize": BATCH,
                 "sequenceLength": 32,
-                "stages": [{"fromStep": 10, "batchSize": 16}, {"fromStep": 20, "sequenceLength": 64}],
+                "batchSchedule": [{"fromStep": 10, "batchSize": 16}, {"fromStep": 20, "sequenceLength": 64}],
             },
             "checkpoint": {"root": f"file://{tmp_path}/root"},
         },

@@ -16,9 +16,9 @@ from halcyon.data.mixture.shares import MAX_BLOCKS, Shares
 from halcyon.data.order import Order
 from halcyon.data.split import spread
 from halcyon.errors import BadConfiguration
-from halcyon_api.spec.data import DataSpec, MixtureSpec, MixtureStageSpec, SourceWeightSpec
+from halcyon_api.spec.data import DataSpec, MixtureScheduleEntry, MixtureSpec, SourceWeightSpec
 from halcyon_api.spec.sources import DataSourceSpec, TextSourceSpec
-from halcyon_api.spec.trainer import TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry
 
 some_weights = st.lists(st.floats(0, 1e12, allow_subnormal=False), min_size=1, max_size=8).filter(any)
 
@@ -216,9 +216,9 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
     data = data_of(
         {"a": None, "b": None},
         block_sequences=4,
-        stages=[MixtureStageSpec(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])],
+        schedule=[MixtureScheduleEntry(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])],
     )
-    stages = [TrainerStageSpec(from_step=2, batch_size=3, sequence_length=8)]
+    stages = [BatchScheduleEntry(from_step=2, batch_size=3, sequence_length=8)]
     schedule = BatchSchedule(steps=10, batch_size=2, sequence_length=16, stages=stages)
     mixture = build_mixture(data, {"a": 30, "b": 10}, schedule, seed=0)
     assert mixture.ranks(4).tolist() == [3, 1]
@@ -237,9 +237,9 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
             "spec.data.sources[b].weight: the source has no sequences to train on; set its weight to 0, or give it more text",
         ),
         (
-            data_of({"a": 1.0, "b": 0}, stages=[MixtureStageSpec(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])]),
+            data_of({"a": 1.0, "b": 0}, schedule=[MixtureScheduleEntry(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])]),
             {"a": 5, "b": 0},
-            "spec.data.mixture.stages[0].weights[b]: the source has no sequences to train on; set its weight to 0, or give it more text",
+            "spec.data.mixture.schedule[0].weights[b]: the source has no sequences to train on; set its weight to 0, or give it more text",
         ),
         (
             data_of({"a": None, "b": None}),

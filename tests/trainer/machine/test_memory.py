@@ -39,7 +39,7 @@ def test_a_batch_counts_by_what_a_device_has_of_it_at_a_time() -> None:
     assert problem(spec_of(**huge), GIB).endswith("give a smaller batchSize, or more microbatches")
     assert not problem(spec_of(**huge, spec__trainer__microbatches=2**16), GIB)
     assert not problem(spec_of(), GIB)
-    later = spec_of(spec__trainer__stages=[{"fromStep": 5, "batchSize": 2**24}])
+    later = spec_of(spec__trainer__batchSchedule=[{"fromStep": 5, "batchSize": 2**24}])
     assert problem(later, GIB).startswith("spec.trainer.batchSize")
 
 

@@ -23,6 +23,17 @@ def test_parameter_count_is_the_closed_form():
     assert parameter_count(make(GPT2)) == layers * block + VOCAB.size * h + LENGTH * h + 2 * h
 
 
+@ARCHITECTURES
+@pytest.mark.parametrize("sizes", [{}, {"layers": 1, "hidden_size": 96, "heads": 12, "intermediate_size": 7}], ids=["small", "odd"])
+def test_a_section_says_the_shape_of_the_model_that_is_built(spec, sizes):
+    spec = changed(spec, **sizes) if sizes else spec
+    model = shapes(spec, hax.Axis("vocab", 37), 11)
+    shape = spec.shape(37, 11)
+    assert parameter_count(model) == shape.parameters
+    assert parameter_count(model.blocks) == shape.blocks * shape.block_parameters
+    assert model.embed.size == shape.width
+
+
 def test_parameter_count_of_published_models():
     """Llama 2 7B has 6,738,415,616 parameters; GPT-2 small 124,439,808."""
     llama = ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32))

@@ -18,7 +18,8 @@ from tests.trainer.models.reference import named_leaves
 
 STEPS = 20
 SCHEDULE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=5, min_ratio=0.1))
-ADAMW = AdamWSpec(learning_rate=0.02, beta1=0.8, beta2=0.9, weight_decay=0.3, max_gradient_norm=1.0, schedule=SCHEDULE)
+ADAMW = AdamWSpec(beta1=0.8, beta2=0.9)
+OPTIMIZER = OptimizerSpec(learning_rate=0.02, weight_decay=0.3, max_gradient_norm=1.0, schedule=SCHEDULE, adamw=ADAMW)
 
 
 def rate(number: int) -> float:
@@ -34,14 +35,14 @@ def _update(optimizer, gradient, model, rate, state=None):
 @pytest.mark.parametrize("scale", [1e-3, 10.0], ids=["unclipped", "clipped"])
 def test_twenty_steps_are_those_of_the_definition(scale):
     model = make(GPT2)
-    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), model)
+    optimizer = build_optimizer(OPTIMIZER, model)
     noise = np.random.default_rng(0)
     paths = list(named_leaves(model))
     gradients = [[scale * noise.standard_normal(leaf.shape).astype(np.float32) for leaf in jax.tree.leaves(model)] for _ in range(STEPS)]
 
     @jax.jit
     def update(model, state, gradient, done):
-        updates, state = optimizer.update(gradient, state, model, learning_rate=learning_rate(OptimizerSpec(adamw=ADAMW), STEPS)(done))
+        updates, state = optimizer.update(gradient, state, model, learning_rate=learning_rate(OPTIMIZER, STEPS)(done))
         return optax.apply_updates(model, updates), state
 
     ours, state = model, jax.jit(optimizer.init)(model)
@@ -64,8 +65,8 @@ def test_twenty_steps_are_those_of_the_definition(scale):
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_decay_touches_linear_maps_only(spec):
     model = make(spec)
-    adamw = AdamWSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}))
-    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), model)
+    decaying = OptimizerSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
+    optimizer = build_optimizer(decaying, model)
     updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
     role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     parameters = named_leaves(model)
@@ -79,8 +80,8 @@ def test_decay_touches_linear_maps_only(spec):
 
 def test_no_clipping_where_none_is_wanted():
     model = make(LLAMA)
-    unclipped = ADAMW.model_copy(update={"max_gradient_norm": 0.0, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0})
-    optimizer = build_optimizer(OptimizerSpec(adamw=unclipped), model)
+    unclipped = OptimizerSpec(max_gradient_norm=0.0, weight_decay=0.0, adamw=AdamWSpec(beta1=0.0, beta2=0.0))
+    optimizer = build_optimizer(unclipped, model)
     huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e3), model)
     state = jax.jit(lambda gradient, model: _update(optimizer, gradient, model, 0.1)[1])(huge, model)
     moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
@@ -91,7 +92,7 @@ def test_no_clipping_where_none_is_wanted():
 @pytest.mark.parametrize("moments", ["float32", "bfloat16"])
 def test_moments_have_their_own_type_and_the_sharding_of_the_parameters(parameters, moments):
     model = shapes(LLAMA, dtype=parameters)
-    optimizer = build_optimizer(OptimizerSpec(adamw=ADAMW), model, moments)
+    optimizer = build_optimizer(OPTIMIZER, model, moments)
     state = jax.eval_shape(optimizer.init, model)
     after = jax.eval_shape(lambda model: _update(optimizer, model, model, 0.1)[1], model)
     assert jax.tree.map(lambda leaf: leaf.dtype, state) == jax.tree.map(lambda leaf: leaf.dtype, after)
@@ -108,7 +109,7 @@ def test_moments_have_their_own_type_and_the_sharding_of_the_parameters(paramete
 
 def test_the_first_state_is_zero():
     model = make(LLAMA)
-    state = build_optimizer(OptimizerSpec(adamw=ADAMW), model).init(model)
+    state = build_optimizer(OPTIMIZER, model).init(model)
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
 
 
@@ -116,9 +117,9 @@ def test_the_first_state_is_zero():
 @pytest.mark.parametrize("beta2", [0.95, 0.99, 0.999])
 def test_the_second_moment_decays_as_defined_for_narrow_parameters_too(parameters, beta2):
     """2,000 gradients of zero after one that is not: a moment in bfloat16 would stand still, for it moves by less than it is rounded."""
-    adamw = ADAMW.model_copy(update={"beta2": beta2, "max_gradient_norm": 0.0})
+    spec = OPTIMIZER.model_copy(update={"adamw": ADAMW.model_copy(update={"beta2": beta2}), "max_gradient_norm": 0.0})
     model = make(LLAMA, dtype=parameters)
-    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), model)
+    optimizer = build_optimizer(spec, model)
     ones, zeros = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), model) for value in (1, 0))
     count = 2000 if beta2 == 0.999 else 100
 
@@ -135,8 +136,8 @@ def test_the_second_moment_decays_as_defined_for_narrow_parameters_too(parameter
 def test_updates_are_rounded_once_where_parameters_are_narrow():
     """The decay of a weight is computed in float32: in bfloat16 the product alone would be off by up to 0.2 %."""
     model = make(LLAMA, dtype="bfloat16")
-    adamw = AdamWSpec(learning_rate=0.1, weight_decay=0.3, schedule=ScheduleSpec(constant={}))
-    optimizer = build_optimizer(OptimizerSpec(adamw=adamw), model)
+    spec = OptimizerSpec(learning_rate=0.1, weight_decay=0.3, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
+    optimizer = build_optimizer(spec, model)
     updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
     for weight, update in zip(jax.tree.leaves(model.blocks.stacked.mlp), jax.tree.leaves(updates.blocks.stacked.mlp), strict=True):
         assert update.dtype == jnp.float32

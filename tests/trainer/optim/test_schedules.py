@@ -20,7 +20,7 @@ LATE = ScheduleSpec(cosine=CosineScheduleSpec(warmup_steps=12))
 
 
 def rate(schedule: ScheduleSpec, steps: int = 12):
-    return learning_rate(OptimizerSpec(adamw=AdamWSpec(learning_rate=0.8, schedule=schedule)), steps)
+    return learning_rate(OptimizerSpec(learning_rate=0.8, schedule=schedule, adamw=AdamWSpec()), steps)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_rate_of_a_step(schedule: ScheduleSpec, done: int, share: float):
 
 @pytest.mark.parametrize(("schedule", "same"), [(STEADY, 40), (ABSOLUTE, 40), (COSINE, 4), (WSD, 8)])
 def test_steps_that_are_settled_have_bitwise_the_same_rate_in_a_longer_run(schedule: ScheduleSpec, same: int):
-    assert settled_steps(OptimizerSpec(adamw=AdamWSpec(schedule=schedule)), 12) in (same, None)
+    assert settled_steps(OptimizerSpec(schedule=schedule, adamw=AdamWSpec()), 12) in (same, None)
     short, long = rate(schedule, 12), rate(schedule, 50)
     assert [float(short(done)) for done in range(same)] == [float(long(done)) for done in range(same)]
     assert same == 40 or float(short(same)) != float(long(same))

@@ -32,7 +32,7 @@ def losses(model: str, sizes: tuple[int, int, int, int], microbatches: int = 1, 
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
         spec__model=MODELS[model],
-        spec__optimizer={"adamw": {"learningRate": 0.01}},
+        spec__optimizer={"learningRate": 0.01, "adamw": {}},
         spec__trainer={"steps": STEPS} | settings,
     )
     devices = np.array(jax.devices()[: int(np.prod(sizes))]).reshape(sizes)

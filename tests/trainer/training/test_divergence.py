@@ -81,14 +81,15 @@ SCHEDULES: list[dict[str, Any]] = [
 def test_a_decay_ends_and_the_rate_that_is_reported_is_used_after_dropped_updates(schedule: dict[str, Any], dropped: set[int]) -> None:
     """Adam without memory moves a parameter by the rate itself, in the direction of its gradient."""
     steps = 10
-    adamw = {"learningRate": 0.25, "beta1": 0, "beta2": 0, "weightDecay": 0, "epsilon": 1e-30, "schedule": schedule}
+    common = {"learningRate": 0.25, "weightDecay": 0, "schedule": schedule}
+    optimizer = {**common, "adamw": {"beta1": 0, "beta2": 0, "epsilon": 1e-30}}
     program = program_of(
-        spec__optimizer={"adamw": adamw},
+        spec__optimizer=optimizer,
         spec__recovery__divergence={"nonFinite": "skip"},
         spec__trainer={"steps": steps, "batchSize": 1, "sequenceLength": 16},
         spec__data__attendAcrossDocuments=True,
     )
-    expected = learning_rate(OptimizerSpec.model_validate({"adamw": adamw}), steps)
+    expected = learning_rate(OptimizerSpec.model_validate(optimizer), steps)
     with program.tracing():
         step = jax.jit(program.train_step)
     state = initial_state(program.build_state, program.template)

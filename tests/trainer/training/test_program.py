@@ -103,7 +103,7 @@ def test_a_run_that_begins_late_compiles_the_size_of_its_step(tmp_path: Path) ->
 def test_steps_go_on_over_changes_of_size(tmp_path: Path) -> None:
     (tmp_path / "1").write_text("".join(f"line {number}\n" for number in range(300)))
     dataset = open_text(tmp_path, batch_size=4, stages=STAGES[:2], fraction=0)
-    program = program_of(spec__trainer__sequenceLength=16, spec__trainer__stages=STAGES[:2])
+    program = program_of(spec__trainer__sequenceLength=16, spec__trainer__batchSchedule=STAGES[:2])
     state = initial_state(program.build_state, program.template)
     control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
     with (

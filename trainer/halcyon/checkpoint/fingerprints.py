@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from halcyon_api.checkpoint_documents import Fingerprints
+from halcyon_api.former.reading import present_form
+from halcyon_api.spec.objective import next_token
 from halcyon_api.training_run import TrainingRunSpec
 
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
-TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "stages", "seed", "precision")
+_SPEC, _OBJECTIVE = "spec.", "spec.objective"
+TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision")
 
 
 def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerprints:
@@ -35,6 +38,7 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         "spec.tokenizer": document["tokenizer"],
         "spec.data": {name: value for name, value in document["data"].items() if name in DATA_FIELDS},
         "spec.optimizer": document["optimizer"],
+        _OBJECTIVE: document["objective"],
         "spec.trainer": trainer,
         "data": dict(data),
     }
@@ -50,6 +54,19 @@ def planned_steps(fingerprints: Fingerprints) -> int | None:
     """``spec.trainer.steps`` of the run that made these fingerprints; None where they do not contain it."""
     trainer = fingerprints.documents.get("spec.trainer")
     return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
+    """The fingerprints of a checkpoint with each field that has moved since (`halcyon_api.former`) in its present place.
+
+    A checkpoint that names no objective was trained on the next token.
+    """
+    spec = {name.removeprefix(_SPEC): document for name, document in fingerprints.documents.items() if name.startswith(_SPEC)}
+    form = present_form(spec, TrainingRunSpec)
+    documents = {**fingerprints.documents, **{f"{_SPEC}{name}": form.spec[name] for name in spec}}
+    if documents.keys() >= {"spec.optimizer"}:
+        documents.setdefault(_OBJECTIVE, next_token().document())
+    return fingerprints_of(documents) if documents != fingerprints.documents else fingerprints
 
 
 def with_moments(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:

@@ -11,7 +11,7 @@ from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints_of
+from halcyon.checkpoint.fingerprints import fingerprints_of, in_present_form
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.reader import read_state
@@ -159,7 +159,7 @@ def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...],
             manifest = read_manifest(store, entry)
         except Damaged:
             continue
-        clauses = differences(_kept(fingerprints), _kept(manifest.fingerprints))
+        clauses = differences(_kept(fingerprints), _kept(in_present_form(manifest.fingerprints)))
         if clauses:
             raise RunChanged(f"run {origin.run} was made with another configuration: {'; '.join(clauses)}{_FIX}")
         return

@@ -97,14 +97,17 @@ def validate(document: Document, defaults: Defaults = None) -> None:
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
-    from halcyon_api.training_run import InvalidRun
+    from halcyon_api.training_run import InvalidRun, former_notes, read_one
     from halcyon_api.validation import find_problems
 
     try:
         run = load_resolved(document, defaults or ())
+        notes = former_notes(read_one(document))
     except InvalidRun as error:
         sys.stderr.write(f"{about_file(document, str(error))}\n")
         raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
+    for note in notes:
+        sys.stderr.write(f"{document}: note: {note}\n")
     problems = find_problems(run.spec) or (*missing_files(run.spec), *_memory_problems(run.spec))
     for problem in problems:
         sys.stderr.write(f"{document}: {problem}\n")
@@ -132,9 +135,9 @@ def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
 
 def _task(spec: TrainingRunSpec) -> str:
     """What a run does, in a few words."""
-    if spec.stage == "data":
+    if spec.task == "data":
         return "only builds tokens"
-    if spec.stage == "evaluate" and spec.origin is not None:
+    if spec.task == "evaluate" and spec.origin is not None:
         return f"only evaluates run {spec.origin.run}" + (f" at step {spec.origin.step}" if spec.origin.step is not None else "")
     return counted(spec.trainer.steps, "step")
 

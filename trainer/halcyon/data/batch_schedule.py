@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from halcyon_api.spec.trainer import TrainerSpec, TrainerStageSpec
+from halcyon_api.spec.trainer import BatchScheduleEntry, TrainerSpec
 
 _MAX_STEPS = 2**60
 
@@ -52,7 +52,7 @@ class BatchSchedule:
             that a run which is cut short sees the same data.
     """
 
-    def __init__(self, *, steps: int, batch_size: int, sequence_length: int, stages: Sequence[TrainerStageSpec] = ()) -> None:
+    def __init__(self, *, steps: int, batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry] = ()) -> None:
         self.steps = steps
         sizes = _sizes(batch_size, sequence_length, stages)
         self.longest = max(length for _, _, length in sizes)
@@ -132,10 +132,10 @@ class BatchSchedule:
 
 def build_schedule(spec: TrainerSpec) -> BatchSchedule:
     """The schedule that ``spec.trainer`` asks for; `halcyon_api.validation` says in advance which lengths do not fit."""
-    return BatchSchedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.stages)
+    return BatchSchedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.batch_schedule)
 
 
-def _sizes(batch_size: int, sequence_length: int, stages: Sequence[TrainerStageSpec]) -> list[tuple[int, int, int]]:
+def _sizes(batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry]) -> list[tuple[int, int, int]]:
     """First step, batch size and sequence length of each stage."""
     sizes = [(0, batch_size, sequence_length)]
     for stage in stages:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halcyon.errors import BadConfiguration
-from halcyon_api.mesh import model_size
+from halcyon_api.mesh import model_shape
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
@@ -43,15 +43,16 @@ class Need:
 
 def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
     """The least that a device of a run needs."""
-    trainer, model = spec.trainer, model_size(spec)
-    copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.stage]
-    state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // (mesh.fsdp * mesh.tensor)
-    if spec.stage == "data":
+    trainer, model = spec.trainer, model_shape(spec)
+    copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.task]
+    state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
+    if spec.task == "data":
         return Need(0, 0)
-    blocks = spec.model.llama.layers if spec.model.llama is not None else spec.model.gpt2.layers if spec.model.gpt2 is not None else 0
-    residuals = blocks if spec.stage == "train" else 1
+    residuals = model.blocks if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
-    sizes += [(stage.batch_size or trainer.batch_size, stage.sequence_length or trainer.sequence_length) for stage in trainer.stages]
+    sizes += [
+        (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule
+    ]
     tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * trainer.microbatches)
     width = model.width * _WIDTHS[trainer.precision.compute] // mesh.tensor
     return Need(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
@@ -73,9 +74,9 @@ def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, 
     amounts = f"{_size(need.total_bytes * devices)} at least, and {where} has {_size(there_bytes)}"
     if need.state_bytes >= need.batch_bytes:
         kind = spec.model.kind
-        what = "parameters, gradients and optimizer state" if spec.stage == "train" else "parameters"
+        what = "parameters, gradients and optimizer state" if spec.task == "train" else "parameters"
         return Problem(f"spec.model.{kind}", f"{what} take {amounts}; choose a smaller model, or a topology with more memory")
-    fix = "give a smaller batchSize, or more microbatches" if spec.stage == "train" else "give a smaller batchSize"
+    fix = "give a smaller batchSize, or more microbatches" if spec.task == "train" else "give a smaller batchSize"
     return Problem("spec.trainer.batchSize", f"a batch takes {amounts}; {fix}")
 
 

@@ -14,23 +14,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from halcyon_api.spec.optimizer import AdamWSpec
+from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 
 Tree = Any
 
 
-def adamw(spec: AdamWSpec, decays: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def adamw(spec: OptimizerSpec, rule: AdamWSpec, decays: Any, moments: jnp.dtype) -> optax.GradientTransformationExtraArgs:
     """Clip the global norm, Adam, decoupled weight decay, learning rate. See `halcyon.optim.registry.build_optimizer`.
 
     Args:
-        spec: ``spec.optimizer.adamw`` of the run.
+        spec: ``spec.optimizer`` of the run: what every rule has.
+        rule: ``spec.optimizer.adamw`` of the run.
         decays: Which parameters decay: a tree of bools with the structure of the model.
         moments: Type in which the moments are stored.
     """
     # The order is that of the state's paths in checkpoints.
     return optax.chain(
         _clip_by_global_norm(spec.max_gradient_norm),
-        _scale_by_adam(spec.beta1, spec.beta2, spec.epsilon, moments),
+        _scale_by_adam(rule.beta1, rule.beta2, rule.epsilon, moments),
         _add_decayed_weights(spec.weight_decay, decays),
         _scale_by_learning_rate(),
     )

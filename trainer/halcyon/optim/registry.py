@@ -26,4 +26,4 @@ def build_optimizer(
     """
     if spec.adamw is None:
         raise TypeError(f"no update rule for an optimizer of kind {spec.kind}")
-    return adamw(spec.adamw, decays(model), jnp.dtype(moments))
+    return adamw(spec, spec.adamw, decays(model), jnp.dtype(moments))

@@ -31,9 +31,7 @@ def learning_rate(spec: OptimizerSpec, steps: int) -> LearningRate:
     Returns:
         A function of the number of steps done; a float32 scalar.
     """
-    if spec.adamw is None:
-        raise TypeError(f"no learning rate for an optimizer of kind {spec.kind}")
-    peak, schedule = spec.adamw.learning_rate, spec.adamw.schedule.value
+    peak, schedule = spec.learning_rate, spec.schedule.value
 
     def rate(done: jax.typing.ArrayLike) -> jax.Array:
         number = jnp.asarray(done, jnp.float32) + 1.0

@@ -16,16 +16,25 @@ from haliax import Axis
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from halcyon.models.axes import BATCH, EMBED, HEADS, KV_HEADS, MLP, VOCAB, is_named
+from halcyon_api.axes import LogicalAxis, splitting
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
 """Mesh axis or axes by logical axis. An axis that is absent is not sharded."""
 
-_TENSOR: dict[str, str | tuple[str, ...]] = {HEADS: "tensor", KV_HEADS: "tensor", MLP: "tensor", VOCAB: "tensor"}
+_BOTH: Mapping[str, LogicalAxis] = {HEADS: "heads", KV_HEADS: "heads", MLP: "features", VOCAB: "vocabulary"}
+"""What the axes of both parameters and activations are in `halcyon_api.axes`."""
 
-PARAMETER_AXES: AxisTable = {EMBED: "fsdp", **_TENSOR}
+
+def _split(axes: Mapping[str, LogicalAxis]) -> AxisTable:
+    """The mesh axes that split each axis."""
+    found = {name: tuple(row.name for row in splitting(logical)) for name, logical in axes.items()}
+    return {name: names[0] if len(names) == 1 else names for name, names in found.items() if names}
+
+
+PARAMETER_AXES: AxisTable = _split({EMBED: "parameters", **_BOTH})
 """Parameters, gradients and optimizer state."""
 
-COMPUTE_AXES: AxisTable = {BATCH: ("replica", "data", "fsdp"), **_TENSOR}
+COMPUTE_AXES: AxisTable = _split({BATCH: "batch", **_BOTH})
 """Activations, tokens and losses."""
 
 

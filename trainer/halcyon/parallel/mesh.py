@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from halcyon.errors import BadConfiguration
+from halcyon_api.axes import AXES, on
 from halcyon_api.spec.mesh import ResolvedMesh
 
 
@@ -40,13 +41,13 @@ class Device(Protocol):
         ...
 
 
-MESH_AXES = ("replica", "data", "fsdp", "tensor")
+MESH_AXES = tuple(row.name for row in AXES)
 """Names of the mesh axes, outermost first."""
 
 
-def axis_sizes(resolved: ResolvedMesh) -> tuple[int, int, int, int]:
+def axis_sizes(resolved: ResolvedMesh) -> tuple[int, ...]:
     """Sizes of `MESH_AXES`."""
-    return (resolved.replica, resolved.data, resolved.fsdp, resolved.tensor)
+    return resolved.sizes
 
 
 def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) -> Mesh:
@@ -68,7 +69,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) 
             "make spec.accelerator.topology and slices agree with the machines, or change the mesh"
         )
     slices = group_by_slice(devices, resolved.replica)
-    within = sizes[1:]
+    within = tuple(resolved.size(row.name) for row in on("ici"))
     grid = np.stack([_arrange(members, within) for members in slices])
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 

@@ -219,7 +219,7 @@ def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Re
 def _shared_programs(context: Context, processes: ProcessGroup, directory: Path) -> CompilationCache:
     """The compiled programs of this run, kept in the checkpoint root."""
     document = context.run.spec.document()
-    depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "trainer")}
+    depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "objective", "trainer")}
     depends["divergence"] = document["recovery"]["divergence"]
     key = program_key({**depends, "mesh": context.mesh.document()})
     selective = processes.distributed and jax.default_backend() == "cpu"

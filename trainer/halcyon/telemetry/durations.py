@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 
 _REMEMBERED_STEPS = 512
 _REMEMBERED_SIZES = 64
-"""A run has at most 33 sizes: the first one, and one for each entry of `trainer.stages`."""
+"""A run has at most 33 sizes: the first one, and one for each entry of `trainer.batchSchedule`."""
 _UNDER_WAY = 2
 """Steps that may be under way: the loop hands out a step before it fetches the numbers of the one before."""
 

@@ -104,8 +104,8 @@ EVENTS = (
         "evaluation",
         "The held-out part was evaluated.",
         {
-            "step": "Steps done; with stage `evaluate`, when the checkpoint was made.",
-            "source": "Source whose held-out part it is, with stage `evaluate`; absent for that of all sources together.",
+            "step": "Steps done; with task `evaluate`, when the checkpoint was made.",
+            "source": "Source whose held-out part it is, with task `evaluate`; absent for that of all sources together.",
             "loss": "Nats per token.",
             "bitsPerByte": "Bits per byte of text; absent where the tokens stand for no text.",
             "tokens": "Tokens predicted.",
@@ -115,7 +115,7 @@ EVENTS = (
     ),
     Event(
         "evaluating",
-        "Batches of a run of stage `evaluate` are done. Written every ten seconds, and after the last one.",
+        "Batches of a run of task `evaluate` are done. Written every ten seconds, and after the last one.",
         {
             "batch": "Batches done, over all attempts.",
             "batches": "Batches of the run.",

@@ -203,7 +203,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_evaluation_source_loss_nats",
         "gauge",
-        "Loss on the held-out part of one source, nats per token, with stage `evaluate`.",
+        "Loss on the held-out part of one source, nats per token, with task `evaluate`.",
         _evaluated("loss"),
         ("source",),
     ),

@@ -71,7 +71,7 @@ class Program:
 
 def longest_sequence(settings: TrainerSpec) -> int:
     """Positions of the run's longest sequence."""
-    return max(settings.sequence_length, *(stage.sequence_length or 0 for stage in settings.stages), 0)
+    return settings.longest_sequence
 
 
 def padded_vocabulary(tokens: int) -> hax.Axis:

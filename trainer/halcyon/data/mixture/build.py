@@ -28,13 +28,13 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchS
         raise BadConfiguration("spec.data.sources: no source has sequences to train on; give more text, or hold out less of it")
     weights = [float(size) if source.weight is None else source.weight for source, size in zip(data.sources, sizes, strict=True)]
     stages = [(0, weights)]
-    for stage in data.mixture.stages:
-        given = {share.source: share.weight for share in stage.weights}
-        stages.append((schedule.positions_before(stage.from_step), [given.get(name, 0.0) for name in names]))
+    for entry in data.mixture.schedule:
+        given = {share.source: share.weight for share in entry.weights}
+        stages.append((schedule.positions_before(entry.from_step), [given.get(name, 0.0) for name in names]))
     for number, (_, shares) in enumerate(stages):
         for name, size, weight in zip(names, sizes, shares, strict=True):
             if weight > 0 and not size:
-                field = f"mixture.stages[{number - 1}].weights[{name}]" if number else f"sources[{name}].weight"
+                field = f"mixture.schedule[{number - 1}].weights[{name}]" if number else f"sources[{name}].weight"
                 raise BadConfiguration(
                     f"spec.data.{field}: the source has no sequences to train on; set its weight to 0, or give it more text"
                 )

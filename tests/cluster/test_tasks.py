@@ -19,7 +19,7 @@ from tests.cluster.whole_path import WholePath
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def stage(name: str, after: str = "", steps: int = 20, **spec: Any) -> dict[str, Any]:
+def task_run(name: str, after: str = "", steps: int = 20, **spec: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "accelerator": {"type": "cpu"},
         "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
@@ -36,11 +36,13 @@ def message(runs: Runs, name: str) -> str:
     return runs.condition(name, "Ready").get("message", "")
 
 
-def test_one_apply_runs_the_stages_in_their_order(runs: Runs) -> None:
+def test_one_apply_runs_the_tasks_in_their_order(runs: Runs) -> None:
     with pytest.raises(DevclusterError, match=r"spec\.after\.run is the run itself"):
-        runs.apply_all(stage("self", "self"))
+        runs.apply_all(task_run("self", "self"))
     # The last one first; the tokens are suspended, so that what waits for them is seen to wait.
-    runs.apply_all(stage("train", "tokens"), stage("tokens", suspend=True, stage="data"), stage("one", "two"), stage("two", "one"))
+    runs.apply_all(
+        task_run("train", "tokens"), task_run("tokens", suspend=True, task="data"), task_run("one", "two"), task_run("two", "one")
+    )
     runs.wait("train", "waiting", lambda _: message(runs, "train").startswith("waits for run tokens to succeed, which is Suspended"))
     assert (runs.status("train")["phase"], runs.pods("train")) == ("Pending", [])
     runs.stalled("one", "AwaitedRunCycle")
@@ -64,7 +66,7 @@ def evaluated(training: Training) -> int:
 @pytest.mark.xdist_group("path")
 def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath) -> None:
     """The file as it is, but for fewer steps: with real trainers, and an eviction of the one that evaluates."""
-    documents = moved(load(EXAMPLES / "stages.yaml"), path.place)
+    documents = moved(load(EXAMPLES / "tasks.yaml"), path.place)
     for document in documents:
         document["spec"]["trainer"] |= {"steps": 20}
     documents[1]["spec"]["trainer"]["evaluation"] = {"everySteps": 20, "batches": 1000}
@@ -85,7 +87,7 @@ def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath)
     progress = status.progress
     assert progress is not None
     assert progress.evaluated is not None
-    assert (progress.evaluated.run, progress.evaluated.step) == ("stages-train", 20)
+    assert (progress.evaluated.run, progress.evaluated.step) == ("tasks-train", 20)
     assert trained.checkpoint is not None
     assert progress.evaluated.path == trained.checkpoint.path
     assert [one.source for one in progress.evaluated.sources] == ["source", "documentation"]
@@ -99,7 +101,7 @@ def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath)
         sequences = {line.fields["source"]: line.fields["sequences"] for line in own if "source" in line.fields}
         batches = sum(-(-count // documents[2]["spec"]["trainer"]["batchSize"]) for count in sequences.values())
         assert world.from_step == progress.steps - batches
-    with path.root("stages-evaluate") as root:
+    with path.root("tasks-evaluate") as root:
         kept = json.loads(bytes(root.get("evaluation.json").bytes()))
     assert (kept["finished"], kept["loss"]) == (True, found[None]["loss"])
     for training in (data, train, evaluate):

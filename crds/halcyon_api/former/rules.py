@@ -1,0 +1,175 @@
+"""The rules of the API server about fields that have moved: which value counts, and that both places say the same.
+
+A rule that keeps a field as it is compares the values that count. So a document may replace a former field by the present one with the same
+value, and nothing else. ``a.?b`` is CEL's field that need not be there, and ``orValue`` what counts where it is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+
+from halcyon_api.base import ApiModel, OneOf, cel
+from halcyon_api.edits.classes import leaves_of, section_of
+from halcyon_api.former.reading import field_at
+from halcyon_api.former.table import FORMER, MovedField, moved_to
+
+NOT_SET = -1
+"""Stands for a number without a default that is not set."""
+
+
+def value_of(path: str, model: type[ApiModel], root: str = "self") -> str:
+    """The value of a field that counts, as an expression: that in its former place, if it has one and that is set.
+
+    Args:
+        path: The field's present path below ``spec``. No section and no list.
+        model: The class of ``spec``.
+        root: The expression of ``spec``.
+    """
+    if (row := moved_to(path)) is not None:
+        return _value(row, model, root)
+    for row in FORMER:
+        kinds = _kinds(row, model)
+        if kinds is not None and path.startswith(f"{row.present}."):
+            below = path.removeprefix(f"{row.present}.")
+            return _member(row, below, dict(_members(kinds))[below], root)
+    return f"{root}.{path}"
+
+
+def kind_is(path: str, kind: str, model: type[ApiModel], root: str = "self") -> str:
+    """The expression that a choice among kinds has a kind, wherever it stands.
+
+    Args:
+        path: The choice's present path below ``spec``.
+        kind: Name of the kind.
+        model: The class of ``spec``.
+        root: The expression of ``spec``.
+    """
+    row = moved_to(path)
+    kinds = _kinds(row, model) if row is not None else None
+    if row is None or kinds is None:
+        return f"has({root}.{path}.{kind})"
+    return f"{_kind(row, kinds, model, root)} == '{kind}'"
+
+
+def unchanged(row: MovedField, model: type[ApiModel]) -> str:
+    """The expression that a moved field is the same in ``self`` and ``oldSelf``, wherever each has it."""
+    kinds = _kinds(row, model)
+    if kinds is not None:
+        sides = [
+            [_kind(row, kinds, model, root), *(_member(row, *member, root) for member in _members(kinds))] for root in ("self", "oldSelf")
+        ]
+        return " && ".join(f"{new} == {old}" for new, old in zip(*sides, strict=True))
+    return " == ".join(_value(row, model, root) for root in ("self", "oldSelf"))
+
+
+def contradiction_rules(model: type[ApiModel]) -> Iterator[dict[str, str]]:
+    """One rule for each row of the table: a field that is set in both places has one value."""
+    for row in FORMER:
+        yield cel(
+            _agrees(row, model),
+            f"{row.former} has moved to {row.present}, and the two differ; take {row.former} out",
+            field_path=f".{row.former}",
+        )
+
+
+def _agrees(row: MovedField, model: type[ApiModel]) -> str:
+    """A value in the present place counts as set unless it is the default, which the API server may have filled in."""
+    former, present, default = _optional(row.former, "self"), f"self.{row.present}", _default(row, model)
+    kinds = _kinds(row, model)
+    if kinds is not None:
+        ((kind, _),) = default.items()
+        by_default = [f"has({present}.{kind})", *_free(row, kinds, kind)]
+        agree = [_members_agree(row, kinds, name) for name in _names(kinds)]
+        return f"!has({present}) || ({' && '.join(by_default)}) || ({' && '.join(agree)})"
+    if not _is_number(default):
+        return (
+            f"!has(self.{row.former}) || {present} == {_literal(default)} || {_value(row, model, 'self')} == {_typed(row, model, present)}"
+        )
+    return f"{present} == {_literal(default)} || {former}.orValue({present}) == {present}"
+
+
+def _value(row: MovedField, model: type[ApiModel], root: str) -> str:
+    """The value of a field that counts. The API server knows no bound of the text or the list of an optional, and so no price of it."""
+    former, present = f"{root}.{row.former}", f"{root}.{row.present}"
+    if _is_number(_default(row, model)):
+        return f"{_optional(row.former, root)}.orValue({present})"
+    return f"(has({former}) ? {_typed(row, model, former)} : {_typed(row, model, present)})"
+
+
+def _typed(row: MovedField, model: type[ApiModel], expression: str) -> str:
+    """Two lists are of two types in the eyes of the API server."""
+    return f"dyn({expression})" if isinstance(_default(row, model), list) else expression
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _free(row: MovedField, kinds: type[OneOf], kind: str) -> list[str]:
+    """For each member of a kind that its present place has its default, or nothing."""
+    place = f"self.{row.present}"
+    return [
+        f"{place}.?{kind}.?{path.removeprefix(f'{kind}.')}.orValue({default}) == {default}"
+        for path, default in _members(kinds)
+        if path.startswith(f"{kind}.")
+    ]
+
+
+def _members_agree(row: MovedField, kinds: type[OneOf], kind: str) -> str:
+    former, present = f"{_optional(row.former, 'self')}.?{kind}", f"self.{row.present}.?{kind}"
+    members = [path.removeprefix(f"{kind}.") for path, _ in _members(kinds) if path.startswith(f"{kind}.")]
+    agree = [
+        f"({free} || !{former}.?{name}.hasValue() || {former}.?{name} == {present}.?{name})"
+        for name, free in zip(members, _free(row, kinds, kind), strict=True)
+    ]
+    return f"(!{former}.hasValue() || ({' && '.join([f'{present}.hasValue()', *agree])}))"
+
+
+def _kind(row: MovedField, kinds: type[OneOf], model: type[ApiModel], root: str) -> str:
+    """The name of the kind that counts."""
+    (default,) = _default(row, model)
+    there = [(f"{_optional(place, root)}.?{name}.hasValue()", name) for place in (row.former, row.present) for name in _names(kinds)]
+    chain = "".join(f"{condition} ? '{name}' : " for condition, name in there)
+    return f"({chain}'{default}')"
+
+
+def _member(row: MovedField, path: str, default: str, root: str) -> str:
+    """The value of a member of a kind that counts."""
+    below = path.replace(".", ".?")
+    return f"{_optional(row.former, root)}.?{below}.or({_optional(row.present, root)}.?{below}).orValue({default})"
+
+
+def _optional(path: str, root: str) -> str:
+    return f"{root}.?{path.replace('.', '.?')}"
+
+
+def _kinds(row: MovedField, model: type[ApiModel]) -> type[OneOf] | None:
+    section = section_of(_field(row, model).annotation)
+    return section if section is not None and issubclass(section, OneOf) else None
+
+
+def _names(kinds: type[OneOf]) -> tuple[str, ...]:
+    return tuple(map(to_camel, kinds.kinds()))
+
+
+def _members(kinds: type[OneOf]) -> list[tuple[str, str]]:
+    """Each member of each kind, and the expression that stands for its absence."""
+    return [(leaf.path, _literal(NOT_SET if leaf.default is None else leaf.default)) for leaf in leaves_of(kinds)]
+
+
+def _field(row: MovedField, model: type[ApiModel]) -> FieldInfo:
+    return cast("FieldInfo", field_at(model, row.present))
+
+
+def _default(row: MovedField, model: type[ApiModel]) -> Any:
+    value: Any = _field(row, model).get_default(call_default_factory=True)
+    return value.document() if isinstance(value, ApiModel) else value
+
+
+def _literal(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)

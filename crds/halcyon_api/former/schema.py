@@ -1,0 +1,63 @@
+"""The former fields in the CRD: described as such, and without defaults, so that nothing is in a former place that nobody wrote."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+from halcyon_api.former.table import FORMER, MovedField
+
+Schema = dict[str, Any]
+
+FORMER_PLACE = "Former place of "
+"""How the description of a former field begins."""
+
+
+def add_former(spec: Schema, table: Sequence[MovedField] = FORMER) -> None:
+    """Add the properties of the former fields to the schema of ``spec``, as far as it has their present places.
+
+    A choice among kinds loses its default: in an object that has the choice in its former place the API server would fill in the default
+    kind, and a document that moves another kind would then have two. `with_choices` fills it in where the object is read.
+
+    Args:
+        spec: The schema, which is changed.
+        table: The fields that have moved.
+    """
+    for row in table:
+        present = _property(spec, row.present)
+        if present is not None and isinstance(present.get("default"), dict):
+            _leave_out_default(spec, row.present)
+        *sections, last = row.former.split(".")
+        section = _property(spec, ".".join(sections)) if sections else spec
+        if present is not None and section is not None:
+            section["properties"][last] = _former(present, row.present)
+
+
+def _leave_out_default(spec: Schema, path: str) -> None:
+    *sections, last = path.split(".")
+    section = spec
+    for depth, name in enumerate(sections):
+        section = section["properties"][name]
+        inner: Any = section.get("default")
+        for below in sections[depth + 1 :]:
+            inner = cast("Schema", inner).get(below) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            cast("Schema", inner).pop(last, None)
+    del section["properties"][last]["default"]
+
+
+def _property(node: Schema, path: str) -> Schema | None:
+    found: Schema | None = node
+    for part in path.split("."):
+        found = found.get("properties", {}).get(part) if found is not None else None
+    return found
+
+
+def _former(present: Schema, path: str) -> Schema:
+    """The schema of a field, for its former place. What it demands of a section is left to the present place; a list is taken whole."""
+    found = {key: copy.deepcopy(value) for key, value in present.items() if key not in ("default", "required", "x-kubernetes-validations")}
+    found["description"] = f"{FORMER_PLACE}`{path}`; write `{path}`."
+    if "properties" in found:
+        found["properties"] = {name: _former(child, f"{path}.{name}") for name, child in found["properties"].items()}
+    return found

@@ -1,0 +1,49 @@
+"""What a model section says of its own size: `mesh`, `validation`, the trainer's FLOPs and its memory estimate ask nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from halcyon_api.axes import LogicalAxis
+
+
+@dataclass(frozen=True)
+class Split:
+    """A size of the model that mesh axes divide."""
+
+    axis: LogicalAxis
+    field: str
+    """The field of the model's section that sets it."""
+    size: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The size of a model with a vocabulary and a longest sequence. Counts are of numbers, not of bytes."""
+
+    width: int
+    """Features of the residual stream."""
+    blocks: int
+    parameters: int
+    """Of the whole model: as many as the built model has."""
+    block_parameters: int
+    """Of the largest block, which a device gathers before it computes with it."""
+    product_weights: int
+    """Weights of the matrix products that a token passes through, the output head included."""
+    attention_width: int
+    """Query heads times head size, summed over the blocks."""
+    splits: tuple[Split, ...]
+    """What mesh axes divide, in the order of the section's fields."""
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Floating-point operations, forward and backward, for each token of a training step.
+
+        After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the whole square of
+        positions (causality not deducted), twice as much backward as forward, and nothing for what is computed again. Embedding look-ups,
+        norms, softmax and the optimizer do not count.
+
+        Args:
+            sequence_length: Tokens of a sequence.
+        """
+        scores_and_values = 2 * self.attention_width * sequence_length
+        return 3 * 2 * (self.product_weights + scores_and_values)

@@ -1,0 +1,109 @@
+"""Every rule of the contract, and for each a document that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from halcyon_api.base import ApiModel, Rule
+from halcyon_api.crd import reachable
+from halcyon_api.defaults.resource import TrainingRunDefaults
+from halcyon_api.hardware import TABLE
+from halcyon_api.training_run import TrainingRun
+from tests.api.documents import document
+
+Case = tuple[str, dict[str, Any]]
+"""How the sentence begins, and the document."""
+
+
+def all_rules() -> list[Rule]:
+    """The rules of both resources."""
+    models = {**reachable(TrainingRun), **reachable(TrainingRunDefaults)}
+    return [rule for model in models.values() if issubclass(model, ApiModel) for rule in model.rules]
+
+
+def defaults(**checkpoint: Any) -> dict[str, Any]:
+    """Defaults that only say where checkpoints are kept."""
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRunDefaults",
+        "metadata": {"name": "default"},
+        "spec": {"checkpoint": checkpoint},
+    }
+
+
+def _hardware() -> Iterator[Case]:
+    for row in TABLE.values():
+        yield f"topology of {row.name} ", document(spec__accelerator={"type": row.name, "topology": "7x7x7"})
+        smaller = [count for count in row.devices_per_host if count < row.largest_host]
+        if row.part_hosts_provisioning:
+            part = {"type": row.name, "topology": f"1x{smaller[0]}"}
+            yield f"hosts of {row.name} with fewer than", document(spec__accelerator=part)
+        if row.fabric is not None and len(row.devices_per_host) > 1:
+            part = {"type": row.name, "topology": f"1x{smaller[0]}", "network": "gpuDirect"}
+            bought = {"provisioning": row.part_hosts_provisioning[0]} if row.part_hosts_provisioning else {}
+            yield f"network gpuDirect of {row.name}", document(spec__accelerator=part | bought)
+        if row.family == "tpu" and "flexStart" in row.provisioning:
+            wide = next(name for name in row.topologies if (shape := row.shape(name)) is not None and shape.hosts > 1)
+            several = {"type": row.name, "topology": wide, "provisioning": "flexStart"}
+            yield "topology of a TPU slice with provisioning flexStart", document(spec__accelerator=several)
+    for kind in ("spot", "flexStart", "queued"):
+        yield f"provisioning {kind} is there for", document(spec__accelerator__provisioning=kind)
+    reserved = {"type": "cpu", "provisioning": "reservation", "reservation": "ours"}
+    yield "provisioning reservation is there for", document(spec__accelerator=reserved)
+    yield "set reservation together with", document(spec__accelerator={"type": "v6e", "reservation": "ours"})
+    yield "reservationProject belongs to", document(spec__accelerator={"type": "v6e", "reservationProject": "others-project"})
+    yield "network gpuDirect is there for", document(spec__accelerator__network="gpuDirect")
+    yield "computeDomain is there for", document(spec__accelerator__computeDomain="x")
+
+
+_SECRET = {"secretKeyRef": {"name": "hub", "key": "token"}}
+_OTHER = {"run": "base"}
+
+BROKEN: tuple[Case, ...] = (
+    *_hardware(),
+    ("hiddenSize must be a multiple", document(spec__model__llama__heads=5)),
+    ("kvHeads must divide heads", document(spec__model__llama__kvHeads=3)),
+    ("hiddenSize / heads must be even", document(spec__model__llama__heads=64)),
+    ("mesh.ici axes are positive", document(spec__mesh={"ici": {"data": -1}})),
+    ("mesh.dcn axes are positive", document(spec__mesh={"dcn": {"replica": 0}})),
+    ("rows.start must be below", document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}])),
+    ("give every source a weight", document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 1}, {"name": "b", "stdlib": {}}])),
+    ("at least one source needs", document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 0}])),
+    (
+        "mixture.schedule names a source",
+        document(spec__data__mixture={"schedule": [{"fromStep": 1, "weights": [{"source": "absent", "weight": 1}]}]}),
+    ),
+    ("root must be file:///PATH", document(spec__checkpoint__root="file:///a/../b")),
+    ("endpoint belongs to an s3:// root;", document(spec__checkpoint__endpoint="http://store:7070")),
+    ("volumeClaim belongs to", document(spec__checkpoint={"root": "s3://bucket/a", "volumeClaim": "claim"})),
+    ("credentialsSecret belongs to an s3:// root;", document(spec__checkpoint__credentialsSecret={"name": "secret"})),
+    ("minSlices must not be greater", document(spec__recovery={"elastic": {"minSlices": 2, "maxSlices": 1}})),
+    (
+        "set either required or preferred",
+        document(spec__scheduling={"queue": {"name": "a", "topology": {"required": "r", "preferred": "b"}}}),
+    ),
+    ("set required, preferred or slice", document(spec__scheduling={"queue": {"name": "a", "topology": {}}})),
+    ("give value or valueFrom", document(spec__env=[{"name": "XLA_FLAGS", "value": "a", "valueFrom": _SECRET}])),
+    ("this name is Halcyon's own", document(spec__env=[{"name": "HALCYON_ATTEMPT", "value": "9"}])),
+    ("a name that ends in _TOKEN", document(spec__env=[{"name": "HF_TOKEN", "value": "hf_abc"}])),
+    ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
+    ("task: evaluate needs from", document(spec__task="evaluate")),
+    ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
+    ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
+    (
+        "trainer.precision.moments: bfloat16 needs",
+        document(spec__trainer__precision={"moments": "bfloat16"}, spec__optimizer={"adamw": {"beta2": 0.99}}),
+    ),
+    ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
+    ("leave mesh.dcn.replica out", document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}})),
+    (
+        "recovery.elastic cannot stand beside",
+        document(spec__recovery={"elastic": {"minSlices": 1}}, spec__scheduling={"queue": {"name": "research"}}),
+    ),
+    ("spec.from.run is the run itself", document(spec__from={"run": "small"})),
+    ("spec.after.run is the run itself", document(spec__after={"run": "small"})),
+    ("rootPrefix must not lead out", defaults(rootPrefix="s3://bucket/../a")),
+    ("endpoint belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", endpoint="http://store:7070")),
+    ("credentialsSecret belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", credentialsSecret={"name": "secret"})),
+)

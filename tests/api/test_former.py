@@ -1,0 +1,157 @@
+"""A document may have a field in its former place: it is read as if the field stood in its present one, and nothing is lost in silence."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halcyon_api.crd import custom_resource_definition
+from halcyon_api.defaults.files import with_values
+from halcyon_api.defaults.resource import TrainingRunDefaultsSpec
+from halcyon_api.former.reading import field_at, present_form
+from halcyon_api.former.schema import FORMER_PLACE, add_former
+from halcyon_api.former.table import FORMER, MovedField
+from halcyon_api.training_run import InvalidRun, TrainingRunSpec, former_notes, parse_run
+from tests.api.documents import document
+
+SIZES = [{"fromStep": 4, "batchSize": 16}]
+SHARES = [{"fromStep": 5, "weights": [{"source": "python", "weight": 1}]}]
+
+DECAY = {"wsd": {"warmupSteps": 2, "decaySteps": 4, "minRatio": 0.0}}
+COSINE = {"cosine": {"warmupSteps": 0, "minRatio": 0.1}}
+
+VALUES: dict[str, tuple[Any, Any]] = {
+    "stage": ("data", "train"),
+    "data.mixture.stages": (SHARES, []),
+    "optimizer.adamw.learningRate": (0.002, 3e-4),
+    "optimizer.adamw.weightDecay": (0.3, 0.1),
+    "optimizer.adamw.maxGradientNorm": (2.0, 1.0),
+    "optimizer.adamw.schedule": (DECAY, COSINE),
+    "trainer.stages": (SIZES, []),
+}
+"""For each former place a value that is not the default, and the default that the API server fills into the present place."""
+
+
+def path(place: str) -> str:
+    return "spec__" + place.replace(".", "__")
+
+
+def with_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The minimal run with values at paths below its spec."""
+    return document(**{"spec__optimizer": {"adamw": {}}} | {path(place): value for place, value in fields.items()})
+
+
+@pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
+def test_the_value_of_a_former_place_is_the_run_s(row: MovedField) -> None:
+    value, filled_in = VALUES[row.former]
+    written = parse_run(with_fields({row.present: value})).spec
+    assert parse_run(with_fields({row.former: value})).spec == written
+    assert parse_run(with_fields({row.former: value, row.present: filled_in})).spec == written, "the server's default"
+    assert parse_run(with_fields({row.former: value, row.present: value})).spec == written
+    assert parse_run(with_fields({row.former: None, row.present: value})).spec == written, "null is absent"
+    assert written != parse_run(document()).spec
+
+
+@pytest.mark.parametrize("row", FORMER, ids=lambda row: row.former)
+def test_two_values_of_one_field_are_refused_in_one_sentence(row: MovedField) -> None:
+    value, filled_in = VALUES[row.former]
+    with pytest.raises(InvalidRun) as refused:
+        parse_run(with_fields({row.former: filled_in, row.present: value}))
+    assert str(refused.value) == f"spec.{row.former}: it has moved to spec.{row.present}, and the two differ; take spec.{row.former} out"
+
+
+def test_reading_changes_nothing_that_was_given() -> None:
+    given = with_fields({former: value for former, (value, _) in VALUES.items()})
+    before = copy.deepcopy(given)
+    parse_run(given)
+    assert given == before
+
+
+def test_former_places_are_noted_once_each_and_present_ones_never() -> None:
+    given = with_fields({former: value for former, (value, _) in VALUES.items()})
+    assert former_notes(given) == tuple(row.note for row in FORMER)
+    assert FORMER[0].note == "spec.stage is the former place of spec.task; write spec.task"
+    assert former_notes(with_fields({row.present: VALUES[row.former][0] for row in FORMER})) == ()
+    assert former_notes("no document") == ()
+
+
+@pytest.mark.parametrize("hostile", [None, "x", [], {"trainer": 3}, {"trainer": [], "stage": {}}, {"data": {"mixture": "x"}}])
+def test_what_is_no_document_is_left_for_the_schema_to_refuse(hostile: Any) -> None:
+    assert present_form(hostile, TrainingRunSpec).contradictions == ()
+    with pytest.raises(InvalidRun):
+        parse_run(document() | {"spec": hostile})
+
+
+def test_a_section_in_the_way_of_a_present_place_loses_nothing() -> None:
+    """The former field stays where it is, so that the schema refuses the document."""
+    rows = (MovedField("stage", "telemetry.port"),)
+    found = present_form({"stage": 9400, "telemetry": "x"}, TrainingRunSpec, rows)
+    assert found.spec == {"stage": 9400, "telemetry": "x"}
+    assert found.contradictions
+
+
+def test_defaults_are_read_by_the_same_table() -> None:
+    rows = (MovedField("telemetry.metricsPort", "telemetry.port"), MovedField("stage", "task"))
+    found = present_form({"telemetry": {"metricsPort": 9500}, "stage": "data"}, TrainingRunDefaultsSpec, rows)
+    assert found.spec == {"telemetry": {"port": 9500}, "stage": "data"}, "defaults have no task, so the schema refuses stage"
+    schema: dict[str, Any] = {"properties": {"telemetry": {"properties": {"port": {"type": "integer", "default": 1, "description": "d"}}}}}
+    add_former(schema, rows)
+    added = schema["properties"]["telemetry"]["properties"]["metricsPort"]
+    assert added == {"type": "integer", "description": f"{FORMER_PLACE}`telemetry.port`; write `telemetry.port`."}
+
+
+def test_what_a_run_takes_from_its_defaults_is_its_own_in_a_former_place_too() -> None:
+    """The merge with defaults goes by present places."""
+    found = with_values(document(spec__stage="data"), {"image": "x:1"})
+    assert (found["spec"]["task"], found["spec"]["image"], "stage" in found["spec"]) == ("data", "x:1", False)
+
+
+def test_each_row_is_in_the_schema_described_and_without_a_value_of_its_own() -> None:
+    spec = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+    def look(node: dict[str, Any]) -> None:
+        assert "default" not in node
+        assert node["description"].startswith(FORMER_PLACE)
+        for child in node.get("properties", {}).values():
+            look(child)
+
+    for row in FORMER:
+        assert field_at(TrainingRunSpec, row.present) is not None
+        assert field_at(TrainingRunSpec, row.former) is None, "a former place is no field of the present form"
+        node = spec
+        for part in row.former.split("."):
+            node = node["properties"][part]
+        look(node)
+
+
+SCHEDULES: list[tuple[Any, Any, Any]] = [
+    ({"wsd": {"minRatio": 0.0}}, DECAY, DECAY),
+    ({"cosine": {"minRatio": 0.1}}, {"cosine": {"warmupSteps": 3, "minRatio": 0.1}}, {"cosine": {"warmupSteps": 3}}),
+    ({"cosine": {"warmupSteps": 3}}, COSINE, {"cosine": {"warmupSteps": 3}}),
+    ({"cosine": {"decaySteps": 8, "minRatio": 0.2}}, COSINE, {"cosine": {"decaySteps": 8, "minRatio": 0.2}}),
+    ({}, DECAY, DECAY),
+    ({"constant": {}}, COSINE, {"constant": {}}),
+    (COSINE, DECAY, None),
+    ({"constant": {}}, {"cosine": {"warmupSteps": 3}}, None),
+    ({"cosine": {"warmupSteps": 3}}, {"cosine": {"warmupSteps": 4}}, None),
+    ({"cosine": {"decaySteps": 8}}, {"cosine": {"decaySteps": 9}}, None),
+]
+
+
+@pytest.mark.parametrize(("former", "present", "counts"), SCHEDULES, ids=str)
+def test_a_schedule_is_joined_member_by_member(former: Any, present: Any, counts: Any) -> None:
+    """When a user moves what the document writes, members that the API server once filled in stay in the former place."""
+    given = with_fields({"optimizer.adamw.schedule": former, "optimizer.schedule": present})
+    if counts is None:
+        with pytest.raises(InvalidRun, match="the two differ"):
+            parse_run(given)
+    else:
+        assert parse_run(given).spec == parse_run(with_fields({"optimizer.schedule": counts})).spec
+
+
+def test_the_guide_lists_the_table() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "install.md").read_text()
+    assert "\n".join(f"| `{row.former}` | `{row.present}` |" for row in FORMER) in guide

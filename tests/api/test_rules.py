@@ -1,0 +1,25 @@
+"""Each rule is declared once, and read without an API server it refuses what it should. What the API server says is in tests/apiserver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.training_run import InvalidRun, parse_run
+from tests.api.rules import BROKEN, all_rules
+
+
+def test_every_rule_has_a_document_that_breaks_it_and_every_document_a_rule() -> None:
+    messages = [rule.message for rule in all_rules()]
+    assert [message for message in messages if not any(message.startswith(beginning) for beginning, _ in BROKEN)] == []
+    assert [beginning for beginning, _ in BROKEN if not any(message.startswith(beginning) for message in messages)] == []
+
+
+@pytest.mark.parametrize(("beginning", "document"), BROKEN, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_broken_rule_is_told_in_one_sentence(beginning: str, document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRun) as refused:
+        (parse_run if document["kind"] == "TrainingRun" else parse_defaults)(document)
+    assert beginning in str(refused.value)
+    assert "; spec." not in str(refused.value), "one fault, one sentence"

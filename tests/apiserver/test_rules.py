@@ -1,0 +1,74 @@
+"""The API server and the reader of documents go by the same rules: CEL is tried against Python, rule by rule and over tables of values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from halcyon_api.hardware import TABLE
+from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_api.validation import find_problems
+from tests.api.documents import document
+from tests.api.rules import BROKEN, all_rules
+from tests.apiserver.api import Api, Refused
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def test_each_broken_rule_is_refused_with_its_sentence(api: Api, shared_namespace: str) -> None:
+    sentences = {beginning: rule.message for beginning, _ in BROKEN for rule in all_rules() if rule.message.startswith(beginning)}
+    taken: list[str] = []
+    for beginning, run in BROKEN:
+        try:
+            api.create(run, shared_namespace, dry_run=True)
+        except Refused as refused:
+            if " ".join(sentences[beginning].split()) in str(refused):
+                continue
+        taken.append(beginning)
+    # The pattern of a root says more than the rule, and the API server judges it first.
+    assert [beginning for beginning in taken if not beginning.startswith("root must be")] == []
+
+
+def grids() -> Iterator[dict[str, Any]]:
+    topologies = ("1x1", "2x2", "4x4", "2x2x1", "2x2x2", "4x4x4", "4x4x8", "8x4x4", "1x8", "2x8", "1x4", "1x3", "18x4", "16x16x20")
+    for kind, topology in itertools.product(TABLE, topologies):
+        yield {"spec__accelerator": {"type": kind, "topology": topology}}
+    for hidden, heads, shared in itertools.product((60, 64, 66), (3, 4, 33), (None, 1, 2, 3)):
+        yield {"spec__model": {"llama": {"hiddenSize": hidden, "heads": heads, **({"kvHeads": shared} if shared else {})}}}
+    for data, fsdp, tensor in itertools.product((-1, 0, 1, 2), repeat=3):
+        yield {
+            "spec__mesh": {"ici": {"data": data, "fsdp": fsdp, "tensor": tensor}},
+            "spec__accelerator": {"type": "cpu", "topology": "1x4"},
+        }
+    for least, most, slices in itertools.product((1, 2, 3), (None, 1, 2, 3), (1, 2, 3)):
+        elastic = {"minSlices": least, **({"maxSlices": most} if most else {})}
+        yield {"spec__recovery": {"elastic": elastic}, "spec__accelerator__slices": slices}
+    for task, step in itertools.product(("train", "data", "evaluate"), (None, 9, 10)):
+        yield {"spec__task": task, "spec__from": {"run": "base", **({"step": step} if step else {})}}
+    for first, second in itertools.product((None, 0, 1), repeat=2):
+        weights = [{"weight": weight} if weight is not None else {} for weight in (first, second)]
+        yield {"spec__data__sources": [{"name": f"s{n}", "stdlib": {}, **weight} for n, weight in enumerate(weights)]}
+
+
+def test_both_say_the_same_of_tables_of_values(api: Api, shared_namespace: str) -> None:
+    """Whether the batch divides is judged later, by the operator alone."""
+    differing: list[str] = []
+    for changes in grids():
+        run = document(**{"spec__trainer__batchSize": 46080, **changes})
+        told = ""
+        try:
+            parsed = parse_run(run)
+            told = "; ".join(str(problem) for problem in find_problems(parsed.spec) if problem.field.startswith("spec.mesh"))
+        except InvalidRun as error:
+            told = str(error)
+        try:
+            api.create(run, shared_namespace, dry_run=True)
+            refused = ""
+        except Refused as error:
+            refused = str(error)
+        if bool(told) != bool(refused):
+            differing.append(f"{changes}: {told or 'taken'} / {refused or 'taken'}")
+    assert differing == []
