@@ -29,8 +29,9 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, join
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
+from halcyon.training.batch_source import dataset_batches
 from halcyon.training.compiled_steps import CompiledSteps
-from halcyon.training.loop import Loop
+from halcyon.training.loop import Loop, Training
 from halcyon.training.program import build_program
 from halcyon.training.state import initial_state
 
@@ -90,7 +91,7 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     steps = CompiledSteps(program, background, lambda: None)
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
-    world, notice = ProcessGroup(0, 1), PreemptionNotice()
+    processes, notice = ProcessGroup(0, 1), PreemptionNotice()
     how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "fields": program.objective.fields}
     with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]
@@ -108,26 +109,30 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
         identity = RunIdentity(run="bench")
         plan = RunPlan(steps=options.steps, tokens_before=dataset.schedule.tokens_before)
         reporter = RunReporter(identity, plan, JsonLog(io.StringIO(), identity))
-        parts: Any = (
-            context,
-            program,
-            steps,
-            dataset,
-            NoCaches(),
-            NoSaves(),
-            world,
-            notice,
-            SyncPoint(world),
-            SaveRequests(),
-            reporter,
-            time.time,
+        caches: Any = NoCaches()
+        saves: Any = NoSaves()
+        loop = Loop(
+            Training(
+                context=context,
+                program=program,
+                steps=steps,
+                dataset=dataset,
+                batches=dataset_batches(dataset, program, settings),
+                caches=caches,
+                checkpointer=saves,
+                processes=processes,
+                notice=notice,
+                sync_point=SyncPoint(processes),
+                requests=SaveRequests(),
+                reporter=reporter,
+                clock=time.time,
+            )
         )
-        loop = Loop(*parts)
         state: Any = jax.tree.map(jnp.copy, start)
         began = time.perf_counter()
-        loop.run(state, 0, after_first_step=lambda: None)
+        loop.run(state, 0)
         ended = time.perf_counter()
-        loop._loader.close()
+        loop.close()
         return options.steps / (ended - began)
 
     bare(), trainer()

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from halcyon.data.loader import Batch, Loader
+from halcyon.data.examples import Batch
+from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.batches import FIELDS

@@ -7,11 +7,20 @@ has what a format leaves out of the loss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from halcyon.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import jax  # the processes that build caches start without it
+
+Batch = Mapping[str, "jax.Array"]
+"""The examples of one step as global arrays [m, b, L] by name: m microbatches of b sequences of L positions. The names are those of
+`Examples` that the run's objective declares; an objective itself gets one microbatch, [b, L]."""
 
 
 @dataclass(frozen=True)

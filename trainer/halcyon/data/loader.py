@@ -24,11 +24,7 @@ import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
 from halcyon.data.dataset import Dataset
-from halcyon.data.examples import Examples
-
-Batch = dict[str, jax.Array]
-"""The examples of one step as global arrays [m, b, L] by name: m microbatches of b sequences of L positions. The names are those of
-`Examples` that the run's objective declares."""
+from halcyon.data.examples import Batch, Examples
 
 
 def global_batch(

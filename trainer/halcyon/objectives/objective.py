@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-Batch = Mapping[str, jax.Array]
-"""The arrays of one batch by name, as the objective declares them. In a step they are [microbatches, batch, position]."""
+from halcyon.data.examples import Batch
 
 
 class Sums(NamedTuple):

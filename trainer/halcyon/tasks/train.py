@@ -32,6 +32,7 @@ from halcyon.storage.patience import Patience
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter, SaveRequests
 from halcyon.tokenizer import load as load_tokenizer
+from halcyon.training.batch_source import BuildBatchSource, dataset_batches
 from halcyon.training.compilation import CompilationCache, program_key
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.loop import Ended, Loop, Training
@@ -51,6 +52,7 @@ def train(
     on_failed_build: Callable[[Exception], object],
     on_interrupt: Callable[[int], object] = lambda count: None,
     requests: SaveRequests | None = None,
+    batch_source: BuildBatchSource = dataset_batches,
     clock: Callable[[], float] = time.time,
 ) -> Ended:
     """Train until the last step or a notice of preemption.
@@ -68,6 +70,7 @@ def train(
             be in a step that some other process does not take part in any more.
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
         requests: Where others ask for a checkpoint while the run trains.
+        batch_source: Makes the source of the batches. Default: the run's dataset.
         clock: Seconds since the epoch.
 
     Raises:
@@ -116,8 +119,9 @@ def train(
         reporter.saves_every(checkpointer.interval_seconds)
 
         reporter.stage("compiling")
+        batches = batch_source(dataset, program, spec.trainer)
         training = Training(
-            context, program, steps, dataset, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
+            context, program, steps, dataset, batches, caches, checkpointer, processes, notice, sync_point, requests, reporter, clock
         )
         publish = functools.partial(_publish, processes, programs, reporter, 2 * state_bytes(program.template))
         loop = Loop(training, after_first_step=lambda: background.submit(publish))

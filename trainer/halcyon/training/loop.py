@@ -19,12 +19,12 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.context import Context
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
-from halcyon.data.loader import Loader
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.telemetry import RunReporter, SaveRequests, StepReport
+from halcyon.training.batch_source import BatchSource
 from halcyon.training.compilation import compiler_options
 from halcyon.training.compiled_steps import CompiledSteps
 from halcyon.training.divergence import DivergenceWatch
@@ -66,6 +66,7 @@ class Training:
     program: Program
     steps: CompiledSteps
     dataset: Dataset
+    batches: BatchSource
     caches: BackgroundCaches
     checkpointer: Checkpointer
     processes: ProcessGroup
@@ -107,13 +108,7 @@ class Loop:
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
         token_bytes = padded_token_bytes(dataset.tokenizer.token_bytes)
         self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
-        self._loader = Loader(
-            dataset,
-            microbatches=self._settings.microbatches,
-            sharding=program.batch_sharding,
-            fields=program.objective.fields,
-            last_step=self._settings.steps,
-        )
+        self._batches = training.batches
         self._pending: tuple[int, StepMetrics, float] | None = None
         """Steps done, the numbers of the last of them, and how long it waited for its batch."""
         self._save_asked = False
@@ -138,12 +133,12 @@ class Loop:
                 self._report_pending()
                 if not self._wait_for_text(lambda step=step: self._dataset.holds(step)):
                     return self._leave(state, step)
-            batch = self._loader.batch(step)
-            self._reporter.waited_for_batch(self._loader.last_wait_seconds)
+            batch = self._batches.batch(step, state)
+            self._reporter.waited_for_batch(self._batches.last_wait_seconds)
             state, metrics = self._steps.of(batch)(state, batch, self._control(step))
             step += 1
             self._report_pending()
-            self._pending = (step, metrics, self._loader.last_wait_seconds + self._waited_seconds)
+            self._pending = (step, metrics, self._batches.last_wait_seconds + self._waited_seconds)
             self._waited_seconds = 0.0
             if step == first + 1:
                 self._report_pending()
@@ -211,8 +206,8 @@ class Loop:
 
     def close(self) -> None:
         """End the threads."""
-        self._caches.stop()  # or the loader's threads might wait for text for ever
-        self._loader.close()
+        self._caches.stop()  # or the source's threads might wait for text for ever
+        self._batches.close()
 
     def _report_pending(self) -> None:
         """Fetch the numbers of the last step handed out before the newest, and tell them.

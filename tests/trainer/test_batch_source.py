@@ -1,0 +1,39 @@
+"""Batches that depend on the state of the training."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from halcyon_api.exit_codes import ExitCode
+from tests.trainer.worlds import run_document, start_world, worlds
+
+pytestmark = pytest.mark.slow
+
+MODULE = "tests.trainer.rollout_child"
+STEPS = 20
+
+
+def test_a_run_on_its_own_samples_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source gets the state after the steps that were done, before and after a restart, and nothing else is kept of it."""
+    calm = start_world(run_document(tmp_path / "calm-root", steps=STEPS), tmp_path / "calm", module=MODULE)
+    assert calm.wait() == [ExitCode.DONE] * 2
+    expected = calm.leader.losses()
+    assert sorted(expected) == list(range(1, STEPS + 1))
+    on_text = start_world(run_document(tmp_path / "text-root", steps=2), tmp_path / "text")
+    assert on_text.wait() == [ExitCode.DONE] * 2
+    assert on_text.leader.losses()[1] != expected[1], "the model chose no target"
+
+    losses: dict[int, float] = {}
+    stops = [8, None]
+    monkeypatch.setenv("AWAIT_NOTICE", "8,1")
+    for world, stop in zip(worlds(run_document(tmp_path / "root", steps=STEPS), tmp_path / "run", module=MODULE), stops, strict=False):
+        if stop is not None:
+            world.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
+            world.signal(signal.SIGTERM, 1)
+            monkeypatch.delenv("AWAIT_NOTICE")
+        assert world.wait() == [ExitCode.DONE if stop is None else ExitCode.PREEMPTED] * 2
+        losses |= world.leader.losses()
+    assert losses == expected
