@@ -19,7 +19,8 @@ import jax.numpy as jnp
 
 from halcyon.models import Inputs, build_model, flops_per_token
 from halcyon.objectives.next_token import next_token_sums
-from halcyon_api.spec.model import LlamaSpec, ModelSpec
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.model import ModelSpec
 
 Arrays = dict[str, Any]
 

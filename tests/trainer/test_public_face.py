@@ -11,7 +11,8 @@ import pytest
 
 import halcyon
 from halcyon import Inputs, build_model
-from halcyon_api.spec.model import LlamaSpec, ModelSpec
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.model import ModelSpec
 
 
 def test_every_public_name_is_there_and_documented() -> None:

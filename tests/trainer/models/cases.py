@@ -15,7 +15,9 @@ from haliax import NamedArray
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.parameters import Role, roles
 from halcyon.objectives.next_token import next_token_sums
-from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
+from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.model import ModelSpec
 
 VOCAB = hax.Axis("vocab", 24)
 LENGTH = 12

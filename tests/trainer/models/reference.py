@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from haliax import NamedArray
 
-from halcyon_api.spec.model import Gpt2Spec, LlamaSpec
+from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.llama import LlamaSpec
 
 Parameters = Mapping[str, np.ndarray]
 

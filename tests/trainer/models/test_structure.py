@@ -9,7 +9,9 @@ import pytest
 
 from halcyon.models import build_model, flops_per_token, parameter_count
 from halcyon.models.parameters import Parameter, Role, parameters, roles
-from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
+from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, losses, make, shapes
 from tests.trainer.models.reference import named_leaves
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models.model import CausalLM
-from halcyon_api.spec.model import Gpt2Spec, LlamaSpec, ModelSpec
+from halcyon_api.spec.families.gpt2 import Gpt2Spec
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.model import ModelSpec
 
 
 def build_model(

@@ -18,7 +18,7 @@ from haliax import Axis, NamedArray
 
 from halcyon.models.axes import LAYERS, is_named
 from halcyon.models.partition import unroll
-from halcyon_api.spec.model import Remat
+from halcyon_api.spec.families.section import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
 

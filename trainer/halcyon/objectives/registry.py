@@ -6,9 +6,14 @@ import jax.numpy as jnp
 
 from halcyon.objectives.next_token import NextToken
 from halcyon.objectives.objective import Objective
+from halcyon_api.spec.objective import NextTokenSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 
 def build_objective(spec: TrainingRunSpec) -> Objective:
     """The objective of a run."""
-    return NextToken(segments=not spec.data.attend_across_documents, compute_dtype=jnp.dtype(spec.trainer.precision.compute))
+    match spec.objective.value:
+        case NextTokenSpec():
+            return NextToken(segments=not spec.data.attend_across_documents, compute_dtype=jnp.dtype(spec.trainer.precision.compute))
+        case other:
+            raise TypeError(f"no objective for a spec of type {type(other).__name__}")

@@ -24,7 +24,7 @@ from halcyon.models.parts.mlp import gelu
 from halcyon.models.parts.norm import LayerNorm
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
-from halcyon_api.spec.model import Gpt2Spec
+from halcyon_api.spec.families.gpt2 import Gpt2Spec
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotary_table
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon.models.stack import Stack
-from halcyon_api.spec.model import LlamaSpec
+from halcyon_api.spec.families.llama import LlamaSpec
 
 
 @dataclass(frozen=True)

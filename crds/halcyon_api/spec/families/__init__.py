@@ -1,0 +1,1 @@
+"""The sections of ``spec.model``: one file for each model family."""

@@ -1,0 +1,49 @@
+"""``spec.model.gpt2``: GPT-2."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from halcyon_api.spec.families.section import HEADS_DIVIDE_WIDTH, REMAT_DESCRIPTION, Count, ModelSection, Remat, Width
+from halcyon_api.spec.model_shape import ModelShape, Split
+
+
+class Gpt2Spec(ModelSection):
+    """A GPT-2 decoder (Radford et al. 2019): LayerNorm, learned positions, GELU, tied embeddings."""
+
+    layers: Count = Field(default=12, description="Transformer blocks.")
+    hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
+    intermediate_size: Width | None = Field(default=None, description="Width of the MLP. Default: four times `hiddenSize`.")
+    heads: Count = Field(default=12, description="Attention heads.")
+    norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
+    initializer_std: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
+    remat: Remat = Field(default="none", description=REMAT_DESCRIPTION)
+
+    rules: ClassVar = (HEADS_DIVIDE_WIDTH,)
+
+    @property
+    def mlp_size(self) -> int:
+        """Width of the MLP, with the default filled in."""
+        return self.intermediate_size if self.intermediate_size is not None else 4 * self.hidden_size
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """See `ModelSection.shape`. Products and norms have biases; the embedding is the output head."""
+        width, mlp = self.hidden_size, self.mlp_size
+        products = 4 * width * width + 2 * width * mlp
+        biases, norms = 5 * width + mlp, 2 * (2 * width)
+        block = products + biases + norms
+        return ModelShape(
+            width=width,
+            blocks=self.layers,
+            parameters=self.layers * block + 2 * width + (vocabulary + positions) * width,
+            block_parameters=block,
+            product_weights=self.layers * products + vocabulary * width,
+            attention_width=self.layers * width,
+            splits=(
+                Split("parameters", "hiddenSize", width),
+                Split("features", "intermediateSize", mlp),
+                Split("heads", "heads", self.heads),
+            ),
+        )

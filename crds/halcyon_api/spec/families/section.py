@@ -1,0 +1,45 @@
+"""What the sections of all model families share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from halcyon_api.base import ApiModel, Rule, shows
+from halcyon_api.spec.model_shape import ModelShape
+
+Remat = Literal["none", "full"]
+"""A remat policy: what the forward pass keeps for the backward pass."""
+
+REMAT: dict[Remat, str] = {
+    "none": "keeps all activations",
+    "full": "keeps the input of each block and recomputes the rest",
+}
+"""What each remat policy keeps."""
+
+Width = Annotated[int, Field(ge=1, le=1_048_576)]
+Count = Annotated[int, Field(ge=1, le=4096)]
+
+REMAT_DESCRIPTION = f"Remat policy: {', '.join(f'`{name}` {kept}' for name, kept in REMAT.items())}."
+
+HEADS_DIVIDE_WIDTH = Rule(
+    "self.hiddenSize % self.heads == 0",
+    lambda self: self.hidden_size % self.heads == 0,
+    "hiddenSize must be a multiple of heads",
+    ".hiddenSize",
+    shows("hiddenSize", "heads"),
+)
+
+
+class ModelSection(ApiModel):
+    """The architecture of one model family. Other code uses `shape` instead of the fields of a family."""
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """The size of the model.
+
+        Args:
+            vocabulary: Rows of the embedding, padding included.
+            positions: Tokens of the longest sequence.
+        """
+        raise NotImplementedError
