@@ -94,7 +94,7 @@ def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.Mon
         checkpointer.finish()
         mend = unplug(monkeypatch, "swap", lose_answer)
         save(checkpointer, 2)
-        with pytest.raises(SaveFailed, match=r"whether HEAD was changed is not known; .* could not be reached"):
+        with pytest.raises(SaveFailed, match=r"it is unknown whether HEAD was changed; .* could not be reached"):
             checkpointer.finish()
         mend()
         assert committed(file_root) == ([2, 1] if arrived else [1])
@@ -162,7 +162,7 @@ def test_closing_gives_up_what_is_under_way(file_root: Root, monkeypatch: pytest
     save(checkpointer, 1)
     assert reached.wait(limit(60))
     checkpointer.close()
-    with pytest.raises(SaveFailed, match="step 1 was not saved: the process gave it up"):
+    with pytest.raises(SaveFailed, match="step 1 was not saved: the process abandoned it"):
         checkpointer.finish()
     assert committed(file_root) == []
     mend()
