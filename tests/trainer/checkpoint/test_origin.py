@@ -80,8 +80,8 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
         RunChanged,
         r"tokenizer\.sha256 is u but was t; a run that begins from another one keeps its model",
     ),
-    ({"steps": 6}, RunChanged, r"spec\.trainer\.steps: 6 are not more than the 6 that run run had done at its checkpoint"),
-    ({"step": 5}, NoValidCheckpoint, r"run run has no checkpoint of step 5 in .* \(any more\); there are 6, 4, 2; pin one"),
+    ({"steps": 6}, RunChanged, r"spec\.trainer\.steps: 6 must be more than the 6 steps that run run had done at its checkpoint"),
+    ({"step": 5}, NoValidCheckpoint, r"run run has no checkpoint of step 5 in .* \(any more\); its steps are 6, 4, 2; pin a"),
     ({"run": "other"}, RootTaken, r"is of run tests/run, not of tests/other; correct spec\.from"),
     ({"namespace": "elsewhere"}, RootTaken, r"is of run tests/run, not of elsewhere/run; correct spec\.from"),
 ]

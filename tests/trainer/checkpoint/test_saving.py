@@ -51,7 +51,9 @@ def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeyp
             monkeypatch, "write", lambda write, store, key, data: write(store, key, data[:-9] if key.endswith("weight/c/1/0") else data)
         )
         save(checkpointer, 2)
-        with pytest.raises(SaveFailed, match=r"step 2 was not saved: .* the store took steps/.*/data/[a-z]*/c/1/0 and does not hold it"):
+        with pytest.raises(
+            SaveFailed, match=r"step 2 was not saved: .* the store accepted steps/.*/data/[a-z]*/c/1/0 but does not hold it"
+        ):
             checkpointer.finish()
         mend()
         assert committed(file_root) == [1]
