@@ -95,7 +95,9 @@ def test_what_cannot_be_begun_with_is_one_sentence(source: Root, changes: dict[s
 
 def test_arrays_of_another_state_are_told(source: Root) -> None:
     surplus = {**template(mesh(2, 2)), "window": np.zeros(3, np.float32)}
-    with pytest.raises(RunChanged, match=r"the state has an array window that the checkpoint has not .*keeps its model and tokenizer"):
+    with pytest.raises(
+        RunChanged, match=r"the state has an array window that the checkpoint does not have .*keeps its model and tokenizer"
+    ):
         begin(source, template=surplus)
 
 

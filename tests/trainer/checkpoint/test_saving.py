@@ -219,10 +219,10 @@ def test_an_error_in_a_callback_is_raised_at_the_next_call(file_root: Root) -> N
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [
-        ({"a": np.zeros(3, np.float32)}, "the checkpoint has an array b that the state has not at step 1"),
+        ({"a": np.zeros(3, np.float32)}, "the checkpoint has an array b that the state does not have at step 1"),
         (
             {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32), "c": np.zeros(1)},
-            "the state has an array c that the checkpoint has not",
+            "the state has an array c that the checkpoint does not have",
         ),
         ({"a": np.zeros(4, np.float32), "b": np.zeros(2, np.int32)}, r"array a is float32\[4\], the checkpoint's is float32\[3\]"),
         ({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int64)}, r"array b is int64\[2\], the checkpoint's is int32\[2\]"),
