@@ -53,7 +53,7 @@ class CommitFailed(Exception):
     """A checkpoint was not committed; the message says why.
 
     Attributes:
-        is_full: Whether the cause was a full disk or quota.
+        is_full: Whether the cause was a full disk or a used-up quota.
     """
 
     def __init__(self, text: str, *, is_full: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Arguments and results of the checkpoint engine: its limits, what was restored, what was saved."""
+"""Arguments and results of the checkpoint engine: limits, callbacks, the restored state, the committed save."""
 
 from __future__ import annotations
 
