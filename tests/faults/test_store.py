@@ -162,7 +162,7 @@ def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root
         proxy.decide = stall
         save(checkpointer, 2)
         assert stalled
-        assert "step 2 was not saved: whether HEAD was changed is not known" in (checkpointer.last_error or "")
+        assert "step 2 was not saved: it is unknown whether HEAD was changed" in (checkpointer.last_error or "")
         if arrives == "before":
             release.set()
             wait_for_answers(proxy, stalled)

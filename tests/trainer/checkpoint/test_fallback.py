@@ -43,9 +43,9 @@ def test_beyond_the_bound_nothing_is_restored_and_the_sentence_names_what_was_tr
         with open_root(root, expected_step=50) as checkpointer, pytest.raises(NoValidCheckpoint) as caught:
             checkpointer.restore(template(mesh(2, 2)))
         assert str(caught.value) == (
-            f"none of the 4 newest checkpoints in {root.spec.root} verifies ({tried}), and no run goes further back unasked; restore the "
-            "files from a backup, or copy an older one, such as step 1, to a root of its own (halcyon checkpoints copy) and set "
-            "spec.checkpoint.root to that"
+            f"none of the 4 newest checkpoints in {root.spec.root} verifies ({tried}), and a run does not go further back by itself; "
+            "restore the files from a backup, or copy an older one, such as step 1, to a root of its own (halcyon checkpoints copy) and "
+            "set spec.checkpoint.root to that"
         )
         assert root.head["bad"] == []
         assert [entry["step"] for entry in root.head["committed"]] == [50, 40, 30, 20, 1]

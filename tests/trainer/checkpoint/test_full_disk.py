@@ -212,7 +212,7 @@ def test_no_room_for_head_alone(file_root: Root, monkeypatch: pytest.MonkeyPatch
         if answers:
             checkpointer.finish()
         else:
-            with pytest.raises(SaveFailed, match="whether HEAD was changed is not known"):
+            with pytest.raises(SaveFailed, match="it is unknown whether HEAD was changed"):
                 checkpointer.finish()
         monkeypatch.undo()
     if answers:

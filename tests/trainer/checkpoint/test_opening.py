@@ -192,8 +192,8 @@ def careless_store(*, compares: bool, lists: bool) -> Iterator[str]:
         server.shutdown()
 
 
-CREATES = r"does not honour conditional creation \(\d of 7 created the same key, where one may\)"
-OVERWRITES = r"does not honour conditional writes \(\d of 7 went through where one may\)"
+CREATES = r"does not support conditional creation \(\d of 7 created the same key, where one may\)"
+OVERWRITES = r"does not support conditional writes \(\d of 7 succeeded where one may\)"
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
         RunChanged,
         r"tokenizer\.sha256 is u but was t; a run that begins from another one keeps its model",
     ),
-    ({"steps": 6}, RunChanged, r"spec\.trainer\.steps: 6 are not more than the 6 that run run had done at its checkpoint"),
-    ({"step": 5}, NoValidCheckpoint, r"run run has no checkpoint of step 5 in .* \(any more\); there are 6, 4, 2; pin one"),
+    ({"steps": 6}, RunChanged, r"spec\.trainer\.steps: 6 must be more than the 6 steps that run run had done at its checkpoint"),
+    ({"step": 5}, NoValidCheckpoint, r"run run has no checkpoint of step 5 in .* \(any more\); its steps are 6, 4, 2; pin a"),
     ({"run": "other"}, RootTaken, r"is of run tests/run, not of tests/other; correct spec\.from"),
     ({"namespace": "elsewhere"}, RootTaken, r"is of run tests/run, not of elsewhere/run; correct spec\.from"),
 ]
@@ -95,7 +95,9 @@ def test_what_cannot_be_begun_with_is_one_sentence(source: Root, changes: dict[s
 
 def test_arrays_of_another_state_are_told(source: Root) -> None:
     surplus = {**template(mesh(2, 2)), "window": np.zeros(3, np.float32)}
-    with pytest.raises(RunChanged, match=r"the state has an array window that the checkpoint has not .*keeps its model and tokenizer"):
+    with pytest.raises(
+        RunChanged, match=r"the state has an array window that the checkpoint does not have .*keeps its model and tokenizer"
+    ):
         begin(source, template=surplus)
 
 

@@ -51,7 +51,9 @@ def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeyp
             monkeypatch, "write", lambda write, store, key, data: write(store, key, data[:-9] if key.endswith("weight/c/1/0") else data)
         )
         save(checkpointer, 2)
-        with pytest.raises(SaveFailed, match=r"step 2 was not saved: .* the store took steps/.*/data/[a-z]*/c/1/0 and does not hold it"):
+        with pytest.raises(
+            SaveFailed, match=r"step 2 was not saved: .* the store accepted steps/.*/data/[a-z]*/c/1/0 but does not hold it"
+        ):
             checkpointer.finish()
         mend()
         assert committed(file_root) == [1]
@@ -94,7 +96,7 @@ def test_a_commit_whose_answer_was_lost(file_root: Root, monkeypatch: pytest.Mon
         checkpointer.finish()
         mend = unplug(monkeypatch, "swap", lose_answer)
         save(checkpointer, 2)
-        with pytest.raises(SaveFailed, match=r"whether HEAD was changed is not known; .* could not be reached"):
+        with pytest.raises(SaveFailed, match=r"it is unknown whether HEAD was changed; .* could not be reached"):
             checkpointer.finish()
         mend()
         assert committed(file_root) == ([2, 1] if arrived else [1])
@@ -162,7 +164,7 @@ def test_closing_gives_up_what_is_under_way(file_root: Root, monkeypatch: pytest
     save(checkpointer, 1)
     assert reached.wait(limit(60))
     checkpointer.close()
-    with pytest.raises(SaveFailed, match="step 1 was not saved: the process gave it up"):
+    with pytest.raises(SaveFailed, match="step 1 was not saved: the process abandoned it"):
         checkpointer.finish()
     assert committed(file_root) == []
     mend()
@@ -217,10 +219,10 @@ def test_an_error_in_a_callback_is_raised_at_the_next_call(file_root: Root) -> N
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [
-        ({"a": np.zeros(3, np.float32)}, "the checkpoint has an array b that the state has not at step 1"),
+        ({"a": np.zeros(3, np.float32)}, "the checkpoint has an array b that the state does not have at step 1"),
         (
             {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32), "c": np.zeros(1)},
-            "the state has an array c that the checkpoint has not",
+            "the state has an array c that the checkpoint does not have",
         ),
         ({"a": np.zeros(4, np.float32), "b": np.zeros(2, np.int32)}, r"array a is float32\[4\], the checkpoint's is float32\[3\]"),
         ({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int64)}, r"array b is int64\[2\], the checkpoint's is int32\[2\]"),

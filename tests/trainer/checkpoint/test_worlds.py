@@ -152,8 +152,8 @@ def test_a_process_that_delivers_nothing_is_named(file_root: Root) -> None:
         assert [codes[index] for index in (0, 1, 3)] == [ExitCode.FAILURE] * 3
         ends = [child.events[-1]["text"] for child in (world.children[0], world.children[1])]
     assert "step 1 was not saved: checkpoint root" in ends[0]
-    assert f"no part came from process 2 of 4 within {limit(3)} s" in ends[0]
-    assert "process 0 gave the checkpoint up" in ends[1] or f"process 0 did not commit within {limit(3)} s" in ends[1]
+    assert f"process 2 of 4 wrote no part within {limit(3)} s" in ends[0]
+    assert "process 0 gave up the checkpoint" in ends[1] or f"process 0 did not commit within {limit(3)} s" in ends[1]
     assert list_checkpoints(file_root.spec).committed == ()
     assert not [name for name in snapshot_of(file_root.folder) if name.endswith("COMMIT")]
 

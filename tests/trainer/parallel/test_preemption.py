@@ -65,5 +65,5 @@ def test_alone_everything_is_agreed() -> None:
     assert ALONE.agree({"step": 3, "name": "Zoë"}) == {"step": 3, "name": "Zoë"}
     assert ALONE.greatest(1.5, -1.0) == (1.5, -1.0)
     ALONE.barrier("anything")
-    with pytest.raises(ValueError, match="process 0 must bring the document"):
+    with pytest.raises(ValueError, match="process 0 must give the document"):
         ALONE.agree(None)

@@ -200,4 +200,4 @@ def test_those_who_never_come_are_waited_for_no_longer_than_told() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=limit(PATIENCE), check=False)
     assert ended.returncode == 5
     assert "process 0 of 2 waited 1 s for the others" in ended.stdout
-    assert "some of them have not come" in ended.stdout
+    assert "some of them have not joined" in ended.stdout

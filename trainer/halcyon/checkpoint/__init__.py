@@ -1,6 +1,6 @@
-"""Checkpoints that cannot lie: fenced writers, atomic commits, every byte under a hash, fallback to an older one that verifies.
+"""The checkpoint engine: fenced writers, atomic commits, a hash over every byte, fallback to an older checkpoint that verifies.
 
-``docs/design/checkpoints.md`` has the protocol and its reasons.
+``docs/design/checkpoints.md`` describes the protocol and its reasons.
 """
 
 from halcyon.checkpoint.checkpointer import Checkpointer

@@ -1,4 +1,4 @@
-"""What all processes make of a checkpoint that each of them reads in part: the same, or the same error."""
+"""Makes all processes get the same result, or the same error, for a checkpoint of which each process reads a part."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FIX = "; set the configuration back to go on, or give the changed run a spec.ch
 
 
 class Agreement:
-    """Tells the other processes what this one found. A collective, for the main thread.
+    """Exchanges results among the processes. A collective, for the main thread.
 
     Args:
         processes: The processes.
-        root: Address of the root, for the sentences.
-        step: The checkpoint's step, for the sentences.
-        fix: What the user can do about arrays of another run, for the sentence.
+        root: Address of the root, for error messages.
+        step: The checkpoint's step, for error messages.
+        fix: What the user can do about arrays of another run; the end of that error message.
     """
 
     def __init__(self, processes: Processes, root: str, step: int, *, fix: str = _FIX) -> None:
@@ -28,14 +28,14 @@ class Agreement:
 
     @property
     def process_count(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return self._processes.process_count
 
     def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
-        """Let every process do its work, and give each the numbers of all.
+        """Run `work` on every process and return the numbers of all processes, by process index.
 
         Raises:
-            Damaged, RunChanged, TrainerExit: What ended the work of one of them, the same on every process.
+            Damaged, RunChanged, TrainerExit: `work` failed on a process. The error is the same on every process.
         """
         try:
             text = f"valid {' '.join(map(str, work()))}"

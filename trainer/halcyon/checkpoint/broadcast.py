@@ -1,8 +1,8 @@
-"""Bytes that one process has read, handed on to all that need them too: on the main thread, by an all-gather among devices.
+"""Sends bytes that one process has read to all processes that need them: on the main thread, by an all-gather among devices.
 
-A store serves each file to one process of a group, and the network between accelerators, which is many times as fast, does the rest. Only
-bytes travel, so no value can be changed by the way it is represented. They go in rounds of one size, so that one program is compiled for
-a restore of any size and the memory that a round takes is bounded.
+The store serves each file to one process of a group. That process sends it to the others over the network between accelerators, which is
+many times as fast. Only bytes are sent, so no conversion can change a value. All rounds have the same size, so one program is compiled for
+a restore of any size, and the memory of a round is bounded.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Partition = tuple[tuple[int, ...], ...]
-"""All processes, in groups of one size; those of a group read for each other."""
+"""All processes, in groups of equal size. The processes of a group read for each other."""
 
 _ROUND_BYTES = 128 << 20
-"""What a process receives in a round, at most."""
+"""Most bytes that a process receives in a round."""
 _SMALL_BYTES = 1 << 20
 ALIGNMENT = 64
-"""Where each piece of a stream begins: a device of this host can then use the memory as it is."""
+"""Each piece of a stream begins at a multiple of this, in bytes: a CPU device can then use the memory without a copy."""
 
 
 def partition_of(holders: Sequence[tuple[int, ...]], process_count: int) -> Partition | None:
-    """The groups that hold the same regions of an array.
+    """Groups of processes that hold the same regions of an array.
 
     Args:
         holders: The processes that hold each region.
-        process_count: How many processes there are.
+        process_count: Number of processes.
 
     Returns:
-        None where there is nothing to share, or no such groups: a process in two of them, one in none, or groups of several sizes.
+        None if each group has one process, if a process is in two groups or in none, or if the groups have different sizes.
     """
     groups = sorted(set(holders))
     members = [process for group in groups for process in group]
@@ -43,21 +43,21 @@ def partition_of(holders: Sequence[tuple[int, ...]], process_count: int) -> Part
 
 
 def stream_bytes(sizes: Sequence[int]) -> int:
-    """Length of the stream of pieces of these sizes."""
+    """Length in bytes of a stream of pieces of these sizes, with padding."""
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
 def broadcast(partition: Partition, mine: Sequence[np.ndarray], lengths: Sequence[int], longest: int) -> list[np.ndarray]:
-    """Give this process's pieces to its group, and take the others'. A collective of all processes.
+    """Exchange the pieces of the processes within each group. A collective of all processes.
 
     Args:
         partition: The groups.
         mine: This process's pieces, as bytes.
-        lengths: Length of the stream of each member of this process's group, in bytes.
+        lengths: Length of the stream of each process of this process's group, in bytes.
         longest: Length of the longest stream of any process, in bytes; the same on every process.
 
     Returns:
-        The stream of each member of the group.
+        The stream of each process of the group.
     """
     members = len(lengths)
     local = len(jax.local_devices())
@@ -87,7 +87,7 @@ def broadcast(partition: Partition, mine: Sequence[np.ndarray], lengths: Sequenc
 
 @cache
 def _devices() -> list[list[Any]]:
-    """The devices of each process."""
+    """The devices by process."""
     devices: list[list[Any]] = [[] for _ in range(jax.process_count())]
     for device in jax.devices():
         devices[device.process_index].append(device)
@@ -96,7 +96,7 @@ def _devices() -> list[list[Any]]:
 
 @cache
 def devices_are_even() -> bool:
-    """Whether every process has as many devices as any other."""
+    """Whether all processes have the same number of devices."""
     return len({len(devices) for devices in _devices()}) == 1
 
 

@@ -1,4 +1,4 @@
-"""What differs between a run document and the one that a checkpoint was made with, in words."""
+"""Describes the differences between a run document and the run document that made a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
     """Name every field that differs.
 
     Args:
-        now: Of the run as it is. Sections are named as the user knows them, such as ``spec.model``.
-        then: Of the checkpoint.
+        now: Fingerprints of the present run. Sections have the names of the document, such as ``spec.model``.
+        then: Fingerprints of the checkpoint.
 
     Returns:
         Clauses such as ``spec.model.llama.layers is 6 but was 4``, in the order of the fields; empty when nothing differs.
@@ -35,7 +35,7 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
 
 
 def sentence(clauses: tuple[str, ...], step: int, root: str) -> str:
-    """The one sentence for the user."""
+    """The error message for the user."""
     more = f", and {len(clauses) - _MOST} more fields differ" if len(clauses) > _MOST else ""
     return (
         f"the checkpoint at step {step} in {root} was made with another configuration: {'; '.join(clauses[:_MOST])}{more}; set it back "

@@ -1,8 +1,8 @@
-"""The checkpoint engine as the training loop sees it: open, restore, save, finish.
+"""The interface of the checkpoint engine to the training loop: open, restore, save, finish.
 
-`save` blocks for the copy into host memory alone. Writing, verifying and committing go on in one background thread, one save at a
-time, and without device collectives (see `parts` and `commit`). Errors there are never lost: a failed save stands in `last_error` and
-the next one tries again, `finish` raises if the last one failed, and a root lost to a newer epoch is raised at the next call.
+`save` blocks only for the copy into host memory. One background thread writes, verifies and commits, one save at a time and without device
+collectives (see `parts` and `commit`). It reports every error: a failed save sets `last_error`, and the next save tries again. `finish`
+raises if the last save failed. The next call raises `Fenced` if a newer epoch has taken the root.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
 class Checkpointer:
-    """See the module; made by `open`."""
+    """Saves and restores checkpoints in one root (see the module). Create it with `open`."""
 
     def __init__(
         self, store: Store, stop: threading.Event, keeper: HeadKeeper | None, head: Head, *, spec: CheckpointSpec, processes: Processes,
@@ -95,11 +95,11 @@ class Checkpointer:
         self._fatal: Exception | None = None
         self._failure: str | None = None
         self.last_error: str | None = None
-        """Why the last save failed, or why what it made superfluous could not be deleted; None when all is well."""
+        """Why the last save failed, or why old checkpoints could not be deleted after it; None without an error."""
         self.head_loss: str | None = None
-        """Why HEAD had to be rebuilt from the checkpoints when the root was taken, if it had to."""
+        """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
         self.last_save: SaveReport | None = None
-        """The last save that was committed."""
+        """The last committed save of this process."""
 
     @classmethod
     def open(
@@ -119,27 +119,27 @@ class Checkpointer:
         patience: Patience | None = None,
         callbacks: Callbacks | None = None,
     ) -> Self:
-        """Take a root: all processes together, on the main thread.
+        """Take a root. A collective, for the main thread.
 
         Args:
-            spec: Root, endpoint, region, when to save and how many to keep.
+            spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
             owner: The run.
-            epoch: Its epoch; None on one's own machine, which takes the attempt after the last.
-            fingerprints: What must be the same for the run to go on.
+            epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
+            fingerprints: Fingerprints that must equal those of the checkpoint.
             processes: The processes.
-            seed: Of the run, for the manifest.
+            seed: Seed of the run, for the manifest.
             mesh: Axis sizes, for the manifest.
-            expected_step: A step that must have been committed already; 0 if the run may be new.
+            expected_step: A step that must already be committed; 0 if the run may be new.
             clock: Seconds since 1970.
             token: Makes a fresh random word of letters and digits.
-            limits: How long to wait.
-            patience: With a root that refuses the credentials, until `opened` is called. Default: none.
-            callbacks: What is called after saves and reads. Default: nothing.
+            limits: Time limits and bounds.
+            patience: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
+            callbacks: Functions to call after saves and reads. Default: none.
 
         Raises:
             Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
-            Preempted: A notice came while the root refused the credentials. The same on every process.
-            TrainerExit: The store did not answer; another try may find it.
+            Preempted: A preemption notice came while the root rejected the credentials. The same on every process.
+            TrainerExit: The store did not answer; a retry may succeed.
         """
         stop = threading.Event()
         store = _open_store(spec, stop, limits, patience)
@@ -171,35 +171,35 @@ class Checkpointer:
         return checkpointer
 
     def opened(self) -> None:
-        """The root is open and read: from now on a refused request fails at once, so that a failed save is reported and does not wait."""
+        """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported without a wait."""
         self._store.patience = None
 
     @property
     def epoch(self) -> Epoch:
-        """The epoch that has the root."""
+        """The epoch with which this process took the root."""
         return self._epoch
 
     @property
     def newest(self) -> CommittedStep | None:
-        """The newest committed checkpoint, as far as this process knows."""
+        """The newest committed checkpoint that this process knows."""
         return self._head.newest
 
     # Restoring
 
     def restore(self, template: Any, *, cast: bool = False) -> Restored | None:
-        """Read the newest checkpoint that verifies: all processes together, on the main thread.
+        """Read the newest checkpoint that verifies. A collective, for the main thread.
 
-        Skips at most `Limits.damaged_checkpoints` damaged ones. With more of them it stops, so that the user decides.
+        Skips at most `Limits.damaged_checkpoints` damaged checkpoints. If there are more, it raises, so that the user decides.
 
         Args:
-            template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): what to read, and where to.
+            template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): the arrays to read, and their devices.
             cast: Round arrays that were saved in another floating-point type to that of the template, such as float32 to bfloat16.
 
         Returns:
-            The state, bitwise as it was saved but for what was rounded, or None where the root is fresh.
+            The state, bitwise as it was saved except for rounded arrays; None if the root is fresh.
 
         Raises:
-            NoValidCheckpoint: There are checkpoints and none of those that were tried verifies. Nothing is deleted or marked.
+            NoValidCheckpoint: There are checkpoints, but none of the checkpoints that were tried verifies. Nothing is deleted or marked.
             RunChanged: The arrays of the checkpoint are not those of the template.
             Fenced: A newer epoch has the root.
         """
@@ -223,7 +223,7 @@ class Checkpointer:
         """Read one checkpoint.
 
         Returns:
-            The state and None, or None and what is wrong with it: the same on every process.
+            The state and None, or None and the damage. The damage is the same on every process.
         """
         try:
             agree = Agreement(self._processes, self._store.root, entry.step)
@@ -248,15 +248,15 @@ class Checkpointer:
     def should_save(self, step: int, now: float | None = None) -> bool:
         """Whether ``spec.save`` or ``spec.permanent`` wants a checkpoint after `step` steps.
 
-        By steps the answer is the same on every process. By time it is not, so it counts here only where there is one process and `now` is
-        given; else let `due` of process 0 travel to all.
+        The answer by steps is the same on every process. The answer by time is not, so it counts only with one process and with `now`;
+        several processes exchange `due` instead.
         """
         every = 0 if self._spec.save.auto else self._spec.save.every_steps
         by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
         return by_steps or (now is not None and self._processes.process_count == 1 and self.due(now))
 
     def due(self, now: float) -> bool:
-        """Whether ``spec.save.everySeconds``, or the best interval, have passed since the last save began, or what it made is damaged."""
+        """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a read-back found damage."""
         if self._save_wanted:
             return True
         every = self.interval_seconds
@@ -264,7 +264,7 @@ class Checkpointer:
 
     @property
     def interval_seconds(self) -> float | None:
-        """Seconds between saves that are made by time; None where none are. Where it is measured, process 0's is the one that counts."""
+        """Seconds between saves by time; None without saves by time. With ``save.auto`` the processes measure different values."""
         if not self._spec.save.auto:
             return self._spec.save.every_seconds or None
         head, last = self._head, self.last_save
@@ -275,24 +275,24 @@ class Checkpointer:
 
     @property
     def expected_seconds(self) -> float | None:
-        """How long a save takes, from its copy to its commit: the longest of the last ones. None before the first."""
+        """Longest duration of the last four saves, from the copy to the commit; None before the first save."""
         return max(self._took_seconds, default=None)
 
     @property
     def under_way_seconds(self) -> float | None:
-        """For how long the save in the background has been going on; None where there is none."""
+        """Seconds since the save in flight began; None without one."""
         since = self._saving_since
         return None if since is None else time.monotonic() - since
 
     def save(self, step: int, state: Any, data_position: DataPosition) -> None:
-        """Begin a checkpoint: all processes together, on the main thread.
+        """Begin a checkpoint. All processes call it, on the main thread.
 
-        Returns once the state is copied into host memory, so its buffers may be donated. Waits first for a save that is still under way,
-        and does nothing if that one, or an earlier one, has committed this very step.
+        Waits for the save in flight. Does nothing if this step is already committed. Returns as soon as the state is copied into host
+        memory, so its buffers may be donated.
 
         Raises:
             Fenced: A newer epoch has the root.
-            ValueError: The root holds a checkpoint of a later step, so this state was not taken from there.
+            ValueError: The root holds a checkpoint of a later step, so this state was not restored from it.
         """
         began = time.monotonic()
         self._join()
@@ -308,7 +308,7 @@ class Checkpointer:
         self._save_wanted = False
         self._try = self._try + 1 if step == self._step else 1
         self._step = step
-        # The same on every process without a word between them.
+        # The same on every process, without communication.
         prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{self._try}")
         about = Description(
             step=step, epoch=self._epoch, owner=self._owner, process_count=self._processes.process_count, fingerprints=self._fingerprints,
@@ -319,11 +319,11 @@ class Checkpointer:
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
 
     def poll(self) -> None:
-        """Raise what the background found that must end the training.
+        """Raise an error of the background threads that must end the training.
 
         Raises:
             Fenced: A newer epoch has the root.
-            Exception: A callback raised it.
+            Exception: A callback raised it, or a read-back failed unexpectedly.
         """
         if self._fatal is not None:
             raise self._fatal
@@ -332,7 +332,7 @@ class Checkpointer:
         """Wait until the last save is committed.
 
         Raises:
-            SaveFailed: It is not, and the sentence says why.
+            SaveFailed: The last save was not committed; the message says why.
             Fenced: A newer epoch has the root.
         """
         self._join()
@@ -341,10 +341,10 @@ class Checkpointer:
             raise SaveFailed(self._failure)
 
     def finish_within(self, seconds: float | None) -> str:
-        """Wait until the last save is committed, at most for this time (None: without a limit).
+        """Wait until the last save is committed, at most this time (None: no limit).
 
         Returns:
-            Why it is not committed; empty where it is, or where there was none.
+            Why the save is not committed; empty if it is, or if there was none.
 
         Raises:
             Fenced: A newer epoch has the root.
@@ -357,7 +357,7 @@ class Checkpointer:
         return self._failure or ""
 
     def close(self) -> None:
-        """Give up what is under way and stop the background. An unfinished checkpoint is never seen by anyone."""
+        """Abandon the save in flight and the read-back, and stop the background threads. HEAD never lists an unfinished checkpoint."""
         self._stop.set()
         self._join()
         self._readback.join()
@@ -393,14 +393,14 @@ class Checkpointer:
         try:
             self._head = self._saver.save(prefix, snapshot, about)
         except Abandoned:
-            error = "the process gave it up"
+            error = "the process abandoned it"
         except Fenced as fenced:
             self._fatal = fenced
             error = str(fenced)
         except StoreFailure as failure:
             error = explain(failure, self._store.root)
         except Undecided as undecided:
-            error = f"whether HEAD was changed is not known; {explain(undecided.failure, self._store.root)}"
+            error = f"it is unknown whether HEAD was changed; {explain(undecided.failure, self._store.root)}"
         except (CommitFailed, DamagedDocument) as failure:
             error = f"checkpoint root {self._store.root}: {failure}"
         except Exception as failure:
@@ -444,7 +444,7 @@ class Checkpointer:
 def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, patience: Patience | None) -> Store:
     main = threading.main_thread()
     try:
-        # A main thread that ended without `close` (an uncaught error) ends the background too: its peers may be dead.
+        # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes may be dead.
         return Store(
             spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds, patience=patience
         )

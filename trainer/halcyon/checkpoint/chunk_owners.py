@@ -1,8 +1,8 @@
-"""Who writes, and who reads, what several processes hold alike: decided by each for itself, and by all the same.
+"""Assigns each replicated chunk to one of the processes that hold it, which then writes it or reads it.
 
-Of a region of an array that is replicated over processes every holder could write every chunk. Each chunk goes to the holder that has the
-least to do so far, the largest chunks first; what only one process holds counts as its work from the start. The answer is a function of
-global shapes and shardings, which all processes know, so no messages are needed.
+Every process that holds a replicated region could write each chunk of it. The largest chunks are assigned first, each to the holder with
+the fewest bytes so far; regions with a single holder count as its work from the start. The result is a function of global shapes and
+shardings, so all processes compute the same result without messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 from halcyon.checkpoint.layout import Region, normal
 
 RegionKey = tuple[tuple[int, int], ...]
-"""A region as something to look up by: start and stop of each dimension."""
+"""A hashable region: start and stop of each dimension."""
 
 
 def key_of(region: Region) -> RegionKey:
@@ -27,14 +27,14 @@ def key_of(region: Region) -> RegionKey:
 
 @dataclass(frozen=True)
 class Held:
-    """A region and the processes that hold it, in rising order."""
+    """A region and the processes that hold it, in ascending order."""
 
     region: Region
     processes: tuple[int, ...]
 
 
 def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[Held, ...]:
-    """The regions of an array, each with its holders, in the order of the sharding's devices. The same on every process."""
+    """The regions of an array with the processes that hold them, in the order of the sharding's devices. The same on every process."""
     holders: dict[RegionKey, set[int]] = {}
     regions: dict[RegionKey, Region] = {}
     device: Any
@@ -47,12 +47,12 @@ def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[He
 
 
 def assign(sizes: Sequence[int], holders: Sequence[tuple[int, ...]], loads: dict[int, int]) -> list[int]:
-    """Share work out among those who can do it.
+    """Distribute pieces of work among the processes that hold them.
 
     Args:
-        sizes: Of each piece, in bytes.
-        holders: The processes that can do each.
-        loads: What each process has to do already, in bytes; what it is given here is added.
+        sizes: Size of each piece in bytes.
+        holders: The processes that hold each piece.
+        loads: Bytes already assigned to each process; updated in place.
 
     Returns:
         The process of each piece.
@@ -65,7 +65,7 @@ def assign(sizes: Sequence[int], holders: Sequence[tuple[int, ...]], loads: dict
             heaps[group] = [(loads.get(process, 0), process) for process in group]
             heapq.heapify(heaps[group])
         heap = heaps[group]
-        while heap[0][0] != loads.get(heap[0][1], 0):  # was given work by way of another group
+        while heap[0][0] != loads.get(heap[0][1], 0):  # the process got work through another group
             heapq.heapreplace(heap, (loads[heap[0][1]], heap[0][1]))
         process = heap[0][1]
         chosen[number] = process

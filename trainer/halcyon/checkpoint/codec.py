@@ -1,9 +1,9 @@
-"""Arrays to the bytes of Zarr v3 files, by TensorStore, with ``crc32c`` as the last codec of every chunk; and back.
+"""Encodes arrays as Zarr v3 files with TensorStore, with ``crc32c`` as the last codec of every chunk; and decodes them.
 
-The encoding happens against a key-value store in memory, so that the bytes are known, and hashed for the manifest, before any store sees
-them. A file is the chunk's own memory and then its checksum, which is all that is taken from there; a test has TensorStore read the files.
-On the way back the hash has been checked before anything is decoded, so decoding is no more than a view: three copies into fresh memory,
-through TensorStore, would cost more than all the rest. Readers of other making have the ``crc32c``.
+TensorStore encodes into a key-value store in memory, so the bytes are known, and hashed for the manifest, before they are sent to a store.
+A file is the chunk's own memory followed by its checksum; only the checksum is taken from TensorStore. A test reads the files with
+TensorStore. The hash is checked before a file is decoded, so decoding is only a view: decoding with TensorStore would make three copies
+into fresh memory and cost more than the rest of a restore. The ``crc32c`` is for other Zarr readers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CRC_BYTES = 4
 
 
 def zarr_metadata(leaf: ManifestLeaf) -> dict[str, Any]:
-    """The Zarr v3 metadata of a leaf."""
+    """Zarr v3 metadata of a leaf."""
     metadata: dict[str, Any] = {
         "shape": list(leaf.shape),
         "data_type": leaf.dtype,
@@ -36,7 +36,7 @@ def zarr_metadata(leaf: ManifestLeaf) -> dict[str, Any]:
 
 
 class Codecs:
-    """The codecs of a state's leaves: one for each form of array in each thread, for a state may have 100,000 leaves of few forms."""
+    """The codecs of a state's leaves: one for each form of array and thread, because a state may have 100,000 leaves of few forms."""
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
@@ -45,7 +45,7 @@ class Codecs:
         """The calling thread's codec for a leaf.
 
         Raises:
-            ValueError: Zarr has no such type of elements.
+            ValueError: Zarr does not support the dtype.
         """
         known: dict[Any, LeafCodec] = self._of_thread.__dict__
         form = str((leaf.shape, leaf.dtype, leaf.chunk_shape, leaf.axes))
@@ -58,7 +58,7 @@ class LeafCodec:
     """Encodes the chunks of leaves of one form, in one thread.
 
     Raises:
-        ValueError: Zarr has no such type of elements.
+        ValueError: Zarr does not support the dtype.
     """
 
     def __init__(self, leaf: ManifestLeaf) -> None:
@@ -68,7 +68,7 @@ class LeafCodec:
             "driver": "zarr3",
             "kvstore": memory,
             "metadata": zarr_metadata(leaf),
-            "store_data_equal_to_fill_value": True,  # else a chunk of zeros would have no file
+            "store_data_equal_to_fill_value": True,  # otherwise a chunk of zeros has no file
         }
         self._leaf = leaf
         self._files: ts.KvStore = ts.KvStore.open(memory, context=context).result()
@@ -79,7 +79,7 @@ class LeafCodec:
         return self._files.read(METADATA_KEY).result().value
 
     def encode(self, indices: Sequence[int], chunk: np.ndarray) -> tuple[memoryview, bytes]:
-        """The file of a chunk, in two pieces: the chunk's own memory, which must not change meanwhile, and the checksum."""
+        """The file of a chunk, in two pieces: the chunk's own memory, which must not change until it is written, and the checksum."""
         key = chunk_key(indices)
         chunk = np.asarray(chunk, chunk.dtype.newbyteorder("<"), order="C")
         self._array[chunk_region(self._leaf, indices)].write(chunk, can_reference_source_data_indefinitely=True).result()
@@ -89,10 +89,10 @@ class LeafCodec:
 
 
 def decode(leaf: ManifestLeaf, indices: Sequence[int], data: bytes, dtype: np.dtype) -> np.ndarray:
-    """The chunk of a file whose bytes have been checked against the manifest: a view of them, without the checksum at their end.
+    """The chunk of a file whose hash has been checked: a view of the bytes, without the checksum at the end.
 
     Raises:
-        ValueError: The file has another size than the chunk.
+        ValueError: The file does not have the size of the chunk and its checksum.
     """
     shape = [part.stop - part.start for part in chunk_region(leaf, indices)]
     if len(data) != math.prod(shape) * dtype.itemsize + _CRC_BYTES:

@@ -1,17 +1,18 @@
-"""Deleting what is not needed any more, and only what is provably ours and dead.
+"""Deletes prefixes of a root that are no longer needed and can never be committed.
 
-Three kinds of prefixes may go, and nothing else ever:
+Only three kinds of prefixes are deleted:
 
-* those in ``HEAD.deleting``, which a commit put there. The COMMIT mark goes first, so a half-deleted checkpoint is never mistaken for
-  one, not even when HEAD is lost; then the data; then HEAD forgets the prefix. Killed anywhere in between, the next writer takes it up.
-* this process's own failed ones.
-* those that HEAD does not name at all, that do not bear our own nonce, and that were listed *before* HEAD was read and found to be still
-  ours. Their writer had an older epoch or an older process of the same: a newer one writes only after it has changed HEAD, so it had
-  not begun when the listing was made. To be committed a prefix needs a compare-and-swap from a HEAD that names its writer, and HEAD names
-  us, so none of them ever can be. Our own nonce is on the prefixes of all our processes, and another of them may already be writing its
-  part of the next checkpoint while this one is still tidying up.
+* Prefixes in ``HEAD.deleting``; a commit puts them there. The COMMIT mark is deleted first, so a half-deleted checkpoint never counts as
+  committed, not even when HEAD is lost; then the data; then the entry in HEAD. If the process is killed in between, the next writer
+  continues.
+* Prefixes of this process's own failed saves.
+* Orphans: prefixes that HEAD does not name, that do not have our own nonce, and that were listed *before* HEAD was read and still named
+  us. Such a prefix was written by an older epoch, or by an older process of the same epoch: a newer writer writes only after it has changed
+  HEAD, so it had not begun at the time of the listing. A commit needs a compare-and-swap from a HEAD that names the writer, and HEAD names
+  us, so an orphan can never be committed. Prefixes with our own nonce are excluded, because all processes of the run use it: another
+  process may already write its part of the next checkpoint while this process still deletes.
 
-A checkpoint in ``HEAD.bad`` keeps its files, so that people can look into it. Keys that are no checkpoint prefix are left alone.
+A checkpoint in ``HEAD.bad`` keeps its files, so that users can inspect it. Keys that are not below a checkpoint prefix are not touched.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, Head, decode_
 
 
 def delete_checkpoint(store: Store, prefix: str) -> None:
-    """Delete everything below a prefix, the mark first."""
+    """Delete everything below a prefix, the COMMIT mark first."""
     store.delete(f"{prefix}{COMMIT_KEY}")
     store.delete_prefix(prefix)
 
 
 def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
-    """Delete what HEAD says is being deleted, then let HEAD forget it."""
+    """Delete the prefixes in ``HEAD.deleting``, then remove them from HEAD."""
     paths = keeper.head.deleting
     for path in paths:
         delete_checkpoint(store, path)
@@ -40,26 +41,26 @@ def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
 
 
 def unnamed(listed: Iterable[str], head: Head) -> tuple[str, ...]:
-    """Of listed prefixes, those that HEAD does not name."""
+    """The listed prefixes that HEAD does not name."""
     named = {one.path for one in (*head.committed, *head.bad)} | set(head.deleting)
     return tuple(prefix for prefix in listed if prefix not in named)
 
 
 def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
-    """Of listed prefixes, those that HEAD does not name and that do not bear its writer's nonce."""
+    """The listed prefixes that HEAD does not name and that do not have its writer's nonce."""
     return tuple(prefix for prefix in unnamed(listed, head) if not (head.writer and f".{head.writer}-" in prefix))
 
 
 def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """Delete prefixes that can never be committed.
+    """Delete orphans, and return them.
 
     Args:
         store: The root.
-        keeper: HEAD, of the process that has the root.
+        keeper: HEAD, in the process that has the root.
         spare: Prefixes of this process that are still in use.
     """
     listed = unlisted_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
-    head = keeper.refresh()  # after the listing: see above
+    head = keeper.refresh()  # after the listing: see the module
     dead = tuple(prefix for prefix in orphans(listed, head) if prefix not in spare)
     for prefix in dead:
         delete_checkpoint(store, prefix)
@@ -68,18 +69,17 @@ def delete_orphans(store: Store, keeper: HeadKeeper, *, spare: frozenset[str] = 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A prefix that holds no checkpoint and never will."""
+    """A prefix that can never be committed."""
 
     path: str
     why: str
 
 
 def garbage(store: Store) -> tuple[Garbage, ...]:
-    """What any process may delete from a root, whichever process owns it: the first and the third kind above.
+    """Prefixes that any process may delete from a root, also one that does not own the root: the first and the third kind (see the module).
 
-    Checkpoints that HEAD is deleting are candidates no longer. What HEAD does not name and does not bear its writer's nonce can never be
-    committed, by the same argument as above: the listing is older than the HEAD that it is held against. Where HEAD is missing or cannot be
-    read nothing is garbage.
+    Checkpoints in ``HEAD.deleting`` are no longer candidates for a restore. Orphans can never be committed, for the same reason as in the
+    module: the listing is older than the HEAD with which it is compared. Without HEAD nothing is garbage.
 
     Raises:
         DamagedDocument: HEAD cannot be read.

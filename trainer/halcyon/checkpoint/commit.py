@@ -1,8 +1,9 @@
-"""From written files to a commit, by process 0, and what the other processes learn of it.
+"""Commits written files on process 0; the other processes read the outcome from the root.
 
-Process 0 waits for every part, compares files named, files needed and files listed by the store, writes MANIFEST.json and COMMIT, and
-changes HEAD: only that last step makes the checkpoint one. Then the part documents go. The others watch two things: HEAD naming the
-prefix is the commit; their own part gone while HEAD does not name it is the failure. No messages are needed.
+Process 0 waits for every part, compares the files that the parts name, the files that the arrays need and the files that the store lists,
+writes MANIFEST.json and COMMIT, and changes HEAD. Only the change of HEAD is the commit. Then the part documents are deleted. The other
+processes poll the root: if HEAD names the prefix, it is committed; if their own part is deleted and HEAD does not name the prefix, the save
+failed. No messages are needed.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ Sleep = Callable[[float], None]
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 _REQUESTS_A_SECOND = 500
-"""What all processes that wait for a commit ask of the store together, about: HEAD is one object, and a store serves one object so fast."""
+"""Approximate rate of all processes that wait for a commit together: HEAD is one object, and a store limits the rate of one object."""
 
 
 class CommitFailed(Exception):
     """A checkpoint was not committed; the message says why.
 
     Attributes:
-        is_full: Whether it was for want of space.
+        is_full: Whether the cause was a full disk or a used-up quota.
     """
 
     def __init__(self, text: str, *, is_full: bool = False) -> None:
@@ -61,12 +62,12 @@ class CommitFailed(Exception):
 
 
 class TryAgain(Exception):
-    """Process 0 made room and wants the save to be written once more."""
+    """Process 0 made room, and all processes must write the save once more."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a manifest says beside its files."""
+    """The content of a manifest without its files and arrays."""
 
     step: int
     epoch: Epoch
@@ -84,10 +85,10 @@ def gather_parts(
 ) -> tuple[ManifestFile, ...]:
     """Wait for the parts of all other processes.
 
-    Where one has no space left the rest are waited for all the same: before a second try no process may still write to the first prefix.
+    If a process has no space left, the function still waits for the rest: before the second try no process may write to the first prefix.
 
     Raises:
-        CommitFailed: A process failed, or did not deliver in time; the sentence names which.
+        CommitFailed: A process failed, or wrote no part in time; the message names the process.
     """
     deadline = time.monotonic() + timeout_seconds
     files = list(own.files)
@@ -95,7 +96,7 @@ def gather_parts(
     full: CommitFailed | None = None
     pause = _FIRST_PAUSE_SECONDS
     while waiting:
-        # One listing tells which parts have come: to ask for thousands one by one would take longer than the save.
+        # One listing shows which parts exist: thousands of single requests would take longer than the save.
         listed = set(store.list(f"{prefix}{PARTS_PREFIX}"))
         come = {process: key for process in sorted(waiting) if (key := part_key(prefix, process)) in listed}
         values = in_parallel([lambda key=key: store.read(key) for key in come.values()])
@@ -113,7 +114,7 @@ def gather_parts(
             waiting.remove(process)
         if waiting and time.monotonic() >= deadline:
             names = ", ".join(map(str, sorted(waiting)))
-            raise CommitFailed(f"no part came from process {names} of {process_count} within {timeout_seconds:g} s")
+            raise CommitFailed(f"process {names} of {process_count} wrote no part within {timeout_seconds:g} s")
         if waiting:
             sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -133,20 +134,20 @@ def commit(
     up_milliseconds: int,
     read_back_every: int,
 ) -> CommittedStep:
-    """Commit files that are written.
+    """Commit written files.
 
     Args:
-        up_milliseconds: How long the run has been up since the commit before, or since its start.
+        up_milliseconds: Time that the run has been up since the previous commit, or since its start.
         read_back_every: The number of commits after which one is marked to be read back; 0: this one is not.
 
     Returns:
         The checkpoint, now the newest in HEAD.
 
     Raises:
-        CommitFailed: The files are not those that the arrays need. HEAD has not changed.
+        CommitFailed: The files are not the files that the arrays need. HEAD has not changed.
         Fenced: A newer epoch has the root.
-        StoreFailure: The store failed before HEAD was touched, or a disk had no room for its change.
-        Undecided: HEAD was being changed when the store failed.
+        StoreFailure: The store failed before the change of HEAD, or the disk had no room for it.
+        Undecided: The store failed during the change of HEAD.
     """
     _check_files(store, prefix, leaves, files)
     manifest = Manifest(
@@ -172,15 +173,15 @@ def commit(
         keeper.update(lambda head: with_up_time(with_reading(with_commit(head, entry, retention), read_back_every), up_milliseconds))
     except StoreFailure as failure:
         if failure.is_full and store.folder is not None and keeper.is_unchanged():
-            raise  # a disk that took no more answered at once, and nothing is on the way
+            raise  # a full disk fails at once, so no change of HEAD can still arrive
         raise Undecided(failure) from failure
     return entry
 
 
 class Undecided(Exception):
-    """The store failed while HEAD was being changed, so the result is unknown, and the change may still arrive.
+    """The store failed during the change of HEAD. The result is unknown, and the change may still arrive.
 
-    The files must stay until a later change of HEAD has gone through: after that this one cannot.
+    The files must stay until a later change of HEAD has succeeded: after that this change can no longer arrive.
     """
 
     def __init__(self, failure: StoreFailure) -> None:
@@ -207,24 +208,24 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
 def await_commit(
     store: Store, prefix: str, process: int, processes: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep
 ) -> Head:
-    """Wait, in a process other than 0, until the commit of `prefix` is decided.
+    """Wait, in a process other than 0, until process 0 has committed `prefix` or given it up.
 
     Args:
-        processes: How many wait in all: the more, the less often each asks.
+        processes: Number of processes of the run: the more there are, the less often each polls.
 
     Returns:
-        HEAD, which lists it.
+        HEAD, which lists the prefix.
 
     Raises:
-        CommitFailed: Process 0 gave it up, or said nothing in time.
-        TryAgain: It shall be written once more.
+        CommitFailed: Process 0 gave up the checkpoint, or did not commit in time.
+        TryAgain: The save must be written once more.
         Fenced: A newer epoch has the root.
     """
     deadline = time.monotonic() + timeout_seconds
     longest = max(_LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)  # two requests each time
     pause = max(_FIRST_PAUSE_SECONDS, longest / 32)
     while True:
-        # In this order: process 0 changes HEAD first and deletes the parts after.
+        # The part is read before HEAD, because process 0 changes HEAD first and then deletes the parts.
         given_up = store.read(part_key(prefix, process)).data is None
         head = _ours(store, epoch, writer)
         if head is not None and any(entry.path == prefix for entry in head.committed):
@@ -232,7 +233,7 @@ def await_commit(
         if given_up:
             if store.read(f"{second_prefix(prefix)}{AGAIN_KEY}").data is not None:
                 raise TryAgain
-            raise CommitFailed("process 0 gave the checkpoint up; its log says why")
+            raise CommitFailed("process 0 gave up the checkpoint; its log says why")
         if time.monotonic() >= deadline:
             raise CommitFailed(f"process 0 did not commit within {timeout_seconds:g} s")
         sleep(pause)
@@ -248,7 +249,7 @@ def _ours(store: Store, epoch: Epoch, writer: str) -> Head | None:
 
 
 def remove_parts(store: Store, prefix: str) -> None:
-    """Delete the part documents: the manifest holds them all."""
+    """Delete the part documents; the manifest has their content."""
     store.delete_prefix(f"{prefix}{PARTS_PREFIX}")
 
 

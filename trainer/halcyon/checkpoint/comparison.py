@@ -1,7 +1,7 @@
-"""What differs between two checkpoints, array by array.
+"""Compares two checkpoints, array by array.
 
-Files are compared by the hashes of their manifests first, so of two checkpoints that were written alike only the chunks that differ are
-read. Elements are compared bit for bit: two NaNs of the same bits are equal, 0.0 and -0.0 are not.
+Files are first compared by the hashes in the manifests, so only the chunks that differ are read if both checkpoints have the same chunks.
+Elements are compared bit for bit: two NaNs with the same bits are equal, 0.0 and -0.0 are not.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFi
 
 
 class Checkpoint:
-    """A committed checkpoint, opened for reading.
+    """A committed checkpoint, open for reading.
 
     Args:
-        store: Its root.
-        entry: Its entry in HEAD.
+        store: The root.
+        entry: The checkpoint's entry in HEAD.
 
     Raises:
-        Damaged: Its manifest is not what was written.
+        Damaged: The manifest is damaged.
         StoreFailure: The store did not answer.
     """
 
@@ -38,7 +38,7 @@ class Checkpoint:
 
     @property
     def leaves(self) -> dict[str, ManifestLeaf]:
-        """Its arrays by path."""
+        """The arrays by path."""
         return {leaf.path: leaf for leaf in self.manifest.leaves}
 
     def file(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
@@ -46,14 +46,14 @@ class Checkpoint:
         return self._files[f"{folder(leaf.path)}/{chunk_key(indices)}"]
 
     def size_bytes(self, leaf: ManifestLeaf) -> int:
-        """Bytes of an array's files."""
+        """Size of an array's files."""
         return sum(self.file(leaf, indices).size_bytes for indices in chunks_of(leaf))
 
     def chunk(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> np.ndarray:
         """The elements of a chunk, verified.
 
         Raises:
-            Damaged: The file is not what was written.
+            Damaged: The file is damaged.
         """
         file = self.file(leaf, indices)
         try:
@@ -71,24 +71,24 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LeafDifference:
-    """An array that is not the same in both."""
+    """An array that differs between two checkpoints."""
 
     path: str
     what: str
-    """In words: where it is missing, or what of it differs."""
+    """The kind of difference, for users: only in one checkpoint, another type or shape, or other values."""
     elements: int = 0
-    """Elements that differ, where both have the same shape and type."""
+    """Number of elements that differ, if both arrays have the same shape and type."""
     of: int = 0
-    """Elements in all."""
+    """Number of all elements."""
     largest: float = 0.0
-    """Largest absolute difference of two numbers; NaN where one of a pair is NaN and the other is not."""
+    """Largest absolute difference of two elements; NaN if one of a pair is NaN and the other is not."""
 
 
 def compare(first: Checkpoint, second: Checkpoint) -> Iterator[LeafDifference]:
     """The arrays that differ, in the order of their paths.
 
     Raises:
-        Damaged: A file is not what was written.
+        Damaged: A file is damaged.
         StoreFailure: The store did not answer.
     """
     here, there = first.leaves, second.leaves
@@ -114,14 +114,14 @@ def _values(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: Ma
         count = int(np.count_nonzero(unequal))
         if count:
             elements += count
-            with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are numbers like others here
+            with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are valid values here
                 gaps = np.abs(one[unequal].astype(np.float64) - other[unequal].astype(np.float64))
             largest = float(np.maximum(largest, gaps.max()))
     return LeafDifference(here.path, "values", elements, int(np.prod(here.shape, dtype=np.int64)), largest)
 
 
 def _pairs(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: ManifestLeaf) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pieces of both arrays that may differ."""
+    """The pieces of both arrays that may differ."""
     if here.chunk_shape != there.chunk_shape:
         yield first.array(here), second.array(there)
         return
@@ -131,5 +131,5 @@ def _pairs(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: Man
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """The elements as whole numbers of the same bits."""
+    """The elements as unsigned integers of the same bits."""
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}") if array.dtype.kind != "b" else array

@@ -1,4 +1,4 @@
-"""Copies one checkpoint into a fresh root, verified on the way, so that another run can begin from it or an archive can keep it."""
+"""Copies one checkpoint into a fresh root and verifies it, so that another run can begin from it or an archive can keep it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from halcyon_api.checkpoint_documents import (
 def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:
     """Copy a checkpoint.
 
-    HEAD is written last, by a compare-and-swap from nothing: a copy that was killed leaves no checkpoint, and can be started again.
+    HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed copy leaves no checkpoint, and can be started
+    again.
 
     Args:
-        store: The root it is in.
-        entry: Its entry there.
-        to: A root without a HEAD.
-        owner: The run that may go on from it. Default: the one that made it.
+        store: The root of the checkpoint.
+        entry: Its entry in HEAD.
+        to: A root without HEAD.
+        owner: The run that may continue from the copy. Default: the run that made the checkpoint.
 
     Returns:
         HEAD of the new root.
 
     Raises:
-        RootTaken: The other root has a HEAD already.
-        Damaged: A file is not what was written.
+        RootTaken: The new root already has a HEAD or another checkpoint.
+        Damaged: A file is damaged.
         StoreFailure: A store did not answer.
     """
     before = to.read(HEAD_KEY)
@@ -54,8 +55,8 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     in_parallel(jobs)
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
-    # Epoch 0.0: whichever run takes the root has a later one.
+    # Epoch 0.0: every run that takes the root has a later epoch.
     head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,))
     if to.swap(HEAD_KEY, encode_head(head), before.generation) is None:
-        raise RootTaken(f"{to.root} was taken by a run meanwhile; what was copied lies below {to.root}/{STEPS_PREFIX} and is not used")
+        raise RootTaken(f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not used")
     return head

@@ -1,8 +1,8 @@
-"""What must be the same for a run to go on from a checkpoint: everything that decides its numbers, and nothing else.
+"""Fingerprints of everything that decides the numbers of a run: they must be equal when the run continues from a checkpoint.
 
-The mesh, the microbatches, the image, remat and the recovery settings may change between attempts: they say where and how the same
-numbers are computed. The number of steps is among the sections because most schedules end with it; whether it may change all the same
-is for `halcyon_api.edits.steps` to say.
+The mesh, the microbatches, the image, the remat policy and the recovery settings may change between attempts: they decide where and how the
+same numbers are computed. The number of steps has a fingerprint because most schedules end with it; `halcyon_api.edits.steps` decides
+whether it may change nevertheless.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
 
     Args:
         spec: The run's spec.
-        data: What the data set says of its contents: hashes, counts, lengths.
+        data: Description of the dataset's contents: hashes, counts, lengths.
     """
     document = spec.document()
     for kind in document["model"].values():
@@ -46,20 +46,20 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
 
 
 def fingerprints_of(sections: Mapping[str, Any]) -> Fingerprints:
-    """The fingerprints of sections by name."""
+    """Fingerprints of sections by name."""
     return Fingerprints(sections={name: _sha256(section) for name, section in sections.items()}, documents=dict(sections))
 
 
 def planned_steps(fingerprints: Fingerprints) -> int | None:
-    """``spec.trainer.steps`` of the run that made these fingerprints; None where they do not contain it."""
+    """``spec.trainer.steps`` of the run that made these fingerprints; None if they do not contain it."""
     trainer = fingerprints.documents.get("spec.trainer")
     return trainer.get("steps") if isinstance(trainer, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
-    """The fingerprints of a checkpoint with each field that has moved since (`halcyon_api.former`) in its present place.
+    """The fingerprints of a checkpoint, with each field that was moved later (`halcyon_api.former`) in its present place.
 
-    A checkpoint that names no objective was trained on the next token.
+    A checkpoint without an objective was trained on the next token.
     """
     spec = {name.removeprefix(_SPEC): document for name, document in fingerprints.documents.items() if name.startswith(_SPEC)}
     form = present_form(spec, TrainingRunSpec)
@@ -70,9 +70,9 @@ def in_present_form(fingerprints: Fingerprints) -> Fingerprints:
 
 
 def with_moments(fingerprints: Fingerprints, now: Fingerprints) -> Fingerprints:
-    """The fingerprints of a checkpoint, with the type of moments of `now` where they are of a version that did not name it.
+    """The fingerprints of a checkpoint, with the moments' type of `now` if the checkpoint's version did not record it.
 
-    Moments then had the type of the parameters. Where `now` has a wider one, they are widened as they are read, which changes none.
+    Moments then had the type of the parameters. If `now` has a wider type, they are widened when they are read, which changes no value.
     """
     trainer, new = (each.documents.get("spec.trainer") for each in (fingerprints, now))
     try:

@@ -1,9 +1,8 @@
-"""What may become of HEAD, decided without I/O, and the one object that changes it.
+"""The changes of HEAD as pure functions, and the object that writes HEAD.
 
-HEAD's compare-and-swap is the moment of commit. A writer holds the root while HEAD names its epoch *and* its writer nonce: a newer
-epoch takes the root from an older one, and of two processes of the same epoch (a pod that was made anew while the old one lingered) the
-later takes it from the earlier. A writer that lost the root cannot change HEAD, because every change is a compare-and-swap from a HEAD
-that named him.
+The compare-and-swap of HEAD is the commit. A writer has the root while HEAD names its epoch *and* its writer nonce. A newer epoch takes the
+root from an older one. Of two processes of the same epoch (a pod was recreated while the old one was still running) the later takes it from
+the earlier. A writer that lost the root cannot change HEAD, because every change is a compare-and-swap from a HEAD that named this writer.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, E
 
 
 def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
-    """The HEAD after a process took the root.
+    """HEAD after a process took the root.
 
     Args:
-        head: HEAD as it is; None where the root has none.
-        owner: The run that wants it.
-        epoch: Its epoch; None for a run outside a cluster, which takes the attempt after the last.
+        head: The present HEAD; None if the root has none.
+        owner: The run that takes the root.
+        epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
         writer: Nonce of the process.
-        root: For the sentences.
+        root: Address of the root, for error messages.
 
     Raises:
-        RootTaken: It belongs to another run.
-        Fenced: A newer epoch has it.
+        RootTaken: The root belongs to another run.
+        Fenced: A newer epoch has the root.
     """
     if head is None:
         return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer, starts=1)
@@ -56,9 +55,9 @@ def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
 
 
 def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
-    """HEAD after a commit: what `retention`, pins and `guarded` keep stays, the others' deletion begins.
+    """HEAD after a commit. Checkpoints that `retention`, a pin or `guarded` keeps stay; the deletion of the others begins.
 
-    An older checkpoint of the very same step is superseded: it holds the same numbers, and `keep` should mean that many different steps.
+    An older checkpoint of the same step is superseded: it holds the same numbers, and ``keep`` counts different steps.
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
@@ -70,11 +69,11 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
 
 
 def with_reading(head: Head, every_saves: int) -> Head:
-    """HEAD after the commit of its newest checkpoint was counted: it is to be read back if it is the turn of one.
+    """HEAD after its newest commit was counted. Every `every_saves` commits, the newest checkpoint is marked to be read back.
 
     Args:
-        head: After the commit.
-        every_saves: The number of commits after which it is; 0: never.
+        head: HEAD after the commit.
+        every_saves: The number of commits between two marks; 0: no marks.
     """
     newest = head.newest
     if every_saves == 0 or newest is None or head.unread_saves + 1 < every_saves:
@@ -84,23 +83,23 @@ def with_reading(head: Head, every_saves: int) -> Head:
 
 
 def with_passed(head: Head, path: str) -> Head:
-    """HEAD after every byte of a checkpoint was read back and was right."""
+    """HEAD after a checkpoint was read back and every byte was correct."""
     passed = tuple(one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed)
     return head.model_copy(update={"committed": passed})
 
 
 def with_failed(head: Head, bad: BadStep) -> Head:
-    """HEAD after a checkpoint was read back and is damaged; unchanged where it is being deleted, for then its files may be gone."""
+    """HEAD after a read-back found damage; unchanged if the checkpoint is being deleted, because then files may be missing."""
     return with_bad(head, (bad,)) if any(one.path == bad.path for one in head.committed) else head
 
 
 def with_up_time(head: Head, milliseconds: int) -> Head:
-    """HEAD after the run has been up for so much more time."""
+    """HEAD with these milliseconds added to the run's up time."""
     return head.model_copy(update={"up_milliseconds": head.up_milliseconds + milliseconds})
 
 
 def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
-    """HEAD after checkpoints did not verify: they are no candidates any more, and their files stay."""
+    """HEAD after checkpoints did not verify: they are no longer candidates for a restore, and their files stay."""
     bad = tuple(bad)
     paths = {one.path for one in bad}
     return head.model_copy(
@@ -112,7 +111,7 @@ def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
 
 
 def with_pin(head: Head, path: str) -> Head:
-    """HEAD after a checkpoint was pinned: no commit begins its deletion any more.
+    """HEAD after a checkpoint was pinned: no commit deletes it.
 
     Raises:
         KeyError: HEAD does not list it as committed.
@@ -123,7 +122,7 @@ def with_pin(head: Head, path: str) -> Head:
 
 
 def without_pin(head: Head, path: str) -> Head:
-    """HEAD after a pin was taken out: the next commit treats the checkpoint like any other."""
+    """HEAD after a pin was removed: the next commit treats the checkpoint like any other."""
     return head.model_copy(update={"pinned": tuple(pin for pin in head.pinned if pin != path)})
 
 
@@ -134,15 +133,15 @@ def without_deleted(head: Head, paths: Iterable[str]) -> Head:
 
 
 class HeadKeeper:
-    """HEAD in the hands of the process that took the root.
+    """Reads and writes HEAD in the process that has the root.
 
-    Used by the main thread until the first save, then by the one that saves and the one that reads checkpoints back.
+    The main thread uses it until the first save, then the thread that saves and the thread that reads checkpoints back.
     """
 
     def __init__(self, store: Store, head: Head, generation: bytes) -> None:
         self._store = store
         self.head = head
-        """As last written or read."""
+        """HEAD as it was last written or read."""
         self._generation = generation
         self._lock = threading.RLock()
         self._epoch = head.epoch
@@ -153,8 +152,8 @@ class HeadKeeper:
 
         Raises:
             Fenced: Another epoch or process has the root.
-            DamagedDocument: HEAD was damaged meanwhile.
-            StoreFailure: The store failed; HEAD may or may not have changed, and the next update finds out.
+            DamagedDocument: HEAD was damaged in the meantime.
+            StoreFailure: The store failed. HEAD may or may not have changed; the next update detects which.
         """
         with self._lock:
             return self._update(change)
@@ -166,7 +165,7 @@ class HeadKeeper:
         data = encode_head(wanted)
         generation = self._store.swap(HEAD_KEY, data, self._generation)
         if generation is None:
-            # Lost: to another writer, or to an earlier try of ours whose answer was lost on the way.
+            # The swap failed: another writer was first, or our own first try succeeded and its answer was lost.
             present = self._store.read(HEAD_KEY)
             if present.data != data:
                 self._judge(present.data)
@@ -177,11 +176,11 @@ class HeadKeeper:
         return wanted
 
     def refresh(self) -> Head:
-        """Read HEAD and see that the root is still ours.
+        """Read HEAD and check that this process still has the root.
 
         Raises:
-            Fenced: It is not.
-            DamagedDocument: It cannot be read.
+            Fenced: Another epoch or process has the root.
+            DamagedDocument: HEAD cannot be read.
         """
         with self._lock:
             present = self._store.read(HEAD_KEY)
@@ -190,7 +189,7 @@ class HeadKeeper:
             return self.head
 
     def is_unchanged(self) -> bool:
-        """Whether HEAD is known to be as it was last written or read."""
+        """Whether HEAD is as it was last written or read; False if the store does not answer."""
         with self._lock:
             try:
                 return self._store.read(HEAD_KEY).generation == self._generation
@@ -202,7 +201,7 @@ class HeadKeeper:
 
 
 def edit(store: Store, change: Callable[[Head], Head]) -> Head:
-    """Change HEAD from outside, beside the owner of the root: epoch and writer stay, and the writer's next change takes this one up.
+    """Change HEAD in a process that does not have the root. Epoch and writer stay; the writer applies its next change to this HEAD.
 
     Raises:
         DamagedDocument: There is no HEAD, or it cannot be read.
@@ -220,7 +219,7 @@ def see_ours(head: Head, epoch: Epoch, writer: str, root: str) -> Head:
     """Return HEAD if it still names this epoch and writer.
 
     Raises:
-        Fenced: It names another.
+        Fenced: HEAD names another epoch or writer.
     """
     if (head.epoch, head.writer) != (epoch, writer):
         raise _fenced(head, epoch, root)

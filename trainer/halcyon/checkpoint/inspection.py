@@ -1,4 +1,4 @@
-"""Looking at a checkpoint root without taking it: for people, tools and tests. Nothing is written."""
+"""Reads a checkpoint root without taking it, for users, tools and tests. Nothing is written."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a root."""
+    """The contents of a root."""
 
     head: Head | None
-    """HEAD, rebuilt from the checkpoints if need be; None where the root holds none."""
+    """HEAD, rebuilt from the checkpoints if necessary; None if the root holds no checkpoint."""
     head_damage: str | None
     """Why HEAD itself could not be used."""
     committed: tuple[CommittedStep, ...]
     """Newest first."""
     bad: tuple[BadStep, ...]
     unfinished: tuple[str, ...]
-    """Prefixes of checkpoints that are being written or deleted, or were given up."""
+    """Prefixes of checkpoints that are being written, are being deleted, or were given up."""
     older: int = 0
-    """How many committed ones are not listed, because the page was full."""
+    """Number of older committed checkpoints that did not fit on the page."""
 
 
 def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: int | None = None) -> Listing:
-    """Tell what lies in a root, or one page of it.
+    """List the contents of a root, or one page of them.
 
     Args:
         spec: The root.
-        limit: Most committed checkpoints that are listed, the newest first. None: all.
-        before: Only what is of an earlier step.
+        limit: Largest number of committed checkpoints, newest first. None: all.
+        before: List only checkpoints of earlier steps. None: all.
 
     Raises:
         TrainerExit: The root cannot be read.
@@ -67,7 +67,7 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
 
 
 def _first_of(step: int) -> str:
-    """What comes before all prefixes of a step and after those of earlier ones."""
+    """A key that sorts before all prefixes of a step and after the prefixes of earlier steps."""
     return step_prefix(step, 0, "")[: -len(".000000./")]
 
 
@@ -75,7 +75,7 @@ def verify_checkpoint(spec: CheckpointSpec, entry: CommittedStep) -> tuple[str, 
     """Read a whole checkpoint and check every byte.
 
     Returns:
-        What is wrong with it, one sentence each; empty if it is sound.
+        The damage, one sentence for each fault; empty if the checkpoint is intact.
 
     Raises:
         TrainerExit: The root cannot be read.

@@ -1,10 +1,10 @@
-"""How often to save, from what a save costs and how often a run is stopped.
+"""Computes the save interval from the cost of a save and from how often the run is stopped.
 
-Saving often costs the time that each save holds the loop up; saving seldom costs the steps that are done again after a stop. Young ("A
-first order approximation to the optimum checkpoint interval", 1974) found the interval at which both cost the same, Daly ("A higher order
-estimate of the optimum checkpoint interval for restart dumps", 2006) the terms that matter when saves cost much or stops come often. The
-cost of a save is here what it blocks, for the rest goes on beside the steps; and as one save is under way at a time, no interval is shorter
-than a save takes.
+Frequent saves cost the time for which each save blocks the loop. Rare saves cost the steps that are repeated after a stop. Young ("A
+first order approximation to the optimum checkpoint interval", 1974) derived the interval at which both cost the same; Daly ("A higher order
+estimate of the optimum checkpoint interval for restart dumps", 2006) added the terms that matter if saves are expensive or stops are
+frequent. Here the cost of a save is only the time for which it blocks the loop, because the rest runs beside the steps. Only one save is in
+flight at a time, so the interval is at least the duration of a save.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from __future__ import annotations
 import math
 
 PRIOR_SECONDS = 4 * 3600.0
-"""Mean time between stops of a run that has seen none yet: as if it had trained this long and been stopped once."""
+"""Mean time between stops of a run without a stop so far: as if it had trained for this time and been stopped once."""
 
 FIRST_GUESS_SECONDS = 1.0
-"""What a save is taken to block before the first was measured."""
+"""Assumed time for which a save blocks the loop, before the first one is measured."""
 
 
 def mean_time_between_stops(up_seconds: float, stops: int) -> float:
-    """Estimate in seconds: what was seen, and one stop in `PRIOR_SECONDS` beside it, which soon counts for little.
+    """Estimate in seconds, from the observed stops and a prior of one stop in `PRIOR_SECONDS`, whose weight falls with time.
 
     Args:
-        up_seconds: How long the run has been up in all its starts.
-        stops: How often it was stopped in that time.
+        up_seconds: Total time that the run has been up.
+        stops: Number of stops in that time.
     """
     return (up_seconds + PRIOR_SECONDS) / (stops + 1)
 
 
 def best_interval(blocked_seconds: float, mean_seconds: float, save_seconds: float = 0.0) -> float:
-    """Seconds from the begin of a save to the begin of the next.
+    """Seconds from the start of a save to the start of the next one.
 
     Args:
-        blocked_seconds: How long a save holds the loop up.
+        blocked_seconds: Time for which a save blocks the loop.
         mean_seconds: Mean time between stops.
-        save_seconds: From a save's begin to its commit.
+        save_seconds: Time from the start of a save to its commit.
     """
     cost = max(blocked_seconds, 1e-3)
     if cost >= 2 * mean_seconds:

@@ -1,8 +1,8 @@
-"""How a state is laid out in files, as a pure function of the arrays' global shapes and of how they are split.
+"""The layout of a state in files, as a pure function of the arrays' global shapes and shardings.
 
-Every array of the state becomes one Zarr v3 array of regular chunks, one file a chunk. A chunk is a device's shard, or an equal part of it
-where that is large, so each process writes its own shards and no others. Readers need only the global shape: they take the chunks that
-overlap what they want, on whatever mesh they run.
+Every array of the state is one Zarr v3 array of regular chunks, with one file for each chunk. A chunk is a device's shard, or an equal part
+of a large shard, so each process writes only its own shards. Readers need only the global shape: they read the chunks that overlap the
+regions that they need, on any mesh.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import numpy as np
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 CHUNK_LIMIT_BYTES = 32 << 20
-"""Largest chunk of a small state, where the shape allows: bounds the memory of a save and lets files be written side by side."""
+"""Largest chunk of a small state, if its shape allows: bounds the memory of a save, and several files can be written in parallel."""
 LARGEST_CHUNK_BYTES = 512 << 20
 FEW_FILES = 20_000
-"""About the number of files of a checkpoint with larger chunks: stores take bytes faster than objects (docs/design/checkpoint-scale.md)."""
+"""Approximate number of files of a large state, whose chunks are larger: a store handles a few large objects faster than many small ones
+(docs/design/checkpoint-scale.md)."""
 METADATA_KEY = "zarr.json"
 _LONGEST_FOLDER = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
@@ -35,12 +36,12 @@ Region = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of a state in memory, or the shape of one.
+    """One array of a state in memory, or only its shape.
 
     Attributes:
         path: Its place in the tree, such as ``model.blocks.mlp.up.weight``.
         value: A ``jax.Array``, ``jax.ShapeDtypeStruct``, NumPy array or number.
-        axes: Names of its axes, where it is a named array.
+        axes: Names of the axes of a named array; None for other arrays.
     """
 
     path: str
@@ -59,7 +60,7 @@ class Leaf:
 
     @property
     def sharding(self) -> jax.sharding.Sharding | None:
-        """How it is split over devices; None for what has no device."""
+        """Sharding over devices; None for a value without devices."""
         return getattr(self.value, "sharding", None)
 
 
@@ -67,21 +68,21 @@ def flatten(state: Any) -> tuple[Leaf, ...]:
     """The arrays of a tree with their paths, in the tree's order.
 
     Raises:
-        TypeError: A leaf is no array; the sentence names its path.
+        TypeError: A leaf is not an array of numbers; the message names its path.
     """
     entries, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_named)
     return tuple(_leaf(jax.tree_util.keystr(path, simple=True, separator="."), value) for path, value in entries)
 
 
 def unflatten(template: Any, arrays: Sequence[Any]) -> Any:
-    """A tree like `template` with other arrays in the order of `flatten`."""
+    """A tree like `template` with `arrays` as its leaves, in the order of `flatten`."""
     entries, structure = jax.tree_util.tree_flatten(template, is_leaf=_is_named)
     values = [type(entry)(array, entry.axes) if _is_named(entry) else array for entry, array in zip(entries, arrays, strict=True)]
     return jax.tree_util.tree_unflatten(structure, values)
 
 
 def _is_named(node: Any) -> bool:
-    """Whether a node is a Haliax named array: recognised by its parts, so that Haliax need not be imported."""
+    """Whether a node is a Haliax named array: recognised by its attributes, so that Haliax need not be imported."""
     return hasattr(node, "array") and hasattr(node, "axes") and not isinstance(node, type)
 
 
@@ -98,32 +99,32 @@ def _leaf(path: str, value: Any) -> Leaf:
 
 
 def state_bytes(leaves: Sequence[Leaf]) -> int:
-    """Size of a whole state."""
+    """Size of a whole state in bytes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def chunk_limit(total_bytes: int) -> int:
-    """Largest chunk of a state's files in bytes, by the size of the whole state. The same on every process."""
+    """Largest chunk in bytes, for a state of `total_bytes`. The same on every process."""
     return min(max(CHUNK_LIMIT_BYTES, total_bytes // FEW_FILES), LARGEST_CHUNK_BYTES)
 
 
 def describe(leaf: Leaf, limit_bytes: int) -> ManifestLeaf:
-    """A leaf as the manifest lists it. The same on every process."""
+    """The manifest entry of a leaf. The same on every process."""
     shard = tuple(leaf.sharding.shard_shape(leaf.shape)) if leaf.sharding is not None else leaf.shape
     chunks = chunk_shape(shard, leaf.dtype.itemsize, limit_bytes)
     return ManifestLeaf(path=leaf.path, shape=leaf.shape, dtype=leaf.dtype.name, axes=leaf.axes, chunk_shape=chunks)
 
 
 def chunk_shape(shard: tuple[int, ...], itemsize: int, limit_bytes: int) -> tuple[int, ...]:
-    """Split a shard evenly until a part is small enough.
+    """Split a shard evenly until a chunk is small enough.
 
-    Divides by the smallest prime factor that any dimension has, first dimension first, so that a prime dimension (a vocabulary) is not cut
-    into single rows while another can be halved.
+    Divides by the smallest prime factor of all dimensions, the first dimension first, so that a prime dimension (a vocabulary) is not cut
+    into single rows while another dimension can be halved.
 
     Args:
-        shard: Shape of one device's part.
+        shard: Shape of one device's shard.
         itemsize: Bytes of an element.
-        limit_bytes: Size to come down to.
+        limit_bytes: Largest size of a chunk.
 
     Returns:
         A shape that divides `shard` in every dimension.
@@ -140,9 +141,9 @@ def _smallest_factor(number: int) -> int:
 
 
 def folder(path: str) -> str:
-    """Folder of a leaf below ``data/``: its path, with what file systems or object stores may not like written as ``=XX``.
+    """Folder of a leaf below ``data/``: its path, with characters that file systems or object stores may reject written as ``=XX``.
 
-    No two paths share a folder: the escape is invertible, and what is too long carries its hash.
+    No two paths share a folder: the escape is invertible, and a long path is cut and gets a hash of the path.
     """
     name = "".join(char if char in _PLAIN else "".join(f"={byte:02X}" for byte in char.encode()) for char in path)
     if not name.strip("."):
@@ -153,12 +154,12 @@ def folder(path: str) -> str:
 
 
 def chunk_key(indices: Sequence[int]) -> str:
-    """Key of a chunk below its leaf's folder, as Zarr v3's default encoding has it."""
+    """Key of a chunk below its leaf's folder, in Zarr v3's default encoding."""
     return "/".join(["c", *map(str, indices)])
 
 
 def chunk_region(leaf: ManifestLeaf, indices: Sequence[int]) -> Region:
-    """The part of the array that a chunk holds."""
+    """The region of the array that a chunk holds."""
     return tuple(
         slice(index * chunk, min((index + 1) * chunk, size))
         for index, chunk, size in zip(indices, leaf.chunk_shape, leaf.shape, strict=True)
@@ -166,7 +167,7 @@ def chunk_region(leaf: ManifestLeaf, indices: Sequence[int]) -> Region:
 
 
 def chunks_of(leaf: ManifestLeaf, region: Region | None = None) -> Iterator[tuple[int, ...]]:
-    """Indices of the chunks that overlap a region, by default of all chunks. An array without elements has none."""
+    """Indices of the chunks that overlap a region; default: of all chunks. An array without elements has no chunks."""
     if math.prod(leaf.shape) == 0:
         return iter(())
     region = whole(leaf.shape) if region is None else region
@@ -175,17 +176,17 @@ def chunks_of(leaf: ManifestLeaf, region: Region | None = None) -> Iterator[tupl
 
 
 def whole(shape: Sequence[int]) -> Region:
-    """The region that is the whole array."""
+    """The region of the whole array."""
     return tuple(slice(0, size) for size in shape)
 
 
 def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
-    """JAX's index of a shard, whose slices may be open, as a region."""
+    """JAX's index of a shard, whose slices may lack start or stop, as a region."""
     return tuple(slice(part.start or 0, size if part.stop is None else part.stop) for part, size in zip(index, shape, strict=True))
 
 
 def expected_files(leaves: Sequence[ManifestLeaf]) -> set[str]:
-    """Paths below ``data/`` of all files that a complete checkpoint of these leaves has."""
+    """Paths below ``data/`` of all files of a complete checkpoint of these leaves."""
     files = set()
     for leaf in leaves:
         name = folder(leaf.path)

@@ -1,6 +1,6 @@
-"""Taking a root: is it usable, is it ours, is the run the same, and then the fence. Process 0 does this.
+"""Takes a root on process 0: checks that the root is usable, belongs to this run and has its fingerprints; then fences it.
 
-Everything that can refuse the run is looked at before anything is written, so a refused process leaves the root as it was.
+All checks of the run come before the first write to HEAD, so a rejected process does not change HEAD or the checkpoints.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ def take_root(
     """Make this process the only writer of a root.
 
     Returns:
-        HEAD, and why it had to be rebuilt from the checkpoints, if it had to.
+        HEAD, and why it was rebuilt from the checkpoints; None if it was not.
 
     Raises:
         RootTaken: The root belongs to another run.
-        Fenced: A newer epoch has it.
-        RunChanged: The run is not the one that made the checkpoints.
-        NoValidCheckpoint: There should be a checkpoint, and none is known.
-        RootUnusable: The root cannot be written, or does not tell two writers apart.
+        Fenced: A newer epoch has the root.
+        RunChanged: The fingerprints of the run differ from those of the checkpoints.
+        NoValidCheckpoint: A checkpoint is expected, but there is no valid one.
+        RootUnusable: The root cannot be written, or lacks working conditional writes or consistent listings.
+        TrainerExit: Other processes took the root again and again.
         StoreFailure: The store did not answer.
     """
     probed = False
@@ -69,7 +70,7 @@ def take_root(
             store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
         data = encode_head(wanted)
         generation = store.swap(HEAD_KEY, data, present.generation)
-        if generation is None:  # lost to another starter, or our own first try arrived and its answer did not
+        if generation is None:  # another process was first, or our own first try succeeded and its answer was lost
             again = store.read(HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
@@ -78,17 +79,18 @@ def take_root(
 
 
 def _contended(root: str) -> TrainerExit:
-    return TrainerExit(f"checkpoint root {root} is being taken by other processes without end; see that one run alone uses it")
+    return TrainerExit(f"checkpoint root {root} is taken by other processes again and again; make sure that only one run uses it")
 
 
 def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None]:
-    """HEAD from its bytes, or from the checkpoints themselves where it is missing or damaged.
+    """HEAD from its bytes, or rebuilt from the checkpoints if it is missing or damaged.
 
     Returns:
-        HEAD, None where the root is fresh; and what was wrong with the stored one, if anything.
+        HEAD, or None if the root is fresh; and why HEAD was rebuilt, or None if it was not.
 
     Raises:
-        NoValidCheckpoint: HEAD is damaged and no checkpoint tells what it was.
+        NoValidCheckpoint: HEAD is damaged, and there is no committed checkpoint from which to rebuild it.
+        StoreFailure: The store did not answer.
     """
     if data is None:
         head = rebuild_head(store)
@@ -110,7 +112,7 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
         return
     if head is not None and head.bad:
         raise NoValidCheckpoint(
-            f"no checkpoint in {root} is left that verifies ({len(head.bad)} are damaged, the newest at step "
+            f"no checkpoint in {root} verifies ({len(head.bad)} are damaged, the newest at step "
             f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new spec.checkpoint.root to begin "
             "again"
         )
@@ -122,12 +124,12 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
 
 
 def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[CommittedStep]) -> str:
-    """The sentence for a restore that found damage only.
+    """The error message for a restore that found only damaged checkpoints.
 
     Args:
-        root: Its address.
-        tried: What was tried and does not verify, newest first.
-        older: What was not tried, newest first.
+        root: Address of the root.
+        tried: Checkpoints that were tried and do not verify, newest first.
+        older: Checkpoints that were not tried, newest first.
     """
     reasons = "; ".join(f"step {bad.step}: {bad.reason[:_LONGEST_REASON]}" for bad in tried)
     if not older:
@@ -136,14 +138,14 @@ def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[Committed
             "spec.checkpoint.root to begin again"
         )
     return (
-        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and no run goes further back unasked; restore the "
-        f"files from a backup, or copy an older one, such as step {older[0].step}, to a root of its own (halcyon checkpoints copy) and set "
-        "spec.checkpoint.root to that"
+        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and a run does not go further back by itself; "
+        f"restore the files from a backup, or copy an older one, such as step {older[0].step}, to a root of its own (halcyon checkpoints "
+        "copy) and set spec.checkpoint.root to that"
     )
 
 
 def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:
-    """Compare with the newest checkpoint whose manifest can be read; whether its data can is the restore's concern."""
+    """Compare the run with the newest checkpoint whose manifest can be read. Only the restore checks the data."""
     for entry in head.committed:
         try:
             manifest = read_manifest(store, entry)
@@ -157,10 +159,10 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
 
 
 def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str) -> Fingerprints:
-    """The run's fingerprints with the checkpoint's number of steps, where another number changes nothing that is done.
+    """The run's fingerprints with the checkpoint's number of steps, if the new number does not change the steps that are done.
 
     Raises:
-        RunChanged: It does.
+        RunChanged: The new number would change them.
     """
     wanted, planned = planned_steps(now), planned_steps(then)
     if wanted is None or planned is None or wanted == planned:
@@ -177,9 +179,9 @@ def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str)
 
 
 def same_root_everywhere(store: Store, writer: str) -> str:
-    """What is wrong with this process's view of a root that process 0 has just taken; empty if it is the same root.
+    """Why this process does not see the root that process 0 has just taken; empty if it sees the same root.
 
-    `STOPPED`: this process got a notice to end while the store refused access.
+    `STOPPED`: a preemption notice came while the store rejected the credentials.
     """
     try:
         data = store.read(HEAD_KEY).data

@@ -1,8 +1,8 @@
-"""Beginning a run with a checkpoint of another one (``spec.from``). The other run's root is only read; it may be written meanwhile.
+"""Begins a run from a checkpoint of another run (``spec.from``). The other run's root is only read; that run may write to it meanwhile.
 
-What must be the same is what gives the arrays their meaning: the model and the tokenizer. All else is the new run's own from that step on:
-data and their order, seed, batch, learning rates, number of steps. The step counts on, so where nothing differs the new run does what the
-other would have done, to the bit.
+The model and the tokenizer must be the same, because they give the arrays their meaning. From that step on the new run uses its own data
+and their order, seed, batch, learning rates and number of steps. The step number continues, so if nothing differs, the new run computes
+bitwise what the other run would have computed.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
 _KEPT_SECTIONS = ("spec.model", "spec.tokenizer")
-_FIX = "; a run that begins from another one keeps its model and tokenizer, so set it back, or leave spec.from out to begin anew"
+_FIX = "; a run that begins from another one keeps its model and tokenizer, so set them back, or remove spec.from to begin at step 0"
 
 
 def origin_store(origin: OriginSpec, own: CheckpointSpec, limits: Limits = USUAL_LIMITS, patience: Patience | None = None) -> Store:
     """The other run's root.
 
     Raises:
-        BadConfiguration: The document does not say where it is.
+        BadConfiguration: ``spec.from.root`` is not set.
     """
     return Store(origin_place(origin, own), timeout_seconds=limits.request_seconds, patience=patience)
 
 
 def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
-    """Where the other run's root is: in the kind of store that the run itself has.
+    """Address of the other run's root; an S3 root has the endpoint and region of the run's own root.
 
     Raises:
-        BadConfiguration: The document does not say where it is.
+        BadConfiguration: ``spec.from.root`` is not set.
     """
     if origin.root is None:
         raise BadConfiguration(
@@ -53,10 +53,10 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
 
 
 def tokenizer_fingerprint(store: Store) -> str | None:
-    """Fingerprint of the tokenizer that the other run's checkpoints were made with; None where no checkpoint tells.
+    """Fingerprint of the tokenizer of the other run's checkpoints; None if no checkpoint records it.
 
     Raises:
-        NoValidCheckpoint: HEAD is damaged, and no checkpoint tells what it was.
+        NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
     head, _ = load_head(store, store.read(HEAD_KEY).data)
@@ -82,23 +82,23 @@ def begin_from(
     part: bool = False,
     limits: Limits = USUAL_LIMITS,
 ) -> Restored:
-    """Read the state that a run begins with: all processes together, on the main thread.
+    """Read the state from which a run begins. A collective, for the main thread.
 
     Args:
-        origin: ``spec.from`` of the run.
+        origin: ``spec.from`` of the new run.
         store: The other run's root.
-        owner: The run itself, whose namespace is the other's too.
-        fingerprints: Of the run itself.
-        steps: ``spec.trainer.steps`` of the run itself; None for one that does none.
+        owner: The new run. The other run is in the same namespace.
+        fingerprints: Fingerprints of the new run.
+        steps: ``spec.trainer.steps`` of the new run; None for a task without steps.
         processes: The processes.
-        template: What to read, and where to; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
+        template: The arrays to read and their shardings; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
         part: The template may be a part of the state, such as the model alone.
-        limits: How far to go back where no step is named.
+        limits: How many damaged checkpoints to skip if ``spec.from.step`` is not set.
 
     Raises:
-        RootTaken: The root is not the named run's.
-        NoValidCheckpoint: It has no checkpoint of that step, or none that verifies.
-        RunChanged: The run differs from it in what must be the same.
+        RootTaken: The root belongs to another run than ``spec.from.run``.
+        NoValidCheckpoint: The root has no checkpoint of that step, or none that verifies.
+        RunChanged: The model or the tokenizer differs, or the checkpoint's step is not below `steps`.
     """
 
     def work() -> dict[str, Any]:
@@ -123,7 +123,7 @@ def begin_from(
 
 
 def _candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits) -> tuple[CommittedStep, ...]:
-    """What may be begun with, the best first."""
+    """The checkpoints to try, in this order."""
     head, _ = load_head(store, store.read(HEAD_KEY).data)
     wanted = Owner(namespace=owner.namespace, name=origin.run)
     if head is not None and not head.owner.same_run(wanted):
@@ -141,19 +141,19 @@ def _candidates(origin: OriginSpec, store: Store, owner: Owner, limits: Limits) 
     if not found:
         steps = ", ".join(str(entry.step) for entry in head.committed[:10])
         raise NoValidCheckpoint(
-            f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {store.root} (any more); there are {steps}; pin "
-            "one that is to stay (halcyon checkpoints pin)"
+            f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {store.root} (any more); its steps are {steps}; "
+            "pin a checkpoint to keep it (halcyon checkpoints pin)"
         )
     return found
 
 
 def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:
-    """Refuse a run that differs in what must be the same, by the first checkpoint whose manifest can be read."""
+    """Reject a run with another model or tokenizer than the first checkpoint whose manifest can be read."""
     for entry in found:
         if steps is not None and entry.step >= steps:
             raise RunChanged(
-                f"spec.trainer.steps: {steps} are not more than the {entry.step} that run {origin.run} had done at its checkpoint, and "
-                "they count; give more, or name an earlier spec.from.step"
+                f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {origin.run} had done at its checkpoint; "
+                "give more, or name an earlier spec.from.step"
             )
         try:
             manifest = read_manifest(store, entry)
@@ -166,7 +166,7 @@ def _compare(origin: OriginSpec, store: Store, found: tuple[CommittedStep, ...],
 
 
 def _kept(fingerprints: Fingerprints) -> Fingerprints:
-    """What must be the same; of the tokenizer what it came to be, too, for one may be trained on a run's own text."""
+    """The sections that must be the same, and the tokenizer's hash, because a tokenizer may be trained on the run's own text."""
     documents = {name: fingerprints.documents[name] for name in _KEPT_SECTIONS if name in fingerprints.documents}
     data = fingerprints.documents.get("data")
     if isinstance(data, dict) and "tokenizerSha256" in data:

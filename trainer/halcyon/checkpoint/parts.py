@@ -1,7 +1,8 @@
-"""What one process writes of a checkpoint: its shards' files, then a part document that lists them.
+"""Writes one process's part of a checkpoint: the files of its shards, then a part document that lists them.
 
-A process meets the others only through the root, because device collectives of a background thread would race with those of the step. The
-part document carries its own hash, so a torn one is known as such. A process that fails says so in its part, if the store still takes it.
+The processes communicate only through the root, because device collectives of a background thread would race with those of the step. The
+part document carries its own hash, so a truncated document is detected. A process that fails reports it in its part, if the store still
+accepts the write.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from halcyon.storage.store import Pieces, Store
 from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, ManifestLeaf, canonical_json
 
 WORKERS = 8
-"""Files written or read side by side by one process."""
+"""Number of files that one process writes or reads in parallel."""
 PARTS_PREFIX = "parts/"
 AGAIN_KEY = f"{PARTS_PREFIX}again"
-"""Below the prefix of a second try: process 0 made room, and all processes shall write once more."""
+"""A mark below the prefix of a second try: process 0 made room, and all processes must write once more."""
 _TAIL_BYTES = 8
 
 Result = TypeVar("Result")
 
 
 class Part(Document):
-    """One process's share of a checkpoint."""
+    """One process's part of a checkpoint."""
 
     process: int
     files: tuple[ManifestFile, ...] = ()
@@ -47,12 +48,12 @@ def part_key(prefix: str, process: int) -> str:
 
 
 def second_prefix(prefix: str) -> str:
-    """Prefix of the second try of a save whose first one lies at `prefix`."""
+    """Prefix of the second try of a save whose first try is at `prefix`."""
     return f"{prefix.removesuffix('/')}-2/"
 
 
 def encode_part(part: Part) -> bytes:
-    """A part as it is stored."""
+    """The stored bytes of a part."""
     document = part.document()
     return canonical_json({"part": document, "sha256": hashlib.sha256(canonical_json(document)).hexdigest()})
 
@@ -61,7 +62,7 @@ def decode_part(data: bytes) -> Part:
     """Read a stored part.
 
     Raises:
-        DamagedDocument: It is not what was written.
+        DamagedDocument: The document is damaged.
     """
     try:
         sealed = json.loads(data)
@@ -76,16 +77,15 @@ def decode_part(data: bytes) -> Part:
 
 
 def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[ManifestFile, ...]:
-    """Write a process's shards below ``PREFIX/data/`` and see that the store has each file.
+    """Write a process's shards below ``PREFIX/data/`` and check that the store has each file.
 
     Args:
         store: The root.
         prefix: Prefix of the checkpoint.
-        snapshot: What to write.
+        snapshot: The shards to write.
 
     Raises:
-        StoreFailure: The store refused, or does not hold what it took. Other files may still be under way when the first one fails; all
-            have ended when this returns.
+        StoreFailure: A write failed, or the store does not hold the file. No write is still running when this is raised.
     """
     codecs = Codecs()
     jobs: list[Callable[[], ManifestFile]] = []
@@ -105,7 +105,7 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
 
 
 def remove_files(store: Store, prefix: str, snapshot: Snapshot) -> None:
-    """Delete what `write_files` wrote, or began to."""
+    """Delete the files that `write_files` wrote or began to write."""
     paths = [f"{folder(snapshot.leaves[index].path)}/{METADATA_KEY}" for index in snapshot.metadata]
     for shard in snapshot.shards:
         leaf = snapshot.leaves[shard.leaf]
@@ -114,7 +114,7 @@ def remove_files(store: Store, prefix: str, snapshot: Snapshot) -> None:
 
 
 def in_parallel(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Run jobs in `WORKERS` threads. After the first failure none is begun any more, and it is raised once all have ended."""
+    """Run jobs in `WORKERS` threads. After the first failure no further job starts; it is raised when all running jobs have ended."""
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="checkpoint-io") as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
@@ -130,7 +130,7 @@ def _chunk(leaf: ManifestLeaf, shard: Shard, indices: tuple[int, ...]) -> np.nda
 
 
 def _put(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:
-    """Write one file, then ask for its end: the last bytes are the chunk's checksum, and only a file of this size has them there."""
+    """Write one file, then read its last bytes: they contain the chunk's checksum, so they also prove the size."""
     key = f"{prefix}{DATA_PREFIX}{path}"
     hashed = hashlib.sha256()
     for piece in data:
@@ -139,5 +139,5 @@ def _put(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:
     size = sum(map(len, data))
     start = max(0, size - _TAIL_BYTES)
     if store.tail(key, start) != b"".join(bytes(piece[-_TAIL_BYTES:]) for piece in data)[-_TAIL_BYTES:]:
-        raise StoreFailure("DATA_LOSS", f"the store took {key} and does not hold it")
+        raise StoreFailure("DATA_LOSS", f"the store accepted {key} but does not hold it")
     return ManifestFile(path=path, size_bytes=size, sha256=hashed.hexdigest())

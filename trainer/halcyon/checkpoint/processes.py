@@ -1,6 +1,6 @@
-"""What the checkpoint engine needs of the other processes, all of it on the main thread and between steps.
+"""The communication between processes that the checkpoint engine needs, on the main thread and between steps.
 
-`halcyon.parallel` provides the real world. Saving needs none of this: in the background processes meet through the root alone.
+`halcyon.parallel` implements it. Saving does not use it: the background threads communicate only through the root.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Processes(Protocol):
 
     @property
     def process_count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         ...
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        """Give process 0's document to all."""
+        """Process 0's document, on every process."""
         ...
 
     def barrier(self, name: str) -> None:
-        """Wait until all are here."""
+        """Wait until all processes are at the barrier."""
         ...
 
 
@@ -53,15 +53,15 @@ def gather_texts(processes: Processes, text: str) -> list[str]:
 
 
 def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Let process 0 do something that may end the training, and let all processes return or raise the same.
+    """Run `work` on process 0; all processes return its result or raise its error. A collective.
 
     Args:
         processes: The processes.
-        root: For the sentence, where the store fails.
-        work: What process 0 does; its document goes to all.
+        root: Address of the root, for error messages.
+        work: Runs on process 0 only; returns the document for all processes.
 
     Raises:
-        TrainerExit: Whatever ended the work.
+        TrainerExit: `work` failed.
     """
     verdict: dict[str, Any] | None = None
     failure: BaseException | None = None

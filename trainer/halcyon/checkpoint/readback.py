@@ -1,8 +1,9 @@
-"""Reading a committed checkpoint back, in the background, to see that the store holds what it took.
+"""Reads a committed checkpoint back, in the background, to check that the store holds what was written.
 
-The commit that HEAD marks as wanted is read by all processes, each the files that it wrote itself and knows the hashes of; process 0 also
-reads MANIFEST.json and COMMIT. As in a save they meet through the root alone: each leaves a document below ``PREFIX/checks/``, process 0
-gathers them and tells HEAD. It reads beside the training and beside the next saves, with few requests at a time.
+All processes read the checkpoint that HEAD marks as ``wanted``: each process reads the files that it wrote and whose hashes it knows;
+process 0 also reads MANIFEST.json and COMMIT. As in a save they communicate only through the root: each process writes a document below
+``PREFIX/checks/``, and process 0 gathers the documents and records the result in HEAD. The read-back runs beside the training and the next
+saves, with few requests at a time.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _MOST_DAMAGES = 20
 
 
 class Unanswered(Exception):
-    """A process did not tell in time what it read; the message names which."""
+    """A process did not report its read-back in time; the message names the process."""
 
 
 class Check(Document):
-    """What a process found in the files that it wrote."""
+    """The damage that a process found in the files that it wrote."""
 
     process: int
     damages: tuple[str, ...]
@@ -45,16 +46,16 @@ def check_key(prefix: str, process: int) -> str:
 
 
 def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile], *, manifest: bool) -> tuple[str, ...]:
-    """Read files of a checkpoint, past what this machine remembers of them.
+    """Read and check files of a checkpoint, without the page cache of this machine.
 
     Args:
         store: The root.
         entry: The checkpoint.
-        files: Those to read.
-        manifest: Whether to look at MANIFEST.json and COMMIT too.
+        files: The files to read.
+        manifest: Whether to check MANIFEST.json and COMMIT too.
 
     Returns:
-        What is wrong, one sentence each.
+        The damage, one sentence for each fault.
 
     Raises:
         StoreFailure: The store did not answer.
@@ -83,7 +84,7 @@ def _told(work: Callable[[], object]) -> str | None:
 
 
 def report(store: Store, prefix: str, check: Check) -> None:
-    """Leave a check for process 0, sealed by its own hash."""
+    """Write a check, with its hash, for process 0."""
     document = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]}).document()
     store.write(
         check_key(prefix, check.process),
@@ -92,14 +93,14 @@ def report(store: Store, prefix: str, check: Check) -> None:
 
 
 def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, timeout_seconds: float, sleep: Sleep) -> tuple[str, ...]:
-    """Wait, in process 0, for what the others found.
+    """Wait, in process 0, for the checks of the other processes.
 
     Returns:
-        All that is wrong with the checkpoint.
+        All damage of the checkpoint.
 
     Raises:
-        Unanswered: A process said nothing in time, or nothing that can be read.
-        StoreFailure: The store did not answer.
+        Unanswered: A process wrote no check in time.
+        StoreFailure: The store did not answer, or a check document is damaged.
     """
     deadline = time.monotonic() + timeout_seconds
     damages = list(own.damages)
@@ -111,14 +112,16 @@ def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, 
                 damages += _decode(store.read(check_key(prefix, process)).data or b"").damages
                 waiting.remove(process)
         if waiting and time.monotonic() >= deadline:
-            raise Unanswered(f"process {', '.join(map(str, sorted(waiting)))} of {process_count} did not tell within {timeout_seconds:g} s")
+            raise Unanswered(
+                f"process {', '.join(map(str, sorted(waiting)))} of {process_count} wrote no check within {timeout_seconds:g} s"
+            )
         if waiting:
             sleep(_PAUSE_SECONDS)
     return tuple(damages)
 
 
 def remove_checks(store: Store, prefix: str) -> None:
-    """Delete the check documents: HEAD has the answer."""
+    """Delete the check documents; HEAD records the result."""
     store.delete_prefix(f"{prefix}{CHECKS_PREFIX}")
 
 
@@ -134,15 +137,15 @@ def _decode(data: bytes) -> Check:
 
 
 class ReadBackWorker:
-    """One process's part in reading back.
+    """Reads back this process's files of a checkpoint.
 
     Args:
         store: The root.
-        keeper: Of HEAD; None on all processes but 0.
+        keeper: Keeper of HEAD on process 0; None on the others.
         processes: The processes.
-        timeout_seconds: How long process 0 waits for what the others found.
-        sleep: Waits, or raises `Abandoned`.
-        on_read_back: Called on process 0 with a checkpoint, once HEAD records that it is whole, or bad, and why.
+        timeout_seconds: Longest wait of process 0 for the checks of the others.
+        sleep: Waits this number of seconds, or raises `Abandoned`.
+        on_read_back: Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the result.
         on_warning: Called with the reason why a checkpoint could not be read back.
         on_fatal: Called with an error that must end the training: a newer epoch has the root, or an unexpected error.
     """
@@ -170,8 +173,8 @@ class ReadBackWorker:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
-        """Read what this process wrote of a checkpoint, in a thread: neither the next save nor the end of the run waits for it."""
-        self.join()  # it has reported its last result: process 0 asks for another one only after that
+        """Read this process's files of a checkpoint in a thread: neither the next save nor the end of the run waits for it."""
+        self.join()  # the thread has reported its last result: process 0 marks another checkpoint only after that
         self._thread = threading.Thread(target=lambda: self._guarded(lambda: self._read(entry, files), entry), name="checkpoint-check")
         self._thread.start()
 
@@ -205,5 +208,5 @@ class ReadBackWorker:
         else:
             bad = BadStep(path=entry.path, step=entry.step, reason=found[0][:1024])
             if bad not in self._keeper.update(lambda head: with_failed(head, bad)).bad:
-                return  # it is being deleted, so nothing is known about it
+                return  # the checkpoint is being deleted, so missing files are no damage
         self._on_read_back(entry, found[0] if found else None)

@@ -1,11 +1,11 @@
-"""Reading arrays from a checkpoint into any sharding, by global index ranges.
+"""Reads arrays from a checkpoint into any sharding, by global index ranges.
 
-Each process works out which regions its devices need, takes the chunks that overlap them, and checks every file against the manifest before
-decoding it. How the writer had split the arrays matters only for which files those are.
+Each process computes which regions its devices need, reads the chunks that overlap them, and checks every file against the manifest before
+it decodes the file. The sharding of the writer decides only which files these are.
 
-Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`): each file is asked for
-once in such a group, and checked by the process that asked. The leaves come in waves, so that a process holds no more of them than one wave
-beside its devices; after each wave's reading all processes tell whether they found it valid, before anything is sent to the others.
+Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`): each file is read once
+in such a group, and checked by the process that reads it. The leaves are read in waves, so a process holds at most one wave in host memory.
+After the reads of a wave all processes agree that it is valid, before any process sends data to others.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 WAVE_BYTES = 512 << 20
-"""What a process reads before it puts it on its devices, about."""
+"""Approximate size of a wave: the bytes that a process reads before it transfers them to its devices."""
 
 
 RETIRED = frozenset({"optimizer_state.3.count"})
-"""Arrays that checkpoints of earlier versions have and no state needs: a second count of the steps."""
+"""Arrays in checkpoints of earlier versions that no state needs: a second step counter."""
 
 
 class OtherState(Exception):
-    """The arrays of the checkpoint are not those that are wanted; the message names one that differs."""
+    """The arrays of the checkpoint are not those of the template; the message names one that differs."""
 
 
 def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
-        manifest: Of the checkpoint.
+        manifest: Manifest of the checkpoint.
         template: Tree of arrays or of their shapes.
-        cast: Let one be of another floating-point type than the other. Without it, only moments may have been kept in a narrower type, as
-            earlier versions did: to widen them changes none.
-        part: Let the checkpoint have more arrays than the template.
+        cast: Accept arrays of another floating-point type. Without it, only moments in a narrower type are accepted, which earlier versions
+            saved: widening changes no value.
+        part: Accept a checkpoint with more arrays than the template.
 
     Raises:
-        OtherState: One is missing on a side, or has another shape or type.
+        OtherState: An array is missing on one side, or has another shape or type.
     """
     saved = {leaf.path: leaf for leaf in manifest.leaves}
     wanted = flatten(template)
     for leaf in wanted:
         if leaf.path not in saved:
-            raise OtherState(f"the state has an array {leaf.path} that the checkpoint has not")
+            raise OtherState(f"the state has an array {leaf.path} that the checkpoint does not have")
         there = saved[leaf.path]
         alike = there.dtype == leaf.dtype.name or (
             _floating(jnp.dtype(there.dtype)) and _floating(leaf.dtype) and (cast or _widens_moment(there, leaf))
@@ -80,30 +80,30 @@ def match_leaves(manifest: Manifest, template: Any, *, cast: bool = False, part:
             )
     surplus = set(saved) - {leaf.path for leaf in wanted} - RETIRED
     if surplus and not part:
-        raise OtherState(f"the checkpoint has an array {min(surplus)} that the state has not")
+        raise OtherState(f"the checkpoint has an array {min(surplus)} that the state does not have")
     return tuple((saved[leaf.path], leaf) for leaf in wanted)
 
 
 def read_state(
     store: Store, entry: CommittedStep, template: Any, agree: Agree, *, cast: bool = False, part: bool = False, share_from_bytes: int = 0
 ) -> Any:
-    """Read a state, all processes together, on the main thread.
+    """Read a state. A collective, for the main thread.
 
     Args:
         store: The root.
-        entry: The checkpoint, as HEAD lists it.
-        template: Tree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays. What has no sharding is read into a NumPy array.
-        agree: How the processes tell each other what they found.
+        entry: The checkpoint's entry in HEAD.
+        template: Tree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays. A leaf without a sharding is read into a NumPy array.
+        agree: Exchanges results among the processes.
         cast: Round arrays that were saved in another floating-point type.
-        part: The template may be a part of what was saved.
-        share_from_bytes: From this size of a checkpoint on, processes that need the same read it once and hand it on.
+        part: The template may be a part of the saved state.
+        share_from_bytes: In a checkpoint of at least this size, processes that need the same regions read each file only once.
 
     Returns:
         A tree like the template, every array in its sharding.
 
     Raises:
-        Exception: What `agree` makes of `Damaged` (a file is not what was written), `OtherState` (the arrays are not those of the template)
-            and `StoreFailure` (the store did not answer), here or on another process.
+        Exception: The error that `agree` raises for `Damaged` (a file is damaged), `OtherState` (the arrays are not those of the template)
+            or `StoreFailure` (the store did not answer), here or on another process.
     """
     files: dict[str, ManifestFile] = {}
     pairs: list[tuple[ManifestLeaf, Leaf]] = []
@@ -124,7 +124,7 @@ def read_state(
 
 
 def _waves(pairs: Sequence[tuple[ManifestLeaf, Leaf]], process_count: int) -> Iterator[list[tuple[ManifestLeaf, Leaf]]]:
-    """The leaves in portions of what a process may hold beside its devices: the same portions on every process."""
+    """The leaves in waves of about `WAVE_BYTES` for each process. The same waves on every process."""
     wave: list[tuple[ManifestLeaf, Leaf]] = []
     held = 0
     for there, leaf in pairs:
@@ -149,34 +149,34 @@ def _floating(dtype: np.dtype) -> bool:
 
 
 class Agree(Protocol):
-    """Telling each other, during a restore, what was found."""
+    """Exchanges results among the processes of a restore."""
 
     @property
     def process_count(self) -> int:
-        """How many processes restore together."""
+        """Number of processes."""
         ...
 
     def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
-        """Let every process do its work, and give each the numbers of all.
+        """Run `work` on every process and return the numbers of all processes, by process index.
 
         Raises:
-            Exception: The same on every process: what ended the work of one of them.
+            Exception: `work` failed on a process. The error is the same on every process.
         """
         ...
 
 
 class _Sharing:
-    """Which processes read for each other, and what each of this process's group reads."""
+    """Finds the processes that read for each other, and reads waves of leaves."""
 
     def __init__(self, process_count: int, *, worthwhile: bool) -> None:
         self._process_count = process_count
-        # A world that is not JAX's own (one's own machine, a test) has no other process to send anything to.
+        # Processes that JAX does not connect (in a test) cannot send data to each other.
         self._possible = worthwhile and process_count > 1 and process_count == jax.process_count() and devices_are_even()
         self._known: dict[Any, Partition | None] = {}
         self._loads: dict[Partition, dict[int, int]] = {}
 
     def partition(self, leaf: Leaf) -> Partition | None:
-        """The groups that hold the same of a leaf; None where every process reads for itself."""
+        """The groups of processes that hold the same regions of a leaf; None if every process reads for itself."""
         if not self._possible:
             return None
         key = (leaf.sharding, leaf.shape)
@@ -189,7 +189,7 @@ class _Sharing:
     def read(self, readers: Sequence[_LeafReader], agree: Agree) -> list[Any]:
         """Read one wave of leaves and put them on their devices."""
         jobs: list[Callable[[], object]] = [job for reader in readers if reader.partition is None for job in reader.jobs()]
-        # Nothing is taken from these, but a store that has lost one of them is not to be believed.
+        # The restore does not use zarr.json, but a missing or changed one is damage all the same.
         jobs += [reader.look_at_metadata for reader in readers[jax.process_index() % self._process_count :: self._process_count]]
         shared = [
             _SharedRead(partition, [reader for reader in readers if reader.partition == partition], self._loads.setdefault(partition, {}))
@@ -207,7 +207,7 @@ class _Sharing:
 
 
 class _SharedRead:
-    """The chunks of some leaves that a group of processes reads together, each its part."""
+    """The chunks of some leaves that a group of processes shares: each process reads its part."""
 
     def __init__(self, partition: Partition, readers: Sequence[_LeafReader], loads: dict[int, int]) -> None:
         me = jax.process_index()
@@ -221,11 +221,11 @@ class _SharedRead:
 
     @property
     def own_bytes(self) -> int:
-        """Length of this process's stream."""
+        """Length of this process's stream in bytes."""
         return self._length(self._me)
 
     def jobs(self) -> list[Callable[[], None]]:
-        """What this process reads."""
+        """One job for each chunk that this process reads."""
         return [lambda number=number: self._fetch(number) for number, process in enumerate(self._by) if process == self._me]
 
     def _fetch(self, number: int) -> None:
@@ -233,7 +233,11 @@ class _SharedRead:
         self._read[number] = reader.fetch(indices)
 
     def finish(self, longest: int) -> None:
-        """Hand on what was read, and put everything into its place."""
+        """Exchange the chunks with the other processes of the group, and copy all of them into the regions. A collective.
+
+        Args:
+            longest: Length of the longest stream of any process, in bytes.
+        """
         own = [self._read[number] for number in sorted(self._read)]
         mine = [chunk.reshape(-1).view(np.uint8) for chunk in own]
         streams = broadcast(self._partition, mine, [self._length(process) for process in self._group], longest)
@@ -283,14 +287,14 @@ class _LeafReader:
             if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
                 self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
         self.needed = dict(sorted(needed.items()))
-        """The chunks that are needed, and the regions that each overlaps; in the same order on all that need the same."""
+        """The chunks to read, and the regions that each overlaps. Processes that need the same chunks have the same order."""
 
     def jobs(self) -> list[Callable[[], None]]:
-        """One job for each chunk that is needed. They may run side by side: no two write the same elements."""
+        """One job for each chunk. The jobs may run in parallel: no two write the same elements."""
         return [lambda indices=indices: self.paste(indices, self.fetch(indices)) for indices in self.needed]
 
     def look_at_metadata(self) -> None:
-        """Check the file that other readers of Zarr begin with."""
+        """Check ``zarr.json``, which other Zarr readers read first."""
         read_file(self._store, self._prefix, self._files[f"{folder(self._there.path)}/{METADATA_KEY}"])
 
     def file(self, indices: tuple[int, ...]) -> ManifestFile:
@@ -298,7 +302,7 @@ class _LeafReader:
         return self._files[f"{folder(self._there.path)}/{chunk_key(indices)}"]
 
     def chunk_bytes(self, indices: tuple[int, ...]) -> int:
-        """Size of a chunk's elements."""
+        """Size of a chunk's elements in bytes, without the checksum."""
         return math.prod(self._chunk_shape(indices)) * self._dtype.itemsize
 
     def as_chunk(self, indices: tuple[int, ...], data: np.ndarray) -> np.ndarray:
@@ -315,7 +319,7 @@ class _LeafReader:
             raise Damaged(f"data/{file.path} cannot be decoded: {str(error)[:200]}") from None
 
     def paste(self, indices: tuple[int, ...], chunk: np.ndarray) -> None:
-        """Put a chunk where it belongs, rounded if another type is wanted."""
+        """Copy a chunk into the regions that it overlaps, rounded if the leaf has another type."""
         chunk = chunk.astype(self._leaf.dtype, copy=False)
         held = chunk_region(self._there, indices)
         for key in self.needed[indices]:
@@ -329,10 +333,10 @@ class _LeafReader:
             self._filled[key][target] = chunk[source]
 
     def array(self) -> Any:
-        """The leaf, on its devices. What was read is let go of."""
+        """The leaf on its devices. Frees the host copies."""
         filled, self._filled = self._filled, {}
         if self._sharding is None:
-            return np.array(filled[self._devices[0][1]])  # the user's own, and writable
+            return np.array(filled[self._devices[0][1]])  # a writable copy that the caller owns
         shards = [jax.device_put(filled[key], device) for device, key in self._devices]
         return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)
 

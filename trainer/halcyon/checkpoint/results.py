@@ -1,4 +1,4 @@
-"""Arguments and results of the checkpoint engine: its limits, what was restored, what was saved."""
+"""Arguments and results of the checkpoint engine: limits, callbacks, the restored state, the committed save."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from halcyon_api.checkpoint_documents import BadStep, CommittedStep
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait, and how far to go back."""
+    """Time limits and bounds of the checkpoint engine."""
 
     parts_seconds: float = 600.0
-    """For the other processes' parts of a save, and for process 0's commit."""
+    """Longest wait for the other processes' parts of a save, and for process 0's commit."""
     request_seconds: float = 300.0
-    """For one request to the store."""
+    """Longest wait for one request to the store."""
     damaged_checkpoints: int = 3
-    """How many newer checkpoints that do not verify a restore passes over."""
+    """Number of damaged checkpoints that a restore skips at most."""
     shared_read_bytes: int = 256 * 2**20
-    """Of smaller checkpoints every process reads all that it needs: that takes less time than to hand it from one to another."""
+    """Processes share the reads of checkpoints of at least this size. Of a smaller one each reads all that it needs, which is faster."""
 
 
 USUAL_LIMITS = Limits()
@@ -28,7 +28,7 @@ USUAL_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Restored:
-    """A state taken from a checkpoint."""
+    """A state that was read from a checkpoint."""
 
     step: int
     state: Any
@@ -43,13 +43,13 @@ class SaveReport:
 
     checkpoint: CommittedStep
     blocked_seconds: float
-    """How long `save` held the loop up: waiting for the save before, and the copy."""
+    """Time for which `save` blocked the loop: the wait for the previous save, and the copy."""
     copy_seconds: float
-    """The copy alone."""
+    """Time of the copy alone."""
     commit_seconds: float
-    """From the copy's end to the commit."""
+    """Time from the end of the copy to the commit."""
     interval_seconds: float | None = None
-    """Seconds between saves that are made by time, as estimated after this save; None where none are made by time."""
+    """Seconds between saves by time, as estimated after this save; None without saves by time."""
 
 
 def _ignore(*_: object) -> None:
@@ -58,13 +58,13 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the checkpoint engine calls, always in a background thread. An error in a callback is raised at the next call of the engine."""
+    """Functions that the checkpoint engine calls in a background thread. The next call of the engine raises an error of a callback."""
 
     on_commit: Callable[[SaveReport], object] = _ignore
     """Called after each commit."""
     on_failure: Callable[[str], object] = _ignore
     """Called after each failed save with the reason (`Checkpointer.last_error`)."""
     on_warning: Callable[[str], object] = _ignore
-    """Called with what was done about a fault that the run survives."""
+    """Called with the handling of a fault that does not end the run."""
     on_read_back: Callable[[CommittedStep, str | None], object] = _ignore
-    """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is whole."""
+    """Called on process 0 with a checkpoint that was read back after its commit, and its damage; None: it is intact."""

@@ -1,9 +1,9 @@
-"""Which checkpoints stay, and how room is made for a save on a disk that may be too small.
+"""Decides which checkpoints stay, and makes room for a save on a disk that may be too small.
 
-Before process 0 writes anything it compares the free space with what the whole state needs; the other processes compare it with what they
-write themselves, because all ask the same file system. Where space is tight, or the disk is full in the middle of a save, the compiled
-programs in the root are deleted first, because a restart can compile again. If that is not enough, one checkpoint is deleted early: the
-oldest that is not permanent, and never one of the two newest. For an object store nothing is known beforehand and nothing is deleted early.
+Before process 0 writes, it compares the free space with the size of the whole state; each other process compares it with the size of its
+own files, because all use the same file system. If space is tight, or the disk becomes full during a save, the compiled programs in the
+root are deleted first, because a restart can compile again. If that is not enough, one checkpoint is deleted early: the oldest that is not
+permanent, pinned or `guarded`, and never one of the two newest. The free space of an object store is unknown, so nothing is deleted early.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 
 
 def guarded(committed: Sequence[CommittedStep]) -> frozenset[str]:
-    """Prefixes of checkpoints that stay for their verification's sake: the newest that passed, and a newer one that is still to be read.
+    """Prefixes of checkpoints that stay because of their verification: the newest that passed, and a newer one that is still to be read.
 
     Args:
         committed: Newest first.
@@ -33,11 +33,11 @@ def guarded(committed: Sequence[CommittedStep]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Retention:
-    """What a run keeps of its checkpoints.
+    """The checkpoints that a run keeps.
 
     Attributes:
-        newest: The number of newest checkpoints that stay.
-        permanent: Steps that are kept for good, in rising order of their ends.
+        newest: Number of newest checkpoints that stay.
+        permanent: Steps whose checkpoints are never deleted, in ascending order of ``until_step``.
     """
 
     newest: int
@@ -45,15 +45,15 @@ class Retention:
 
     @classmethod
     def of(cls, spec: CheckpointSpec) -> Self:
-        """What a run's document asks for."""
+        """The retention of a run document."""
         return cls(spec.keep, tuple(spec.permanent))
 
     def keeps(self, number: int, step: int) -> bool:
-        """Whether the checkpoint of a step stays that is the ``number``-th newest, counted from 0."""
+        """Whether the ``number``-th newest checkpoint, counted from 0, stays. It is of step `step`."""
         return number < self.newest or self.is_permanent(step)
 
     def is_permanent(self, step: int) -> bool:
-        """Whether the checkpoint after `step` steps is made, and kept for good."""
+        """Whether a checkpoint is made after `step` steps and never deleted."""
         for entry in self.permanent:
             if entry.until_step is None or step <= entry.until_step:
                 return step > 0 and step % entry.every_steps == 0
@@ -61,11 +61,11 @@ class Retention:
 
 
 PROGRAMS_PREFIX = "compilation/"
-"""Where compiled programs lie in a root."""
+"""Prefix of the compilation cache in a root."""
 MARGIN = 1.2
-"""Where less than this times a save's size is free, room is made first: others write to the disk too."""
+"""Room is made first if less than this times a save's size is free, because other programs write to the disk too."""
 FEWEST = 2
-"""The number of newest checkpoints that always stay."""
+"""Number of newest checkpoints that are never deleted early."""
 
 
 def is_tight(store: Store, needed_bytes: int) -> bool:
@@ -75,10 +75,10 @@ def is_tight(store: Store, needed_bytes: int) -> bool:
 
 
 def expect_room(store: Store, needed_bytes: int) -> None:
-    """Check that a save of this size can fit at all.
+    """Check that a save of this size can fit.
 
     Raises:
-        StoreFailure: It cannot.
+        StoreFailure: Less space is free than the save needs.
     """
     free = store.free_bytes()
     if free is not None and free < needed_bytes:
@@ -86,7 +86,7 @@ def expect_room(store: Store, needed_bytes: int) -> None:
 
 
 def delete_programs(store: Store) -> int:
-    """Delete the compiled programs of a root of files. Returns how many there were; none where the root is an object store.
+    """Delete the compiled programs of a `file://` root. Returns their number; 0 for an object store, where nothing is deleted.
 
     Raises:
         StoreFailure: The root does not answer.
@@ -98,7 +98,7 @@ def delete_programs(store: Store) -> int:
 
 
 def dispensable(head: Head, retention: Retention) -> CommittedStep | None:
-    """The checkpoint that goes first where there is no room for a new one; None where none may go."""
+    """The checkpoint to delete first if there is no room for a new one; None if none may be deleted."""
     kept = guarded(head.committed) | set(head.pinned)
     for entry in reversed(head.committed[FEWEST:]):
         if entry.path not in kept and not retention.is_permanent(entry.step):
@@ -107,7 +107,7 @@ def dispensable(head: Head, retention: Retention) -> CommittedStep | None:
 
 
 def with_room(head: Head, retention: Retention) -> Head:
-    """HEAD after the deletion of that one began."""
+    """HEAD after the deletion of the `dispensable` checkpoint began."""
     entry = dispensable(head, retention)
     if entry is None:
         return head

@@ -1,10 +1,10 @@
-"""One save in the background, as process 0 leads it and as the others follow.
+"""One save in the background: the role of process 0 (`Leader`) and of the other processes (`Follower`).
 
-Neither uses device collectives, which would race with those of the step loop: they meet through the root (see `parts` and `commit`).
+Neither uses device collectives, which would race with those of the step loop: they communicate through the root (see `parts` and `commit`).
 
-Where there is no space left, each removes what it wrote and says so in its part. Process 0 waits for all parts, deletes the data and one
-checkpoint that may go early (see `space`), leaves a mark below the prefix of a second try, and deletes the first. The others see their part
-gone, find the mark, and write once more.
+A process that finds no space left deletes its files and reports it in its part. Process 0 waits for all parts, deletes the data and one
+checkpoint that may be deleted early (see `retention`), writes a mark below the prefix of a second try, and deletes the first try. The
+others see that their part is deleted, find the mark, and write once more.
 """
 
 from __future__ import annotations
@@ -40,36 +40,37 @@ _PAUSE_SECONDS = 0.2
 
 
 class Saver(Protocol):
-    """What the checkpointer asks of its process's role."""
+    """The role of a process in a save."""
 
     written: tuple[ManifestFile, ...]
-    """The files that this process wrote of the last save that it finished."""
+    """The files that this process wrote in the last save that it finished."""
 
     def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
-        """Bring a snapshot to a commit.
+        """Write a snapshot and wait until it is committed.
 
         Returns:
-            HEAD, which lists it.
+            HEAD, which lists the checkpoint.
 
         Raises:
-            CommitFailed, StoreFailure, DamagedDocument, Undecided: It is not committed, or that is unknown.
+            CommitFailed, StoreFailure, DamagedDocument: The checkpoint is not committed.
+            Undecided: It is unknown whether the checkpoint is committed.
             Fenced: A newer epoch has the root.
             Abandoned: The work was stopped.
         """
         ...
 
     def tidy(self) -> None:
-        """Delete what the last commit made superfluous.
+        """Delete everything that is no longer needed after the last commit.
 
         Raises:
-            StoreFailure, DamagedDocument: Something is left; the next one tries again.
+            StoreFailure, DamagedDocument: A deletion failed; the next call tries again.
             Fenced: A newer epoch has the root.
         """
         ...
 
 
 class Follower:
-    """Every process but 0: writes its part, then watches what becomes of it."""
+    """Every process except process 0: writes its part, then waits for the commit."""
 
     def __init__(self, store: Store, process: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep) -> None:
         self._store, self._process, self._epoch, self._writer = store, process, epoch, writer
@@ -104,7 +105,7 @@ class Follower:
             raise failure or given_up from None
 
     def _deliver(self, prefix: str, snapshot: Snapshot, part: Part, failure: Exception | None) -> tuple[Part, Exception | None]:
-        """Write the part document. A disk that is full has room for it again once this process's files, or another's, are gone."""
+        """Write the part document. A full disk has room for it again when this or another process has deleted its files."""
         deadline = time.monotonic() + self._timeout_seconds
         while True:
             try:
@@ -120,11 +121,11 @@ class Follower:
                 return part, failure
 
     def tidy(self) -> None:
-        """Process 0 does that."""
+        """Do nothing: process 0 deletes."""
 
 
 class Leader:
-    """Process 0: writes its part, gathers the others', commits, deletes."""
+    """Process 0: writes its part, gathers the parts of the others, commits, deletes."""
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class Leader:
         self._failed: list[str] = []
         """Prefixes of failed saves that are still to be deleted."""
         self._undecided: list[str] = []
-        """Prefixes whose commit may have happened, or may still arrive."""
+        """Prefixes whose commit may have succeeded, or may still arrive."""
         self._parts: list[str] = []
         """Prefixes whose part documents are still to be deleted."""
         self._orphans_deleted = False
@@ -191,7 +192,7 @@ class Leader:
 
     @contextmanager
     def _cleaning(self, prefix: str) -> Iterator[None]:
-        """Delete what a failed save has written, unless it may have been committed after all."""
+        """Delete the files of a failed save, unless it may have been committed."""
         try:
             yield
         except Undecided:
@@ -200,16 +201,16 @@ class Leader:
             _quietly(self._delete_parts)
             raise
         except (Fenced, Abandoned):
-            raise  # what lies there is garbage, and the next epoch's to delete
+            raise  # the next epoch deletes the files
         except Exception:
-            # A newer epoch deletes what it finds of ours, so a file that is gone often means that the root is lost.
+            # A newer epoch deletes our files, so a missing file often means that this process has lost the root.
             _quietly(self._keeper.refresh)
             self._failed.append(prefix)
             _quietly(self._delete_failed)
             raise
 
     def _make_room(self, needed_bytes: int) -> bool:
-        """Delete compiled programs and, where that is not enough, one checkpoint early, if one may go.
+        """Delete compiled programs and, if that is not enough, one checkpoint that may be deleted early.
 
         Returns:
             Whether something was deleted.
@@ -220,7 +221,7 @@ class Leader:
         freed = delete_programs(self._store) > 0
         if freed:
             self._warn(
-                f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint needs the room"
+                f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint needs the space"
             )
             if not is_tight(self._store, needed_bytes):
                 return True
@@ -233,7 +234,7 @@ class Leader:
         return True
 
     def _prepare_second_try(self, prefix: str, process_count: int, needed_bytes: int) -> bool:
-        """Whether room was made, and the others know that they shall write once more. They look for the mark when their parts are gone."""
+        """Make room and write the mark for the other processes, which read it when their parts are deleted. False if this failed."""
         mark = f"{second_prefix(prefix)}{AGAIN_KEY}"
         try:
             self._store.delete_prefix(f"{prefix}{DATA_PREFIX}")
@@ -250,7 +251,7 @@ class Leader:
     def tidy(self) -> None:
         """See `Saver`."""
         self._delete_parts()
-        # HEAD has just been changed, so no earlier change of ours can still arrive: what it does not name by now it never will.
+        # HEAD has just been changed, so no earlier change of ours can still arrive: a prefix that HEAD does not name now is not committed.
         named = {one.path for one in self._keeper.head.committed} | set(self._keeper.head.deleting)
         self._failed += [prefix for prefix in self._undecided if prefix not in named]
         self._undecided.clear()
@@ -272,7 +273,7 @@ class Leader:
 
 
 def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int, needed_bytes: int) -> tuple[Part, Exception | None]:
-    """Write this process's files. A failure is part of the answer, because the others must hear of it."""
+    """Write this process's files. A failure is returned, not raised, because the part must report it to process 0."""
     try:
         expect_room(store, needed_bytes)
         return Part(process=process, files=write_files(store, prefix, snapshot)), None
@@ -287,13 +288,13 @@ def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int, neede
 
 
 def _given_up(store: Store, prefix: str, snapshot: Snapshot, process: int, failure: StoreFailure) -> Part:
-    """The part of a process that found the disk full, once its files are out of the way of the others."""
+    """Delete the files of a process that found the disk full, which makes room for the others, and return its part."""
     _quietly(lambda: remove_files(store, prefix, snapshot))
     return Part(process=process, error=str(failure)[:_LONGEST_ERROR], is_full=True)
 
 
 def _quietly(work: Callable[[], object]) -> None:
-    """Delete what the failed save wrote. The failure itself is reported; the next save deletes the remaining files."""
+    """Run `work` and ignore its failure, because the failure of the save is reported. The next save deletes the remaining files."""
     try:
         work()
     except (StoreFailure, DamagedDocument, Abandoned):

@@ -1,4 +1,4 @@
-"""A checkpoint root as a terminal shows it."""
+"""Terminal output for a checkpoint root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from halcyon_api.counting import counted
 
 
 def listing_view(listing: Listing, now: datetime) -> RenderableType:
-    """All that lies in a root: what may be restored, newest first, then what may not, and why."""
+    """The contents of a root: the checkpoints that can be restored, newest first, then the others with the reason."""
     if listing.head is None:
         return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
     head = listing.head
@@ -36,13 +36,13 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         state = "being deleted" if path in head.deleting else "not committed"
         table.add_row(Text(path, "dim"), "", "", "", Text(state, "dim"))
     title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
-    loss = [Text(f"{listing.head_damage}: this is what the checkpoints themselves tell", "red")] if listing.head_damage else []
+    loss = [Text(f"{listing.head_damage}: this list was rebuilt from the checkpoints", "red")] if listing.head_damage else []
     more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []
     return Group(title, *loss, table, *more)
 
 
 def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
-    """One checkpoint: who made it, where in the data it is, and its arrays."""
+    """One checkpoint: the run that made it, its position in the data, and its arrays."""
     manifest, entry = checkpoint.manifest, checkpoint.entry
     facts = Table.grid(padding=(0, 2))
     position = manifest.data_position
@@ -70,7 +70,7 @@ def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
 
 
 def damage_view(entry: CommittedStep, damages: Sequence[str]) -> RenderableType:
-    """What is wrong with a checkpoint, or that nothing is."""
+    """The damage of a checkpoint, or that it is intact."""
     if not damages:
         return Text(f"step {entry.step}: every byte is what was written ({decimal(entry.size_bytes)})", "green")
     return Group(Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages))
@@ -86,7 +86,7 @@ def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
 
 
 def garbage_view(found: Sequence[Garbage], *, deleted: bool) -> RenderableType:
-    """What was, or would be, deleted."""
+    """The prefixes that were, or would be, deleted."""
     if not found:
         return Text("nothing to delete")
     table = Table("deleted" if deleted else "would be deleted", "why", box=SIMPLE_HEAD)
@@ -96,7 +96,7 @@ def garbage_view(found: Sequence[Garbage], *, deleted: bool) -> RenderableType:
 
 
 def abilities_view(root: str, abilities: Sequence[Ability]) -> RenderableType:
-    """What a store can do, one line each."""
+    """The abilities of a store, one line each."""
     table = Table(root, "", "ms", box=SIMPLE_HEAD)
     for ability in abilities:
         verdict = Text("yes", "green") if ability.problem is None else Text(ability.problem, "red")
@@ -105,7 +105,7 @@ def abilities_view(root: str, abilities: Sequence[Ability]) -> RenderableType:
 
 
 def age(time: str, now: datetime) -> str:
-    """How long ago, in the unit that fits."""
+    """Age of a time, such as ``5 min ago``."""
     seconds = int((now - datetime.fromisoformat(time)).total_seconds())
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:

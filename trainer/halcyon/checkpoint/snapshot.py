@@ -1,12 +1,12 @@
-"""The state as it is now, copied into host memory that nothing else touches.
+"""Copies the present state into separate host memory.
 
-A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is never enough: the copy is
-finished before `Snapshotter.take` returns. Only what this process writes is copied: of an array that is replicated over processes, the
-chunks that are its share (see `sharing`), each from one of the devices that hold it.
+A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is not enough: the copy is
+finished before `Snapshotter.take` returns. Only the arrays that this process writes are copied: of an array that is replicated over
+processes, the chunks that are assigned to this process (see `chunk_owners`), each from one of the devices that hold it.
 
-Fresh memory is slow the first time it is written to (the kernel hands out pages one by one: on a small virtual machine that took thirty
-times as long as the copy itself), so the buffers are kept from one save to the next, and `prepare` makes them ahead of the first.
-Accelerators copy into pages of their own, which NumPy then owns.
+The first write to fresh memory is slow (the kernel allocates pages one by one: on a small virtual machine that took thirty times as long as
+the copy itself), so the buffers are kept from one save to the next, and `prepare` allocates them before the first save. Transfers from
+accelerators allocate their own pages, which NumPy then owns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from halcyon.checkpoint.layout import (
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 _EXTRA_DEVICE_BYTES = 256 << 20
-"""What the parts of shards that are on their way to the host may take of the devices' memory."""
+"""Most device memory for parts of shards that are being transferred to the host."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state at one step: all leaves as every process knows them, and the shards that this process writes."""
+    """A state at one step: all leaves, the same on every process, and the shards that this process writes."""
 
     leaves: tuple[ManifestLeaf, ...]
     shards: tuple[Shard, ...]
     metadata: tuple[int, ...]
-    """The leaves, as indices, whose ``zarr.json`` this process writes."""
+    """Indices of the leaves whose ``zarr.json`` this process writes."""
     state_bytes: int
-    """Size of the whole state, all processes together."""
+    """Size of the whole state, of all processes."""
 
     @property
     def size_bytes(self) -> int:
@@ -68,15 +68,15 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What this process writes of one region of a leaf."""
+    """The part of one region of a leaf that this process writes."""
 
     leaf: int
     held: Region
-    """The region, as devices hold it."""
+    """The region that devices hold."""
     region: Region
-    """The part of it that is copied: all of it, or one chunk."""
+    """The part of it that is copied: the whole region, or one chunk."""
     turn: int
-    """Which of this process's devices that hold it is asked, in turn."""
+    """Selects one of this process's devices that hold the region, round-robin."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class _Plan:
 
 
 class Snapshotter:
-    """Takes snapshots, one at a time: the next one overwrites the buffers of the last.
+    """Takes snapshots, one at a time: the next snapshot overwrites the buffers of the last one.
 
     Args:
-        process: Index of this process, as its devices name it.
-        process_count: How many processes save the state together.
+        process: Index of this process, equal to ``process_index`` of its devices.
+        process_count: Number of processes that save the state together.
     """
 
     def __init__(self, process: int, process_count: int) -> None:
@@ -101,7 +101,7 @@ class Snapshotter:
         self._plan_of: tuple[Any, _Plan] | None = None
 
     def prepare(self, template: Any) -> None:
-        """Make the buffers for states like `template`, and touch their pages."""
+        """Allocate the buffers for states like `template`, and write to their pages."""
         leaves = flatten(template)
         for piece in self._plan(leaves).pieces:
             leaf = leaves[piece.leaf]
@@ -130,7 +130,7 @@ class Snapshotter:
             if piece.region != piece.held:
                 data = jax.lax.dynamic_slice(data, [own.start for own in _within(piece)], [own.stop - own.start for own in _within(piece)])
                 extra_bytes += data.nbytes
-            data.copy_to_host_async()  # all transfers at once, but for what takes more of the device's memory
+            data.copy_to_host_async()  # all transfers run at once, within `_EXTRA_DEVICE_BYTES` of device memory
             under_way.append((piece, data))
             while extra_bytes > _EXTRA_DEVICE_BYTES:
                 extra_bytes -= self._land(under_way, copies)
@@ -139,16 +139,16 @@ class Snapshotter:
         return Snapshot(plan.leaves, tuple(copies), plan.metadata, plan.state_bytes)
 
     def _plan(self, leaves: Sequence[Leaf]) -> _Plan:
-        """What this process writes; worked out once, for a state has the same form from save to save."""
+        """The pieces that this process writes. Computed once, because the shapes of a state are the same in every save."""
         form = tuple((leaf.path, leaf.shape, leaf.dtype, leaf.axes, leaf.sharding) for leaf in leaves)
         if self._plan_of is None or self._plan_of[0] != form:
             self._plan_of = form, _make_plan(leaves, self._process, self._process_count)
         return self._plan_of[1]
 
     def _land(self, under_way: deque[tuple[_Piece, jax.Array]], copies: list[Shard]) -> int:
-        """Wait for the oldest transfer. Returns how many bytes of the device's memory it took beside the state."""
+        """Wait for the oldest transfer. Returns the bytes of device memory that it used in addition to the state."""
         piece, data = under_way.popleft()
-        copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))  # the transfer made it, and nothing else knows of it
+        copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))  # the transfer allocated this memory, and nothing else uses it
         return 0 if piece.region == piece.held else data.nbytes
 
     def _copy(self, leaf: Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
@@ -201,12 +201,12 @@ def _bytes(leaf: Leaf, region: Region) -> int:
 
 
 def _within(piece: _Piece) -> Region:
-    """The piece as a part of the region that the devices hold."""
+    """The piece's region relative to the region that the devices hold."""
     return tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True))
 
 
 def _shards(leaf: Leaf) -> dict[RegionKey, list[Any]]:
-    """This process's shards of a leaf by region, each with its replicas."""
+    """This process's shards of a leaf by region, with all replicas of each region."""
     shards: dict[RegionKey, list[Any]] = {}
     if isinstance(leaf.value, jax.Array):
         for shard in leaf.value.addressable_shards:

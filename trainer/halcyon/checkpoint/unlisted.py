@@ -1,7 +1,7 @@
-"""Which checkpoint prefixes lie in a root beside those that are known, without a look at everything else.
+"""Finds checkpoint prefixes in a root that are not known, without a listing of all keys.
 
-A root may hold ten thousand checkpoints of thousands of files each. In a folder, the names of the folders tell. An object store is asked
-only for the keys between the known prefixes: few requests where few are known, and no answer names a file of a known checkpoint.
+A root may hold ten thousand checkpoints of thousands of files each. In a file system only the names of the folders are listed. In an object
+store only the keys between the known prefixes are listed: one request for each gap, and no response has a file of a known checkpoint.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from halcyon_api.checkpoint_documents import STEPS_PREFIX
 
 FIRST = STEPS_PREFIX
 LAST = f"{STEPS_PREFIX[:-1]}0"
-"""What comes after all prefixes: a slash plus one."""
+"""A key that sorts after all prefixes: ``0`` is the character after the slash."""
 
 
 def unlisted_prefixes(store: Store, known: Iterable[str], first: str = FIRST, last: str = LAST) -> tuple[str, ...]:
-    """The prefixes in a root, or in a part of it, that are not known.
+    """The unknown prefixes in a root, or in a range of its keys.
 
     Args:
         store: The root.
-        known: Prefixes that need not be looked for.
-        first: Where to begin.
-        last: Where to end: a key that does not belong to the part any more.
+        known: Prefixes to leave out.
+        first: First key of the range.
+        last: End of the range, exclusive.
 
     Raises:
         StoreFailure: The store did not answer.

@@ -1,8 +1,8 @@
-"""Is a checkpoint what was written? And: which are there, if HEAD itself is lost?
+"""Verifies checkpoints, and rebuilds a lost HEAD from them.
 
-Trust runs in one direction: HEAD carries its own hash and names the hash of a manifest; COMMIT says the same; the manifest names size
-and hash of every file. A file is believed only after that chain, so a flipped bit, a cut, a missing or an exchanged file shows wherever
-it is.
+The hashes form a chain: HEAD has its own hash and the hash of each manifest; COMMIT repeats the hash of the manifest; the manifest has the
+size and hash of every file. A file is valid only if the whole chain is, so a flipped bit, a truncated, a missing or an exchanged file is
+always detected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PREFIX = re.compile(rf"^{STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/
 
 
 class Damaged(Exception):
-    """A checkpoint is not what was written; the message says how."""
+    """A checkpoint differs from what was written; the message describes the damage."""
 
 
 def encode_commit(manifest: bytes, epoch: Epoch) -> bytes:
@@ -46,14 +46,14 @@ def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
     """Read the manifest of a checkpoint that HEAD lists, and check it against HEAD and COMMIT.
 
     Raises:
-        Damaged: One of the three does not fit the others.
+        Damaged: HEAD, MANIFEST.json and COMMIT do not match.
         StoreFailure: The store did not answer.
     """
     return read_manifest_bytes(store, entry)[1]
 
 
 def read_manifest_bytes(store: Store, entry: CommittedStep) -> tuple[bytes, Manifest]:
-    """Like `read_manifest`, with the bytes that were hashed."""
+    """Like `read_manifest`; also returns the bytes that were hashed."""
     data, mark = (store.read(f"{entry.path}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
     if data is None:
         raise Damaged("MANIFEST.json is missing")
@@ -78,10 +78,10 @@ def _parse(data: bytes) -> Manifest:
 
 
 def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:
-    """Read one file of a checkpoint whole, and check it.
+    """Read one whole file of a checkpoint, and check it.
 
     Raises:
-        Damaged: It is missing, or differs from the manifest.
+        Damaged: The file is missing, or differs from the manifest.
         StoreFailure: The store did not answer.
     """
     data = store.read(f"{prefix}{DATA_PREFIX}{file.path}").data
@@ -95,7 +95,7 @@ def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:
 
 
 def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
-    """Read a whole checkpoint and tell everything that is wrong with it, one sentence each; empty if it is sound."""
+    """Read a whole checkpoint and return its damage, one sentence for each fault; empty if it is intact."""
     try:
         manifest = read_manifest(store, entry)
     except Damaged as damage:
@@ -113,7 +113,7 @@ def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
 
 
 def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
-    """The checkpoint prefixes among keys, in order. Other keys belong to other software and are ignored."""
+    """The checkpoint prefixes of keys, sorted. Other keys belong to other software and are ignored."""
     return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
 
 
@@ -126,10 +126,10 @@ def attempt_of(prefix: str) -> int:
 
 
 def rebuild_head(store: Store) -> Head | None:
-    """What HEAD must have been, from the checkpoints themselves, where HEAD is lost; None where none is committed.
+    """A HEAD that is rebuilt from the checkpoints, for a root whose HEAD is lost; None if no checkpoint is committed.
 
-    A fenced writer may have left a COMMIT that never reached HEAD; it is taken up here, because it is a whole checkpoint of the same
-    run, and the run's numbers at a step do not depend on the process that made them. The epoch is the newest that left a trace.
+    A fenced writer may have written a COMMIT that HEAD never listed. The rebuilt HEAD lists it, because it is a complete checkpoint of the
+    same run, and the run's numbers at a step do not depend on the process that computed them. The epoch is the newest in all prefixes.
     """
     found = prefixes(store.list(STEPS_PREFIX) if store.folder is None else store.folders(STEPS_PREFIX))
     entries: list[tuple[CommittedStep, Manifest]] = []

@@ -1,9 +1,10 @@
-"""Leaves out of a start what no model here uses.
+"""Skips imports that no model here uses, so that a process starts faster.
 
-Haliax imports, for layers that Halcyon does not have (quantised products, mixtures of experts by Pallas kernels), the packages AQT, Flax
-and Pallas' Triton and Megablox parts: about a second of every start and restart, and near half of all imports. Optax imports optimizers
-that are not used here. In the block of `without_unused_parts` they are reported as missing, where the importer accepts that, or are loaded
-at their first use. Afterwards all imports work as usual. A model that needs one of them takes its line out here.
+For layers that Halcyon does not have (quantised products, mixtures of experts with Pallas kernels) Haliax imports the packages AQT, Flax
+and Pallas' Triton and Megablox parts: about one second of every start and restart, and nearly half of all imports. Optax imports optimizers
+that are not used here. Inside `without_unused_parts` these modules are reported as missing if the importer accepts that, or are loaded at
+their first use, or contain only placeholder names. Afterwards all imports work as usual. For a model that needs one of these modules,
+delete its line here.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from importlib.util import LazyLoader, spec_from_loader
 from types import ModuleType
 
 _MISSING = frozenset({"jax.experimental.pallas.ops.tpu.megablox", "jax.experimental.pallas.triton"})
-"""Haliax asks for these in a ``try``, and its ragged products do without them."""
+"""Haliax imports these in a ``try``, and its ragged products work without them."""
 _LATER = frozenset({"aqt.jax.v2.config"})
-"""Loaded at the first use of a name in them."""
+"""Loaded at the first use of one of their names."""
 _NAMES = {
     "aqt.jax.v2.aqt_dot_general": ("DotGeneral",),
     "optax.contrib": ("DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd"),
 }
-"""Of these only the names are needed: for annotations, or to be names elsewhere too, by which they are not called here."""
+"""Only these names of the modules are needed: for annotations, or for aliases that Halcyon does not call."""
 
 
 class _Finder(MetaPathFinder):
@@ -51,10 +52,10 @@ class _NamesLoader(Loader):
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Import in here, and have no more of it: the garbage collector looks through all that was imported again and again.
+    """Import without garbage collections, and exclude the imported objects from later collections.
 
-    There is next to no garbage in modules, so what is there afterwards is never looked through again: neither by the imports themselves,
-    of which that was a tenth, nor when the program is traced, of which it was a fifth.
+    Modules contain almost no garbage, but every collection traverses them: this took a tenth of the time of the imports, and a fifth of the
+    time to trace the program.
     """
     gc.disable()
     try:
@@ -66,7 +67,7 @@ def without_collections() -> Iterator[None]:
 
 @contextmanager
 def without_unused_parts() -> Iterator[None]:
-    """Import Haliax and Optax in here."""
+    """Import Haliax and Optax in this context, without the modules that Halcyon does not use."""
     finder = _Finder()
     sys.meta_path.insert(0, finder)
     try:

@@ -1,4 +1,4 @@
-"""Paths of this machine: in the run document, and on the command line."""
+"""Paths of this machine in the run document and on the command line."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from halcyon_api.validation import Problem
 
 
 def root_address(place: str) -> str:
-    """A checkpoint root as it is given on the command line, as an address: a path is a directory of this machine."""
+    """The address of a checkpoint root from the command line, where a path is a directory of this machine."""
     return place if "://" in place else f"file://{Path(os.path.expanduser(place)).absolute()}"  # noqa: PTH111 - an unknown ~name stays
 
 
 def is_local(spec: TrainingRunSpec) -> bool:
-    """Whether a run trains on the machine that has its document: its checkpoints are in a directory, and no volume of a cluster is."""
+    """Whether a run trains on this machine: its checkpoint root is a directory, and it uses no volume of a cluster."""
     return spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None and spec.data.volume is None
 
 
 def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
-    """The paths of files that a run reads, by their fields; addresses of stores and servers are left out."""
+    """The paths of files that a run reads, by field of the document, without addresses of stores and servers."""
     named: dict[str, str | None] = {}
     for source in spec.data.sources:
         files = source.text or source.jsonl or source.parquet
@@ -36,7 +36,7 @@ def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
 
 
 def missing_files(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The files that a run of this machine is to read and that are not here. A run of a cluster has its files there."""
+    """The problems of a local run's files that do not exist; empty for a run in a cluster, whose files are not on this machine."""
     if not is_local(spec):
         return ()
     return tuple(Problem(field, _missing(path)) for field, path in local_paths(spec).items() if not _exists(path))
@@ -49,4 +49,4 @@ def _exists(path: str) -> bool:
 
 def _missing(path: str) -> str:
     where = "" if path.startswith(("/", "~")) else f" below {Path.cwd()}"
-    return f"no file matches {path}{where}; give a file, a directory or a glob that is there"
+    return f"no file matches {path}{where}; give a file, a directory or a glob that exists"

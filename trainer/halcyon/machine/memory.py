@@ -1,8 +1,8 @@
-"""Whether a run can fit into memory, judged before anything is allocated.
+"""Estimates whether a run fits into memory, before anything is allocated.
 
-The estimate is a lower bound, so that nothing is refused that would fit. Parameters, gradients and both moments of AdamW are kept whole on
-the devices that share them. Of the activations it counts one residual stream for each block and the batch itself, which recomputation
-cannot avoid. Matrices inside a block, the loss and the copies that a compiler makes come on top.
+The estimate is a lower bound, so no run is rejected that would fit. It counts the parameters, gradients and both moments of AdamW, divided
+by the devices that shard them. Of the activations it counts one residual stream for each block and the batch itself, which recomputation
+cannot avoid. Matrices inside a block, the loss and the compiler's copies need additional memory.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _BATCH_BYTES_PER_TOKEN = 8
 
 @dataclass(frozen=True)
 class Need:
-    """The least bytes that one device needs."""
+    """Lower bound of the memory that one device needs."""
 
     state_bytes: int
     batch_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
+        """State and batch."""
         return self.state_bytes + self.batch_bytes
 
 
 def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
-    """The least that a device of a run needs."""
+    """Lower bound of the memory that a device of a run needs."""
     trainer, model = spec.trainer, model_shape(spec)
     copies = {"train": _TRAINED_COPIES, "evaluate": 1, "data": 0}[spec.task]
     state = copies * _WIDTHS[trainer.precision.parameters] * model.parameters // mesh.parameter_shards
@@ -59,14 +59,14 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Need:
 
 
 def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, *, devices: int, where: str) -> Problem | None:
-    """Why a run cannot fit; None where it may.
+    """Why a run cannot fit into memory; None if it may fit.
 
     Args:
         spec: The run's spec.
         mesh: Its mesh.
-        there_bytes: Bytes of the memory that ``devices`` share.
-        devices: How many devices of the mesh share the memory: 1 on an accelerator, all of a process on a processor.
-        where: Whose memory it is, for the sentence.
+        there_bytes: Size of the memory that ``devices`` share.
+        devices: Number of devices of the mesh that share the memory: 1 on an accelerator, all devices of the process on CPU.
+        where: Name of the device or machine with the memory, for the error message.
     """
     need = least_need(spec, mesh)
     if need.total_bytes * devices <= there_bytes:
@@ -81,10 +81,10 @@ def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int, 
 
 
 def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int | None, *, devices: int, where: str) -> None:
-    """Refuse a run that cannot fit. Without a known size of the memory nothing is refused.
+    """Reject a run that cannot fit into memory. If `there_bytes` is None, the size is unknown and no run is rejected.
 
     Raises:
-        BadConfiguration: The sentence says how many bytes are needed, and how many there are.
+        BadConfiguration: The run cannot fit; the message says how many bytes it needs, and how many there are.
     """
     problem = memory_problem(spec, mesh, there_bytes, devices=devices, where=where) if there_bytes is not None else None
     if problem is not None:
@@ -92,7 +92,7 @@ def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, there_bytes: int | N
 
 
 def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
-    """Refuse a run that cannot fit on this process's accelerators, as far as JAX knows their memory.
+    """Reject a run that cannot fit on this process's accelerators, if JAX knows the size of their memory.
 
     Raises:
         BadConfiguration: See `check_memory`.
@@ -105,15 +105,15 @@ def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
 
 
 def check_step_memory(compiled: jax.stages.Compiled, there_bytes: int | None, *, devices: int) -> None:
-    """Refuse a compiled step that cannot run in the memory that its devices share, where the compiler tells what it needs.
+    """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size that it needs.
 
     Args:
         compiled: The step.
-        there_bytes: Bytes of the memory; None: not known.
-        devices: How many devices share it.
+        there_bytes: Size of the memory; None: unknown.
+        devices: Number of devices that share the memory.
 
     Raises:
-        BadConfiguration: The sentence says how many bytes are needed, and how many there are.
+        BadConfiguration: The step cannot run; the message says how many bytes it needs, and how many there are.
     """
     found: Any = compiled.memory_analysis()
     sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
@@ -126,9 +126,9 @@ def check_step_memory(compiled: jax.stages.Compiled, there_bytes: int | None, *,
 
 
 def machine_memory(root: Path = Path("/")) -> int | None:
-    """Bytes of memory that a process may use here: the machine's, or the limit of its container where that is less. None: not known.
+    """Bytes of memory that a process may use: the machine's memory, or the container's limit if that is less. None: unknown.
 
-    What other programs use just now is not taken off, for they may end, and the operating system swaps.
+    The memory that other programs use now is not subtracted, because they may end, and the operating system swaps.
     """
     limits = [_machine(root), *(_limit(root / path) for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"))]
     known = [limit for limit in limits if limit is not None]
@@ -156,7 +156,7 @@ def _limit(path: Path) -> int | None:
 
 
 def _size(count: int) -> str:
-    """Bytes for people, such as ``12.3 GB``."""
+    """Bytes with a unit, such as ``12.3 GB``."""
     for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""How much memory a process may keep from being paged out, which TPU runtimes and RDMA need more of than a container may have by default.
+"""Raises the limit of locked memory (RLIMIT_MEMLOCK), because TPU runtimes and RDMA need more than a container has by default.
 
-A container cannot be given another limit from outside. A process that is allowed to raise it (root with SYS_RESOURCE, or privileged) does
-it itself; for any other nothing changes.
+Kubernetes cannot set this limit for a container. A process that may raise it (root with SYS_RESOURCE, or privileged) does so itself; for
+other processes nothing changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NO_LIMIT = resource.RLIM_INFINITY
 
 
 def raise_memory_lock() -> int:
-    """Raise the limit as far as this process may, and return it in bytes (`NO_LIMIT` where there is none)."""
+    """Raise the limit as far as this process may, and return it in bytes (`NO_LIMIT`: unlimited)."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     for wanted in ((NO_LIMIT, NO_LIMIT), (hard, hard)):
         with suppress(ValueError, OSError):

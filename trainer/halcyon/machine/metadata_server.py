@@ -1,8 +1,8 @@
-"""Waiting for the metadata server of Google Cloud in a fresh pod.
+"""Waits for the metadata server of Google Cloud in a fresh pod.
 
-On GKE the server that hands out the credentials of a pod may need some seconds until it knows the pod. TensorStore asks it once for each
-process: if there is no answer then, every later request goes out without credentials, whatever is opened anew. So a pod with a `gs://`
-root asks the server itself first, and opens the root when it answers.
+On GKE the server that provides the credentials of a pod may need some seconds until it knows the pod. TensorStore asks it only once in each
+process: if it does not answer then, all later requests are sent without credentials, even if the store is opened again. So in a pod with a
+`gs://` root this module asks the server first, and the root is opened after it answers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NoCredentialsYet(Exception):
 
 
 def server_address(root: str, environ: Mapping[str, str]) -> str | None:
-    """What to ask before a root is opened; None where its credentials do not come from the metadata server.
+    """The URL to request before a root is opened; None if its credentials do not come from the metadata server.
 
     Args:
         root: Address of the root.
@@ -39,13 +39,13 @@ def server_address(root: str, environ: Mapping[str, str]) -> str | None:
 
 
 def wait_for_server(root: str, environ: Mapping[str, str], patience: Patience, answers: Callable[[str], bool] | None = None) -> None:
-    """Wait until the metadata server answers, where a root needs it. If it never does, the root itself will say what is wrong.
+    """Wait until the metadata server answers, if a root needs it. If it never answers, this returns, and the requests to the root fail.
 
     Args:
         root: Address of the root.
         environ: The process's environment.
-        patience: How long to ask.
-        answers: Asks an address. Default: over HTTP.
+        patience: Limits the retries.
+        answers: Whether the server answers at a URL. Default: an HTTP request.
     """
     address = server_address(root, environ)
     if address is None:

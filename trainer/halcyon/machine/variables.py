@@ -1,4 +1,4 @@
-"""``spec.env`` where no operator has put it into the environment: on the user's own machine."""
+"""Sets the variables of ``spec.env`` on the user's own machine, where no operator sets them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from halcyon_api.spec.variables import VariableSpec
 
 
 def set_variables(variables: Sequence[VariableSpec], environ: MutableMapping[str, str]) -> list[str]:
-    """Set what the environment lacks; call it before JAX is imported, which reads some of them once.
+    """Set the variables that the environment lacks. Call it before JAX is imported, because JAX reads some of them once.
 
     Returns:
-        A sentence for each variable that only a cluster can fill.
+        A sentence for each variable whose value only a cluster has.
     """
     missing: list[str] = []
     for variable in variables:

@@ -1,1 +1,1 @@
-"""Processes and devices: joining the world, the device mesh, the table of axes, preemption notices."""
+"""Processes and devices: the process group, the device mesh, the table of axes, preemption notices."""

@@ -1,9 +1,9 @@
-"""The one table from logical axes, which models name, to mesh axes.
+"""The single table from logical axes, which models use, to mesh axes.
 
-Models know their axes by name and nothing of the mesh. A parameter's axis is sharded as `PARAMETER_AXES` says while it is at rest (in the
-training state, in gradients, in checkpoints); an activation's axis as `COMPUTE_AXES` says while a step runs. Sharding ``embed`` over
-``fsdp`` at rest but not in computation is what makes XLA gather a block's weights just before their use and scatter their gradients
-after it (ZeRO stage 3, Rajbhandari et al. 2020); ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019).
+Models use only axis names and do not depend on the mesh. `PARAMETER_AXES` shards a parameter's axes at rest (in the training state, in
+gradients, in checkpoints); `COMPUTE_AXES` shards an activation's axes during a step. ``embed`` is sharded over ``fsdp`` at rest but not in
+computation, so XLA gathers a block's weights just before their use and scatters their gradients after it (ZeRO stage 3, Rajbhandari et al.
+2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from halcyon.models.axes import BATCH, EMBED, HEADS, KV_HEADS, MLP, VOCAB, is_na
 from halcyon_api.axes import LogicalAxis, splitting
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
-"""Mesh axis or axes by logical axis. An axis that is absent is not sharded."""
+"""Mesh axis or axes for each logical axis. An absent axis is not sharded."""
 
 _BOTH: Mapping[str, LogicalAxis] = {HEADS: "heads", KV_HEADS: "heads", MLP: "features", VOCAB: "vocabulary"}
-"""What the axes of both parameters and activations are in `halcyon_api.axes`."""
+"""The axes of both parameters and activations, with their names in `halcyon_api.axes`."""
 
 
 def _split(axes: Mapping[str, LogicalAxis]) -> AxisTable:
@@ -39,7 +39,7 @@ COMPUTE_AXES: AxisTable = _split({BATCH: "batch", **_BOTH})
 
 
 def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:
-    """How an array with these axes is partitioned."""
+    """The partition spec of an array with these axes."""
     return PartitionSpec(*(table.get(axis if isinstance(axis, str) else axis.name) for axis in axes))
 
 
@@ -49,10 +49,10 @@ def named_sharding(mesh: Mesh, axes: tuple[str, ...] | tuple[Axis, ...], table: 
 
 
 def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
-    """The sharding of every leaf of `tree`, in a tree of the same structure: as ``out_shardings`` of ``jax.jit`` wants it.
+    """The sharding of every leaf of `tree`, in a tree of the same structure, for ``out_shardings`` of ``jax.jit``.
 
     Args:
-        tree: NamedArrays are sharded by their axes, all other arrays (counters, keys) are replicated. Shapes suffice.
+        tree: NamedArrays are sharded by their axes, all other arrays (counters, keys) are replicated. Shapes are sufficient.
         mesh: The device mesh.
         table: Mesh axes by logical axis.
     """
@@ -67,14 +67,14 @@ def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
 
 
 def with_shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
-    """`tree` as ``jax.ShapeDtypeStruct`` leaves that carry their shardings: the template to restore a checkpoint into."""
+    """`tree` as ``jax.ShapeDtypeStruct`` leaves with shardings: the template for the restore of a checkpoint."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh, table)
     )
 
 
 def constrain(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
-    """Inside ``jax.jit``: pin every leaf to its sharding, such as gradients to that of their parameters."""
+    """Constrain every leaf to its sharding, such as gradients to that of their parameters. For use inside ``jax.jit``."""
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh, table))
 
 
@@ -85,7 +85,7 @@ def mesh_axes(axis: str, table: AxisTable) -> tuple[str, ...]:
 
 
 def open_axes() -> dict[str, int]:
-    """The axes of the context's mesh that XLA partitions by itself, with their sizes; none outside of `computing`."""
+    """The mesh axes of the context that XLA partitions automatically, with their sizes; empty outside `computing`."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return {}
@@ -93,7 +93,7 @@ def open_axes() -> dict[str, int]:
 
 
 def constrain_here(tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
-    """`constrain` for code that runs by group: pins every named array as far as XLA partitions it by itself."""
+    """`constrain` for code that runs by group: constrains every named array over the axes that XLA partitions automatically."""
     sizes = open_axes()
 
     def one(x: Any) -> Any:

@@ -1,13 +1,13 @@
-"""A connection that tells at once when a process is gone.
+"""Detects the end of a process at once, through a TCP connection.
 
-JAX's coordination service finds a dead process by its missing heartbeats, many seconds later, and a collective may wait all that time: of
-the devices of a surviving process only those whose neighbours died see an error, the others wait for them for ever. The kernel knows
-better: it closes the sockets of a killed process in the same millisecond. So every process holds one TCP connection to process 0. A process
-that loses a connection without a goodbye reports the loss, and ends; the loss of process 0 reaches all. What closes no socket (a cut
-network, a stopped process, a dead machine) is still the heartbeat's to find.
+JAX's coordination service detects a dead process by its missing heartbeats, many seconds later, and a collective may wait all that time:
+of the devices of a surviving process only those whose neighbours died see an error; the others wait forever. The kernel closes the sockets
+of a killed process in the same millisecond. So every process holds one TCP connection to process 0. If a connection closes
+without a goodbye message, the process at the other end reports the loss and ends; when process 0 ends, all other processes detect it. Only
+the heartbeats detect a fault that closes no socket: a cut network, a stopped process or a dead machine.
 
-Besides a greeting and a goodbye it carries small messages, which are heard at once whatever the main threads wait for: those of
-`halcyon.parallel.sync_point`.
+Besides the greeting and the goodbye the connection carries the small messages of `halcyon.parallel.sync_point`. A separate thread of each
+process receives them at once, even if the main thread waits.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _CONNECT_SECONDS = 10.0
 OnLoss = Callable[[int], object]
 """Called with the index of the lost process, in a thread of the lifeline."""
 OnMessage = Callable[[bytes, int], object]
-"""Called with the kind of a message, one byte, and its number."""
+"""Called with the kind of a message (one byte) and its number."""
 
 
 def end_process(lost: int) -> None:
-    """Say which process is gone and end this one, whatever its threads wait for."""
-    sys.stderr.write(f"process {lost} is gone, so this one ends too\n")
+    """Report the lost process and end this one at once, even if its threads wait."""
+    sys.stderr.write(f"process {lost} has ended, so this process ends too\n")
     sys.stderr.flush()
     os._exit(ExitCode.FAILURE)
 
@@ -51,23 +51,23 @@ class _Peer:
     """The other end of a connection."""
 
     index: int | None
-    """None until it has greeted."""
+    """Index of the process; None until its greeting is received."""
     received: bytes = b""
     parted: bool = False
 
 
 class Lifeline:
-    """The connections of one process: of process 0 to all others, of the others to process 0."""
+    """The connections of one process: from process 0 to all others, or from another process to process 0."""
 
     def __init__(self, on_loss: OnLoss) -> None:
         self.lost = threading.Event()
-        """Set once any process is gone without a goodbye."""
+        """Set when a connection closes without a goodbye message."""
         self.leaving_once = threading.Lock()
-        """Held by the thread that leaves the world: two may come to it at the same time."""
+        """Held by the thread that leaves the process group: two threads may try at the same time."""
         self._on_loss = on_loss
         self._selector = selectors.DefaultSelector()
         self._connections: list[socket.socket] = []
-        """Of all processes that have greeted, and on the others' side the one to process 0."""
+        """On process 0, the connections of all processes whose greeting is received; on the others, the connection to process 0."""
         self._said: list[bytes] = []
         self._speaking = threading.Lock()
         self._on_message: OnMessage | None = None
@@ -79,7 +79,7 @@ class Lifeline:
 
     @staticmethod
     def serve(on_loss: OnLoss = end_process) -> tuple[Lifeline, dict[str, Any]]:
-        """Process 0's end, and the invitation that the others need to `connect`. JSON can say it."""
+        """Process 0's side, and the invitation (a JSON document) that the others need for `connect`."""
         lifeline = Lifeline(on_loss)
         lifeline._token = secrets.token_bytes(_TOKEN_BYTES)
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
@@ -91,7 +91,7 @@ class Lifeline:
 
     @staticmethod
     def connect(host: str, invitation: dict[str, Any], index: int, on_loss: OnLoss = end_process) -> Lifeline:
-        """The end of process `index`.
+        """The side of process `index`.
 
         Raises:
             OSError: Process 0 does not accept the connection.
@@ -105,7 +105,7 @@ class Lifeline:
         return lifeline
 
     def listen(self, on_message: OnMessage) -> None:
-        """Set the receiver of all messages, once. It is called in a thread of the lifeline, for earlier messages in this one."""
+        """Set the receiver of all messages, once. A thread of the lifeline calls it; for earlier messages the calling thread does."""
         with self._hearing:
             self._on_message = on_message
             for kind, number in self._unheard:
@@ -113,7 +113,7 @@ class Lifeline:
             self._unheard.clear()
 
     def tell(self, kind: bytes, number: int = 0) -> None:
-        """Send a message to process 0, and from process 0 to all others, those included that have not connected yet. For any thread.
+        """Send a message to process 0, or from process 0 to all others, also to those that connect later. For any thread.
 
         Args:
             kind: One byte.
@@ -123,14 +123,14 @@ class Lifeline:
         with self._speaking:
             self._said.append(message)
             for connection in self._connections:
-                with contextlib.suppress(OSError):  # a process that cannot receive it is noticed by the watch
+                with contextlib.suppress(OSError):  # the watch detects a process that cannot receive it
                     connection.send(message)
 
     def part(self) -> bool:
-        """Say goodbye: from now on, neither is the end of this process a loss to the others, nor theirs to this one.
+        """Send the goodbye message: from now on the end of this process is no loss to the others, nor their end to this process.
 
         Returns:
-            False: it was said before.
+            False if the message was sent before.
         """
         if self._leaving.is_set():
             return False
@@ -182,7 +182,7 @@ class Lifeline:
                 self._hear(kind, number)
 
     def _welcome(self, connection: socket.socket) -> None:
-        """Deliver all messages to it from now on, and the earlier ones now."""
+        """Send this connection the earlier messages now, and all later ones."""
         with self._speaking:
             self._connections.append(connection)
             with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""The device mesh: the axes of `ResolvedMesh` laid over the devices so that each axis uses the fastest links it can.
+"""The device mesh: maps the axes of `ResolvedMesh` to the devices so that each axis uses the fastest possible links.
 
-``replica`` is the outermost axis and spans slices, where only the data-centre network connects them; ``data``, ``fsdp`` and ``tensor`` lie
-inside a slice. TPU devices say which slice they belong to, and JAX knows how to lay axes along the torus of a slice. All other
-platforms are taken in process order: the operator numbers processes slice by slice, so the n-th part of the devices is the n-th slice.
+``replica`` is the outermost axis and spans slices, which only the data-centre network connects; ``data``, ``fsdp`` and ``tensor`` lie
+inside a slice. TPU devices report their slice, and JAX maps axes to the torus of a slice. Devices of all other platforms are used in
+process order: the operator numbers processes slice by slice, so the n-th part of the devices is the n-th slice.
 
 Axis types are ``Auto``: XLA propagates shardings from the parameters and from the few constraints that models set by axis name.
 """
@@ -23,7 +23,7 @@ from halcyon_api.spec.mesh import ResolvedMesh
 
 
 class Device(Protocol):
-    """What is asked of a ``jax.Device``."""
+    """The attributes of a ``jax.Device`` that this module uses."""
 
     @property
     def platform(self) -> str:
@@ -58,7 +58,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) 
         devices: The devices to use. Default: all.
 
     Raises:
-        BadConfiguration: The devices are not as many as the mesh wants, or a slice is incomplete.
+        BadConfiguration: The number of devices is not that of the mesh, or a slice is incomplete.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = axis_sizes(resolved)
@@ -75,7 +75,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) 
 
 
 def group_by_slice(devices: Sequence[Device], slices: int) -> list[list[Device]]:
-    """The devices of each slice, slices in order.
+    """The devices of each slice, in the order of the slices.
 
     Raises:
         BadConfiguration: TPU devices report another number of slices, or slices of different sizes.
@@ -99,6 +99,6 @@ def _arrange(members: list[Device], sizes: tuple[int, ...]) -> np.ndarray[Any, A
     """The devices of one slice as an array of shape `sizes`."""
     if members[0].platform != "tpu":
         return np.array(members, dtype=object).reshape(sizes)
-    from jax.experimental import mesh_utils  # knows the tori of the TPU generations
+    from jax.experimental import mesh_utils  # maps axes to the torus of each TPU generation
 
     return mesh_utils.create_device_mesh(sizes, members, allow_split_physical_axes=True)

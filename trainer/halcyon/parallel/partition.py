@@ -1,11 +1,12 @@
-"""Code that runs on each device with that device's part of the arrays, where XLA's own partitioning sends too much.
+"""Runs code on each device with that device's part of the arrays, where XLA's automatic partitioning communicates too much.
 
-XLA decides on each product by itself where its sum over devices is made. In a loop that sums up a gradient it reduces every turn's part
-over the network, and gathers what the turns share anew for each. Here a device gathers once what it needs, adds up its own part of a
-gradient over all turns, and one reduction after the loop gives each device the sum of the part that it holds at rest.
+XLA decides for each product separately where its sum over devices is computed. In a loop that accumulates a gradient, XLA reduces the part
+of every iteration over the network, and gathers shared arrays again in every iteration. Here a device gathers the arrays once and
+accumulates its own part of a gradient over all iterations. One reduction after the loop gives each device the sum of the part that it holds
+at rest.
 
-Inside, arrays are as `COMPUTE_AXES` splits them: positions of the device's own rows, ``tensor`` parts of the vocabulary. Where no mesh
-divides the work (one device, or rows that cannot be dealt out) nothing is sent and everything is here.
+Inside, `COMPUTE_AXES` splits the arrays: positions of the device's own rows, ``tensor`` parts of the vocabulary. If no mesh axis divides
+the work (one device, or rows that cannot be divided evenly), nothing is sent, and the device has whole arrays.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, AxisTable, mesh_
 
 @dataclass(frozen=True)
 class MeshShard:
-    """The place of one device among those that compute together.
+    """The position of one device among the devices that compute together.
 
     Attributes:
-        sizes: The mesh axes that divide the work, with their sizes, which are more than 1.
+        sizes: The mesh axes that divide the work, with their sizes.
     """
 
     sizes: dict[str, int]
 
     def spec(self, axes: tuple[str, ...], table: AxisTable) -> PartitionSpec:
-        """How a table divides an array with these axes among the devices."""
+        """The partition spec by which a table divides an array with these axes among the devices."""
         return PartitionSpec(*(tuple(name for name in mesh_axes(axis, table) if name in self.sizes) or None for axis in axes))
 
     def gathered(self, x: NamedArray) -> NamedArray:
-        """A parameter as it is computed with, from the part of it that this device holds at rest."""
+        """All-gather a parameter for computation, from the part that this device holds at rest."""
         array = x.array
         for at, axis in enumerate(x.axis_names):
             if names := self._only_at_rest(axis):
@@ -49,7 +50,7 @@ class MeshShard:
         return _named(x, array)
 
     def reduced(self, x: NamedArray) -> NamedArray:
-        """Of the sum over all parts of the batch of a parameter's gradient, the part that this device holds at rest."""
+        """Sum a parameter's gradient over all parts of the batch, and return the part that this device holds at rest."""
         array, left = x.array, [name for name in mesh_axes(BATCH, COMPUTE_AXES) if name in self.sizes]
         for at, axis in enumerate(x.axis_names):
             if names := self._only_at_rest(axis):
@@ -73,7 +74,7 @@ class MeshShard:
         return jax.lax.pmax(x, names) if names else x
 
     def part(self, axis: Axis) -> tuple[Axis, jax.Array | int]:
-        """The part of a logical axis that is here, and the number of its first element in the whole."""
+        """This device's part of a logical axis, and the index of its first element in the whole axis."""
         names = self._splits(axis)
         size = axis.size // math.prod(self.sizes[name] for name in names)
         return axis.resize(size), jax.lax.axis_index(names) * size if names else 0
@@ -89,20 +90,20 @@ class MeshShard:
 def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: Any, shared: Any, *, rows_at: int, gathered: bool) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
-    A group has one place along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Inside of a group XLA
-    partitions as it does outside. Between groups nothing is sent but the parameters, before, and the sums, after.
+    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Inside a group XLA
+    partitions automatically. Groups exchange only the parameters, before the computation, and the sums, after it.
 
     Args:
-        function: Gets the group's part of the batch, the parameters, and what is shared; gives its part of two sums: a tree of scalars,
-            and a tree like `parameters`.
-        batch: Tree of arrays with the rows of a batch as the axis `rows_at`.
-        parameters: Tree of named arrays, each split as `PARAMETER_AXES` says.
-        shared: Tree of arrays that every device has whole.
+        function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree of scalars, and
+            a tree like `parameters`.
+        batch: Tree of arrays whose axis number `rows_at` is the rows of a batch.
+        parameters: Tree of named arrays, split by `PARAMETER_AXES`.
+        shared: Tree of arrays of which every device has the whole.
         rows_at: Number of the axis of rows.
-        gathered: Whether each device holds the parameters, and their sums, as it computes with them.
+        gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the computation.
 
     Returns:
-        The sums, split as `PARAMETER_AXES` says.
+        The sums, split by `PARAMETER_AXES`.
     """
     names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if gathered or name not in mesh_axes(EMBED, PARAMETER_AXES)]
     sizes = {name: size for name, size in open_axes().items() if name in names and size > 1}
@@ -123,9 +124,9 @@ def by_group(function: Callable[[Any, Any, Any], Any], batch: Any, parameters: A
 
 
 def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: Any) -> Any:
-    """Apply a function that sends something to every parameter, on the parts of them that XLA would partition by itself.
+    """Apply a function with a collective to every parameter, on each device's part of it.
 
-    It does not partition what is sent between groups: it would copy the whole array to every device of a group first.
+    XLA does not partition a collective between groups automatically: it would first copy the whole array to every device of a group.
     """
     open_here = open_axes()
     specs = _specs(MeshShard(open_here), parameters)
@@ -142,14 +143,14 @@ def _specs(here: MeshShard, parameters: Any) -> Any:
 
 
 LONGEST_UNROLLED = 8
-"""Iterations. An unrolled loop compiles slower and is larger, and what it saves is a part of a restart."""
+"""Largest number of iterations to unroll. An unrolled loop compiles more slowly and is larger; it saves a part of a restart."""
 
 
 class MeshPartition:
-    """The partition of the mesh in the context: what `halcyon.models.partition.Partition` asks for."""
+    """Implements `halcyon.models.partition.Partition` for the mesh of the context."""
 
     def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
-        """See `halcyon.models.partition.by_device`. Activations are split as `COMPUTE_AXES` says, parameters as `PARAMETER_AXES` says."""
+        """See `halcyon.models.partition.by_device`. Activations are split by `COMPUTE_AXES`, parameters by `PARAMETER_AXES`."""
         open_here = open_axes()
         sizes = {name: size for name, size in open_here.items() if size > 1}
         rows = {x.resolve_axis(BATCH).size for x in jax.tree.leaves(activations, is_leaf=is_named) if BATCH in x.axis_names}
@@ -178,33 +179,33 @@ class MeshPartition:
         return run(activations, parameters)
 
     def parts_of(self, axis: Axis) -> int:
-        """Into how many parts the context divides an axis of an activation."""
+        """Number of parts into which the context divides an axis of an activation."""
         sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
         return math.prod(sizes.get(name, 1) for name in mesh_axes(axis.name, table))
 
     def unroll(self, iterations: int) -> bool:
         """True on CPU with several processes, up to `LONGEST_UNROLLED` iterations.
 
-        XLA's CPU programs keep the order of their collectives in a cache, except for collectives inside of a loop.
+        XLA's CPU programs from a compilation cache keep the order of their collectives, except for collectives inside a loop.
         """
         return jax.default_backend() == "cpu" and jax.process_count() > 1 and iterations <= LONGEST_UNROLLED
 
 
 @contextlib.contextmanager
 def computing(mesh: Mesh, table: AxisTable = COMPUTE_AXES) -> Iterator[None]:
-    """The context in which a model is traced: ``hax.auto_sharded`` inside of it constrains activations by `table` on `mesh`."""
+    """The context in which a model is traced: ``hax.auto_sharded`` in it constrains activations by `table` on `mesh`."""
     with hax.partitioning.set_mesh(mesh), hax.axis_mapping(table), partitioned(MeshPartition()):
         yield
 
 
 @contextlib.contextmanager
 def computing_here() -> Iterator[None]:
-    """The context of `computing` inside of code that runs by device: what is divided by device already is left out of the table."""
+    """The context of `computing` for code that runs by device: its table has only the axes that XLA partitions automatically."""
     sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
     with hax.axis_mapping({axis: tuple(name for name in mesh_axes(axis, table) if name in sizes) for axis in table}):
         yield
 
 
 def _named(x: NamedArray, array: jax.Array) -> NamedArray:
-    """`array` under the axis names of `x`, of the sizes that it has here."""
+    """`array` with the axis names of `x` and with its own sizes."""
     return NamedArray(array, x.axis_names)

@@ -1,14 +1,15 @@
-"""Notices of preemption: SIGTERM to any process stops all of them at the same step.
+"""Preemption notices: SIGTERM to any process stops all processes at the same step.
 
-Kubernetes says SIGTERM to one pod of a gang. If that process alone stopped, the others would hang in their next collective. So a process
-that has a notice only says so: over the lifeline (see `halcyon.parallel.sync_point`) and at the next meeting (see
-`halcyon.parallel.waiting`), and all leave together. JAX has a service for the same, which looks for the signal once a second and keeps the
-time of its coming to itself; of the 15 seconds that a spot machine gives, that second is worth having, and the time is what decides
-whether a save still fits.
+Kubernetes sends SIGTERM to one pod of a run. If only that process stopped, the others would hang in their next collective. So a process
+with a notice only reports it, over the lifeline (see `halcyon.parallel.sync_point`) and at the next collective wait (see
+`halcyon.parallel.waiting`), and all processes stop together. JAX has a service for this, but it polls for the signal once a second and
+does not report when the signal arrived. A spot machine gives 15 seconds, so one second matters, and the arrival time decides whether a save
+still fits.
 
-An interrupt from the keyboard (SIGINT) is a notice too, because a person who stops a run wants its steps kept. A second one means at once.
+An interrupt from the keyboard (SIGINT) is a notice too, because a user who stops a run wants to keep its steps. A second interrupt asks to
+stop at once.
 
-Neither signal ends the process then. The holder of a `PreemptionNotice` must look at it and leave on its own.
+While a `PreemptionNotice` is open, neither signal ends the process: its owner must check the notice and stop.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from types import FrameType
 
 
 class PreemptionNotice:
-    """Whether a notice to end came to this process, and when.
+    """Receives the preemption notice of this process and records its time.
 
-    Create it in the main thread, once, after joining. Close it, or use it as a context manager, to give SIGTERM back.
+    Create it in the main thread, once, after `join`. Close it, or use it as a context manager, to restore the earlier signal handlers.
 
     Args:
-        on_arrival: Called at a notice, at once, in a thread of its own.
+        on_arrival: Called at once for each notice, in a separate thread.
         clock: Seconds, monotonic.
-        on_interrupt: Called in the same thread at each interrupt from the keyboard, with the number of interrupts.
+        on_interrupt: Called in the same thread for each interrupt from the keyboard, with the number of interrupts so far.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class PreemptionNotice:
         self._interrupts = 0
         self._clock = clock
         self._arrived_at: float | None = None
-        # Python runs signal handlers in the main thread, which may be inside of a long step. The byte that it writes here is immediate.
+        # Python runs signal handlers in the main thread, which may be inside a long step. It writes a byte to this socket immediately.
         self._reading, self._writing = socket.socketpair()
         self._writing.setblocking(False)
-        # A shell that starts a process in the background has SIGINT ignored, and it stays so.
+        # A shell that starts a process in the background sets SIGINT to be ignored, and this must not change.
         kinds = (signal.SIGTERM, *((signal.SIGINT,) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else ()))
         self._previous = {kind: signal.signal(kind, self._on_signal) for kind in kinds}
         self._previous_wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
@@ -60,11 +61,11 @@ class PreemptionNotice:
 
     @property
     def age_seconds(self) -> float:
-        """How long ago it came; 0 where none has."""
+        """Seconds since the notice arrived; 0 without a notice."""
         return 0.0 if self._arrived_at is None else self._clock() - self._arrived_at
 
     def close(self) -> None:
-        """Give the signals back to their earlier handlers."""
+        """Restore the earlier signal handlers."""
         if self._writing.fileno() < 0:
             return
         signal.set_wakeup_fd(self._previous_wakeup)

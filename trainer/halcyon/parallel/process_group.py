@@ -1,12 +1,11 @@
-"""Joining and leaving the world: all processes of a run, connected by JAX's coordination service.
+"""Joins and leaves the process group: all processes of a run, connected by JAX's coordination service.
 
-Process 0 runs the service. Every process knows its index and the count from the operator; nothing is detected. A dead process must take
-the others with it at once, for the JobSet restarts the world as a whole: a lifeline tells them within milliseconds (see
-`halcyon.parallel.lifeline`), and the coordination service ends them in the cases that a lifeline cannot see, once the silent one has
-missed its heartbeats.
+Process 0 runs the service. The operator gives every process its index and the number of processes; nothing is detected. If a process dies,
+the others must end at once, because the JobSet restarts the whole process group. The lifeline reports the loss within milliseconds (see
+`halcyon.parallel.lifeline`). If the lifeline cannot detect it, the coordination service ends the others after missing heartbeats.
 
-After `join` a process must end through `leave`, whatever happened: the service waits at its shutdown for the processes that are
-still alive, and so an interpreter that simply exits may wait for a peer that is waiting for it.
+After `join` a process must always end through `leave`. The shutdown of the service waits for all living processes, so a process that
+exits without `leave` may wait for another process that waits for it.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 
 JOIN_TIMEOUT_SECONDS = 1800
-"""Others may still wait for a machine. How long that may last is for the operator to decide; this is for when it does not."""
+"""Longest wait for the other processes, which may still wait for a machine. The operator normally ends this wait earlier."""
 HEARTBEAT_TIMEOUT_SECONDS = 15
 LEAVE_TIMEOUT_SECONDS = 10
 
 _GRACE_SECONDS = 60
-"""JAX's own limit comes so much later than ours, which ends in an exception."""
+"""JAX's own time limit is this much later than ours, because ours raises an exception and JAX's ends the process."""
 
 _LEAVE_POLL_SECONDS = 0.02
 
@@ -44,45 +43,45 @@ _HEADER_BYTES = 8
 
 
 class CouldNotJoin(TrainerExit):
-    """Not all processes of the run came together in time. Worth another try: the message says who was waited for."""
+    """Not all processes of the run joined in time. A retry may succeed; the message says which connection was missing."""
 
     others_missing = True
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of the run, seen from one of them."""
+    """The process group of a run, in one of its processes."""
 
     process_index: int
     """Index of this process."""
     process_count: int
-    """Processes of the run."""
+    """Number of processes of the run."""
     lifeline: Lifeline | None = field(default=None, repr=False, compare=False)
     """Connection to the other processes. None for a single process."""
 
     @property
     def distributed(self) -> bool:
-        """Whether there are other processes, and so a coordination service."""
+        """Whether there are other processes, and thus a coordination service."""
         return self.process_count > 1
 
     @property
     def is_main(self) -> bool:
-        """True on process 0, which decides and reports for all."""
+        """True on process 0, which decides and reports for all processes."""
         return self.process_index == 0
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        """Process 0's document, on every process. A collective: all processes call it, in the main thread, in the same order.
+        """Process 0's document, on every process. A collective: all processes call it in the main thread, in the same order.
 
         Args:
-            document: On process 0, anything JSON can say. Ignored on the others.
+            document: On process 0, a JSON document. Ignored on the others.
         """
         if self.is_main and document is None:
-            raise ValueError("process 0 must bring the document on which all agree")
+            raise ValueError("process 0 must give the document for all processes")
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode() if self.is_main else b""
         return json.loads(_broadcast(text) if self.distributed else text)
 
     def greatest(self, *mine: float) -> tuple[float, ...]:
-        """The greatest of each number over all processes, as float32. A collective, as `agree`."""
+        """The maximum of each number over all processes, as float32. A collective, as `agree`."""
         numbers = np.array(mine, np.float32)
         everyone = multihost_utils.process_allgather(numbers) if self.distributed else numbers[None]
         return tuple(float(number) for number in np.max(np.asarray(everyone), axis=0))
@@ -91,7 +90,7 @@ class ProcessGroup:
         """Wait until all processes are at the barrier of this name. A collective, for the main thread only.
 
         Raises:
-            RuntimeError: Process 0 is at another barrier: the processes have lost step with each other.
+            RuntimeError: Process 0 is at another barrier: the processes do not run the same sequence of collectives.
         """
         if not self.distributed:
             return
@@ -111,22 +110,22 @@ def join(
     leave_timeout_seconds: int = LEAVE_TIMEOUT_SECONDS,
     on_loss: OnLoss = end_process,
 ) -> ProcessGroup:
-    """Connect this process with all others, before anything else touches a device.
+    """Connect this process with all others. Call it before any code uses a device.
 
     Args:
-        coordinator: ``host:port`` of process 0's coordination service. Not needed by a single process.
+        coordinator: ``host:port`` of process 0's coordination service. Not needed for a single process.
         process_index: Index of this process.
-        process_count: Processes of the run.
-        devices_per_host: On CPU, how many devices this process shall have. None: take the accelerator's devices as they are.
-        timeout_seconds: How long to wait for the others, the coordinator's DNS record included.
-        heartbeat_timeout_seconds: A process that is silent for this time is dead, and all others are ended.
-        leave_timeout_seconds: How long `leave` waits for the others.
-        on_loss: Called in another thread with the index of a process that is gone without leaving. It should end this process, for the
-            main thread may wait for the lost one for ever. Default: say so and end with exit code 1.
+        process_count: Number of processes of the run.
+        devices_per_host: On CPU, the number of devices of this process. None: use the accelerator's devices.
+        timeout_seconds: Longest wait for the others, including the coordinator's DNS record.
+        heartbeat_timeout_seconds: A process without a heartbeat for this time counts as dead, and all others are ended.
+        leave_timeout_seconds: Longest wait of `leave` for the others.
+        on_loss: Called in another thread with the index of a process that ended without `leave`. It should end this process, because the
+            main thread may wait for the lost one forever. Default: report the loss and end with exit code 1.
 
     Raises:
-        CouldNotJoin: The others did not come in time.
-        BadConfiguration: Several processes and no coordinator, or an address that is not ``host:port``.
+        CouldNotJoin: The others did not join in time.
+        BadConfiguration: Several processes without a coordinator, or an address that is not ``host:port``.
     """
     if devices_per_host is not None:
         jax.config.update("jax_platforms", "cpu")
@@ -141,7 +140,7 @@ def join(
         host, port = split_address(coordinator)
     except ValueError as error:
         raise BadConfiguration(str(error)) from None
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours; see `preemption`
+    jax.config.update("jax_enable_preemption_service", False)  # `preemption` handles SIGTERM
     deadline = time.monotonic() + timeout_seconds
     try:
         address = resolve(host, port, deadline) if process_index == 0 else wait_until_listening(host, port, deadline)
@@ -157,7 +156,7 @@ def join(
         )
         _within(connect, deadline - time.monotonic())
     except TimeoutError:
-        why = "some of them have not come; look at the pods that are not running or have failed"
+        why = "some of them have not joined; check the pods that are not running or have failed"
     except (NoCoordinator, jax.errors.JaxRuntimeError) as error:
         why = str(error)
     else:
@@ -167,11 +166,12 @@ def join(
 
 
 def leave(processes: ProcessGroup) -> None:
-    """Disconnect, so that the process can exit at once. Waits for the others, but no longer than was agreed when joining, and not at
-    all once one of them is gone without leaving: the process that saw the cause reports it. Of two threads that come to it the second
-    waits for the first.
+    """Disconnect, so that the process can exit at once.
 
-    Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others once more.
+    Waits for the others, at most ``leave_timeout_seconds`` of `join`. Stops waiting as soon as a process ends without `leave`; the process
+    that detected the cause reports it. If two threads call it, the second waits for the first.
+
+    Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others again.
     """
     if processes.lifeline is None:
         return
@@ -191,14 +191,14 @@ def leave(processes: ProcessGroup) -> None:
 
 
 def enable_compilation_cache(directory: str) -> None:
-    """Keep every compiled program in `directory` and take it from there, so that a restarted process does not compile again.
+    """Keep every compiled program in `directory` and load it from there, so that a restarted process does not compile again.
 
-    Of several processes only process 0 writes: the directory must outlive the process and be seen by all to be of use to all.
+    Only process 0 writes, so the directory must be shared by all processes, and must stay after the process has ended.
     """
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # Else the directory's name becomes part of every key, and a program is only found again below the same path.
+    # Otherwise the directory's name is part of every key, and a program is found only below the same path.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
@@ -213,23 +213,27 @@ def _tie(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Lifeline:
         return Lifeline.connect(host, invitation, processes.process_index, on_loss)
     except OSError as error:
         raise CouldNotJoin(
-            f"process {processes.process_index} reached process 0 at {host} but not its port {invitation['port']} ({error}); let the pods "
-            "of a run talk to each other on all ports"
+            f"process {processes.process_index} reached process 0 at {host} but not its port {invitation['port']} ({error}); allow the "
+            "pods of a run to connect to each other on all ports"
         ) from None
 
 
 def _within(function: Callable[[], None], seconds: float) -> None:
-    """Run `function` for at most these seconds, in a thread that is left running if it takes longer.
+    """Run `function` in a thread and wait at most `seconds`. The thread continues if it takes longer.
 
-    JAX ends the whole process, without an exception, when its own time is over; and while the main thread waits inside of JAX it
-    handles no signal, so that a notice of preemption would be missed.
+    When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits inside JAX it handles no
+    signal, so it would miss a preemption notice.
+
+    Raises:
+        TimeoutError: `function` did not end in time.
+        Exception: `function` raised it.
     """
     failures: list[Exception] = []
 
     def run() -> None:
         try:
             function()
-        except Exception as error:  # handed to the caller below
+        except Exception as error:  # raised in the caller below
             failures.append(error)
 
     thread = threading.Thread(target=run, name="halcyon-join", daemon=True)
@@ -242,7 +246,7 @@ def _within(function: Callable[[], None], seconds: float) -> None:
 
 
 def _broadcast(text: bytes) -> bytes:
-    """Process 0's bytes on every process, by an all-reduce of one small frame, and of a second one where they do not fit."""
+    """Process 0's bytes on every process, by an all-reduce of one frame of 4 KiB, and of a larger one if they do not fit."""
     frame = np.zeros(_FRAME_BYTES, np.uint8)
     frame[:_HEADER_BYTES] = np.frombuffer(len(text).to_bytes(_HEADER_BYTES, "little"), np.uint8)
     head = text[: _FRAME_BYTES - _HEADER_BYTES]

@@ -1,8 +1,8 @@
-"""Waiting for the coordinator before JAX is asked to connect.
+"""Waits for the coordinator before JAX connects to it.
 
-After a restart every second counts, and two waits are slow if left to others: the DNS record of a fresh pod appears a little after the
-pod, and gRPC, refused once, backs off for a second and more. So the name is resolved and the port is tried every few
-milliseconds here, and JAX connects to an address that is known to answer.
+After a restart every second matters, and two waits would be slow in JAX: the DNS record of a fresh pod appears a little after the pod, and
+gRPC backs off for a second or more after one failed connection. So this module resolves the name and tries the port every 50 ms, and JAX
+connects to an address that is known to answer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Clock = Callable[[], float]
 
 
 class NoCoordinator(Exception):
-    """The coordinator's name did not resolve, or its port did not answer, in time. The message says which."""
+    """The coordinator's name did not resolve in time, or its port did not answer in time. The message says which."""
 
 
 def split_address(coordinator: str) -> tuple[str, int]:
-    """Host and port of ``host:port``; an IPv6 address is in brackets.
+    """Host and port of ``host:port``. An IPv6 address must be in brackets.
 
     Raises:
         ValueError: There is no port, or it is not a number from 1 to 65535.
@@ -33,7 +33,7 @@ def split_address(coordinator: str) -> tuple[str, int]:
 
 
 def resolve(host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> str:
-    """The first address of `host`, as ``address:port``, tried again until `deadline`.
+    """The first address of `host`, as ``address:port``. Retries until `deadline`.
 
     Raises:
         NoCoordinator: The name did not resolve in time.
@@ -51,11 +51,12 @@ def resolve(host: str, port: int, deadline: float, clock: Clock = time.monotonic
 def wait_until_listening(
     host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep
 ) -> str:
-    """The address of `host` that accepts connections on `port`, as ``address:port``; the name is resolved anew for every try,
-    because a record may still point to the pod of the previous attempt.
+    """The address of `host` that accepts connections on `port`, as ``address:port``.
+
+    Every try resolves the name again, because a record may still point to the pod of the previous attempt.
 
     Raises:
-        NoCoordinator: The name did not resolve, or nothing answered, in time.
+        NoCoordinator: The name did not resolve in time, or the port did not answer in time.
     """
     while True:
         address = resolve(host, port, deadline, clock, sleep)

@@ -1,10 +1,10 @@
-"""The point of their common way at which all processes leave after a notice of preemption, agreed at once and beside the steps.
+"""Agrees on the point at which all processes stop after a preemption notice, at once and independently of the steps.
 
-All processes pass the same points in the same order: before each step, before each evaluation. A process with a notice says so over the
-lifeline. Process 0 asks everyone how many points they have passed, and each stops counting with its answer; the greatest answer is where
-all leave. The threads of the lifeline ask and answer, whatever the main threads wait for, so that the agreement takes one round trip and is
-there long before the step under way has ended. No process has to do more than what another one had begun already: with steps of seconds
-and 15 seconds of grace, that is what leaves time for a save.
+All processes pass the same points in the same order: before each step and before each evaluation. A process with a notice sends it over the
+lifeline. Process 0 asks every process for the number of points that it has passed; a process passes no further point after its answer. All
+processes stop at the greatest answer. The threads of the lifeline ask and answer, even if the main threads wait, so the agreement takes one
+round trip and ends long before the step in progress. Every step that is still run had already begun on some process: with steps of seconds
+and 15 seconds of grace, this leaves time for a save.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Callable
 from halcyon.parallel.process_group import ProcessGroup
 
 _NOTICE = b"n"
-"""To process 0: there is a notice here."""
+"""To process 0: this process has a notice."""
 _ASK = b"a"
-"""From process 0: pass no point until it is known where to leave, and say how many you have passed."""
+"""From process 0: pass no further point until the last point is decided, and send the number of passed points."""
 _PASSED = b"p"
-"""To process 0: the answer."""
+"""To process 0: the number of passed points."""
 _LEAVE = b"l"
-"""From process 0: leave after this number of points."""
+"""From process 0: stop after this number of points."""
 
 
 class SyncPoint:
-    """One process's part in it.
+    """One process's part in the agreement.
 
-    Create it in the main thread, once, after joining and before any point is passed.
+    Create it in the main thread, once, after `join` and before the first point.
 
     Args:
         processes: The processes.
-        on_notice: Called in some thread when a notice has come to any process; perhaps more than once.
+        on_notice: Called in any thread when any process has a notice; possibly more than once.
     """
 
     def __init__(self, processes: ProcessGroup, on_notice: Callable[[], object] = lambda: None) -> None:
@@ -48,9 +48,9 @@ class SyncPoint:
             self._lifeline.listen(self._hear)
 
     def reached(self) -> bool:
-        """Whether all leave here. For the main thread, before anything that all processes do together, in the same order on all of them.
+        """Whether all processes stop here. Call it in the main thread, before each step or evaluation, in the same order on all processes.
 
-        Where a notice has just come to some process, it waits for the agreement.
+        Waits for the agreement if a notice has just come to any process.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._leave_after is not None or not self._asked)
@@ -60,7 +60,7 @@ class SyncPoint:
             return False
 
     def notice(self) -> None:
-        """A notice of preemption has come to this process. For any thread; more than once is the same as once."""
+        """Report a preemption notice of this process. For any thread; further calls have no effect on the agreement."""
         self._on_notice()
         if self._is_main:
             self._ask()
@@ -89,7 +89,7 @@ class SyncPoint:
             self._lifeline.tell(kind, value)
 
     def _hear(self, kind: bytes, value: int) -> None:
-        """What another process says, in a thread of the lifeline."""
+        """Handle a message of another process, in a thread of the lifeline."""
         if kind in (_NOTICE, _ASK):
             self._on_notice()
         if kind == _NOTICE and self._is_main:

@@ -1,8 +1,8 @@
-"""Waits until every process has its data, or any has a notice of preemption.
+"""Waits until every process has its data, or any process has a preemption notice.
 
-A step needs all processes. If one of them waited alone for what the step is made of, the others would be inside the step already, and a
-notice could stop them at no step that all reach. So before such a step they meet: each says whether it has what it needs and whether it has
-a notice, and they go on when all have, or leave together when any has one. Between two meetings everybody waits for its own part.
+A step needs all processes. If one process waited for its data alone, the others would already be inside the step, and after a notice they
+could not stop at the same step. So before such a step the processes exchange whether each has its data and whether it has a notice. They
+continue when all have their data, or stop together when any has a notice. Between two exchanges each process waits for its own data.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ ROUND_SECONDS = 0.5
 
 
 def wait_together(processes: ProcessGroup, notice: PreemptionNotice, mine: Callable[[float], bool]) -> bool:
-    """Wait until all processes have what they need. A collective, for the main thread.
+    """Wait until all processes have their data. A collective, for the main thread.
 
     Args:
         processes: The processes.
-        notice: This process's.
-        mine: Waits for at most this number of seconds and returns whether this process has it.
+        notice: This process's notice.
+        mine: Waits at most this number of seconds, and returns whether this process has its data.
 
     Returns:
-        False: a notice came first, and all leave.
+        False if a notice came first: all processes must stop.
     """
     while True:
         missing, noticed = processes.greatest(0.0 if mine(ROUND_SECONDS) else 1.0, float(notice.arrived))

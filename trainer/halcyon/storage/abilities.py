@@ -1,8 +1,8 @@
-"""What a store can do, found out by doing it: a promise of a protocol's name is not believed.
+"""Tests what a store can do by trying it, because stores with the same protocol differ.
 
-A root must tell two writers apart: that is the fence, and the commit. So of several that write at the same time under one condition exactly
-one may win. At the same time, because a comparison by a read before the write would pass any test that tries one after the other. And what
-was written must be there for the next reader and in the next listing, for that is how parts are found before a commit.
+The fence and the commit need conditional writes: of several writes at the same time under one condition exactly one may succeed. The writes
+run at the same time, because a store that only reads before it writes would pass a test with one write after the other. A written value
+must also be visible to the next read and in the next listing, because process 0 finds the parts by a listing before it commits.
 """
 
 from __future__ import annotations
@@ -22,66 +22,66 @@ _CONTENDERS = 6
 
 @dataclass(frozen=True)
 class Ability:
-    """One thing that a root must be able to do."""
+    """One ability that a root must have."""
 
     name: str
     problem: str | None
-    """What it did instead, and the fix; None if it can."""
+    """The wrong behaviour and the fix; None if the root has the ability."""
     seconds: float
-    """How long it took to find out."""
+    """Duration of the test."""
 
 
 class Contended(Exception):
-    """Others were probing all the time."""
+    """Other processes probed the root during every try."""
 
 
 def overwrite_problem(store: Store, nonce: str) -> str | None:
-    """What is wrong with conditional overwrites of a root; None if one of several wins.
+    """The problem with conditional overwrites of a root; None if exactly one of several writes succeeds.
 
-    The key stays: were it deleted, "must not exist" could come true again under the feet of another process that is probing.
+    The key is not deleted: otherwise the condition "must not exist" could become true again while another process probes.
 
     Raises:
-        Contended: Other processes were probing all the time.
+        Contended: Other processes probed the root during every try.
         StoreFailure: The store did not answer.
     """
     for attempt in range(_TRIES):
         before = store.read(PROBE_KEY)
-        # A generation is a hash of what is there, in S3. Were the same content written in two tries, a write could leave the generation as
-        # it found it, and a second one would rightly win.
+        # In S3 a generation is a hash of the content. If two tries wrote the same content, a write could leave the generation unchanged,
+        # and a second write would then rightly succeed.
         *contents, latest = (_content(nonce, attempt, number) for number in range(_CONTENDERS + 1))
         winners = store.contend(PROBE_KEY, contents, before.generation)
         late = store.swap(PROBE_KEY, latest, before.generation)
         if winners > 1 or late is not None:
             return (
-                f"does not honour conditional writes ({winners + (late is not None)} of {_CONTENDERS + 1} went through where one may), so "
+                f"does not support conditional writes ({winners + (late is not None)} of {_CONTENDERS + 1} succeeded where one may), so "
                 "two writers could overwrite each other there; choose a store that supports If-Match and If-None-Match"
             )
         if winners == 1:
             return None
-        # None won, or none that heard of it: another process is probing, or an answer was lost on the way.
+        # No write succeeded, or its answer was lost: another process is probing, or the network failed.
     raise Contended
 
 
 def create_problem(store: Store, nonce: str) -> str | None:
-    """What is wrong with creating a key that must not exist; None if one of several wins and the key cannot be created again."""
+    """The problem with creating a key that must not exist; None if exactly one of several writes creates it, and no later one does."""
     key = f"{_folder(nonce)}created"
     absent = store.read(key)
     *contents, latest = (_content(nonce, 0, number) for number in range(_CONTENDERS + 1))
     winners = store.contend(key, contents, absent.generation)
     late = store.swap(key, latest, absent.generation)
     if winners == 0 and store.read(key).data in contents:
-        winners = 1  # the answer to the one that won was lost on the way, and its second try came too late
+        winners = 1  # the answer to the successful write was lost, and its retry came too late
     store.delete(key)
     if winners == 1 and late is None:
         return None
     return (
-        f"does not honour conditional creation ({winners + (late is not None)} of {_CONTENDERS + 1} created the same key, where one may), "
-        "so a commit could be written over; choose a store that supports If-None-Match"
+        f"does not support conditional creation ({winners + (late is not None)} of {_CONTENDERS + 1} created the same key, where one may), "
+        "so a commit could be overwritten; choose a store that supports If-None-Match"
     )
 
 
 def listing_problem(store: Store, nonce: str) -> str | None:
-    """What is wrong with listings; None if what was just written or deleted is seen at once."""
+    """The problem with listings; None if a listing shows a write and a deletion at once."""
     key = f"{_folder(nonce)}listed"
     store.write(key, _content(nonce, 0, 0))
     seen = key in store.list(_folder(nonce))
@@ -93,7 +93,7 @@ def listing_problem(store: Store, nonce: str) -> str | None:
 
 
 def reading_problem(store: Store, nonce: str) -> str | None:
-    """What is wrong with reads; None if a value and a part of it come back as they were written."""
+    """The problem with reads; None if a value and a range of it are read as they were written."""
     key = f"{_folder(nonce)}read"
     content = _content(nonce, 0, 0) * 64
     store.write(key, content)
@@ -113,7 +113,7 @@ _CHECKS: tuple[tuple[str, Callable[[Store, str], str | None]], ...] = (
 
 
 def examine(store: Store, nonce: str, clock: Callable[[], float]) -> Iterator[Ability]:
-    """Try all that a root must be able to do, one after the other. Leaves nothing there but the key `PROBE_KEY`.
+    """Test all abilities of a root, one after the other. Only the key `PROBE_KEY` remains.
 
     Args:
         store: The root.
@@ -121,29 +121,29 @@ def examine(store: Store, nonce: str, clock: Callable[[], float]) -> Iterator[Ab
         clock: Seconds, monotonic.
 
     Raises:
-        StoreFailure: The store did not answer, or refuses access.
+        StoreFailure: The store did not answer, or denied access.
     """
     for name, check in _CHECKS:
         begin = clock()
         try:
             problem = check(store, nonce)
         except Contended:
-            problem = "is being tried by other processes without end; see that one run alone uses it"
+            problem = "is being tried by other processes again and again; make sure that only one run uses it"
         yield Ability(name, problem, clock() - begin)
     store.delete_prefix(_folder(nonce))
 
 
 def demand(store: Store, nonce: str, *, fresh: bool) -> None:
-    """See, before a run takes a root, that it can be written and fenced.
+    """Check, before a run takes a root, that it can be written and fenced.
 
     Args:
         store: The root.
         nonce: A fresh random word.
-        fresh: The root was never used. A later start tries the fence alone, for a restart should be fast.
+        fresh: The root was never used. A later start tests only conditional overwrites, because a restart should be fast.
 
     Raises:
-        RootUnusable: It cannot; the sentence names the ability that is missing.
-        Contended: Other processes were probing all the time.
+        RootUnusable: The root lacks an ability, which the message names, or it has no space left.
+        Contended: Other processes probed the root during every try.
         StoreFailure: The store did not answer.
     """
     try:

@@ -1,8 +1,7 @@
-"""Writing a file of a folder: whole or not at all, and on the disk when it is done, as TensorStore's driver does it.
+"""Writes a file of a folder atomically and durably, as TensorStore's file driver does.
 
-That driver takes a copy of the bytes first and writes the copy, which together cost twice the processor time of the write alone. What must
-not be lost is that a file system may never answer: the system call is made in a thread of its own that no one has to wait for, neither
-neither the caller nor the end of the process.
+That driver copies the bytes first and writes the copy, which costs twice the processor time of the write alone. As a file system may never
+answer, the system call runs in a thread for which neither the caller nor the end of the process has to wait.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 LEFTOVER_SUFFIX = ".__lock"
-"""End of the name of a file that is not whole yet; TensorStore's own, so its listings pass over it."""
+"""Suffix of a file that is not complete yet. TensorStore uses the same suffix, so its listings skip the file."""
 
 
 def begin(work: Callable[[], None]) -> Future[None]:
-    """Do something in a thread that does not keep the process alive."""
+    """Run `work` in a daemon thread, which does not keep the process alive."""
     future: Future[None] = Future()
 
     def run() -> None:
@@ -34,10 +33,10 @@ def begin(work: Callable[[], None]) -> Future[None]:
 
 
 def write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
-    """Write a file and wait until it is on the disk. A process that is killed meanwhile leaves no file of this name.
+    """Write a file and wait until it is on the disk. If the process is killed during the write, no file of this name is created or changed.
 
     Raises:
-        OSError: The file system refused.
+        OSError: The file system reported an error.
     """
     temporary = path.with_name(f"{path.name}_{secrets.token_hex(8)}{LEFTOVER_SUFFIX}")
     descriptor = _create(temporary)

@@ -1,7 +1,7 @@
-"""From a store's error to the sentence a user reads.
+"""Converts the error of a store to the error message for the user.
 
-TensorStore's exceptions begin with a status code and end with source locations and, for object stores, the server's answer, which can
-quote the request's credentials. Only the code and a cleaned head of the text are kept.
+TensorStore's exceptions begin with a status code and end with source locations and, for object stores, with the server's response, which
+can contain the request's credentials. Only the code and the cleaned beginning of the text are kept.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _CODE = re.compile(r"^([A-Z][A-Z_]+): ?")
 _REFUSED = re.compile(
     r"\b(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired|InvalidAccessKeyId)\b"
 )
-"""Error codes of S3 for credentials or a clock that are not accepted. They come with status 400, which TensorStore knows nothing of, or
-are tried again by TensorStore and then reported as another failure."""
+"""Error codes of S3 for credentials or a clock that the server does not accept. They come with status 400, to which TensorStore assigns no
+meaning, or TensorStore retries the request and then reports another failure."""
 _SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _LONGEST_TEXT = 300
 
@@ -45,7 +45,7 @@ _ERRNO = {
 }
 _LASTING = frozenset(_FIXES) - {"RESOURCE_EXHAUSTED"}
 STOPPED = "CANCELLED"
-"""Status code of a request that was refused, and whose wait a notice of preemption ended."""
+"""Status code of a request that was denied and whose retries a preemption notice ended."""
 _REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 
@@ -58,7 +58,7 @@ class StoreFailure(Exception):
 
     Attributes:
         code: Status code, such as ``RESOURCE_EXHAUSTED``.
-        text: What the store said, without credentials.
+        text: The store's message, without credentials.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -68,26 +68,26 @@ class StoreFailure(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the store did not accept the credentials, or the clock of this machine."""
+        """Whether the store denied access: it did not accept the credentials or the clock of this machine."""
         return self.code in _REFUSALS
 
     @property
     def is_outage(self) -> bool:
-        """Whether the store may answer another time: nothing is wrong with the place or the credentials, and no disk is full."""
+        """Whether a retry may succeed: the address and the credentials are not the cause, and no disk is full."""
         return (self.code not in _FIXES and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
 
     @property
     def is_full(self) -> bool:
-        """Whether a disk is full or a quota of it is used up. The same code stands for too many open files, too."""
+        """Whether a disk is full or its quota is used up. Too many open files have the same code, but are not this failure."""
         return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
 
 
 class Abandoned(Exception):
-    """Work in the background was stopped."""
+    """The work of a background thread was stopped."""
 
 
 def from_tensorstore(error: Exception) -> StoreFailure:
-    """Take code and text from an exception that TensorStore raised."""
+    """The code and text of an exception that TensorStore raised."""
     if isinstance(error, StoreFailure):
         return error
     text = str(error)
@@ -103,14 +103,14 @@ def from_tensorstore(error: Exception) -> StoreFailure:
 
 
 def from_os(error: OSError) -> StoreFailure:
-    """Take code and text from an error of the operating system."""
+    """The code and text of an error of the operating system."""
     return StoreFailure(
         _ERRNO.get(error.errno or 0, "UNKNOWN"), f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     )
 
 
 def clean(text: str) -> str:
-    """One line without source locations, bodies of answers and credentials."""
+    """The text as one line, without source locations, response bodies and credentials."""
     text = re.split(
         r"\s*(?:\[(?:source locations|tensorstore_spec|http_response_body|body)=|with body\b|<\?xml\b|<[Ee]rror>|<html\b)", text
     )[0]
@@ -124,14 +124,15 @@ def clean(text: str) -> str:
 
 
 def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> str:
-    """The sentence for a failed request: the root, the problem, the fix."""
+    """The error message for a failed request: the root, the problem, the fix."""
     return f"{what} {root} {_FIXES.get(failure.code, 'could not be reached; look at the store and the network')} ({failure})"
 
 
 def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root") -> TrainerExit:
-    """The end of a training that cannot use its root.
+    """The error with which a training ends that cannot use its root.
 
-    One that does not answer is no failure of the run either: the operator starts it again after a growing delay, and counts nothing.
+    A root that does not answer is `RootUnusable` too: the operator retries after a growing delay, and this does not count as a failure of
+    the run.
     """
     if failure.code == STOPPED:
         return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")

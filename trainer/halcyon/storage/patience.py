@@ -1,9 +1,9 @@
-"""How long a process asks a store again that refuses its credentials, and a store of sources that does not answer either.
+"""Limits the retries of requests to a store that denies access, and to a store of sources that does not answer.
 
-A refusal is often over in a moment: a key is being exchanged, a token has just expired, a clock is being set, the metadata server is not
-ready in a fresh pod. So a process that opens a root or reads its sources asks again for some minutes, with a growing delay and with
-credentials read anew. One `Patience` belongs to one process: a notice of preemption ends all its waits at once, and once it is used up no
-store gets another wait.
+A denial often ends soon: a key is being rotated, a token has just expired, a clock is being set, or the metadata server is not ready in a
+fresh pod. So a process that opens a root or reads its sources retries for some minutes, with a growing delay, and reads the credentials
+again. A process has one `Patience`: a preemption notice ends all its waits at once, and after its time is used up no store gets another
+retry.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
 _FACTOR = 2.0
 SOURCES = "sources"
-"""Stands for all sources of data, where else the address of a root stands."""
+"""Used for all sources of data, in place of the address of a root."""
 
 
 class WaitStopped(Exception):
-    """A notice to end came while the process waited."""
+    """A preemption notice came while the process waited."""
 
 
 def delay_seconds(tries: int, left_seconds: float) -> float:
-    """How long to wait before the next try. The last one comes when the time is just over.
+    """Delay before the next try. The last try is at the end of the time.
 
     Args:
-        tries: How many tries were refused, at least 1.
-        left_seconds: How much time is left.
+        tries: Number of failed tries, at least 1.
+        left_seconds: Remaining time for retries.
     """
-    doublings = min(tries - 1, 10)  # more would be longer than the longest delay
+    doublings = min(tries - 1, 10)  # more doublings exceed the longest delay
     return max(0.0, min(FIRST_DELAY_SECONDS * _FACTOR**doublings, LONGEST_DELAY_SECONDS, left_seconds))
 
 
 class Patience:
-    """The patience of a process with all its stores.
+    """The retries of a process, for all its stores.
 
     Args:
-        seconds: From the first refusal of a request to its last try; 0: no wait.
-        on_wait: Called once for each wait, when it begins, with the root or `SOURCES`, the failure, and how many seconds the wait may take.
-        on_end: Called when the last wait is over, with its seconds and whether the store answers again.
+        seconds: Time from the first failure of a request to its last try; 0: no retries.
+        on_wait: Called when the first request to a store begins to wait, with the root or `SOURCES`, the failure, and the longest duration
+            of the wait in seconds.
+        on_end: Called when no request waits any more, with the duration in seconds of the last one's wait and whether its store answers
+            again.
         clock: Seconds, monotonic.
     """
 
@@ -60,27 +62,27 @@ class Patience:
         self._waiting: dict[str, int] = {}
 
     def stop(self) -> None:
-        """End all waits, now and later. For any thread."""
+        """End all present and future waits. For any thread."""
         self._over.set()
 
     close = stop
 
     def wait(self, root: str, failure: Exception, tries: int, began: float | None, *, announced: bool = True) -> float:
-        """Wait before a request that was refused is tried again.
+        """Wait before the retry of a failed request.
 
         Args:
-            root: Whose request it was.
-            failure: The refusal.
-            tries: How many tries were refused.
-            began: What the first wait of this request returned; None before the first.
-            announced: False where the waits before this one were reported as over (`ended`), so that this one is announced anew.
+            root: Address of the root, or `SOURCES`.
+            failure: The error of the last try.
+            tries: Number of failed tries.
+            began: Return value of the first wait of this request; None before the first wait.
+            announced: False if the earlier waits were already reported as over (`ended`), so that this wait calls `on_wait` again.
 
         Returns:
-            When the first try was refused, in seconds of the clock.
+            Time of the first failure, in seconds of the clock.
 
         Raises:
-            WaitStopped: A notice to end came.
-            Exception: `failure`, because there is no time left.
+            WaitStopped: A preemption notice came.
+            Exception: `failure`, if no time is left.
         """
         now = self._clock()
         first = now if began is None else began
@@ -95,7 +97,7 @@ class Patience:
         return first
 
     def ended(self, root: str, began: float, *, answers: bool) -> None:
-        """A request that had to wait is over, one way or the other."""
+        """Record that a request that waited has ended, with or without success."""
         with self._lock:
             self._waiting[root] -= 1
             if not self._waiting[root]:

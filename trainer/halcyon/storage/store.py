@@ -1,12 +1,12 @@
-"""A checkpoint root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers.
+"""A root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers.
 
-Three facts of that interface shape this module. An empty ``if_equal`` means *no condition*, so "must not exist" is written as the
-generation that a read of the missing key returned. A lost compare-and-swap does not raise: it returns an empty generation. And a request
-that was retried inside the driver can report a loss although its first try arrived, so a writer that loses looks at what is there now
+This module depends on three facts of that interface. An empty ``if_equal`` means *no condition*, so "must not exist" is the
+generation that a read of the missing key returned. A failed compare-and-swap does not raise: it returns an empty generation. A request
+that the driver retried can report a failed compare-and-swap although its first try succeeded, so the writer then reads the present value
 (`HeadKeeper`).
 
 Every wait has a deadline and ends early when the work is abandoned: a store that never answers (a file lock held by a stopped process, a
-black-holed network) must not hold a process forever.
+network that drops all packets) must not block a process forever.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from halcyon.storage.patience import Patience, WaitStopped
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
 Pieces = tuple[bytes | memoryview, ...]
-"""What is written as one value, in the order of its pieces."""
+"""One value to write, as pieces in their order."""
 LOCK_KEY = "LOCK"
 """File of a `file://` root whose lock is held during a compare-and-swap."""
 _WAIT_SLICE_SECONDS = 0.2
 _REQUESTS_AT_A_TIME = 64
 _RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
-"""About half a minute in all: a gateway that is being restarted comes back in that time."""
+"""About half a minute in total, in which a gateway can restart."""
 
 
 def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict[str, Any]:
-    """TensorStore's JSON description of the root. It holds no credentials, only where the driver shall look for them.
+    """TensorStore's JSON description of the root. It contains no credentials, only where the driver finds them.
 
-    S3 with an endpoint is addressed by path (``ENDPOINT/BUCKET/KEY``), which every gateway understands.
+    S3 with an endpoint uses path addresses (``ENDPOINT/BUCKET/KEY``), which every gateway supports.
 
     Args:
-        checkpoint: The section of the run.
-        environ: The process's environment. Where it has a key pair that is used, else whatever identity the machine has.
+        checkpoint: ``spec.checkpoint`` of the run.
+        environ: The process's environment. A key pair in it is used; otherwise the identity of the machine.
     """
     root = parse_root(checkpoint.root)
     if root.scheme == "file":
-        # Not locked by the driver, which would mix values after a kill; see `locking`.
+        # The driver's own lock would mix values after a kill; see `locking`.
         return {"driver": "file", "path": f"{root.path}/", "file_io_locking": {"mode": "none"}}
     if root.scheme == "gs":
         return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
@@ -58,12 +58,12 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
         "bucket": root.bucket,
         "path": f"{root.path}/",
         "s3_request_retries": _RETRIES,
-        "use_conditional_write": True,  # left to itself, the driver compares by a read before the write for some kinds of servers
+        "use_conditional_write": True,  # by default the driver only reads before it writes, for some servers
     }
     if checkpoint.endpoint:
         spec["endpoint"] = checkpoint.endpoint.rstrip("/")
     if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        spec["aws_credentials"] = {"type": "environment"}  # else the driver logs in vain for files in the home folder first
+        spec["aws_credentials"] = {"type": "environment"}  # otherwise the driver first logs that files in the home folder are missing
     region = checkpoint.region or ("us-east-1" if checkpoint.endpoint else None)
     if region:
         spec["aws_region"] = region
@@ -72,7 +72,7 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
 
 @dataclass(frozen=True)
 class Value:
-    """What a key holds: the bytes (None where the key is missing) and the generation for a compare-and-swap."""
+    """The value of a key: the bytes (None if the key is missing) and the generation for a compare-and-swap."""
 
     data: bytes | None
     generation: bytes
@@ -83,9 +83,9 @@ class Store:
 
     Args:
         checkpoint: Root, endpoint and region.
-        abandoned: Asked while waiting; True ends the wait with `Abandoned`.
-        timeout_seconds: The longest wait for one request.
-        patience: How long a request is tried again that an object store refuses. Default: not at all.
+        abandoned: Called during waits; True ends the wait with `Abandoned`.
+        timeout_seconds: Longest wait for one request.
+        patience: Retries of requests to which an object store denies access. Default: no retries.
     """
 
     def __init__(
@@ -102,23 +102,23 @@ class Store:
         self._checkpoint = checkpoint
         self._folder = Path(parse_root(checkpoint.root).path) if self.root.startswith("file://") else None
         self.patience = None if self._folder is not None else patience
-        """Set to None once the root is open: a save that is refused is reported, and the training goes on."""
+        """None after the root is open: then a save that is denied access is reported, and the training continues."""
         self._kvstore: ts.KvStore = self._open()
 
     @property
     def folder(self) -> Path | None:
-        """The root's folder where it is one of files."""
+        """The folder of a `file://` root; None for an object store."""
         return self._folder
 
     def free_bytes(self) -> int | None:
-        """What may still be written to the file system of a `file://` root; None where this is unknown."""
+        """Free bytes of the file system of a `file://` root; None if this is unknown."""
         if self._folder is None:
             return None
         try:
             status = os.statvfs(next(folder for folder in (self._folder, *self._folder.parents) if folder.exists()))
         except OSError:
             return None
-        return status.f_bavail * status.f_frsize if status.f_blocks else None  # some network file systems do not tell
+        return status.f_bavail * status.f_frsize if status.f_blocks else None  # some network file systems do not report it
 
     def read(self, key: str) -> Value:
         """The value of a key and its generation."""
@@ -126,7 +126,7 @@ class Store:
         return Value(result.value if result.state == "value" else None, result.stamp.generation)
 
     def forget(self, key: str) -> None:
-        """Let a file of a `file://` root be read from the disk next time, where the operating system follows such a wish."""
+        """Drop a file of a `file://` root from the page cache, if the operating system supports it, so the next read is from the disk."""
         if self._folder is not None and hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 descriptor = os.open(self._folder / key, os.O_RDONLY)
@@ -136,7 +136,7 @@ class Store:
                     os.close(descriptor)
 
     def tail(self, key: str, start: int) -> bytes | None:
-        """The bytes of a key from `start` on: one small request tells size and end. None where the key is missing or shorter."""
+        """The bytes of a key from `start` on: one small request checks size and end. None if the key is missing or shorter."""
         try:
             result = self._wait(lambda: self._kvstore.read(key, byte_range=slice(start, None)))
         except StoreFailure as failure:
@@ -146,10 +146,13 @@ class Store:
         return result.value if result.state == "value" else None
 
     def read_ranges(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        """The bytes [start, end) of keys, all requests under way at once.
+        """The bytes [start, end) of keys, with all requests in parallel.
+
+        Args:
+            requests: Key, start and end of each range.
 
         Raises:
-            StoreFailure: A key is missing or shorter than asked for, or the root does not answer.
+            StoreFailure: A key is missing or shorter than its end, or the root does not answer.
         """
         asks = [_once_ahead(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
         contents: list[bytes] = []
@@ -161,7 +164,7 @@ class Store:
         return contents
 
     def write(self, key: str, data: bytes | Pieces) -> None:
-        """Write a key that no other process writes, given whole or in pieces."""
+        """Write a key that no other process writes; `data` is the value or its pieces."""
         pieces = (data,) if isinstance(data, bytes) else data
         if self._folder is not None:
             path = self._folder / key
@@ -173,10 +176,10 @@ class Store:
         """Write a key only if its generation is still the given one.
 
         Returns:
-            The new generation, or None where another writer came first.
+            The new generation, or None if another writer was first.
         """
         if not generation:
-            raise ValueError("an empty generation would be no condition at all")
+            raise ValueError("an empty generation means no condition")
         if self._folder is None:
             return self._swap(key, data, generation)
         with exclusive(self._folder / LOCK_KEY, timeout_seconds=self._timeout_seconds, abandoned=self._abandoned):
@@ -187,24 +190,24 @@ class Store:
         return self._wait(lambda: self._kvstore.write(key, data, if_equal=generation)).generation or None
 
     def contend(self, key: str, values: Sequence[bytes], generation: bytes) -> int:
-        """Issue several compare-and-swaps of the same generation at once, and tell how many went through."""
+        """Issue several compare-and-swaps of the same generation in parallel, and return how many succeeded."""
         with ThreadPoolExecutor(len(values)) as pool:
             return sum(won is not None for won in pool.map(lambda value: self.swap(key, value, generation), values))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write a key that does not exist yet; False where it does, with other content."""
+        """Write a key that does not exist yet. False if it exists with other content."""
         present = self.read(key)
         if present.data is None and self.swap(key, data, present.generation) is not None:
             return True
         return self.read(key).data == data
 
     def list(self, prefix: str) -> list[str]:
-        """All keys that begin with `prefix`, in order, as seen from the root."""
+        """All keys that begin with `prefix`, sorted, relative to the root."""
         keys = self._wait(lambda: self._kvstore.list(_range(prefix)))
         return sorted(os.fsdecode(key) for key in keys)
 
     def list_between(self, ranges: Sequence[tuple[str, str]]) -> list[str]:
-        """All keys from the first of a pair up to, and without, the second; many ranges at a time."""
+        """All keys in the ranges [first, second), with up to 64 requests in parallel."""
         keys: list[str] = []
         for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
             asks = [
@@ -216,9 +219,9 @@ class Store:
         return keys
 
     def folders(self, prefix: str) -> list[str]:
-        """Folders directly below a prefix, with a slash at their end, where the root is one of files; else none.
+        """Folders directly below a prefix of a `file://` root, with a slash at their end; empty for an object store.
 
-        A process that was killed while it wrote the first file below a prefix leaves a folder with nothing in it that is a key.
+        A process that was killed during its first write below a prefix leaves a folder without any key.
         """
         if self._folder is None or not (self._folder / prefix).is_dir():
             return []
@@ -226,7 +229,7 @@ class Store:
             return sorted(f"{prefix}{entry.name}/" for entry in entries if entry.is_dir())
 
     def delete(self, key: str) -> None:
-        """Delete a key, if it is there."""
+        """Delete a key, if it exists."""
         self._wait(lambda: self._kvstore.write(key, None))
 
     def delete_prefix(self, prefix: str) -> None:
@@ -238,15 +241,15 @@ class Store:
             _remove_empty_folder(self._folder / prefix)
 
     def _open(self) -> ts.KvStore:
-        """The driver, with credentials that are read now."""
+        """A new driver, which reads the present credentials."""
         return self._answer(lambda: ts.KvStore.open(kvstore_spec(self._checkpoint, os.environ)))
 
     def _wait(self, start: Callable[[], Any], *, ahead: bool = False) -> Any:
-        """Wait for the future that `start` returns, and start it again, with credentials read anew, where the store refuses for now.
+        """Wait for the future that `start` returns. If the store denies access, read the credentials again and retry.
 
         Args:
             start: Starts the request.
-            ahead: The first request is under way already. Its credentials may be older than those of the store, so it is repeated at once.
+            ahead: The first request has already started. Its credentials may be older than the store's, so its first retry is immediate.
         """
         began: float | None = None
         patience, answers, tries = self.patience, False, 0
@@ -274,7 +277,7 @@ class Store:
                 patience.ended(self.root, began, answers=answers)
 
     def _answer(self, start: Callable[[], Any]) -> Any:
-        """Wait for the future that `start` returns, in slices, so that abandoned work ends soon."""
+        """Wait for the future that `start` returns, in short intervals, so that abandoned work ends soon."""
         deadline = time.monotonic() + self._timeout_seconds
         try:
             future = start()
@@ -284,7 +287,7 @@ class Store:
                 try:
                     return future.result(timeout=_WAIT_SLICE_SECONDS)
                 except TimeoutError:
-                    if future.done():  # just now, or this is what a file system said
+                    if future.done():  # it was done just now, or the file system itself raised this error
                         return future.result()
                     if time.monotonic() >= deadline:
                         raise StoreFailure("DEADLINE_EXCEEDED", f"no answer within {self._timeout_seconds:g} s") from None
@@ -297,7 +300,7 @@ class Store:
 
 
 def _once_ahead(start: Callable[[], Any]) -> Callable[[], Any]:
-    """Start a request now; who asks gets it the first time, and another one each time after that."""
+    """Start a request now. The first call of the result returns its future; each later call starts a new request."""
     ahead = [start()]
     return lambda: ahead.pop() if ahead else start()
 
@@ -309,7 +312,7 @@ def _range(prefix: str) -> ts.KvStore.KeyRange:
 
 
 def _remove_empty_folder(folder: Path) -> None:
-    """Files live in folders, which no key names. A folder with other files stays."""
+    """Delete an empty folder, because TensorStore deletes only files. A folder with other files stays."""
     try:
         folder.rmdir()
     except OSError:
