@@ -1,4 +1,4 @@
-"""When a pod of a world is sent away, the others go at the same time: those, and nobody else."""
+"""When a pod of a process group is evicted, the operator ends the group's other pods at the same time, and no other pods."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_nobody_else_goes(other: dict[str, Any]) -> None:
 
 
 def test_a_world_that_has_not_trained_ends_as_it_does_by_itself() -> None:
-    """A process that still starts would take the signal for its end, and its exit code would count as a failure."""
+    """A process that still starts would end at the signal, and its exit code would count as a failure."""
     (entry,) = TRAINING["history"]
     young = TRAINING | {"history": [{key: value for key, value in entry.items() if key != "firstStepAt"}]}
     assert deleted_pods(look(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
 
 
 def test_pods_of_the_world_before_take_nobody_along() -> None:
-    """The JobSet deletes what it has replaced."""
+    """The JobSet itself deletes the pods that it has replaced."""
     second = TRAINING | {
         "jobSetRestarts": 1,
         "history": [

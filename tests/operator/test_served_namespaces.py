@@ -1,4 +1,4 @@
-"""A namespace that goes, and one that comes back, cost the others nothing but a new beginning."""
+"""When a namespace is deleted or created again, the other namespaces are only restarted, not disturbed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.suite.limits import limit
 
 
 class Namespaces:
-    """Answers by what stands there in turn; the last answer stays."""
+    """Gives these answers in turn, one for each pause; the last answer stays."""
 
     def __init__(self, answers: Iterable[set[str] | None]) -> None:
         self._answers = list(answers)
