@@ -49,7 +49,7 @@ def test_it_ends_with_the_process_that_started_it(cache: Path) -> None:
         folder = Path(holder.stdout.readline().strip())
         assert working_in(folder) == ["etcd", "kube-apiserver"]
         holder.kill()
-    until(lambda: not working_in(folder), timeout_seconds=10, failure=lambda: f"{working_in(folder)} go on")
+    until(lambda: not working_in(folder), timeout_seconds=10, failure=lambda: f"{working_in(folder)} still run")
     until(lambda: not folder.exists(), timeout_seconds=10, failure=lambda: f"{folder} is still there")
 
 

@@ -107,7 +107,7 @@ def stored(api: Api, make_namespace: Callable[[], str], tmp_path_factory: pytest
 
     def install(definition: dict[str, Any]) -> None:
         api.patch(definition, {"spec": {"versions": definition["spec"]["versions"]}}, "")
-        until(lambda: serves(definition), timeout_seconds=30, failure=lambda: "the API server does not take the definition up")
+        until(lambda: serves(definition), timeout_seconds=30, failure=lambda: "the API server does not use the definition")
 
     install(before)
     try:

@@ -43,7 +43,7 @@ class Plugin:
         """The text that a terminal of this width with all colours shows. It is also kept as a picture."""
         text = self(*arguments, COLUMNS=str(columns), FORCE_COLOR="1", COLORTERM="truecolor", TERM="xterm-256color")
         shown = Text.from_ansi(text)
-        assert shown.spans, "it has colours"
+        assert shown.spans, "the output must have colours"
         pictures.keep(picture, as_svg(shown, " ".join(("kubectl halcyon", *arguments)), columns))
         return shown.plain
 

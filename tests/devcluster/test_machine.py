@@ -38,7 +38,7 @@ def test_what_was_stolen_between_two_readings():
         ([0.5, 0.5], 1, 1),
         ([1000, 1000], 1, LARGEST_FACTOR),
     ],
-    ids=["the reference machine", "slower", "one slow core", "two rounds", "faster", "hardly any"],
+    ids=["the reference machine", "slower", "one slow core", "two rounds", "faster", "extremely slow"],
 )
 def test_the_factor_is_the_mean_of_the_cores_within_bounds(seconds: list[float], rounds: int, factor: float):
     assert machine.factor_of([one * REFERENCE_SECONDS for one in seconds], rounds) == pytest.approx(factor)

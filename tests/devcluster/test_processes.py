@@ -63,7 +63,7 @@ def test_a_process_can_be_frozen_and_goes_on(processes: Processes, members: Path
     until(lambda: _state(record.pid) == "T", timeout_seconds=10, failure=lambda: "it is not stopped")
     assert alive(record)
     processes.send("it", signal.SIGCONT)
-    until(lambda: _state(record.pid) == "S", timeout_seconds=10, failure=lambda: "it does not go on")
+    until(lambda: _state(record.pid) == "S", timeout_seconds=10, failure=lambda: "it does not continue")
     processes.stop("it")
     with pytest.raises(DevclusterError, match="it is not running"):
         processes.send("it", signal.SIGSTOP)
@@ -79,7 +79,7 @@ def test_a_recycled_process_id_is_left_alone(processes: Processes, members: Path
     processes.stop("it", force=True)
     assert alive(record)
     os.kill(record.pid, signal.SIGKILL)
-    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it lives")
+    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it still runs")
 
 
 def test_an_ended_child_that_nobody_reaped_counts_as_ended(processes: Processes, members: Path):

@@ -52,7 +52,7 @@ BAD: dict[str, dict[str, Any]] = {
     "no kind": {"model.llama": ...},
     "an unknown accelerator": {"accelerator.type": "v99"},
     "below an exclusive bound": {"optimizer": {"learningRate": 0, "adamw": {}}},
-    "a root nobody can write": {"checkpoint.root": "ftp://nowhere"},
+    "a root with an unknown scheme": {"checkpoint.root": "ftp://nowhere"},
 }
 
 

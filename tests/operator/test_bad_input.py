@@ -133,7 +133,7 @@ def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
         {"ownerReferences": [{"kind": "TrainingRun", "uid": "another", "controller": True}]},
         {"labels": {names.LABEL_ATTEMPT: "1"}},
     ],
-    ids=["nobody's", "another's", "of no run"],
+    ids=["without owner", "of another run", "without the run's label"],
 )
 def test_a_jobset_whose_metadata_is_edited_is_never_joined_by_a_second_one(edit: dict[str, Any]) -> None:
     world = training()

@@ -108,7 +108,7 @@ def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
         pod() | {"metadata": pod()["metadata"] | {"ownerReferences": []}},
         pod() | {"metadata": pod()["metadata"] | {"labels": {names.LABEL_RUN: "demo", names.LABEL_RUN_UID: OLD}}},
     ],
-    ids=["over", "nobody's", "no trainer"],
+    ids=["ended", "without owner", "no trainer"],
 )
 def test_a_pod_that_only_bears_the_name_holds_nothing_up(other: dict[str, Any]) -> None:
     world = World(run())

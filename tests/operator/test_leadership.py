@@ -26,7 +26,7 @@ class Leases:
         self.writes = 0
 
     async def request(self, method: str, _: str, resource: str, *, body: Any = None, fenced: bool = True) -> dict[str, Any]:
-        assert (resource, fenced) == ("leases", method == "GET"), "reads are fenced by default, writes of the Lease are not"
+        assert (resource, fenced) == ("leases", method == "GET"), "writes of the Lease must not need the lease"
         if self.state == "away":
             raise ApiError(0, "Unreachable", "away")
         if self.state == "hangs":

@@ -46,7 +46,16 @@ def test_a_world_that_trains_is_left_alone() -> None:
         changed(pod(), {"metadata.labels": pod()["metadata"]["labels"] | {"halcyon.dev/run-uid": "another"}}),
         changed(pod(), {"metadata.labels": pod()["metadata"]["labels"] | {"jobset.sigs.k8s.io/jobset-uid": "another"}}),
     ],
-    ids=["ended", "going", "starting", "of the next world", "of the next attempt", "of nobody", "of another run", "of another JobSet"],
+    ids=[
+        "ended",
+        "in deletion",
+        "starting",
+        "of the next process group",
+        "of the next attempt",
+        "without owner",
+        "of another run",
+        "of another JobSet",
+    ],
 )
 def test_nobody_else_goes(other: dict[str, Any]) -> None:
     assert deleted_pods(look(other, deleted(pod(slice_index=1), 50))) == []

@@ -97,7 +97,7 @@ def test_without_events_the_pod_speaks_for_itself(events: list[dict[str, Any]] |
         event(message=["x"]),
         event(lastTimestamp="yesterday"),
     ],
-    ids=["normal", "of another pod", "before it had its node", "words", "signs", "long", "no text", "a list", "no time"],
+    ids=["normal", "of another pod", "before it had its node", "two words", "markup", "long", "no text", "a list", "no time"],
 )
 def test_what_is_no_warning_about_the_pod_is_passed_over(other: dict[str, Any]) -> None:
     assert newest_warning(late(), [other]) is None

@@ -70,7 +70,7 @@ def test_with_the_owners_consent_it_is_deleted_by_force() -> None:
     assert "PodForceDeleted" in [event.reason for event in decision.events if event.type == "Warning"]
 
 
-@pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["deleted twice", "over"])
+@pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["not deleted", "ended"])
 def test_only_what_hangs_is_deleted(status: dict[str, Any]) -> None:
     pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
     seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5))

@@ -64,7 +64,7 @@ THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}
 @pytest.mark.parametrize(
     "change",
     [{}, {"name": "demo-0", "ownerReferences": []}, {"ownerReferences": THEIRS}, {"name": "demo-1-aaa", "ownerReferences": THEIRS}],
-    ids=["no controller", "no controller, a fitting name", "a Job of theirs", "a Job of theirs, another JobSet"],
+    ids=["no controller", "no controller, a fitting name", "a foreign Job", "a foreign Job, another JobSet"],
 )
 def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str, Any]) -> None:
     """Otherwise it would be read as the run's process 0 (its name sorts first), end the run by its exit code, or delay the next attempt."""
