@@ -1,5 +1,4 @@
-"""A controller with webhooks does not wait for the kubelet's next sync if its certificate is late, and the error for one that never answers
-has its state."""
+"""A controller whose certificate is late does not wait for the kubelet's next sync. If it never answers, the error reports its state."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -58,7 +58,7 @@ def test_every_row_has_an_amount_for_every_shape() -> None:
 
 @pytest.mark.parametrize("host", HOST_MEMORY_GIB.values())
 def test_the_node_keeps_what_it_needs(host: int) -> None:
-    """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave about the same amount again to the
+    """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave at least as much again to the
     node's other pods."""
     left = left_of_host_gib(host)
     assert 0.75 * host < left < host - 4

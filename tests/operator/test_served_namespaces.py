@@ -1,4 +1,4 @@
-"""When a namespace is deleted or created again, the other namespaces are only restarted, not disturbed."""
+"""When a namespace is deleted or created again, the operator only restarts with the new set of namespaces."""
 
 from __future__ import annotations
 
