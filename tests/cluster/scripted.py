@@ -91,7 +91,7 @@ class Runs:
 
     @property
     def api(self) -> Api:
-        """The API server that waits poll."""
+        """The API server. Waits poll it."""
         return api_of(self.devcluster.kubeconfig.read_text())
 
     def apply(self, name: str, *script: str, **spec: Any) -> None:
@@ -222,7 +222,7 @@ class Operator:
 
     @property
     def api(self) -> Api:
-        """The API server that waits poll."""
+        """The API server. Waits poll it."""
         return api_of(self.devcluster.kubeconfig.read_text())
 
     @property
