@@ -20,7 +20,7 @@ MINIMAL: dict[str, Any] = {
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The minimal run with changes: keys are paths such as ``spec__trainer__steps``; the value ``...`` removes the field."""
+    """The minimal run with changes. Keys are paths such as ``spec__trainer__steps``; the value ``...`` removes the field."""
     result = copy.deepcopy(MINIMAL)
     for path, value in changes.items():
         *parents, last = path.split("__")

@@ -1,4 +1,4 @@
-"""Every rule of the contract, and for each a document that breaks it."""
+"""Every rule of the contract, each with a document that breaks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halcyon_api.training_run import TrainingRun
 from tests.api.documents import document
 
 Case = tuple[str, dict[str, Any]]
-"""How the sentence begins, and the document."""
+"""The beginning of the rule's message, and the document."""
 
 
 def all_rules() -> list[Rule]:
@@ -23,7 +23,7 @@ def all_rules() -> list[Rule]:
 
 
 def defaults(**checkpoint: Any) -> dict[str, Any]:
-    """Defaults that only say where checkpoints are kept."""
+    """Defaults that only set where checkpoints are stored."""
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRunDefaults",

@@ -1,4 +1,4 @@
-"""A wrong document is refused with a sentence that names the field and the mend."""
+"""A wrong document is rejected with a message that names the field and the fix."""
 
 from __future__ import annotations
 

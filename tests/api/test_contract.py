@@ -1,4 +1,4 @@
-"""The generated files are fresh, names fit their labels, and both sides read what the other writes."""
+"""The generated files are up to date, names fit their labels, and operator and trainer read each other's documents."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_schema_is_structural_described_and_bounded() -> None:
 
 @pytest.mark.parametrize("definition", definitions(), ids=lambda definition: definition["metadata"]["name"])
 def test_a_definition_fits_into_the_annotation_of_kubectl_apply(definition: dict[str, Any]) -> None:
-    """With room to spare: an annotation may have 262,144 bytes."""
+    """With a margin: an annotation may have 262,144 bytes."""
     assert len(json.dumps(definition).encode()) < 250_000
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
 def test_reserved_exit_codes_are_apart_from_the_others() -> None:
     assert {code.value for code in FATAL_CODES} == set(range(80, 88))
     assert ExitCode.PREEMPTED == 42
-    assert all(code < 125 for code in ExitCode), "shells and runtimes use the codes from 125 on"
+    assert all(code < 125 for code in ExitCode), "exit codes from 125 on belong to shells and runtimes"
 
 
 @pytest.mark.parametrize("hostile", [None, [], "x", {"attempt": "many"}, {"conditions": [{}]}, {"history": 3, "attempt": 4}])

@@ -1,4 +1,4 @@
-"""What a run takes from its defaults: the merge by its promises, and the schema that both kinds have in common."""
+"""The fields that a run takes from its defaults: the promises of the merge, and the schema that both kinds have in common."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ RUNS = some_units(ROOT)
 
 
 def as_spec(values: Values, base: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A spec that sets units."""
+    """A spec that sets these units."""
     spec = copy.deepcopy(base or {})
     for path, value in values.items():
         *sections, field = path.split(".")
@@ -116,11 +116,11 @@ def test_the_more_specific_document_decides_unit_by_unit(upper: Values, lower: V
             assert by_name(merged[unit.path]) == {**by_name(lower.get(unit.path, [])), **by_name(upper[unit.path])}
             assert len(merged[unit.path]) == len(by_name(merged[unit.path]))
         elif unit.path in upper:
-            assert merged[unit.path] == upper[unit.path], "whole, never put together from two"
+            assert merged[unit.path] == upper[unit.path], "the unit must come whole from one document"
         elif unit.path in lower and not (unit.store and PREFIX in upper):
             assert merged[unit.path] == lower[unit.path]
         else:
-            assert unit.path not in merged, "nothing comes from nowhere"
+            assert unit.path not in merged, "no value may appear from nowhere"
 
 
 @given(run=RUNS, namespace=DEFAULTS, cluster=DEFAULTS)
@@ -128,16 +128,18 @@ def test_a_run_with_its_defaults_is_a_run(run: Values, namespace: Values, cluste
     written_spec = as_spec(run, bare())
     before = copy.deepcopy(written_spec)
     spec = resolved(written_spec, over(namespace, cluster), "team", "small")
-    assert written_spec == before, "the user's document is not touched"
+    assert written_spec == before, "the user's document must not be changed"
     found = values_of_run(spec)
     for path, value in run.items():
         if path == "env":
-            assert by_name(found[path]) == {**by_name(found[path]), **by_name(value)}, "a run's own word counts most"
+            assert by_name(found[path]) == {**by_name(found[path]), **by_name(value)}, "a run's own value has priority"
         else:
-            assert found[path] == (value if path != "scheduling.nodeSelector" else {**found[path], **value}), "a run's own word counts most"
+            assert found[path] == (value if path != "scheduling.nodeSelector" else {**found[path], **value}), (
+                "a run's own value has priority"
+            )
     prefix = namespace.get(PREFIX, cluster.get(PREFIX))
     assert found.get(ROOT) == run.get(ROOT, f"{prefix.rstrip('/')}/team/small" if prefix else None)
-    assert resolved(spec, over(namespace, cluster), "team", "small") == spec, "taking twice is taking once"
+    assert resolved(spec, over(namespace, cluster), "team", "small") == spec, "a second merge must change nothing"
     if ROOT in found:
         parse_run(document() | {"spec": spec})
 
@@ -183,7 +185,7 @@ def test_whatever_stands_in_a_document_nothing_breaks(hostile: Any) -> None:
     if isinstance(hostile, dict):
         found = resolved(hostile, values, "team", "small")
         wrong = [(key, value) for key, value in hostile.items() if not isinstance(value, dict) and value is not None]
-        assert all(found[key] == value for key, value in wrong), "left for the schema to refuse"
+        assert all(found[key] == value for key, value in wrong), "wrong values must stay, so that the schema rejects them"
 
 
 def test_nothing_that_changes_the_mathematics_is_in_the_table() -> None:
@@ -207,7 +209,7 @@ def test_both_schemas_say_the_same_of_a_field_but_for_its_default() -> None:
     )
     for unit in UNITS:
         of_run, of_defaults = dict(node_at(run, unit.path)), dict(node_at(defaults, unit.path))
-        assert "default" not in of_run, "what the API server filled in would count as the user's word"
+        assert "default" not in of_run, "a default of the API server would count as the user's value"
         assert of_run.pop("description").startswith(of_defaults.pop("description"))
         assert of_run == of_defaults
 
@@ -233,7 +235,7 @@ def test_the_api_server_fills_in_nothing_that_may_be_taken() -> None:
 
     empty = filled(spec, {})
     assert values_of_run(empty) == {}
-    assert {"recovery", "checkpoint", "scheduling", "telemetry"} <= empty.keys(), "rules take them for granted"
+    assert {"recovery", "checkpoint", "scheduling", "telemetry"} <= empty.keys(), "rules need these sections"
     given = filled(spec, {"recovery": {}, "checkpoint": {"save": {}}, "data": {"cache": {}}, "accelerator": {"hostResources": {}}})
     assert values_of_run(given) == {"checkpoint.save": filled(spec["properties"]["checkpoint"]["properties"]["save"], {})}
 
@@ -290,7 +292,7 @@ def test_files_are_merged_the_most_specific_first(tmp_path: Path) -> None:
     found = (spec.image, spec.checkpoint.root, spec.checkpoint.region, spec.checkpoint.keep, spec.recovery.max_restarts)
     assert found == ("team.example/t:1", "gs://bucket/runs/team/small", None, 5, 3)
     run.write_text(yaml.safe_dump(document(spec__defaults="")))
-    assert "image" not in values_of(load_resolved(run, [team, cluster]).spec), "an empty name takes none"
+    assert "image" not in values_of(load_resolved(run, [team, cluster]).spec), "an empty name must take no defaults"
     team.write_text("kind: TrainingRun")
     with pytest.raises(InvalidRun, match=r"team.yaml: .*kind"):
         load_defaults([team])

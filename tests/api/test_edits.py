@@ -1,4 +1,4 @@
-"""Every field has one class, the API server freezes exactly the frozen ones, and what differs is told field by field."""
+"""Each field has one class, the API server freezes exactly the frozen fields, and differences are reported field by field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV
 
 
 def schema_leaves(node: dict[str, Any], path: str = "") -> list[str]:
-    """Fields of the schema that hold no other fields."""
+    """Paths of the schema's fields that hold no other fields."""
     below = node.get("properties", {})
     return [path] if not below else [leaf for name, child in below.items() for leaf in schema_leaves(child, f"{path}.{name}".strip("."))]
 
@@ -30,7 +30,7 @@ LEAVES = [leaf for leaf in schema_leaves(SCHEMA["properties"]["spec"]) if not is
 
 
 def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
-    """Field and expression of every rule that looks at the old object."""
+    """Field and expression of each rule that reads the old object."""
     own = [
         (f"{path}{rule['fieldPath']}".strip("."), rule["rule"])
         for rule in node.get("x-kubernetes-validations", ())
@@ -44,10 +44,10 @@ def spec(**changes: Any) -> TrainingRunSpec:
 
 
 def test_every_field_of_the_schema_has_one_class() -> None:
-    assert [leaf.path for leaf in leaves_of(TrainingRunSpec)] == LEAVES, "the table is asked about what the API server knows"
+    assert [leaf.path for leaf in leaves_of(TrainingRunSpec)] == LEAVES, "the table must cover exactly the API server's fields"
     assert [leaf for leaf in LEAVES if row_of(leaf) is None] == []
     assert {class_of(leaf) for leaf in LEAVES} == set(MEANINGS)
-    assert [row.path for row in TABLE if all(row_of(leaf) is not row for leaf in LEAVES)] == [], "a row that speaks for nothing"
+    assert [row.path for row in TABLE if all(row_of(leaf) is not row for leaf in LEAVES)] == [], "a row that matches no field"
 
 
 def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
@@ -58,7 +58,7 @@ def test_the_api_server_freezes_exactly_what_is_frozen() -> None:
     assert {leaf for leaf in LEAVES if any(leaf == path or leaf.startswith(f"{path}.") for path in whole)} == frozen - {
         "recovery.divergence.spike.windowSteps"
     }
-    # What is left are rules about more than one field: kinds that must not come or go with what is frozen in them.
+    # The other rules are about several fields: kinds that must not be set or removed, because they hold frozen fields.
     assert set(rules) - whole == {"model.llama", "model.gpt2", "optimizer.adamw", "recovery.divergence.spike"}
     assert [path for path, _ in transition_rules({key: SCHEMA[key] for key in ("x-kubernetes-validations",)})] == [
         "spec.trainer.steps",

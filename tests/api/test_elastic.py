@@ -1,4 +1,4 @@
-"""On how many slices a run may be computed, and in how many parts its batch then is."""
+"""On how many slices a run may train, and how many microbatches it then needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.api.documents import document
 
 
 def spec(slices: int, batch: int, elastic: dict[str, Any] | None = None, **trainer: Any) -> TrainingRunSpec:
-    """A run of slices of two devices."""
+    """A run on slices of two devices."""
     sizes = {"steps": 10, "batchSize": batch, "sequenceLength": 32, **trainer}
     recovery = {"elastic": elastic} if elastic is not None else {}
     return parse_run(document(spec__accelerator__slices=slices, spec__trainer=sizes, spec__recovery=recovery)).spec
@@ -25,8 +25,8 @@ def spec(slices: int, batch: int, elastic: dict[str, Any] | None = None, **train
     [
         (4, 64, None, {4: 1}),
         (4, 64, {"minSlices": 1}, {1: 4, 2: 2, 4: 1}),
-        (4, 48, {"minSlices": 1}, {1: 4, 2: 2, 3: 2, 4: 1}),  # 6 rows a device on four slices, so 4 on three
-        (3, 12, {"minSlices": 2}, {2: 3, 3: 1}),  # 3 rows a device would be one too many
+        (4, 48, {"minSlices": 1}, {1: 4, 2: 2, 3: 2, 4: 1}),  # 6 rows on each device with 4 slices, so 4 rows with 3
+        (3, 12, {"minSlices": 2}, {2: 3, 3: 1}),  # 3 rows on each device would be one too many
         (2, 64, {"minSlices": 1, "maxSlices": 4}, {1: 2, 2: 1, 4: 1}),
         (2, 4, {"minSlices": 1}, {1: 2, 2: 1}),
     ],

@@ -1,4 +1,4 @@
-"""A document may have a field in its former place: it is read as if the field stood in its present one, and nothing is lost in silence."""
+"""A document may have a field in its former place: it is read as if the field were in its present place, and no value is lost silently."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "optimizer.adamw.schedule": (DECAY, COSINE),
     "trainer.stages": (SIZES, []),
 }
-"""For each former place a value that is not the default, and the default that the API server fills into the present place."""
+"""For each former place: a value other than the default, and the default that the API server writes into the present place."""
 
 
 def path(place: str) -> str:
@@ -49,9 +49,9 @@ def test_the_value_of_a_former_place_is_the_run_s(row: MovedField) -> None:
     value, filled_in = VALUES[row.former]
     written = parse_run(with_fields({row.present: value})).spec
     assert parse_run(with_fields({row.former: value})).spec == written
-    assert parse_run(with_fields({row.former: value, row.present: filled_in})).spec == written, "the server's default"
+    assert parse_run(with_fields({row.former: value, row.present: filled_in})).spec == written, "the API server's default must not count"
     assert parse_run(with_fields({row.former: value, row.present: value})).spec == written
-    assert parse_run(with_fields({row.former: None, row.present: value})).spec == written, "null is absent"
+    assert parse_run(with_fields({row.former: None, row.present: value})).spec == written, "null must count as absent"
     assert written != parse_run(document()).spec
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_document_is_left_for_the_schema_to_refuse(hostile: Any) -> N
 
 
 def test_a_section_in_the_way_of_a_present_place_loses_nothing() -> None:
-    """The former field stays where it is, so that the schema refuses the document."""
+    """The former field stays where it is, so that the schema rejects the document."""
     rows = (MovedField("stage", "telemetry.port"),)
     found = present_form({"stage": 9400, "telemetry": "x"}, TrainingRunSpec, rows)
     assert found.spec == {"stage": 9400, "telemetry": "x"}
@@ -96,7 +96,9 @@ def test_a_section_in_the_way_of_a_present_place_loses_nothing() -> None:
 def test_defaults_are_read_by_the_same_table() -> None:
     rows = (MovedField("telemetry.metricsPort", "telemetry.port"), MovedField("stage", "task"))
     found = present_form({"telemetry": {"metricsPort": 9500}, "stage": "data"}, TrainingRunDefaultsSpec, rows)
-    assert found.spec == {"telemetry": {"port": 9500}, "stage": "data"}, "defaults have no task, so the schema refuses stage"
+    assert found.spec == {"telemetry": {"port": 9500}, "stage": "data"}, (
+        "defaults have no task, so stage must stay for the schema to reject"
+    )
     schema: dict[str, Any] = {"properties": {"telemetry": {"properties": {"port": {"type": "integer", "default": 1, "description": "d"}}}}}
     add_former(schema, rows)
     added = schema["properties"]["telemetry"]["properties"]["metricsPort"]
@@ -104,7 +106,7 @@ def test_defaults_are_read_by_the_same_table() -> None:
 
 
 def test_what_a_run_takes_from_its_defaults_is_its_own_in_a_former_place_too() -> None:
-    """The merge with defaults goes by present places."""
+    """The merge with defaults uses present places."""
     found = with_values(document(spec__stage="data"), {"image": "x:1"})
     assert (found["spec"]["task"], found["spec"]["image"], "stage" in found["spec"]) == ("data", "x:1", False)
 
@@ -120,7 +122,7 @@ def test_each_row_is_in_the_schema_described_and_without_a_value_of_its_own() ->
 
     for row in FORMER:
         assert field_at(TrainingRunSpec, row.present) is not None
-        assert field_at(TrainingRunSpec, row.former) is None, "a former place is no field of the present form"
+        assert field_at(TrainingRunSpec, row.former) is None, "a former place must not be a field of the present form"
         node = spec
         for part in row.former.split("."):
             node = node["properties"][part]
@@ -143,7 +145,7 @@ SCHEDULES: list[tuple[Any, Any, Any]] = [
 
 @pytest.mark.parametrize(("former", "present", "counts"), SCHEDULES, ids=str)
 def test_a_schedule_is_joined_member_by_member(former: Any, present: Any, counts: Any) -> None:
-    """When a user moves what the document writes, members that the API server once filled in stay in the former place."""
+    """If a user moves the fields of the document, fields that the API server once filled in stay in the former place."""
     given = with_fields({"optimizer.adamw.schedule": former, "optimizer.schedule": present})
     if counts is None:
         with pytest.raises(InvalidRun, match="the two differ"):

@@ -1,4 +1,4 @@
-"""The hardware table: what its rows say agrees with itself, and with what the rules of the schema say."""
+"""The rows of the hardware table agree with themselves and with the rules of the schema."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_slice_has_as_many_chips_as_its_name_says(row: Accelerator) -> Non
         assert shape.hosts * shape.chips_per_host == math.prod(map(int, name.split("x")))
         assert shape.machine_type.endswith(f"-{shape.chips_per_host}t")
         assert shape.devices_per_host == shape.chips_per_host * row.devices_per_chip
-        assert len(name) <= 16, "accelerator.topology holds it"
+        assert len(name) <= 16, "it must fit into accelerator.topology"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_rows_are_whole(row: Accelerator) -> None:
     assert row.source
     assert row.as_of
     assert row.provisioning[0] == "onDemand"
-    assert row.tried == (row.family == "cpu"), "docs/hardware.md says which rows were never tried"
+    assert row.tried == (row.family == "cpu"), "docs/hardware.md lists the rows that were never tried"
     if row.family == "cpu":
         return
     assert row.resource
@@ -59,10 +59,10 @@ def test_rows_are_whole(row: Accelerator) -> None:
         assert row.memory_bytes is not None
         assert row.peak_flops_per_second is not None
         assert row.node_labels
-        assert len(row.provisioning) > 1 or not row.machine, "what GKE sells it sells in several ways"
+        assert len(row.provisioning) > 1 or not row.machine, "GKE sells each machine with several kinds of provisioning"
     if row.fabric is not None:
         paths = [*row.fabric.host_paths, *(row.fabric.sidecar.host_paths if row.fabric.sidecar else ())]
-        assert len({path.name for path in paths}) == len(set(paths)), "one volume a directory"
+        assert len({path.name for path in paths}) == len(set(paths)), "each directory must be one volume"
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)

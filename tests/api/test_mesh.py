@@ -87,25 +87,25 @@ def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: objec
 @pytest.mark.parametrize(
     ("kind", "topology", "llama", "expected"),
     [
-        # Whatever is small for its devices is sharded over all of them, as without a suggestion.
+        # A model that is small for its devices is sharded over all of them, as without a suggestion.
         ("cpu", "2x4", LLAMA_405B, (1, 8, 1)),
         ("v5e", "2x2", {"layers": 12, "hiddenSize": 768}, (1, 4, 1)),
         ("v5e", "16x16", LLAMA_8B, (1, 256, 1)),
         ("v5p", "4x4x8", LLAMA_70B, (1, 128, 1)),
         ("h100", "2x8", LLAMA_8B, (1, 16, 1)),
-        # The width is split over fsdp, so what does not divide it is left to data.
+        # The width is split over fsdp; the factor that does not divide it goes to data.
         ("v5p", "4x4x12", LLAMA_8B, (3, 64, 1)),
         ("v5e", "16x16", {"layers": 12, "hiddenSize": 576, "heads": 9}, (4, 64, 1)),
         ("gb200", "18x4", LLAMA_8B, (9, 8, 1)),
-        # A block that is too large to be gathered on one device, beside its share of the state, is split over a host.
+        # If a gathered block does not fit on one device beside its share of the state, the block is split over the devices of a host.
         ("v5e", "8x16", LLAMA_70B, (1, 64, 2)),
         ("v6e", "16x16", LLAMA_405B, (1, 64, 4)),
         ("h100", "16x8", LLAMA_405B, (1, 32, 4)),
-        # With more devices each has a smaller share of the state, and room for a whole block again.
+        # With more devices, each has a smaller share of the state, and room for a whole block again.
         ("v5e", "16x16", LLAMA_70B, (1, 256, 1)),
         ("h100", "64x8", LLAMA_405B, (1, 512, 1)),
         ("v7x", "4x8x8", LLAMA_405B, (1, 512, 1)),
-        # The state alone is too much: no mesh helps.
+        # The state alone is too large: no mesh helps.
         ("v5e", "16x16", LLAMA_405B, (1, 256, 1)),
     ],
 )
@@ -137,22 +137,24 @@ def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 
 
 
 def test_the_formula_at_its_bounds() -> None:
-    # 16 bytes x 1e9 / 64 devices = 0.25e9 of state; a block takes 8e9 / tensor; 3/4 of the memory is there for both.
+    # 16 bytes x 1e9 / 64 devices = 0.25e9 bytes of state; a block takes 8e9 / tensor bytes; 3/4 of the memory is available for both.
     assert suggest(10**9, 11 * 10**9) == (1, 64, 1)
     assert suggest(10**9, 10 * 10**9) == (1, 32, 2)
     assert suggest(10**9, 5 * 10**9) == (1, 16, 4)
-    assert suggest(10**9, 10**9) == (1, 8, 8), "the largest, where none is enough"
-    assert suggest(10**11, 10**9) == (1, 64, 1), "no mesh helps where the state alone is too much"
-    assert suggest(10**9, 5 * 10**9, splits=(8, 6)) == (1, 32, 2), "the axis must divide what it splits"
+    assert suggest(10**9, 10**9) == (1, 8, 8), "the largest split, if none is enough"
+    assert suggest(10**11, 10**9) == (1, 64, 1), "no mesh helps if the state alone is too large"
+    assert suggest(10**9, 5 * 10**9, splits=(8, 6)) == (1, 32, 2), "the axis must divide the sizes that it splits"
 
 
 def test_a_mesh_on_record_is_kept() -> None:
     plain = spec({"type": "v5e", "topology": "4x4"}, {"layers": 2, "hiddenSize": 64, "heads": 4})
-    assert pinned(plain).mesh == MeshSpec(), "the default, as the API server wrote it out for runs of older versions"
+    assert pinned(plain).mesh == MeshSpec(), "the default, as the API server stored it for runs of older versions"
     kept = pinned(plain, ResolvedMesh(replica=1, data=2, fsdp=4, tensor=2))
     assert kept.mesh == MeshSpec(ici=IciAxes(data=2, fsdp=4, tensor=2))
-    assert pinned(kept, ResolvedMesh(replica=1, data=1, fsdp=16, tensor=1)) == kept, "a given mesh is never replaced"
-    assert pinned(plain, ResolvedMesh(replica=1, data=1, fsdp=8, tensor=1)).mesh == MeshSpec(), "of another topology"
+    assert pinned(kept, ResolvedMesh(replica=1, data=1, fsdp=16, tensor=1)) == kept, "a given mesh must not be replaced"
+    assert pinned(plain, ResolvedMesh(replica=1, data=1, fsdp=8, tensor=1)).mesh == MeshSpec(), (
+        "a mesh of another topology must not be used"
+    )
 
 
 def test_a_model_that_cannot_fit_is_refused() -> None:
@@ -160,11 +162,11 @@ def test_a_model_that_cannot_fit_is_refused() -> None:
     assert problem.field == "spec.accelerator.topology"
     assert "take 24 GB of each device, which has 17 GB; choose a larger topology" in str(problem)
     assert find_problems(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B)) == ()
-    assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "nobody knows the memory"
+    assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "the memory of a CPU device is not known"
 
 
 def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
-    """A new axis is one row and a field in its section and in the resolved mesh."""
+    """A new axis needs one row, one field in its section, and one in the resolved mesh."""
     assert list(IciAxes.model_fields) == [row.name for row in on("ici")]
     assert list(DcnAxes.model_fields) == [row.name for row in on("dcn")]
     assert list(ResolvedMesh.model_fields) == [row.name for row in AXES]
@@ -178,7 +180,7 @@ def test_every_kind_of_model_says_its_shape(kind: str) -> None:
     shape = model.shape(64, 128)
     assert {split.axis for split in shape.splits} == {"parameters", "features", "heads"}
     fields = {info.alias for info in type(model.value).model_fields.values()}
-    assert {split.field for split in shape.splits} <= fields, "a sentence names them"
+    assert {split.field for split in shape.splits} <= fields, "error messages name these fields"
 
 
 def test_each_size_that_an_axis_splits_is_judged() -> None:

@@ -1,4 +1,5 @@
-"""Each rule is declared once, and read without an API server it refuses what it should. What the API server says is in tests/apiserver."""
+"""Each rule is declared once. Without an API server it rejects the documents that it should. tests/apiserver tests the API server's
+messages."""
 
 from __future__ import annotations
 
@@ -22,4 +23,4 @@ def test_a_broken_rule_is_told_in_one_sentence(beginning: str, document: dict[st
     with pytest.raises(InvalidRun) as refused:
         (parse_run if document["kind"] == "TrainingRun" else parse_defaults)(document)
     assert beginning in str(refused.value)
-    assert "; spec." not in str(refused.value), "one fault, one sentence"
+    assert "; spec." not in str(refused.value), "one fault must be reported in one sentence"

@@ -1,4 +1,4 @@
-"""A YAML document means here what it means to kubectl."""
+"""Halcyon reads a YAML document as kubectl does."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ TWICE = {
     '{1: 1, "1": 2}': "spec.value.1: given twice, in line 5; keep one of them",
     "1\n  value: 2": "spec.value: given twice, in lines 5 and 6; keep one of them",
 }
-"""The one rule that differs: kubectl keeps the last value in silence."""
+"""The one rule that differs: kubectl silently keeps the last value."""
 
 
 def text_of(value: str) -> str:
@@ -99,7 +99,7 @@ def text_of(value: str) -> str:
 
 
 def as_stored(number: str) -> int | float:
-    """An integer of a JSON text as an API server keeps it: beyond 64 bits as a float."""
+    """An integer in a JSON text as the API server stores it: beyond 64 bits as a float."""
     return int(number) if abs(int(number)) < 1 << 63 else float(number)
 
 

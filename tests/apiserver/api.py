@@ -1,4 +1,4 @@
-"""Requests to an API server as the commands of kubectl make them, without a process each: for tests about what the server answers."""
+"""Requests to an API server as kubectl's commands make them, without starting a process for each: for tests of the server's answers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _NO_NAMESPACE = {"CustomResourceDefinition", "Namespace"}
 
 
 class Refused(Exception):
-    """The API server's answer to a request that it did not take."""
+    """The API server rejected a request."""
 
 
 class Api:
-    """An API server, asked with the client certificate of a kubeconfig.
+    """An API server, used with the client certificate of a kubeconfig.
 
-    Each method raises `Refused` where the answer is a refusal, and with `dry_run` nothing is kept.
+    Each method raises `Refused` if the server rejects the request. With `dry_run` nothing is stored.
 
     Args:
         kubeconfig: Its text.
-        warnings_are_errors: Whether an answer with a warning (such as that of the pod security profiles) counts as a refusal.
+        warnings_are_errors: Whether an answer with a warning (such as one of the pod security profiles) counts as a rejection.
     """
 
     def __init__(self, kubeconfig: str, *, warnings_are_errors: bool = False) -> None:
@@ -34,34 +34,33 @@ class Api:
         self._warnings_are_errors = warnings_are_errors
 
     def close(self) -> None:
-        """Close the connection."""
         self._client.close()
 
     def create(self, document: Mapping[str, Any], namespace: str = "", *, dry_run: bool = False) -> Document:
-        """What `kubectl create` asks for, and `kubectl apply` of an object that is not there. Unknown fields are refused."""
+        """As `kubectl create`, or `kubectl apply` of a new object. Unknown fields are rejected."""
         return self._send("POST", self._collection(document, namespace), document, dry_run=dry_run)
 
     def edit(self, before: Mapping[str, Any], after: Mapping[str, Any], namespace: str, *, dry_run: bool = False) -> Document:
-        """What `kubectl apply` asks for where it was called with `before` and is now called with `after`."""
+        """As `kubectl apply` of `after`, if the last applied document was `before`."""
         return self.patch(before, merge_patch(before, after), namespace, dry_run=dry_run)
 
     def patch(
         self, document: Mapping[str, Any], changes: Mapping[str, Any], namespace: str, *, subresource: str = "", dry_run: bool = False
     ) -> Document:
-        """What `kubectl patch --type=merge` asks for."""
+        """As `kubectl patch --type=merge`."""
         return self._send("PATCH", self._path(document, namespace, subresource), changes, "merge-patch+json", dry_run=dry_run)
 
     def apply(self, document: Mapping[str, Any], namespace: str, *, dry_run: bool = False) -> Document:
-        """What `kubectl apply --server-side` asks for."""
+        """As `kubectl apply --server-side`."""
         query = {"fieldManager": "kubectl"}
         return self._send("PATCH", self._path(document, namespace), document, "apply-patch+yaml", query, dry_run=dry_run)
 
     def get(self, document: Mapping[str, Any], namespace: str = "") -> Document:
-        """The object of that kind and name as it is now."""
+        """The current object of that kind and name."""
         return self._answer(self._client.get(self._path(document, namespace)))
 
     def answers(self, path: str) -> bool:
-        """Whether there is something at a path."""
+        """Whether a GET of the path succeeds."""
         return self._client.get(path).is_success
 
     def _collection(self, document: Mapping[str, Any], namespace: str) -> str:

@@ -1,7 +1,8 @@
-"""An API server without a node for every test in this folder: started once a worker, in some seconds, with the kinds of Halcyon and JobSet.
+"""An API server without a node for every test in this folder: started once on each worker, in a few seconds, with the kinds of Halcyon and
+JobSet.
 
-It has 400 MB, so it ends with the last test of the folder on its worker; the folder is a package for that reason. Nothing here needs root.
-See `halcyon_devcluster.control_plane` for what does not happen where there is no controller.
+It takes 400 MB, so it ends with the last test of the folder on its worker; for this reason the folder is a package. Nothing here needs
+root. `halcyon_devcluster.control_plane` lists what does not happen without controllers.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ def api_server(binaries: Binaries) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="package")
 def api(api_server: ControlPlane, binaries: Binaries) -> Iterator[Api]:
-    """The API server, with the kinds of Halcyon and JobSet. Its own validation of JobSets is its schema; their webhooks need a node."""
+    """The API server, with the kinds of Halcyon and JobSet. It validates JobSets by their schema only; JobSet's webhooks need a node."""
     api = Api(api_server.kubeconfig.read_text())
     jobset = yaml.safe_load((binaries.folder(JOBSET) / "charts" / "jobset" / "crds" / "jobset.x-k8s.io_jobsets.yaml").read_text())
     found = [*definitions(), jobset]
     for definition in found:
         api.create(definition)
     versions = {(one["spec"]["group"], one["spec"]["versions"][0]["name"], one["spec"]["names"]["plural"]) for one in found}
-    # Served, and described to `kubectl explain` and to server-side apply.
+    # Served, and described for `kubectl explain` and server-side apply.
     wanted = [
         path for group, version, plural in versions for path in (f"/apis/{group}/{version}/{plural}", f"/openapi/v3/apis/{group}/{version}")
     ]
@@ -68,7 +69,7 @@ def api(api_server: ControlPlane, binaries: Binaries) -> Iterator[Api]:
 
 @pytest.fixture(scope="package")
 def helm(api_server: ControlPlane, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    """Runs Helm against the API server; its own files go into a folder of the session."""
+    """Runs Helm against the API server. Its own files go into a folder of the session."""
     home = str(tmp_path_factory.mktemp("helm"))
     environ = {f"HELM_{what}_HOME": home for what in ("CACHE", "CONFIG", "DATA")}
 
@@ -81,7 +82,8 @@ def helm(api_server: ControlPlane, binaries: Binaries, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="package")
 def make_namespace(api: Api) -> Callable[[], str]:
-    """Makes a namespace that enforces the restricted pod profile, with the service account of its pods. It lasts as long as the server."""
+    """Creates a namespace that enforces the restricted pod profile, with the service account of its pods. It exists as long as the
+    server."""
 
     def make_namespace(name: str = "test") -> str:
         metadata: dict[str, Any] = {"name": f"{name}-{secrets.token_hex(4)}", "labels": RESTRICTED}
@@ -94,11 +96,11 @@ def make_namespace(api: Api) -> Callable[[], str]:
 
 @pytest.fixture
 def namespace(make_namespace: Callable[[], str]) -> str:
-    """A namespace of the test's own."""
+    """A namespace for one test."""
     return make_namespace()
 
 
 @pytest.fixture(scope="module")
 def shared_namespace(make_namespace: Callable[[], str]) -> str:
-    """A namespace for tests that keep nothing in it."""
+    """A namespace for tests that store nothing in it."""
     return make_namespace()

@@ -1,4 +1,4 @@
-"""The objects of each row of the hardware table, as the operator makes them (tests/operator/golden)."""
+"""The objects of each row of the hardware table, as the operator builds them (tests/operator/golden)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
 
 
 def jobset_of(row: str) -> dict[str, Any]:
-    """The JobSet of a row, of no run."""
+    """The JobSet of a row, without its run."""
     (jobset,) = (document for document in yaml.safe_load_all((GOLDEN / f"{row}.yaml").read_text()) if document["kind"] == "JobSet")
     del jobset["metadata"]["ownerReferences"]
     jobset["metadata"].pop("namespace", None)
@@ -20,14 +20,14 @@ def jobset_of(row: str) -> dict[str, Any]:
 
 
 def job_of(row: str) -> dict[str, Any]:
-    """A Job as the JobSet controller would make it."""
+    """A Job as the JobSet controller would create it."""
     spec = jobset_of(row)["spec"]["replicatedJobs"][0]["template"]["spec"]
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "one"}, "spec": spec}
 
 
 def pod_of(row: str) -> dict[str, Any]:
-    """A pod as the Job controller would make it."""
+    """A pod as the Job controller would create it."""
     template = job_of(row)["spec"]["template"]
-    template["spec"].pop("priorityClassName", None)  # of another cluster, as is the service account
+    template["spec"].pop("priorityClassName", None)  # of another cluster, like the service account
     template["spec"].pop("serviceAccountName", None)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", **template["metadata"]}, "spec": template["spec"]}

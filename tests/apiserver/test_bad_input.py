@@ -1,4 +1,4 @@
-"""What the API server makes of edits that no user means: texts of any length, and fields and versions of a later release."""
+"""The API server's reaction to unusual edits: very long texts, and fields and versions of a later release."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ with ControlPlane(Binaries(Path(sys.argv[1]), QUIET), int(sys.argv[2])) as serve
 
 
 def working_in(folder: Path) -> list[str]:
-    """The command lines of the processes that work in a folder."""
+    """The names of the programs whose working directory is this folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink() == folder:
                 found.append((process / "cmdline").read_text().partition("\0")[0])
         except OSError:
-            continue  # it ended meanwhile, or is somebody else's
+            continue  # it ended meanwhile, or belongs to another user
     return sorted(Path(program).name for program in found)
 
 
@@ -49,7 +49,7 @@ def test_it_ends_with_the_process_that_started_it(cache: Path) -> None:
         folder = Path(holder.stdout.readline().strip())
         assert working_in(folder) == ["etcd", "kube-apiserver"]
         holder.kill()
-    until(lambda: not working_in(folder), timeout_seconds=10, failure=lambda: f"{working_in(folder)} go on")
+    until(lambda: not working_in(folder), timeout_seconds=10, failure=lambda: f"{working_in(folder)} still run")
     until(lambda: not folder.exists(), timeout_seconds=10, failure=lambda: f"{folder} is still there")
 
 

@@ -1,4 +1,4 @@
-"""What the API server takes and refuses of defaults, and what it leaves to them in a run."""
+"""Which defaults the API server accepts and rejects, and which fields of a run it leaves to the defaults."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_valid_defaults_are_taken(api: Api, shared_namespace: str, spec: dict[st
 
 def test_nothing_is_filled_in_that_defaults_may_set(api: Api, shared_namespace: str) -> None:
     spec = api.create(document(spec__checkpoint=...), shared_namespace, dry_run=True)["spec"]
-    assert spec["trainer"]["microbatches"] == 1, "other fields are"
+    assert spec["trainer"]["microbatches"] == 1, "other fields must be filled in"
     assert {name: spec[name] for name in ("checkpoint", "scheduling", "telemetry")} == {
         "checkpoint": {"permanent": []} if "permanent" in spec["checkpoint"] else {},
         "scheduling": {},

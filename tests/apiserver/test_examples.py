@@ -1,4 +1,5 @@
-"""The API server accepts every document shown to a reader, and all that the chart makes, in namespaces under the restricted profile."""
+"""The API server accepts every document of the examples and pages, and all objects of the chart, in namespaces with the restricted
+profile."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def strict(api: Api, api_server: ControlPlane) -> Iterator[Api]:
-    """The API server; warnings, such as the pod profile's, are errors."""
-    assert api is not None, "it serves the kinds"
+    """The API server; warnings, such as those of the pod profile, are errors."""
+    assert api is not None, "the API server must serve the kinds"
     strict = Api(api_server.kubeconfig.read_text(), warnings_are_errors=True)
     yield strict
     strict.close()
@@ -33,7 +34,7 @@ def test_every_run_that_is_shown_is_accepted(strict: Api, shared_namespace: str,
 
 
 def in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
-    """A document as if it were of another namespace."""
+    """The document in another namespace."""
     moved = copy.deepcopy(document)
     moved["metadata"]["namespace"] = namespace
     return moved

@@ -1,6 +1,6 @@
-"""Runs of the release before under the schema of this release: nothing is pruned, and a document may move a field to its present place.
+"""Runs of the previous release with the schema of this release: no field is pruned, and a document may move a field to its present place.
 
-The objects are stored under the schema that the release before installs (tests/cluster/previous.py), with the defaults that it fills in.
+The objects are stored with the schema that the previous release installs (tests/cluster/previous.py), and with its defaults.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORMER_VALUES: dict[str, Any] = {
     "optimizer.adamw.schedule": DECAY,
     "trainer.stages": SIZES,
 }
-"""A value for each former place that is not the default."""
+"""For each former place a value other than the default."""
 
 OTHERS: dict[str, Any] = {
     "task": "train",
@@ -51,7 +51,7 @@ OTHERS: dict[str, Any] = {
     "optimizer.schedule": {"wsd": {"warmupSteps": 2, "decaySteps": 5}},
     "trainer.batchSchedule": [{"fromStep": 4, "batchSize": 32}],
 }
-"""Another value for each present place."""
+"""For each present place another value."""
 
 
 def changes(values: dict[str, Any]) -> dict[str, Any]:
@@ -86,18 +86,18 @@ def spec_schema(definition: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stored(api: Api, make_namespace: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A namespace for each way of applying, with runs that were stored under the schema of the release before."""
+    """A namespace for each way of applying, with runs that were stored with the schema of the previous release."""
     chart = previous.unpack(tmp_path_factory.mktemp("previous"))
     before = yaml.safe_load((chart / "files" / Path("halcyon.dev_trainingruns.yaml")).read_text())
     today = custom_resource_definition()
-    # The kept release has fewer schedules than the commit before the fields moved, and a run may have any of them stored.
+    # The archived release has fewer schedules than the last commit before the fields moved. A stored run may have any of them.
     spec_schema(before)["optimizer"]["properties"]["adamw"]["properties"]["schedule"] = spec_schema(today)["optimizer"]["properties"][
         "schedule"
     ]
     namespaces = {way: make_namespace() for way in ("client", "server")}
 
     def serves(definition: dict[str, Any]) -> bool:
-        """Whether the API server goes by a definition: it takes the place where that has the task of a run."""
+        """Whether the API server uses a definition: it accepts the field `task` exactly if the definition has it."""
         has_task = "task" in spec_schema(definition)
         try:
             api.create(document(metadata__name="probe", spec__task="train"), namespaces["client"], dry_run=True)
@@ -107,7 +107,7 @@ def stored(api: Api, make_namespace: Callable[[], str], tmp_path_factory: pytest
 
     def install(definition: dict[str, Any]) -> None:
         api.patch(definition, {"spec": {"versions": definition["spec"]["versions"]}}, "")
-        until(lambda: serves(definition), timeout_seconds=30, failure=lambda: "the API server does not take the definition up")
+        until(lambda: serves(definition), timeout_seconds=30, failure=lambda: "the API server does not use the definition")
 
     install(before)
     try:
@@ -126,7 +126,7 @@ def apply(api: Api, way: str, case: str, after: dict[str, Any], namespace: str) 
 
 
 def values_in(run: dict[str, Any]) -> Values:
-    """The fields of a run that are not at their default, nor at the one that the release before filled in for evaluations."""
+    """The fields of a run that are neither at their default, nor at the default of the previous release for evaluations."""
     found = values_of(parse_run({key: value for key, value in run.items() if key != "status"}).spec)
     return {path: value for path, value in found.items() if (path, value) != ("trainer.evaluation.batches", EVALUATION_BATCHES)}
 
@@ -170,7 +170,7 @@ def test_a_new_run_with_two_values_of_one_field_is_refused(api: Api, shared_name
 
 
 def test_kubectl_apply_moves_a_field(api: Api, api_server: ControlPlane, stored: dict[str, str]) -> None:
-    """As a repository of documents does it, with both ways of kubectl."""
+    """As for a repository of documents, with client-side and server-side apply."""
     for way, flags in {"client": [], "server": ["--server-side"]}.items():
         namespace = stored[way]
         run = document(metadata__name=f"kubectl-{way}", **changes(FORMER_VALUES))
@@ -184,4 +184,4 @@ def test_kubectl_apply_moves_a_field(api: Api, api_server: ControlPlane, stored:
             *sections, last = row.former.split(".")
             for section in sections:
                 node = node[section]
-            assert last not in node, "kubectl has taken the former field out"
+            assert last not in node, "kubectl must remove the former field"

@@ -1,6 +1,6 @@
-"""Runs that are kept in git, at an API server with an operator: nothing that either does to them shows as a difference.
+"""Runs kept in git, with an API server and an operator: no change by either of them is shown as a difference.
 
-No run trains here. How the differences and the readers of runs go on over a whole life is in tests/cluster/test_gitops.py.
+No run trains here. tests/cluster/test_gitops.py tests the differences, and the tools that read runs, over a run's whole life.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def examples(namespace: str) -> list[dict[str, Any]]:
 def namespaces(
     api_server: ControlPlane, make_namespace: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """A namespace for each way of applying, which an operator serves."""
+    """A namespace for each way of applying. One operator serves them all."""
     found = {way: make_namespace() for way in WAYS}
     first, *others = found.values()
     flags = [flag for other in others for flag in ("--namespace", other)]
@@ -65,7 +65,7 @@ def test_no_example_drifts(api: Api, api_server: ControlPlane, namespaces: dict[
     assert git.diff() == ""
     until(lambda: not unseen(), timeout_seconds=60, failure=lambda: str(unseen()))
     assert all("objectStore.s3.endpoints" not in str(api.get(document, namespace)["status"]) for document in documents)
-    assert git.diff() == "", "the operator has taken them up"
+    assert git.diff() == "", "the operator's status must not be a difference"
 
 
 def test_a_run_that_no_operator_has_seen_does_not_drift(api: Api, api_server: ControlPlane, namespace: str) -> None:

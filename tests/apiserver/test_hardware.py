@@ -1,7 +1,7 @@
-"""The objects of every row of the hardware table, judged by the API server's validation and the pod security profiles.
+"""The objects of every row of the hardware table, checked by the API server's validation and the pod security profiles.
 
-No pod of a TPU or GPU can run here. What can be known without one is: the objects are valid, and the profile that a namespace enforces lets
-in what docs/hardware.md says it does. JobSet's webhook judges the same rows in tests/cluster/test_hardware.py.
+No TPU or GPU pod can run here. Two facts can be tested without one: the objects are valid, and the profile that a namespace enforces admits
+exactly what docs/hardware.md says. tests/cluster/test_hardware.py checks the same rows with JobSet's webhook.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The chart's limits at the real API server: refused in one sentence that names the field and the fix, in each namespace its own."""
+"""The chart's limits on a real API server: a rejection is one sentence that names the field and the fix, and each namespace has its own
+limits."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ del ON_S3["spec__checkpoint__root"]
 
 
 class Limited:
-    """Two namespaces: one with limits of its own, one with the default, which is that no image may be named."""
+    """Two namespaces: one with its own limits, one with the default limits, which allow no image."""
 
     def __init__(self, api: Api, api_server: ControlPlane, helm: Helm, make_namespace: Callable[[str], str]) -> None:
         self._api = api
@@ -60,11 +61,11 @@ class Limited:
         self.team, self.others, self.release = map(make_namespace, ("team", "others", "release"))
 
     def apply(self, namespace: str, *, dry_run: bool = True, **changes: Any) -> str:
-        """What the API server says: empty if it takes the document."""
+        """Apply a run. Returns the API server's error if it rejects it, or ""."""
         return self._said(namespace, document(**changes), dry_run)
 
     def default(self, namespace: str, spec: dict[str, Any], *, dry_run: bool = True) -> str:
-        """The same of defaults."""
+        """The same for defaults."""
         frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
         return self._said(namespace, frame | {"spec": spec}, dry_run)
 
@@ -80,7 +81,7 @@ class Limited:
         return list(yaml.safe_load_all(self._helm(*command, "--values", "-", stdin=yaml.safe_dump(values))))
 
     def put(self, objects: list[dict[str, Any]]) -> None:
-        """Make these objects of a release, or change them."""
+        """Create or change these objects of a release."""
         self._kubectl.apply(objects)
 
     def take_away(self, objects: list[dict[str, Any]]) -> None:
@@ -88,12 +89,12 @@ class Limited:
         self._kubectl("delete", "--filename=-", stdin=yaml.safe_dump_all(objects))
 
     def policies(self) -> list[dict[str, Any]]:
-        """The policies of the release as they are stored, with their status."""
+        """The stored policies of the release, with their status."""
         found = self._kubectl.json("get", "validatingadmissionpolicy")["items"]
         return [policy for policy in found if policy["metadata"]["name"].startswith(self.release)]
 
     def in_force(self) -> None:
-        """Return when both kinds are judged in both namespaces. An API server takes policies in about once a second."""
+        """Wait until both kinds are checked in both namespaces. An API server loads policies about once a second."""
         elsewhere = "elsewhere.example/trainer:1"
         until(
             lambda: all(
@@ -109,7 +110,7 @@ class Limited:
         )
 
     def _said(self, namespace: str, found: dict[str, Any], dry_run: bool) -> str:
-        # On the server's side: the client's way keeps the whole document in an annotation, which is too small for a large one.
+        # Server-side apply, because client-side apply stores the whole document in an annotation, which is too small for a large one.
         try:
             self._api.apply(found, namespace, dry_run=dry_run)
         except Refused as refused:
@@ -128,7 +129,9 @@ def limited(api: Api, api_server: ControlPlane, helm: Helm, make_namespace: Call
 def test_what_keeps_the_limits_is_taken(limited: Limited) -> None:
     assert limited.apply(limited.team, **FITTING) == ""
     assert limited.apply(limited.team, **ON_S3) == ""
-    assert limited.apply(limited.others, spec__scheduling={"serviceAccountName": "any"}) == "", "what a set leaves out is not limited"
+    assert limited.apply(limited.others, spec__scheduling={"serviceAccountName": "any"}) == "", (
+        "a field without a limit must not be limited"
+    )
 
 
 def test_kubernetes_finds_no_wrong_type_in_the_expressions(limited: Limited, api_server: ControlPlane) -> None:
@@ -150,7 +153,7 @@ def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -
         "data": {"cache": {"root": "gs://team/cache"}},
     }
     assert limited.default(limited.team, fitting) == ""
-    assert limited.default(limited.team, {"recovery": {"maxRestarts": 1}}) == "", "what defaults leave out is not judged"
+    assert limited.default(limited.team, {"recovery": {"maxRestarts": 1}}) == "", "a field that the defaults do not set must not be checked"
     for change, sentence in (
         ({"image": "elsewhere.example/trainer:1"}, "spec.image: elsewhere.example/trainer:1 is not allowed in namespace TEAM"),
         ({"image": "registry.example/halcyon/trainer:1"}, "must be given by its digest in namespace TEAM"),
@@ -171,7 +174,7 @@ def test_defaults_are_limited_as_the_runs_are_that_take_them(limited: Limited) -
         assert sentence.replace("TEAM", limited.team) in limited.default(limited.team, fitting | change)
     on_s3 = {"rootPrefix": "s3://team", "endpoint": "http://store.team.svc:7070"}
     assert limited.default(limited.team, fitting | {"checkpoint": on_s3, "data": {"cache": {"root": "s3://team/cache"}}}) == ""
-    # A run that names no root goes by defaults that were judged; one that names no account is judged as `default`.
+    # A run without a root uses the root of defaults, which were checked. A run without a service account is checked as `default`.
     bare = {key: value for key, value in FITTING.items() if key != "spec__checkpoint__root"} | {"spec__checkpoint": ...}
     assert limited.apply(limited.team, **bare) == ""
     assert "serviceAccountName: default is not allowed" in limited.apply(limited.team, **(bare | {"spec__scheduling": {}}))
@@ -231,7 +234,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__checkpoint": {"root": "s3://team/small"}},
         "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM; take http://store.team.svc:7070",
     ),
-    # Whichever store the defaults bring, an address of one's own is not taken there unseen.
+    # Whatever store the defaults set, a root or endpoint in the run itself is still checked.
     (
         {"spec__checkpoint": {}, "spec__data__cache": {"root": "s3://team/cache"}},
         "spec.checkpoint.endpoint: none, which is AWS, is not allowed",
@@ -284,7 +287,8 @@ def test_what_breaks_them_is_refused_with_the_field_and_the_fix(limited: Limited
 
 
 def test_very_many_files_are_judged_too(limited: Limited) -> None:
-    """As many sources and paths as the schema takes: the API server bounds what a policy may cost, and refuses what costs more."""
+    """As many sources and paths as the schema allows: the API server limits the cost of a policy, and rejects a document that exceeds
+    it."""
     paths = [[f"gs://team/data/{source}/{file}" for file in range(256)] for source in range(64)]
     assert limited.apply(limited.team, **(FITTING | {"spec__data__sources": _named(paths)})) == ""
     paths[-1][-1] = "gs://other/last"
@@ -321,7 +325,7 @@ def test_a_run_may_be_suspended_whatever_the_limits_have_become(limited: Limited
 
 
 def test_limits_that_were_taken_away_hold_again(limited: Limited) -> None:
-    """As after `helm uninstall` and `helm install`: an API server does not take up parameters of its own kinds a second time."""
+    """As after `helm uninstall` and `helm install`: an API server does not load parameters of a custom kind a second time."""
     objects = limited.release_with(LIMITS)
     limited.take_away(objects)
     other: dict[str, Any] = {"metadata__name": "other", "spec__image": "elsewhere.example/trainer:1"}

@@ -1,4 +1,5 @@
-"""A real API server takes pods with all that an owner may give, and refuses privilege where a namespace enforces the restricted profile."""
+"""A real API server accepts pods with all settings that an owner may make, and rejects privilege where a namespace enforces the restricted
+profile."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def test_it_is_a_pod(api: Api, open_namespace: str, spec: dict[str, Any], securi
     try:
         api.create(made, open_namespace, dry_run=True)
     except Refused as refused:
-        # This API server takes no privileged pod at all; it must have nothing else against it.
+        # This API server accepts no privileged pod at all; it must have no other objection.
         if security != "privileged" or str(refused).count("privileged: Forbidden") != str(refused).count("spec."):
             raise
 

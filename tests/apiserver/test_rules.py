@@ -1,4 +1,4 @@
-"""The API server and the reader of documents go by the same rules: CEL is tried against Python, rule by rule and over tables of values."""
+"""The API server and the parser of documents apply the same rules: CEL is compared with Python, rule by rule and over tables of values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_each_broken_rule_is_refused_with_its_sentence(api: Api, shared_namespac
             if " ".join(sentences[beginning].split()) in str(refused):
                 continue
         taken.append(beginning)
-    # The pattern of a root says more than the rule, and the API server judges it first.
+    # A root's pattern is stricter than the rule, and the API server checks the pattern first.
     assert [beginning for beginning in taken if not beginning.startswith("root must be")] == []
 
 
@@ -54,7 +54,7 @@ def grids() -> Iterator[dict[str, Any]]:
 
 
 def test_both_say_the_same_of_tables_of_values(api: Api, shared_namespace: str) -> None:
-    """Whether the batch divides is judged later, by the operator alone."""
+    """Only the operator checks, later, whether the batch size fits."""
     differing: list[str] = []
     for changes in grids():
         run = document(**{"spec__trainer__batchSize": 46080, **changes})

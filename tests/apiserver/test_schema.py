@@ -1,4 +1,4 @@
-"""The API server itself refuses a wrong TrainingRun at apply, in a sentence that names the field and the fix."""
+"""The API server itself rejects a wrong TrainingRun at apply, in one sentence that names the field and the fix."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ A_STEP_LATER: list[tuple[dict[str, Any], str]] = [
     ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}}, "the batch cannot be dealt out evenly to 3 slices"),
     ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__trainer__batchSize": 5}, "5 must be a multiple of the data parallelism"),
 ]
-"""What depends on the size of the model: the API server takes it, `halcyon validate` and the condition of the run say it."""
+"""Mistakes that depend on the size of the model: the API server accepts them, `halcyon validate` and the run's condition report them."""
 
 
 @pytest.mark.parametrize(("changes", "sentence"), A_STEP_LATER, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
@@ -117,7 +117,7 @@ def test_a_batch_that_does_not_divide_is_told_a_step_later(api: Api, shared_name
     run = document(**changes)
     api.create(run, shared_namespace, dry_run=True)
     view = parse_run_view(run)
-    assert view.spec is None, "the operator makes nothing of it"
+    assert view.spec is None, "the operator must make no attempt of it"
     told = "; ".join(map(str, find_problems(parse_run(run).spec)))
     assert sentence in told
     assert sentence in "; ".join(view.problems)
@@ -141,7 +141,7 @@ def test_a_valid_document_is_taken_and_shows_its_defaults(api: Api, namespace: s
     stored = api.get(document(), namespace)
     assert stored["spec"]["optimizer"]["weightDecay"] == 0.1
     assert stored["spec"]["trainer"]["microbatches"] == 1
-    assert stored["spec"]["telemetry"] == {}, "what a TrainingRunDefaults may set is left to it"
+    assert stored["spec"]["telemetry"] == {}, "fields that a TrainingRunDefaults may set must not be filled in"
 
 
 TAKEN: list[dict[str, Any]] = [
@@ -184,13 +184,13 @@ TAKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", TAKEN, ids=lambda changes: "-".join(map(str, changes["spec__accelerator"].values())))
 def test_hardware_of_every_family_is_taken(api: Api, shared_namespace: str, changes: dict[str, Any]) -> None:
     run = document(**changes)
-    assert find_problems(parse_run(run).spec) == (), "the operator and the API server say the same"
+    assert find_problems(parse_run(run).spec) == (), "the operator and the API server must agree"
     api.create(run, shared_namespace, dry_run=True)
 
 
 @pytest.fixture(scope="module")
 def stored(api: Api, make_namespace: Callable[[], str]) -> str:
-    """A namespace with the minimal run in it, which nobody changes."""
+    """A namespace with the minimal run in it, which no test changes."""
     namespace = make_namespace()
     api.create(document(), namespace)
     return namespace
@@ -240,7 +240,7 @@ def test_what_only_says_where_and_how_may_change(api: Api, stored: str, change: 
 
 
 def test_steps_may_change_while_those_that_are_done_stay_the_same(api: Api, namespace: str) -> None:
-    """The API server judges by the progress in the status; the operator's and the trainer's judgement is the same function."""
+    """The API server uses the progress in the status. The operator and the trainer decide with the same function."""
     schedules: dict[str, tuple[dict[str, Any], int]] = {
         "constant": ({"constant": {}}, 1000),
         "absolute": ({"cosine": {"decaySteps": 50}}, 1000),
@@ -264,7 +264,7 @@ def test_steps_may_change_while_those_that_are_done_stay_the_same(api: Api, name
 
 
 def test_the_spike_rule_is_there_from_the_start_or_never(api: Api, namespace: str) -> None:
-    """Its memory is part of the checkpoints; how strict it is, and what else is done about divergence, is not."""
+    """Its memory is part of the checkpoints. Its threshold, and the other reactions to divergence, are not."""
 
     def with_spikes(name: str = "small", **spike: Any) -> dict[str, Any]:
         rule = {"nonFinite": "skip", "spike": {"sigmas": 6.0, "windowSteps": 64, **spike}}

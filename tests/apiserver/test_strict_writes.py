@@ -1,4 +1,4 @@
-"""The operator's own client against a real API server: nothing that it writes loses a field in silence."""
+"""The operator's own client with a real API server: none of its writes loses a field silently."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def jobset(namespace: str) -> dict[str, Any]:
 
 def test_the_operator_starts_on_this_jobset(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
     ask(lambda client: Cluster(client).check())
-    assert FIELD not in caplog.text, "the API server describes it"
+    assert FIELD not in caplog.text, "the API server must describe the field"
 
 
 def test_a_jobset_with_a_field_that_is_not_there_is_refused(ask: Any, shared_namespace: str) -> None:

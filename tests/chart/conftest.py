@@ -1,4 +1,4 @@
-"""Helm and a way to render the chart with it, as `helm install` would."""
+"""Helm, and a function that renders the chart as `helm install` would."""
 
 import functools
 import os
@@ -31,7 +31,8 @@ def helm() -> Path:
 
 @pytest.fixture(scope="session")
 def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """A function that renders the chart: keyword arguments are values beside the image names. Each set of values is rendered once."""
+    """A function that renders the chart. Keyword arguments are values in addition to the image names. Each set of values is rendered
+    once."""
     private = {name: str(tmp_path_factory.mktemp("helm")) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
 
     @functools.cache

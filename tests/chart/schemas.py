@@ -1,6 +1,6 @@
-"""Schemas of everything that the chart makes, laid out for kubeconform, from the sources of Kubernetes and of the Prometheus operator.
+"""Schemas of all objects of the chart, in the layout of kubeconform, from the sources of Kubernetes and of the Prometheus operator.
 
-Both are Go modules of the pinned versions, so nothing is asked of the network that the cluster's own programs are not built from.
+Both are Go modules in the pinned versions, so they need no download that the cluster's own programs do not need.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from halcyon_api.json_schema import plain_schema
 Schema = dict[str, Any]
 
 LOCATION = "{{.ResourceKind}}{{.KindSuffix}}.json"
-"""The file of a kind, as kubeconform calls it."""
+"""The file of a kind, as kubeconform names it."""
 _KINDS = "x-kubernetes-group-version-kind"
 _EITHER: dict[str, Schema] = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"type": ["integer", "string"]},
     "io.k8s.apimachinery.pkg.api.resource.Quantity": {"type": ["number", "string"]},
 }
-"""What the published types call a string, and the API server takes as a number, too."""
+"""The published types are strings, but the API server also accepts numbers."""
 
 
 def write_schemas(folder: Path, kubernetes: Path, prometheus_operator: Path) -> None:
-    """Write the schemas of Kubernetes' own kinds and of three of the Prometheus operator's, closed: an unknown field is a fault.
+    """Write the schemas of Kubernetes' own kinds and of three kinds of the Prometheus operator. They are closed: an unknown field is an
+    error.
 
     Args:
-        folder: Where to.
+        folder: The destination.
         kubernetes: The source of Kubernetes.
         prometheus_operator: The source of the Prometheus operator.
     """
@@ -58,7 +59,7 @@ def _closed(schema: Schema) -> Schema:
 
 
 def _needed(name: str, definitions: dict[str, Schema]) -> dict[str, Schema]:
-    """A definition and all that it refers to."""
+    """A definition and all definitions that it refers to."""
     found: dict[str, Schema] = {}
     waiting = [name]
     while waiting:

@@ -1,4 +1,4 @@
-"""The script of `helm test`, against the operator's own HTTP server."""
+"""The script of `helm test`, with the operator's own HTTP server."""
 
 import asyncio
 import importlib.util
@@ -29,7 +29,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @contextmanager
 def serving(*, ready: bool) -> Iterator[int]:
-    """The operator's server in a thread; yields its port."""
+    """The operator's server in a thread. Yields its port."""
     port = free_port()
     loop = asyncio.new_event_loop()
     server = HttpServer(Metrics("1.2"), problem=lambda: "", ready=lambda: ready)

@@ -1,4 +1,4 @@
-"""What a person is told who installs: the pages agree with the chart, NOTES fit the values, contradictions are refused."""
+"""What a person who installs the chart reads: the pages agree with the chart, NOTES fit the values, contradictions are rejected."""
 
 import re
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def test_a_page_without_commands_is_no_page_that_was_tried() -> None:
 
 @pytest.fixture
 def notes(helm: Path, tmp_path: Path) -> Notes:
-    """Return a function that gives what `helm install` says: keyword arguments are values on top of the image names."""
+    """A function that returns the NOTES of `helm install`. Keyword arguments are values in addition to the image names."""
     private = {name: str(tmp_path) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")} | {"KUBECONFIG": "/dev/null"}
 
     def notes_of(namespace: str = "training", **values: Any) -> str:
@@ -50,7 +50,7 @@ def notes(helm: Path, tmp_path: Path) -> Notes:
     return notes_of
 
 
-@pytest.mark.slow  # Helm is built where it is not there yet
+@pytest.mark.slow  # the first use builds Helm
 def test_notes_of_both_profiles(notes: Notes) -> None:
     own = notes()
     assert "serves the TrainingRuns of training, and of no other namespace." in own
@@ -69,7 +69,7 @@ def test_notes_of_both_profiles(notes: Notes) -> None:
 def test_notes_say_what_is_to_be_known_of_the_values(notes: Notes) -> None:
     assert "the definitions come from elsewhere" in notes(crds={"enabled": False})
     assert "uninstalling this release deletes every TrainingRun" in notes(crds={"keep": False})
-    # What is not brought is not taken along.
+    # Without its own definitions, the release does not delete them.
     assert "deletes every TrainingRun" not in notes(crds={"enabled": False, "keep": False})
     assert "helm test" not in notes(metrics={"service": {"enabled": False}})
     assert "runs may keep checkpoints in AWS and Google Cloud, and in no other S3 store" in notes()

@@ -1,4 +1,4 @@
-"""Which namespaces the policy binds to which limits. What the API server makes of it is tested in the cluster suite."""
+"""Which namespaces a policy binds to which limits. tests/apiserver/test_limits.py tests the policies on an API server."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import yaml
 from halcyon_devcluster.errors import DevclusterError
 from tests.chart.conftest import CHART, Objects, Render, of_kind
 
-pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
+pytestmark = pytest.mark.slow  # the first use builds Helm
 
 TEAM: dict[str, Any] = {
     "serviceAccounts": ["trainer"],
@@ -30,14 +30,14 @@ def policies(objects: Objects, resource: str) -> Objects:
 
 
 def selectors(objects: Objects, resource: str = "trainingruns") -> dict[str, Any]:
-    """Selectors of the bindings of a kind's policies, by the name that both have."""
+    """Namespace selectors of the bindings of a kind's policies, by the name that policy and binding share."""
     bindings = {binding["metadata"]["name"]: binding["spec"] for binding in of_kind(objects, "ValidatingAdmissionPolicyBinding")}
     assert len(bindings) == len(of_kind(objects, "ValidatingAdmissionPolicyBinding")) == len(of_kind(objects, "ValidatingAdmissionPolicy"))
     found = {}
     for policy in policies(objects, resource):
         name = policy["metadata"]["name"]
         assert bindings[name]["policyName"] == name
-        assert "paramKind" not in policy["spec"], "an API server does not take up a ConfigMap's kind a second time"
+        assert "paramKind" not in policy["spec"], "an API server does not load a ConfigMap's kind a second time"
         found[name] = bindings[name]["matchResources"]["namespaceSelector"]
     return found
 
@@ -70,7 +70,7 @@ def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render
         "spec.accelerator.type",
         "an",
     ]
-    assert refusals(rest) == ["spec.image"], "an empty list is a limit, an absent one is none"
+    assert refusals(rest) == ["spec.image"], "an empty list must be a limit, an absent list none"
     text = json.dumps(own)
     assert all(entry in text for entries in TEAM.values() for entry in entries)
     assert refusals(policies(objects, "trainingrundefaults")[0]) == [

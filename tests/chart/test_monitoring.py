@@ -1,4 +1,4 @@
-"""What the chart makes for those who watch: monitors, rules, dashboards, network policies, a budget and `helm test`."""
+"""The chart's objects for monitoring and operation: monitors, rules, dashboards, network policies, a disruption budget and `helm test`."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ON = {"enabled": True}
 
 
 def relabelled(rules: list[dict[str, Any]], meta: dict[str, str]) -> dict[str, str]:
-    """Target labels of replacing relabelings, as Prometheus would set them."""
+    """The target labels that Prometheus would set by relabelings of the action `replace`."""
     found = {}
     for rule in rules:
         joined = ";".join(meta.get(name, "") for name in rule.get("sourceLabels", []))
@@ -72,7 +72,7 @@ def test_pod_monitor_finds_trainers_and_names_their_run(render: Render) -> None:
     meta = {f"__meta_kubernetes_pod_label_{name.replace('.', '_').replace('/', '_')}": value for name, value in labels.items()}
     assert relabelled(endpoint["relabelings"], meta) == {"run": "demo", "attempt": "7", "job": TRAINER_JOB}
     assert endpoint["port"] == "telemetry"
-    assert not endpoint.get("honorLabels"), "a trainer's image is the user's: it must not name another run"
+    assert not endpoint.get("honorLabels"), "a trainer's image comes from the user: it must not name another run"
 
 
 def test_pod_monitor_looks_everywhere_if_the_operator_does(render: Render) -> None:
@@ -144,13 +144,13 @@ def test_policy_of_the_operator(render: Render) -> None:
 def test_the_operator_reaches_a_metadata_server_only_where_that_is_asked_for(render: Render) -> None:
     def link_local(metadata_server: dict[str, Any]) -> list[tuple[str, list[int]]]:
         spec = only(render(networkPolicy=ON | {"metadataServer": metadata_server}, clusterWide=True), "NetworkPolicy")["spec"]
-        # A rule for a port of any address would reach it, too.
+        # A rule for this port of any address would allow it, too.
         assert not {80, 988} & {port["port"] for rule in spec["egress"] if "to" not in rule for port in rule["ports"]}
         blocks = [(rule["to"], rule["ports"]) for rule in spec["egress"] if "ipBlock" in rule.get("to", [{}])[0]]
         return [(peer["ipBlock"]["cidr"], [port["port"] for port in ports]) for (peer,), ports in blocks]
 
     assert link_local({}) == []
-    # Of GKE, with Dataplane V2 and without.
+    # GKE with Dataplane V2, and without.
     assert link_local(ON) == [("169.254.169.254/32", [80]), ("169.254.169.252/32", [988])]
     eks = [{"cidr": "169.254.170.23/32", "port": 80}]
     assert link_local(ON | {"addresses": eks}) == [("169.254.170.23/32", [80])]
@@ -168,7 +168,7 @@ def test_policy_of_the_trainers(render: Render) -> None:
         assert spec["policyTypes"] == ["Ingress"]
         peers, told = spec["ingress"]
         assert "ports" not in peers
-        assert "namespaceSelector" not in peers["from"][0], "pods of the same namespace only"
+        assert "namespaceSelector" not in peers["from"][0], "only pods of the same namespace"
         assert selects(peers["from"][0]["podSelector"], trainer)
         assert selects(told["from"][0]["podSelector"], operator)
         assert told["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "halcyon-system"}}

@@ -1,4 +1,4 @@
-"""What the chart makes: rights, the pod's confinement, the definition of the resource, and what the values lead to."""
+"""The objects of the chart: rights, the restrictions of the pod, the CRDs, and the effects of the values."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from halcyon_devcluster.errors import DevclusterError
 from halcyon_operator.model.pod_policy import PodPolicy, parse_policy
 from tests.chart.conftest import CHART, Objects, Render, of_kind, only
 
-pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
+pytestmark = pytest.mark.slow  # the first use builds Helm
 
 REPOSITORY = CHART.parents[1]
 RULES = [
@@ -99,7 +99,9 @@ def test_rights_in_the_watched_namespaces_only(render: Render) -> None:
     ]
     assert environment(objects)["HALCYON_DEFAULTS_NAMESPACE"] == "halcyon-system"
     of_the_release = render(watchNamespaces=["halcyon-system", "team-a"])
-    assert not [role for role in of_kind(of_the_release, "Role") if role["metadata"]["name"].endswith("-defaults")], "served already"
+    assert not [role for role in of_kind(of_the_release, "Role") if role["metadata"]["name"].endswith("-defaults")], (
+        "this namespace is served already"
+    )
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "halcyon", "namespace": "halcyon-system"}]
     assert environment(objects)["HALCYON_NAMESPACES"] == "team-a,team-b"
@@ -204,7 +206,7 @@ def test_releases_of_one_name_in_two_namespaces_do_not_meet(render: Render) -> N
 def test_pods_that_look_for_room_push_nobody_out(render: Render) -> None:
     objects = render(release="train")
     found = only(objects, "PriorityClass")
-    # A negative priority would be a label that no pod of a JobSet can bear.
+    # A negative priority would become a label that no pod of a JobSet can have.
     assert (found["value"], found["preemptionPolicy"], found["globalDefault"]) == (0, "Never", False)
     assert environment(objects)["HALCYON_PROBE_PRIORITY_CLASS"] == found["metadata"]["name"] == "train-halcyon-halcyon-system-probe"
     other = render(probes={"priorityClass": {"create": False, "name": "mine"}})
@@ -215,7 +217,7 @@ def test_pods_that_look_for_room_push_nobody_out(render: Render) -> None:
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])
 def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespaces: list[str]) -> None:
-    """Nodes have no namespace, so the right is a ClusterRole of its own, beside whatever else there is."""
+    """Nodes have no namespace, so this right needs its own ClusterRole, in addition to all other roles."""
     bare = render(watchNamespaces=namespaces)
     assert "HALCYON_WATCH_NODES" not in environment(bare)
     objects = render(watchNamespaces=namespaces, watchNodes=True)
@@ -228,7 +230,7 @@ def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespac
 
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team", "other"]}, {"clusterWide": True}], ids=["own", "some", "all"])
 def test_workloads_are_listed_only_where_queues_are_looked_after(render: Render, values: dict[str, Any]) -> None:
-    """The right is given wherever runs are served, and nowhere else."""
+    """The right is granted wherever runs are served, and nowhere else."""
 
     def listing(objects: list[dict[str, Any]]) -> list[str]:
         rule = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]}
@@ -247,7 +249,7 @@ def test_directories_of_nodes_are_not_given_away_by_default(render: Render) -> N
 
 
 def policy(objects: Objects) -> PodPolicy:
-    """What the operator takes from its environment."""
+    """The pod policy that the operator reads from its environment."""
     return parse_policy(environment(objects)["HALCYON_TRAINER_PODS"])
 
 

@@ -1,4 +1,4 @@
-"""The values of the guide on operations are values of the chart."""
+"""The values in the guide on operations are valid values of the chart."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 
 from tests.chart.conftest import Render, of_kind, only
 
-pytestmark = pytest.mark.slow  # Helm is built where it is not there yet
+pytestmark = pytest.mark.slow  # the first use builds Helm
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "operations.md"
 

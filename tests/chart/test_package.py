@@ -1,4 +1,4 @@
-"""The chart as it is released: with the images that belong to it, and nothing else changed."""
+"""The chart as it is released: with its images set, and nothing else changed."""
 
 import importlib.util
 import shutil
@@ -64,7 +64,7 @@ def test_a_helm_that_does_not_do_it_is_told(script: ModuleType, tmp_path: Path) 
             script.main(["--operator", "o:1", "--trainer", "t:1", "--destination", str(tmp_path), "--helm", helm])
 
 
-@pytest.mark.slow  # Helm is built where it is not there yet
+@pytest.mark.slow  # the first use builds Helm
 def test_the_package_needs_no_values(helm: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in CHART.rglob("*") if path.is_file()}
     words = [sys.executable, SCRIPT, "--helm", helm, "--destination", tmp_path, "--operator", "r.example/o:1", "--trainer"]

@@ -1,7 +1,7 @@
-"""Every object that the chart makes is valid by the schema of its kind, strictly: no field is unknown, no kind is passed over.
+"""Every object of the chart is valid by the schema of its kind, strictly: it has no unknown field, and no kind is skipped.
 
-The schemas are of the pinned Kubernetes and Prometheus operator, made from their sources; `helm lint` knows none of them, and an API server
-drops a field that it does not know.
+The schemas are those of the pinned Kubernetes and Prometheus operator, generated from their sources. `helm lint` has no such schema, and an
+API server drops a field that it does not know.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EVERYTHING: dict[str, Any] = {
     "tolerations": [{"key": "system", "operator": "Exists"}],
     "priorityClassName": "system-cluster-critical",
 }
-"""Every object that the chart can make, and every value that shapes one in a way of its own."""
+"""Values that create every object of the chart, and that change the shape of an object."""
 PROFILES = {"namespaces": {"watchNamespaces": ["a", "b"]}, "cluster": {"clusterWide": True}}
 OF_OTHERS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
@@ -57,7 +57,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def faults(objects: Objects, schemas: Path) -> list[str]:
-    """What kubeconform says against objects, and of kinds that it has no schema of."""
+    """kubeconform's complaints about objects, and about kinds without a schema."""
     command = [program(KUBECONFORM, "kubeconform"), "-strict", "-output", "json", "-verbose", "-schema-location", f"{schemas}/{LOCATION}"]
     text = yaml.safe_dump_all(objects)
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=limit(60), check=False)

@@ -1,4 +1,4 @@
-"""The values: all documented, all in the schema, and a mistake in one is refused with a sentence."""
+"""The chart's values: all are documented, all are in the schema, and a mistake is rejected with one sentence."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""As much of an API server as the command line asks for, which counts what it is asked and tells what a test has it tell."""
+"""The part of an API server that the command line needs. It counts requests, and its answers and events are set by the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.suite.limits import limit
 
 Document = dict[str, Any]
 CUT = None
-"""In a log: the connection is lost here."""
+"""In a log: the connection breaks here."""
 
 
 def run(version: int, phase: str = "Running") -> Document:
@@ -53,13 +53,13 @@ class Server(ThreadingHTTPServer):
         self.pod_watched: queue.Queue[dict[str, list[str]]] = queue.Queue()
         self.pod_events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.logs: defaultdict[str, queue.Queue[list[str | threading.Event | None]]] = defaultdict(queue.Queue)
-        """What each request for a pod's log is answered with, in turn; an event is waited for. There is none: nothing."""
+        """The answer to each request for a pod's log, in turn. The server waits for an event in it. Without an answer the log is empty."""
         self.log_queries: defaultdict[str, list[dict[str, list[str]]]] = defaultdict(list)
         self.refuses_logs = 0
-        """The code with which logs are refused."""
+        """The HTTP status with which requests for logs fail; 0 if they succeed."""
 
     def stop(self) -> None:
-        """End what is under way."""
+        """End all open requests."""
         self.events.put(None)
         self.pod_events.put(None)
         self.shutdown()

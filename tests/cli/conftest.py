@@ -1,4 +1,4 @@
-"""A cluster for the command line: a server of its own, and the client's configuration for it."""
+"""A cluster for the command line: a test server, and the client's configuration for it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
         "current-context": "x",
     }
     (tmp_path / "config").write_text(yaml.safe_dump(config))
-    # The client reads the variable when it is imported.
+    # The client reads the environment variable when it is imported.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     return Runs(Place())

@@ -1,4 +1,4 @@
-"""A terminal without Unicode is no reason to fail."""
+"""A terminal without Unicode does not make a command fail."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_what_the_api_server_says_stands_above_all() -> None:
 def test_a_run_that_has_not_begun_and_says_only_how_its_store_is_reached_is_compared(
     server: Server, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where its checkpoints will be is not known yet, so any place will do that the store's settings fit."""
+    """The place of its checkpoints is not known yet, so the store's settings are compared with any root that they fit."""
     wanted = document(spec__checkpoint={"credentialsSecret": {"name": "mine"}}, metadata__name="small")
     server.run = wanted | {"metadata": {"name": "small", "namespace": "training"}}
     file = tmp_path / "run.yaml"

@@ -1,4 +1,5 @@
-"""A run's logs are followed through all its worlds: watches tell of pods, and no line is lost or told twice where a log breaks off."""
+"""A run's logs are followed through all its process groups: watches report pods, and after a broken connection no line is lost or printed
+twice."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tests.suite.limits import limit
 
 
 def line(second: int, word: str) -> str:
-    """A line of a log as the kubelet gives it, with its own time before it."""
+    """A log line as the kubelet returns it, with its own timestamp before it."""
     at = f"2026-03-01T12:00:{second:02}"
     return f"{at}.000000001Z {json.dumps({'event': word, 'time': f'{at}.000Z'})}\n"
 
@@ -30,7 +31,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Followed:
-    """A run that is followed by a thread of its own."""
+    """A run whose logs a separate thread follows."""
 
     def __init__(self, runs: Runs) -> None:
         self._lines: queue.Queue[LogLine | Exception | None] = queue.Queue()
@@ -45,7 +46,7 @@ class Followed:
             self._lines.put(refusal)
 
     def next(self) -> str:
-        """The next line's word; empty at the end."""
+        """The event of the next line; "" at the end."""
         found = self._lines.get(timeout=limit(20))
         if isinstance(found, Exception):
             raise found
@@ -63,13 +64,13 @@ def test_pods_are_told_of_by_a_watch_and_looked_for_once(server: Server, runs: R
     asked = server.pod_watched.get(timeout=limit(20))
     assert (asked["resourceVersion"], asked["watch"]) == (["40"], ["true"])
     assert asked["labelSelector"] == ["halcyon.dev/run=small,halcyon.dev/role!=probe"]
-    # The next world: its pod comes, and later its container.
+    # The next process group: first its pod is created, later its container starts.
     server.pods["second"] = pod("second")
     server.pod_events.put(event("ADDED", pod("second", "waiting", "Pending")))
     server.logs["second"].put([line(9, "resumed")])
     server.pod_events.put(event("MODIFIED", pod("second")))
     assert followed.next() == "resumed"
-    assert (server.pod_lists, server.looks) == (1, 1), "nobody asks again and again"
+    assert (server.pod_lists, server.looks) == (1, 1), "the command must not poll"
     server.pods["second"] = pod("second", "terminated", "Succeeded")
     server.events.put(event("MODIFIED", run(6, "Succeeded")))
     assert followed.rest() == []
@@ -80,7 +81,7 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_was(server: Server, runs: Ru
     server.pods["first"] = pod("first")
     lines = [line(second, f"step {second}") for second in range(1, 7)]
     server.logs["first"].put([*lines[:2], lines[2][:40], CUT])
-    server.logs["first"].put(lines[:4])  # and the server ends this one of itself
+    server.logs["first"].put(lines[:4])  # and the server ends this one
     last = threading.Event()
     server.logs["first"].put([*lines[1:5], last, lines[5]])
     server.logs["first"].put(lines)
@@ -92,11 +93,11 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_was(server: Server, runs: Ru
     assert followed.rest() == ["step 6"]
     first, *others = server.log_queries["first"]
     assert "sinceSeconds" not in first
-    assert all(30 <= int(query["sinceSeconds"][0]) <= 30 + limit(30) for query in others), "not all of a long log once more"
+    assert all(30 <= int(query["sinceSeconds"][0]) <= 30 + limit(30) for query in others), "a long log must not be read completely again"
 
 
 def test_what_a_pod_writes_last_is_not_lost_though_the_log_had_broken_off_before(server: Server, runs: Runs) -> None:
-    """The pod ends between the break and the next request."""
+    """The pod ends between the broken connection and the next request."""
     server.pods["first"] = pod("first")
     broken = threading.Event()
     server.logs["first"].put([line(1, "step"), broken, CUT])
@@ -124,7 +125,7 @@ def test_who_may_not_read_logs_is_told(server: Server, runs: Runs) -> None:
 
 
 def test_a_node_that_does_not_answer_ends_nothing(server: Server, runs: Runs) -> None:
-    """The log of a pod on a node that is lost cannot be had; those of the next world can."""
+    """The log of a pod on a lost node cannot be read; those of the next process group can."""
     server.pods["first"], server.refuses_logs = pod("first"), 500
     followed = Followed(runs)
     server.pod_watched.get(timeout=limit(20))

@@ -1,4 +1,4 @@
-"""Logs of several processes as one story."""
+"""The logs of several processes, merged into one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_line_says_who_when_and_what() -> None:
 
 
 def test_lines_without_end_do_not_keep_a_follower_from_looking_for_pods() -> None:
-    """A process that writes all the time must not hide that another one has begun."""
+    """A process that writes all the time must not hide that another one has started."""
 
     class Endless(queue.Queue[Any]):
         now = 0.0

@@ -1,4 +1,4 @@
-"""What the commands write for programs, and where nobody sees a terminal."""
+"""The output of the commands for programs, and without a terminal."""
 
 from __future__ import annotations
 

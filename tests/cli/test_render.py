@@ -22,7 +22,7 @@ def test_an_example(example: str) -> None:
     document = yaml.safe_load((EXAMPLES / example).read_text())
     spec = yaml.safe_load(config_map["data"]["run.yaml"])["spec"]
     assert spec["trainer"]["steps"] == document["spec"]["trainer"]["steps"]
-    assert spec["trainer"]["microbatches"] == 1, "defaults are in it, as the API server puts them there"
+    assert spec["trainer"]["microbatches"] == 1, "it must have the defaults that the API server would fill in"
     assert (config_map["kind"], jobset["kind"]) == ("ConfigMap", "JobSet")
     (job,) = jobset["spec"]["replicatedJobs"]
     assert job["replicas"] == document["spec"]["accelerator"]["slices"]

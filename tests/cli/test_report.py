@@ -1,4 +1,4 @@
-"""The report of a run: its parts stand where its time went, and add up to all of it."""
+"""The report of a run: each part of its time is in its place, and the parts add up to the whole time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_worlds_stand_one_after_the_other() -> None:
         ("1.1", 100.0, 30, 60, "failed"),
         ("2.0", 172.5, 60, 90, ""),
     ]
-    assert report.worlds[0].seconds.lost_work == 20, "a quarter of the first world's steps were done again"
+    assert report.worlds[0].seconds.lost_work == 20, "a quarter of the first process group's steps were done again"
     assert report.wall_seconds == sum(one.seconds.total for one in report.worlds) == 200
 
 
@@ -103,7 +103,7 @@ def test_every_cause_has_a_place_a_meaning_and_a_colour_of_its_own() -> None:
 def test_the_picture_is_to_scale() -> None:
     report = read_report("de<mo", parse_status(STATUS))
     assert report is not None
-    picture = ET.fromstring(draw(report))  # noqa: S314 - our own
+    picture = ET.fromstring(draw(report))  # noqa: S314 - from this repository
     space = "{http://www.w3.org/2000/svg}"
     bars = [bar for bar in picture.iter(f"{space}rect") if bar.find(f"{space}title") is not None]
     rows: dict[str, float] = {}

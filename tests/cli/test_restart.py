@@ -1,4 +1,4 @@
-"""`restart` sets one annotation and watches: whatever becomes of the command, the operator does the rest."""
+"""`restart` sets one annotation and watches: whatever happens to the command, the operator does the rest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def value_of(server: Server) -> str:
 
 
 def answered(server: Server, *told: tuple[str, str, int], value: str = "") -> threading.Thread:
-    """Tell these states of the restart once the command watches for them."""
+    """Send these states of the restart once the command watches."""
 
     def tell() -> None:
         server.watched.get(timeout=limit(20))
@@ -90,12 +90,12 @@ def test_a_run_that_comes_to_rest_meanwhile_is_told(server: Server, runs: Runs, 
 
 
 def test_a_document_that_is_not_valid_is_told_beforehand(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    stalled = {"type": "Stalled", "status": "True", "reason": "InvalidSpec", "message": "spec.x: mend it"}
+    stalled = {"type": "Stalled", "status": "True", "reason": "InvalidSpec", "message": "spec.x: fix it"}
     server.run = run(5) | {"status": {"phase": "Running", "conditions": [stalled | {"lastTransitionTime": "2026-03-01T12:00:00Z"}]}}
     with pytest.raises(typer.Exit):
         restart("small")
     assert server.patches == []
-    assert capsys.readouterr().err == "run small cannot be restarted while its document is not valid: spec.x: mend it\n"
+    assert capsys.readouterr().err == "run small cannot be restarted while its document is not valid: spec.x: fix it\n"
 
 
 def test_whoever_loses_patience_leaves_the_restart_to_the_operator(
@@ -109,4 +109,4 @@ def test_whoever_loses_patience_leaves_the_restart_to_the_operator(
         restart("small")
     assert ended.value.exit_code == 130
     assert capsys.readouterr().out.endswith("the restart goes on without this command\n")
-    assert value_of(server), "one annotation, and nothing to take back"
+    assert value_of(server), "it must set one annotation, and no change needs to be undone"

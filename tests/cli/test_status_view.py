@@ -1,4 +1,4 @@
-"""Runs as a terminal shows them."""
+"""Runs as the terminal shows them."""
 
 from __future__ import annotations
 

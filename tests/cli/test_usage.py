@@ -1,4 +1,4 @@
-"""A command that is typed wrongly is answered with one sentence and exit code 2."""
+"""A mistyped command is answered with one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_exit_codes_of_commands_are_as_ever() -> None:
 
 
 def test_a_process_of_its_own() -> None:
-    """The name of the program is what was typed."""
+    """The sentence names the program as it was typed."""
     command = [sys.executable, "-m", "halcyon_cli.main", "trian"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=limit(60), check=False)
     assert ended.returncode == 2

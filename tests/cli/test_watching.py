@@ -1,4 +1,4 @@
-"""Commands that wait are told, and do not ask again and again: the rules, and the real client against a server that counts."""
+"""Commands that wait use a watch and do not poll: the rules, and the real client with a server that counts requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.suite.limits import limit
 
 
 class Story:
-    """Looks and watches that happen as they are written; what was done is noted."""
+    """Reads and watches with these results, in order; `done` records the calls."""
 
     def __init__(self, *happens: Document | list[dict[str, Any] | Exception]) -> None:
         self._happens = iter(happens)
@@ -68,7 +68,7 @@ def test_a_watch_that_breaks_off_is_followed_by_a_pause() -> None:
 
 def test_what_was_deleted_is_looked_for() -> None:
     story = Story(run(5), [event("DELETED", run(6)), event("MODIFIED", run(7))], run(20))
-    assert story.first(2) == ["5", "20"], "another one of the same name"
+    assert story.first(2) == ["5", "20"], "a new run of the same name must be found"
 
 
 def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +85,7 @@ def test_a_wait_looks_once_and_is_told_the_rest(server: Server, runs: Runs, caps
 
 
 def test_a_wait_passes_over_what_was_before_the_edit(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    """As with `resume --wait` of a run that has failed: what it said of itself before is no answer."""
+    """As for `resume --wait` of a failed run: its status from before the edit is no answer."""
     for version, phase, seen in ((6, "Failed", 1), (7, "Starting", 2), (8, "Running", 2)):
         server.events.put(event("MODIFIED", run(version, phase) | {"status": {"phase": phase, "observedGeneration": seen}}))
     server.run = run(5, "Failed")
@@ -109,7 +109,7 @@ def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
 
 
 def test_defaults_that_cannot_be_taken_end_the_wait_with_the_reason(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was wrong before is told at once, and waited for: somebody may be mending it."""
+    """A problem from before the request is reported at once, but the wait goes on: the user may fix it."""
     server.run = invalid(5, "spec.defaults: there is no such thing")
     server.events.put(event("MODIFIED", invalid(6, "spec.defaults: there is no such thing")))
     server.events.put(event("MODIFIED", invalid(7, "TrainingRunDefaults team/default: spec.image: no image")))

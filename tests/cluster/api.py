@@ -1,7 +1,6 @@
-"""Reads of the API server over one connection that is kept.
+"""Reads from the API server over one open connection.
 
-A wait that starts kubectl every tenth of a second costs a quarter of a core. So tests read here what they wait for, and use kubectl for
-what a user does.
+Starting kubectl every 0.1 seconds takes a quarter of a core. So tests read here while they wait, and use kubectl only for what a user does.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _GROUPS = {
     "jobset": "apis/jobset.x-k8s.io/v1alpha2",
     "trainingrun": "apis/halcyon.dev/v1alpha1",
 }
-"""Kinds of objects that tests wait for, and where they are served."""
+"""Kinds of objects that tests wait for, and the API group and version of each."""
 
 
 class Api:
@@ -40,7 +39,7 @@ class Api:
         """GET a path.
 
         Raises:
-            DevclusterError: There is no answer, or one that refuses.
+            DevclusterError: The API server does not answer, or it answers with an error.
         """
         try:
             answer = self._client.get(path, params=query)
@@ -54,20 +53,20 @@ class Api:
         """One object.
 
         Raises:
-            DevclusterError: There is none, or no answer.
+            DevclusterError: The object does not exist, or the API server does not answer.
         """
         return json.loads(self.text(f"{_path(kind, namespace)}/{name}"))
 
     def items(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
-        """The objects of a namespace that a label selector finds, in the order of their names.
+        """The objects of a namespace that match a label selector, sorted by name.
 
         Raises:
-            DevclusterError: There is no answer.
+            DevclusterError: The API server does not answer.
         """
         return json.loads(self.text(_path(kind, namespace), labelSelector=selector))["items"]
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object, if there is one, without waiting for its end."""
+        """Delete an object if it exists. Does not wait for the deletion."""
         self._client.delete(f"{_path(kind, namespace)}/{name}", params={"propagationPolicy": "Background"})
 
 

@@ -1,8 +1,8 @@
 """The development cluster as a fixture: a real Kubernetes for every test marked `cluster`.
 
-A cluster that already runs is used and left running, so that working on tests costs no set-up. A session without workers takes down the
-cluster that it made; several workers share one, which `python -m tests.suite` makes before them and takes down after them. Each test that
-makes objects takes a `namespace` of its own.
+A running cluster is used and left running, so that work on tests needs no set-up. A session without workers deletes the cluster that it
+created. Several workers share one cluster: `python -m tests.suite` creates it before they start and deletes it after they end. Each test
+that creates objects has its own `namespace`.
 
 The tests of a file stay on one worker, in their order, because they share its fixtures; so do tests with the same `xdist_group`.
 """
@@ -29,7 +29,7 @@ from tests.suite.groups import set_groups
 __all__ = ["life", "name", "operator", "path", "runs", "served", "undisturbed"]
 PROGRESS = ConsoleProgress(Console(stderr=True))
 LAST = "test_used_rights.py"
-"""Looks back on what all other tests have made the operators do."""
+"""Checks the requests that the operators made in all other tests, so it runs last."""
 LEFT_OUT = pytest.StashKey[list[str]]()
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Remember the cluster's tests that are left out of this session."""
+    """Remember the cluster's tests that are not in this session."""
     for item in items:
         if item.get_closest_marker("cluster") is not None:
             item.config.stash.setdefault(LEFT_OUT, []).append(item.nodeid)
@@ -48,12 +48,12 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class DevCluster:
-    """What tests need of a cluster."""
+    """The development cluster, faults to make in it, and its audit log."""
 
     cluster: Cluster
     faults: Faults
     audit: AuditLog
-    """From the first test on; one test alone may read it."""
+    """Has the requests since the first test. Only one test may read it."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -64,7 +64,7 @@ class DevCluster:
         return self.cluster.kubectl
 
     def load(self, image: str) -> str:
-        """Make an image usable by pods; quick where it is on the node already."""
+        """Load an image so that pods can use it. Quick if the node already has it."""
         return self.cluster.load(image)
 
 
@@ -84,13 +84,13 @@ def devcluster() -> Iterator[DevCluster]:
 
 @pytest.fixture(scope="session")
 def python_image(devcluster: DevCluster) -> str:
-    """An image with Python and nothing else, on the node."""
+    """An image with only Python, loaded on the node."""
     return devcluster.load(build(Buildable.BASE, cache=devcluster.cluster.paths.cache, progress=PROGRESS))
 
 
 @pytest.fixture
 def namespace(devcluster: DevCluster) -> Iterator[str]:
-    """A fresh namespace that enforces the restricted pod profile; deleted after the test, without waiting for its end."""
+    """A new namespace that enforces the restricted pod profile. Deleted after the test, without waiting for the deletion."""
     name = f"test-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}

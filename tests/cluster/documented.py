@@ -1,4 +1,5 @@
-"""The commands that a page shows a reader, for tests to run as they stand there: so a page cannot rot. Pure but for reading it."""
+"""The commands that a page of the documentation shows. Tests run them as written, so a page with a wrong command fails a test. Pure except
+for reading the page."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from halcyon_demo.documents import REPOSITORY
 
 README, GUIDE = REPOSITORY / "README.md", REPOSITORY / "docs" / "guides" / "install.md"
 CHART = ("oci://ghcr.io/OWNER/charts/halcyon", "--version", "0.1.0")
-"""How the pages call the chart of a release."""
+"""How the pages name the chart of a release."""
 
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -18,7 +19,7 @@ Command = list[str]
 
 
 def commands(page: Path, heading: str) -> list[Command]:
-    """The words of each command in the shell blocks below a heading of the second level, in their order.
+    """The words of each command in the shell blocks below a second-level heading, in order.
 
     Raises:
         LookupError: The page has no such heading, or no command below it.
@@ -33,7 +34,7 @@ def commands(page: Path, heading: str) -> list[Command]:
 
 
 def of_package(command: Command, package: Path) -> Command:
-    """The command with a package of the chart in place of that of a release."""
+    """The command with the path of a chart package instead of the release's chart."""
     for begin in range(len(command)):
         if tuple(command[begin : begin + len(CHART)]) == CHART:
             return [*command[:begin], str(package), *command[begin + len(CHART) :]]

@@ -1,4 +1,4 @@
-"""Flux for tests: its real controllers as processes of this machine, and a git repository that is served over HTTP as hosts do it."""
+"""Flux for tests: its real controllers as processes on this machine, and a git repository served over HTTP as a git host does it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AUTHOR = ("-c", "user.name=Researcher", "-c", "user.email=researcher@example.co
 
 
 def _git_handler(root: Path) -> type[BaseHTTPRequestHandler]:
-    """Git's own HTTP service behind Python's server: what a host of repositories does."""
+    """Git's own HTTP service behind Python's HTTP server, as on a git host."""
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
@@ -63,11 +63,11 @@ def _git_handler(root: Path) -> type[BaseHTTPRequestHandler]:
 
 @dataclass(frozen=True)
 class Repository:
-    """A working tree, and where others fetch from.
+    """A working tree and the repository that it pushes to.
 
     Attributes:
         tree: The working tree.
-        url: Of the branch `main`.
+        url: HTTP address of the repository; `push` updates its branch `main`.
     """
 
     tree: Path
@@ -77,7 +77,7 @@ class Repository:
         return subprocess.run(["git", *_AUTHOR, *arguments], cwd=self.tree, capture_output=True, text=True, check=True).stdout.strip()
 
     def push(self, message: str) -> str:
-        """Commit everything, push it, and return the commit."""
+        """Commit all changes, push them, and return the commit."""
         self.git("add", "--all")
         self.git("commit", "--quiet", f"--message={message}")
         self.git("push", "--quiet", "origin", "HEAD:main")
@@ -92,7 +92,7 @@ class Repository:
 
 @contextmanager
 def served(source: Path, folder: Path) -> Iterator[Repository]:
-    """A repository that holds a copy of a folder, not yet committed."""
+    """A served repository and a working tree with a copy of a folder, not yet committed."""
     bare, tree = folder / "served" / "experiments.git", folder / "tree"
     shutil.copytree(source, tree)
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", bare], check=True)
@@ -109,7 +109,7 @@ def served(source: Path, folder: Path) -> Iterator[Repository]:
 
 @contextmanager
 def flux(kubectl: Kubectl, folder: Path) -> Iterator[None]:
-    """Flux's definitions in the cluster and its two controllers at work. What they made is to be deleted before they end."""
+    """Flux's CRDs in the cluster, and its two controllers running. Delete the objects that they made before they end."""
     source, kustomize = program(FLUX_SOURCE, "source-controller"), program(FLUX_KUSTOMIZE, "kustomize-controller")
     definitions = [str(path) for group in (source, kustomize) for path in sorted((group.parent / "config/crd/bases").glob("*.yaml"))]
     files = [f"--filename={path}" for path in definitions]

@@ -1,4 +1,4 @@
-"""What a cluster of our own leaves on the machine: to be compared before and after."""
+"""What a cluster of our own leaves on the machine. Tests compare it before and after."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Footprint = dict[str, list[str]]
 
 
 def processes_of_cluster(name: str) -> list[str]:
-    """Command lines of running processes that belong to a cluster by their group, their arguments or their namespace."""
+    """Command lines of running processes that belong to a cluster by their cgroup or their arguments."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -28,13 +28,13 @@ def processes_of_cluster(name: str) -> list[str]:
 
 
 def footprint(name: str) -> Footprint:
-    """Everything on the machine that a cluster of a name could leave behind."""
+    """Everything on the machine that a cluster with this name could leave behind."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     settings = [Path("/proc/sys") / setting for setting in KERNEL]
     cluster_folders = [Path("/run/netns"), Path("/run/containerd"), Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/pods")]
     return {
         "processes": processes_of_cluster(name),
-        "mounts": [line for line in mounts if "/containers/storage" not in line],  # an image build of somebody else
+        "mounts": [line for line in mounts if "/containers/storage" not in line],  # an image build of another program
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "routes": run(["ip", "route", "show", "table", "all"]).splitlines(),
         "rules": [rule for command in ("iptables-save", "iptables-legacy-save") for rule in run([command]).splitlines() if rule[:1] == "-"],

@@ -1,4 +1,4 @@
-"""Documents as they are kept in git: applied in one way, and compared with the cluster."""
+"""Documents kept in git: applied with client-side or server-side apply, and compared with the cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAYS = {"client": ("--server-side=false",), "server": ("--server-side",)}
 
 
 class Git:
-    """Documents as they lie in git, applied in one way."""
+    """Documents kept in git, and one way to apply them."""
 
     def __init__(self, kubectl: Kubectl, namespace: str, documents: list[dict[str, Any]], way: str) -> None:
         self._kubectl = kubectl
@@ -25,7 +25,8 @@ class Git:
         self._kubectl("apply", *self._where, stdin=self._text)
 
     def diff(self) -> str:
-        """What `kubectl diff` finds. Its reading and its dry run are two requests: a status that is written in between is no drift."""
+        """The output of `kubectl diff`. kubectl reads and does its dry run in two requests, so a status written between them is no drift:
+        up to 5 tries."""
         command = [*self._kubectl.command, "diff", *self._where]
         for _ in range(5):
             done = subprocess.run(command, input=self._text, capture_output=True, text=True, timeout=limit(120), check=False)

@@ -1,9 +1,9 @@
-"""One run that lives through everything, with real trainers: what happens to it is recorded once, and many tests look at the records.
+"""One run with real trainers that goes through every fault and change. Each stage is recorded once, and many tests check the records.
 
-It waits for its tokens, is evicted, loses a process to SIGKILL, loses a pod, is evicted while no operator is there, is edited and
-suspended. Its newest checkpoint is damaged. It goes on to its end, is evaluated, cloned, deleted and made again. Beside it the same
-document runs undisturbed. Every fault is made at a condition that is waited for. The number of steps is set while the run is suspended,
-which its schedule allows: no machine is too fast or too slow for it.
+The run waits for its tokens, is evicted, loses a process to SIGKILL, loses a pod, is evicted while no operator runs, is edited and
+suspended. Its newest checkpoint is damaged. It then trains to its end, is evaluated, cloned, deleted and created again. The same document
+runs undisturbed beside it. Each fault is made when a condition holds. The number of steps is set while the run is suspended, which its
+learning rate schedule allows, so that the test fits slow and fast machines.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ T = TypeVar("T")
 NAME, TOKENS, REFERENCE, CLONE, EVALUATION = "life", "tokens", "reference", "cloned", "evaluated"
 SAVE_EVERY = 10
 UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
-"""A schedule that does not depend on the number of steps, so that this may be edited."""
+"""A learning rate schedule that does not depend on the number of steps, so that this number may be edited."""
 WITHOUT_END = 1_000_000
-"""Steps that no machine makes before the run is given its end."""
+"""More steps than any machine makes before the run gets its final number of steps."""
 TRAINER_PORT = 9400
 
 
 class Life(Story):
-    """The life of the run, stage by stage."""
+    """The stages of the run `life`."""
 
     def __init__(self, path: WholePath) -> None:
         super().__init__()
@@ -59,17 +59,17 @@ class Life(Story):
         self._pool = ThreadPoolExecutor(4)
         self.namespace = path.place.runs
         self.operator_logs: list[str] = []
-        """The logs of the operators so far, each from its beginning."""
+        """The logs of the operators so far, each from its start."""
 
     def close(self) -> None:
-        """End the threads, and the life with those beside it."""
+        """End the threads and delete all runs."""
         self._pool.shutdown()
         runs = (NAME, TOKENS, REFERENCE, CLONE, EVALUATION)
         self._kubectl("delete", RESOURCE, *runs, *self._where, "--ignore-not-found", "--wait=false")
 
     @stage
     def began(self) -> Began:
-        """One file with three runs is applied: the tokens, the life on them, and the evaluation of its last checkpoint."""
+        """One file with three runs is applied: one builds the tokens, `life` trains on them, and one evaluates its last checkpoint."""
         document = variant(self._document, name=TOKENS)
         document["spec"]["task"] = "data"
         del document["spec"]["after"]
@@ -100,7 +100,7 @@ class Life(Story):
 
     @stage
     def killed(self) -> Recovered:
-        """The coordinator is killed, which takes the others with it, some steps after a checkpoint that its processes made."""
+        """The coordinator is killed some steps after a checkpoint of the same process group. The other processes then end too."""
         world = self._settled()
 
         def some_steps_on() -> bool | None:
@@ -112,7 +112,7 @@ class Life(Story):
 
     @stage
     def pod_deleted(self) -> World:
-        """A pod is deleted. The processes that go on."""
+        """A pod is deleted. Returns the process group that trains next."""
         world = self._settled()
         self._kubectl("delete", "pod", self._life.running_pod(1).name, *self._where, "--wait=false")
         self._wait(lambda: self._world() > world or None, 300, "the run has not gone on after the deletion of a pod")
@@ -120,7 +120,7 @@ class Life(Story):
 
     @stage
     def unattended(self) -> Recovered:
-        """A pod is evicted while there is no operator: the JobSet restarts the run."""
+        """A pod is evicted while no operator runs: the JobSet restarts the run."""
         self._settled()
         self.operator_logs.append(self._operator.log())
         self._operator.scale(0)
@@ -131,7 +131,7 @@ class Life(Story):
 
     @stage
     def edited(self) -> Edited:
-        """A field that a new attempt is made for is changed in git."""
+        """A field whose change needs a new attempt is edited in git."""
         attempt, _ = self._settled()
         self._document["spec"]["checkpoint"]["keep"] = 4
         said = self._diff(1, self._document)
@@ -142,7 +142,7 @@ class Life(Story):
 
     @stage
     def suspended(self) -> Suspended:
-        """It is suspended, its newest checkpoint is damaged, and it is given its end."""
+        """The run is suspended, its newest checkpoint is damaged, and it gets its final number of steps."""
         said = self._halcyon("suspend", NAME, "--wait")
         status = self._life.wait_for_phase("Suspended").status
         document = copy.deepcopy(self._document)
@@ -155,7 +155,7 @@ class Life(Story):
         with self._path.root(NAME) as root:
             damaged, older, *_ = head(root).committed
             flip_a_bit(root, damaged)
-        # The last steps are two and a half intervals: the clone needs a checkpoint before the last one.
+        # The end is 2.5 save intervals after the last damaged save: the clone needs a checkpoint before the last one.
         steps = damaged.step // SAVE_EVERY * SAVE_EVERY + 2 * SAVE_EVERY + SAVE_EVERY // 2
         self._document["spec"]["trainer"]["steps"] = steps
         ending = self._diff(1, self._document)
@@ -164,7 +164,7 @@ class Life(Story):
 
     @stage
     def ended(self) -> Ended:
-        """It goes on to its end. The same document, undisturbed, begins beside it, and goes on for some steps more."""
+        """The run trains to its end. The same document starts undisturbed beside it, and trains for some more steps."""
         self._git([self._document]).apply()
         self._halcyon("resume", NAME)
         self._apply(variant(self._document, name=REFERENCE, steps=self.more_steps))
@@ -181,32 +181,32 @@ class Life(Story):
 
     @property
     def steps(self) -> int:
-        """The steps of the life before it was deleted."""
+        """Steps of `life` before it is deleted."""
         return self.suspended.steps
 
     @property
     def more_steps(self) -> int:
-        """The steps of the life after it was made again, and of the run that nobody disturbs."""
+        """Steps of `life` after it is created again, and of the undisturbed run."""
         return self.steps + SAVE_EVERY
 
     @stage
     def reference(self) -> Finished:
-        """The run that nobody disturbed."""
+        """The undisturbed run."""
         return self._finish(self._training(REFERENCE))
 
     @property
     def undisturbed(self) -> list[Loss]:
-        """The losses of the run that nobody disturbed."""
+        """The losses of the undisturbed run."""
         return losses(self.reference.lines, REFERENCE)
 
     @stage
     def cloned(self) -> Cloned:
-        """A new run goes on from a checkpoint before the last one, and needs the life no more: its end is that it is deleted."""
+        """A new run starts from a checkpoint before the last one. Then it no longer needs `life`, which is deleted."""
         earlier = (self.steps - 1) // SAVE_EVERY * SAVE_EVERY
         document = variant(self._document, name=CLONE)
         document["spec"] |= {"from": {"run": NAME, "step": earlier}}
         clone = self._apply(document)
-        self._training(EVALUATION).wait_for_phase("Succeeded")  # it reads a checkpoint of the life, too
+        self._training(EVALUATION).wait_for_phase("Succeeded")  # it reads a checkpoint of `life`, too
         clone.wait_for_step(earlier + 1)
         self._kubectl("patch", RESOURCE, NAME, *self._where, "--type=merge", '--patch={"spec": {"ttlSecondsAfterFinished": 0}}')
         self._kubectl("wait", "--for=delete", f"{RESOURCE}/{NAME}", *self._where, f"--timeout={limit(60)}s")
@@ -217,7 +217,7 @@ class Life(Story):
 
     @stage
     def evaluated(self) -> Evaluated:
-        """The run that waited for the life's end, and evaluated its last checkpoint."""
+        """The run that waited until `life` ended, and evaluated its last checkpoint."""
         found = self._finish(self._training(EVALUATION))
         with self._path.root(EVALUATION) as root:
             kept = json.loads(bytes(root.get("evaluation.json").bytes()))
@@ -225,13 +225,13 @@ class Life(Story):
 
     @stage
     def again(self) -> Finished:
-        """The life is made again, under the same name and root, with some more steps."""
+        """`life` is created again, with the same name and root and some more steps."""
         self._document["spec"]["trainer"]["steps"] = self.more_steps
         return self._finish(self._apply(self._document))
 
     @stage
     def refused(self) -> Stopped:
-        """A run is given the root of another one."""
+        """A run has the root of another run."""
         document = variant(self._document, name="intruder")
         document["spec"]["checkpoint"]["root"] = variant(self._document, name=REFERENCE)["spec"]["checkpoint"]["root"]
         with self._path.root(REFERENCE) as root:
@@ -240,7 +240,7 @@ class Life(Story):
 
     @stage
     def ruined(self) -> Stopped:
-        """All checkpoints of the life are damaged, and it is given more steps."""
+        """All checkpoints of `life` are damaged, and it gets more steps."""
         with self._path.root(NAME) as root:
             before = head(root)
             for checkpoint in before.committed:
@@ -251,7 +251,7 @@ class Life(Story):
         self.operator_logs.append(self._operator.log())
         return stopped
 
-    # What the stages do
+    # Helpers of the stages
 
     @property
     def _status(self) -> TrainingRunStatus:
@@ -260,15 +260,15 @@ class Life(Story):
         return run.status
 
     def _world(self) -> World:
-        """The processes that made the newest step."""
+        """The process group (attempt, restart) that made the newest step."""
         return max((line.world for line in self._life.lines() if line.event == "step"), default=(0, 0))
 
     def _step_at(self, time: float) -> int:
-        """The last step that had ended at a time, by its own line, which may have come later."""
+        """The last step that had ended at a time, by the time in its log line. The line may arrive later."""
         return max(line.step for line in self._life.lines() if line.event == "step" and line.time <= time)
 
     def _settled(self) -> World:
-        """The processes that train, once the status says that they do."""
+        """The process group that trains, once the status reports it as Running."""
 
         def trains() -> World | None:
             world, status = self._world(), self._status
@@ -279,11 +279,11 @@ class Life(Story):
         return self._wait(trains, 300, "the status does not say that the newest processes train")
 
     def _wait(self, find: Callable[[], T | None], timeout_seconds: float, complaint: str) -> T:
-        """What is found in the journal; a run that cannot go on is not waited for."""
+        """Wait until `find` finds something in the journal. Fails at once if the run stops."""
 
         def meanwhile() -> None:
             if self._life.run is not None and self._life.run.complaint:
-                raise Failed(f"{complaint}, for the run stopped: {self._life.run.complaint}")
+                raise Failed(f"{complaint} because the run stopped: {self._life.run.complaint}")
 
         def failure() -> str:
             return f"{complaint}. It is at step {self._life.step()} of {self._world()}, and its status is {self._status}"
@@ -337,7 +337,7 @@ class Life(Story):
 
 
 def life_document(path: WholePath) -> dict[str, Any]:
-    """The small document with steps that take some dozen milliseconds, and no end."""
+    """The small document with steps of a few dozen milliseconds, and without an end."""
     document = variant(path.document, name=NAME, steps=WITHOUT_END)
     spec = document["spec"]
     spec["after"] = {"run": TOKENS}
@@ -346,7 +346,7 @@ def life_document(path: WholePath) -> dict[str, Any]:
     spec["optimizer"] = UNENDING
     spec["trainer"] |= {"sequenceLength": 128, "evaluation": {"everySteps": 50}}
     spec["checkpoint"]["save"] = {"everySteps": SAVE_EVERY}
-    spec["recovery"] = {"gracePeriodSeconds": limit(30), "stepTimeoutSeconds": limit(60)}  # on the reference machine the defaults
+    spec["recovery"] = {"gracePeriodSeconds": limit(30), "stepTimeoutSeconds": limit(60)}  # equal to the defaults on the reference machine
     spec["telemetry"] = {"statusIntervalSeconds": 1}
     return document
 
@@ -356,7 +356,7 @@ def _tokenized(lines: Iterable[LogLine]) -> Iterator[LogLine]:
 
 
 def _with_trainer(document: dict[str, Any], **trainer: Any) -> dict[str, Any]:
-    """The document with other members of `spec.trainer`."""
+    """The document with other fields of `spec.trainer`."""
     changed = copy.deepcopy(document)
     changed["spec"]["trainer"] |= trainer
     return changed

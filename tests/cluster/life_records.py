@@ -1,4 +1,4 @@
-"""What is recorded of the run that lives through everything, stage by stage: the tests look at nothing else."""
+"""The records of each stage of the run `life`. The tests read nothing else."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from halcyon_demo.recovery import Recovery
 
 @dataclass(frozen=True)
 class Began:
-    """The tokens' run when it is over, and the run when it trains.
+    """The data run when it has ended, and `life` when it trains.
 
     Attributes:
         tokens: The status of the run that built the tokens.
-        built: What the log of that run says of its finished token caches.
-        built_again: The same of the run that trains on them.
-        status, top: What the commands print of the run.
-        saved: What the command `checkpoint` prints.
+        built: Log lines of that run about its finished token caches.
+        built_again: The same lines of `life`, which trains on them.
+        status, top: Output of the commands `status` and `top`.
+        saved: Output of the command `checkpoint`.
         page: The metrics of the trainer's first process.
-        steps: Steps done before the page was read, and after that, by the times in the log.
-        drift: What git differs in.
+        steps: Steps done before and after the page was read, by the times in the log.
+        drift: Output of `kubectl diff` with the document in git.
     """
 
     tokens: TrainingRunStatus
@@ -39,12 +39,12 @@ class Began:
 
 @dataclass(frozen=True)
 class Recovered:
-    """A fault and what followed.
+    """A fault and the recovery.
 
     Attributes:
         step: Steps done when the fault was made.
-        committed: Step of the newest checkpoint that the log knew of then.
-        recovery: What followed.
+        committed: Step of the newest checkpoint in the log at that time.
+        recovery: The recovery from the fault.
     """
 
     step: int
@@ -57,7 +57,7 @@ class Edited:
     """An edit while the run trains.
 
     Attributes:
-        said: What `diff` printed about it beforehand.
+        said: Output of `diff` before the edit.
         status: The run's status when the new attempt trained.
     """
 
@@ -67,18 +67,18 @@ class Edited:
 
 @dataclass(frozen=True)
 class Suspended:
-    """The run at rest.
+    """The suspended run.
 
     Attributes:
-        said: What `suspend --wait` printed.
+        said: Output of `suspend --wait`.
         status: The run's status.
         page: The operator's metrics.
-        refused: What the command `checkpoint` printed.
-        same, frozen, invalid, ending: What `diff` printed about the document as it is, about an edit that is frozen, about one that is not
-            valid, and about the new number of steps.
-        drift: What git differs in.
-        damaged, older: The newest checkpoint, of which a bit was flipped after all that, and the one before.
-        steps: The end that the run is given.
+        refused: Output of the command `checkpoint`.
+        same, frozen, invalid, ending: Output of `diff` for the unchanged document, for an edit of a frozen field, for an invalid document,
+            and for the final number of steps.
+        drift: Output of `kubectl diff` with the document in git.
+        damaged, older: The newest checkpoint, in which a bit was flipped after all that, and the one before.
+        steps: The final number of steps.
     """
 
     said: str
@@ -102,11 +102,11 @@ class Ended:
     Attributes:
         status: Its status.
         lines: Its whole log.
-        followed: What `logs --follow --raw` printed, begun before the last processes were.
-        report: What `report --json` printed.
-        shown: What `report` printed.
-        over: What `diff` prints about an edit of a run that is over.
-        drift: What git differs in.
+        followed: Output of `logs --follow --raw`, started before the last process group.
+        report: Output of `report --json`.
+        shown: Output of `report`.
+        over: Output of `diff` for an edit of a finished run.
+        drift: Output of `kubectl diff` with the document in git.
         restricted: The pod security profile that the namespace of the pods enforces.
     """
 
@@ -122,7 +122,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run beside the life that has succeeded."""
+    """A run beside `life` that has succeeded."""
 
     status: TrainingRunStatus
     lines: tuple[LogLine, ...]
@@ -130,11 +130,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Cloned(Finished):
-    """A run from one of the checkpoints of the life.
+    """A run that starts from a checkpoint of `life`.
 
     Attributes:
         earlier: The checkpoint's step.
-        kept: The life's HEAD after the life was deleted, while the clone trained.
+        kept: The HEAD of `life` after `life` was deleted, while the clone trained.
     """
 
     earlier: int
@@ -143,20 +143,20 @@ class Cloned(Finished):
 
 @dataclass(frozen=True)
 class Evaluated(Finished):
-    """The life's last checkpoint evaluated; `kept` is the document in the root of the evaluation."""
+    """The evaluation of the last checkpoint of `life`; `kept` is the document in the root of the evaluation."""
 
     kept: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that cannot go on.
+    """A run that cannot train.
 
     Attributes:
-        complaint: Why, by its status.
+        complaint: The reason in its status.
         stalled: Whether the condition Stalled is True.
-        before, after: The HEAD of the root, before the run began or went on, and after it had stopped.
-        steps: Steps that its last processes wrote.
+        before, after: The HEAD of the root, before the run started and after it had stopped.
+        steps: Steps in the log of its last process group.
     """
 
     complaint: str

@@ -1,4 +1,5 @@
-"""A way to the API server that can fall silent: open connections stay open and bring nothing more, as behind a forgetful load balancer."""
+"""A proxy to the API server that can fall silent: open connections stay open but deliver no more bytes, as behind a load balancer that has
+lost its state."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from tests.suite.limits import limit
 
 
 class Link:
-    """Passes bytes on to one address, in a thread of the test."""
+    """Forwards bytes to one address, in a thread of the test."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
@@ -26,7 +27,7 @@ class Link:
         self.port = 0
 
     def fall_silent(self) -> int:
-        """Bring nothing more over the connections that are open now; later ones are served. How many they are."""
+        """Stop the delivery on all connections that are open now, and return their number. Later connections are served."""
 
         async def silence() -> int:
             silent = len(self._open)
@@ -51,7 +52,7 @@ class Link:
                 one.close()
 
     def run(self, ready: threading.Event) -> None:
-        """Serve until the end; sets the port, then the event."""
+        """Serve until `end` is called. Sets the port, then the event."""
 
         async def serve() -> None:
             server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -68,12 +69,12 @@ class Link:
         self._loop.close()
 
     def end(self) -> None:
-        """Close everything."""
+        """Close all connections and stop serving."""
         self._loop.call_soon_threadsafe(self._over.set)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
-    """Pass bytes on until the sender closes, the other end is gone, or the connection falls silent."""
+    """Forward bytes until the sender closes, the receiver has closed, or the connection falls silent."""
     quiet = asyncio.ensure_future(silent.wait())
     try:
         while True:
@@ -95,7 +96,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
 
 @contextmanager
 def linked(kubeconfig: Path, folder: Path) -> Iterator[tuple[Link, Path]]:
-    """A link to the API server of a kubeconfig, and the kubeconfig that leads over it."""
+    """A link to the API server of a kubeconfig, and a kubeconfig that connects through the link."""
     found = yaml.safe_load(kubeconfig.read_text())
     (cluster,) = found["clusters"]
     url = urlsplit(cluster["cluster"]["server"])

@@ -1,4 +1,5 @@
-"""Operator processes beside the development cluster, as many as a test or a bench wants, each of which can be killed, stopped and woken."""
+"""Operator processes beside the development cluster, for tests and benches. Each can be killed, stopped (SIGSTOP) and continued
+(SIGCONT)."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ from tests.suite.limits import limit
 
 START_SECONDS = 60
 NOWHERE = "http://object-store.invalid:7070"
-"""Endpoint of runs whose store nobody needs."""
+"""Endpoint of the runs that never use their store."""
 Condition = Callable[[], bool]
 
 
 @dataclass
 class OperatorProcess:
-    """One operator, from the checkout, with the administrator's rights."""
+    """One operator process from the checkout, with administrator rights."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -37,7 +38,7 @@ class OperatorProcess:
     def start(
         cls, name: str, kubeconfig: Path, namespace: str, folder: Path, *flags: str, trainer_image: str = "none", lease: str = ""
     ) -> OperatorProcess:
-        """Start one for a namespace; `lease` names the Lease in it by which it campaigns, if it does."""
+        """Start an operator for a namespace. `lease` names the Lease in it for the leader election; without it there is no election."""
         port, log = free_port(), folder / f"operator-{name}.log"
         arguments = [
             "--trainer-image",
@@ -59,7 +60,7 @@ class OperatorProcess:
         return cls(name, process, port, log)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of one of its pages; 0 where it does not answer."""
+        """Status code and body of a page; 0 and "" if the operator does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=limit(5)) as answer:
                 return answer.status, answer.read().decode()
@@ -75,7 +76,7 @@ class OperatorProcess:
 
     @property
     def leads(self) -> bool:
-        """Whether it says that it leads."""
+        """Whether its metrics report that it leads."""
         return "\nhalcyon_operator_leader 1.0\n" in self.get("/metrics")[1]
 
     @property
@@ -88,24 +89,23 @@ class OperatorProcess:
         self.until(lambda: self.ready, "ready", START_SECONDS)
 
     def until(self, condition: Condition, what: str, seconds: float) -> None:
-        """Wait for something of it."""
+        """Wait until a condition of it holds."""
         until(condition, timeout_seconds=seconds, interval_seconds=0.2, failure=lambda: f"{self.name} is not {what}:\n{self.tail()}")
 
     def tail(self) -> str:
-        """The end of its log."""
+        """The last 20 lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
+        """Send SIGKILL and wait until it has ended."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM (woken first, if it sleeps), and wait for the end."""
+        """Send SIGTERM (SIGCONT first, in case it is stopped), wait until it has ended, and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()

@@ -29,21 +29,21 @@ class Plugin:
         self._namespace = namespace
 
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """What it prints; it must exit with the code."""
+        """Its stdout, or its stderr if that is empty. It must exit with the code."""
         variables = self._environment | environment
         done = subprocess.run(self._command(arguments), env=variables, capture_output=True, text=True, timeout=limit(600), check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout or done.stderr
 
     def begun(self, *arguments: str) -> subprocess.Popen[str]:
-        """The command while it runs."""
+        """The running command."""
         return subprocess.Popen(self._command(arguments), env=self._environment, stdout=subprocess.PIPE, text=True)
 
     def on_terminal(self, picture: str, columns: int, *arguments: str) -> str:
-        """The text that a terminal of so many columns and all colours shows, which is kept as a picture."""
+        """The text that a terminal of this width with all colours shows. It is also kept as a picture."""
         text = self(*arguments, COLUMNS=str(columns), FORCE_COLOR="1", COLORTERM="truecolor", TERM="xterm-256color")
         shown = Text.from_ansi(text)
-        assert shown.spans, "it has colours"
+        assert shown.spans, "the output must have colours"
         pictures.keep(picture, as_svg(shown, " ".join(("kubectl halcyon", *arguments)), columns))
         return shown.plain
 

@@ -1,10 +1,10 @@
-"""The version that upgrades are tested from: its chart, its contract and its operator, kept in an archive beside this file.
+"""The version that upgrades are tested from: its chart, its contract and its operator, in an archive beside this file.
 
-A clone may be shallow, and the last release may be out of reach, so the archive is kept in the repository. After a release, keep that one:
+A clone may be shallow and the last release may be out of reach, so the archive is in the repository. After a release, archive that release:
 
     python -m tests.cluster.previous v0.1.0
 
-The operator's image is built from the kept packages with the Dockerfile and the locked dependencies of today.
+The operator's image is built from the archived packages, with the Dockerfile and the locked dependencies of today.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ CHART = "charts/halcyon"
 KEPT = (CHART, "crds/halcyon_api", "operator/halcyon_operator")
 OF_TODAY = ("images", "pyproject.toml", "uv.lock")
 NAME_TODAY, NAME_THEN = "halcyon-train", "halcyon"
-"""Of the distribution; the kept operator asks for its own version by the name that it had."""
+"""Names of the distribution. The archived operator asks for its own version by the old name."""
 
 
 def keep(commit: str) -> None:
-    """Write the archive anew, from a commit of this repository."""
+    """Write the archive from a commit of this repository."""
     tar = subprocess.run(["git", "archive", "--format=tar", commit, *KEPT], cwd=REPOSITORY, check=True, capture_output=True).stdout
     ARCHIVE.write_bytes(lzma.compress(tar, preset=9))
 
 
 def unpack(folder: Path) -> Path:
-    """Unpack the version into a folder, with what its images are built with, and return the path of its chart."""
+    """Unpack the archived version into a folder, add what its images are built with, and return the path of its chart."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
     for name in OF_TODAY:
@@ -51,7 +51,7 @@ def unpack(folder: Path) -> Path:
 
 
 def build_operator(folder: Path, cache: Path, progress: Progress) -> str:
-    """Build the operator's image of the version that was unpacked into a folder, unless it is there; return its full name."""
+    """Build the operator's image of the version unpacked in a folder, unless it exists. Returns its full name."""
     docker = docker_answers()
     build(Buildable.BASE, cache=cache, progress=progress)
     arguments = {} if docker else {"BASE_IMAGE": base_image_name()}

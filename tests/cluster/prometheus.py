@@ -1,7 +1,7 @@
 """A Prometheus in the cluster that scrapes what the chart's monitors select, with the chart's rules.
 
-The Prometheus operator is not there; what it makes of a ServiceMonitor and a PodMonitor is made here: the same discovery, the same labels
-before the monitor's own relabelings.
+The cluster has no Prometheus operator. This module makes what the operator would make of a ServiceMonitor and a PodMonitor: the same
+discovery, and the same labels before the monitor's own relabelings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROLE = "__meta_kubernetes"
 
 
 def scrape_config(monitor: Mapping[str, Any], namespaces: list[str], interval: str) -> dict[str, Any]:
-    """What the Prometheus operator makes of a monitor with one endpoint. Pure."""
+    """The scrape configuration that the Prometheus operator makes of a monitor with one endpoint. Pure."""
     is_pod = monitor["kind"] == "PodMonitor"
     (endpoint,) = monitor["spec"]["podMetricsEndpoints" if is_pod else "endpoints"]
     role, port = ("pod", "pod_container_port_name") if is_pod else ("endpointslice", "endpointslice_port_name")
@@ -87,7 +87,7 @@ class Prometheus:
         return answer["data"]
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an expression now."""
+        """The current samples of an expression."""
         return self._get("query", query=expression)["result"]
 
     def rules(self) -> list[dict[str, Any]]:
@@ -95,14 +95,14 @@ class Prometheus:
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def targets(self) -> list[dict[str, Any]]:
-        """What is scraped."""
+        """The active scrape targets."""
         return self._get("targets", state="active")["activeTargets"]
 
     def until_all_answer(self, expressions: Mapping[str, str], timeout_seconds: float) -> dict[str, list[dict[str, Any]]]:
-        """Ask until each expression has had data once, and return the first data of each.
+        """Query until each expression has had samples once. Returns the first samples of each.
 
         Raises:
-            AssertionError: Some never had any; it names them.
+            AssertionError: Some expressions never had samples; the message names them.
         """
         answers: dict[str, list[dict[str, Any]]] = {}
         until = time.monotonic() + limit(timeout_seconds)
@@ -121,7 +121,7 @@ class Prometheus:
 def running(
     cluster: Cluster, image: str, namespace: str, monitors: list[dict[str, Any]], rules: dict[str, Any], watched: list[str]
 ) -> Iterator[Prometheus]:
-    """Have a Prometheus in `namespace` that scrapes what the monitors select in the namespaces `watched`."""
+    """Run a Prometheus in `namespace` that scrapes what the monitors select in the namespaces `watched`."""
     config = {
         "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
         "rule_files": ["/etc/prometheus/rules.yaml"],

@@ -1,6 +1,6 @@
-"""ProvisioningRequests without an autoscaler: as much of their definition as Kueue needs, and whoever answers them played by a test.
+"""ProvisioningRequests without an autoscaler: the part of their CRD that Kueue needs. A test plays the autoscaler.
 
-Kueue looks for the kind once, when it starts.
+Kueue checks for the kind only once, when it starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.suite.limits import limit
 
 CLASS = "queued-provisioning.example.com"
 NODE_LABEL = "example.com/provisioning-request"
-"""Of the nodes that are made for a request, as `autoscaling.gke.io/provisioning-request` is on GKE."""
+"""Label of the nodes that are created for a request, as `autoscaling.gke.io/provisioning-request` is on GKE."""
 DETAIL = "RequestOfNodes"
 CONSUMES = "autoscaling.x-k8s.io/consume-provisioning-request"
 KIND = "provisioningrequests.autoscaling.x-k8s.io"
@@ -48,7 +48,7 @@ DEFINITION: dict[str, Any] = {
 
 @contextmanager
 def provisioning_requests(kubectl: Kubectl) -> Iterator[None]:
-    """The kind of ProvisioningRequests, for as long as Kueue is there."""
+    """The CRD of ProvisioningRequests, for as long as Kueue runs."""
     kubectl.apply([DEFINITION])
     kubectl("wait", "--for=condition=Established", f"crd/{KIND}", f"--timeout={limit(30)}s")
     try:
@@ -58,7 +58,7 @@ def provisioning_requests(kubectl: Kubectl) -> Iterator[None]:
 
 
 def provisioning_check() -> list[dict[str, Any]]:
-    """The admission check of Kueue's own provisioning controller, and how it asks."""
+    """The admission check of Kueue's own provisioning controller, and its configuration."""
     parameters = {"apiGroup": GROUP, "kind": "ProvisioningRequestConfig", "name": CHECK}
     updates = {"nodeSelector": [{"key": NODE_LABEL, "valueFromProvisioningClassDetail": DETAIL}]}
     return [
@@ -78,7 +78,7 @@ def provisioning_check() -> list[dict[str, Any]]:
 
 
 def answer(told: str = "", **conditions: bool) -> dict[str, Any]:
-    """The status of a request as an autoscaler writes it: conditions by name, all with the same words."""
+    """The status of a request as an autoscaler writes it: conditions by type, all with the same message."""
     written = [
         {"type": kind, "status": str(holds), "reason": kind, "message": told, "lastTransitionTime": "2026-01-01T00:00:00Z"}
         for kind, holds in conditions.items()

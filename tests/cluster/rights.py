@@ -1,7 +1,7 @@
-"""What the operators of a test session asked of the API server, by its audit log, held against the rights that the chart gives them. Pure.
+"""Compares the requests of a test session's operators, from the audit log, with the rights that the chart grants. Pure.
 
-A right is one verb on one kind of object. One that was never used is too much; a request that was denied, or that was allowed by a right
-which is not the chart's, shows one that is missing.
+A right is one verb on one kind of object. A right that no request used is too much. A request that was denied, or that was allowed by a
+right outside the chart, shows a missing right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Right(NamedTuple):
 
     group: str
     resource: str
-    """Plural, with the subresource behind a slash."""
+    """Plural, with the subresource after a slash."""
     verb: str
 
     def __str__(self) -> str:
@@ -32,31 +32,31 @@ class Right(NamedTuple):
 
 NOT_REQUESTED: dict[Right, str] = {
     Right("halcyon.dev", "trainingruns/finalizers", "update"): (
-        "no request is made with it: where the plugin OwnerReferencesPermissionEnforcement is on, the API server asks for it when an "
+        "no request uses it: with the admission plugin OwnerReferencesPermissionEnforcement, the API server requires it when an "
         "object is created whose owner reference blocks the deletion of a run"
     ),
     Right(
         "", "events", "list"
-    ): "the events of a pod are read when it has had a node for five minutes and does not run, for which no test waits",
+    ): "the events of a pod are read when it is not running five minutes after it got a node; no test waits that long",
 }
-"""Rights that stay without a request in the log, and why they are given."""
+"""Rights that need no request in the log, and why the chart grants them."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was asked for, and what is wrong with the rights."""
+    """The rights that were used, and the mistakes in the granted rights."""
 
     used: Counter[Right]
     denied: tuple[Request, ...]
     ungranted: tuple[Request, ...]
-    """Allowed, but by something else than the chart's rules."""
+    """Requests that were allowed, but not by the chart's rules."""
     unused: frozenset[Right]
     needless: frozenset[Right]
-    """Exceptions that are none: requests were made with them, or they are not given."""
+    """Exceptions that are wrong: requests used these rights, or the chart does not grant them."""
 
 
 def granted(rules: Iterable[Mapping[str, Any]]) -> frozenset[Right]:
-    """The rights that rules give."""
+    """The rights that RBAC rules grant."""
     return frozenset(
         Right(group, resource, verb)
         for rule in rules
@@ -72,14 +72,14 @@ def right_of(request: Request) -> Right:
 
 
 class Rights:
-    """What is known of the operators' rights at a moment of the log: which are taken back, and which were used since they were given."""
+    """The operators' rights at a moment of the log: those that were removed, and those that were used since they were granted."""
 
     def __init__(self) -> None:
         self._gone: set[tuple[str, str, str]] = set()
         self._proven: set[tuple[str, Right, str]] = set()
 
     def see(self, request: Request) -> None:
-        """Take note of a change of roles or bindings; other requests are of no concern."""
+        """Record a change of roles or bindings. Ignores other requests."""
         if request.resource not in RBAC or request.code >= 300 or request.verb not in GIVES + TAKES:
             return
         place = (request.namespace, request.name)
@@ -90,13 +90,14 @@ class Rights:
             self._gone -= {(request.resource, *place), (request.resource, request.namespace, "")}
 
     def used(self, request: Request) -> None:
-        """Take note of a request of an operator that was allowed."""
+        """Record an operator's request that was allowed."""
         self._proven.add((request.user, right_of(request), request.namespace))
 
     def excuse(self, denied: Request) -> bool:
-        """Whether an operator was denied something by no fault of the chart.
+        """Whether a denied request of an operator is not the chart's fault.
 
-        Its rights had been taken back, or it has the right: an API server that has just started denies for a moment what it allows later.
+        Either the operator's rights had been removed, or it has the right: an API server that has just started denies for a moment what it
+        allows later.
         """
         if (denied.user, right_of(denied), denied.namespace) in self._proven:
             return True
@@ -104,10 +105,10 @@ class Rights:
 
 
 def _concerns(namespace: str, name: str, user: str, served: str) -> bool:
-    """Whether a role or binding is about what an operator does in a namespace, or in none."""
+    """Whether a role or binding (namespace "" if it is cluster-wide) is about the requests of an operator in a namespace."""
     if namespace:
         return namespace == served
-    # Those of the whole cluster bear the name of the release; what one operator needs of nodes bears the operator's namespace.
+    # Cluster-wide ones have the name of the release; those for an operator's access to nodes also have the operator's namespace.
     return name in ("", RELEASE) or name.startswith(f"{RELEASE}-{user.split(':')[2]}")
 
 
@@ -117,19 +118,18 @@ def judge(
     rights: frozenset[Right],
     not_requested: Mapping[Right, str] = NOT_REQUESTED,
 ) -> Findings:
-    """Hold requests against rights.
+    """Compare requests with rights.
 
     Args:
-        log: All requests, also those that take an operator's rights back, as when it is uninstalled. What it asks for from then on is
-            denied with good reason.
+        log: All requests, including those that remove an operator's rights, as at uninstall. Its later requests are expected to be denied.
         is_operator: Whether a user is an operator.
-        rights: What the chart gives.
+        rights: The rights that the chart grants.
         not_requested: Rights that need no request, and why.
     """
     allowed: list[Request] = []
     denied: list[Request] = []
     known = Rights()
-    # A request is logged when it is answered, so one that was denied may stand before the one that took its right back.
+    # A request is logged when it is answered, so a denied request may stand before the one that removed its right.
     for request in sorted(log, key=lambda request: request.at):
         known.see(request)
         if not is_operator(request.user):

@@ -1,4 +1,4 @@
-"""Checkpoint roots as they are read and damaged by tests."""
+"""Reads and damages checkpoint roots for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def head(root: S3Store) -> Head:
 
 
 def files(root: S3Store, checkpoint: CommittedStep) -> dict[str, str]:
-    """Keys of a checkpoint's files and the hashes that they must have, under a manifest that has its own."""
+    """Keys of a checkpoint's files and their expected hashes, after the manifest's own hash is verified."""
     manifest = read(root, f"{checkpoint.path}{MANIFEST_KEY}")
     assert hashlib.sha256(manifest).hexdigest() == checkpoint.manifest_sha256
     listed = Manifest.model_validate_json(manifest).files
@@ -26,7 +26,7 @@ def files(root: S3Store, checkpoint: CommittedStep) -> dict[str, str]:
 
 
 def flip_a_bit(root: S3Store, checkpoint: CommittedStep) -> None:
-    """Of the largest file."""
+    """Flip a bit in the middle of the checkpoint's largest file."""
     key = max(files(root, checkpoint), key=lambda key: root.head(key)["size"])
     content = bytearray(read(root, key))
     content[len(content) // 2] ^= 1
@@ -34,5 +34,5 @@ def flip_a_bit(root: S3Store, checkpoint: CommittedStep) -> None:
 
 
 def begun(root: S3Store) -> set[str]:
-    """Prefixes of all checkpoints that were begun, `steps/<name>/`."""
+    """Prefixes `steps/<name>/` of all checkpoints that were begun."""
     return set(root.list_with_delimiter(STEPS_PREFIX.rstrip("/"))["common_prefixes"])

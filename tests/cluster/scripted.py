@@ -1,7 +1,6 @@
-"""Training runs whose trainer plays a script, and the operator that looks after them, in a real cluster.
+"""Training runs with a scripted trainer, and their operator, in a real cluster.
 
-The scripted trainer keeps the whole contract and ends when and how a test wants it to. What a real trainer makes of all this is tested
-elsewhere.
+The scripted trainer keeps the whole contract and ends when and how a test asks. The reactions of a real trainer are tested elsewhere.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "scripted_trainer"
 PROGRESS = ConsoleProgress(Console(stderr=True))
 INTERVAL_SECONDS = 0.2
-"""Between two looks of a wait."""
+"""Between two polls of a wait."""
 
 
 def build_scripted_trainer(devcluster: DevCluster, base_image: str) -> str:
@@ -48,18 +47,18 @@ def build_scripted_trainer(devcluster: DevCluster, base_image: str) -> str:
 
 
 def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
-    """A run of two slices with a script; more members of its spec by keyword. Pure."""
+    """A run of two slices with a script; other fields of its spec by keyword. Pure."""
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRun",
         "metadata": {"name": name},
         "spec": {
-            # A script needs little, and pods of many runs share one node.
+            # A script needs little memory, and the pods of many runs share one node.
             "accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": "512Mi"}},
             "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
             "data": {"sources": [{"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}]},
             "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
-            # Out of the operator's reach, so that it goes by what the trainer reports.
+            # A store that the operator cannot reach, so that it uses the trainer's reports.
             "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": NOWHERE},
             "recovery": {"maxRestarts": 2, "gracePeriodSeconds": 5},
             "telemetry": {"statusIntervalSeconds": 1},
@@ -74,7 +73,7 @@ def causes(status: dict[str, Any]) -> list[tuple[int, int, str]]:
 
 
 def counts(status: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, int]:
-    """How often a run was restarted by each cause, in all or since an earlier status. Pure."""
+    """Number of restarts by cause, in total or since an earlier status. Pure."""
     earlier = {} if before is None else before["restarts"]
     added = {cause: count - earlier.get(cause, 0) for cause, count in status["restarts"].items() if cause != "total"}
     return {cause: count for cause, count in added.items() if count}
@@ -92,19 +91,19 @@ class Runs:
 
     @property
     def api(self) -> Api:
-        """Where waits read."""
+        """The API server. Waits poll it."""
         return api_of(self.devcluster.kubeconfig.read_text())
 
     def apply(self, name: str, *script: str, **spec: Any) -> None:
-        """Make a run of two slices with a script, or change one."""
+        """Create or change a run of two slices with a script."""
         self.apply_all(document(name, *script, **spec))
 
     def apply_all(self, *documents: dict[str, Any]) -> None:
-        """Apply documents at once."""
+        """Apply several documents with one command."""
         self.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
 
     def delete(self, *names: str) -> None:
-        """Delete runs that are not needed any more, without waiting for their ends."""
+        """Delete runs that are no longer needed, without waiting for the deletion."""
         for name in names:
             self.api.delete("trainingrun", self.namespace, name)
 
@@ -122,13 +121,13 @@ class Runs:
         return next((found for found in self.status(name).get("conditions", []) if found["type"] == kind), {})
 
     def wait(self, name: str, what: str, holds: Any, seconds: float = 90) -> dict[str, Any]:
-        """Wait until something holds of a run's status."""
+        """Wait until a condition holds for a run's status."""
 
         def now() -> bool:
             try:
                 return bool(holds(self.status(name)))
             except DevclusterError:
-                return False  # The API server may be away.
+                return False  # The API server may be down.
 
         until(
             now,
@@ -139,12 +138,12 @@ class Runs:
         return self.status(name)
 
     def world(self, name: str) -> tuple[int, int]:
-        """Attempt and restart of a run that trains."""
+        """Attempt and restart of a run, once it is Running."""
         last = self.in_phase(name, "Running")["history"][-1]
         return last["attempt"], last["restart"]
 
     def training(self, name: str, attempt: int = 1, restart: int = 0, step: int = 1) -> dict[str, Any]:
-        """Wait until a world of a run trains."""
+        """Wait until a process group (attempt, restart) of a run trains."""
 
         def holds(status: dict[str, Any]) -> bool:
             last = (status.get("history") or [{}])[-1]
@@ -157,7 +156,7 @@ class Runs:
         return self.wait(name, f"training in attempt {attempt}, restart {restart}", holds)
 
     def training_after(self, name: str, attempt: int, restart: int) -> dict[str, Any]:
-        """Wait until a later world of a run trains."""
+        """Wait until a later process group of a run trains."""
 
         def holds(status: dict[str, Any]) -> bool:
             last = (status.get("history") or [{}])[-1]
@@ -178,11 +177,11 @@ class Runs:
         return self.wait(name, phase, lambda status: status.get("phase") == phase)
 
     def pods(self, name: str) -> list[str]:
-        """Names of a run's pods, slice by slice."""
+        """Names of a run's pods, in the order of the slices."""
         return [pod["metadata"]["name"] for pod in self.objects("pod", name)]
 
     def pods_at_work(self, name: str) -> list[dict[str, Any]]:
-        """Pods of every run of a name that have not ended."""
+        """Pods with the run's label that have not ended."""
         return [pod for pod in self.objects("pod", name) if pod["status"]["phase"] in ("Pending", "Running")]
 
     def objects(self, kind: str, name: str) -> list[dict[str, Any]]:
@@ -194,17 +193,17 @@ class Runs:
         return [qualified(kind, found["metadata"]["name"]) for kind in kinds.split(",") for found in self.objects(kind, name)]
 
     def restarts(self, jobset: str) -> int:
-        """How often JobSet has restarted one of its own."""
+        """Number of restarts that JobSet has counted for a JobSet."""
         return self.api.get("jobset", self.namespace, jobset)["status"].get("restarts", 0)
 
     def events(self, name: str) -> list[str]:
-        """Reasons of the events of a run, in the order of their times."""
+        """Reasons of a run's events, sorted by time."""
         about = ({"kind": "TrainingRun", "name": name}).items()
         own = [event for event in self.api.items("event", self.namespace) if about <= event["regarding"].items()]
         return [event["reason"] for event in sorted(own, key=lambda event: event["eventTime"])]
 
     def told(self, name: str, *reasons: str) -> list[str]:
-        """The reasons of a run's events, once these are among them: an event is posted after the status that it is about."""
+        """The reasons of a run's events, once `reasons` are among them. An event is posted after the status that it is about."""
         until(
             lambda: set(reasons) <= set(self.events(name)),
             timeout_seconds=30,
@@ -223,7 +222,7 @@ class Operator:
 
     @property
     def api(self) -> Api:
-        """Where waits read."""
+        """The API server. Waits poll it."""
         return api_of(self.devcluster.kubeconfig.read_text())
 
     @property
@@ -233,7 +232,7 @@ class Operator:
 
     @property
     def restarts(self) -> int:
-        """How often the kubelet has started its container again."""
+        """Number of restarts of its container by the kubelet."""
         (container,) = self.api.get("pod", self.namespace, self.pod)["status"]["containerStatuses"]
         return container["restartCount"]
 
@@ -244,7 +243,7 @@ class Operator:
         return self.api.text(f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}/log")
 
     def scale(self, replicas: int) -> None:
-        """Start or stop the operator, and wait until that is done."""
+        """Start or stop the operator, and wait until it is ready or deleted."""
         kubectl = self.devcluster.kubectl
         kubectl("scale", "deployment", "halcyon", "--namespace", self.namespace, f"--replicas={replicas}")
         if replicas:
@@ -254,7 +253,6 @@ class Operator:
             kubectl("wait", "--for=delete", "pod", gone, "--namespace", self.namespace, f"--timeout={limit(60)}s")
 
     def await_ready(self) -> None:
-        """Wait until it is ready."""
         kubectl = self.devcluster.kubectl
         kubectl("rollout", "status", "deployment", "halcyon", "--namespace", self.namespace, f"--timeout={limit(60)}s")
 
@@ -264,7 +262,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @contextmanager
 def made_namespace(devcluster: DevCluster, kind: str) -> Iterator[str]:
-    """A namespace with the restricted pod profile; deleted afterwards, without waiting for its end."""
+    """A namespace with the restricted pod profile. Deleted afterwards, without waiting for the deletion."""
     name = f"{kind}-{secrets.token_hex(4)}"
     devcluster.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}])
     try:
@@ -275,7 +273,7 @@ def made_namespace(devcluster: DevCluster, kind: str) -> Iterator[str]:
 
 @contextmanager
 def installed(devcluster: DevCluster, base_image: str, *served: str, **more: Any) -> Iterator[Operator]:
-    """The operator from the chart, in a namespace of its own, with rights in the served ones; more of the chart's values by keyword."""
+    """The operator from the chart, in its own namespace, with rights in the namespaces `served`; other chart values by keyword."""
     devcluster.kubectl.apply(definitions())
     operator = devcluster.load(build(Buildable.OPERATOR, cache=devcluster.cluster.paths.cache, progress=PROGRESS)).rpartition(":")
     trainer = build_scripted_trainer(devcluster, base_image).rpartition(":")
@@ -307,7 +305,7 @@ def served(devcluster: DevCluster, python_image: str) -> Iterator[tuple[Runs, Op
 
 @pytest.fixture(scope="session")
 def runs(served: tuple[Runs, Operator]) -> Runs:
-    """Runs that an operator looks after, which the chart installed."""
+    """Runs in a namespace that the chart's operator serves."""
     return served[0]
 
 
@@ -318,13 +316,13 @@ def operator(served: tuple[Runs, Operator]) -> Operator:
 
 
 def named(node: str) -> str:
-    """A fresh name for a run, after that of its test."""
+    """A new name for a run, derived from its test's name."""
     return re.sub(r"[^a-z]+", "-", node.removeprefix("test_"))[:24].strip("-") + f"-{secrets.token_hex(3)}"
 
 
 @pytest.fixture
 def name(runs: Runs, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A name for a run, which is deleted after the test, with everything of it."""
+    """A name for a run. The run and all its objects are deleted after the test."""
     name = named(request.node.name)
     yield name
     runs.delete(name)

@@ -1,4 +1,4 @@
-"""Something long that is done once and that many tests look at: each stage of it is done when a test first asks for its record."""
+"""A long scenario in stages that many tests check. Each stage runs once, when a test first reads its record."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class NotReached(Exception):
-    """A stage that a test asks for failed, or one before it did; the message names the stage and says why."""
+    """The stage that a test reads failed, or an earlier stage failed. The message names that stage and the reason."""
 
 
 class stage(Generic[T]):  # noqa: N801 - a decorator
-    """A stage of a `Story`: the method is called once, after all stages above it, and what it returns is kept.
+    """A stage of a `Story`: the method is called once, after all stages above it, and its result is kept.
 
-    Where a stage fails, the records of those before it stay, and each later stage fails with a sentence that names the one that failed.
+    If a stage fails, the records of earlier stages stay, and each later stage fails with a message that names the failed stage.
     """
 
     def __init__(self, do: Callable[[Any], T]) -> None:
@@ -40,19 +40,19 @@ class stage(Generic[T]):  # noqa: N801 - a decorator
 
 
 class Story:
-    """Stages that follow on each other."""
+    """Stages in order; each runs after all stages before it."""
 
-    stages: dict[str, Callable[[Any], Any]] = {}  # noqa: RUF012 - each subclass has its own, made by its stages
+    stages: dict[str, Callable[[Any], Any]] = {}  # noqa: RUF012 - each subclass has its own, filled by its stages
 
     def __init__(self) -> None:
         self._records: dict[str, Any] = {}
         self._failed: tuple[str, BaseException] | None = None
 
     def reach(self, name: str) -> Any:
-        """The record of a stage, which is done first if it is not done yet.
+        """The record of a stage. The stage runs first if it has not run yet.
 
         Raises:
-            NotReached: it failed, or one before it did.
+            NotReached: The stage failed, or an earlier one failed.
         """
         for each, do in self.stages.items():
             if each not in self._records:
@@ -64,7 +64,7 @@ class Story:
     def _try(self, name: str, do: Callable[[Any], Any], wanted: str) -> None:
         if self._failed is not None:
             failed, why = self._failed
-            where = "there" if failed == wanted else f"and so never came to {wanted!r}"
+            where = "there" if failed == wanted else f"and did not reach {wanted!r}"
             raise NotReached(f"the story stopped at its stage {failed!r} {where}: {why}") from why
         try:
             self._records[name] = do(self)

@@ -1,6 +1,6 @@
-"""What a user changes about a run, and what follows: an edit, a suspension, a request for a checkpoint, other hardware.
+"""Changes of a run by a user, and their effects: an edit, a suspension, a request for a checkpoint, other hardware.
 
-One run is changed by one test after the other, so that its pods start once for all of them.
+The tests change the same run one after the other, so that its pods start only once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONG = 10_000
 
 @pytest.fixture(scope="module")
 def changed(runs: Runs) -> Iterator[str]:
-    """A run that saves now and then, and when it leaves."""
+    """A run that saves every 5 steps, and when it stops."""
     name = f"changed-{secrets.token_hex(3)}"
     runs.apply(name, "rate=20", "save=5")
     yield name
@@ -48,7 +48,7 @@ def test_a_run_from_apply_to_success(runs: Runs, name: str) -> None:
     assert "finalizers" not in metadata
     assert list(metadata["annotations"]) == ["kubectl.kubernetes.io/last-applied-configuration"]
     assert "halcyon-operator" in {entry["manager"] for entry in metadata["managedFields"]}
-    # Its time to live takes it, and all that it owns before it.
+    # Its time to live deletes the run, after all its objects.
     runs.patch(name, ttlSecondsAfterFinished=1)
     runs.kubectl("wait", "--for=delete", f"trainingrun/{name}", f"--timeout={limit(60)}s")
     assert runs.names("jobset,configmap,pod", name) == []
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name:
     runs.told(name, "CheckpointSaved")
     runs.training(name, step=asked["step"] + 5)
     assert runs.status(name)["checkpoint"]["step"] == asked["step"], "one request, one checkpoint"
-    # An annotation of any length asks for one.
+    # An annotation of any length requests a checkpoint.
     runs.kubectl("annotate", "trainingrun", name, f"halcyon.dev/checkpoint=two{'x' * LONG}", "--overwrite")
     again = runs.wait(name, "saved again", lambda status: status["saveRequest"].get("step", 0) > asked["step"])
     assert again["saveRequest"]["value"].startswith("two")
@@ -119,20 +119,20 @@ def test_what_the_operator_made_cannot_be_edited_and_a_suspended_jobset_waits_fo
     more = json.dumps([{"op": "replace", "path": "/spec/replicatedJobs/0/replicas", "value": 9}])
     assert "field is immutable" in refused(runs, "patch", "jobset", made, "--type=json", "--patch", more)
     runs.kubectl("patch", "jobset", made, "--type=merge", "--patch", '{"spec": {"suspend": true}}')
-    runs.wait(changed, "told of it", lambda _: runs.condition(changed, "Ready")["reason"] == "JobSetSuspended")
+    runs.wait(changed, "reported as suspended", lambda _: runs.condition(changed, "Ready")["reason"] == "JobSetSuspended")
     until(
         lambda: not runs.pods(changed),
         timeout_seconds=60,
         interval_seconds=INTERVAL_SECONDS,
         failure=lambda: "its pods stay: " + str(runs.pods(changed)),
     )
-    assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{made}"], "the operator overrules nobody"
+    assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{made}"], "the operator does not resume or replace it"
     runs.kubectl("patch", "jobset", made, "--type=merge", "--patch", '{"spec": {"suspend": false}}')
     status = runs.training_after(changed, attempt, restart)
     ended, begun = status["history"][-2:]
     assert causes(status)[-2] == (attempt, restart, "preempted")
     assert "was suspended by a user" in ended["message"]
-    if begun["attempt"] == attempt:  # a process had left before its Job was suspended: JobSet itself counts a restart then
+    if begun["attempt"] == attempt:  # a process had ended before its Job was suspended: then JobSet itself counts a restart
         assert counts(status, before) == {"podDeleted": 1}
         return
     assert counts(status, before) == {"preempted": 1}
@@ -152,7 +152,7 @@ def test_a_status_that_is_wiped_costs_one_attempt_and_wrong_types_are_refused(ru
 
 
 def refused(runs: Runs, *arguments: str) -> str:
-    """What the API server says against a command, in one line."""
+    """The API server's error for a command, in one line."""
     with pytest.raises(DevclusterError) as said:
         runs.kubectl(*arguments)
     return " ".join(str(said.value).split())
@@ -160,9 +160,9 @@ def refused(runs: Runs, *arguments: str) -> str:
 
 @promises.FEWER_SLICES
 def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
-    """There is room for two of three pods: two slices, and one that holds a place. Other tests' pods ask for a small part of the memory.
+    """Two of three pods fit on the node: the two slices and a holder. Each requests 35 % of the memory.
 
-    Three never fit, whatever other tests' pods come and go meanwhile.
+    Three never fit, whatever small pods other tests start or end meanwhile.
     """
     each = f"{allocatable_memory(runs.devcluster.kubectl) * 35 // 100}Mi"
     holder = pod("holder", pod_spec(python_image, "import time; time.sleep(10**6)", terminationGracePeriodSeconds=0))
@@ -194,11 +194,11 @@ def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs:
     )
     assert runs.status(name)["attempt"] == 2
     runs.kubectl("delete", "pod", "holder", "--wait=false")
-    room = runs.wait(name, "told of room", lambda status: status.get("placement", {}).get("roomSince") or status["attempt"] == 3)
+    room = runs.wait(name, "reported to have room", lambda status: status.get("placement", {}).get("roomSince") or status["attempt"] == 3)
     whole = runs.training(name, attempt=3)
     assert whole["topology"]["slices"] == 2
-    saved = room.get("checkpoint", {}).get("step", 0)  # none yet, where there was room at once
-    assert whole["history"][-1]["fromStep"] >= max(saved, 1), "it grows at a checkpoint"
+    saved = room.get("checkpoint", {}).get("step", 0)  # no checkpoint yet, if there was room at once
+    assert whole["history"][-1]["fromStep"] >= max(saved, 1), "it must grow at a checkpoint"
     assert [cause for _, _, cause in causes(whole)] == ["resized", "resized", ""]
     assert counts(whole) == {"resized": 2}
     assert runs.condition(name, "Degraded")["status"] == "False"
@@ -209,7 +209,7 @@ def test_a_run_shrinks_to_the_room_there_is_and_grows_back_at_a_checkpoint(runs:
 def test_the_operator_was_refused_nothing_and_is_small(runs: Runs, operator: Operator) -> None:
     text = operator.metrics()
     refused = [line for line in text.splitlines() if 'code="403"' in line]
-    # A quota refuses JobSets with the same code (test_stops.py); without the right to make them no run of this file would have trained.
+    # A quota rejects JobSets with 403 too (test_stops.py). Without the right to create JobSets no run of this file would have trained.
     assert [line for line in refused if 'resource="jobsets",verb="post"' not in line] == []
     (resident,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
     print(f"operator: {float(resident) / 2**20:.0f} MiB resident")

@@ -1,6 +1,6 @@
-"""A run whose save is interrupted by its deletion, with real trainers on a real object store.
+"""A run that is deleted during a save, with real trainers on a real object store.
 
-What becomes of damaged checkpoints, and of a root that is another run's, is seen in tests/cluster/test_whole_path.py.
+Damaged checkpoints, and a root that belongs to another run, are tested in tests/cluster/test_whole_path.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def test_a_run_deleted_in_mid_save_goes_on_from_a_whole_checkpoint(path: WholePa
         assert left.newest.step >= 19
         for key, digest in files(root, left.newest).items():
             assert hashlib.sha256(read(root, key)).hexdigest() == digest
-    training = path.training("deleted")  # the run made again, with rarer saves: that may change
+    training = path.training("deleted")  # the run created again, with a longer save interval, which may change
     training.apply()
     status, lines = path.finish(training)
     assert compare(losses(lines, training.name), undisturbed, STEPS).differences == ()

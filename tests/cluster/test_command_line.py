@@ -1,4 +1,4 @@
-"""`kubectl halcyon`, found by the real kubectl. What it shows of a run that trains is seen in tests/cluster/test_whole_path.py too."""
+"""`kubectl halcyon`, found by the real kubectl. Its output for a training run is also tested in tests/cluster/test_whole_path.py."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_what_is_not_there_is_one_sentence(halcyon: Plugin) -> None:
 
 
 STEPS = 100_000
-"""More than any machine makes before the last command, which has the run end soon."""
+"""More than any machine makes before the last command, which sets an end soon after."""
 
 UNENDING = {"schedule": {"constant": {}}, "adamw": {}}
-"""A schedule that does not depend on the number of steps, so that this may be edited."""
+"""A learning rate schedule that does not depend on the number of steps, so that this number may be edited."""
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def real(path: WholePath) -> Iterator[Training]:
     training = replace(path, document=document).training("typed")
     training.apply()
     training.wait_for_step(30)
-    training.wait_for_phase("Running")  # the log is ahead of the status, which is what the plugin shows
+    training.wait_for_phase("Running")  # the log is ahead of the status, and the plugin shows the status
     Runs(path.devcluster, path.place.runs).wait(
-        "typed", "seen at work", lambda status: "tokensPerSecond" in status.get("progress", {}), 120
+        "typed", "reporting tokens per second", lambda status: "tokensPerSecond" in status.get("progress", {}), 120
     )
     yield training
     training.delete()
@@ -73,7 +73,7 @@ def real(path: WholePath) -> Iterator[Training]:
 @pytest.mark.variant
 @pytest.mark.xdist_group("path")
 def test_a_life_from_the_keyboard(path: WholePath, real: Training) -> None:
-    """A real run: what is shown of it, and that no command costs a step."""
+    """A real run under all commands: their output, and no command costs a step."""
     halcyon = Plugin(path.devcluster.kubectl, path.place.runs)
     seen = halcyon.on_terminal("cli-status", 110, "status", "typed")
     for words in ("Running", f"of {STEPS:,} steps", "tokens/s", "2 slices", "typed-1-s-0-0", "typed-1-s-1-0", "▁"):
@@ -106,7 +106,7 @@ def test_a_life_from_the_keyboard(path: WholePath, real: Training) -> None:
     for before, after in pairwise(status.history):
         assert before.to_step is not None
         assert after.from_step is not None
-        assert after.from_step >= before.to_step, "no step is done twice"
+        assert after.from_step >= before.to_step, "no step may be done twice"
     report = json.loads(halcyon("report", "typed", "--json"))
     assert status.goodput is not None
     assert status.goodput.lost_steps == 0
@@ -120,7 +120,7 @@ def test_a_life_from_the_keyboard(path: WholePath, real: Training) -> None:
 
 
 def restart_and_die(runs: Runs, halcyon: Plugin, name: str) -> None:
-    """Ask for a fourth attempt by a command that is gone before the attempt is made."""
+    """Request a fourth attempt by a command that is killed before the attempt exists."""
     with halcyon.begun("restart", name) as command:
         assert command.stdout is not None
         assert "saves, and goes on with new pods" in command.stdout.readline()
@@ -134,7 +134,7 @@ def restart_and_die(runs: Runs, halcyon: Plugin, name: str) -> None:
 
 
 def end_soon(path: WholePath, halcyon: Plugin) -> int:
-    """Have the run end some steps after the one that it is suspended at, which no machine can be too fast for. The step it ends with."""
+    """Suspend the run and resume it with 50 more steps, so that no machine is too fast for the test. Returns the last step."""
     kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
     halcyon("suspend", "typed", "--wait")
     steps = kubectl.json("get", "trainingrun", "typed", *where)["status"]["checkpoint"]["step"] + 50

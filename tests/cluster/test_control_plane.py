@@ -1,4 +1,5 @@
-"""The API server away, alone and together with the operator; and a node that announces its end. All of this would disturb other tests."""
+"""The API server down, alone and together with the operator; and a node with a termination notice. These tests would disturb other
+tests."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def calm(runs: Runs) -> Iterator[str]:
-    """A run that loses no pod until a test evicts one. It saves when it is asked, and when it leaves."""
+    """A run that loses no pod until a test evicts one. It saves on request, and when it stops."""
     name = f"calm-{secrets.token_hex(3)}"
     runs.apply_all(document(name, "rate=10", "save=1000000"))
     yield name
@@ -38,7 +39,7 @@ def test_a_node_that_announces_its_end_makes_its_runs_save(runs: Runs, calm: str
     finally:
         runs.devcluster.kubectl("taint", "node", node, f"{taint}-")
     status = runs.wait(calm, "without notices", lambda status: "maintenance" not in status)
-    assert causes(status) == causes(before), "nobody left because of a notice"
+    assert causes(status) == causes(before), "no process may end because of a notice"
 
 
 @rows.CONTROL_PLANE
@@ -46,9 +47,9 @@ def test_a_node_that_announces_its_end_makes_its_runs_save(runs: Runs, calm: str
 def test_a_preemption_while_there_is_no_api_server(
     runs: Runs, operator: Operator, calm: str, name: str, trials: Trials, operator_too: bool
 ) -> None:
-    """Nothing can be started then, but nothing is lost: JobSet restarts the run when the API server is back, with or without the operator.
+    """No pod can start meanwhile, but nothing is lost: JobSet restarts the run when the API server is back, with or without the operator.
 
-    A run that loses no pod trains on all the while, and an eviction of it afterwards is followed as ever.
+    A run that loses no pod trains on all the time. A later eviction of it is handled as usual.
     """
     runs.apply(name, "rate=10", "save=5")
     world = runs.world(calm)
@@ -70,9 +71,9 @@ def test_a_preemption_while_there_is_no_api_server(
     try:
         with faults.apiserver_down():
             (process,) = running(victim)
-            ctr("tasks", "kill", "--signal", "SIGTERM", process)  # as a node does that is about to go
-            until(lambda: not running(victim), timeout_seconds=60, failure=lambda: "the notice is not heeded")
-            assert running(peer), "nobody ends it"
+            ctr("tasks", "kill", "--signal", "SIGTERM", process)  # as a node does before it shuts down
+            until(lambda: not running(victim), timeout_seconds=60, failure=lambda: "the process does not end after SIGTERM")
+            assert running(peer), "the other process must train on"
         until(restarted, timeout_seconds=90, interval_seconds=INTERVAL_SECONDS, failure=lambda: str(runs.names("pod", name)))
     finally:
         if operator_too:

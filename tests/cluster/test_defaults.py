@@ -1,4 +1,4 @@
-"""Defaults in a real cluster: a short run that trains with them and never changes because of them."""
+"""Defaults in a real cluster: a short run trains with them, and does not change when they change."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def operator(runs: Runs, python_image: str, tmp_path_factory: pytest.TempPathFac
 
 
 def put(runs: Runs, spec: dict[str, Any]) -> str:
-    """Apply defaults; what the API server says if it refuses them."""
+    """Apply defaults. Returns the API server's error if it rejects them, or ""."""
     frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}, "spec": spec}
     try:
         runs.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(frame))
@@ -74,16 +74,16 @@ def short(name: str, **spec: Any) -> str:
 
 
 def halcyon(runs: Runs, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command about the runs."""
+    """Exit code and output of `kubectl-halcyon` in the namespace of the runs."""
     environment = os.environ | {"KUBECONFIG": str(runs.devcluster.kubeconfig), "COLUMNS": "160"}
-    # A process of its own: the client for Kubernetes reads KUBECONFIG once, when it is first imported.
+    # A separate process: the Kubernetes client reads KUBECONFIG once, when it is first imported.
     command = [Path(sys.executable).with_name("kubectl-halcyon"), *arguments, "--namespace", runs.namespace]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit(240), check=False)
     return done.returncode, done.stdout + done.stderr
 
 
 def pod(runs: Runs, name: str) -> dict[str, Any]:
-    """Account and image of the run's one pod, and the document that its trainer reads."""
+    """Service account, checkpoint and recovery settings of a run with one pod, as its trainer reads them."""
     (found,) = runs.objects("pod", name)
     attempt = runs.status(name)["attempt"]
     data = runs.api.get("configmap", runs.namespace, f"{name}-{attempt}")["data"]
@@ -92,7 +92,7 @@ def pod(runs: Runs, name: str) -> dict[str, Any]:
 
 
 def test_a_run_without_any_root_is_told_so_and_may_still_name_one(runs: Runs) -> None:
-    """There are no defaults yet."""
+    """The namespace has no defaults yet."""
     runs.kubectl("apply", "--filename=-", stdin=short("bare", telemetry={"statusIntervalSeconds": 1}))
     runs.stalled("bare", "InvalidSpec")
     message = runs.condition("bare", "Ready")["message"]
@@ -121,7 +121,7 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert record["sources"] == [{"namespace": runs.namespace, "name": "default", "generation": 1}]
     runs.told("demo", "DefaultsTaken")
 
-    # Nobody sees anything but the document that was applied.
+    # The commands show only the document that was applied.
     runs.kubectl("diff", "--filename=-", stdin=short("demo"))
     file = tmp_path / "run.yaml"
     file.write_text(short("demo"))
@@ -132,7 +132,7 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert re.search(r"recovery.maxRestarts +2 +5 +live", said)
     assert f" of {runs.namespace}/default" in " ".join(halcyon(runs, "status", "demo")[1].split())
 
-    # Other defaults, or none: nothing changes, not with the next attempt either.
+    # With other defaults the run does not change, not even with the next attempt.
     other = copy.deepcopy(TEAM)
     other["checkpoint"]["rootPrefix"] = "s3://elsewhere"
     other["recovery"] |= {"maxRestarts": 9}
@@ -143,7 +143,7 @@ def test_a_short_run_trains_with_the_defaults_of_its_start_until_it_is_told_othe
     assert pod(runs, "demo") == first
     assert runs.status("demo")["defaults"] == record
 
-    # Told to take them, the run does so at a checkpoint; its root stays.
+    # After `refresh` the run takes the new defaults at a checkpoint; its root stays.
     assert halcyon(runs, "refresh", "demo")[0] == 0
     runs.training("demo", attempt=3)
     after = pod(runs, "demo")

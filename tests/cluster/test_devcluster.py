@@ -1,6 +1,6 @@
-"""What the development cluster promises to those who build on it, seen in the running cluster.
+"""The promises of the development cluster, tested in the running cluster.
 
-Most of it is used by all other tests on the cluster, so that it is looked at by itself among the further cases only.
+All other tests on the cluster use most of them, so the tests of single promises are among the further cases only.
 """
 
 import io
@@ -132,7 +132,7 @@ def test_forwarding_to_nobody_is_said(devcluster: DevCluster, namespace: str):
 
 @pytest.mark.variant
 def test_a_built_image_is_loaded_once_and_runs_restricted(devcluster: DevCluster, namespace: str, python_image: str, tmp_path: Path):
-    """The whole way: Dockerfile, build, load, pod; then the second load, which must not move the image again."""
+    """The whole way: Dockerfile, build, load, pod. A second load must not copy the image again."""
     (tmp_path / "Dockerfile").write_text(f"FROM {python_image}\nCOPY greeting /greeting\nRUN chmod 444 /greeting\n")
     (tmp_path / "greeting").write_text(f"greetings {namespace}")
     paths = devcluster.cluster.paths

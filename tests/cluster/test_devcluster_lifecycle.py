@@ -1,9 +1,10 @@
-"""A cluster's whole life: made, hurt, healed, crashed, taken down without a trace. In a cluster of its own, beside the one of other tests.
+"""The whole life of a cluster: created, damaged, repaired, crashed, deleted without a trace. In its own cluster, beside that of other
+tests.
 
-Further cases: that `down` leaves nothing behind is shown at the end of test_installation.py, too. They run alone, because another cluster
-that comes or goes meanwhile would be seen on the machine.
+Further cases: the end of test_installation.py also shows that `down` leaves nothing behind. These tests run alone, because they compare the
+machine before and after, and would see another cluster start or stop.
 
-Only for clusters of our own: what a kind cluster leaves behind is kind's and Docker's to answer for. The tests follow one another.
+Only for the native cluster: kind and Docker are responsible for what a kind cluster leaves behind. The tests depend on their order.
 """
 
 import os
@@ -34,10 +35,10 @@ NAME = "lifecycle"
 
 @pytest.fixture(scope="module")
 def clean_machine() -> Iterator[Footprint]:
-    """The machine's footprint before; the cluster is gone after the last test, come what may."""
+    """The machine's footprint before the tests. The cluster is deleted after the last test, also if a test fails."""
     cluster = open_cluster(NAME)
     if cluster.backend is not Backend.NATIVE:
-        pytest.skip("for clusters of our own")
+        pytest.skip("only for native clusters")
     cluster.down(purge=True)
     before = footprint(NAME)
     assert before["processes"] == []
@@ -75,7 +76,7 @@ def test_up_gives_a_ready_node_and_jobsets(cluster: NativeCluster):
 
 
 def test_another_cluster_is_not_disturbed(cluster: NativeCluster):
-    """Its rules are in namespaces of its own: this host has none of them."""
+    """Its firewall rules are in its own network namespaces: this host has none of them."""
     assert not [rule for rule in footprint(NAME)["rules"] if "KUBE" in rule or "CNI" in rule]
 
 
@@ -117,7 +118,7 @@ def test_pods_outlive_the_api_server_and_the_kubelet(cluster: NativeCluster):
 
 
 def test_down_leaves_nothing_behind_and_keeps_images(cluster: NativeCluster, clean_machine: Footprint):
-    """The pod of the test before still runs, with a mount, deaf to SIGTERM."""
+    """The pod of the test before still runs, with a mount, and ignores SIGTERM."""
     assert footprint(NAME) != clean_machine
     cluster.down()
     assert footprint(NAME) == clean_machine
@@ -149,7 +150,7 @@ def test_an_up_that_was_killed_half_way_is_recovered(cluster: NativeCluster, cle
 
 
 def test_a_process_that_joins_late_is_ended_with_the_group(clean_machine: Footprint):
-    """Its starter was killed before it had joined, so whoever took the group down found nobody."""
+    """Its parent was killed before the process had joined the cgroup, so the `kill` of the group did not reach it."""
     group = ControlGroup(f"{NAME}-late")
     group.create()
     group.kill()
@@ -171,7 +172,7 @@ def test_down_after_a_crash_leaves_nothing_behind(cluster: NativeCluster, clean_
 
 
 def test_lost_records_are_no_lost_processes(cluster: NativeCluster, clean_machine: Footprint):
-    """The control group knows its members even where every file about them is gone."""
+    """The cgroup knows its processes even if all records of them are deleted."""
     cluster.up()
     for path in cluster.paths.records.iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""Objects of somebody else that carry all labels of a run: they decide nothing of it."""
+"""Objects that the run does not own but that have all its labels: they must not change what happens to the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(300)
 
 HIGH_ATTEMPT = 99998
 ALONE, ADOPTED = "aaa", "aab"
-"""Pods whose names sort before those of the run. One has the labels of the run's Job too, so Kubernetes makes it a pod of that Job."""
+"""Pods whose names sort before those of the run. ADOPTED also has the labels of the run's Job, so Kubernetes makes it a pod of that Job."""
 AT_ONCE = {"terminationGracePeriodSeconds": 0}
 PRETENDER = """
 import http.server, json
@@ -27,16 +27,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 http.server.HTTPServer(("", %d), Handler).serve_forever()
 """
-"""Answers as process 0 of a run far ahead would."""
+"""Answers like process 0 of a run that is far ahead."""
 
 
 def labelled(thing: dict[str, Any], name: str, **changed: str) -> dict[str, Any]:
-    """Name and labels of an object of the run for one that nobody owns."""
+    """Name and labels of an object of the run, for an object without an owner."""
     return {"name": name, "labels": thing["metadata"]["labels"] | {f"halcyon.dev/{key}": value for key, value in changed.items()}}
 
 
 def without_job(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Name and labels without those by which the Job controller knows its pods."""
+    """Name and labels without those by which the Job controller finds its pods."""
     return metadata | {"labels": {key: value for key, value in metadata["labels"].items() if key.startswith(("halcyon.dev/", "jobset."))}}
 
 
@@ -65,7 +65,7 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
         "--namespace",
         runs.namespace,
     )
-    runs.wait(name, "trained on beside them", lambda status: status["progress"]["step"] >= before["progress"]["step"] + 50)
+    runs.wait(name, "training beside them", lambda status: status["progress"]["step"] >= before["progress"]["step"] + 50)
     runs.patch(name, accelerator={"slices": 1})
     after = runs.training(name, attempt=2, step=before["progress"]["step"] + 1)
     assert counts(after) == {"specChanged": 1}, causes(after)
@@ -76,7 +76,7 @@ def test_objects_with_a_runs_labels_use_up_no_attempt_speak_for_no_process_and_h
     again = runs.training(name, attempt=2, restart=1)
     assert counts(again, after) == {"podDeleted": 1}
     runs.delete(name)
-    left = [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}", f"pod/{ALONE}"]  # they are left alone
+    left = [f"jobset.jobset.x-k8s.io/{name}-{HIGH_ATTEMPT}", f"pod/{ALONE}"]  # the objects that must stay
     until(
         lambda: runs.names("jobset,pod", name) == left,
         timeout_seconds=60,

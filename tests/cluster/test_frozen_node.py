@@ -1,4 +1,4 @@
-"""A node that hangs for a quarter of an hour: its processes go on, and nobody starts, stops or reports them."""
+"""A node whose kubelet hangs for 15 minutes: its processes go on, but none is started, stopped or reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.long, pytest.m
 
 FROZEN = timedelta(minutes=15)
 STAYS = [{"key": f"node.kubernetes.io/{fault}", "operator": "Exists", "effect": "NoExecute"} for fault in ("unreachable", "not-ready")]
-"""So the operator's pod is not evicted from the only node that there is."""
+"""Tolerations that keep the operator's pod on the only node."""
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_runs_on_a_node_that_hangs_are_named_and_go_on_afterwards(frozen_node: t
     before = {name: runs.training(name, step=60) for name in ("goes-on", "of-two", "ends")}
     with runs.devcluster.faults.kubelet_frozen():
         thaw_at = datetime.now(UTC) + FROZEN
-        # The node's taint evicts the pods after five minutes, and they cannot end.
+        # The node's taint evicts the pods after five minutes, but they cannot end.
         for name in ("goes-on", "of-two"):
-            runs.wait(name, "telling of the pod that does not end", lambda status: "and is still there" in ready(status)["message"], 720)
+            runs.wait(name, "reporting the pod that does not end", lambda status: "and is still there" in ready(status)["message"], 720)
             said = ready(runs.status(name))["message"]
             assert "kubectl delete pod" in said
             assert "on node " in said
@@ -54,12 +54,12 @@ def test_runs_on_a_node_that_hangs_are_named_and_go_on_afterwards(frozen_node: t
             lambda status, name=name: status["phase"] == "Running" and world(status) != world(before[name]),
             180,
         )
-        assert after["attempt"] == 1, "JobSet restarts it, as after any eviction"
-        assert set(counts(after)) <= {"preempted"}, f"a node that hangs is no failure of the run: {causes(after)}"
+        assert after["attempt"] == 1, "JobSet must restart it, as after any eviction"
+        assert set(counts(after)) <= {"preempted"}, f"a node that hangs must not count as a failure of the run: {causes(after)}"
         assert len(causes(after)) <= 3, causes(after)
     ended = runs.wait(
         "ends", "over", lambda status: status["phase"] == "Succeeded", 600
-    )  # a script has no store, and may have to begin anew
+    )  # the script has no store, and may have to start again from step 0
     assert ended["progress"]["step"] == 1200
     assert "Traceback" not in operator.log()
 
@@ -70,6 +70,5 @@ def ready(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def world(status: dict[str, Any]) -> tuple[int, int]:
-    """Attempt and restart."""
     last = status["history"][-1]
     return last["attempt"], last["restart"]

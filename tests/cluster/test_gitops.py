@@ -1,8 +1,8 @@
-"""Runs that are kept in git: nothing that the API server or the operator does to them shows as a difference, others read their state as it
-is, and a run that leaves git comes back to its checkpoints.
+"""Runs kept in git: no change by the API server or the operator is shown as a difference, other tools read the state of a run correctly,
+and a run that is removed from git and added again continues from its checkpoints.
 
-`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py tests/apiserver/test_gitops.py` writes the runs that are seen there, one file for
-each state, in the form of the test data of the Argo CD scripts.
+`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py tests/apiserver/test_gitops.py` writes the observed runs, one file for each
+state, in the format of the test data of the Argo CD scripts.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ def kstatus() -> Iterator[readers.Reader]:
 
 
 class Audience:
-    """Everything that a watch told of a run."""
+    """Every state of a run that a watch received."""
 
     def __init__(self, path: WholePath, name: str) -> None:
         kubectl = path.devcluster.kubectl
-        # Asked for by its name, kubectl leaves out what happens between its first answer and its watch; a list has no such gap.
+        # With a name as argument, kubectl misses changes between its first read and its watch; a list with a field selector has no such
+        # gap.
         chosen = ["get", RESOURCE, f"--field-selector=metadata.name={name}", "--namespace", path.place.runs]
         command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, *chosen, "--watch", "--output=json"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -91,7 +92,7 @@ class Audience:
 
 @contextmanager
 def audience(path: WholePath, name: str) -> Iterator[Audience]:
-    """Listen while something happens to a run, until it was told the state in which the run is at rest."""
+    """Watch a run during the block, then wait until the watch has received the run's last change."""
     found = Audience(path, name)
 
     def version(run: dict[str, Any]) -> str:
@@ -102,13 +103,13 @@ def audience(path: WholePath, name: str) -> Iterator[Audience]:
 
     try:
         yield found
-        until(told_all, timeout_seconds=30, failure=lambda: f"the watch did not tell of the last change: {found.told[-1:]}")
+        until(told_all, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.told[-1:]}")
     finally:
         found.close()
 
 
 def check(told: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, kstatus: readers.Reader) -> None:
-    """Argo CD and kstatus say of every state that was seen what it is."""
+    """Check that Argo CD and kstatus report every received state correctly, and that the phases `want` are among them."""
     phases: set[Phase] = set()
     for run in told:
         record(run)
@@ -123,8 +124,8 @@ def check(told: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, ksta
 
 
 def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
-    """What Argo CD does when a user chooses an action: its script's edit of the live object, sent as a merge patch."""
-    # A trainer's log tells of its steps before the operator's next look does: what is offered follows the status.
+    """What Argo CD does when a user chooses an action: its script edits the live object, and the edit is sent as a merge patch."""
+    # A trainer's log has its steps before the operator's next poll: the offered actions follow the status.
     until(lambda: action in argo.offers(get(path, name)), timeout_seconds=60, failure=lambda: str(get(path, name)["status"]))
     before = get(path, name)
     patch = json.dumps(merge_patch(before, argo.do(action, before)))
@@ -133,7 +134,7 @@ def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Reader, way: str) -> None:
-    """Actions edit what git does not say, so nobody sees a difference; and each state is read as what it is."""
+    """Actions edit fields that git does not set, so no tool sees a difference; and each state is read correctly."""
     training = path.training(f"in-git-{way}")
     document = variant(path.document, name=training.name)
     git = Git(path.devcluster.kubectl, path.place.runs, [document], way)
@@ -146,10 +147,10 @@ def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Rea
         act(path, argo, "suspend", training.name)
         training.wait_for_phase("Suspended")
         assert git.diff() == ""
-        if way == "client":  # the server calls it a conflict
-            assert "-  suspend: true\n+  suspend: false\n" in outspoken.diff(), "what git does say would be a difference"
+        if way == "client":  # server-side apply reports a conflict instead
+            assert "-  suspend: true\n+  suspend: false\n" in outspoken.diff(), "a field that git sets must be a difference"
         git.apply()
-        assert get(path, training.name)["spec"]["suspend"], "git says nothing of it"
+        assert get(path, training.name)["spec"]["suspend"], "git does not set it"
         act(path, argo, "resume", training.name)
         training.wait_for_phase("Succeeded")
         assert git.diff() == ""
@@ -160,7 +161,7 @@ def test_a_life_in_git(path: WholePath, argo: readers.Argo, kstatus: readers.Rea
 
 def test_a_run_that_cannot_go_on_is_degraded(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
     document = variant(path.document, name="hopeless")
-    document["spec"]["checkpoint"] = {"root": "file:///nowhere"}  # the API server cannot tell, the operator can: it ends with the pod
+    document["spec"]["checkpoint"] = {"root": "file:///nowhere"}  # only the operator rejects it: it is lost with the pod
     git = Git(path.devcluster.kubectl, path.place.runs, [document], "server")
     git.apply()
     with audience(path, "hopeless") as heard:
@@ -171,7 +172,7 @@ def test_a_run_that_cannot_go_on_is_degraded(path: WholePath, argo: readers.Argo
 
 
 def committed(path: WholePath, root: str) -> int:
-    """The newest step in a checkpoint root; 0 where it has none."""
+    """The newest committed step in a checkpoint root; 0 if it has none."""
     with path.root(root) as store:
         try:
             head = json.loads(bytes(store.get("HEAD").bytes()))
@@ -187,7 +188,7 @@ def shown(kind: str) -> dict[str, Any]:
 
 
 class Reported:
-    """What Flux's Kustomization said of itself, commit after commit: each thing once, in its order."""
+    """The reports of Flux's Kustomization, commit by commit: each change once, in order."""
 
     def __init__(self) -> None:
         self._table = Table("commit", "Ready", "reason", "message", "inventory", box=SIMPLE_HEAD, show_lines=True)
@@ -208,13 +209,13 @@ class Reported:
         return as_svg(self._table, "Flux: the Kustomization of an environment", 170)
 
 
-@pytest.mark.timeout(1800)  # on a machine that has never built Flux
+@pytest.mark.timeout(1800)  # for a machine that has never built Flux
 def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) -> None:
-    """The example repository and the guide's objects, with Flux's real controllers: a run taken out of git keeps its checkpoints."""
+    """The example repository and the guide's objects, with Flux's real controllers: a run removed from git keeps its checkpoints."""
     kubectl, runs = path.devcluster.kubectl, path.place.runs
     name, root = "wide", f"{runs}/wide"
     with served(EXAMPLES / "gitops", tmp_path) as repository, flux(kubectl, tmp_path):
-        # As a user fills the example in: the namespace, the store, and only one experiment that lasts for a while.
+        # A user would fill in the example like this: the namespace, the store, and one long experiment.
         repository.edit("environments/staging/namespace.yaml", "name: staging", f"name: {runs}")
         repository.edit("environments/staging/kustomization.yaml", "namespace: staging", f"namespace: {runs}")
         for other in ("baseline", "gpt2"):
@@ -231,7 +232,8 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
         reported = Reported()
 
         def reconciled(message: str) -> set[str]:
-            """Push, have Flux look now, and wait until it calls the commit applied and everything in it healthy. What it says it holds."""
+            """Push, make Flux reconcile now, and wait until it reports the commit as applied and all its objects as healthy. Returns the
+            inventory."""
             commit = repository.push(message)
             kubectl.apply([source, applied])
             for kind, what in (("gitrepository", source), ("kustomization", applied)):
@@ -253,19 +255,19 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
         held = {f"_{runs}__Namespace", f"{runs}_{name}_halcyon.dev_TrainingRun"}
         try:
             assert reconciled("Try a wider model") == held
-            assert get(path, name)["status"]["phase"] in ("Running", "Succeeded"), "it is ready when it trains, and no sooner"
+            assert get(path, name)["status"]["phase"] in ("Running", "Succeeded"), "it must be ready only once it trains"
             generation = get(path, name)["metadata"]["generation"]
             until(lambda: committed(path, root) >= 4, timeout_seconds=120, failure=lambda: str(get(path, name)["status"]))
 
             whole = (repository.tree / "environments/staging/kustomization.yaml").read_text()
-            assert get(path, name)["metadata"]["generation"] == generation == 1, "nothing was applied twice"
+            assert get(path, name)["metadata"]["generation"] == generation == 1, "nothing may be applied twice"
             repository.edit("environments/staging/kustomization.yaml", "  - ../../experiments/wide\n", "")
             assert reconciled("Stop the wider model") == {f"_{runs}__Namespace"}
             gone = ("get", RESOURCE, name, "--namespace", runs, "--ignore-not-found", "--output=name")
             until(lambda: not kubectl(*gone), timeout_seconds=60, failure=lambda: kubectl(*gone))
             pods = ("get", "pods", f"--selector=halcyon.dev/run={name}", "--namespace", runs, "--output=name")
             until(lambda: not kubectl(*pods), timeout_seconds=90, failure=lambda: kubectl(*pods))
-            assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active", "its annotation keeps it"
+            assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active", "its annotation must keep it"
             saved = committed(path, root)
             assert saved >= 4
 
@@ -273,12 +275,12 @@ def test_flux_applies_prunes_and_brings_back(path: WholePath, tmp_path: Path) ->
             assert reconciled("Go on with the wider model") == held
             status = get(path, name)["status"]
             assert status["history"][0]["fromStep"] == saved
-            assert status["attempt"] > 1, "the root remembers who wrote into it"
+            assert status["attempt"] > 1, "the attempt must be above the epoch that the root has seen"
 
             patch = repository.tree / "experiments/wide/run.yaml"
             patch.write_text(patch.read_text().replace("spec:\n", "spec:\n  suspend: true\n"))
             assert reconciled("Let it rest") == held
-            assert get(path, name)["status"]["phase"] == "Suspended", "and Flux calls that healthy"
+            assert get(path, name)["status"]["phase"] == "Suspended", "Flux must call that healthy"
             pictures.keep("gitops-flux", reported.picture())
         finally:
             kubectl("delete", label[0], label[1], *where, f"--timeout={limit(90)}s")

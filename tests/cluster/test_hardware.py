@@ -1,4 +1,4 @@
-"""The JobSet of every row of the hardware table, judged by the webhook of JobSet. For the rest see tests/apiserver/test_hardware.py."""
+"""JobSet's webhook accepts the JobSet of every row of the hardware table. tests/apiserver/test_hardware.py tests the rest."""
 
 from __future__ import annotations
 

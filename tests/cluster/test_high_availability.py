@@ -1,6 +1,6 @@
-"""Two operators and one Lease, on the real API server: the leader is killed, stopped and woken, and ended.
+"""Two operators and one Lease, on the real API server: the leader is killed, stopped and continued, and terminated.
 
-What each of them wrote is read from the API server's own log, where every request bears the name of the process that made it.
+The writes of each process are read from the API server's audit log, where every request has the name of its process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def runs(devcluster: DevCluster, namespace: str) -> Runs:
 
 @pytest.fixture
 def start(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[Start]:
-    """Starts operators that campaign for one Lease; all are ended after the test."""
+    """Starts operators that compete for one Lease. All are stopped after the test."""
     trainer = build_scripted_trainer(runs.devcluster, python_image)
     started: list[OperatorProcess] = []
 
@@ -54,13 +54,13 @@ def start(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[Start]:
 
 
 def taken_over(heir: OperatorProcess, since: float) -> float:
-    """Wait until an operator leads, and return the seconds that it took."""
+    """Wait until an operator leads. Returns the seconds since `since`."""
     heir.until(lambda: heir.leads, "leading", FAILOVER_SECONDS)
     return time.monotonic() - since
 
 
 def wrote(requests: list[Request], name: str) -> list[Request]:
-    """What a process changed, or tried to: all but the Lease that it campaigns for."""
+    """The writes of a process, successful or not, except those to the Lease."""
     return [request for request in requests if request.agent.endswith(f"({name})") and request.write and request.resource != "leases"]
 
 
@@ -77,7 +77,7 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     runs.apply(one)
     runs.training(one)
 
-    # Killed: what it left half done is finished by the other, and nothing is done twice.
+    # Killed: the other operator finishes what it left unfinished, and nothing is done twice.
     runs.apply(two)
     a.kill()
     record_property("seconds after SIGKILL", taken_over(b, time.monotonic()))
@@ -85,7 +85,7 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     runs.devcluster.faults.evict(runs.namespace, runs.pods(one)[1])
     runs.training(one, restart=1)
 
-    # Stopped in the middle of its work, and woken when another has taken over and gone on.
+    # Stopped (SIGSTOP) in the middle of its work, and continued after another operator has taken over and made changes.
     c = start("operator-c")
     assert not c.leads
     b.signal(signal.SIGSTOP)
@@ -102,7 +102,7 @@ def test_the_leader_is_killed_stopped_and_told_to_leave(runs: Runs, start: Start
     assert wrote(since_woken, "operator-b") == []
     assert wrote(since_woken, "operator-c") != []
 
-    # Told to leave: it hands the Lease over, and ends well.
+    # Terminated: it releases the Lease, and exits with 0.
     left = time.monotonic()
     c.signal(signal.SIGTERM)
     record_property("seconds after SIGTERM", taken_over(b, left))

@@ -1,4 +1,4 @@
-"""The images as they run: in a pod under the restricted profile, on a read-only file system, they have what they need and nothing else."""
+"""The images in a pod with the restricted profile and a read-only file system: they contain what they need and nothing else."""
 
 import json
 from typing import Any
@@ -82,8 +82,8 @@ def inspect(devcluster: DevCluster, namespace: str, what: Buildable, modules: st
 def check_common(seen: dict[str, Any]) -> None:
     assert (seen["user"], seen["process"], seen["home"]) == (65532, 1, "/tmp")
     assert seen["tools"] == []
-    assert seen["flags"] == [1], "byte code of our packages and their dependencies is there, and never compared with its source"
-    assert seen["compiled"], "the standard library is compiled"
+    assert seen["flags"] == [1], "our packages and their dependencies must have byte code that is never compared with its source"
+    assert seen["compiled"], "the standard library must be compiled"
     assert seen["tests"] == 0
     assert seen["writable"] == ["/var/cache/halcyon", "/tmp"]
     assert seen["version"] == "0.1.0"
@@ -93,7 +93,7 @@ def test_trainer(devcluster: DevCluster, namespace: str) -> None:
     seen = inspect(devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.tasks.train")
     check_common(seen)
     assert seen["there"] == ["jax", "halcyon", "halcyon_api"]
-    assert seen["topics"], "the example trains on what help() shows"
+    assert seen["topics"], "the example trains on the text of help()"
 
 
 def test_operator(devcluster: DevCluster, namespace: str) -> None:

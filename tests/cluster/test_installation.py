@@ -1,8 +1,8 @@
-"""The life of an installation, by the commands of README.md and docs/guides/install.md, from the first one to an upgrade.
+"""The life of an installation, from the first install to an upgrade, by the commands of README.md and docs/guides/install.md.
 
-In a cluster of its own, fresh, beside whatever else runs, which is taken down at the end without a trace. What a fresh cluster without a
-registry needs is adapted, and nothing else: the images lie on the node, and a package of this chart stands for that of a release. The
-trainer plays a script. The tests follow one another.
+It uses its own new cluster, beside other clusters, and deletes it at the end without a trace. The commands are adapted only as far as a new
+cluster without a registry needs it: the images are on the node, and a package of this chart replaces that of a release. The trainer runs a
+script. The tests depend on their order.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ NOT_OURS = "exists and cannot be imported into the current release"
 
 @dataclass(frozen=True)
 class Site:
-    """A fresh cluster and what is installed in it."""
+    """A new cluster and what is installed in it."""
 
     devcluster: DevCluster
     package: Path
-    """The chart as it would be released, with the images that lie on the node."""
+    """The chart as it would be released, with the images on the node."""
     previous: Path
-    """That of the version before."""
+    """The chart of the previous version."""
     before: Footprint
-    """The machine before the cluster was made."""
+    """The machine before the cluster was created."""
 
     def run(self, command: Command, *more: str) -> str:
-        """Run a command that a page shows, with more words behind it."""
+        """Run a command from a page, with further arguments."""
         program, *words = of_package(command, self.package)
         assert program in ("helm", "kubectl"), command
         cluster = self.devcluster.cluster
         homes = {f"HELM_{what}_HOME": str(cluster.paths.state / "helm" / what) for what in ("CACHE", "CONFIG", "DATA")}
-        # A watch has no end.
+        # A watch never ends.
         words = [word for word in words if word != "--watch"]
         if (program, words[0]) == ("helm", "install"):
-            # The scripted runs name a store that is not there.
+            # The scripted runs name a store that does not exist.
             more = (*more, "--set", f"objectStore.s3.endpoints={{{Place().store_endpoint},{NOWHERE}}}")
         return run([cluster.paths.tools / program, *words, *more, "--kubeconfig", cluster.kubeconfig], cwd=REPOSITORY, environ=homes)
 
@@ -70,7 +70,7 @@ class Site:
         return bool(self.devcluster.kubectl("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output=name"))
 
     def store_is_there(self) -> None:
-        """Have the store of the examples run the image that lies on the node."""
+        """Make the examples' store run the image on the node."""
         kubectl, cluster = self.devcluster.kubectl, self.devcluster.cluster
         image = self.devcluster.load(build(Buildable.VERSITYGW, cache=cluster.paths.cache, progress=PROGRESS))
         kubectl("set", "image", "deployment/object-store", f"versitygw={image}", "--namespace=training")
@@ -113,7 +113,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def untouched(runs: Runs, name: str) -> dict[str, Any]:
-    """What must not change about a run while operators come and go: its world, by the identities of its objects."""
+    """What must not change in a run while operators start and stop: its process groups, pods and JobSet."""
     pods = runs.objects("pod", name)
     (jobset,) = runs.objects("jobset", name)
     status = runs.status(name)
@@ -127,7 +127,7 @@ def untouched(runs: Runs, name: str) -> dict[str, Any]:
 
 
 def goes_on(runs: Runs, name: str, before: dict[str, Any]) -> None:
-    """Wait until an operator tells of new steps of a run, in the world that it was in."""
+    """Wait until an operator reports new steps of a run, in the same process group as before."""
     step = runs.status(name)["progress"]["step"]
     last = before["worlds"][-1]
     runs.training(name, *last, step=step + 10)
@@ -135,13 +135,13 @@ def goes_on(runs: Runs, name: str, before: dict[str, Any]) -> None:
 
 
 def trainer_step(runs: Runs, name: str) -> int:
-    """The step by the word of the run's first process, whatever its status says."""
+    """The step that the run's first process reports. It does not depend on the status."""
     answer = runs.api.text(f"/api/v1/namespaces/{runs.namespace}/pods/{runs.pods(name)[0]}:9400/proxy/status")
     return int(yaml.safe_load(answer)["progress"]["step"])
 
 
 def gone(runs: Runs, name: str) -> None:
-    """Wait until nothing of a run is left."""
+    """Wait until all objects of a run are deleted."""
     kinds = "jobset,job,pod,configmap"
     until(
         lambda: not runs.names(kinds, name),
@@ -152,7 +152,7 @@ def gone(runs: Runs, name: str) -> None:
 
 
 def uninstall_all(site: Site) -> None:
-    """Take away every release that an earlier test may have left."""
+    """Uninstall all releases that an earlier test may have left."""
     for namespace in ("training", "team-b", "halcyon-system"):
         site.run(["helm", "uninstall", "halcyon", "--namespace", namespace, "--wait", "--ignore-not-found"])
 
@@ -196,7 +196,7 @@ def test_uninstalled_it_leaves_what_the_guide_says(site: Site) -> None:
         interval_seconds=INTERVAL_SECONDS,
         failure=lambda: "the run does not train on",
     )
-    # Nobody has to be there for a run to be deleted.
+    # A run can be deleted while no operator runs.
     runs.kubectl("delete", "trainingrun", "first", f"--timeout={limit(60)}s")
     runs.kubectl("delete", "trainingrun", "second", f"--timeout={limit(60)}s", "--cascade=foreground")
     for name in ("first", "second"):
@@ -209,7 +209,7 @@ def test_installed_again_it_goes_on_with_what_is_there(site: Site) -> None:
     before = untouched(runs, "lasting")
     site.run(commands(README, "On a cluster")[0])
     goes_on(runs, "lasting", before)
-    # It has come to its end while nobody looked, or does now.
+    # It has ended meanwhile, or ends now.
     ended = runs.in_phase("stdlib-llama", "Succeeded")
     assert (ended["attempt"], ended["progress"]["step"], ended["restarts"]["total"]) == (1, 250, 0)
 
@@ -276,7 +276,7 @@ def test_for_the_whole_cluster_one_more_value_is_enough(site: Site) -> None:
 
 
 def replaced(runs: Runs, name: str) -> bool:
-    """Whether the API server takes what it has stored, which it does unless somebody has changed it in between."""
+    """Whether the API server accepts its own stored object again. False only if the object has changed meanwhile."""
     stored = runs.kubectl("get", "trainingrun", name, "--output=yaml")
     try:
         runs.kubectl("replace", "--dry-run=server", "--validate=strict", "--filename=-", stdin=stored)
@@ -289,7 +289,7 @@ def replaced(runs: Runs, name: str) -> bool:
 
 @promises.UPGRADES
 def test_an_upgrade_disturbs_no_run(site: Site) -> None:
-    """From the version before, with its own operator, definition and rights. The run has fields that are not what they are by default."""
+    """From the previous version, with its own operator, CRDs and rights. The run sets fields to values other than their defaults."""
     uninstall_all(site)
     site.run(NOTHING_LEFT)
     runs, kubectl = site.runs("training"), site.devcluster.kubectl
@@ -297,7 +297,7 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     site.run(["helm", "install", "halcyon", str(site.previous), "--namespace", "training", "--create-namespace", "--wait", *values])
     trainer = {"steps": 100_000, "batchSize": 8, "sequenceLength": 64, "evaluation": {"everySteps": 50}}
     root = {"root": "s3://nowhere/older", "endpoint": "http://object-store.invalid:7070", "keep": 5, "save": {"everySteps": 25}}
-    optimizer = {"adamw": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 7}}}}  # where that version has them
+    optimizer = {"adamw": {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 7}}}}  # where that version has these fields
     runs.apply("older", trainer=trainer, checkpoint=root, optimizer=optimizer)
     runs.training("older", step=20)
     before = untouched(runs, "older")
@@ -305,18 +305,18 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     def schemas(*command: str) -> list[dict[str, Any]]:
         return [version["schema"] for version in kubectl.json(*command)["spec"]["versions"]]
 
-    # As the API server would keep it.
+    # As the API server would store it.
     present = f"--filename={REPOSITORY}/crds/halcyon.dev_trainingruns.yaml"
     wanted = schemas("apply", "--server-side", "--force-conflicts", "--dry-run=server", present)
-    assert schemas("get", "crd", DEFINITION) != wanted, "the version before is another one"
+    assert schemas("get", "crd", DEFINITION) != wanted, "the previous version must differ from this one"
     (upgrade,) = commands(GUIDE, "Upgrade")
     site.run(upgrade)
     assert schemas("get", "crd", DEFINITION) == wanted
-    # The version before held no Lease.
-    until(lambda: site.exists("lease", "halcyon", "training"), timeout_seconds=60, interval_seconds=1, failure=lambda: "nobody leads")
+    # The previous version had no Lease.
+    until(lambda: site.exists("lease", "halcyon", "training"), timeout_seconds=60, interval_seconds=1, failure=lambda: "no operator leads")
     goes_on(runs, "older", before)
-    # What was stored before is valid by the new schema, and the new operator does what the spec says.
-    until(lambda: replaced(runs, "older"), timeout_seconds=60, failure=lambda: "its status never stands still")
+    # The stored run is valid by the new schema, and the new operator does what its spec says.
+    until(lambda: replaced(runs, "older"), timeout_seconds=60, failure=lambda: "the run changes all the time")
     runs.patch("older", suspend=True)
     saved = runs.in_phase("older", "Suspended")["checkpoint"]["step"]
     runs.patch("older", suspend=False)
@@ -328,7 +328,7 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
 
 @promises.NOTHING_RUNNING
 def test_the_cluster_is_taken_down_without_a_trace(site: Site) -> None:
-    """Pods, their mounts and their network with it."""
+    """Also pods, their mounts and their network."""
     cluster = site.devcluster.cluster
     if cluster.backend is not Backend.NATIVE:
         pytest.skip("what a kind cluster leaves behind is decided by kind and Docker")

@@ -1,4 +1,4 @@
-"""Many runs at once, for the operator and the API server: their pods find no node."""
+"""Many runs at once, for the operator and the API server. Their pods fit on no node."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the dashboards ask and what the alerts watch, asked of a real Prometheus that scrapes a real operator and real trainers.
+"""The expressions of the dashboards and the alerts, evaluated by a real Prometheus that scrapes a real operator and real trainers.
 
-The pages that it scrapes are held against the status of a run in tests/cluster/test_whole_path.py.
+tests/cluster/test_whole_path.py compares the scraped pages with the status of a run.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tests.cluster.whole_path import WholePath
 from tests.cluster.workloads import POD_SECURITY
 from tests.suite.limits import limit
 
-# Kueue comes and goes, and its webhooks are asked about the Jobs of all others.
+# Kueue is installed and removed, and its webhooks check the Jobs of all other tests.
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
 
 RUN = "watched"
 QUEUED = "patient"
 ALONE = "alone"
-"""A trainer that nobody but this file knows of, on an accelerator whose peak is known: those of processors are not."""
+"""A trainer that only this file starts, with an accelerator type whose peak FLOP/s is known; that of a CPU is not."""
 PEAK_OF = "v5e"
 MONITORING = {
     "image": {"repository": "r.example/operator"},
@@ -54,7 +54,7 @@ def training_of(path: WholePath, document: dict[str, Any]) -> Training:
 
 
 def chart(path: WholePath) -> dict[str, list[dict[str, Any]]]:
-    """What the chart makes with all of monitoring switched on, by kind."""
+    """The chart's objects with all monitoring enabled, by kind."""
     values = yaml.safe_dump(MONITORING | {"watchNamespaces": [path.place.runs]})
     where = ["--namespace", path.place.operator]
     text = helm(path.devcluster.cluster, "template", RELEASE, REPOSITORY / "charts" / "halcyon", *where, "--values", "-", stdin=values)
@@ -67,7 +67,7 @@ def chart(path: WholePath) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def watched(path: WholePath) -> Iterator[Training]:
-    """A run of two processes that trains until the tests are over, and evaluates and saves now and then."""
+    """A run of two processes that trains until the tests end, with regular evaluations and saves."""
     document = variant(path.document, name=RUN, steps=1_000_000)
     document["spec"]["trainer"]["evaluation"] = {"everySteps": 20, "batches": 1}
     document["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 20}
@@ -92,7 +92,7 @@ def prometheus(path: WholePath, devcluster: DevCluster, watched: Training) -> It
 
 @pytest.fixture(scope="module", autouse=True)
 def nobody_else_is_in_trouble(path: WholePath) -> None:
-    """Runs that other tests have brought to a standstill are gone, or they would raise alarms of their own."""
+    """Delete the runs that other tests have made fail, because they would raise alerts too."""
     for run in path.devcluster.kubectl.json("get", "trainingruns", "--namespace", path.place.runs)["items"]:
         if run.get("status", {}).get("phase") == "Failed":
             path.devcluster.kubectl("delete", "trainingrun", run["metadata"]["name"], "--namespace", path.place.runs)
@@ -100,7 +100,7 @@ def nobody_else_is_in_trouble(path: WholePath) -> None:
 
 @pytest.fixture(scope="module")
 def expressions(path: WholePath) -> dict[str, str]:
-    """Every expression of the dashboards as Grafana would send it."""
+    """Every expression of the dashboards, as Grafana would send it."""
     found = {}
     for board, queries in DASHBOARDS.items():
         for name, query in queries.items():
@@ -119,7 +119,7 @@ def test_operator_and_trainers_are_scraped_by_the_charts_monitors(prometheus: Pr
     assert {sample["metric"]["run"] for sample in answers["trainers"]} == {RUN}
     prometheus.until_all_answer({"both": f'count(up{{job="{TRAINER_JOB}"}} == 1) == 2'}, 60)
     (goodput,) = prometheus.until_all_answer({"goodput": f'halcyon_goodput_ratio{{run="{RUN}"}}'}, 60)["goodput"]
-    assert goodput["metric"]["namespace"] == path.place.runs, "the run's namespace, not the operator's"
+    assert goodput["metric"]["namespace"] == path.place.runs, "it must be the run's namespace, not the operator's"
     for sample in prometheus.ask("halcyon_trainer_info"):
         assert not [label for label in sample["metric"] if label.startswith("exported_")]
 
@@ -138,7 +138,7 @@ def test_every_rule_is_evaluated_and_a_healthy_run_raises_no_alarm(prometheus: P
 
 @pytest.fixture
 def queued(path: WholePath) -> Iterator[None]:
-    """A run that waits in a queue of the real Kueue, whose whole quota is less than it asks for."""
+    """A run in a queue of the real Kueue. It requests more than the whole quota, so it waits."""
     document = variant(path.document, name=QUEUED)
     document["spec"]["accelerator"]["hostResources"] = {"memory": "2Gi"}
     document["spec"]["scheduling"] = {"queue": {"name": "research"}}
@@ -154,16 +154,17 @@ def queued(path: WholePath) -> Iterator[None]:
 
 
 def waits_for(path: WholePath, name: str) -> str:
-    """Why a run waits in its queue, by its condition."""
+    """The reason of a run's Queued condition; "" if it has none."""
     status = path.devcluster.kubectl.json("get", "trainingrun", name, "--namespace", path.place.runs)["status"]
     return next((one["reason"] for one in status.get("conditions", []) if one["type"] == "Queued"), "")
 
 
 @pytest.fixture
 def alone(path: WholePath) -> Iterator[dict[str, Any]]:
-    """A real trainer that reckons with the peak of an accelerator, as on one's own machine, with the labels of a run's pod. Its document.
+    """A real trainer with the labels of a run's pod, which computes with the peak of an accelerator type, as on a laptop. Yields its
+    document.
 
-    The operator makes no such pod: a process that it makes does not train where it finds another accelerator than the document names.
+    The operator creates no such pod: a process from the operator does not train if it finds another accelerator than the document names.
     """
     kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
     document = variant(path.document, name=ALONE, steps=1_000_000)
@@ -200,7 +201,7 @@ def test_every_panel_has_data(
     minute = {"a minute of samples": f'halcyon_run_attempt{{run="{RUN}"}} offset 1m'}
     prometheus.until_all_answer(minute, 180)
     began = time.time()
-    watched.wait_for_recovery(watched.evict(1))  # what the marks of restarts show
+    watched.wait_for_recovery(watched.evict(1))  # makes a restart mark
     answers = prometheus.until_all_answer(expressions, 300)
     assert answers.keys() == expressions.keys()
     (mark,) = answers["run: restart marks"]
@@ -214,8 +215,8 @@ def test_every_panel_has_data(
     assert float(share_of_peak["value"][1]) == pytest.approx(flops_of_token(alone) / peak)
     share = float(answers["run: data wait"][0]["value"][1])
     assert 0 <= share <= 1
-    for board in DASHBOARDS:  # what the guide shows is drawn from such data
-        missing = 1 if board == "run" else 0  # the share of a peak that is not known
+    for board in DASHBOARDS:  # the pictures of the guide are drawn from such data
+        missing = 1 if board == "run" else 0  # MFU of the run: the peak of a CPU is not known
         drawn = drawn_until(
             prometheus, board, path.place.runs, began - 120, lambda drawn, missing=missing: drawn.count("no data") == missing
         )
@@ -229,9 +230,9 @@ def flops_of_token(document: dict[str, Any]) -> int:
 
 
 def drawn_until(prometheus: Prometheus, board: str, namespace: str, since: float, holds: Callable[[str], bool]) -> str:
-    """A board's picture, from a moment on, once it is as it should be: a busy Prometheus may be behind with its samples.
+    """A board's picture, from a fixed time on, once `holds` is true for it. A busy Prometheus may be late with its samples.
 
-    The moment stands still: a picture of the last minutes alone would lose what happened once, such as an eviction, while it is waited for.
+    The start is fixed: a picture of only the last minutes would lose a single event, such as an eviction, during the wait.
     """
     deadline = time.monotonic() + limit(120)
     while True:

@@ -1,4 +1,4 @@
-"""The kubelet restarts the operator: one that hangs, and one that loses its rights in a namespace. No run is disturbed by it."""
+"""The kubelet restarts an operator that hangs, and one that loses its rights in a namespace. No run is disturbed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Shared:
     operator: Operator
 
     def await_restart(self, number: int, seconds: float) -> None:
-        """Wait until the kubelet has started the operator's container again, and it is ready."""
+        """Wait until the kubelet has restarted the operator's container and it is ready."""
         where = ("--namespace", self.operator.namespace)
         until(
             lambda: self.operator.restarts == number,
@@ -48,7 +48,7 @@ def shared(devcluster: DevCluster, python_image: str) -> Iterator[Shared]:
 
 
 def test_an_operator_that_hangs_is_started_again_and_no_run_is_disturbed(shared: Shared) -> None:
-    """It is stopped, so it does not answer, as an event loop that blocks: the kubelet sees it by its probe."""
+    """The operator is stopped and does not answer, like a blocked event loop: its liveness probe fails."""
     operator, runs = shared.operator, shared.kept
     before, restarts = runs.training("run"), operator.restarts
     ctr = runs.devcluster.cluster.ctr
@@ -62,7 +62,7 @@ def test_an_operator_that_hangs_is_started_again_and_no_run_is_disturbed(shared:
 
 
 def test_a_namespace_that_goes_takes_its_runs_along_and_disturbs_no_other(shared: Shared) -> None:
-    """The operator's rights in the namespace go with it."""
+    """The operator's rights in the namespace are deleted with it."""
     doomed, kept, operator = shared.doomed, shared.kept, shared.operator
     devcluster = kept.devcluster
     doomed.training("run")

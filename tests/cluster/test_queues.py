@@ -1,7 +1,8 @@
-"""Runs in the queues of the real Kueue, from its own chart: they wait and say for what, lose their quota, and go on without a lost step.
+"""Runs in queues of the real Kueue, from Kueue's own chart: they wait and report the reason, lose their quota, and resume without a lost
+step.
 
-Kueue is in the cluster for these tests alone, because its webhooks are asked about every JobSet. The queue is that of the guide, with
-memory of processors' hosts in place of GPUs.
+Kueue is in the cluster only for these tests, because its webhooks check every JobSet. The queue is the guide's, with host memory in place
+of GPUs.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 
 GUIDE = "docs/guides/queues.md"
 MEMORY_GIB = 1
-"""Of each of a run's two hosts, or half of what a run's one host has; the quota is that of one run."""
+"""Memory of each host of a run of two hosts; a run of one host has twice as much. The quota is that of one run."""
 
 
 def queue_objects(namespace: str) -> list[dict[str, Any]]:
-    """The objects of the guide, for the namespace and for hosts without accelerators."""
+    """The guide's objects, for this namespace and for hosts without accelerators."""
     shown = [copy.deepcopy(found) for where, found in shown_documents() if where.startswith(GUIDE) and "apiVersion" in found]
     objects = [found for found in shown if found["apiVersion"].startswith(GROUP)]
     assert [found["kind"] for found in objects] == ["ResourceFlavor", "ClusterQueue", "LocalQueue", "WorkloadPriorityClass"]
@@ -67,7 +68,7 @@ def delete(runs: Runs, *names: str) -> None:
 
 
 def waits(runs: Runs, name: str, reason: str, told: str) -> dict[str, Any]:
-    """Wait until a run says that it waits in a queue, for a reason and in words; nothing of it runs."""
+    """Wait until a run reports that it waits in a queue, with this reason and this text in the message. It must have no pods."""
 
     def holds(status: dict[str, Any]) -> bool:
         found = next((one for one in status.get("conditions", []) if one["type"] == "Queued"), {})
@@ -89,7 +90,7 @@ def test_without_kueue_a_run_of_a_queue_does_not_train_and_says_why(runs: Runs) 
 
 @pytest.fixture(scope="module")
 def queues(devcluster: DevCluster, runs: Runs) -> Iterator[None]:
-    """Kueue at work, with the queue of the guide; everything of it goes."""
+    """Kueue with the guide's queue. Afterwards nothing of Kueue may be left."""
     kubectl = devcluster.kubectl
     ready = {"timeout": "40s", "blockAdmission": False, "requeuingStrategy": {"backoffBaseSeconds": 600}}
     with provisioning_requests(kubectl), kueue(devcluster.cluster, PROGRESS, waitForPodsReady=ready):
@@ -104,7 +105,7 @@ def queues(devcluster: DevCluster, runs: Runs) -> Iterator[None]:
 
 @pytest.fixture
 def room(queues: None, runs: Runs) -> Iterator[None]:
-    """All of the quota, and nothing of a test that failed in it afterwards."""
+    """The whole quota. Afterwards all runs are deleted, those of a failed test too."""
     yield
     delete(runs, "--all")
 
@@ -154,13 +155,13 @@ def test_a_run_makes_way_for_one_of_higher_priority_and_goes_on_where_it_left(ro
 
 @pytest.fixture(scope="module")
 def scripted(devcluster: DevCluster, python_image: str) -> str:
-    """The image of trainers that play a script."""
+    """The image of the scripted trainer."""
     return build_scripted_trainer(devcluster, python_image)
 
 
 @pytest.fixture
 def with_real_trainers(room: None, path: WholePath) -> Iterator[Runs]:
-    """Runs in the same queue whose trainers train."""
+    """Runs in the same queue, with real trainers."""
     runs = Runs(path.devcluster, path.place.runs)
     path.devcluster.kubectl.apply([found for found in queue_objects(runs.namespace) if found["kind"] == "LocalQueue"])
     yield runs
@@ -171,7 +172,7 @@ def with_real_trainers(room: None, path: WholePath) -> Iterator[Runs]:
 def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     with_real_trainers: Runs, path: WholePath, scripted: str, undisturbed: list[Loss]
 ) -> None:
-    """With real trainers: the losses are those of a run that nobody disturbed."""
+    """With real trainers: the losses are those of an undisturbed run."""
     runs = with_real_trainers
     document = variant(path.document, name="humble")
     document["spec"]["accelerator"]["hostResources"] = {"memory": f"{MEMORY_GIB}Gi"}
@@ -203,7 +204,7 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
 
 
 def metrics_of(path: WholePath) -> str:
-    """What Prometheus would read from the operator."""
+    """The page of metrics that Prometheus would scrape from the operator."""
     selector = "--selector=app.kubernetes.io/name=halcyon"
     (pod,) = path.devcluster.kubectl("get", "pods", "--namespace", path.place.operator, selector, "--output=name").split()
     return path.devcluster.kubectl.pod_http(path.place.operator, pod.removeprefix("pod/"), 9401, "/metrics")
@@ -212,7 +213,7 @@ def metrics_of(path: WholePath) -> str:
 @pytest.mark.variant
 def test_an_admission_check_and_a_late_start_are_told(room: None, runs: Runs) -> None:
     kubectl = runs.devcluster.kubectl
-    # A queue of its own whose runs need somebody's consent, as nodes of a ProvisioningRequest would be.
+    # A queue with an admission check that the test must grant, like that of a ProvisioningRequest.
     check = {"apiVersion": f"{GROUP}/v1beta2", "kind": "AdmissionCheck", "metadata": {"name": "consent"}}
     check["spec"] = {"controllerName": "example.com/consent"}
     _, cluster_queue, local_queue, _ = queue_objects(runs.namespace)
@@ -222,7 +223,7 @@ def test_an_admission_check_and_a_late_start_are_told(room: None, runs: Runs) ->
     active = {"type": "Active", "status": "True", "reason": "Active", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     patch(runs, "admissioncheck", "consent", {"status": {"conditions": [active]}})
     apply(runs, "checked", scheduling=queued("checked"))
-    # Nobody can pull its image, so its pods never become ready, and Kueue gives its quota to others after a while.
+    # Its image does not exist, so its pods never become ready, and Kueue takes its quota back after a while.
     apply(runs, "late", image="localhost/halcyon/nobody-has-this:1", imagePullPolicy="Never")
     waits(runs, "checked", "WaitingForAdmissionCheck", "quota is reserved in ClusterQueue checked; consent is Pending")
     granted = {"name": "consent", "state": "Ready", "message": "granted", "lastTransitionTime": "2026-01-01T00:00:00Z", "podSetUpdates": []}
@@ -241,7 +242,7 @@ RACK, POOL, HOST = "example.com/rack", "example.com/pool", "kubernetes.io/hostna
 
 @contextmanager
 def labelled(runs: Runs, **labels: str) -> Iterator[str]:
-    """The node with labels; its name for Kueue."""
+    """The node with labels. Yields its hostname label, by which Kueue names it."""
     kubectl = runs.devcluster.kubectl
     (node,) = kubectl.json("get", "nodes")["items"]
     name = node["metadata"]["name"]
@@ -253,7 +254,7 @@ def labelled(runs: Runs, **labels: str) -> Iterator[str]:
 
 
 def queue_named(runs: Runs, name: str, flavor: str = "h100", memory: str = "1000Ti") -> list[dict[str, Any]]:
-    """A queue of its own, with as much quota as anybody wants."""
+    """A separate queue with more quota than any test needs."""
     _, cluster_queue, local_queue, _ = queue_objects(runs.namespace)
     cluster_queue["metadata"]["name"] = local_queue["metadata"]["name"] = local_queue["spec"]["clusterQueue"] = name
     (kind,) = cluster_queue["spec"]["resourceGroups"][0]["flavors"]
@@ -298,7 +299,7 @@ def test_pods_are_placed_by_the_topology_and_what_does_not_fit_says_so(room: Non
             assert {POOL: "racks", HOST: host}.items() <= pod["spec"]["nodeSelector"].items()
             assert "schedulingGates" not in pod["spec"]
         delete(runs, "near")
-        # Two of these have quota, and no rack for both of them.
+        # Two of these fit into the quota, but no rack has room for both.
         memory = int(kubectl.json("get", "nodes")["items"][0]["status"]["allocatable"]["memory"].removesuffix("Ki"))
         large = hosts() | {"hostResources": {"memory": f"{memory * 6 // 10}Ki"}}
         apply(runs, "wide", accelerator=large, scheduling=queued("close", topology={"required": RACK}))
@@ -318,23 +319,23 @@ def test_nodes_come_by_a_provisioning_request(room: None, runs: Runs) -> None:
     name, spec = request["metadata"]["name"], request["spec"]
     assert (spec["provisioningClassName"], spec["parameters"]["maxRunDurationSeconds"]) == (CLASS, "3600")
     (pods,) = spec["podSets"]
-    assert pods["count"] == 2, "all nodes of the run at once"
-    # From here on the test is the autoscaler.
+    assert pods["count"] == 2, "it must request all nodes of the run at once"
+    # From here on the test plays the autoscaler.
     patch(runs, KIND, name, answer("Waiting for resources. ETA: 2030-01-01", Accepted=True, Provisioned=False))
     waits(runs, "bought", "WaitingForAdmissionCheck", "Waiting for resources. ETA: 2030-01-01")
     with labelled(runs, **{NODE_LABEL: "resize-7"}):
-        made = answer("nodes are there", Accepted=True, Provisioned=True)
+        made = answer("the nodes exist", Accepted=True, Provisioned=True)
         made["status"]["provisioningClassDetails"] = {DETAIL: "resize-7"}
         patch(runs, KIND, name, made)
         runs.training("bought")
         for pod in pod_specs(runs, "bought"):
             assert pod["spec"]["nodeSelector"][NODE_LABEL] == "resize-7"
             assert pod["metadata"]["annotations"][CONSUMES] == name
-        # The time that the nodes were wanted for is over.
+        # The time for which the nodes were requested is over.
         made["status"]["conditions"] += answer("its time is over", CapacityRevoked=True)["status"]["conditions"]
         patch(runs, KIND, name, made)
         runs.stalled("bought", "QueueDeactivated")
-        # As its message says: the next ones are asked for when the run is suspended and resumed.
+        # As its message says: suspend and resume the run to request new nodes.
         runs.patch("bought", suspend=True)
         runs.in_phase("bought", "Suspended")
         runs.patch("bought", suspend=False)
@@ -343,7 +344,7 @@ def test_nodes_come_by_a_provisioning_request(room: None, runs: Runs) -> None:
 
 
 def request_for_nodes(runs: Runs, after: str = "") -> dict[str, Any]:
-    """What Kueue asks an autoscaler for, once it does; after a request that it has dropped."""
+    """Kueue's ProvisioningRequest, once it exists, other than the one named `after`."""
 
     def found() -> list[dict[str, Any]]:
         items = runs.devcluster.kubectl.json("get", KIND, "--namespace", runs.namespace)["items"]
@@ -355,7 +356,7 @@ def request_for_nodes(runs: Runs, after: str = "") -> dict[str, Any]:
 
 
 def patch(runs: Runs, kind: str, name: str, status: dict[str, Any]) -> None:
-    """Write a status as a controller would; what it is about may be on its way yet."""
+    """Write a status as a controller would. Waits until the object exists."""
     until(
         lambda: runs.devcluster.kubectl.succeeds(
             "patch", kind, name, "--namespace", runs.namespace, "--subresource=status", "--type=merge", "--patch", yaml.safe_dump(status)

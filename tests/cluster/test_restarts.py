@@ -1,6 +1,6 @@
-"""What restarts a run, and what the operator says of it: each fault is made for real, and known by its cause.
+"""The causes that restart a run, and how the operator reports them: each fault is real, and its cause is recognized.
 
-Most tests take one run after the other through a fault of theirs, so that its pods start once for all of them.
+Most tests use the same run, one fault after the other, so that its pods start only once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def troubled(runs: Runs) -> Iterator[str]:
-    """A run that may not fail once."""
+    """A run that allows no failure."""
     name = f"troubled-{secrets.token_hex(3)}"
     runs.apply(name, "rate=20", "save=5", recovery={"maxRestarts": 0, "gracePeriodSeconds": 5})
     yield name
@@ -52,7 +52,7 @@ def test_a_deleted_jobset_is_made_again_under_the_next_number(runs: Runs, troubl
     runs.kubectl("delete", "jobset", f"{troubled}-{attempt}", "--wait=false")
     status = runs.training(troubled, attempt + 1)
     assert (causes(status)[-2], counts(status, before)) == ((attempt, restart, "jobSetDeleted"), {"jobSetDeleted": 1})
-    assert status["history"][-1]["fromStep"] >= before["checkpoint"]["step"] > 0, "it goes on from the checkpoint"
+    assert status["history"][-1]["fromStep"] >= before["checkpoint"]["step"] > 0, "it must resume from the checkpoint"
     assert runs.names("jobset", troubled) == [f"jobset.jobset.x-k8s.io/{troubled}-{attempt + 1}"]
     assert runs.names("configmap", troubled) == [f"configmap/{troubled}-{attempt + 1}"]
 
@@ -93,7 +93,7 @@ def test_what_happens_while_the_operator_is_away_is_put_to_account(runs: Runs, o
 
 @pytest.mark.parametrize("cascade", ["foreground", pytest.param("background", marks=pytest.mark.variant)])
 def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, name: str, cascade: str) -> None:
-    """Deleted without its JobSet, whose pods train on: the new run begins when they have saved and gone, and not beside them."""
+    """The old run is deleted without its JobSet, whose pods train on. The new run starts only after these pods have saved and ended."""
     runs.apply(name, "rate=20", "save=5")
     runs.training(name)
     pods = runs.names("pod", name)
@@ -103,7 +103,9 @@ def test_a_run_made_again_waits_for_what_the_old_one_left_at_work(runs: Runs, na
     message = runs.condition(name, "Stalled")["message"]
     remedy = f"kubectl delete jobset,configmap {name}-1 --namespace {runs.namespace} --cascade=foreground"
     assert remedy in message
-    assert (runs.names("jobset", name), runs.names("pod", name)) == ([f"jobset.jobset.x-k8s.io/{name}-1"], pods), "they train on, alone"
+    assert (runs.names("jobset", name), runs.names("pod", name)) == ([f"jobset.jobset.x-k8s.io/{name}-1"], pods), (
+        "only the old pods may train"
+    )
     runs.devcluster.kubectl(*remedy.removeprefix("kubectl ").replace("foreground", cascade).split(), "--wait=false")
 
     def begun(status: dict[str, object]) -> bool:

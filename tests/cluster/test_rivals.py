@@ -1,4 +1,4 @@
-"""Elastic runs in a cluster that has less room than everybody wants."""
+"""Elastic runs in a cluster with less room than all pods together request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ELASTIC = {"minSlices": 1, "shrinkAfterSeconds": 5, "growAfterSeconds": 5}
 
 
 def rivals(image: str, memory: str) -> dict[str, Any]:
-    """Pods that wait in line for a node, one after the other; each keeps it for a while."""
+    """A Job whose pods wait for a node, two at a time. Each keeps its place for a while."""
     spec = pod_spec(image, f"import time; time.sleep({RIVAL_SECONDS})", terminationGracePeriodSeconds=0)
     spec["containers"][0]["resources"] = {"requests": {"memory": memory}}
     job = {"parallelism": 2, "completions": RIVALS, "template": {"spec": spec}}
@@ -27,7 +27,7 @@ def rivals(image: str, memory: str) -> dict[str, Any]:
 
 
 def test_two_elastic_runs_beside_a_queue_of_rivals_train_on_and_have_all_their_slices_in_the_end(runs: Runs, python_image: str) -> None:
-    """There is room for four slices, which is what the runs want."""
+    """There is room for four slices, as many as the two runs want."""
     each = f"{free_memory(runs.devcluster.kubectl) * 2 // 9}Mi"
     names = [f"elastic-{secrets.token_hex(3)}" for _ in range(2)]
     hardware = {"accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": each}}}
@@ -43,10 +43,13 @@ def test_two_elastic_runs_beside_a_queue_of_rivals_train_on_and_have_all_their_s
     until(over, timeout_seconds=600, interval_seconds=INTERVAL_SECONDS, failure=lambda: runs.kubectl("get", "pods"))
     for name in names:
         whole = runs.wait(
-            name, "whole again", lambda status: status.get("topology", {}).get("slices") == 2 and status["phase"] == "Running", 900
+            name,
+            "running with all slices",
+            lambda status: status.get("topology", {}).get("slices") == 2 and status["phase"] == "Running",
+            900,
         )
-        assert {cause for _, _, cause in causes(whole)} <= {"resized", "noRoom", ""}, "nobody's pods were taken for failures"
+        assert {cause for _, _, cause in causes(whole)} <= {"resized", "noRoom", ""}, "no pod may be counted as a failure"
         lost = sum(cause == "resized" for _, _, cause in causes(whole))
-        assert lost <= 6, "it does not grow and shrink all the time"
+        assert lost <= 6, "it must not grow and shrink all the time"
         assert runs.condition(name, "Stalled")["status"] == "False"
     runs.delete(*names)

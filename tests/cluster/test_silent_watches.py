@@ -23,8 +23,8 @@ def runs(devcluster: DevCluster, namespace: str) -> Runs:
 
 
 def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
-    """Nobody says that they are dead. Of a run at rest the operator writes nothing, so before its check of all runs, five minutes after
-    its start, a watch alone shows the edit."""
+    """The connections stay open but deliver nothing. The operator writes nothing for a suspended run, so only a watch can show the edit
+    before the operator's check of all runs, five minutes after its start."""
     trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"
     with linked(runs.devcluster.kubeconfig, tmp_path) as (link, kubeconfig):
         operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainer_image=trainer)
@@ -34,7 +34,7 @@ def test_watches_that_fall_silent_are_opened_again(runs: Runs, python_image: str
             runs.in_phase(name, "Suspended")
             assert link.fall_silent() >= len(("trainingruns", "jobsets", "pods"))
             runs.patch(name, suspend=False)
-            runs.wait(name, "taken up", lambda status: status["attempt"] == 1, seconds=150)
+            runs.wait(name, "started", lambda status: status["attempt"] == 1, seconds=150)
             assert operator.ready
         finally:
             operator.stop()

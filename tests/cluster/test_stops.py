@@ -1,6 +1,6 @@
-"""What stops a run or holds it up, and what the user reads: why, and what to do.
+"""The reasons that stop or delay a run, and the message for the user: why, and what to do.
 
-All runs are applied at once, and each test takes its own.
+All runs are applied at once, and each test uses its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TAKEN = {"configmap": "ConfigMap", "jobset": "JobSet"}
 
 
 def foreign(kind: str, name: str, image: str) -> dict[str, Any]:
-    """An object of somebody else."""
+    """An object that the run does not own."""
     metadata = {"metadata": {"name": name}}
     if kind == "configmap":
         return {"apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "yes"}} | metadata
@@ -47,7 +47,8 @@ def foreign(kind: str, name: str, image: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stopped(runs: Runs, python_image: str) -> Iterator[dict[str, str]]:
-    """The names of the runs in `STOPPED`, which are applied together. Objects of others have the names that two of them need."""
+    """The names of the runs in `STOPPED`, which are applied together. For two of them, a foreign object already has the name that they
+    need."""
     names = {key: f"{key}-{secrets.token_hex(3)}" for key in STOPPED}
     theirs = [foreign(kind, f"{names[kind]}-1", python_image) for kind in TAKEN]
     runs.devcluster.kubectl.apply(theirs, "--namespace", runs.namespace)
@@ -64,11 +65,11 @@ def test_a_name_that_is_taken_is_reported_and_left_alone(runs: Runs, stopped: di
     found = runs.api.get(kind, runs.namespace, f"{name}-1")
     assert (found["metadata"].get("generation", 1), found["metadata"].get("labels")) == (1, None)
     assert found.get("data") == ({"mine": "yes"} if kind == "configmap" else None)
-    remove_foreign(runs, kind, f"{name}-1")  # the last test of this file waits for what follows
+    remove_foreign(runs, kind, f"{name}-1")  # the last test of this file waits for the effect
 
 
 def remove_foreign(runs: Runs, kind: str, name: str) -> None:
-    """Delete somebody else's object, if it is there, and none of a run."""
+    """Delete a foreign object if it exists, but no object of a run."""
     runs.kubectl("delete", kind, f"--field-selector=metadata.name={name}", "--selector=!halcyon.dev/run")
 
 
@@ -78,13 +79,13 @@ def test_a_reserved_exit_code_stops_the_run_until_its_spec_is_edited(runs: Runs,
     status = runs.stalled(name, FATAL[code])
     assert status["phase"] == "Failed"
     assert "so it is" in runs.condition(name, "Ready")["message"]
-    assert runs.pods(name), "its pods are kept, for their logs"
+    assert runs.pods(name), "its pods must be kept for their logs"
     assert status["restarts"]["total"] == 0
     if code == 83:
         runs.patch(name, ttlSecondsAfterFinished=99999)
         generation = runs.get(name)["metadata"]["generation"]
         status = runs.wait(name, "seen", lambda status: status["observedGeneration"] == generation)
-        assert (status["phase"], status["attempt"]) == ("Failed", 1), "that edit can have mended nothing"
+        assert (status["phase"], status["attempt"]) == ("Failed", 1), "this edit cannot have fixed the cause"
         runs.patch(name, recovery={"maxRestarts": 9})
         assert counts(runs.training(name, attempt=2)) == {"specChanged": 1}
 
@@ -105,7 +106,7 @@ def test_crashes_with_checkpoints_in_between_do_not(runs: Runs, stopped: dict[st
 
 def test_a_fenced_attempt_is_followed_by_one_above_the_other_writer(runs: Runs, stopped: dict[str, str]) -> None:
     status = runs.training(stopped["fenced"], attempt=4)
-    assert counts(status) == {"fenced": 1}, "the trainer said that attempt 3 owns the root"
+    assert counts(status) == {"fenced": 1}, "the trainer reported that attempt 3 owns the root"
 
 
 def test_a_root_that_cannot_be_used_is_tried_again_after_a_while(runs: Runs, stopped: dict[str, str]) -> None:
@@ -144,6 +145,6 @@ def test_an_exceeded_quota_is_reported_and_waited_for(runs: Runs, name: str) -> 
 
 @pytest.mark.parametrize("kind", TAKEN)
 def test_a_run_begins_once_its_name_is_free(runs: Runs, stopped: dict[str, str], kind: str) -> None:
-    """The operator looks again within half a minute."""
+    """The operator checks again within 30 seconds."""
     remove_foreign(runs, kind, f"{stopped[kind]}-1")
     runs.training(stopped[kind])

@@ -1,4 +1,4 @@
-"""What becomes of the tests of a story when one of its stages fails."""
+"""The effect of a failed stage on the tests of a story."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_stages_are_done_once_and_in_their_order() -> None:
 
 def test_a_stage_that_fails_is_named_by_every_later_one_and_keeps_what_was_before() -> None:
     tale = Tale()
-    with pytest.raises(NotReached, match="stopped at its stage 'third' and so never came to 'last': the pod did not start"):
+    with pytest.raises(NotReached, match="stopped at its stage 'third' and did not reach 'last': the pod did not start"):
         _ = tale.last
     with pytest.raises(NotReached, match="stopped at its stage 'third' there: the pod did not start"):
         _ = tale.third
     assert tale.second == 2
-    assert tale.done == ["first", "second", "third"], "nothing is tried twice"
+    assert tale.done == ["first", "second", "third"], "no stage may run twice"

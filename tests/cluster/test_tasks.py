@@ -1,4 +1,4 @@
-"""Runs that come one after the other, on the real API server: one file, one apply."""
+"""Runs that run one after the other, on the real API server: one file, one apply."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def message(runs: Runs, name: str) -> str:
 def test_one_apply_runs_the_tasks_in_their_order(runs: Runs) -> None:
     with pytest.raises(DevclusterError, match=r"spec\.after\.run is the run itself"):
         runs.apply_all(task_run("self", "self"))
-    # The last one first; the tokens are suspended, so that what waits for them is seen to wait.
+    # The last one is first in the file. The data run is suspended, so that the other run must wait for it.
     runs.apply_all(
         task_run("train", "tokens"), task_run("tokens", suspend=True, task="data"), task_run("one", "two"), task_run("two", "one")
     )
@@ -57,7 +57,7 @@ def test_one_apply_runs_the_tasks_in_their_order(runs: Runs) -> None:
 
 
 def evaluated(training: Training) -> int:
-    """Batches that a run's status tells of."""
+    """Number of batches in a run's status."""
     run = training.run
     return run.status.progress.step if run is not None and run.status.progress is not None else 0
 
@@ -65,24 +65,24 @@ def evaluated(training: Training) -> int:
 @pytest.mark.variant
 @pytest.mark.xdist_group("path")
 def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath) -> None:
-    """The file as it is, but for fewer steps: with real trainers, and an eviction of the one that evaluates."""
+    """The example file with fewer steps, real trainers, and an eviction of the evaluation."""
     documents = moved(load(EXAMPLES / "tasks.yaml"), path.place)
     for document in documents:
         document["spec"]["trainer"] |= {"steps": 20}
     documents[1]["spec"]["trainer"]["evaluation"] = {"everySteps": 20, "batches": 1000}
-    documents[2]["spec"]["trainer"]["batchSize"] = 2  # so that there is time to send it away
+    documents[2]["spec"]["trainer"]["batchSize"] = 2  # so that it lasts until it is evicted
     documents[2]["spec"]["telemetry"] = {"statusIntervalSeconds": 1}
     data, train, evaluate = (path.training_of(document) for document in documents)
     path.devcluster.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
     data.wait_for_phase("Succeeded")
     trained, told = path.finish(train)
-    until(lambda: evaluated(evaluate) > 0, timeout_seconds=120, failure=lambda: f"no batch is told of: {evaluate.run}")
+    until(lambda: evaluated(evaluate) > 0, timeout_seconds=120, failure=lambda: f"no batch is reported: {evaluate.run}")
     evaluate.evict(0)
     status, lines = path.finish(evaluate)
     (said,) = [line.fields for line in told if line.event == "evaluation"]
     found = {line.fields.get("source"): line.fields for line in lines if line.event == "evaluation"}
-    assert found["source"]["sequences"] == said["sequences"], "all that the training held out"
-    assert found["source"]["loss"] == pytest.approx(said["loss"], rel=1e-5), "on half the devices, so not to the bit"
+    assert found["source"]["sequences"] == said["sequences"], "it must be all that the training held out"
+    assert found["source"]["loss"] == pytest.approx(said["loss"], rel=1e-5), "half the devices, so equal but not bitwise"
     assert found["documentation"]["loss"] > 0
     progress = status.progress
     assert progress is not None
@@ -93,10 +93,10 @@ def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath)
     assert [one.source for one in progress.evaluated.sources] == ["source", "documentation"]
     assert progress.step == progress.steps > 0
     assert progress.evaluation_loss == pytest.approx(found[None]["loss"], abs=1e-4)
-    assert status.checkpoint is None, "it makes none"
+    assert status.checkpoint is None, "an evaluation saves no checkpoint"
     assert status.restarts.failed == 0
     for world in status.history:
-        # A world begins after the batches of all sources that neither it nor a later one evaluates.
+        # A process group starts after the batches of all sources that neither it nor a later one evaluates.
         own = [line for line in lines if line.event == "evaluation" and line.world >= (world.attempt, world.restart)]
         sequences = {line.fields["source"]: line.fields["sequences"] for line in own if "source" in line.fields}
         batches = sum(-(-count // documents[2]["spec"]["trainer"]["batchSize"]) for count in sequences.values())

@@ -1,8 +1,7 @@
-"""The last test of the cluster suite: the operators asked for nothing that they may not do, and what they may do they did.
+"""The last test of the cluster suite: the operators sent no request that they had no right to, and they used every right.
 
-Where only a part of the suite has run, or something in it failed, an unused right proves nothing; a denied request always does. The suite's
-other tests run in processes of their own, which `python -m tests.suite` starts: it says in the environment when they began, and whether all
-of them have run.
+If only a part of the suite ran, or a test failed, an unused right proves nothing; a denied request always does. The suite's other tests run
+in other processes, which `python -m tests.suite` starts. It passes on in the environment when they began and whether all of them ran.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ CHART = Path(__file__).parents[2] / "charts" / "halcyon"
 
 
 def is_operator(user: str) -> bool:
-    """Whether a user is an operator of the suite: the chart's service account is called as the release is."""
+    """Whether a user is an operator of the suite: the chart names the service account after the release."""
     return user.startswith("system:serviceaccount:") and user.endswith(":halcyon")
 
 
 def chart_rights(devcluster: DevCluster) -> frozenset[Right]:
-    """All rights that the chart gives with everything switched on that needs one."""
+    """All rights that the chart grants when every feature that needs rights is enabled."""
     values: dict[str, Any] = {
         "image": {"repository": "o"},
         "trainerImage": {"repository": "t"},
@@ -48,7 +47,7 @@ def chart_rights(devcluster: DevCluster) -> frozenset[Right]:
 
 
 def whole(request: pytest.FixtureRequest) -> bool:
-    """Whether all of the cluster suite has run, and well."""
+    """Whether the whole cluster suite has run without a failure."""
     if request.session.testsfailed:
         return False
     if os.environ.get(ALL_CLUSTER_TESTS_RAN) == "1":
@@ -59,9 +58,9 @@ def whole(request: pytest.FixtureRequest) -> bool:
 
 
 def asked(devcluster: DevCluster) -> Iterator[Request]:
-    """What was asked of the API server since the tests began, of interest here."""
+    """The requests to the API server since the tests began, as far as they matter here."""
     if began := os.environ.get(CLUSTER_TESTS_BEGAN):
-        # Operators, and what gives and takes rights.
+        # Requests of operators, and changes of rights.
         about = (f':{RELEASE}"', "rbac.authorization.k8s.io")
         path = devcluster.cluster.paths.audit_log
         return requests_since(path, datetime.fromisoformat(began), lambda line: any(word in line for word in about))
@@ -78,7 +77,7 @@ def test_the_operators_used_their_rights_and_asked_for_no_more(devcluster: DevCl
     for found in (*findings.denied, *findings.ungranted):
         print(found)
     assert not findings.denied, "the chart gives too few rights"
-    assert not findings.ungranted, "something else than the chart gives rights"
+    assert not findings.ungranted, "the operators have rights that are not from the chart"
     if whole(request):
-        assert not findings.unused, "the chart gives rights that nobody uses"
-        assert not findings.needless, "an exception of tests/cluster/rights.py is none"
+        assert not findings.unused, "the chart grants rights that no operator used"
+        assert not findings.needless, "an exception in tests/cluster/rights.py is not needed"

@@ -1,7 +1,8 @@
-"""A run that loses its processes ends with bitwise the same losses as one that does not: the demo's promise, on a model of a few seconds.
+"""A run that loses its processes ends with bitwise the same losses as an undisturbed run: the demo's promise, with a model that trains for
+seconds.
 
-Everything is real: API server, JobSet, kubelet, object store, operator from its chart, trainers from their image. One run lives through all
-of it (`life`). Whatever happens, no step beyond the last checkpoint is done again, and the run's own account of it is right.
+All parts are real: API server, JobSet, kubelet, object store, operator from its chart, trainers from their image. One run, `life`, goes
+through all of it. In every case, no step up to the last checkpoint is done again, and the run's own accounts are right.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_
 def test_a_run_of_stage_data_builds_what_others_train_on(life: Life) -> None:
     built = life.began.built
     assert {line.fields["source"] for line in built} == {"source", "documentation"}
-    assert len(built) == 2, "one of the two pods built, the other one waited"
+    assert len(built) == 2, "one of the two pods must build, the other one wait"
     status = life.began.tokens
     assert status.progress is None or status.progress.step == 0
     assert status.restarts.total == 0
@@ -112,7 +113,7 @@ def test_every_end_has_its_cause_and_every_second_its_account(life: Life) -> Non
     status = life.ended.status
     *causes, unattended, edited, suspended, completed = [entry.cause for entry in status.history]
     assert causes == ["preempted", "failed", "podDeleted"]
-    assert unattended in ("preempted", "unknown"), "nobody saw why"
+    assert unattended in ("preempted", "unknown"), "no operator saw why"
     assert [edited, suspended, completed] == ["specChanged", "suspended", "completed"]
     restarts = status.restarts
     assert (restarts.failed, restarts.pod_deleted, restarts.spec_changed, restarts.resumed) == (1, 1, 1, 1)
@@ -145,7 +146,8 @@ def test_the_report_is_the_account_of_the_status(life: Life) -> None:
 
 @promises.GOODPUT
 def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life) -> None:
-    """The run stands still, so both are about the same seconds. What a counter has counted stays, where it was another cause's later."""
+    """The run is suspended, so both cover the same seconds. A counter never falls, even if the status later moves seconds to another
+    cause."""
     found, status = samples(life.suspended.page), life.suspended.status
     run = {"namespace": life.namespace, "run": NAME}
     assert status.goodput is not None
@@ -163,11 +165,11 @@ def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life
 def test_a_trainers_page_of_metrics_has_its_steps_and_its_seconds_by_cause(life: Life) -> None:
     found = samples(life.began.page)
     before, after = life.began.steps
-    assert before - 1 <= found["halcyon_trainer_step", ()] <= after + 1, "a step's line and its metric are written one after the other"
+    assert before - 1 <= found["halcyon_trainer_step", ()] <= after + 1, "a step's log line and its metric are not written at the same time"
     seconds = {dict(key)["cause"]: value for (name, key), value in found.items() if name == "halcyon_trainer_seconds_total"}
     assert seconds.keys() == {cause_label(cause) for cause in CAUSES}
     assert seconds["productiveStep"] > 0
-    assert seconds["lostWork"] == seconds["capacityWait"] == seconds["operatorDelay"] == 0, "only the operator can know"
+    assert seconds["lostWork"] == seconds["capacityWait"] == seconds["operatorDelay"] == 0, "only the operator knows these causes"
 
 
 def labels(names: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -180,7 +182,7 @@ def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_git_and_the_cluster_never_differ(life: Life) -> None:
-    """The operator edits nothing that git says, and what `suspend` and `resume` edit git does not say."""
+    """The operator edits no field that git sets, and git does not set the fields that `suspend` and `resume` edit."""
     assert (life.began.drift, life.suspended.drift, life.ended.drift) == ("", "", "")
 
 
@@ -218,8 +220,8 @@ def test_the_last_checkpoint_is_evaluated_on_each_source(life: Life) -> None:
     status, kept = life.evaluated.status, life.evaluated.kept
     found = {line.fields.get("source"): line.fields for line in life.evaluated.lines if line.event == "evaluation"}
     said = [line.fields for line in life.ended.lines if line.event == "evaluation"][-1]
-    assert found[None]["sequences"] == said["sequences"], "all that the training held out"
-    assert found[None]["loss"] == pytest.approx(said["loss"], rel=1e-5), "in other batches, so not to the bit"
+    assert found[None]["sequences"] == said["sequences"], "it must be all that the training held out"
+    assert found[None]["loss"] == pytest.approx(said["loss"], rel=1e-5), "other batches, so equal but not bitwise"
     progress = status.progress
     assert progress is not None
     assert progress.evaluated is not None
@@ -229,7 +231,7 @@ def test_the_last_checkpoint_is_evaluated_on_each_source(life: Life) -> None:
     assert [one.source for one in progress.evaluated.sources] == ["source", "documentation"]
     assert progress.step == progress.steps > 0
     assert progress.evaluation_loss == pytest.approx(found[None]["loss"], abs=1e-4)
-    assert status.checkpoint is None, "it makes none"
+    assert status.checkpoint is None, "an evaluation saves no checkpoint"
     assert status.restarts.total == 0
     assert (kept["finished"], kept["loss"]) == (True, found[None]["loss"])
 
@@ -252,7 +254,7 @@ def test_a_run_that_was_over_goes_and_its_checkpoints_stay(life: Life) -> None:
 def test_a_run_that_was_deleted_and_is_made_again_goes_on(life: Life) -> None:
     (entry,) = life.again.status.history
     assert (entry.from_step, entry.to_step) == (life.steps, life.more_steps)
-    assert life.again.status.attempt > life.ended.status.attempt, "the root remembers who wrote into it"
+    assert life.again.status.attempt > life.ended.status.attempt, "the attempt must be above the epoch that the root has seen"
     assert compare(losses(life.again.lines, NAME), life.undisturbed, life.more_steps).differences == ()
 
 
@@ -268,7 +270,7 @@ def test_without_a_valid_checkpoint_a_run_stops_and_never_starts_again(life: Lif
     assert life.ruined.complaint.startswith("NoValidCheckpoint")
     assert life.ruined.stalled
     assert life.ruined.steps == 0
-    assert life.ruined.after.committed == life.ruined.before.committed, "what may still be repaired is kept"
+    assert life.ruined.after.committed == life.ruined.before.committed, "checkpoints that may be repaired must be kept"
 
 
 def test_the_operator_never_wanted_a_right_that_it_lacks(life: Life) -> None:

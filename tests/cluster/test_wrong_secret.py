@@ -1,4 +1,4 @@
-"""Credentials that are wrong for a while, at the worst moment."""
+"""Credentials that are wrong for a while, at the worst time: while a run restarts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RETRY_SECONDS = 20
 
 @contextmanager
 def wrong_secret(path: WholePath) -> Iterator[None]:
-    """The Secret that pods get their key from has another one; those that are there keep what they have."""
+    """The Secret has a wrong key for new pods; running pods keep the right one."""
     place = "--namespace", path.place.runs
     kubectl = path.devcluster.kubectl
     right = kubectl.json("get", "secret", STORE, *place)["data"]["AWS_SECRET_ACCESS_KEY"]
@@ -42,8 +42,10 @@ def test_a_secret_that_is_wrong_while_a_run_is_evicted_ends_no_run(path: WholePa
 
     with wrong_secret(path):
         training.evict(1)
-        training.journal.wait(refused, timeout_seconds=300, failure=lambda: "no process of the new world was refused")
+        training.journal.wait(refused, timeout_seconds=300, failure=lambda: "no process of the new process group was denied access")
     status, lines = path.finish(training)
     assert status.restarts.preempted == 1
-    assert status.restarts.root_unusable == status.restarts.total - 1 >= 1, "what was started with the wrong key has it for life"
+    assert status.restarts.root_unusable == status.restarts.total - 1 >= 1, (
+        "a process that starts with the wrong key keeps it until it ends"
+    )
     assert compare(losses(lines, NAME), undisturbed, STEPS).differences == ()

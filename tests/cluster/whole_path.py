@@ -1,4 +1,4 @@
-"""The whole path in namespaces of its own: object store, operator from its chart, trainers from their image, and a run nobody disturbed."""
+"""The whole path in its own namespaces: object store, operator from the chart, trainers from their image, and an undisturbed run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SAVE_EVERY = 20
 
 @dataclass(frozen=True)
 class WholePath:
-    """The whole path, installed in namespaces of its own, and the losses of a run that nobody disturbed."""
+    """The whole path, installed in its own namespaces."""
 
     devcluster: DevCluster
     place: Place
@@ -51,7 +51,7 @@ class WholePath:
     document: dict[str, Any]
 
     def training(self, name: str, *, task: str = "train", cache: str | None = None, **checkpoint: Any) -> Training:
-        """A run of a name and a checkpoint root of its own; more members of `spec.checkpoint` by keyword."""
+        """A run with its own name and checkpoint root; other fields of `spec.checkpoint` by keyword."""
         document = variant(self.document, name=name)
         document["spec"]["checkpoint"] |= checkpoint
         document["spec"]["task"] = task
@@ -60,11 +60,11 @@ class WholePath:
         return self.training_of(document)
 
     def training_of(self, document: dict[str, Any]) -> Training:
-        """A run as it is written."""
+        """A run of exactly this document."""
         return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.journal, self.place.runs, document)
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
-        """The status and the log of a run when it has succeeded. Every second of it has been put to account."""
+        """The status and the log of a run when it has succeeded. Also checks that goodput accounts for every second of it."""
         run = training.wait_for_phase("Succeeded")
         self.watch.finish_logs(training.name)
         lines = training.lines()
@@ -79,7 +79,7 @@ class WholePath:
 
     @contextmanager
     def root(self, name: str) -> Iterator[S3Store]:
-        """The checkpoint root of a run, for reading and for damaging."""
+        """The checkpoint root of a run, to read and to damage."""
         documents = [document for path in (EXAMPLES / STORE).glob("*.yaml") for document in load(path)]
         keys = next(document["stringData"] for document in documents if document["kind"] == "Secret")
         with forwarded(self.devcluster.kubectl, self.place.runs, f"service/{STORE}", 7070) as url:
@@ -99,7 +99,8 @@ class WholePath:
 
 
 def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> None:
-    """The causes add up to the time from the run's start to the last line of its log, and steps were productive but for the lost ones."""
+    """Check that the causes add up to the time from the run's start to its last log line, and that all steps but the lost ones were
+    productive."""
     goodput, started = status.goodput, status.started_at
     assert goodput is not None
     assert started is not None
@@ -107,13 +108,13 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
     assert status.finished_at is not None
     began = datetime.fromisoformat(started).timestamp() + goodput.suspended_seconds
     last_word, finished = max(line.time for line in lines), datetime.fromisoformat(status.finished_at).timestamp()
-    # Kubernetes writes whole seconds, at both ends.
+    # Kubernetes writes whole seconds, for the start and for the end.
     assert last_word - began - 1.5 <= goodput.wall_seconds <= max(last_word, finished) - began + 1.5
     worlds = [entry.seconds for entry in status.history if entry.seconds is not None]
-    assert len(worlds) == len(status.history), "every world's account is closed"
+    assert len(worlds) == len(status.history), "the seconds of every process group are final"
     assert goodput.wall_seconds == pytest.approx(sum(world.total for world in worlds), abs=0.01)
     steps = [line for line in lines if line.event == "step"]
-    # Batches of an evaluation are steps that the log does not tell one by one.
+    # The log has no line for each batch of an evaluation; they count as steps.
     again = len(steps) - len({line.step for line in steps}) if steps else sum(map(repeated, status.history, status.history[1:]))
     assert goodput.lost_steps == again
     if goodput.lost_steps:
@@ -123,12 +124,12 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
 
 
 def repeated(world: HistoryEntry, following: HistoryEntry) -> int:
-    """Steps of a world that the one after it did again."""
+    """Number of steps of a process group that the next one did again."""
     return max(0, (world.to_step or 0) - max(following.from_step or 0, world.from_step or 0))
 
 
 def small_document(place: Place) -> dict[str, Any]:
-    """The demo's example with a model and steps of some milliseconds."""
+    """The demo's example with a small model and steps of a few milliseconds."""
     (document,) = moved([example("stdlib-llama")], place)
     spec = document["spec"]
     spec["model"] = {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}

@@ -28,12 +28,10 @@ def pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def phase(kubectl: Kubectl, namespace: str, name: str) -> str:
-    """A pod's phase."""
     return kubectl("get", "pod", name, "--namespace", namespace, "--output=jsonpath={.status.phase}")
 
 
 def wait_for_phase(kubectl: Kubectl, namespace: str, name: str, *phases: str) -> None:
-    """Wait until a pod is in one of `phases`."""
     until(
         lambda: phase(kubectl, namespace, name) in phases,
         timeout_seconds=90,
@@ -55,25 +53,25 @@ def wait_for_log(kubectl: Kubectl, namespace: str, name: str, text: str) -> None
 
 
 def ending(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
-    """How a pod's container ended: exitCode, reason, signal."""
+    """How a pod's container ended: its `terminated` state (exitCode, reason, signal)."""
     document = json.loads(kubectl("get", "pod", name, "--namespace", namespace, "--output=json"))
     return document["status"]["containerStatuses"][0]["state"]["terminated"]
 
 
 def _mebibytes(quantity: str) -> float:
-    """A quantity of memory as Kubernetes writes it, in MiB."""
+    """A memory quantity of Kubernetes in MiB."""
     units = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
     return float(quantity[:-2]) * units[quantity[-2:]] if quantity[-2:] in units else float(quantity) / 2**20
 
 
 def allocatable_memory(kubectl: Kubectl) -> int:
-    """MiB that all pods of the node together may ask for. Unlike `free_memory`, no other test's pods change it."""
+    """MiB of the node that all pods together may request. Unlike `free_memory`, it does not change with other tests' pods."""
     (node,) = kubectl.json("get", "nodes")["items"]
     return int(_mebibytes(node["status"]["allocatable"]["memory"]))
 
 
 def free_memory(kubectl: Kubectl) -> int:
-    """MiB that pods may still ask for: only for tests that have the cluster to themselves."""
+    """MiB that further pods may request. Only for tests that run alone in the cluster."""
     pods = kubectl.json("get", "pods", "--all-namespaces")["items"]
     asked = [
         _mebibytes(container.get("resources", {}).get("requests", {}).get("memory", "0"))

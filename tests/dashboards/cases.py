@@ -1,6 +1,6 @@
-"""What each rule must do with which series: the cases of the promtool tests.
+"""The cases of the promtool tests: input series for each rule, and the expected result.
 
-A sample is a minute; values are written as promtool has them: `0+1x30` counts up from 0 for thirty minutes, `_` is no sample.
+One sample a minute. Values are in promtool's notation: `0+1x30` counts up from 0 for thirty minutes, `_` is no sample.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LABELS = {"namespace": "team", "run": "demo"}
 
 @dataclass(frozen=True)
 class AlertCase:
-    """An alert over some series: where `fires` is None it must be silent, else it fires with these labels and this value."""
+    """An alert over some series. It must fire with these labels and this value; if `fires` is None it must be silent."""
 
     alert: str
     why: str
@@ -28,7 +28,7 @@ class AlertCase:
 
 @dataclass(frozen=True)
 class RecordCase:
-    """A recorded expression over some series, and its samples by labels."""
+    """A recorded expression over some series, and its expected samples by labels."""
 
     record: str
     series: Mapping[str, str]
@@ -107,20 +107,20 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonRunHeldBack",
-        "the store refuses, between two tries too",
+        "the store denies access; it also fires between two retries",
         {of_run("condition", type="Degraded", reason="CheckpointRootUnusable"): "1x4 0x3 1x8 0x3 1x16"},
         "25m",
         LABELS | {"reason": "CheckpointRootUnusable"},
     ),
     AlertCase(
         "HalcyonRunHeldBack",
-        "the second try did it",
+        "the second try succeeded",
         {of_run("condition", type="Degraded", reason="CheckpointRootUnusable"): "1 0x60"},
         "30m",
     ),
     AlertCase(
         "HalcyonRunPodsStuck",
-        "a node is gone with its pod",
+        "a node is lost with its pod",
         {of_run("condition", type="Degraded", reason="PodStuckTerminating"): "1x30"},
         "5m",
         LABELS | {"reason": "PodStuckTerminating"},
@@ -134,7 +134,7 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonRunDegraded",
-        "for five hours, then it came back",
+        "only for five hours",
         {
             of_run("condition", type="Degraded", reason="FewerSlices"): "1x300 stale",
             of_run("condition", type="Degraded", reason="AllSlices"): "_x300 0x100",
@@ -145,7 +145,7 @@ ALERT_CASES = (
     AlertCase("HalcyonRunCrashLoop", "a checkpoint between", {of_run("failures_without_checkpoint"): "0x5 1x5 2x5 0x5 1x9"}, "25m"),
     AlertCase(
         "HalcyonRunGoodputLow",
-        "two thirds of the time are lost",
+        "two thirds of the time is lost",
         RUNNING | {badput("capacityWait"): "0+20x180", badput("lostWork"): "0+20x180"},
         "110m",
         LABELS,
@@ -154,13 +154,13 @@ ALERT_CASES = (
     AlertCase("HalcyonRunGoodputLow", "a sixth is lost", RUNNING | {badput("compile"): "0+10x180"}, "110m"),
     AlertCase(
         "HalcyonRunGoodputLow",
-        "it is over",
+        "the run has ended",
         {of_run("phase", phase="Succeeded"): "1x180", badput("capacityWait"): "0+60x100 6000x80"},
         "110m",
     ),
     AlertCase(
         "HalcyonCheckpointOverdue",
-        "60 steps and more since the last",
+        "at least 60 steps since the last",
         STEPPING | {of_run("checkpoint_step"): "0+10x10 100x100", of_run("save_interval_steps"): "20x120"},
         "40m",
         LABELS,
@@ -174,7 +174,7 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonCheckpointOverdue",
-        "by time, and the last is an hour old",
+        "saves by time; the last is an hour old",
         STEPPING
         | {
             of_run("save_interval_seconds"): "600x120",
@@ -186,7 +186,7 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonCheckpointOverdue",
-        "by time, and every save succeeds",
+        "saves by time; every save succeeds",
         STEPPING
         | {
             of_run("save_interval_seconds"): "600x120",
@@ -197,14 +197,14 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonCheckpointOverdue",
-        "by time, and none was ever made",
+        "saves by time; none was ever made",
         STEPPING | {of_run("save_interval_seconds"): "600x120", of_run("first_step_timestamp_seconds"): "30x120"},
         "60m",
         LABELS,
     ),
     AlertCase(
         "HalcyonCheckpointOverdue",
-        "by time, just resumed from a long suspension",
+        "saves by time; just resumed from a long suspension",
         STEPPING
         | {
             of_run("save_interval_seconds"): "600x120",
@@ -223,31 +223,31 @@ ALERT_CASES = (
     AlertCase("HalcyonCheckpointDegraded", "long ago", {of_trainer("checkpoint_failures_total"): "0x9 2x90"}, "60m"),
     AlertCase(
         "HalcyonTrainerUnhealthy",
-        "one of two",
+        "one of two is unhealthy",
         {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x5 0x30"},
         "15m",
         LABELS | {"pod": "demo-1-s-0-1"},
     ),
     AlertCase(
-        "HalcyonTrainerUnhealthy", "both well", {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x30"}, "15m"
+        "HalcyonTrainerUnhealthy", "both are healthy", {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x30"}, "15m"
     ),
-    AlertCase("HalcyonTrainerUnhealthy", "for a minute", {of_trainer("healthy"): "1x5 0 1x20"}, "6m"),
+    AlertCase("HalcyonTrainerUnhealthy", "only for a minute", {of_trainer("healthy"): "1x5 0 1x20"}, "6m"),
     AlertCase("HalcyonOperatorDown", "it does not answer", {UP: "1x5 0x30"}, "20m", {"namespace": "halcyon"}),
     AlertCase(
         "HalcyonOperatorDown",
-        "the one of another release answers",
+        "the operator of another release answers",
         {UP: "1x5 0x30", UP.replace("halcyon", "team-b").replace("team-b-operator", "halcyon-operator"): "1x40"},
         "20m",
         {"namespace": "halcyon"},
     ),
-    AlertCase("HalcyonOperatorDown", "its target is gone", {UP: "1x5 stale"}, "20m", {"namespace": "halcyon"}),
-    AlertCase("HalcyonOperatorDown", "it is not there at all", {'up{job="other"}': "1x30"}, "20m", {"namespace": "any"}),
+    AlertCase("HalcyonOperatorDown", "its target was deleted", {UP: "1x5 stale"}, "20m", {"namespace": "halcyon"}),
+    AlertCase("HalcyonOperatorDown", "it does not exist at all", {'up{job="other"}': "1x30"}, "20m", {"namespace": "any"}),
     AlertCase("HalcyonOperatorDown", "it was replaced", {UP: "1x5 stale", UP.replace("operator-1", "operator-2"): "_x7 1x30"}, "6m"),
-    AlertCase("HalcyonOperatorWithoutLeader", "two stand by", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x60"}, "15m", {}),
-    AlertCase("HalcyonOperatorWithoutLeader", "one took over", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x5 1x30"}, "15m"),
+    AlertCase("HalcyonOperatorWithoutLeader", "two operators, none leads", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x60"}, "15m", {}),
+    AlertCase("HalcyonOperatorWithoutLeader", "the other took over", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x5 1x30"}, "15m"),
     AlertCase(
         "HalcyonOperatorReconcileErrors",
-        "every fifth look",
+        "every fifth reconciliation",
         {of_operator("reconciles_total", result="ok"): "0+40x60", of_operator("reconciles_total", result="error"): "0+10x60"},
         "40m",
         {},
@@ -255,7 +255,7 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonOperatorReconcileErrors",
-        "every fiftieth look",
+        "every fiftieth reconciliation",
         {of_operator("reconciles_total", result="ok"): "0+49x60", of_operator("reconciles_total", result="error"): "0+1x60"},
         "40m",
     ),
@@ -265,8 +265,8 @@ ALERT_CASES = (
         {of_operator("reconciles_total", result="ok"): "0+1x60", of_operator("reconciles_total", result="conflict"): "0+9x60"},
         "40m",
     ),
-    AlertCase("HalcyonOperatorBacklog", "a hundred wait for long", {of_operator("queue_depth"): "0x5 100x60"}, "40m", {}, "100"),
-    AlertCase("HalcyonOperatorBacklog", "worked off every ten minutes", {of_operator("queue_depth"): "100x9 0 100x9 0 100x9"}, "28m"),
+    AlertCase("HalcyonOperatorBacklog", "a hundred wait for a long time", {of_operator("queue_depth"): "0x5 100x60"}, "40m", {}, "100"),
+    AlertCase("HalcyonOperatorBacklog", "empty every ten minutes", {of_operator("queue_depth"): "100x9 0 100x9 0 100x9"}, "28m"),
     AlertCase("HalcyonOperatorWatchLagging", "the watch is dead", {of_operator("watch_lag_seconds"): "0x5 0+60x30"}, "15m", {}, "9m 0s"),
     AlertCase("HalcyonOperatorWatchLagging", "a slow moment", {of_operator("watch_lag_seconds"): "0x5 61 0x30"}, "6m"),
     AlertCase(
@@ -297,7 +297,7 @@ ALERT_CASES = (
     ),
     AlertCase(
         "HalcyonCheckpointRootUnreachable",
-        "now and then one",
+        "one read in seven",
         {
             of_operator("checkpoint_head_reads_total", result="found"): "0+6x60",
             of_operator("checkpoint_head_reads_total", result="unreachable"): "0+1x60",
@@ -316,7 +316,7 @@ _TWO_RUNS = {
     'halcyon_run_devices{namespace="team",run="over"}': "0x120",
     'halcyon_badput_seconds_total{namespace="team",run="big",cause="compile"}': "0+6x120",
     'halcyon_badput_seconds_total{namespace="team",run="small",cause="capacityWait"}': "0+30x120",
-    'halcyon_badput_seconds_total{namespace="team",run="small",cause="startup"}': "0+36x120",  # 1.1 seconds a second, with the other
+    'halcyon_badput_seconds_total{namespace="team",run="small",cause="startup"}': "0+36x120",  # with capacityWait 1.1 seconds a second
     'halcyon_badput_seconds_total{namespace="team",run="over",cause="compile"}': "100x120",
 }
 

@@ -1,4 +1,4 @@
-"""The table of alerts: each with its state, what fires first."""
+"""The table of alerts: each alert with its state, firing ones first."""
 
 from __future__ import annotations
 

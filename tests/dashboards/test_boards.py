@@ -1,4 +1,4 @@
-"""The dashboards: generated files are fresh, every query is shown, and no query names a metric that nobody exports."""
+"""The dashboards: generated files are up to date, every query is shown, and every metric in a query is exported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = ("_bucket", "_sum", "_count")
 
 
 def exported() -> dict[str, set[str]]:
-    """Every name that a scrape may bring, with its labels."""
+    """Every metric name that a scrape may return, with its labels."""
     found = {"up": set[str](), "process_cpu_seconds_total": set[str](), "process_resident_memory_bytes": set[str]()}
     for metric in METRICS:
         for name in [f"{metric.name}{kind}" for kind in KINDS] if metric.kind == "histogram" else [metric.name]:

@@ -1,4 +1,4 @@
-"""Pictures of dashboards: every panel is drawn from what its own queries return."""
+"""Pictures of dashboards: every panel is drawn from the results of its own queries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def board(name: str) -> dict[str, object]:
 
 
 def some(expression: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
-    assert "$" not in expression, "all variables are replaced"
+    assert "$" not in expression, "all variables must be replaced"
     labels = {"namespace": "team", "run": "demo", "phase": "Running", "cause": "a<b", "version": "1"}
     return [(labels, [(0.0, 1.0), (50.0, 3.0), (100.0, 2.0)])]
 
@@ -57,7 +57,7 @@ def test_the_table_has_a_row_for_each_run() -> None:
     drawn = draw(board("fleet"), ask, VARIABLES, 0, 100)
     for word in (">first<", ">second<", ">Progress<", ">25 %<", ">Checkpoint age<", ">250 ms<", ">Running<"):
         assert word in drawn, word
-    assert ">Starting<" not in drawn, "that phase is over"
+    assert ">Starting<" not in drawn, "an earlier phase must not be shown"
 
 
 def test_no_line_is_drawn_where_a_series_was_away_or_no_number() -> None:

@@ -1,4 +1,4 @@
-"""The rules, by promtool: each alert fires when it should and is silent when it should not, and each has its runbook."""
+"""The rules, tested with promtool: each alert fires when it should and is silent when it should not, and each has its runbook."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def promtool() -> Path:
 
 
 def expanded(template: str, labels: dict[str, str], value: str) -> str:
-    """An annotation as Prometheus writes it."""
+    """An annotation as Prometheus renders it."""
     text = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[found[1]], template)
     return re.sub(r"\{\{ \$value(?: \| \w+)? \}\}", value, text)
 
@@ -84,7 +84,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
         assert text.startswith(f"# {name}\n"), name
         for part in ("## Meaning", "## Look", "## Mend"):
             assert f"\n{part}\n" in text, f"{name} lacks {part}"
-        assert not re.search(r"^(kubectl|halcyon|helm) ", text, re.MULTILINE), f"{name}: a command that is not set apart"
+        assert not re.search(r"^(kubectl|halcyon|helm) ", text, re.MULTILINE), f"{name}: a command outside a code block"
 
 
 def test_the_guide_lists_every_alert_with_its_severity() -> None:

@@ -1,4 +1,4 @@
-"""Log lines and pods as trainers and the API server write them."""
+"""Log lines and pods in the format of trainers and the API server."""
 
 import json
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ def line(event: str, time: float, world: tuple[int, int] = (1, 0), *, process: i
 
 
 def steps(first: int, last: int, world: tuple[int, int] = (1, 0), *, begin: float = 0.0, run: str = RUN) -> list[LogLine]:
-    """One step line a second, with a loss that depends on the step alone."""
+    """One step line a second. The loss depends only on the step."""
     return [line("step", begin + step - first, world, run=run, step=step, loss=5.0 / step) for step in range(first, last + 1)]
 
 

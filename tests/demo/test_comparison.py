@@ -1,4 +1,4 @@
-"""Two runs are the same when every loss is, to the last bit; whatever is not is named."""
+"""Two runs are identical if every loss is bitwise equal; every difference is named."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""The journal keeps what was first seen, waits for what comes, and gives up with a sentence."""
+"""The journal keeps the first observation, waits for records, and gives up with one sentence."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the person who watches gets to see, and what the demo makes of the examples."""
+"""What the demo shows on the terminal, and how it changes the examples."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Lines and pods are read as they are, and what is no line is passed over."""
+"""Log lines and pods are parsed; text that is no log line is skipped."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The seconds after a fault are all accounted for, part by part."""
+"""Every second after a fault is counted in one part."""
 
 import pytest
 
@@ -12,7 +12,7 @@ STARTUP = {"importsSeconds": 1.0, "joinSeconds": 0.5, "restoreSeconds": 0.25, "c
 def test_an_eviction_in_its_parts() -> None:
     fault = Fault("eviction", 100.0)
     lines = [
-        *steps(80, 99, begin=80.0),  # step 99 is done at 99.0
+        *steps(80, 99, begin=80.0),  # step 99 ends at 99.0
         line("step", 100.2, step=100, loss=0.05),
         line("preempted", 100.5, step=100, message="saved"),
         line("preempted", 101.0, process=1, step=100, message="saved"),
@@ -32,7 +32,7 @@ def test_a_crash_loses_the_steps_since_the_checkpoint() -> None:
     found = recovery(Fault("SIGKILL", 99.5), lines, [pod((1, 1), 105.0)])
     assert found is not None
     assert (found.resumed_step, found.lost_steps) == (75, 24)
-    assert found.seconds["detect"] == 0.0  # nobody had a last word
+    assert found.seconds["detect"] == 0.0  # no process has reported its end
     assert found.total_seconds == pytest.approx(110.0 - 99.5)
 
 

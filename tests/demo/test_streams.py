@@ -1,4 +1,4 @@
-"""A stream reads a command's lines, begins again while it should, and ends when it is told to."""
+"""A stream reads a command's lines, restarts it while it should, and ends when it is closed."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Every address of a cluster lies in its own block, and blocks never cover what the host already reaches."""
+"""Every address of a cluster is in its own block, and a block never overlaps a network that the host already reaches."""
 
 from ipaddress import IPv4Network
 

@@ -1,4 +1,4 @@
-"""The reading of an audit log while the API server writes it."""
+"""Reading an audit log while the API server writes it."""
 
 import json
 from datetime import UTC, datetime

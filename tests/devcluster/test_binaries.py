@@ -1,4 +1,4 @@
-"""Builds: kept under their key, whole or not there at all. The smallest program is really built."""
+"""Builds: stored under their key, complete or not at all. The smallest program is really built."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def catches_sigterm(pid: int) -> bool:
-    """Whether the kernel knows of a handler: bit 14 of the mask of caught signals."""
+    """Whether the process has a handler: bit 14 (SIGTERM) of the mask of caught signals in /proc."""
     mask = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
     return bool(int(mask.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
@@ -35,7 +35,7 @@ def test_a_program_is_built_once_and_found_afterwards(tmp_path: Path):
     built = program.stat()
     assert binaries.path(PAUSE, "pause").stat() == built
     assert not list(program.parent.parent.glob(".pause*"))
-    # Go's runtime catches all signals a moment before the program asks for SIGTERM; a signal in between ends it the hard way.
+    # Go's runtime catches all signals a moment before the program asks for SIGTERM; a signal in between kills the program.
     assert any(exit_code_after_sigterm(program) == 0 for _ in range(10))
 
 

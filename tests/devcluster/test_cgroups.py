@@ -1,4 +1,4 @@
-"""The control group is found in every layout of cgroup trees that Linux machines have."""
+"""The cgroup is found in every layout of cgroup trees that Linux machines have."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""The rendered configuration: readable by the formats' own parsers, complete, and with the settings that experience asked for."""
+"""The rendered configuration: valid for the parsers of its formats, complete, and with the settings that experience has shown to be
+necessary."""
 
 import json
 import tomllib
@@ -63,7 +64,7 @@ def test_the_api_server_is_reached_where_its_certificate_says():
 
 
 def test_names_outside_the_cluster_are_answered_without_failing():
-    """Checked alive too, in tests/cluster; here the order that makes it work."""
+    """tests/cluster also tests it in a running cluster; here only the order of the servers that makes it work."""
     inside, outside = addons.corefile().split(".:1053", 1)
     assert "kubernetes cluster.local" in inside
     assert "template" not in inside

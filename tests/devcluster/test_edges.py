@@ -81,7 +81,7 @@ def test_a_failing_program_is_one_sentence_with_its_last_words(tmp_path: Path):
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache under a short path, and a machine that needs no look at a Docker engine."""
+    """An empty cache with a short path, and a backend that needs no check for a Docker engine."""
     with tempfile.TemporaryDirectory(prefix="hly-") as folder:
         monkeypatch.setenv("HALCYON_CACHE", folder)
         monkeypatch.delenv("HALCYON_STATE", raising=False)

@@ -1,4 +1,4 @@
-"""The backend follows from the machine, and a machine that can have none is told what would help."""
+"""The machine decides the backend; for a machine without any, the error names the fix."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The machine decides how a cluster is made; a cluster that is there decides for itself."""
+"""The machine decides the backend of a new cluster; an existing cluster keeps its own."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from halcyon_devcluster.engine import Backend
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A machine whose Docker engine answers, and an empty cache under a short path."""
+    """A machine whose Docker engine answers, and an empty cache with a short path."""
     monkeypatch.setattr(factory, "docker_answers", lambda: True)
     with tempfile.TemporaryDirectory(prefix="hly-") as folder:
         yield {"HALCYON_CACHE": folder}

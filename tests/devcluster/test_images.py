@@ -1,4 +1,4 @@
-"""Images: archives that every tool reads, loads that send what is missing, tags that change with the content and only with it."""
+"""Images: archives that every tool reads, loads that send only what is missing, and tags that change exactly when the content changes."""
 
 import io
 import json

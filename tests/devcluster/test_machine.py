@@ -1,4 +1,4 @@
-"""How much longer work takes on this machine than on the reference machine, and what follows for limits."""
+"""How much slower this machine is than the reference machine, and how limits grow by that."""
 
 import os
 
@@ -25,7 +25,7 @@ def test_other_text_is_refused(text: str):
 def test_what_was_stolen_between_two_readings():
     passed = ProcessorTime(110, 40, 25).since(ProcessorTime(10, 20, 5))
     assert (passed, passed.stolen_share) == (ProcessorTime(100, 20, 20), 0.2)
-    assert ProcessorTime(0, 0, 0).stolen_share == 0, "where the kernel counts nothing"
+    assert ProcessorTime(0, 0, 0).stolen_share == 0, "if the kernel counts nothing"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_was_stolen_between_two_readings():
         ([0.5, 0.5], 1, 1),
         ([1000, 1000], 1, LARGEST_FACTOR),
     ],
-    ids=["the reference machine", "slower", "one slow core", "two rounds", "faster", "hardly any"],
+    ids=["the reference machine", "slower", "one slow core", "two rounds", "faster", "extremely slow"],
 )
 def test_the_factor_is_the_mean_of_the_cores_within_bounds(seconds: list[float], rounds: int, factor: float):
     assert machine.factor_of([one * REFERENCE_SECONDS for one in seconds], rounds) == pytest.approx(factor)

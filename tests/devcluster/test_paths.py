@@ -1,4 +1,4 @@
-"""Where things lie follows from the environment alone, and a place that cannot work is refused before anything starts."""
+"""The paths depend only on the environment, and a path that cannot work is rejected before anything starts."""
 
 from pathlib import Path
 

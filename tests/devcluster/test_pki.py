@@ -1,4 +1,4 @@
-"""Certificates that Kubernetes' own rules accept: one authority, right names, right groups, private keys private."""
+"""Certificates that Kubernetes accepts: one authority, correct names, correct groups, and private keys that only their owner can read."""
 
 import base64
 from datetime import UTC, datetime, timedelta

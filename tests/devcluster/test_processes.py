@@ -1,4 +1,4 @@
-"""A process is stopped by its id *and* start time: a stranger with a recycled id is never touched."""
+"""A process is stopped by its id *and* start time: another process that got the same id is never touched."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def members(tmp_path: Path) -> Path:
-    """Stands for the control group's file of members: an ordinary file shows who joined."""
+    """In place of the cgroup's process file: an ordinary file that shows which processes joined."""
     return tmp_path / "cgroup.procs"
 
 
@@ -63,7 +63,7 @@ def test_a_process_can_be_frozen_and_goes_on(processes: Processes, members: Path
     until(lambda: _state(record.pid) == "T", timeout_seconds=10, failure=lambda: "it is not stopped")
     assert alive(record)
     processes.send("it", signal.SIGCONT)
-    until(lambda: _state(record.pid) == "S", timeout_seconds=10, failure=lambda: "it does not go on")
+    until(lambda: _state(record.pid) == "S", timeout_seconds=10, failure=lambda: "it does not continue")
     processes.stop("it")
     with pytest.raises(DevclusterError, match="it is not running"):
         processes.send("it", signal.SIGSTOP)
@@ -79,12 +79,12 @@ def test_a_recycled_process_id_is_left_alone(processes: Processes, members: Path
     processes.stop("it", force=True)
     assert alive(record)
     os.kill(record.pid, signal.SIGKILL)
-    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it lives")
+    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "it still runs")
 
 
 def test_an_ended_child_that_nobody_reaped_counts_as_ended(processes: Processes, members: Path):
     record = processes.start("it", ["/bin/true"], members)
-    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "a zombie counts as alive")
+    until(lambda: not alive(record), timeout_seconds=10, failure=lambda: "a zombie must count as ended")
 
 
 def test_a_record_cut_short_is_no_record(processes: Processes, tmp_path: Path):
@@ -116,9 +116,9 @@ ctypes.CDLL(None).syscall(60, 0)  # exit of this thread alone
 """
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is this machine's")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is that of x86_64")
 def test_a_process_whose_first_thread_is_gone_still_lives(processes: Processes, members: Path, tmp_path: Path):
-    """As while a killed server takes its memory down: who starts another one then finds the port in use."""
+    """As while the kernel frees the memory of a killed server: a new server would find the port in use."""
     record = processes.start("it", [sys.executable, "-c", LEADER_GONE], members)
     wait_for_text(tmp_path / "logs/it.log", "port")
     until(lambda: _state(record.pid) == "Z", timeout_seconds=10, failure=lambda: "its first thread does not end")

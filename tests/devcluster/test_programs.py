@@ -1,4 +1,4 @@
-"""A build's key changes with everything that shapes its bytes, and with nothing else."""
+"""A build's key changes with every input that changes its bytes, and with nothing else."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""A wait ends with its condition; its limit grows with the machine, also with one that became slower meanwhile."""
+"""A wait ends with its condition. Its limit grows with the machine's factor, also if the machine becomes slower meanwhile."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ LIMIT = 10.0
 
 
 class Machine:
-    """A machine of which everything is known: its time passes when somebody pauses or measures.
+    """A machine with a simulated clock: time passes only when a test pauses.
 
     Args:
-        given: Its factor as it was measured before the wait.
-        measured: Its factors as they are measured during the wait, one after the other.
+        given: Its factor, measured before the wait.
+        measured: Its factors as they are measured during the wait, in order.
     """
 
     def __init__(self, given: float = 1.0, measured: Iterable[float] = ()) -> None:
@@ -36,7 +36,7 @@ class Machine:
         return next(self._measured)
 
     def waits(self, seconds: float) -> tuple[bool, float]:
-        """Whether a condition that holds after so many seconds was waited for, and for how long."""
+        """Whether a condition that holds after `seconds` is waited for, and the seconds waited."""
         held = holds_within(
             lambda: self.now >= 100 + seconds,
             LIMIT,
@@ -66,14 +66,14 @@ def test_the_limit_grows_by_the_factor():
     assert Machine(given=3.0).waits(29) == (True, 29)
     slow = Machine(given=3.0, measured=[3.2])
     assert slow.waits(99) == (False, 30)
-    assert slow.asked == ["given", "given", "measured"], "measured again when that has passed too"
+    assert slow.asked == ["given", "given", "measured"], "it must measure again when the longer limit has passed"
 
 
 def test_a_machine_that_became_slower_gets_more_time():
     assert Machine(given=1.0, measured=[4.0]).waits(39) == (True, 39)
     assert Machine(given=2.0, measured=[4.0, 8.0]).waits(75) == (True, 75)
     slower = Machine(given=2.0, measured=[4.0, 4.3])
-    assert slower.waits(99) == (False, 40), "two measurements of one machine differ by that much"
+    assert slower.waits(99) == (False, 40), "two measurements of the same machine may differ by that much"
 
 
 def test_a_machine_that_became_faster_keeps_what_it_has():
@@ -93,7 +93,7 @@ def test_until_raises_what_the_failure_says(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_wait_goes_by_the_factor_of_this_process(monkeypatch: pytest.MonkeyPatch):
-    """What the arguments stand for where nobody gives them."""
+    """The defaults of the arguments."""
     asked: list[str] = []
     monkeypatch.setattr(machine, "measure", lambda: asked.append("measured") or machine.Reading(1.0, 0.0, 2))
     assert not holds_within(lambda: False, 0, interval_seconds=0.001, factor=lambda: 1.0)

@@ -1,4 +1,4 @@
-"""A controller with webhooks that starts late is not left to the kubelet's next look, and one that never answers says what it is at."""
+"""A controller whose certificate is late does not wait for the kubelet's next sync. If it never answers, the error reports its state."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,12 @@ CONTROLLER = WebhookController("Queues", "queues", "controller", "certificate")
 
 @dataclass(frozen=True)
 class Scripted(Kubectl):
-    """An API server in which the controller has its certificate from the second question on, and is Available once it has it mounted.
+    """An API server in which the controller has its certificate from the third read on, and is Available once the certificate is mounted.
 
     Attributes:
-        looked_at: Values that its pod's annotation has had, one a write.
-        asked: How often the certificate was asked for.
-        mounts: Looks of the kubelet until the certificate is mounted.
+        looked_at: Values of its pod's annotation, one for each write.
+        asked: One entry for each read of the certificate.
+        mounts: Syncs of the kubelet until the certificate is mounted.
     """
 
     looked_at: list[str] = field(default_factory=list)
@@ -52,8 +52,8 @@ def test_a_controller_that_has_its_certificate_is_looked_at_until_it_is_availabl
     kubectl = Scripted(Path("kubectl"), Path("kubeconfig"), mounts=3)
     answers = iter([False, True])
     CONTROLLER.wait(kubectl, lambda: next(answers))
-    assert len(kubectl.asked) == 5, "once refused, once empty, and then once for each look"
-    assert len(set(kubectl.looked_at)) == 3, "the same value again would be no change, and no look"
+    assert len(kubectl.asked) == 5, "once an error, once empty, and then once for each sync"
+    assert len(set(kubectl.looked_at)) == 3, "a repeated value would be no change, and cause no sync"
     assert next(answers, None) is None
 
 

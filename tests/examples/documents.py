@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def shown_documents() -> Iterator[tuple[str, Any]]:
-    """Where each document stands, and the document."""
+    """The place of each document, and the document."""
     for path in sorted(REPOSITORY.glob("examples/**/*.yaml")):
         for number, document in enumerate(quick_yaml.load_all(path.read_text(encoding="utf-8"))):
             yield f"{path.relative_to(REPOSITORY)}#{number}", document
@@ -24,13 +24,13 @@ def shown_documents() -> Iterator[tuple[str, Any]]:
 
 
 def patches() -> dict[str, dict[str, Any]]:
-    """What Kustomize lays over a TrainingRun: files that name the schema of patches to editors."""
+    """Files that Kustomize merges into a TrainingRun: those that name the patch schema for editors."""
     paths = [path for path in sorted(REPOSITORY.glob("examples/**/*.yaml")) if ".patch.json" in path.read_text(encoding="utf-8")]
     return {f"{path.relative_to(REPOSITORY)}#0": quick_yaml.load(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def taken(where: str) -> Values:
-    """What a run that stands there takes: the TrainingRunDefaults of the same block or file, or of the same folder of examples."""
+    """The defaults of a run at this place: the TrainingRunDefaults of the same block or file, or of the same folder of examples."""
     file = where.split("#")[0]
     folder = file.rpartition("/")[0]
     beside = [
@@ -43,7 +43,7 @@ def taken(where: str) -> Values:
 
 
 def training_runs() -> dict[str, dict[str, Any]]:
-    """The complete TrainingRuns among them; a fragment that shows one section has no kind, and a patch is no run."""
+    """The complete TrainingRuns among them. A fragment of one section has no kind, and a patch is not a run."""
     parts = patches()
     return {
         where: document

@@ -1,4 +1,4 @@
-"""The commands that the documentation shows name what exists."""
+"""Commands and packages in the documentation exist."""
 
 from __future__ import annotations
 

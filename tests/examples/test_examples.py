@@ -1,4 +1,4 @@
-"""Every document shown to a reader is valid, and the examples say how to use them."""
+"""Every document that is shown to a reader is valid, and each example file starts with an explanation."""
 
 import re
 from pathlib import Path

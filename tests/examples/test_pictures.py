@@ -1,4 +1,4 @@
-"""Pictures of the documentation: each is shown, is one that a browser can draw, and is small."""
+"""Pictures of the documentation: each is on a page, can be drawn by a browser, and is small."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def test_every_picture_is_on_a_page_and_every_page_finds_its_own() -> None:
 
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
 def test_a_picture_can_be_drawn_and_is_small(path: Path) -> None:
-    assert ET.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - of this repository
+    assert ET.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - from this repository
     assert path.stat().st_size < LARGEST_BYTES

@@ -1,4 +1,4 @@
-"""Argo CD and kstatus, started once for all tests here."""
+"""Argo CD and kstatus, started once for all tests of this folder."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The programs that read TrainingRuns as others do: Argo CD's code, kstatus, kubeconform, Kustomize. Built once, and real."""
+"""The programs of others that read TrainingRuns: Argo CD's code, kstatus, kubeconform, Kustomize. They are the real ones, built once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from halcyon_devcluster.progress import QUIET
 from tests.suite.limits import limit
 
 BUILT = [pytest.mark.slow, pytest.mark.timeout(1800)]
-"""For tests whose programs take minutes to build on a machine that never built them."""
+"""For tests whose programs take minutes to build on a machine that has never built them."""
 SCHEMAS = json_schema.FOLDER.parent / "{{.Group}}" / "{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
-"""Where kubeconform finds the schema of a kind."""
+"""Pattern of the paths where kubeconform finds the schema of a kind."""
 
 
 def binaries() -> Binaries:
-    """The cache of what is built."""
+    """The cache of built programs."""
     return Binaries(cache_folder(os.environ, Path.home()), QUIET)
 
 
@@ -36,7 +36,7 @@ def program(group: Group, name: str) -> Path:
 
 
 class Reader:
-    """A program that answers each line with a line."""
+    """A program that answers each line of input with one line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -60,13 +60,13 @@ def reader(*command: str | Path) -> Iterator[Reader]:
 
 
 class Argo:
-    """Argo CD with a ConfigMap."""
+    """Argo CD's code with a ConfigMap of scripts."""
 
     def __init__(self, lines: Reader) -> None:
         self._lines = lines
 
     def look(self, run: Mapping[str, Any], action: str = "") -> dict[str, Any]:
-        """What it says of a run: health, actions, and what the action makes of it."""
+        """Argo CD's answer for a run: health, actions, and the result of an action."""
         return self._lines.ask({"object": run, "action": action})
 
     def health(self, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Argo:
         return {action["name"] for action in self.look(run).get("actions", ())}
 
     def do(self, action: str, run: Mapping[str, Any]) -> dict[str, Any]:
-        """The run as an action leaves it."""
+        """The run after an action."""
         found = self.look(run, action)
         assert "error" not in found, found
         (result,) = found["result"]
@@ -98,13 +98,13 @@ def kstatus() -> Iterator[Reader]:
 
 
 def kubeconform(*paths: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Validate documents by the published schema. A kind without one is passed over: Kubernetes' own are not on this machine."""
+    """Validate documents with the published schemas. Kinds without one are skipped, such as those of Kubernetes itself."""
     command = [program(KUBECONFORM, "kubeconform"), "-strict", "-ignore-missing-schemas", "-schema-location", str(SCHEMAS), *paths]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=limit(60), check=False)
 
 
 def kustomize(folder: Path) -> str:
-    """Build a Kustomization, with the Kustomize inside kubectl."""
+    """Build a Kustomization, with the Kustomize in kubectl."""
     done = subprocess.run(
         [program(KUBECTL, "kubectl"), "kustomize", folder], capture_output=True, text=True, timeout=limit(60), check=False
     )

@@ -1,4 +1,4 @@
-"""Keeps runs that tests see as the test data of the Argo CD scripts, where `HALCYON_RECORD` names a folder for them."""
+"""Writes observed runs as test data of the Argo CD scripts, into the folder that `HALCYON_RECORD` names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 
 def record(run: dict[str, Any], name: str = "") -> None:
-    """Keep a run, if that was asked for; the first of each state."""
+    """Write a run if recording is on and its state was not written before."""
     if folder := os.environ.get("HALCYON_RECORD"):
         conditions = {one["type"]: one for one in run.get("status", {}).get("conditions", [])}
         stalled = conditions.get("Stalled", {}).get("status") == "True"

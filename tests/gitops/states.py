@@ -1,4 +1,4 @@
-"""Runs as the operator writes them in each phase, and what others are to read in them."""
+"""Runs as the operator writes them in each phase, and what other tools must read in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KSTATUS: dict[Phase, str] = {
     "Succeeded": "Current",
     "Failed": "Failed",
 }
-"""The operator writes Failed together with `Stalled`, see `run_in`."""
+"""The status that kstatus must report. The operator writes Failed together with `Stalled`, see `run_in`."""
 HEALTH: dict[Phase, str] = {
     "Pending": "Progressing",
     "Queued": "Progressing",
@@ -31,12 +31,12 @@ HEALTH: dict[Phase, str] = {
     "Succeeded": "Healthy",
     "Failed": "Degraded",
 }
-"""By Argo CD."""
+"""The health that Argo CD must report."""
 
 
 def run_in(phase: Phase, *, stalled: str = "", generation: int = 1, **spec: Any) -> dict[str, Any]:
-    """A run with the conditions that the operator wrote of generation 1 in a phase."""
+    """A run in a phase, with the conditions that the operator wrote for generation 1."""
     reason = stalled or ("BadConfiguration" if phase == "Failed" else "")
-    outlook = Description(phase, phase, f"it is {phase}", reason, "mend it" if reason else "")
+    outlook = Description(phase, phase, f"it is {phase}", reason, "fix it" if reason else "")
     status = with_description(TrainingRunStatus(), outlook, 1, builders.at(0))
     return builders.run(status.document(), generation=generation, **spec)

@@ -1,4 +1,4 @@
-"""The scripts for Argo CD, run by Argo CD's own code out of the ConfigMap that users apply."""
+"""The scripts for Argo CD, run by Argo CD's own code from the ConfigMap that users apply."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.operator.hostile import JUNK, STATUS, spoil
 
 pytestmark = BUILT
 WORDS = {"Healthy", "Suspended", "Progressing", "Degraded"}
-"""What a script may say; Argo CD itself says Missing and Unknown."""
+"""The health that a script may return. Argo CD itself sets Missing and Unknown."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -58,17 +58,17 @@ def test_the_guides_picture_is_what_argo_cd_says_of_the_recorded_runs(argo: Argo
         table.add_row(run["status"].get("phase", "not seen yet"), Text(health["status"], colours[health["status"]]), message, actions)
     drawn = as_svg(table, "Argo CD: health and actions", 150)
     pictures.keep("gitops-argocd", drawn)
-    assert (pictures.FOLDER / "gitops-argocd.svg").read_text(encoding="utf-8") == drawn, "draw it anew: make pictures"
+    assert (pictures.FOLDER / "gitops-argocd.svg").read_text(encoding="utf-8") == drawn, "run: make pictures"
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
 def test_each_phase_has_one_health(argo: Argo, phase: Phase) -> None:
-    message = "mend it" if phase == "Failed" else f"it is {phase}"
+    message = "fix it" if phase == "Failed" else f"it is {phase}"
     assert argo.health(run_in(phase)) == {"status": HEALTH[phase], "message": message}
 
 
 def test_a_run_that_trains_on_against_a_bad_document_is_degraded(argo: Argo) -> None:
-    assert argo.health(run_in("Running", stalled="InvalidSpec")) == {"status": "Degraded", "message": "mend it"}
+    assert argo.health(run_in("Running", stalled="InvalidSpec")) == {"status": "Degraded", "message": "fix it"}
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))

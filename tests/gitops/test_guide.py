@@ -1,4 +1,4 @@
-"""What the guide shows of Argo CD and Flux is what their own definitions take, and fits the example of a repository."""
+"""The guide's objects of Argo CD and Flux are valid by their own CRDs, and fit the example repository."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN: dict[str, dict[str, Any]] = {
 
 
 def definition(kind: str) -> Path:
-    """The definition that comes with the program of a kind."""
+    """The CRD of a kind, from the sources of its program."""
     flux, argo = "config/crd/bases", "manifests/crds"
     return {
         "GitRepository": program(FLUX_SOURCE, "source-controller").parent / flux / "source.toolkit.fluxcd.io_gitrepositories.yaml",

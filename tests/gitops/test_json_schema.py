@@ -1,4 +1,4 @@
-"""The published schemas take what an API server takes, and tell what editors and checks can tell without one."""
+"""The published schemas accept what an API server accepts, and report the mistakes that editors and checks can find without one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_document_that_is_shown_is_valid(where: str, document: dict[str, A
 @pytest.mark.parametrize(("where", "document"), patches().items(), ids=list(patches()))
 def test_every_patch_that_is_shown_is_one(where: str, document: dict[str, Any]) -> None:
     assert faults(PATCH, document) == []
-    assert faults(WHOLE, document), "or it were no patch"
+    assert faults(WHOLE, document), "a patch must not be a whole document"
 
 
 BAD: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ BAD: dict[str, dict[str, Any]] = {
     "no kind": {"model.llama": ...},
     "an unknown accelerator": {"accelerator.type": "v99"},
     "below an exclusive bound": {"optimizer": {"learningRate": 0, "adamw": {}}},
-    "a root nobody can write": {"checkpoint.root": "ftp://nowhere"},
+    "a root with an unknown scheme": {"checkpoint.root": "ftp://nowhere"},
 }
 
 
@@ -101,7 +101,7 @@ def test_a_patch_needs_nothing_and_may_take_away() -> None:
 
 
 def test_what_the_types_take_the_schema_takes() -> None:
-    """With every section that the types fill in by themselves written out."""
+    """With all sections written out that the types fill in."""
     whole = TrainingRun.model_validate(SOUND, by_alias=True).document()
     whole = {**copy.deepcopy(SOUND), "spec": whole["spec"]}
     assert faults(WHOLE, whole) == []

@@ -1,4 +1,4 @@
-"""What the real kstatus, by which Flux waits, makes of the conditions that the operator writes."""
+"""How the real kstatus, which Flux uses to wait, interprets the conditions that the operator writes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def test_what_was_said_of_an_older_version_does_not_count(kstatus: Reader, phase
 
 def test_a_run_that_nobody_has_looked_at_is_on_its_way(kstatus: Reader) -> None:
     assert kstatus.ask(builders.run({"observedGeneration": UNSEEN}))["status"] == "InProgress"
-    assert kstatus.ask(builders.run())["status"] == "Current", "why the definition has that default: silence counts as success"
+    assert kstatus.ask(builders.run())["status"] == "Current", (
+        "kstatus takes a run without a status for finished, so the CRD has that default"
+    )
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""The example of an experiment repository: its environments build, its own check passes, and finds what it is there to find."""
+"""The example of an experiment repository: its environments build, its own check passes, and the check finds mistakes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def runs(environment: str) -> list[dict[str, Any]]:
 
 
 def checked(repository: Path) -> subprocess.CompletedProcess[str]:
-    """The repository's own check, as its workflow runs it."""
+    """Run the repository's own check, as its workflow does."""
     tools = {str(program(group, name).parent) for group, name in ((KUBECTL, "kubectl"), (KUBECONFORM, "kubeconform"))}
     environment = {**os.environ, "PATH": os.pathsep.join([*tools, os.environ["PATH"]]), "HALCYON_SCHEMAS": str(json_schema.FOLDER.parent)}
     return subprocess.run([repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=limit(120), check=False)

@@ -1,4 +1,4 @@
-"""What the Dockerfiles promise, as far as it can be read from them; tests/cluster looks into the images themselves."""
+"""The promises of the Dockerfiles that their text shows. tests/cluster/test_images.py inspects the images themselves."""
 
 import json
 import re

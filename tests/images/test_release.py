@@ -1,4 +1,4 @@
-"""The workflows take nothing that can change under them and sign what they push; the chart names no floating image."""
+"""The workflows use only pinned inputs and sign what they push; no image of the chart has a floating tag."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.suite.limits import limit
 REPOSITORY = Path(__file__).parents[2]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yaml"))
 SHOWN = sorted((REPOSITORY / "examples").glob("**/.github/workflows/*.yaml"))
-"""Those that readers copy."""
+"""Workflows that readers copy."""
 CHART = REPOSITORY / "charts" / "halcyon"
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 
@@ -42,10 +42,10 @@ def release_job(name: str) -> dict[str, Any]:
     return workflow(REPOSITORY / ".github" / "workflows" / "release.yaml")["jobs"][name]
 
 
-@pytest.mark.slow  # the linter is built where it is not there yet
+@pytest.mark.slow  # the first use builds the linter
 def test_workflows_are_written_as_the_service_reads_them() -> None:
     actionlint = Binaries(cache_folder(os.environ, Path.home()), QUIET).path(ACTIONLINT, "actionlint")
-    # Its other helpers are not pinned here.
+    # Its helpers shellcheck and pyflakes are not pinned here.
     assert SHOWN
     run([actionlint, "-shellcheck=", "-pyflakes=", *WORKFLOWS, *SHOWN], cwd=REPOSITORY)
 
@@ -56,7 +56,7 @@ def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it(path: P
     assert used
     for action, comment in used:
         assert PINNED.fullmatch(action), action
-        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"{action}: say which version that is"
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"{action}: write the version in a comment"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -71,20 +71,20 @@ def test_jobs_have_the_rights_they_need_and_no_more(path: Path) -> None:
     for step in steps(path):
         if step.get("uses", "").startswith("actions/checkout@"):
             assert step["with"] == {"persist-credentials": False}
-    # On pull requests the file of the pull request runs, without secrets.
+    # With `pull_request`, the workflow file of the pull request runs without secrets.
     assert "pull_request_target" not in path.read_text()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_no_step_goes_on_after_a_command_that_failed_in_a_pipe(path: Path) -> None:
-    assert workflow(path)["defaults"]["run"]["shell"] == "bash", "the service's own default has no pipefail"
+    assert workflow(path)["defaults"]["run"]["shell"] == "bash", "GitHub's own default has no pipefail"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_no_text_of_others_becomes_a_command(path: Path) -> None:
     scripts = [step["run"] for step in steps(path) if "run" in step]
     assert scripts
-    assert not any("${{" in script for script in scripts), "values come by the environment"
+    assert not any("${{" in script for script in scripts), "values must come from the environment"
 
 
 def test_every_image_is_built_with_provenance_and_sbom_and_signed_by_digest() -> None:
@@ -120,19 +120,19 @@ def test_the_released_chart_names_images_of_its_release() -> None:
     built = {entry["name"] for entry in release_job("images")["strategy"]["matrix"]["include"]}
     assert dict(named) == {"operator": "halcyon-operator", "trainer": "halcyon-trainer-tpu"}
     assert set(dict(named).values()) <= built
-    assert "images" in job["needs"], "an image is there before the chart that names it"
+    assert "images" in job["needs"], "images must be pushed before the chart that names them"
     assert release_job("images")["env"]["IMAGE"] == job["env"]["IMAGES"] + "/${{ matrix.name }}"
 
 
 SIGNER = """#!/bin/sh
 [ "$*" = "sign-blob --yes --bundle SHA256SUMS.sigstore.json SHA256SUMS" ] && cp SHA256SUMS SHA256SUMS.sigstore.json
 """
-"""In place of cosign, which asks the workflow's own identity: keeps what it was given to sign."""
+"""Replaces cosign, which needs the workflow's own identity. Keeps a copy of the file that it should sign."""
 
 
 @pytest.fixture
 def assets(tmp_path: Path) -> Path:
-    """What the workflow's own script puts onto the release's page."""
+    """The files that the workflow's own script puts on the release page."""
     (script,) = [step["run"] for step in release_job("page")["steps"] if "sha256sum" in step.get("run", "")]
     shutil.copytree(REPOSITORY / "crds", tmp_path / "crds", ignore=shutil.ignore_patterns("halcyon_api"))
     (tmp_path / "bin").mkdir()
@@ -153,7 +153,7 @@ def test_a_release_has_every_schema_and_definition_with_signed_sums(assets: Path
         assert (assets / source.name).read_bytes() == source.read_bytes()
     sums = dict(reversed(line.split("  ")) for line in (assets / "SHA256SUMS").read_text().splitlines())
     assert sums == {name: hashlib.sha256((assets / name).read_bytes()).hexdigest() for name in listed}
-    assert (assets / "SHA256SUMS.sigstore.json").read_bytes() == (assets / "SHA256SUMS").read_bytes(), "what is signed is the whole list"
+    assert (assets / "SHA256SUMS.sigstore.json").read_bytes() == (assets / "SHA256SUMS").read_bytes(), "the whole list must be signed"
     with tarfile.open(assets / "halcyon-schemas.tar.gz") as archive:
         packed = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
         assert {f"crds/{name}" for name in packed} == {str(path.relative_to(REPOSITORY)) for path in sources if path.suffix == ".json"}
@@ -196,4 +196,4 @@ def test_every_image_of_the_chart_is_by_digest_or_by_the_releases_tag() -> None:
     assert 'printf "%s:%s" $repository (default .appVersion .image.tag)' in helper
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     for image in (values["image"], values["trainerImage"]):
-        assert (image["tag"], image["digest"]) == ("", ""), "by default the tag is the release's"
+        assert (image["tag"], image["digest"]) == ("", ""), "by default the tag must be that of the release"

@@ -1,4 +1,4 @@
-"""Objects as an API server would hold them, for tests of the operator's centre."""
+"""Objects as the API server would store them, for tests of the operator's pure decisions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPEC: dict[str, Any] = {
 
 
 def at(seconds: float) -> datetime:
-    """A time so many seconds after the start of the test's world."""
+    """A time `seconds` after `START`."""
     return START + timedelta(seconds=seconds)
 
 
@@ -42,7 +42,7 @@ def rfc(seconds: float) -> str:
 
 
 def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A copy with changes by path, such as ``trainer.steps``; ``...`` removes the member."""
+    """A copy with changes by path, such as ``trainer.steps``; ``...`` removes the field."""
     result = copy.deepcopy(document)
     for path, value in changes.items():
         *parents, last = path.split(".")
@@ -57,7 +57,7 @@ def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def run(status: dict[str, Any] | None = None, *, generation: int = 1, name: str = "demo", **spec: Any) -> dict[str, Any]:
-    """A TrainingRun; spec changes by path with ``__`` for the dots."""
+    """A TrainingRun. Changes of the spec by path, with ``__`` for the dots."""
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRun",
@@ -123,7 +123,7 @@ def running() -> dict[str, Any]:
 
 
 def ended(code: int, seconds: float, message: str = "") -> dict[str, Any]:
-    """Pod status of an ended trainer."""
+    """The status of a pod whose trainer has ended."""
     terminated = {"exitCode": code, "finishedAt": rfc(seconds), "reason": "Error" if code else "Completed", "message": message}
     return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": "trainer", "state": {"terminated": terminated}}]}
 
@@ -134,7 +134,7 @@ def disrupted(seconds: float, reason: str = "EvictionByEvictionAPI") -> dict[str
 
 
 def deleted(pod: dict[str, Any], seconds: float, grace: int = 30) -> dict[str, Any]:
-    """The pod after its deletion was asked for."""
+    """The pod after its deletion was requested."""
     result = copy.deepcopy(pod)
     result["metadata"] |= {"deletionTimestamp": rfc(seconds + grace), "deletionGracePeriodSeconds": grace}
     return result
@@ -149,7 +149,7 @@ def termination(cause: str, code: int, *, step: int = 0, said: str = "because", 
 def report(
     attempt: int = 1, restart: int = 0, step: int = 10, resumed: int | None = 0, *, first: float | None = 5, **more: Any
 ) -> ProgressReport:
-    """What process 0 tells while it trains."""
+    """A report of process 0 while it trains."""
     return ProgressReport.model_validate(
         {
             "run": "demo",
@@ -168,7 +168,7 @@ def report(
 
 
 def head(step: int | None = None, *, epoch: tuple[int, int] = (1, 0), owner: tuple[str, str] = ("default", "demo")) -> HeadFound:
-    """A root's HEAD with one committed step, or none."""
+    """The HEAD of a root, with one committed step or none."""
     committed = ()
     at_epoch = Epoch(attempt=epoch[0], restart=epoch[1])
     if step is not None:
@@ -185,7 +185,7 @@ def observed(
     gone: list[dict[str, Any]] = [],  # noqa: B006
     **more: Any,
 ) -> Observed:
-    """What the operator would see; of pods that are gone it has noted how they ended."""
+    """What the operator would observe. Of the deleted pods `gone` it has recorded how they ended."""
     views = tuple(map(parse_pod, pods))
     return replace(
         Observed(
@@ -200,7 +200,7 @@ def observed(
 
 
 def defaults(*, namespace: str = "default", name: str = "default", generation: int = 1, **spec: Any) -> dict[str, Any]:
-    """A TrainingRunDefaults; its spec by path with ``__`` for the dots."""
+    """A TrainingRunDefaults. Its spec by path, with ``__`` for the dots."""
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRunDefaults",

@@ -1,7 +1,7 @@
-"""A flag of this folder's tests."""
+"""A command line flag of this folder's tests."""
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-golden", action="store_true", help="write tests/operator/golden anew instead of comparing with it")
+    parser.addoption("--write-golden", action="store_true", help="write tests/operator/golden instead of comparing with it")

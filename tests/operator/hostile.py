@@ -1,4 +1,5 @@
-"""What may stand in a cluster: objects as they should be, spoiled in any place, and objects that only look like a run's own."""
+"""Hypothesis strategies for a cluster's content: correct objects, the same with random damage, and objects that only look like a run's
+own."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ from tests.operator.builders import (
 )
 
 LONG = 10_000
-"""Characters of a text that is meant to do harm."""
+"""Length in characters of the texts that are too long."""
 
 TEXTS = ["True", "Failed", "9" * 30, "-1", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", rfc(5), "\x00", "\ud800", "../../kube-system"]
 LONG_TEXTS = ["x" * LONG, "9" * LONG, "🦊" * LONG, "\n" * LONG, '{"a":' * (LONG // 5), "a," * (LONG // 2)]
@@ -81,7 +82,7 @@ STATUS: dict[str, Any] = {
     "checkpoint": {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)},
     "goodput": {"ratio": 0.5, "wallSeconds": 5, "productiveSeconds": 2, "carried": {}},
 }
-"""A status with something in every part that decisions are made from."""
+"""A status with a value in every field that decisions read."""
 
 _SAVE = {"value": "now", "requestedAt": rfc(1), "askedStep": 35, "step": 40}
 LATER_STATUS: dict[str, Any] = {
@@ -102,7 +103,7 @@ LATER_STATUS: dict[str, Any] = {
     | {"eviction": {"attempt": 1, "restart": 1, "reason": "Preempted", "message": "for another", "time": rfc(2)}},
     "finishedAt": rfc(99),
 }
-"""What `STATUS` is silent about: together they have every field of a status."""
+"""The fields that `STATUS` does not set: together they have every field of a status."""
 
 EVALUATED: dict[str, Any] = {
     "run": "base",
@@ -158,11 +159,11 @@ NEXT_VERSION: list[dict[str, Any]] = [
     {"status.attempt": {"number": 1, "epoch": 2}},
     {"status.conditions": [{"type": "Federated", "status": "Maybe"}]},
 ]
-"""What an operator may meet that is older than the cluster's definition of the resource."""
+"""Changes of a newer CRD version, which an older operator may meet."""
 
 
 def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
-    """The document with junk in some places, members missing in others."""
+    """The document with random values in some places, and without some fields."""
     die = data.draw(st.integers(min_value=0, max_value=chance))
     if die == 0:
         return data.draw(JUNK)
@@ -175,18 +176,18 @@ def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
 
 
 def perhaps(document: Any, data: st.DataObject) -> Any:
-    """The document as it is, or spoiled: a look of which every part is spoiled seldom gets far."""
+    """The document as it is, or damaged. If every part were damaged, an observation would seldom be decided to the end."""
     return spoil(document, data) if data.draw(st.integers(0, 3)) == 0 else document
 
 
 def workloads(data: st.DataObject) -> WorkloadReading | None:
-    """What Kueue says of a JobSet, or that it says nothing."""
+    """Kueue's Workload of a JobSet, or one of the cases without a Workload."""
     found = newest((perhaps(WORKLOAD, data),))
     return data.draw(st.sampled_from([None, NoKueue(), WorkloadUnread("x" * 2_000), newest(()), found, found, found]))
 
 
 def defaults_read(data: st.DataObject) -> FoundDefaults | None:
-    """The defaults that somebody found for a run."""
+    """The defaults that were found for a run."""
     found = [
         perhaps(defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all"), data)
         for _ in range(data.draw(st.integers(0, 2)))
@@ -196,7 +197,7 @@ def defaults_read(data: st.DataObject) -> FoundDefaults | None:
 
 
 def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
-    """Anything that a look may have found: the fields that are given, all others drawn.
+    """Any observation: the given fields, all others drawn.
 
     Raises:
         AssertionError: `Observed` has a field that is not drawn here.
@@ -234,13 +235,13 @@ def looks(data: st.DataObject, document: object, **seen: Any) -> Observed:
         "progress_written_at": data.draw(st.sampled_from([None, at(0), at(10**7)])),
         "pace_seconds": data.draw(st.sampled_from([0.0, 30.0])),
     }
-    assert drawn.keys() == {field.name for field in fields(Observed)}, "every field of Observed is drawn"
+    assert drawn.keys() == {field.name for field in fields(Observed)}, "every field of Observed must be drawn"
     return Observed(**(drawn | seen))
 
 
 @st.composite
 def run_documents(draw: st.DrawFn) -> dict[str, Any]:
-    """A run with a status, elastic or not, of this version or of one to come."""
+    """A run with a status, elastic or not, of this version or of a newer one."""
     specs: list[dict[str, Any]] = [
         {},
         {"scheduling": {"queue": {"name": "research"}}},
@@ -269,7 +270,7 @@ def _applicable(document: dict[str, Any], change: dict[str, Any]) -> dict[str, A
 
 @st.composite
 def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
-    """An object that is the run's own but, perhaps, for its name, its owner, its labels or its namespace."""
+    """An object that is the run's own, except perhaps for its name, owner, labels or namespace."""
     made = jobset(
         draw(st.sampled_from([1, 1, 0, 2, 3])), outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])), reason="ReachedMaxRestarts"
     )
@@ -293,7 +294,7 @@ def look_alikes(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
 
 PODS = [
     pod(),
-    # The world that the status tells of, one of it being deleted; and one that only bears the run's labels.
+    # The pods of the process group in the status, one of them being deleted, and a pod that only has the run's labels.
     pod(1, 1),
     deleted(pod(1, 1, 1), 5),
     changed(pod(1, 1, 2), {"metadata.ownerReferences": []}),
@@ -304,4 +305,4 @@ PODS = [
 """Pods of a run, running, ended and waiting."""
 
 HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
-"""What may stand in a root."""
+"""Possible HEADs of a root."""

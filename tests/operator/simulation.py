@@ -1,8 +1,8 @@
-"""A cluster in memory whose every write can fail, for tests that kill the operator at each of them.
+"""A cluster in memory whose every write can fail, for tests that kill the operator at each write.
 
-`FakeApi` stands in for the connection to the API server: objects by path, resource versions, preconditions, foreground deletion. `World`
-plays the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a JobSet, its restarts, its end, its deletion with its
-pods first. The operator's own modules above the connection are the real ones.
+`FakeApi` replaces the connection to the API server: objects by path, resource versions, preconditions, foreground deletion. `World`
+simulates the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a JobSet, its restarts, its end, and its deletion
+after its pods. The operator's own modules above the connection are the real ones.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ SYSTEM = "halcyon-system"
 
 
 MAX_ROUNDS = 100
-"""More than any story needs."""
+"""More than any scenario needs."""
 
 
 class Crash(BaseException):
-    """The operator's process dies."""
+    """The operator's process is killed."""
 
 
 @dataclass
 class FakeApi:
-    """Objects by path. The write numbered in `faults` goes wrong in the way that stands there."""
+    """Objects by path. `faults` maps the number of a write to its fault."""
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
     writes: int = 0
     version: int = 1
     events: list[dict[str, Any]] | None = field(default_factory=list)
-    """What was written about pods; None: the operator may not list it."""
+    """Events about pods; None: the operator may not list events."""
     gone: dict[str, Any] = field(default_factory=dict[str, Any])
     """The run as it was when it was deleted."""
     created: list[tuple[str, str]] = field(default_factory=list)
     used: set[tuple[str, str]] = field(default_factory=set)
-    """Verbs and resources that were asked for, as RBAC names them."""
+    """Verbs and resources of all requests, as RBAC names them."""
     recorded_attempt_at_create: list[tuple[str, int]] = field(default_factory=list)
 
     async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class FakeApi:
         if method == "GET":
             return self._read(path, query or {})
         if resource == "events":
-            return {}  # Nothing depends on them.
+            return {}  # Nothing depends on events.
         self.writes += 1
         fault = self.faults.get(self.writes, "")
         if fault == "crash before":
@@ -127,12 +127,12 @@ class FakeApi:
         if found is None:
             raise NotFound(404, "NotFound", path)
         if any(found["metadata"][name] != value for name, value in body["preconditions"].items()):
-            raise Conflict(409, "Conflict", "it is another, or was changed")
+            raise Conflict(409, "Conflict", "it is another object, or it was changed")
         if found["kind"] in ("JobSet", "Pod"):
             found["metadata"]["deletionTimestamp"] = rfc(0)
         elif found["kind"] == "TrainingRun":
             self.gone = _copy(self.objects[path])
-            self.objects.clear()  # all that there is belongs to it
+            self.objects.clear()  # the run owns all objects
         else:
             del self.objects[path]
         return {}
@@ -152,7 +152,7 @@ class World:
     ) -> None:
         self.platform = platform
         self.heads = heads
-        """What reads HEADs; None: `head` is what they say, at once unless `slow_store` is set."""
+        """Reads HEADs. None: `head` is read, at once unless `slow_store` is set."""
         self.slow_store = False
         self._world_asked_for: Any = None
         self.api = FakeApi(faults=faults or {})
@@ -161,13 +161,13 @@ class World:
         self.head: HeadReading = HeadAbsent()
         self.reports: dict[tuple[int, int], Any] = {}
         self.asked: list[tuple[str, tuple[int, int], int]] = []
-        """Requests for a checkpoint as trainers took note of them: id, world, step; the same one only once."""
+        """Requests for a checkpoint that trainers accepted, each once: id, process group, step."""
         self.nodes: list[dict[str, Any]] = []
         self.crashes = 0
         self._start_operator()
 
     def _start_operator(self) -> None:
-        """A new process: it remembers nothing."""
+        """Start a new operator process, without any memory."""
         metrics, pod_endings = Metrics(), PodEndings()
         self.pod_endings = pod_endings
         cluster = Cluster(self.api)  # type: ignore[arg-type]
@@ -195,7 +195,7 @@ class World:
         return at(self.now)
 
     async def read(self, _: Any, *rest: Any) -> Any:
-        """HEAD for the observer that asks with a spec, the report for the one that asks with a run's key and a pod."""
+        """The HEAD if the observer passes a spec; the report if it passes a run's key and a pod."""
         pod = rest[0]
         if not isinstance(pod, PodView):
             _, world, max_age_seconds = rest
@@ -207,7 +207,7 @@ class World:
         return ReportReading(self._with_requests(told)) if told is not None else ReportReading(problem="not yet")
 
     async def ask_save(self, ask: Any) -> str:
-        """Take note of a request as a trainer would; the world that trains is the one that is asked."""
+        """Record a request as a trainer would. The process group in the request must be training."""
         world = (ask.request.attempt, ask.request.restart)
         told = self.reports.get(world)
         assert (ask.token, told is not None) == ("the-token", True)
@@ -221,14 +221,14 @@ class World:
         return told.model_copy(update={"save_requests": taken})
 
     def annotate(self, value: str, annotation: str = names.ANNOTATION_CHECKPOINT) -> None:
-        """The user asks for a checkpoint, or for something else."""
+        """The user requests a checkpoint, or sets another annotation."""
         run = self.api.objects[RUN]
         self.api.version += 1
         run["metadata"].setdefault("annotations", {})[annotation] = value
         run["metadata"]["resourceVersion"] = str(self.api.version)
 
     def notice(self, node: dict[str, Any]) -> None:
-        """A node says something."""
+        """A node is created or changes."""
         self.nodes = [known for known in self.nodes if known["metadata"]["name"] != node["metadata"]["name"]] + [node]
         self.notices.saw(node)
 
@@ -238,7 +238,7 @@ class World:
 
     @property
     def last_status(self) -> dict[str, Any]:
-        """The run's status, or the last one that it had."""
+        """The run's status, or its last status before the deletion."""
         return (self.api.objects.get(RUN) or self.api.gone)["status"]
 
     @property
@@ -246,14 +246,14 @@ class World:
         return next((thing for place, thing in self.api.objects.items() if place.startswith(JOBSETS)), None)
 
     def edit(self, **spec: Any) -> None:
-        """An edit by the user."""
+        """The user edits the spec."""
         run = self.api.objects[RUN]
         run["spec"] |= spec
         self.api.version += 1
         run["metadata"] |= {"generation": run["metadata"]["generation"] + 1, "resourceVersion": str(self.api.version)}
 
     def suspend(self, saved: int) -> None:
-        """The user suspends the run, and it saves when it is asked to."""
+        """The user suspends the run, and it saves before it stops."""
         self.edit(suspend=True)
         self.settle()
         if self.jobset is not None:
@@ -261,7 +261,7 @@ class World:
             self.settle()
 
     def train(self, step: int, resumed: int = 0) -> None:
-        """The present world trains."""
+        """The current process group trains."""
         jobset = self.jobset
         assert jobset is not None
         world = int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)
@@ -274,24 +274,24 @@ class World:
         jobset["status"] = {"restarts": restarts, "restartsCountTowardsMax": restarts, "conditions": [condition]}
 
     def delete_jobset(self) -> None:
-        """Somebody deletes the JobSet."""
+        """A user deletes the JobSet."""
         assert self.jobset is not None
         self.jobset["metadata"]["deletionTimestamp"] = rfc(self.now)
 
     def evict(self) -> None:
-        """A second pod of the present world is evicted: it goes when all others go too."""
+        """A second pod of the current process group is evicted. It is deleted when all other pods are deleted too."""
         assert self.jobset is not None
         restart = self.jobset.get("status", {}).get("restarts", 0)
         self.add_pod(deleted(pod(self.status["attempt"], restart, 1, **disrupted(self.now)), self.now))
 
     def add_pod(self, made: dict[str, Any]) -> None:
-        """The JobSet has a pod."""
+        """Give the JobSet a pod."""
         assert self.jobset is not None
         made["metadata"]["labels"][names.JOBSET_UID_LABEL] = self.jobset["metadata"]["uid"]
         self.api.objects[f"{PODS}/{made['metadata']['name']}"] = made | {"kind": "Pod"}
 
     def tick(self) -> None:
-        """The controllers of the cluster do one thing each."""
+        """Each controller of the cluster does one thing."""
         self.now += 1
         jobset = self.jobset
         pods = [place for place in self.api.objects if place.startswith(PODS)]
@@ -308,7 +308,7 @@ class World:
             self.add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
 
     async def look(self) -> None:
-        """The operator looks once; if it dies of it, a new one starts."""
+        """The operator reconciles once; if it crashes, a new one starts."""
         try:
             await self.controller.look(KEY)
         except Crash:
@@ -316,16 +316,16 @@ class World:
             self._start_operator()
 
     def settle(self) -> None:
-        """Looks and ticks until nothing moves any more."""
+        """Reconcile and tick until nothing changes any more."""
 
         async def run() -> None:
             quiet, rounds = 0, 0
             while quiet < 2:
                 rounds += 1
-                assert rounds < MAX_ROUNDS, f"it never comes to rest: {self.status}"
+                assert rounds < MAX_ROUNDS, f"it never stops changing: {self.status}"
                 before = self.api.writes, sorted(self.api.objects)
                 await self.look()
-                await asyncio.sleep(0)  # what is read beside the looks
+                await asyncio.sleep(0)  # reads that run beside the reconciliations
                 await asyncio.sleep(0)
                 self.tick()
                 quiet = quiet + 1 if before == (self.api.writes, sorted(self.api.objects)) else 0
@@ -338,7 +338,7 @@ def _copy(thing: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """RFC 7396."""
+    """JSON merge patch, RFC 7396."""
     result = dict(old)
     for key, value in patch.items():
         if value is None:

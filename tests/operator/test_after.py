@@ -1,4 +1,4 @@
-"""A run that comes after another one begins when that one has succeeded, and says meanwhile what it waits for."""
+"""A run with `after` starts when the other run has succeeded, and reports meanwhile what it waits for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AFTER = {"after": {"run": "tokens"}}
 
 
 def other(world: World, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
-    """The other run is in a phase now; None: nobody has looked at it."""
+    """Set the phase of the other run; None: the operator has not seen it yet."""
     conditions = [{"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-11-20T12:00:00Z"}]
     attempt = 0 if phase in (None, "Pending") else 1
     status = {"phase": phase, "attempt": attempt, "conditions": conditions} if phase is not None else None
@@ -56,8 +56,8 @@ def test_it_begins_when_the_other_has_succeeded_and_not_before() -> None:
     world.settle()
     assert world.status["attempt"] == 1
     (document,) = (thing["data"]["run.yaml"] for place, thing in world.api.objects.items() if "/configmaps/" in place)
-    assert "after" not in yaml.safe_load(document)["spec"], "it says nothing to a trainer"
-    # Whatever becomes of the other one now.
+    assert "after" not in yaml.safe_load(document)["spec"], "a trainer does not need it"
+    # After the start, the fate of the other run does not matter.
     other(world, "Failed")
     world.train(50)
     world.settle()
@@ -75,7 +75,7 @@ def test_a_run_that_is_not_there_is_waited_for_in_one_sentence() -> None:
         "spec.after.run: waits for run tokens, and there is none of that name in namespace default; make it, correct the name, or leave "
         "`after` out if it is done and gone"
     )
-    assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both, in any order"
+    assert (world.status["phase"], condition(world, "Stalled")[0]) == ("Pending", "False"), "one file may hold both runs, in any order"
     other(world, "Succeeded")
     world.settle()
     assert world.status["attempt"] == 1
@@ -109,7 +109,7 @@ def test_a_circle_is_told_and_broken_by_an_edit(links: dict[str, str], sentence:
     assert ready(world) == f"spec.after.run: {sentence}: none of them can begin; leave `after` out of one of them"
     other(world, "Running", after={"run": "demo"})
     world.settle()
-    assert condition(world, "Stalled")[0] == "False", "one that has begun waits for nobody"
+    assert condition(world, "Stalled")[0] == "False", "a run that has started does not wait"
     world.edit(after=None)
     world.settle()
     assert world.status["attempt"] == 1
@@ -138,7 +138,7 @@ def test_a_short_run_waits_with_its_defaults() -> None:
     put(world, **TEAM)
     other(world, "Running")
     world.settle()
-    assert (world.status["phase"], "defaults" in world.status) == ("Pending", False), "they are taken when it begins"
+    assert (world.status["phase"], "defaults" in world.status) == ("Pending", False), "the defaults are read when it starts"
     put(world, **(TEAM | {"image": "later.example/trainer:2"}))
     other(world, "Succeeded")
     world.settle()

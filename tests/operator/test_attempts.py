@@ -1,4 +1,4 @@
-"""The one next step, for every state that a run and its objects can be in."""
+"""The next step for every state of a run and its objects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OWN_CONFIG_MAP = ObjectView("ConfigMap", "demo-1", "cm-1", UID, deleting=False)
 
 
 def status(attempt: int = 1, **more: Any) -> dict[str, Any]:
-    """A status in mid-run."""
+    """The status of a run that trains."""
     return {
         "phase": "Running",
         "attempt": attempt,
@@ -128,7 +128,7 @@ def test_an_edit_stops_the_attempt_on_record_before_deleting_it() -> None:
     assert deletions(decision) == [("JobSet", "demo-1")]
     assert decision.status.attempt_spec_hash == RETIRED
     assert decision.status.history[-1].cause == "specChanged"
-    # The edit is taken back before the deletion is carried out: the attempt is over all the same.
+    # The edit is undone before the deletion is carried out: the attempt ends nevertheless.
     again = reconcile(observed(run(decision.status.document(), generation=3), jobsets=[jobset()]), NOW)
     assert deletions(again) == [("JobSet", "demo-1")]
 
@@ -160,7 +160,7 @@ def test_a_completed_run_is_done_for_good() -> None:
     for later in (run(document), run(document, suspend=True), run(document, image="other:2", generation=5)):
         assert reconcile(observed(later, head=head(300)), at(9999)).create == ()
     vanished = reconcile(observed(run(status()), head=head(300)), NOW)
-    assert vanished.status.phase == "Succeeded", "the JobSet is gone, but the last step is committed"
+    assert vanished.status.phase == "Succeeded", "the JobSet was deleted, but the last step is committed"
 
 
 def test_time_to_live_takes_a_run_that_has_succeeded_as_it_was_seen() -> None:
@@ -169,14 +169,14 @@ def test_time_to_live_takes_a_run_that_has_succeeded_as_it_was_seen() -> None:
     early = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(150))
     assert (deletions(early), early.requeue_after) == ([], 50)
     late = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(201))
-    assert deletions(late) == [("TrainingRun", "demo")], "what it owns goes with it"
+    assert deletions(late) == [("TrainingRun", "demo")], "with all that it owns"
     assert (late.delete[0].uid, late.delete[0].resource_version) == (UID, "1")
     assert [event.message for event in late.events if event.reason == "Expired"] == [
         "Deleted 100 s after it succeeded; its checkpoints stay in s3://bucket/demo"
     ]
     for kept in (stalled("Diverged"), status(phase="Suspended")):
         decision = reconcile(observed(run(kept, ttlSecondsAfterFinished=0, suspend=kept["phase"] == "Suspended")), at(9999))
-        assert "TrainingRun" not in [kind for kind, _ in deletions(decision)], "only what has succeeded has ended"
+        assert "TrainingRun" not in [kind for kind, _ in deletions(decision)], "only a run that has succeeded has ended"
 
 
 @pytest.mark.parametrize(
@@ -196,15 +196,15 @@ def test_a_reserved_exit_code_stops_the_run_with_the_trainers_sentence(cause: st
     assert condition(decision, "Stalled") == condition(decision, "Failed") == ("True", reason)
     assert "data.sources differs" in decision.status.condition("Ready").message
     assert [event.reason for event in decision.events if event.reason == reason] == [reason]
-    # It holds when the evidence is gone, and when the operator looks for the first time.
+    # The decision stays when the pods are deleted, and when a new operator sees the run for the first time.
     document = decision.status.document()
     for later in ([failed], []):
         again = reconcile(observed(run(document), jobsets=later), at(500))
         assert (again.status, again.create, again.delete) == (None, (), ())
-    # An edit, any edit, leads out of it.
+    # Any edit starts it again.
     edited = reconcile(observed(run(document, generation=2), jobsets=[failed], pods=[left]), at(500))
     assert (edited.status.phase, deletions(edited)) == ("Restarting", [("JobSet", "demo-1")])
-    # Also when the deletion is not carried out at once.
+    # Also if the deletion is not carried out at once.
     again = reconcile(observed(run(edited.status.document(), generation=2), jobsets=[failed], pods=[left]), at(501))
     assert deletions(again) == [("JobSet", "demo-1")]
 
@@ -244,7 +244,7 @@ def test_a_stopped_run_starts_again_only_at_an_edit_that_may_mend_it(edit: dict[
         ),
         at(90),
     )
-    assert (deletions(later) == [("JobSet", "demo-1")]) == starts_again, "and so it stays"
+    assert (deletions(later) == [("JobSet", "demo-1")]) == starts_again, "the decision must stay"
 
 
 @pytest.mark.parametrize("changed", [{}, {"trainer__steps": 200}, {"suspend": True}])
@@ -257,7 +257,7 @@ def test_a_run_that_is_made_anew_over_a_finished_root_has_succeeded_at_once(chan
     assert decision.status.progress.step == decision.status.progress.steps == (changed.get("trainer__steps") or 300)
     assert "already holds step 300 of an earlier run of this name" in decision.status.condition("Succeeded").message
     more = reconcile(observed(run(decision.status.document(), trainer__steps=400, generation=2), head=head(300, epoch=(7, 2))), NOW)
-    assert more.status.attempt == 8, "with more steps it goes on"
+    assert more.status.attempt == 8, "with more steps it must train on"
 
 
 def test_a_finished_root_of_another_run_is_no_success() -> None:
@@ -339,7 +339,7 @@ def test_taken_names_are_told_and_left_alone() -> None:
     other = ObjectView("ConfigMap", "demo-1", "x", "somebody-else", deleting=False)
     assert condition(reconcile(observed(minted, config_map=other), NOW), "Stalled") == ("True", "NameTaken")
     freed = reconcile(observed(run(taken.status.document())), NOW)
-    assert kinds(freed) == [("ConfigMap", "demo-1"), ("JobSet", "demo-1")], "it goes on by itself when the name is free"
+    assert kinds(freed) == [("ConfigMap", "demo-1"), ("JobSet", "demo-1")], "it must start when the name is free"
 
 
 def test_an_invalid_document_makes_nothing_and_says_what_is_wrong() -> None:
@@ -410,7 +410,7 @@ def test_what_the_api_server_refuses_is_told() -> None:
     refused = observed(run(status(jobSetUid=None, history=[])), create_refusal="JobSet was refused: Forbidden: exceeded quota")
     decision = reconcile(refused, NOW)
     assert condition(decision, "Ready") == ("False", "CreateRefused")
-    assert kinds(decision), "and tried again"
+    assert kinds(decision), "the creation must be retried"
 
 
 def test_a_run_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
@@ -425,5 +425,5 @@ def test_nothing_is_written_when_nothing_has_changed() -> None:
     assert reconcile(observed(run(first.status.document()), **seen, progress_written_at=NOW), at(61)).status is None
     seen["report"] = report(step=11)
     moved = observed(run(first.status.document()), **seen, progress_written_at=NOW)
-    assert reconcile(moved, at(61)).status is None, "progress alone waits for its interval"
+    assert reconcile(moved, at(61)).status is None, "progress alone must wait for its interval"
     assert reconcile(moved, at(65)).status.progress.step == 11

@@ -1,4 +1,4 @@
-"""How an audit log is held against the chart's rights. The log itself is that of the cluster suite: tests/cluster/test_used_rights.py."""
+"""The comparison of an audit log with the chart's rights. tests/cluster/test_used_rights.py applies it to the log of the cluster suite."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_rules_are_taken_apart() -> None:
 
 def test_an_idle_right_is_found_and_one_with_a_reason_is_not() -> None:
     findings = found(asked(LIST), asked(WATCH), asked(RUN, user="somebody"), not_requested={STATUS: "because"})
-    assert findings.unused == {RUN}, "what somebody else does with it counts for nothing"
+    assert findings.unused == {RUN}, "requests of other users do not count"
     assert (findings.denied, findings.needless) == ((), frozenset())
     assert findings.used == {LIST: 1, WATCH: 1}
 
@@ -52,7 +52,7 @@ def test_a_denied_request_uses_nothing_and_is_told() -> None:
 
 
 def test_a_refusal_for_another_reason_is_no_denial() -> None:
-    assert found(asked(LIST, code=403)).denied == (), "a quota, a namespace that is being deleted"
+    assert found(asked(LIST, code=403)).denied == (), "an exceeded quota or a namespace in deletion answers 403 too"
 
 
 def of_binding(verb: str, *, name: str = "halcyon", namespace: str = "team") -> Request:
@@ -64,8 +64,8 @@ def test_what_is_denied_after_its_rights_were_taken_back_is_no_denial() -> None:
     denied = asked(LIST, denied=True)
     assert len(found(denied, of_binding("delete"), denied).denied) == 1
     assert len(found(of_binding("delete", namespace="other"), denied).denied) == 1
-    assert found(of_binding("deletecollection", name=""), denied).denied == (), "with the namespace"
-    assert found(of_binding("delete", namespace=""), denied).denied == (), "an operator of the whole cluster"
+    assert found(of_binding("deletecollection", name=""), denied).denied == (), "the binding was deleted with its namespace"
+    assert found(of_binding("delete", namespace=""), denied).denied == (), "the operator serves the whole cluster"
 
 
 @pytest.mark.parametrize("gives", ["create", "patch"], ids=["create", "as Helm does"])
@@ -88,11 +88,11 @@ def test_an_api_server_that_has_just_started_may_deny_what_it_allowed() -> None:
     denied = asked(LIST, denied=True)
     assert found(asked(LIST), denied).denied == ()
     assert len(found(asked(LIST, namespace="other"), asked(WATCH), denied).denied) == 1
-    assert len(found(asked(LIST), of_binding("patch"), denied).denied) == 1, "an upgrade gives other rights"
+    assert len(found(asked(LIST), of_binding("patch"), denied).denied) == 1, "after an upgrade the rights may differ"
 
 
 def test_a_denial_that_is_logged_too_early_is_excused() -> None:
-    """Requests are logged when they are answered."""
+    """A request is logged only when it is answered."""
     denied = asked(LIST, denied=True)
     later = replace(denied, at=denied.at + timedelta(seconds=1))
     assert found(later, of_binding("delete")).denied == ()

@@ -1,4 +1,4 @@
-"""What costs a run nothing never ends it; where it gets nowhere, the next attempt waits, ever longer."""
+"""Ends that are free of charge never stop a run; without progress, each next attempt waits longer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.operator.simulation import PODS, World
 
 
 def refuse(world: World, cause: str = "rootUnusable", code: int = 85) -> None:
-    """The store refuses: the trainer gives up."""
+    """The store denies access, so the trainer gives up."""
     said = ended(code, world.now, termination(cause, code, attempt=world.status["attempt"], said="the store refuses access"))
     for place in world.api.objects:
         if place.startswith(PODS):
@@ -34,7 +34,8 @@ def attempts(world: World) -> int:
 
 
 def wait_for_next_attempt(world: World) -> float:
-    """Until the next attempt is made, and not before it is due. Returns the pause from the end before it, in seconds."""
+    """Wait until the next attempt is made, and check that it is not made before it is due. Returns the pause since the last end, in
+    seconds."""
     before, hold = attempts(world), backoff_of(TrainingRunStatus.model_validate(world.status))
     assert hold is not None
     world.now += max(0.0, (hold.until - world.clock()).total_seconds() - 10)
@@ -68,7 +69,7 @@ def test_a_store_that_refuses_is_tried_again_ever_more_rarely_and_never_given_up
         refuse(world, cause, code)
         assert (world.status["phase"], ready(world)["reason"]) == ("Restarting", reason)
         assert "the store refuses access" in ready(world)["message"]
-        assert world.jobset is None, "it takes no hardware while it waits"
+        assert world.jobset is None, "it must hold no hardware while it waits"
         stalled = next(one for one in world.status["conditions"] if one["type"] == "Stalled")
         assert stalled["status"] == "False"
         pauses.append(wait_for_next_attempt(world))
@@ -126,7 +127,7 @@ def test_a_checkpoint_makes_the_pauses_short_again() -> None:
 
 
 def train_and_evict(world: World) -> None:
-    """A few steps, and no checkpoint."""
+    """Train a few steps, without a checkpoint, and evict."""
     world.train(5)
     world.settle()
     world.evict()
@@ -137,7 +138,7 @@ def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
     world = World(run())
     world.settle()
     for number in range(1, FREE_ENDS_IN_A_ROW + 1):
-        assert attempts(world) == 1, "the JobSet starts it again by itself"
+        assert attempts(world) == 1, "the JobSet restarts it without a new attempt"
         train_and_evict(world)
         assert world.status["restarts"]["preempted"] == number
     assert (world.status["phase"], ready(world)["reason"]) == ("Restarting", "RestartsWithoutCheckpoint")
@@ -145,7 +146,7 @@ def test_evictions_without_a_checkpoint_are_free_and_then_ever_rarer() -> None:
     pauses = []
     for _ in range(9):
         pauses.append(wait_for_next_attempt(world))
-        assert world.jobset is not None, "each new attempt may try"
+        assert world.jobset is not None, "each new attempt must start"
         train_and_evict(world)
     assert pauses == [min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS) for number in range(9)]
     assert world.status["phase"] == "Restarting"

@@ -1,4 +1,4 @@
-"""What others do to a run's objects, to its namespace and to its status: each time one clear sentence, and nothing done twice."""
+"""Foreign changes to a run's objects, its namespace and its status: each is reported in one clear sentence, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def training(step: int = 50) -> World:
 
 
 def goes_on(world: World, attempt: int) -> None:
-    """The attempt trains, from the last checkpoint, and it is the only one."""
+    """Check that this attempt trains from the last checkpoint, and that it is the only one."""
     world.settle()
     assert world.status["attempt"] == attempt
     saved = world.status.get("checkpoint", {}).get("step", 0)
@@ -49,7 +49,7 @@ def goes_on(world: World, attempt: int) -> None:
     assert world.status["phase"] == "Running"
     assert [place for place in world.api.objects if place.startswith(JOBSETS)] == [f"{JOBSETS}/demo-{attempt}"]
     made = [name for kind, name in world.api.created if kind == "JobSet"]
-    assert len(made) == len(set(made)), "no attempt is made twice"
+    assert len(made) == len(set(made)), "no attempt may be made twice"
 
 
 def test_a_foreign_jobset_under_the_name_is_left_as_it_is() -> None:
@@ -66,7 +66,7 @@ def test_a_foreign_jobset_under_the_name_is_left_as_it_is() -> None:
 
 def test_a_config_map_cannot_be_edited_and_the_next_attempt_has_its_own() -> None:
     world = training()
-    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["immutable"] is True, "the API server refuses an edit"
+    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["immutable"] is True, "the API server must reject an edit"
     world.api.objects[f"{CONFIG_MAPS}/demo-1"] = {
         "kind": "ConfigMap",
         "metadata": {"name": "demo-1", "uid": "by hand"},
@@ -74,7 +74,7 @@ def test_a_config_map_cannot_be_edited_and_the_next_attempt_has_its_own() -> Non
     }
     world.delete_jobset()
     goes_on(world, 2)
-    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", "what is not the run's is left alone"
+    assert world.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", "a foreign object must not be changed"
     assert "kind: TrainingRun" in world.api.objects[f"{CONFIG_MAPS}/demo-2"]["data"][names.RUN_DOCUMENT_KEY]
 
 
@@ -133,7 +133,7 @@ def test_a_jobset_that_a_queue_holds_back_is_waited_for() -> None:
         {"ownerReferences": [{"kind": "TrainingRun", "uid": "another", "controller": True}]},
         {"labels": {names.LABEL_ATTEMPT: "1"}},
     ],
-    ids=["nobody's", "another's", "of no run"],
+    ids=["without owner", "of another run", "without the run's label"],
 )
 def test_a_jobset_whose_metadata_is_edited_is_never_joined_by_a_second_one(edit: dict[str, Any]) -> None:
     world = training()
@@ -142,7 +142,7 @@ def test_a_jobset_whose_metadata_is_edited_is_never_joined_by_a_second_one(edit:
     world.settle()
     assert [name for kind, name in world.api.created if kind == "JobSet"] == ["demo-1"]
     if "labels" in edit:
-        assert world.status["phase"] == "Running", "its name and its owner are what counts"
+        assert world.status["phase"] == "Running", "only its name and its owner decide"
     else:
         reason, message = ready(world)
         assert reason == "Restarting"
@@ -200,7 +200,7 @@ TAMPERED: dict[str, Any] = {
 
 @pytest.mark.parametrize("tampered", TAMPERED)
 def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str) -> None:
-    """The status says which attempt is which; the objects, the root and the spec say everything else."""
+    """The status decides only which attempt is which; everything else comes from the objects, the root and the spec."""
     world = training()
     document = world.api.objects[RUN]
     change = TAMPERED[tampered]
@@ -208,16 +208,16 @@ def test_a_status_that_was_tampered_with_costs_an_attempt_at_most(tampered: str)
     world.settle()
     mine = [place.rpartition("/")[2] for place in world.api.objects if place.startswith(JOBSETS)]
     made = [name for kind, name in world.api.created if kind == "JobSet"]
-    assert len(made) == len(set(made)), "no attempt is made twice"
+    assert len(made) == len(set(made)), "no attempt may be made twice"
     if tampered == "of the last attempt there is":
-        assert (ready(world)[0], mine) == ("AttemptsExhausted", []), "told, and nothing done"
+        assert (ready(world)[0], mine) == ("AttemptsExhausted", []), "it must be reported, and nothing done"
     else:
         assert len(mine) == 1
         assert mine == made[-1:]
 
 
 def test_a_status_that_is_wiped_while_the_root_is_out_of_reach_uses_no_number_twice() -> None:
-    """What is known of the pods of an attempt would else be taken for news of the next."""
+    """Otherwise the recorded ends of an attempt's pods would count for the next attempt."""
     world = training()
     world.head = HeadUnreachable("no route")
     world.api.objects[RUN]["status"] = {}
@@ -226,7 +226,7 @@ def test_a_status_that_is_wiped_while_the_root_is_out_of_reach_uses_no_number_tw
 
 @pytest.mark.parametrize("change", NEXT_VERSION, ids=lambda change: next(iter(change)))
 def test_fields_of_a_version_to_come_are_told_and_stop_nothing(change: dict[str, Any]) -> None:
-    """As after a downgrade: the definition in the cluster knows more than this operator."""
+    """As after a downgrade: the CRD in the cluster is newer than this operator."""
     world = training()
     before = copy.deepcopy(world.api.objects[RUN])
     world.api.objects[RUN] = changed(before, {path: value for path, value in change.items() if path != "apiVersion"})
@@ -235,7 +235,7 @@ def test_fields_of_a_version_to_come_are_told_and_stop_nothing(change: dict[str,
     if any(path.startswith("spec.") for path in change):
         _, message = ready(world)
         (path,) = change
-        assert world.status["phase"] == "Running", "what trains goes on"
+        assert world.status["phase"] == "Running", "the run must train on"
         assert path.removeprefix("spec.").split(".")[0] in message
         stalled = next(one for one in world.status["conditions"] if one["type"] == "Stalled")
         assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")

@@ -1,4 +1,4 @@
-"""One table of the causes of an end: every list of causes, counters, exit codes and event reasons comes from it."""
+"""One table of the causes of an end: all lists of causes, counters, exit codes and event reasons come from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_cause_has_one_row() -> None:
 
 def test_every_exit_code_with_a_meaning_has_one_cause() -> None:
     codes = [row.exit_code for row in ENDS.values() if row.exit_code is not None]
-    assert sorted(codes) == sorted({ExitCode.DONE, ExitCode.PREEMPTED, *FATAL_CODES}), "each once"
+    assert sorted(codes) == sorted({ExitCode.DONE, ExitCode.PREEMPTED, *FATAL_CODES}), "each code must have one cause"
 
 
 @pytest.mark.parametrize("row", ENDS.values(), ids=lambda row: row.cause)
@@ -54,7 +54,7 @@ def test_the_reference_has_every_row() -> None:
 
 
 def test_no_other_module_keeps_a_list_of_causes() -> None:
-    """Rules of the decision table name causes; a literal collection of three or more of them anywhere else is a second table."""
+    """Rules of the decision table name single causes; any other literal collection of three or more causes would be a second table."""
     names = "|".join(get_args(EndCause))
     several = re.compile(rf'[\[({{](?:\s*"(?:{names})"(?:: "\w+")?,){{2,}}\s*"(?:{names})"')
     found = [path.name for path in sorted(PACKAGE.rglob("*.py")) if path.name != "causes.py" and several.search(path.read_text())]

@@ -1,4 +1,4 @@
-"""Conditions by phase. What readers make of them is tested in tests/gitops, by those readers."""
+"""Conditions by phase. tests/gitops tests how Flux and Argo CD interpret them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_phase_says_one_thing(phase: Phase) -> None:
         [] if phase in ON_ITS_WAY else [phase]
     )
     assert {condition.observed_generation for condition in status.conditions} == {3}
-    assert parse_status(status.document()) == status, "what is written can be read back"
+    assert parse_status(status.document()) == status, "a written status must be readable"
 
 
 def test_the_transition_time_moves_with_the_truth_only() -> None:

@@ -1,4 +1,4 @@
-"""The operator dies, or is refused, at every single write of every story, and every story ends the same."""
+"""The operator is killed, or its request fails, at every single write of every scenario, and every scenario ends the same."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def deleted(world: World) -> None:
 
 
 def evicted(world: World) -> None:
-    """One pod is sent away, the operator sends the other along, and the JobSet makes new ones."""
+    """One pod is evicted, the operator ends the other pod, and the JobSet creates new ones."""
     world.settle()
     world.train(50)
     world.settle()
@@ -140,13 +140,13 @@ STORIES: dict[str, tuple[Callable[[World], None], int, dict[str, int]]] = {
 
 
 def check(world: World, attempts: int, restarts: dict[str, int]) -> None:
-    """What must be true of every ending."""
+    """Check what must be true at the end of every scenario."""
     status = world.last_status
     assert status["phase"] == "Succeeded"
     assert status["attempt"] == attempts
     jobsets = [name for kind, name in world.api.created if kind == "JobSet"]
-    assert jobsets == [f"demo-{number}" for number in range(1, attempts + 1)], "one JobSet an attempt, in order"
-    assert all(name == f"demo-{recorded}" for name, recorded in world.api.recorded_attempt_at_create), "each number on record first"
+    assert jobsets == [f"demo-{number}" for number in range(1, attempts + 1)], "one JobSet for each attempt, in order"
+    assert all(name == f"demo-{recorded}" for name, recorded in world.api.recorded_attempt_at_create), "each number must be recorded first"
     counts: dict[str, Any] = {cause: count for cause, count in status["restarts"].items() if count}
     assert counts.pop("total", 0) == sum(restarts.values())
     assert counts == restarts
@@ -159,11 +159,11 @@ def test_a_story_ends_as_it_should(name: str) -> None:
     story(world)
     check(world, attempts, restarts)
     if name == "cleaned up":
-        assert not world.api.objects, "the run is gone, and with it all that it owned"
+        assert not world.api.objects, "the run must be deleted with all that it owned"
 
 
 def every_fault_of_one_story_and_one_of_every_story() -> Iterator[Any]:
-    """What `make test` runs; the rest are variants."""
+    """The cases of `make test`; the others are variants."""
     for name, fault in itertools.product(STORIES, FAULTS):
         if fault == "crash after":
             yield name, fault

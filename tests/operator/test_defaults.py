@@ -1,4 +1,4 @@
-"""A run takes its defaults once, with its first attempt, and never changes because somebody edits them."""
+"""A run takes its defaults once, with its first attempt. Later edits of the defaults do not change it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFRESH = names.ANNOTATION_REFRESH_DEFAULTS
 
 
 def put(world: World, **arguments: Any) -> None:
-    """Somebody applies defaults."""
+    """Apply defaults."""
     document = defaults(**arguments)
     namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
     world.api.objects[f"/apis/halcyon.dev/v1alpha1/namespaces/{namespace}/trainingrundefaults/{name}"] = document
@@ -37,7 +37,7 @@ def short(**spec: Any) -> dict[str, Any]:
 
 
 def begun(*, train: bool = True, **arguments: Any) -> World:
-    """A short run whose first attempt trains on the team's defaults."""
+    """A short run whose first attempt trains with the team's defaults."""
     world = World(short(**arguments))
     put(world, **TEAM)
     world.settle()
@@ -48,7 +48,7 @@ def begun(*, train: bool = True, **arguments: Any) -> World:
 
 
 def trained_with(world: World) -> dict[str, Any]:
-    """The document that the present attempt's pods have."""
+    """The document in the ConfigMap of the current attempt's pods."""
     name = f"demo-{world.status['attempt']}"
     (config_map,) = (thing for place, thing in world.api.objects.items() if place.endswith(f"/configmaps/{name}"))
     return yaml.safe_load(config_map["data"]["run.yaml"])["spec"]
@@ -107,7 +107,7 @@ def test_editing_or_deleting_the_defaults_changes_nothing_of_a_run_that_has_begu
     world.settle()
     world.edit(ttlSecondsAfterFinished=9)
     world.settle()
-    assert (world.status["attempt"], world.status["defaults"]) == (3, status["defaults"]), "nor does an ordinary edit take them anew"
+    assert (world.status["attempt"], world.status["defaults"]) == (3, status["defaults"]), "an ordinary edit must not take new defaults"
 
 
 def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
@@ -115,9 +115,9 @@ def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
     put(world, generation=2, **(TEAM | {"image": "team.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere"}))
     world.annotate("now", REFRESH)
     world.settle()
-    assert world.asked, "the trainer is asked for a checkpoint first"
+    assert world.asked, "the trainer must save first"
     assert (world.status["attempt"], world.status["edit"]["fields"]) == (1, ["image"])
-    assert world.status["defaults"]["request"] == "", "on record is what the attempt was made from"
+    assert world.status["defaults"]["request"] == "", "the record must have the defaults that the attempt was made from"
     world.head = head(50, epoch=(1, 0))
     world.settle()
     assert world.status["attempt"] == 2
@@ -127,7 +127,9 @@ def test_asked_for_they_are_taken_at_a_checkpoint_and_the_root_stays() -> None:
     assert (world.status["defaults"]["request"], world.status["defaults"]["sources"][0]["generation"]) == ("now", 2)
     put(world, generation=3, **(TEAM | {"image": "team.example/trainer:3"}))
     world.settle()
-    assert (world.status["attempt"], trained_with(world)["image"]) == (2, "team.example/trainer:2"), "one request, one taking"
+    assert (world.status["attempt"], trained_with(world)["image"]) == (2, "team.example/trainer:2"), (
+        "one request must take the defaults once"
+    )
     finish(world)
 
 
@@ -163,7 +165,7 @@ def test_run_before_namespace_before_cluster_before_built_in() -> None:
     assert scheduling.node_selector == {"pool": "mine", "zone": "b", "disk": "ssd"}
     assert (scheduling.priority_class_name, view.spec.image) == ("low", "team.example/trainer:1")
     assert (recovery.grace_period_seconds, recovery.max_restarts, recovery.step_timeout_seconds) == (9, 7, 60)
-    assert view.spec.checkpoint.region is None, "the cluster's store is not the team's"
+    assert view.spec.checkpoint.region is None, "the cluster's settings are for another store than the team's"
     assert [source["namespace"] for source in world.status["defaults"]["sources"]] == ["default", SYSTEM]
 
 
@@ -181,7 +183,7 @@ def test_a_name_chooses_and_a_level_without_it_gives_its_default() -> None:
     world.settle()
     world.head = head(50, epoch=(1, 0))
     world.settle()
-    assert (world.status["attempt"], container(world)["priorityClassName"]) == (2, "plain"), "another name is a wish for others"
+    assert (world.status["attempt"], container(world)["priorityClassName"]) == (2, "plain"), "another name must take other defaults"
 
 
 def test_a_name_that_nobody_has_is_said_in_one_sentence_and_waited_for() -> None:
@@ -263,7 +265,7 @@ def test_whenever_the_operator_dies_one_state_of_the_defaults_is_taken(write: in
     world.look = meddling  # type: ignore[method-assign]
     world.settle()
     assert edited
-    assert trained_with(world)["image"] == "team.example/trainer:1", "what is on record, whatever happened after it"
+    assert trained_with(world)["image"] == "team.example/trainer:1", "the recorded defaults must stay, whatever happened later"
     assert world.status["attempt"] == 1
 
 
@@ -285,7 +287,7 @@ def test_variables_come_from_defaults_and_the_run_wins() -> None:
     container = world.jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
     found = {entry["name"]: entry for entry in container["env"]}
     assert (found["NCCL_DEBUG"]["value"], found["XLA_FLAGS"]["value"]) == ("INFO", "--team")
-    assert found["HF_TOKEN"]["valueFrom"] == TOKEN["valueFrom"], "a Secret of the run's own namespace, by name"
+    assert found["HF_TOKEN"]["valueFrom"] == TOKEN["valueFrom"], "it must name a Secret of the run's own namespace"
 
 
 @pytest.mark.parametrize(

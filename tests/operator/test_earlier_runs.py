@@ -1,4 +1,4 @@
-"""A run whose name an earlier one had begins when nothing of that is at work any more, so that all that was trained is saved."""
+"""A run with the name of a deleted run starts only when no process of the deleted run is left, so that all its steps are saved."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OLD = "an-earlier-run"
 
 
 def orphaned(made: dict[str, Any]) -> dict[str, Any]:
-    """As the garbage collector leaves what it orphans: without the owner, with all labels."""
+    """As the garbage collector leaves an orphan: without its owner, but with all its labels."""
     made["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
     made["metadata"]["ownerReferences"] = [one for one in made["metadata"].get("ownerReferences", ()) if one["kind"] != "TrainingRun"]
     return made
 
 
 def doomed(made: dict[str, Any]) -> dict[str, Any]:
-    """As it is until the garbage collector comes: its owner is gone."""
+    """As before the garbage collector deletes it: its owner does not exist any more."""
     made["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
     made["metadata"]["ownerReferences"][0]["uid"] = OLD
     return made
@@ -51,7 +51,7 @@ def test_what_goes_by_itself_is_waited_for(left: dict[str, Any]) -> None:
 def test_what_is_at_its_end_is_in_nobodys_way() -> None:
     done = [orphaned(jobset(outcome="Completed")), orphaned(jobset(2, outcome="Failed"))]
     decision = reconcile(observed(run(), jobsets=done, head=head(40)), at(60))
-    assert decision.status.attempt == 3, "a number above theirs"
+    assert decision.status.attempt == 3, "the number must be above theirs"
 
 
 def test_a_run_that_has_begun_is_not_held_up_by_labels() -> None:
@@ -62,7 +62,7 @@ def test_a_run_that_has_begun_is_not_held_up_by_labels() -> None:
 
 
 def story() -> World:
-    """A run trains, is deleted without what it owns, and made again."""
+    """A run trains, is deleted with `--cascade=orphan`, and is created again."""
     world = World(run())
     world.settle()
     world.train(50)
@@ -83,7 +83,7 @@ def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
     made = list(world.api.created)
     world.settle()
     assert (world.status["phase"], world.status["attempt"], world.api.created) == ("Failed", 0, made)
-    # The JobSet goes at once; its pods have a signal, and still save.
+    # The JobSet is deleted at once; its pods have a signal and still save.
     place = next(place for place in world.api.objects if place.startswith(PODS))
     leaving = deleted(world.api.objects[place], world.now)
     del world.api.objects[next(place for place in world.api.objects if place.startswith(JOBSETS))]
@@ -108,7 +108,7 @@ def test_the_new_run_begins_when_the_last_pod_of_the_old_one_has_gone() -> None:
         pod() | {"metadata": pod()["metadata"] | {"ownerReferences": []}},
         pod() | {"metadata": pod()["metadata"] | {"labels": {names.LABEL_RUN: "demo", names.LABEL_RUN_UID: OLD}}},
     ],
-    ids=["over", "nobody's", "no trainer"],
+    ids=["ended", "without owner", "no trainer"],
 )
 def test_a_pod_that_only_bears_the_name_holds_nothing_up(other: dict[str, Any]) -> None:
     world = World(run())
@@ -117,4 +117,4 @@ def test_a_pod_that_only_bears_the_name_holds_nothing_up(other: dict[str, Any]) 
     other["metadata"] |= {"name": "of-another", "resourceVersion": "1", "creationTimestamp": rfc(0)}
     world.api.objects[f"{PODS}/of-another"] = other
     asyncio.run(world.look())
-    assert world.status["attempt"] == 1, "at the first look, with the pod there"
+    assert world.status["attempt"] == 1, "it must start in the first reconciliation, although the pod exists"

@@ -1,4 +1,4 @@
-"""The parts at the edge, each against the real thing it talks to: an HTTP server, a folder, an event loop."""
+"""The parts that do I/O, each against a real counterpart: an HTTP server, a folder, an event loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GOOD = json.dumps(report().document()).encode()
 
 
 def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]) -> ReportReading:
-    """What the operator makes of a trainer that answers so."""
+    """The operator's reading of a trainer that answers like this."""
 
     async def run() -> ReportReading:
         app = web.Application()
@@ -56,7 +56,7 @@ def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse
 
 
 def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]], port: int | None = None) -> str:
-    """What comes of asking a trainer that answers so for a checkpoint."""
+    """The result of a save request to a trainer that answers like this."""
 
     async def run() -> str:
         app = web.Application()
@@ -219,12 +219,12 @@ def test_health_follows_the_echo_of_the_operators_writes() -> None:
     now[0] = STUCK_SECONDS + 1
     assert echo.stuck
     assert not echo.saw(("ns", "a"), "9")
-    assert echo.stuck, "an older version is not the echo"
-    assert not echo.saw(("ns", "a"), "11"), "somebody else wrote after the operator"
+    assert echo.stuck, "an older version must not count as the echo"
+    assert not echo.saw(("ns", "a"), "11"), "another client wrote after the operator"
     assert not echo.stuck
     echo.wrote(("ns", "a"), "20")
-    assert echo.saw(("ns", "a"), "20"), "nothing but the operator's own write"
-    assert not echo.saw(("ns", "c"), "31"), "the watch may be quicker than the answer to the write"
+    assert echo.saw(("ns", "a"), "20"), "it is the operator's own write"
+    assert not echo.saw(("ns", "c"), "31"), "the watch may be faster than the answer to the write"
     echo.wrote(("ns", "c"), "31")
     assert echo.lag_seconds == 0
     echo.wrote(("ns", "b"), "12")
@@ -262,7 +262,7 @@ def test_the_journal_is_bounded_and_forgets() -> None:
     key = ("default", "demo")
     assert not endings.record(key, parse_pod(pod()))
     assert endings.record(key, parse_pod(deleted(pod(), 5)))
-    assert not endings.record(key, parse_pod(deleted(pod(), 5))), "nothing new"
+    assert not endings.record(key, parse_pod(deleted(pod(), 5))), "the same end must not be recorded twice"
     assert endings.record(key, parse_pod(deleted(pod(**ended(42, 9)), 5)))
     assert [ending.exit_code for ending in endings.endings(key)] == [42]
     for number in range(MAX_ENDINGS_A_RUN + 10):

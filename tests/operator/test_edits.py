@@ -1,4 +1,4 @@
-"""An edit costs no step: live fields are obeyed at once, everything else by a new attempt that begins with a checkpoint of its own."""
+"""An edit costs no step: live fields apply at once; for all others a new attempt starts, after a checkpoint made for it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_in_force_is_written_down_with_the_attempt() -> None:
     minted = reconcile(observed(run()), at(60)).status
     assert minted.in_force == IN_FORCE
     upgraded = look(run(status()))
-    assert upgraded.status.in_force == IN_FORCE, "an attempt from before there were records"
+    assert upgraded.status.in_force == IN_FORCE, "an attempt of an older version, without a record"
     assert said(upgraded, "EditApplied") == []
 
 
@@ -74,12 +74,12 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_that_was_trained() -> Non
     assert "an edit waits for a checkpoint: image, trainer.logEverySteps" in seen.status.condition("Ready").message
     (ask,) = seen.asks
     assert (ask.request.attempt, seen.delete, seen.requeue_after) == (1, (), 2)
-    assert seen.status.attempt_spec_hash == known()["attemptSpecHash"], "the attempt is still what it was made from"
+    assert seen.status.attempt_spec_hash == known()["attemptSpecHash"], "the hash must stay that of the current attempt"
 
     taken = look(after(seen, **edit), taken=21, step=21)
     assert (taken.asks, taken.delete, taken.status.edit.save.asked_step) == ((), (), 21)
     late = look(after(taken, **edit), taken=21, step=25, saved=20)
-    assert ((late.status or taken.status).edit.save.step, late.delete) == (None, ()), "a checkpoint from before it does not do"
+    assert ((late.status or taken.status).edit.save.step, late.delete) == (None, ()), "a checkpoint from before the request must not count"
     saved = look(after(taken, **edit), taken=21, step=25, saved=22)
     assert deletions(saved) == [("JobSet", "demo-1")]
     assert saved.status.history[-1].message == "the spec was edited: image, trainer.logEverySteps; saved at step 22"
@@ -109,7 +109,7 @@ def test_a_mesh_that_is_written_out_as_it_is_anyway_stops_nothing() -> None:
     }
     made = reconcile(observed(run(**large)), at(50)).status
     mesh = made.topology.mesh
-    assert mesh.tensor > 1, "suggested, so that writing it out is an edit"
+    assert mesh.tensor > 1, "the mesh must be suggested, so that writing it out is an edit"
     document = made.document() | {"jobSetUid": "jobset-1", "history": known()["history"]}
     decision = look(run(document, generation=2, **large, mesh={"ici": {"fsdp": mesh.fsdp, "tensor": mesh.tensor}}))
     assert (decision.delete, decision.status.edit) == ((), None)
@@ -207,7 +207,7 @@ def test_a_finished_run_goes_on_when_it_is_given_more_steps() -> None:
     assert (world.status["phase"], world.status["progress"]["step"], world.status["attempt"]) == ("Succeeded", 400, 2)
     world.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
     world.settle()
-    assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "what is done stays done"
+    assert (world.status["phase"], world.status["attempt"]) == ("Succeeded", 2), "a finished run must stay finished"
 
 
 def test_more_steps_that_come_with_the_last_one_are_done_too() -> None:

@@ -1,4 +1,4 @@
-"""A run goes on with the slices that find room and grows back at a checkpoint, whatever happens to the operator meanwhile."""
+"""A run trains with fewer slices while there is less room, and grows back at a checkpoint, whatever happens to the operator meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 class Cluster(World):
-    """A cluster with room for so many pods. A slice has one host here."""
+    """A cluster with room for `room` pods. A slice has one host here."""
 
     def __init__(self, document: dict[str, Any], room: int, faults: dict[int, str] | None = None) -> None:
         super().__init__(document, faults)
@@ -72,11 +72,11 @@ class Cluster(World):
                 found["spec"]["nodeName"], found["status"] = f"node-{index}", pod()["status"]
 
     def placed(self) -> int:
-        """Pods that have a node."""
+        """Number of pods that have a node."""
         return sum("nodeName" in thing["spec"] for found, thing in self.api.objects.items() if found.startswith(PODS))
 
     def _preempt_probe(self) -> None:
-        """The scheduler sends a pod of the probe away for one of higher priority; its Job makes another one."""
+        """The scheduler evicts a pod of the probe for a pod of higher priority; the probe's Job creates another pod."""
         if not self.preempts:
             return
         victim = next((place for place, thing in self.pods("demo-probe").items() if "nodeName" in thing["spec"]), None)
@@ -84,7 +84,7 @@ class Cluster(World):
             del self.api.objects[victim]
 
     def shrink_room(self, to: int) -> None:
-        """Nodes go, and the pods on them with them; the JobSet starts its world again."""
+        """Nodes are lost together with their pods; the JobSet restarts its process group."""
         self.room = to
         jobset = self.jobset
         assert jobset is not None
@@ -97,14 +97,14 @@ class Cluster(World):
     def _relabel(self, restarts: int) -> None:
         jobset = self.jobset
         assert jobset is not None
-        jobset["metadata"]["labels"][names.JOBSET_RESTART] = str(restarts)  # where `_fill` takes it from
+        jobset["metadata"]["labels"][names.JOBSET_RESTART] = str(restarts)  # `_fill` reads it there
 
     def slices(self) -> int:
         assert self.jobset is not None
         return int(self.jobset["spec"]["replicatedJobs"][0]["replicas"])
 
     def document(self) -> dict[str, Any]:
-        """The run document of the present attempt."""
+        """The run document of the current attempt."""
         (found,) = (thing for place, thing in self.api.objects.items() if place.startswith(CONFIG_MAPS))
         return yaml.safe_load(found["data"][names.RUN_DOCUMENT_KEY])
 
@@ -151,31 +151,33 @@ def test_every_stage_of_shrinking_and_growing() -> None:
     world.settle()
     assert world.slices() == 2
     trains(world, 50, 40)
-    assert world.probe is None, "a whole run looks for nothing"
+    assert world.probe is None, "a run with all slices needs no probe"
     world.shrink_room(1)
     world.settle()
-    assert (world.status["attempt"], condition(world, "Ready")) == (1, ("False", "Unschedulable")), "it waits for a while"
+    assert (world.status["attempt"], condition(world, "Ready")) == (1, ("False", "Unschedulable")), "it must wait before it shrinks"
     later(world, 290)
     assert world.status["attempt"] == 1
     later(world, 20)
     assert (world.status["attempt"], world.slices()) == (2, 1)
     accelerator, trainer = world.document()["spec"]["accelerator"], world.document()["spec"]["trainer"]
-    assert (accelerator["slices"], trainer["batchSize"], trainer["microbatches"]) == (1, 8, 2), "the same batch in as much memory"
+    assert (accelerator["slices"], trainer["batchSize"], trainer["microbatches"]) == (1, 8, 2), (
+        "the same batch must fit into the same memory of each device"
+    )
     trains(world, 60, 50)
     assert (world.status["phase"], condition(world, "Degraded")) == ("Running", ("True", "FewerSlices"))
     assert world.status["topology"]["slices"] == 1
     assert (world.status["placement"]["slices"], world.status["placement"]["wantedSlices"]) == (1, 2)
     assert world.probe is None
     later(world, 121)
-    assert world.probe is not None, "now it looks for room"
+    assert world.probe is not None, "after the pause it must look for room"
     assert "roomSince" not in world.status["placement"]
     assert world.status["attempt"] == 2
     world.room = 2
     world.settle()
     assert (world.status["placement"]["roomSlices"], world.status["placement"]["roomStep"]) == (2, 50)
-    assert world.status["attempt"] == 2, "the run goes on to its next checkpoint"
+    assert world.status["attempt"] == 2, "the run must train on until its next checkpoint"
     ((_, asked, step),) = world.asked
-    assert (asked, step) == ((2, 0), 60), "which it is asked for"
+    assert (asked, step) == ((2, 0), 60), "the operator must request a checkpoint"
     trains(world, 80, 70)
     assert (world.status["attempt"], world.slices(), world.probe) == (3, 2, None)
     assert [(entry["attempt"], entry["cause"]) for entry in world.status["history"] if "cause" in entry] == [
@@ -222,19 +224,19 @@ def test_the_probe_makes_way_for_the_run_itself_and_goes_with_it() -> None:
     assert world.probe is not None
     world.edit(suspend=True)
     world.settle()
-    assert (world.status["phase"], world.slices(), world.probe) == ("Suspending", 1, None), "what saves has no use for more room"
+    assert (world.status["phase"], world.slices(), world.probe) == ("Suspending", 1, None), "a run that stops needs no more room"
     world.head = head(10, epoch=(2, 0))
     world.settle()
     assert (world.status["phase"], world.jobsets()) == ("Suspended", [])
     world.edit(suspend=False)
     world.settle()
-    assert world.slices() == 2, "what was known of the room is out of date"
+    assert world.slices() == 2, "the earlier knowledge of the room is outdated"
     later(world, 301)
     trains(world, 20, 15)
     later(world, 121)
     world.room = 0
     for place in world.pods(f"demo-{world.status['attempt']}"):
-        del world.api.objects[place]  # and the JobSet has not noticed yet
+        del world.api.objects[place]  # the JobSet has not noticed it yet
     world.settle()
     assert world.status["placement"]["waitingSince"]
     assert world.probe is None
@@ -256,7 +258,7 @@ def test_the_probe_holds_the_room_until_the_smaller_run_has_stopped() -> None:
         held.append((jobset is not None, probe is not None and "deletionTimestamp" not in probe["metadata"]))
         world.tick()
     assert (True, True) in held
-    assert (True, False) not in held, "while pods of the smaller run save, nobody else gets the room"
+    assert (True, False) not in held, "while pods of the smaller run save, no other pod may take the room"
     world.settle()
     assert (world.slices(), world.probe) == (2, None)
 
@@ -287,9 +289,9 @@ def test_some_room_is_taken_after_a_while() -> None:
     assert world.slices() == 1
     trains(world, 10, 5)
     later(world, 121)
-    world.room = 3  # two slices are a number that the batch can be dealt to, three are not
+    world.room = 3  # two slices can share the batch equally, three cannot
     world.settle()
-    assert "roomSince" not in world.status["placement"], "there may be room for all soon"
+    assert "roomSince" not in world.status["placement"], "there may soon be room for all slices"
     later(world, 121)
     assert world.status["placement"]["roomSlices"] == 2
     trains(world, 20, 15)
@@ -306,7 +308,7 @@ def test_an_edit_of_the_bounds_is_obeyed_at_the_next_checkpoint() -> None:
     assert (world.slices(), condition(world, "Ready")) == (1, ("True", "EditPending"))
     world.head = head(10, epoch=(2, 0))
     world.settle()
-    assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a rigid run has all its slices"
+    assert (world.slices(), world.status["restarts"]["resized"]) == (2, 2), "a run that is not elastic must have all its slices"
 
 
 def test_a_refused_probe_is_told_and_harms_nothing() -> None:
@@ -317,7 +319,7 @@ def test_a_refused_probe_is_told_and_harms_nothing() -> None:
     world.api.faults = {world.api.writes + number: "refuse" for number in range(1, 4)}
     later(world, 121)
     assert world.status["phase"] == "Running"
-    assert world.probe is not None, "it is tried again"
+    assert world.probe is not None, "the probe must be retried"
 
 
 def test_pods_of_a_probe_are_confined_like_those_of_the_run() -> None:

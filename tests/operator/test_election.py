@@ -1,4 +1,5 @@
-"""The rules of the lease, with given clocks: never two who may write, never long without one, whatever stops and whenever it wakes up."""
+"""The rules of the Lease, with injected clocks: two operators never may write at once, and the time without a leader is bounded, whichever
+process stops and whenever it continues."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ TERMS = Terms()
 
 
 class Server:
-    """The Lease on the API server: writes go through only over the version that is there."""
+    """The Lease on the API server: it accepts a write only over the current version."""
 
     def __init__(self) -> None:
         self.record = LeaseRecord()
@@ -31,7 +32,7 @@ class Server:
 
 
 def turn(candidate: Election, server: Server, now: float, *, answered: bool = True, arrives: bool = True) -> None:
-    """One turn of a candidate, as `leadership` does it; the write may be lost, or its answer."""
+    """One turn of a candidate, as `leadership` does it. The write or its answer may be lost."""
     if not candidate.known:
         candidate.saw(server.record, now)
     proposal = candidate.proposal(now, at(now))
@@ -98,7 +99,7 @@ def test_a_renewal_whose_answer_is_lost_does_not_count() -> None:
     turn(first, server, 6, answered=False)
     assert not first.leads(TERMS.hold_seconds)
     turn(first, server, 9)
-    assert first.leads(9), "the lease is still its own, and it renews it once it has read it"
+    assert first.leads(9), "the Lease is still its own: it must read it and renew it"
 
 
 def test_a_released_lease_is_taken_at_the_next_look() -> None:
@@ -112,7 +113,7 @@ def test_a_released_lease_is_taken_at_the_next_look() -> None:
     turn(second, server, 1.5)
     assert second.leads(1.5)
     assert second.release(at(2)) is not None
-    assert first.release(at(2)) is None, "what is somebody else's is not released"
+    assert first.release(at(2)) is None, "a Lease that another process holds must not be released"
 
 
 def test_a_container_that_is_started_again_goes_on_under_its_pods_name() -> None:
@@ -147,7 +148,8 @@ EVENTS = st.lists(
 
 @tried_with(100, 400)
 def test_never_two_may_write(examples: int) -> None:
-    """Candidates that stop for any time between any two steps, lose requests or wait for them, die and come back: holds never overlap."""
+    """Candidates stop for any time between any two steps, lose or delay requests, end and start again: the times in which they hold the
+    Lease never overlap."""
     holds_for(examples, check_never_two_may_write, EVENTS)
 
 
@@ -181,7 +183,7 @@ def check_never_two_may_write(story: list[tuple[str, float, str, float, float]])
         if written is not None and fate != "answer lost":
             candidate.wrote(written, began)
             if candidate.leads(now):
-                assert all(other == name or until <= now for other, until in holds.items()), f"{name} leads beside {holds}"
+                assert all(other == name or until <= now for other, until in holds.items()), f"{name} leads at the same time as {holds}"
                 holds[name] = now + candidate.left(now)
         assert sum(one.leads(now) for one in candidates.values()) <= 1
 

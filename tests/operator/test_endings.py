@@ -1,4 +1,4 @@
-"""Why a world ended: cause by what befell its pods, whatever order and however many they are."""
+"""The cause of a process group's end follows from what happened to its pods, for any order and any number of pods."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_who_ended_because_of_another_is_not_the_cause_even_if_its_clock_is_slow
     assert (end.cause, end.message) == ("failed", "boom (pod demo-1-s-1-0-abcde, exit code 1)")
     alone = conclude(endings(peer), (1, 0))
     assert alone is not None
-    assert alone.message.startswith("any words"), "where nothing else was seen, it is all that is known"
+    assert alone.message.startswith("any words"), "if nothing else was seen, this message must be used"
 
 
 def test_step_and_epoch_come_from_any_report_of_the_world() -> None:
@@ -107,7 +107,7 @@ def test_step_and_epoch_come_from_any_report_of_the_world() -> None:
 @pytest.mark.parametrize("claim", ["step", "checkpointStep", "epochAttempt"])
 def test_a_report_of_absurd_numbers_is_not_believed(claim: str) -> None:
     end = conclude(endings(pod(1, 0, 0, **ended(81, 11, termination("fenced", 81, **{claim: 10**30})))), (1, 0))
-    assert (end.cause, end.step, end.epoch_attempt) == ("fenced", None, None), "the exit code still is"
+    assert (end.cause, end.step, end.epoch_attempt) == ("fenced", None, None), "the exit code must still be used"
 
 
 def test_a_report_of_another_attempt_is_not_believed() -> None:
@@ -118,7 +118,7 @@ def test_a_report_of_another_attempt_is_not_believed() -> None:
 def test_a_deletion_seen_before_the_exit_stays_the_cause_when_its_time_is_set_anew() -> None:
     asked = parse_pod(deleted(pod(1, 0, 1), 10, grace=30)).ending
     done = parse_pod(deleted(pod(1, 0, 1, **ended(42, 10)), 11, grace=0)).ending
-    assert conclude([done], (1, 0)).cause == "preempted", "the last sight alone is not enough"
+    assert conclude([done], (1, 0)).cause == "preempted", "the last observation alone must not suffice"
     (merged,) = merge_endings([asked], [done])
     assert (merged.trouble, merged.ended, merged.exit_code) == ("deleted", True, 42)
     assert conclude([merged], (1, 0)).cause == "podDeleted"

@@ -1,4 +1,4 @@
-"""Credentials go to the stores that the operator's owner lists, and nothing that a store answers is shown to a user."""
+"""The operator sends credentials only to the stores that its owner lists, and shows users nothing of what a store answers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.operator.simulation import World
 from tests.operator.test_defaults import TEAM, put, ready, short
 
 PAGE = "internal-page-7f3a"
-"""What nobody but the store may show."""
+"""Text that only the store has, and that must not appear anywhere else."""
 
 
 class ObjectStore:
-    """A server that notes each request and answers as it is told to."""
+    """A server that records each request and gives the answer that the test sets."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, str]] = []
@@ -130,7 +130,7 @@ def test_an_edit_to_such_an_endpoint_makes_no_attempt() -> None:
 
 
 def test_the_same_holds_for_an_endpoint_of_the_defaults() -> None:
-    """They are filled in before the run is judged."""
+    """They are merged into the spec before the run is validated."""
     world = World(short())
     put(world, **TEAM | {"checkpoint__endpoint": "http://anything"})
     world.settle()

@@ -1,4 +1,4 @@
-"""A run of task ``evaluate``, and one of task ``data``, as the operator sees them: they train nothing and save nothing."""
+"""The operator's view of runs of the tasks ``evaluate`` and ``data``: they train nothing and save nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluating(**spec: Any) -> dict[str, Any]:
 
 
 def made(document: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The document with the status of a run in its first attempt, which was made from it."""
+    """The document, with the status of a run in its first attempt, made from this document."""
     return document | {"status": status(attemptSpecHash=attempt_spec_hash(parse_run(document).spec), **more)}
 
 
@@ -45,7 +45,7 @@ def test_while_it_evaluates_it_runs_and_shows_what_it_has_found() -> None:
     assert decision.status.condition("Ready").message == "attempt 1, restart 0 is evaluating"
     found = decision.status.progress.evaluated
     assert (found.run, found.step, [one.source for one in found.sources]) == ("base", 200, ["prose"])
-    assert found.sources[0].loss == 2.1235, "as many digits as a person reads"
+    assert found.sources[0].loss == 2.1235, "rounded for people"
 
 
 def test_its_result_stays_when_it_is_done() -> None:
@@ -66,7 +66,7 @@ def test_its_result_stays_when_it_is_done() -> None:
     assert done.condition("Ready").message == (
         "the checkpoint of run base at step 200 is evaluated: 1.5078 nats per token, 1.4000 bits per byte"
     )
-    # Where nobody has heard the result, the status says where it is, and no step of a training.
+    # If the operator has not received the result, the status says where it is, and shows no training step.
     unheard = reconcile(observed(evaluating(), jobsets=[jobset(outcome="Completed")]), at(100)).status
     assert unheard.phase == "Succeeded"
     assert "evaluation.json" in unheard.condition("Ready").message
@@ -119,7 +119,7 @@ def test_a_document_that_names_no_checkpoint_or_no_text_is_refused() -> None:
     with pytest.raises(InvalidRun, match="task: evaluate needs from"):
         parse_run(run(task="evaluate"))
     later = parse_run(run(**{"task": "evaluate", "from": {"run": "base", "step": 100_000}}))
-    assert find_problems(later.spec) == (), "the steps of the other run are not this one's"
+    assert find_problems(later.spec) == (), "the step of the other run may exceed this run's steps"
     with pytest.raises(InvalidRun, match=r"from\.step must be less than trainer\.steps"):
         parse_run(run(**{"from": {"run": "base", "step": 100_000}}))
     (problem,) = find_problems(parse_run(run(**TASK, data__validation={"fraction": 0})).spec)

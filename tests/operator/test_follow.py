@@ -1,4 +1,4 @@
-"""What is put to account when the JobSet restarts, with the operator there and with the operator away."""
+"""What the operator counts when the JobSet restarts, whether the operator was up or down."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DELETED = [deleted(pod(1, 0, 0, **ended(42, 12)), 10)]
 
 
 def after(status: dict[str, Any], *, pods: list[Any] = [], **seen: Any) -> Any:  # noqa: B006
-    """The status after a look at the JobSet."""
+    """The status after the operator has observed the JobSet."""
     restarts, counted = seen.pop("restarts", 0), seen.pop("counted", 0)
     found = jobset(restarts=restarts, counted=counted)
     everything = observed(run(status), jobsets=[found], pods=pods, **seen)
@@ -43,11 +43,11 @@ def after(status: dict[str, Any], *, pods: list[Any] = [], **seen: Any) -> Any: 
     ("pods", "counted", "cause", "failures"),
     [
         (EVICTED, 0, "preempted", 0),
-        (EVICTED, 1, "preempted", 0),  # the JobSet saw a peer's crash first; the eviction came before it
+        (EVICTED, 1, "preempted", 0),  # the JobSet saw a peer's crash first; the eviction was before it
         (CRASHED, 1, "failed", 1),
         (KILLED, 1, "failed", 1),
         (DELETED, 0, "podDeleted", 0),
-        ([], 0, "preempted", 0),  # nobody saw it, the JobSet did not count it
+        ([], 0, "preempted", 0),  # the operator did not see it, and the JobSet did not count it
         ([], 1, "failed", 1),
     ],
 )
@@ -64,7 +64,7 @@ def test_one_restart(pods: list[Any], counted: int, cause: str, failures: int) -
 
 @pytest.mark.parametrize(("counted", "cause"), [(0, "preempted"), (1, "failed")])
 def test_the_jobset_deletes_what_is_left_after_an_end_that_nobody_saw(counted: int, cause: str) -> None:
-    """As when the API server was away: the process that went first has gone for good, and its peer is seen to be deleted."""
+    """As when the API server was down: the process that ended first is deleted, and its peer is seen in deletion."""
     mesh = {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}
     two = BASE | {"topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": mesh}}
     left = deleted(pod(1, 0, 1), 20)
@@ -73,7 +73,7 @@ def test_the_jobset_deletes_what_is_left_after_an_end_that_nobody_saw(counted: i
     both = after(two, pods=[deleted(pod(1, 0, 0, **ended(42, 12)), 10), left], restarts=1)
     assert both.status.history[0].cause == "podDeleted"
     waits = after(two, pods=[deleted(pod(1, 0, 0, **ended(42, 12)), 10), pod(1, 0, 1)], restarts=1)
-    assert waits.status.history[0].cause == "podDeleted", "the other one is there, and has not ended"
+    assert waits.status.history[0].cause == "podDeleted", "the other one exists and has not ended"
 
 
 def test_a_restart_is_put_to_account_once() -> None:
@@ -104,7 +104,7 @@ def test_the_report_tells_start_and_progress_of_its_own_world_only() -> None:
     assert (entry.from_step, entry.first_step_at, told.status.progress.step) == (20, rfc(5), 33)
     assert after(fresh, report=report(restart=1, step=33)).status.progress is None
     unaware = report(step=0, resumed=None, first=None)
-    assert after(BASE, report=unaware).status.progress.step == 40, "a trainer that does not know its step yet changes nothing"
+    assert after(BASE, report=unaware).status.progress.step == 40, "a trainer that does not know its step yet must change nothing"
 
 
 def test_damaged_times_of_a_trainer_do_not_reach_the_status() -> None:
@@ -173,4 +173,4 @@ def test_a_world_that_a_jobset_begins_while_it_is_stopped_is_none() -> None:
     seen = observed(run(stopping), jobsets=[found])
     told = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
     assert [(entry.restart, entry.cause) for entry in told.history] == [(0, "preempted")]
-    assert told.restarts.total == 0, "the next attempt is the one that counts"
+    assert told.restarts.total == 0, "only the next attempt counts"

@@ -1,4 +1,4 @@
-"""Goodput: every second under exactly one cause, by hand and over runs in which everything happens."""
+"""Goodput: every second has exactly one cause, in cases computed by hand and in random runs with every kind of event."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def a_pod(group: ProcessGroup, created: float, scheduled: float | None, **status
 
 @dataclass
 class Story:
-    """A run of one process, and what an operator that looks now and then makes of it."""
+    """A run of one process, and the accounts of an operator that observes it now and then."""
 
     status: TrainingRunStatus = field(
         default_factory=lambda: parse_status(
@@ -81,7 +81,7 @@ class Story:
 
 
 def test_a_start_by_its_marks() -> None:
-    """Ten seconds without pods, twenty without a node, five of container and imports; then the process's own word."""
+    """10 s without pods, 20 s without a node, 5 s for container and imports; then the process reports its own seconds."""
     story = Story()
     story.begin(ProcessGroup(1, 0))
     story.now = 10
@@ -93,18 +93,18 @@ def test_a_start_by_its_marks() -> None:
     assert story.look(pods=[waiting]) == GoodputSeconds(operator_delay=10, capacity_wait=20, startup=3)
     story.now = 36
     alive = a_pod((1, 0), 10, 30)
-    assert story.look(pods=[alive]).total == 33, "it runs and has not answered, so nothing is known yet"
+    assert story.look(pods=[alive]).total == 33, "it runs and has not answered, so its seconds are not known yet"
     story.now = 50
     told = story.hear(ProcessGroup(1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
     expected = GoodputSeconds(operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6)
     assert story.look(pods=[alive], report=told) == expected
-    assert story.look(pods=[alive], report=told) == expected, "the same look again counts nothing"
+    assert story.look(pods=[alive], report=told) == expected, "the same observation must count only once"
     assert story.status.goodput is not None
     assert story.status.goodput.ratio == 0.12
 
 
 def test_a_last_word_counts_past_the_beginning_of_the_end() -> None:
-    """An evicted process saves for four seconds: its last report has them, although the end counts from the eviction."""
+    """An evicted process saves for 4 s: its last report has these seconds, although the end counts from the eviction."""
     story = Story()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
@@ -113,23 +113,23 @@ def test_a_last_word_counts_past_the_beginning_of_the_end() -> None:
     story.end(ProcessGroup(1, 0), "preempted")
     story.now = 24
     story.look(pods=[alive])
-    assert story.status.history[0].seconds is None, "the process is still at it"
+    assert story.status.history[0].seconds is None, "the process still saves"
     said = termination("preempted", 42, step=11, time=precise(24), seconds=GoodputSeconds(productive_step=21, save_blocking=3).document())
     gone = a_pod((1, 0), 0, 0, **ended(42, 24, said))
     story.now = 26
     assert story.look(pods=[gone]) == GoodputSeconds(productive_step=21, save_blocking=3, operator_delay=2)
-    assert story.status.history[0].to_step == 11, "a step more than it had told of when it was told to end"
+    assert story.status.history[0].to_step == 11, "one step more than it had reported before the eviction"
     assert story.status.history[0].seconds == GoodputSeconds(productive_step=21, save_blocking=3)
 
 
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, float], int]] = {
-    "but what it began": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 10}], {"productive_step": 100, "lost_work": 8}, 0),
+    "only an unfinished step lost": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 10}], {"productive_step": 100, "lost_work": 8}, 0),
     "half of it lost": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 5}], {"productive_step": 50, "lost_work": 58}, 5),
     "all of it lost": ([{"fromStep": 4, "toStep": 14}, {"fromStep": 2}], {"lost_work": 108}, 10),
-    "it went on unheard": ([{"fromStep": 0, "toStep": 100}, {"fromStep": 104}], {"productive_step": 104, "other": 4}, 0),
-    "it went on for long": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 500}], {"productive_step": 108}, 0),
-    "nobody has gone on yet": ([{"fromStep": 0, "toStep": 10}], {"productive_step": 100, "other": 8}, 0),
-    "the next one died before it could": (
+    "it trained on without a report": ([{"fromStep": 0, "toStep": 100}, {"fromStep": 104}], {"productive_step": 104, "other": 4}, 0),
+    "it trained on for long without a report": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 500}], {"productive_step": 108}, 0),
+    "no later process group yet": ([{"fromStep": 0, "toStep": 10}], {"productive_step": 100, "other": 8}, 0),
+    "the next one ended before its first step": (
         [{"fromStep": 0, "toStep": 10}, {"toStep": None}, {"fromStep": 5}],
         {"productive_step": 50, "lost_work": 58},
         5,
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, float], int]] = {
 
 @pytest.mark.parametrize("case", CASES, ids=list(CASES))
 def test_lost_work_by_hand(case: str) -> None:
-    """A world with 100 seconds of steps that ended 8 seconds after it was last heard."""
+    """A process group with 100 s of steps that ended 8 s after its last report."""
     entries, expected, lost_steps = CASES[case]
     worlds = [
         HistoryEntry.model_validate({"attempt": 1, "restart": number, "startedAt": precise(0), **entry}, by_alias=True)
@@ -185,7 +185,7 @@ def test_a_finished_run_does_not_age() -> None:
 
 @dataclass
 class Truth:
-    """What a chaotic run really did, second by second."""
+    """What a random run really did, second by second."""
 
     chance: random.Random
     now: float = 0.0
@@ -199,12 +199,12 @@ class Truth:
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.variant) for seed in range(2, 6))])
-@pytest.mark.parametrize("farewell", [True, False], ids=["each process says goodbye", "half of them are killed"])
+@pytest.mark.parametrize("farewell", [True, False], ids=["each process sends a last report", "half of them are killed"])
 def test_a_chaotic_run(seed: int, farewell: bool) -> None:
-    """Forty worlds, more than the history holds; the operator looks at random and is away now and then.
+    """40 process groups, more than the history holds. The operator observes at random times and is sometimes down.
 
-    Where every process leaves a last word, every cause is right to the rounding of a few milliseconds. Where they are killed unheard,
-    what is not known is at most the time since they were last heard, and every second is still under one cause.
+    If every process sends a last report, every cause is right up to a rounding of a few milliseconds. If processes are killed without one,
+    at most the time since their last report is unknown, and every second still has one cause.
     """
     chance = random.Random(seed)
     truth, story, committed, unheard = Truth(chance), Story(), 0, 0.0

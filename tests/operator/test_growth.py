@@ -1,4 +1,4 @@
-"""What growing costs and brings, beside others who want the same nodes."""
+"""Costs and gains of growing, beside other pods that want the same nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_growth_that_is_lost_is_followed_by_a_pause_of_what_it_cost_times_twen
         smaller = shrunk(larger, 1)
         assert (smaller.lost_growths, smaller.grown_from) == (growths, None)
         waiting = with_growth_cost(smaller, SETTINGS, None, at(5))
-        assert waiting == smaller, "what it costs is known when the run trains again"
+        assert waiting == smaller, "the cost is known only when the run trains again"
         placement = with_growth_cost(smaller, SETTINGS, rfc(cost), at(cost))
         pause = max(SHARE * cost, 120 * 2**growths)
         assert placement.grow_not_before == rfc(cost + pause)
@@ -39,7 +39,7 @@ def test_a_growth_has_paid_after_twenty_times_what_it_cost() -> None:
     assert (larger.grown_from, larger.lost_growths) == (1, 3)
     paid = with_growth_cost(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
     assert (paid.grown_from, paid.grown_at, paid.lost_growths) == (None, None, 0)
-    assert shrunk(paid, 1).lost_growths == 0, "to shrink later is nobody's loss"
+    assert shrunk(paid, 1).lost_growths == 0, "shrinking later must not count as a lost growth"
 
 
 def test_a_clock_that_is_set_back_does_not_keep_a_run_small() -> None:
@@ -48,9 +48,9 @@ def test_a_clock_that_is_set_back_does_not_keep_a_run_small() -> None:
 
 
 class Contested(Cluster):
-    """A cluster of two nodes, in which somebody else takes each node that is free, for 400 seconds.
+    """A cluster of two nodes in which a rival takes each free node for 400 s.
 
-    A run trains 20 s after all its pods have got their nodes, and saves when it is asked to.
+    The run trains 20 s after all its pods have nodes, and saves on request.
     """
 
     RIVAL_SECONDS = 400
@@ -61,7 +61,7 @@ class Contested(Cluster):
         super().__init__(run(recovery=ELASTIC | {"elastic": elastic}, trainer__steps=1_000_000), 2)
         self.preempts, self.everything = preempts, everything
         self.until: list[float] = [self.RIVAL_SECONDS]
-        """When the rival gives each of its nodes back."""
+        """Times at which the rival frees each of its nodes."""
         self.trained = 0.0
         """Slice-seconds."""
         self._resumed = 0
@@ -69,7 +69,7 @@ class Contested(Cluster):
         self.room = 1
 
     def tick(self) -> None:
-        self.now += 9  # and one in the base class
+        self.now += 9  # and 1 s in the base class
         self.until = [end for end in self.until if end > self.now]
         self.room = 2 - len(self.until)
         super().tick()
@@ -80,7 +80,7 @@ class Contested(Cluster):
             for place, thing in self.api.objects.items()
             if place.startswith(f"{PODS}/demo-") and "probe" not in place
         )
-        held = 0 if self.everything else max(0, 1 - own)  # the node that the run has anyway
+        held = 0 if self.everything else max(0, 1 - own)  # the node that the run always has
         if free > held and not waiting:
             self.until += [self.now + self.RIVAL_SECONDS] * (free - held)
         self._work()
@@ -107,7 +107,7 @@ class Contested(Cluster):
             self.head = head(step, epoch=world)
 
     def hour(self) -> float:
-        """The slice-seconds of an hour, every ten seconds of which the operator looks."""
+        """The slice-seconds trained in an hour. The operator reconciles every 10 s."""
 
         async def live() -> None:
             while self.now < 3600:
@@ -121,15 +121,15 @@ class Contested(Cluster):
 
 @cache
 def staying_small(everything: bool) -> float:
-    """What a run trains in an hour that never looks for room."""
+    """The slice-seconds that a run trains in an hour if it never looks for room."""
     return Contested(preempts=True, everything=everything, grow_after_seconds=100_000).hour()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("preempts", "everything", "share"), [(True, False, 1.5), (False, False, 1.5), (True, True, 0.8)])
 def test_growing_beside_a_rival_pays_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
-    """The larger attempt is there before the probe goes, so the rival finds nothing free. Where it takes the run's own node while the run
-    starts again, growing is lost once, and is not tried again within the hour."""
+    """The larger attempt exists before the probe is deleted, so the rival finds no free node. If the rival takes the run's own node during
+    the restart, this growth is lost, and the run does not try again within the hour."""
     world = Contested(preempts=preempts, everything=everything)
     assert world.hour() >= share * staying_small(everything) > 0
     assert world.status["restarts"]["resized"] == (3 if everything else 2)

@@ -1,4 +1,4 @@
-"""What an installation allows, and which mesh a run without one has for all its life."""
+"""What an installation allows, and the mesh that a run without `mesh` keeps in all its attempts."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ SIXTEEN = {"accelerator": {"type": "v5e", "topology": "4x4"}, "trainer__batchSiz
     [
         ({"fsdp": 16}, (1, -1, 1)),
         ({"data": 2, "fsdp": 4, "tensor": 2}, (2, 4, 2)),
-        ({"fsdp": 32}, (1, -1, 1)),  # of another topology
-        ({"fsdp": 2, "tensor": 8}, (1, -1, 1)),  # tampered with: the model has four heads
+        ({"fsdp": 32}, (1, -1, 1)),  # the mesh of another topology
+        ({"fsdp": 2, "tensor": 8}, (1, -1, 1)),  # a manipulated record: the model has four heads
     ],
 )
 def test_a_run_keeps_the_mesh_it_has_on_record(axes: dict[str, int], expected: tuple[int, int, int]) -> None:
@@ -83,14 +83,16 @@ def test_the_record_of_the_first_attempt_is_the_mesh_of_all_later_looks() -> Non
     first = reconcile(observed(run(**BIG)), NOW)
     assert first.status is not None
     assert first.status.topology is not None
-    assert (first.status.topology.mesh.fsdp, first.status.topology.mesh.tensor) == (64, 2), "suggested: a block is split over two devices"
+    assert (first.status.topology.mesh.fsdp, first.status.topology.mesh.tensor) == (64, 2), (
+        "the suggested mesh must split a block over two devices"
+    )
     again = parse_run_view(run(first.status.document(), **BIG)).spec
     assert again is not None
-    assert attempt_spec_hash(again) == first.status.attempt_spec_hash, "a look at its own record must not look like an edit"
+    assert attempt_spec_hash(again) == first.status.attempt_spec_hash, "its own record must not count as an edit"
 
 
 def test_a_record_outlives_another_formula() -> None:
-    """As if the operator that made the first attempt had suggested something else."""
+    """As if the operator that made the first attempt had suggested another mesh."""
     first = reconcile(observed(run(**BIG)), NOW)
     assert first.status is not None
     document = first.status.document()

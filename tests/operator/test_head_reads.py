@@ -1,4 +1,4 @@
-"""Stores that do not answer hold up their own runs only, on an event loop whose time jumps to the next timer."""
+"""A store that does not answer delays only its own runs. On an event loop whose time jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMIT_SECONDS = 5.0
 
 @dataclass
 class Stores:
-    """Endpoints of which some swallow requests, some refuse, and the others answer after a while."""
+    """Endpoints: `silent` ones never answer, `refusing` ones deny access, and the others answer after `seconds`."""
 
     silent: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
@@ -49,7 +49,7 @@ class Stores:
 
 @dataclass
 class Looks:
-    """The reads, and which runs are to be looked at again."""
+    """The reads, and the runs that are due for reconciliation."""
 
     stores: Stores
     due: list[RunKey] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Looks:
         return await self.reads.read((team, name), spec, seen_state, max_age_seconds)
 
     async def read_to_the_end(self, name: str, endpoint: str, seen_state: object = "ended", team: str = "team") -> HeadReading:
-        """As the queue does: look again whenever there is news of the run."""
+        """As the work queue does: reconcile again whenever there is news of the run."""
         while isinstance(reading := await self.read(name, endpoint, seen_state, team=team), HeadPending):
             while (team, name) not in self.due:
                 await asyncio.sleep(0.001)
@@ -90,15 +90,15 @@ def test_three_hundred_runs_on_a_store_that_does_not_answer_hold_up_no_look() ->
         assert await looks.read_to_the_end("other", "good:9000", team="other team") == HeadAbsent()
         assert now() - began < 0.1
         await asyncio.sleep(2 * LIMIT_SECONDS)
-        assert sorted(looks.due) == sorted(("team", f"run-{number}") for number in range(300)), "each told once"
+        assert sorted(looks.due) == sorted(("team", f"run-{number}") for number in range(300)), "each run must be notified once"
         for number in range(300):
             assert isinstance(await looks.read(f"run-{number}", "sink:9000"), HeadUnreachable)
-        assert looks.stores.asked["http://sink:9000"] == AT_ONCE, "the others have gone by what those showed"
+        assert looks.stores.asked["http://sink:9000"] == AT_ONCE, "the other runs must use the result of those requests"
         for _ in range(600):
             for number in range(300):
                 await looks.read(f"run-{number}", "sink:9000", max_age_seconds=10)
             await asyncio.sleep(1)
-        assert looks.stores.asked["http://sink:9000"] < AT_ONCE + 12, "ten minutes later it is asked once in two minutes"
+        assert looks.stores.asked["http://sink:9000"] < AT_ONCE + 12, "ten minutes later there must be one request in two minutes"
         assert looks.stores.most_at_once <= AT_ONCE
         await looks.reads.close()
 
@@ -117,7 +117,7 @@ def test_three_hundred_stores_that_do_not_answer_hold_up_no_other() -> None:
         assert await looks.read_to_the_end("new", "better:9000", team="other team") == HeadAbsent()
         assert now() - began < PATIENCE_SECONDS
         assert isinstance(await looks.read_to_the_end("run-299", "sink-299:9000"), HeadUnreachable)
-        assert now() - began < SLOT_SECONDS + LIMIT_SECONDS + 1, "the team's own runs wait their turn, but not for long"
+        assert now() - began < SLOT_SECONDS + LIMIT_SECONDS + 1, "the team's own runs must wait in turn, but not for long"
         await looks.reads.close()
 
     run(story())
@@ -146,7 +146,7 @@ def test_what_follows_an_end_goes_by_a_reading_that_began_after_it() -> None:
         assert await looks.read_to_the_end("run", "slow:9000", seen_state="at work") == HeadAbsent()
         assert isinstance(await looks.read("run", "slow:9000", seen_state="leaving"), HeadPending)
         await asyncio.sleep(0.3)
-        looks.stores.heads["s3://bucket/run"] = head(20)  # the last save, after the store was asked
+        looks.stores.heads["s3://bucket/run"] = head(20)  # the last save, after the request to the store was sent
         assert await looks.read_to_the_end("run", "slow:9000", seen_state="gone") == head(20)
         await looks.reads.close()
 
@@ -191,6 +191,6 @@ def test_a_silent_endpoint_is_tried_by_one_request_at_a_time_and_ever_more_rarel
     assert len(times) < SILENT_REQUESTS + 40
     assert times[-1] - times[-2] >= 120
     assert circuit.admits(times[-1] + 200)
-    assert not circuit.admits(times[-1] + 201), "one tries, the others wait for it"
+    assert not circuit.admits(times[-1] + 201), "one request tries, the others must wait for it"
     circuit.answered()
     assert all(circuit.admits(times[-1] + 202) for _ in range(10))

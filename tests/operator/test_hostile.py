@@ -1,4 +1,4 @@
-"""Whatever stands in the cluster, a look at it ends in a decision, and the decision can be written."""
+"""Whatever objects are in the cluster, every observation leads to a decision, and the decision can be written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CRD = quick_yaml.load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainin
 FORMATS = FormatChecker(formats=())
 FORMATS.checks("date-time")(lambda value: not isinstance(value, str) or moment(value) is not None)
 VALIDATOR = Draft202012Validator(CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], format_checker=FORMATS)
-"""What the API server takes as a status."""
+"""The API server's schema of a status."""
 
 
 @pytest.mark.slow
@@ -59,12 +59,12 @@ def check_no_object_can_make_a_look_fail(data: st.DataObject) -> None:
     if decision.status is not None:
         written = json.loads(json.dumps(status_document(decision.status)))
         assert all(abs(number) < 2**63 for number in numbers(written))
-        if VALIDATOR.is_valid(seen.run.raw_status):  # The API server holds no other.
+        if VALIDATOR.is_valid(seen.run.raw_status):  # The API server stores no other.
             VALIDATOR.validate(written)
 
 
 def numbers(document: Any) -> list[float]:
-    """All numbers of a document."""
+    """All numbers in a document."""
     if isinstance(document, dict):
         return [number for value in document.values() for number in numbers(value)]
     if isinstance(document, list):

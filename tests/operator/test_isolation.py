@@ -1,4 +1,4 @@
-"""What one tenant does, or suffers, holds up no other one's runs."""
+"""Actions and problems of one tenant do not delay the runs of another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORKERS = 8
 
 @contextlib.asynccontextmanager
 async def sink() -> AsyncIterator[str]:
-    """A server that takes connections and never answers."""
+    """A server that accepts connections and never answers."""
     connections: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: connections.append(writer), "127.0.0.1", 0)
     try:
@@ -41,7 +41,7 @@ async def sink() -> AsyncIterator[str]:
 
 
 class Counted:
-    """Reads HEADs, and counts the reads that are over."""
+    """Reads HEADs, and counts the finished reads."""
 
     def __init__(self, endpoint: str) -> None:
         self.checkpoints, self.over = Checkpoints(Metrics().head_reads, (endpoint,), s3_anonymous=True), 0
@@ -54,7 +54,8 @@ class Counted:
 
 @pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.variant)])
 def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs: int) -> None:
-    """Real sockets, the operator's own modules, a pretended API server: the other run is made before a single request has ended."""
+    """Real sockets, the operator's own modules, a simulated API server: the other run starts before any request to the silent store has
+    ended."""
 
     async def story() -> None:
         async with sink() as endpoint:
@@ -81,7 +82,7 @@ def test_runs_on_a_store_that_does_not_answer_hold_up_no_other_tenants_run(runs:
                 await asyncio.sleep(0)
                 while queue:
                     world.queue.add(queue.pop())
-            assert counted.over <= 1, "only the other's own root was read, which is on a volume"
+            assert counted.over <= 1, "only the other run's root may be read, which is on a volume"
             while not all(world.api.objects[f"{RUN.rpartition('/')[0]}/{name}"].get("status") for _, name in keys):
                 await asyncio.sleep(0)
             assert counted.over <= 1
@@ -114,11 +115,11 @@ def test_a_slow_store_changes_the_end_of_no_story(name: str) -> None:
 
 
 def test_a_thousand_pods_that_start_one_by_one_are_no_thousand_writes() -> None:
-    """How many run already is no reason to ask the API server for all of them, and is told every few seconds."""
+    """The number of running pods is no reason to list them at the API server again. It is reported every few seconds."""
     world = World(run(accelerator={"type": "cpu", "topology": "4x1"}))
     world.settle()
     now, messages = 100.0, set[str]()
-    for running in (2, 3):  # that one does is on record
+    for running in (2, 3):  # the record already has that one runs
         pods = [pod(1, 0, 0, number, **({} if number < running else {"phase": "Pending", "containerStatuses": []})) for number in range(4)]
         seen = observed(world.api.objects[RUN], jobsets=[world.jobset or {}], pods=pods)
         status = reconcile(seen, at(now)).status

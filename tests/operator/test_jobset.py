@@ -1,4 +1,5 @@
-"""The objects of an attempt: whole, against files that a person has read, and rule by rule where a rule is a promise."""
+"""The objects of an attempt: complete, compared with golden files that a person has reviewed, and single rules where a rule is a
+promise."""
 
 from __future__ import annotations
 
@@ -151,7 +152,7 @@ def test_a_fabric_gets_what_its_row_says_and_no_more(name: str) -> None:
     mounted = {mount["name"] for container in (*pod["containers"], *pod.get("initContainers", ())) for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     for container in pod.get("initContainers", ()):
-        assert container["restartPolicy"] == "Always", "it must end with the trainer"
+        assert container["restartPolicy"] == "Always", "a sidecar must end with the trainer"
         assert "privileged" not in container["securityContext"]
         assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
     assert [container["name"] for container in pod.get("initContainers", ())] == ([sidecar.name] if sidecar is not None else [])
@@ -164,7 +165,7 @@ def test_each_host_asks_for_its_devices_once(name: str) -> None:
     limits = pod_of(built(name))["containers"][0].get("resources", {}).get("limits", {})
     assert limits.get(accelerator.row.resource or "none") == (str(shape.chips_per_host) if accelerator.row.resource else None)
     environment = [variable["name"] for variable in pod_of(built(name))["containers"][0]["env"]]
-    assert len(environment) == len(set(environment)), "a variable that is set twice has an accidental value"
+    assert len(environment) == len(set(environment)), "no variable may be set twice, or its value is accidental"
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -213,7 +214,7 @@ def test_rules_stand_in_the_order_that_judges_right() -> None:
     assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
     policy = built("cpu-2x1")["spec"]["failurePolicy"]
     assert [rule["action"] for rule in policy["rules"]] == ["RestartJobSetAndIgnoreMaxRestarts"] * 2 + ["FailJobSet"]
-    assert "onJobFailureMessagePatterns" not in policy["rules"][2], "the last rule takes what the others leave"
+    assert "onJobFailureMessagePatterns" not in policy["rules"][2], "the last rule must match all that the others do not"
     assert (policy["maxRestarts"], policy["restartStrategy"]) == (2, "BlockingRecreate")
 
 
@@ -235,7 +236,7 @@ def test_slices_know_each_other() -> None:
     assert len(hosts) == 8
     assert hosts[1].startswith("demo-3-s-$(HALCYON_JOB_INDEX)-1.")
     order = list(env)
-    assert order.index("HALCYON_JOB_INDEX") < order.index("TPU_WORKER_HOSTNAMES"), "a reference works backwards only"
+    assert order.index("HALCYON_JOB_INDEX") < order.index("TPU_WORKER_HOSTNAMES"), "a variable can only refer to earlier ones"
     assert not any(name.startswith(("MEGASCALE", "TPU_")) for name in (v["name"] for v in pod_of(built("v5e-4x4"))["containers"][0]["env"]))
 
 
@@ -244,7 +245,7 @@ def test_runtimes_of_ironwood_are_told_addresses_with_ports() -> None:
     assert "TPU_WORKER_HOSTNAMES" not in env
     addresses = env["TPU_PROCESS_ADDRESSES"]["value"].split(",")
     assert [address.rpartition(":")[2] for address in addresses] == [env["TPU_PROCESS_PORT"]["value"]] * 2
-    assert env["HALCYON_DEVICES_PER_HOST"]["value"] == "8", "two JAX devices a chip"
+    assert env["HALCYON_DEVICES_PER_HOST"]["value"] == "8", "each chip must have two JAX devices"
 
 
 def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:

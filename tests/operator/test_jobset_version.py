@@ -1,4 +1,4 @@
-"""No run is made on a JobSet that would drop the rules by which it stops."""
+"""No run starts with a JobSet version that would drop the rules for its stops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from halcyon_operator.run.metrics import Metrics
 
 
 def schema(*fields: str) -> dict[str, Any]:
-    """What an API server publishes of JobSet, as far as it matters."""
+    """The part of an API server's OpenAPI document about JobSet that matters here."""
     rule = {"type": "object", "properties": {field: {} for field in fields}}
     policy = {"properties": {"rules": {"type": "array", "items": rule}}}
     jobset = {"properties": {"spec": {"properties": {"failurePolicy": policy}}}}
@@ -25,7 +25,7 @@ OLD, NEW = schema("name", "action", "onJobFailureReasons"), schema("name", "acti
 
 
 class Server:
-    """An API server that serves the kinds, and describes JobSet so."""
+    """An API server that serves the kinds, with this OpenAPI document or this error code."""
 
     def __init__(self, openapi: dict[str, Any] | int) -> None:
         self.openapi = openapi
@@ -71,9 +71,9 @@ def test_a_jobset_that_was_exchanged_since_is_named_too() -> None:
 
 
 class Connection:
-    """Notes the addresses of requests."""
+    """Records the addresses of requests."""
 
-    class configuration:  # noqa: N801 the name of the client's member
+    class configuration:  # noqa: N801 - the name of the client's attribute
         host = "https://server"
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A process that campaigns for a lease, on an event loop whose time jumps: when its API server is slow or away, and when it leaves."""
+"""A process that competes for a Lease, when its API server is slow or down and when the process ends. On an event loop whose time jumps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.operator.test_work_queue import run
 
 
 class Leases:
-    """One Lease, and an API server that may be away or hang."""
+    """One Lease, and an API server that may be down or hang."""
 
     def __init__(self) -> None:
         self.document: dict[str, Any] | None = None
@@ -26,7 +26,7 @@ class Leases:
         self.writes = 0
 
     async def request(self, method: str, _: str, resource: str, *, body: Any = None, fenced: bool = True) -> dict[str, Any]:
-        assert (resource, fenced) == ("leases", method == "GET"), "renewals need no lease"
+        assert (resource, fenced) == ("leases", method == "GET"), "writes of the Lease must not need the lease"
         if self.state == "away":
             raise ApiError(0, "Unreachable", "away")
         if self.state == "hangs":
@@ -54,7 +54,7 @@ class Leases:
 
 
 class Worker:
-    """Work that notes when it is done."""
+    """Work that records when it starts and ends."""
 
     def __init__(self, name: str, leases: Leases) -> None:
         loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class Worker:
         self.began: list[float] = []
         self.ended: list[float] = []
         self.astray = 0
-        """Turns of the work at which the Lease was not held."""
+        """Turns of the work in which the process did not hold the Lease."""
         self.task = asyncio.create_task(self.leadership.campaign(self.work))
 
     async def work(self) -> None:
@@ -81,7 +81,7 @@ class Worker:
 
 
 async def until(condition: Callable[[], object]) -> float:
-    """The time at which something holds."""
+    """Wait until a condition holds, and return the time."""
     loop = asyncio.get_running_loop()
     while not condition():
         assert loop.time() < 10_000
@@ -118,7 +118,7 @@ def test_work_ends_when_the_lease_cannot_be_renewed_and_begins_again_when_it_can
         leases.state = state
         cut = asyncio.get_running_loop().time()
         ended = await until(lambda: worker.ended)
-        assert 4 < ended - cut <= 8.1, "not before it must, not after it may"
+        assert 4 < ended - cut <= 8.1, "it must end after the renewal is due and before the hold ends"
         await asyncio.sleep(60)
         assert (len(worker.began), worker.astray) == (1, 0)
         leases.state = "well"
@@ -149,10 +149,10 @@ def test_a_lease_that_another_took_ends_the_work_at_the_next_renewal() -> None:
         assert leases.document is not None
         leases.document = {"metadata": {"resourceVersion": "9"}, "spec": {"holderIdentity": "other", "leaseDurationSeconds": 12}}
         taken = asyncio.get_running_loop().time()
-        assert await until(lambda: worker.ended) - taken < 5, "a renewal and a look later, not when its own hold ends"
+        assert await until(lambda: worker.ended) - taken < 5, "it must end at the next renewal, before its own hold ends"
         assert leases.holder == "other"
         await worker.stop()
-        assert leases.holder == "other", "what is not held is not released"
+        assert leases.holder == "other", "a Lease that it does not hold must not be released"
 
     run(story())
 
@@ -174,7 +174,7 @@ def test_work_that_fails_ends_the_process_and_leaves_the_lease() -> None:
 
 
 class Connection:
-    """What the official client is used for."""
+    """The part of the official client that the operator uses."""
 
     def __init__(self) -> None:
         self.configuration = self
@@ -190,7 +190,7 @@ class Connection:
 
 
 class Busy(Connection):
-    """An API server that wants to be left alone."""
+    """An API server that answers 429 with Retry-After."""
 
     status, headers = 429, {"Retry-After": "7"}
 

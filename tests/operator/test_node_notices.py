@@ -1,4 +1,4 @@
-"""What nodes say about their end: read, remembered only where there is something, and worth one checkpoint and one event."""
+"""Notices of nodes about maintenance or their end: they are parsed, kept only while they hold, and lead to one checkpoint and one event."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_only_nodes_that_say_something_are_remembered_and_only_their_runs_are_lo
         assert nodes.saw(node(f"node-{number}")) == ()
     assert len(nodes) == 0
     assert nodes.saw(node("node-2", cordoned=True)) == (("a", "one"),)
-    assert nodes.saw(node("node-2", cordoned=True)) == (), "said before"
-    assert nodes.saw(node("node-9", cordoned=True)) == (), "no run is there"
+    assert nodes.saw(node("node-2", cordoned=True)) == (), "the same notice again"
+    assert nodes.saw(node("node-9", cordoned=True)) == (), "no run is on this node"
     assert nodes.on(("a", "one"), ["node-1", "node-2"]) == (NoticeView("node-2", "cordoned"),)
     assert nodes.saw(node("node-2")) == (("a", "one"),)
     assert nodes.saw(node("node-9"), deleted=True) == ()
@@ -86,7 +86,7 @@ def test_a_notice_is_shown_told_once_and_worth_a_checkpoint() -> None:
     assert shown["notices"] == [{"node": "node-a", "notice": "terminating", "seenAt": rfc(60)}]
     second = look(shown, NoticeView("node-a", "terminating"), seconds=62)
     assert told(second) == []
-    assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], "the trainer has not taken note yet"
+    assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], "the trainer has not accepted it yet"
     assert second.status.maintenance == first.status.maintenance
 
 
@@ -137,7 +137,7 @@ def test_the_story_of_a_notice() -> None:
     world.settle()
     world.notice(node("node-b", "cloud.google.com/impending-node-termination"))
     world.settle()
-    assert world.asked == [], "the run is on another node"
+    assert world.asked == [], "a notice of a node without pods of the run must be ignored"
     world.notice(node("node-a", "cloud.google.com/impending-node-termination"))
     world.settle()
     assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]

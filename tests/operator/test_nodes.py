@@ -1,4 +1,4 @@
-"""Which node is blamed for an end, when it is avoided, and when it is not."""
+"""Which node is blamed for an end, when it is avoided, and when not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def status(**more: Any) -> dict[str, Any]:
 
 
 def blames(pods: list[dict[str, Any]], **spec: Any) -> list[str]:
-    """Whom the end of a world is blamed on."""
+    """The nodes blamed for the end of a process group."""
     found = jobset(restarts=1, counted=1)
     seen = observed(run(status(), **spec), jobsets=[found], pods=pods)
     told = follow(seen, seen.run.status, parse_jobset(found), at(60)).status
@@ -55,8 +55,8 @@ ECHO = ended(1, 50, termination("failed", 1, said="the words do not matter", pee
         ([on("a", 0, **CRASH), on("b", 1)], ["a"]),
         ([on("a", 0, **ended(137, 50)), on("b", 1, **ECHO)], ["a"]),
         ([on("a", 0, **ECHO), on("b", 1, **CRASH)], ["b"]),
-        ([on("a", 0, **CRASH), on("b", 1, **CRASH)], []),  # of the same second: nobody knows
-        ([on("a", 0, **CRASH), on("a", 1, **CRASH)], []),  # one node: the program may be to blame as well
+        ([on("a", 0, **CRASH), on("b", 1, **CRASH)], []),  # in the same second, so the first one is unknown
+        ([on("a", 0, **CRASH), on("a", 1, **CRASH)], []),  # one node: the cause may also be the program
         ([on("a", 0, **(CRASH | disrupted(49))), on("b", 1, **CRASH)], []),
         ([deleted(on("a", 0), 49), on("b", 1, **CRASH)], []),
         ([on("a", 0, **ended(42, 50)), on("b", 1, **ended(1, 51))], []),
@@ -71,7 +71,7 @@ def test_only_the_first_failure_of_a_world_of_several_nodes_is_blamed(pods: list
     ("second", "missing", "cause", "failures"),
     [
         ("", True, "noRoom", 0),
-        ("b", True, "failed", 1),  # they had nodes, so the network or a program is to blame
+        ("b", True, "failed", 1),  # they had nodes, so the cause is the network or a program
         ("", False, "failed", 1),
     ],
 )
@@ -82,7 +82,7 @@ def test_waiting_in_vain_for_pods_without_a_node_is_no_failure(second: str, miss
     told = follow(seen, seen.run.status, parse_jobset(jobset(restarts=1, counted=1)), at(60)).status
     assert (told.history[0].cause, told.failures_without_checkpoint) == (cause, failures)
     assert told.restarts.total == 1
-    assert told.placement is None or not missing, "who waited is not to blame"
+    assert told.placement is None or not missing, "the node that waited must not be blamed"
 
 
 def placement(nodes: str, avoided: str = "", seconds: float = 0) -> dict[str, Any]:
@@ -99,13 +99,13 @@ def placement(nodes: str, avoided: str = "", seconds: float = 0) -> dict[str, An
     [
         (placement("a"), {}, None),
         (placement("aa"), {}, "a"),
-        (placement("aba"), {}, None),  # others are blamed too: more than twice as often is asked
+        (placement("aba"), {}, None),  # other nodes are blamed too: it needs more than twice as many blames
         (placement("abaa"), {}, "a"),
         (placement("aabb"), {}, None),
         (placement("aa"), {"blames": 0}, None),
         (placement("aa"), {"blames": 3}, None),
         (placement("aabb", avoided="a"), {}, "b"),
-        (placement("aabbcc", avoided="ab"), {}, None),  # bounded
+        (placement("aabbcc", avoided="ab"), {}, None),  # maxNodes is reached
         (placement("aabbcc", avoided="ab"), {"maxNodes": 3}, "c"),
         (placement("aa"), {"expireSeconds": 50}, None),
         (placement("aabb", avoided="a"), {"expireSeconds": 50}, None),
@@ -160,7 +160,7 @@ def test_a_world_that_trains_is_not_stopped_for_a_bad_node() -> None:
     trains = status(placement=placement("aa"))
     kept = reconcile(observed(run(trains), jobsets=[jobset()], pods=[on("a", 0), on("b", 1)]), at(60))
     assert deletions(kept) == []
-    # But where the JobSet has given up, the next attempt keeps off it.
+    # But if the JobSet has failed, the next attempt avoids the node.
     failed = jobset(outcome="Failed", reason=EXHAUSTED)
     stopped = reconcile(observed(run(trains), jobsets=[failed], pods=[on("a", 0, **CRASH), on("b", 1)]), at(60))
     assert deletions(stopped) == [("JobSet", "demo-1")]

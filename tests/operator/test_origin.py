@@ -1,4 +1,4 @@
-"""A run that begins from another one is told where that one's checkpoints are, until it has one of its own."""
+"""A run with `from` gets the other run's checkpoint root, until it has a checkpoint of its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_it_waits_for_the_other_run_and_then_gets_its_root() -> None:
     world.api.objects[BASE] = base()
     world.settle()
     assert document_of(world)["spec"]["from"] == {"run": "base", "step": 40, "root": "s3://bucket/base"}
-    assert world.api.objects[RUN]["spec"]["from"] == CLONE["from"], "the operator never writes the spec"
+    assert world.api.objects[RUN]["spec"]["from"] == CLONE["from"], "the operator must not write the spec"
 
 
 def test_once_it_has_a_checkpoint_the_other_run_may_go() -> None:

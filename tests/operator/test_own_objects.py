@@ -1,7 +1,7 @@
-"""Whatever stands in the cluster, the operator touches nothing but what belongs to the run that it looks at.
+"""Whatever objects are in the cluster, the operator touches only what belongs to the run that it reconciles.
 
-Once against the centre (what a decision names) and once through the edge (every request that reaches the API server), with objects that are
-spoiled in any place and objects that only look like the run's own: of a foreign owner, under a foreign name, with forged labels.
+Tested once for the decisions (the objects that a decision names) and once with I/O (every request to the API server), with damaged objects
+and with objects that only look like the run's own: with a foreign owner, a foreign name or forged labels.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ OWN_NAME = re.compile(r"demo-(\d{1,5}|probe)")
 
 
 def is_own(manifest: dict[str, Any], uid: str) -> bool:
-    """Whether an object that is to be made belongs to the run, and to nothing else."""
+    """Whether an object to create belongs to this run and to no other."""
     metadata = manifest["metadata"]
     (owner,) = metadata["ownerReferences"]
     named = OWN_NAME.fullmatch(metadata["name"]) is not None and metadata["namespace"] == "default"
@@ -70,7 +70,7 @@ def is_own(manifest: dict[str, Any], uid: str) -> bool:
 
 
 def is_confined(manifest: dict[str, Any]) -> bool:
-    """Whether the pods of an object get nothing of their node and no way to the API server."""
+    """Whether the pods of an object get nothing of their node and no access to the API server."""
     if manifest["kind"] != "JobSet":
         return True
     pods = [job["template"]["spec"]["template"]["spec"] for job in manifest["spec"]["replicatedJobs"]]
@@ -80,12 +80,12 @@ def is_confined(manifest: dict[str, Any]) -> bool:
 
 
 def jobset_lists() -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Any number of look-alikes; no two objects of a cluster have one uid."""
+    """Any number of look-alikes with different uids, as in a real cluster."""
     return st.lists(look_alikes(), max_size=3, unique_by=lambda jobset: str(dig(jobset, "metadata", "uid")))
 
 
 def check(decision: Decision, seen: Observed) -> None:
-    """A decision names only what is the run's own."""
+    """A decision names only the run's own objects."""
     uid = seen.run.uid
     probes = () if seen.probe is None else (seen.probe.jobset,)
     found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in (*probes, *seen.jobsets)}
@@ -135,12 +135,12 @@ def check_a_decision_names_only_what_is_the_runs_own(data: st.DataObject) -> Non
 
 
 class HostileApi:
-    """Answers reads with whatever it is given, writes with whatever comes, and keeps a list of all requests."""
+    """Answers reads with the given objects and writes with random results, and records all requests."""
 
     def __init__(self, data: st.DataObject) -> None:
         self._data = data
         self.run = self._spoiled(data.draw(run_documents()))
-        # What was asked for by its address has that address, and everything that is stored has a uid.
+        # An object that is read by its address has that name, and every stored object has a uid.
         identity = {"name": "demo", "namespace": "default", "uid": UID}
         self.run = mapping(self.run) | {"metadata": mapping(dig(self.run, "metadata")) | identity}
         self.jobsets = [self._spoiled(one) for one in data.draw(jobset_lists())]
@@ -154,7 +154,7 @@ class HostileApi:
         return document if self._data.draw(st.booleans()) else spoil(document, self._data)
 
     def owned(self) -> set[tuple[object, object]]:
-        """Name and uid of everything that the run controls."""
+        """Name and uid of all objects that the run controls."""
         own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(dig(thing, "metadata"))) == UID]
         own += [pod for pod in self.pods if controller_uid(mapping(dig(pod, "metadata"))) and self._labelled(pod)]
         return {(text(dig(thing, "metadata", "name")), text(dig(thing, "metadata", "uid"))) for thing in own}
@@ -195,10 +195,10 @@ class HostileApi:
             self.run["status"] = _merged(mapping(self.run.get("status")), body["status"])
         return mapping(self._data.draw(JUNK))
 
-    # Checkpoints and trainers
+    # Checkpoint roots and trainers
 
     async def read(self, *arguments: Any) -> Any:
-        """HEAD for whoever asks without a pod, a report for whoever asks with one."""
+        """A HEAD if the observer passes no pod, a report if it passes one."""
         world = next((argument.group for argument in arguments if isinstance(argument, PodView)), None)
         if world is None:
             return self._data.draw(st.sampled_from(HEADS))
@@ -213,7 +213,7 @@ class HostileApi:
 
 @contextmanager
 def no_crash() -> Iterator[None]:
-    """Nothing is logged with a traceback meanwhile."""
+    """Check that nothing is logged with a traceback meanwhile."""
     found: list[str] = []
 
     class Keep(logging.Handler):
@@ -243,7 +243,7 @@ WRITES = {
 
 
 def look_at(api: HostileApi, data: st.DataObject) -> None:
-    """Four looks of the whole operator."""
+    """Reconcile four times with the whole operator."""
     metrics, pod_endings, nodes = Metrics(), PodEndings(), NodeNotices()
     cluster = Cluster(api)  # type: ignore[arg-type]
     platform = replace(PLATFORM, kueue=data.draw(st.booleans()))
@@ -271,7 +271,7 @@ def check_no_request_touches_anything_else(data: st.DataObject) -> None:
     api = HostileApi(data)
     look_at(api, data)
     for method, path, body in api.requests:
-        assert "/namespaces/default/" in path, "not even a read leaves the namespace"
+        assert "/namespaces/default/" in path, "even a read must stay in the namespace"
         if method == "GET":
             continue
         assert WRITES[method].fullmatch(path), (method, path)
@@ -286,7 +286,7 @@ def check_no_request_touches_anything_else(data: st.DataObject) -> None:
             assert is_own(body, UID)
             assert is_confined(body)
         else:
-            assert set(body) == {"metadata", "status"}, "the operator never writes a spec"
+            assert set(body) == {"metadata", "status"}, "the operator must not write a spec"
         json.dumps(body, allow_nan=False)
 
 

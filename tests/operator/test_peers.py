@@ -1,4 +1,4 @@
-"""When a pod of a world is sent away, the others go at the same time: those, and nobody else."""
+"""When a pod of a process group is evicted, the operator ends the group's other pods at the same time, and no other pods."""
 
 from __future__ import annotations
 
@@ -46,21 +46,30 @@ def test_a_world_that_trains_is_left_alone() -> None:
         changed(pod(), {"metadata.labels": pod()["metadata"]["labels"] | {"halcyon.dev/run-uid": "another"}}),
         changed(pod(), {"metadata.labels": pod()["metadata"]["labels"] | {"jobset.sigs.k8s.io/jobset-uid": "another"}}),
     ],
-    ids=["ended", "going", "starting", "of the next world", "of the next attempt", "of nobody", "of another run", "of another JobSet"],
+    ids=[
+        "ended",
+        "in deletion",
+        "starting",
+        "of the next process group",
+        "of the next attempt",
+        "without owner",
+        "of another run",
+        "of another JobSet",
+    ],
 )
 def test_nobody_else_goes(other: dict[str, Any]) -> None:
     assert deleted_pods(look(other, deleted(pod(slice_index=1), 50))) == []
 
 
 def test_a_world_that_has_not_trained_ends_as_it_does_by_itself() -> None:
-    """A process that still starts would take the signal for its end, and its exit code would count as a failure."""
+    """A process that still starts would end at the signal, and its exit code would count as a failure."""
     (entry,) = TRAINING["history"]
     young = TRAINING | {"history": [{key: value for key, value in entry.items() if key != "firstStepAt"}]}
     assert deleted_pods(look(pod(), deleted(pod(slice_index=1), 50), status=young)) == []
 
 
 def test_pods_of_the_world_before_take_nobody_along() -> None:
-    """The JobSet deletes what it has replaced."""
+    """The JobSet itself deletes the pods that it has replaced."""
     second = TRAINING | {
         "jobSetRestarts": 1,
         "history": [

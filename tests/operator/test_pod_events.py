@@ -1,4 +1,5 @@
-"""Why a pod does not start, where that stands in its events alone: read beside the looks, seldom, bounded and cleaned."""
+"""Why a pod does not start, if only its events say so. Events are read beside the reconciliations, seldom, with a limit, and their text is
+cleaned."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def late(**changes: Any) -> PodView:
 
 
 def hang(world: World, scheduled: float = 0) -> None:
-    """The run's pods hang, and five minutes go by."""
+    """The run's pods hang for five minutes."""
     for place in [place for place in world.api.objects if place.startswith(PODS)]:
         del world.api.objects[place]
     world.add_pod(waiting(scheduled))
@@ -46,7 +47,7 @@ def hang(world: World, scheduled: float = 0) -> None:
 
 
 def settle_words(world: World) -> None:
-    """Until words are written that are only written every few seconds."""
+    """Settle, and wait until messages are written that are written only every few seconds."""
     world.settle()
     world.now += COUNT_SECONDS
     world.settle()
@@ -96,7 +97,7 @@ def test_without_events_the_pod_speaks_for_itself(events: list[dict[str, Any]] |
         event(message=["x"]),
         event(lastTimestamp="yesterday"),
     ],
-    ids=["normal", "of another pod", "before it had its node", "words", "signs", "long", "no text", "a list", "no time"],
+    ids=["normal", "of another pod", "before it had its node", "two words", "markup", "long", "no text", "a list", "no time"],
 )
 def test_what_is_no_warning_about_the_pod_is_passed_over(other: dict[str, Any]) -> None:
     assert newest_warning(late(), [other]) is None
@@ -129,7 +130,7 @@ def test_junk_is_no_warning(junk: Any) -> None:
 
 
 class Events:
-    """Lists events when it is let."""
+    """Lists events once the test allows it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -172,12 +173,12 @@ def test_a_look_waits_for_nothing_and_asks_once_a_minute() -> None:
             assert found is not None
             await rounds()
         assert events.asked == [UID] * 2
-        assert changed == [key], "there was no news"
+        assert changed == [key], "there was no change to report"
         events.refuses = True
         now[0] += PAUSE_SECONDS
         reads.of(key, [late()])
         await rounds()
-        assert reads.of(key, [late()]) is None, "what cannot be read any more is not told for ever"
+        assert reads.of(key, [late()]) is None, "events that cannot be read any more must not be reported for ever"
         await reads.close()
 
     asyncio.run(story())

@@ -1,4 +1,4 @@
-"""Pods ask for memory and are held to it, and nothing that they write to a node's disk is unbounded."""
+"""Pods request memory and are limited to it, and every folder that they write on a node's disk has a size limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pod(platform: Platform = PLATFORM, probe: bool = False, **spec: Any) -> dict
 
 
 def memory(pod: dict[str, Any]) -> tuple[str | None, str | None]:
-    """What the trainer asks for, and what it may have."""
+    """The trainer's memory request and memory limit."""
     resources = pod["containers"][0].get("resources", {})
     return resources.get("requests", {}).get("memory"), resources.get("limits", {}).get("memory")
 
@@ -58,7 +58,8 @@ def test_every_row_has_an_amount_for_every_shape() -> None:
 
 @pytest.mark.parametrize("host", HOST_MEMORY_GIB.values())
 def test_the_node_keeps_what_it_needs(host: int) -> None:
-    """GKE reserves about 2 % of a large machine and a tenth of a small one; its guides leave the pods of a node at least as much again."""
+    """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave at least as much again to the
+    node's other pods."""
     left = left_of_host_gib(host)
     assert 0.75 * host < left < host - 4
 

@@ -1,4 +1,4 @@
-"""What the operator's owner gives to pods of runs, and that a run gets nothing of it by itself."""
+"""Settings of the operator's owner for the pods of runs. A run cannot set them itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def trainer(template: dict[str, Any]) -> dict[str, Any]:
 
 def environment(template: dict[str, Any]) -> dict[str, Any]:
     entries = trainer(template)["env"]
-    assert len({entry["name"] for entry in entries}) == len(entries), "each variable once"
+    assert len({entry["name"] for entry in entries}) == len(entries), "each variable must be set once"
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in entries}
 
 
@@ -68,7 +68,7 @@ def test_capabilities_for_locked_memory() -> None:
     assert context["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK", "SYS_RESOURCE"]}
     assert (context["runAsNonRoot"], context["allowPrivilegeEscalation"]) == (False, False)
     admin = template({"security": {"tpu": {"capabilities": ["SYS_ADMIN"], "runAsUser": 0}}}, **V6E)
-    assert trainer(admin)["securityContext"]["allowPrivilegeEscalation"] is True, "the API server refuses anything else"
+    assert trainer(admin)["securityContext"]["allowPrivilegeEscalation"] is True, "the API server rejects any other value"
 
 
 def test_where_the_namespace_has_its_own_user_ids_none_is_named() -> None:
@@ -102,7 +102,7 @@ def test_annotations_pull_secrets_certificates_and_proxy() -> None:
     made = template(policy, **FAST)
     annotations = made["metadata"]["annotations"]
     assert annotations["example.com/team"] == "a"
-    assert annotations["networking.gke.io/default-interface"] == "eth0", "what the hardware needs stands above"
+    assert annotations["networking.gke.io/default-interface"] == "eth0", "annotations for the hardware must override the owner's"
     assert made["spec"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
     assert {"name": "ca", "configMap": {"name": "trust", "items": [{"key": "all.pem", "path": "ca.crt"}]}} in made["spec"]["volumes"]
     assert {"name": "ca", "mountPath": "/etc/halcyon/ca", "readOnly": True} in trainer(made)["volumeMounts"]
@@ -127,7 +127,7 @@ def test_compiled_programs_outlive_the_pod(cache: dict[str, str], volume: dict[s
     (found,) = [one for one in made["spec"]["volumes"] if one["name"] == "cache"]
     assert found == {"name": "cache", **volume}
     (mount,) = [one for one in trainer(made)["volumeMounts"] if one["name"] == "cache"]
-    assert mount.get("subPath") == sub_path, "no namespace writes programs for another one"
+    assert mount.get("subPath") == sub_path, "no namespace may write compiled programs for another one"
 
 
 def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
@@ -186,7 +186,7 @@ ENV = [
 
 def test_a_run_sets_the_variables_that_are_allowed() -> None:
     given = environment(template({}, env=ENV))
-    assert given["XLA_FLAGS"] == "--xla_dump_to=/tmp/dump $$(HALCYON_SAVE_TOKEN)", "it means what is written"
+    assert given["XLA_FLAGS"] == "--xla_dump_to=/tmp/dump $$(HALCYON_SAVE_TOKEN)", "$(…) must be taken literally"
     assert given["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
     assert given["NCCL_DEBUG"] == "INFO"
 
@@ -198,7 +198,7 @@ def test_a_runs_value_replaces_the_one_of_its_hardware() -> None:
 
 
 def test_the_trainers_document_has_no_variables() -> None:
-    """Its image may be of a version that does not know them; its environment has them."""
+    """The image may be of a version that does not know the field; the container's environment has the variables."""
     view = parse_run_view(run(env=ENV))
     assert view.spec is not None
     document = build_config_map(view, 1, view.spec)["data"][names.RUN_DOCUMENT_KEY]

@@ -1,6 +1,6 @@
-"""Runs in queues of Kueue: what is made for them, what they say while they wait, and what losing a place costs.
+"""Runs in queues of Kueue: the objects made for them, their status while they wait, and the cost of a lost place.
 
-Real Kueue has its turn in tests/cluster/test_queues.py. Here its Workload says whatever it could say.
+tests/cluster/test_queues.py tests with the real Kueue. Here its Workload has every state that it could have.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITH_KUEUE = replace(PLATFORM, kueue=True)
 
 
 def workload(**conditions: Any) -> dict[str, Any]:
-    """A Workload with conditions as (truth, reason, message, seconds); other members by path with ``__``."""
+    """A Workload with conditions as (status, reason, message, seconds); other fields by path with ``__``."""
     told = {name: value for name, value in conditions.items() if "__" not in name}
     document: dict[str, Any] = {
         "metadata": {"name": "jobset-demo-1-abcde", "creationTimestamp": rfc(0)},
@@ -54,7 +54,7 @@ PREEMPTED = workload(
 
 
 class Story:
-    """A run of two slices in a queue, and an operator that looks now and then and remembers nothing."""
+    """A run of two slices in a queue, and an operator that reconciles now and then and keeps nothing in memory."""
 
     def __init__(self, **spec: Any) -> None:
         self.document = run(scheduling={"queue": QUEUED}, **spec)
@@ -66,7 +66,8 @@ class Story:
     def look(
         self, seconds: float, found: WorkloadReading | dict[str, Any] | None = None, *, held: bool = True, restarts: int = 0, **seen: Any
     ) -> Decision:
-        """One look, at a JobSet that the queue holds, or does not, once the run has one; one that was deleted goes with its pods."""
+        """One reconciliation, with a JobSet that the queue holds or not, once the run has one. A deleted JobSet exists as long as its
+        pods."""
         reading = parse_workload(found) if isinstance(found, dict) else found
         jobsets: list[dict[str, Any]] = []
         if (attempt := self.status.get("attempt")) and seconds > 1:
@@ -90,7 +91,7 @@ class Story:
         return found["status"], found["reason"], found["message"]
 
     def admitted(self) -> None:
-        """It waits for a while, is admitted, trains, and has saved step 40."""
+        """The run waits for a while, is admitted, trains, and has saved step 40."""
         self.look(2, NO_QUOTA)
         self.look(30, held=False)
         pods = [pod(1, 0, 0), pod(1, 0, 1)]
@@ -100,7 +101,7 @@ class Story:
 
 
 def leaving(seconds: float, *, saved: bool = False) -> list[dict[str, Any]]:
-    """The pods of the first world once the queue has had them deleted."""
+    """The pods of the first process group after the queue has deleted them."""
     gone = [deleted(pod(1, 0, index), seconds) for index in range(2)]
     for one in gone if saved else ():
         said = termination("preempted", 42, step=50, said="saved step 50 and left", saved="step")
@@ -108,7 +109,7 @@ def leaving(seconds: float, *, saved: bool = False) -> list[dict[str, Any]]:
     return gone
 
 
-# What is made ---------------------------------------------------------------------------------------------------------------------------
+# Created objects ------------------------------------------------------------------------------------------------------------------------
 
 
 def made(**spec: Any) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def test_it_says_what_it_waits_for_and_since_when(found: Any, reason: str, told:
         assert told in message
     assert story.condition("Stalled")[0] == ("True" if stalled else "False")
     assert story.condition("Reconciling")[0] == ("False" if stalled else "True")
-    assert (decision.create, decision.delete) == ((), ()), "its place in the queue is kept"
+    assert (decision.create, decision.delete) == ((), ()), "its place in the queue must be kept"
     assert story.status["queue"]["waitingSince"] == rfc(1)
 
 
@@ -295,7 +296,8 @@ def test_a_suspended_run_leaves_the_queue() -> None:
 def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
     story = Story()
     story.admitted()
-    # Kueue suspends the JobSet; the processes save and leave. It goes at once, for it could be admitted again while they do.
+    # Kueue suspends the JobSet; the processes save and end. The operator deletes the JobSet at once, because Kueue could admit it again
+    # meanwhile.
     decision = story.look(101, PREEMPTED, pods=leaving(101))
     assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
     assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
@@ -303,8 +305,8 @@ def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
     assert "due to prioritization in the ClusterQueue" in story.condition("Ready")[2]
     for seconds in (103, 105):
         decision = story.look(seconds, PREEMPTED, pods=leaving(101, saved=seconds == 105), head=head(50))
-        assert (decision.delete, decision.create) == ((), ()), "they have the time that they need to save"
-    # They have left.
+        assert (decision.delete, decision.create) == ((), ()), "the processes must have time to save"
+    # The processes have ended.
     gone = leaving(101, saved=True)
     story.look(106, gone=gone, head=head(50))
     assert story.status["attempt"] == 2
@@ -317,11 +319,11 @@ def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
     assert story.status["failuresWithoutCheckpoint"] == 0
     assert story.status["phase"] == "Queued"
     assert story.status["queue"]["waitingSince"] == rfc(107)
-    # All the time until it is admitted again is a wait for capacity.
+    # All the time until it is admitted again counts as a wait for capacity.
     waited = story.status["goodput"]["seconds"]["capacityWait"]
     story.look(207, NO_QUOTA)
     assert story.status["goodput"]["seconds"]["capacityWait"] - waited == pytest.approx(100)
-    # It goes on from the step at which it left.
+    # It resumes at the step at which it stopped.
     story.look(210, held=False)
     story.look(220, held=False, pods=[pod(2, 0, 0)], report=report(2, 0, step=51, resumed=50, first=215), head=head(50))
     assert (story.status["phase"], story.status["history"][1]["fromStep"]) == ("Running", 50)
@@ -329,7 +331,7 @@ def test_losing_the_quota_is_a_cause_of_its_own_and_free() -> None:
 
 
 def test_a_world_that_jobset_has_begun_by_itself_keeps_its_place() -> None:
-    """A Job may see the exit code of those that save before its pods are gone; JobSet's rule then counts the next restart."""
+    """A Job may see the exit code of a saving process before its pods are deleted; then JobSet's rule counts the next restart."""
     story = Story()
     story.admitted()
     decision = story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True), head=head(50))
@@ -353,7 +355,7 @@ def test_processes_that_were_admitted_again_while_nobody_looked_train_on_under_t
     seen: dict[str, Any] = {"gone": leaving(101, saved=True), "report": report(step=60, resumed=50, first=310), "head": head(50)}
     decision = story.look(320, held=False, pods=again, **seen)
     assert (decision.delete, story.status["phase"], story.condition("Ready")[1]) == ((), "Running", "Running")
-    # How that ends is its own.
+    # Its later end has its own cause.
     crashed = [pod(1, 0, 0, **ended(1, 400)), again[1]]
     crashed[0]["metadata"]["uid"] = again[0]["metadata"]["uid"]
     story.look(405, held=False, restarts=1, pods=crashed, **(seen | {"report": None}))
@@ -361,7 +363,7 @@ def test_processes_that_were_admitted_again_while_nobody_looked_train_on_under_t
 
 
 def test_what_somebody_took_out_of_the_queue_stays_out_until_they_put_it_back() -> None:
-    """A new attempt would have a Workload of its own, and be admitted at once."""
+    """A new attempt would have a new Workload, and be admitted at once."""
     story = Story()
     story.admitted()
     out = workload(Evicted=(True, "Deactivated", "The workload is deactivated", 100), spec__active=False)
@@ -401,7 +403,7 @@ def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None
     story = Story()
     story.admitted()
     story.look(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True))
-    story.look(108, PREEMPTED, restarts=1)  # the Workload says it as long as the next world waits
+    story.look(108, PREEMPTED, restarts=1)  # the Workload has this condition as long as the next process group waits
     second = [pod(1, 1, 0), pod(1, 1, 1)]
     story.look(110, held=False, restarts=1, pods=second, report=report(1, 1, step=60, resumed=50, first=109))
     gone = [deleted(second[0], 120), second[1]]
@@ -411,7 +413,7 @@ def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None
 
 
 def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
-    """As with an image that nobody can pull: Kueue counts how often it was queued again, so its Workload must stay."""
+    """As with an image that does not exist: Kueue counts the requeues in the Workload, so the Workload must stay."""
     story = Story()
     story.look(2, NO_QUOTA)
     pending = [pod(1, 0, index, phase="Pending", containerStatuses=[]) for index in range(2)]
@@ -421,7 +423,7 @@ def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
         QuotaReserved=(False, "Pending", "", 70),
         status__requeueState={"count": 1, "requeueAt": rfc(600)},
     )
-    # What the kubelet makes of a container that never was.
+    # The status that the kubelet writes for a container that never started.
     lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}
     gone = [deleted(one, 70) for one in pending]
     for one in gone:
@@ -431,7 +433,7 @@ def test_pods_that_never_started_cost_nothing_and_no_number() -> None:
         assert story.look(seconds, late, gone=gone).delete == ()
         assert (story.status["phase"], story.condition("Queued")[1]) == ("Queued", "WaitingToRequeue")
     assert (story.status["queue"]["eviction"]["reason"], story.status["queue"]["waitingSince"]) == ("PodsReadyTimeout", rfc(70))
-    # Admitted again, it is the same world, and how the pods before ended has nothing to do with it, nor has the queue with how it ends.
+    # Admitted again, it is the same process group. The ends of the earlier pods have nothing to do with its end, and neither has the queue.
     pods = [pod(1, 0, index) for index in range(2)]
     for one in pods:
         one["metadata"]["uid"] += "-again"
@@ -463,7 +465,7 @@ def test_every_way_to_lose_the_quota_is_told_by_its_name(reason: str) -> None:
 
 
 class Api:
-    """An API server that has Workloads, or answers something else."""
+    """An API server that has Workloads, or answers with an error."""
 
     def __init__(self, *items: dict[str, Any], error: ApiError | None = None) -> None:
         self.items, self.error, self.asked = items, error, 0
@@ -506,7 +508,7 @@ def test_a_workload_is_read_again_only_when_that_is_worth_it() -> None:
 
 
 def test_a_label_that_kueue_gave_counts_like_one_that_was_asked_for() -> None:
-    """A namespace may have a default queue: a run that names none is held there too, and says so."""
+    """A namespace may have a default queue: a run that names none is held there too, and reports it."""
     held = jobset() | {"spec": {"suspend": True}}
     held["metadata"]["labels"] = {**held["metadata"]["labels"], LABEL_QUEUE: "default"}
     started = {

@@ -1,4 +1,4 @@
-"""The decision table: total, without idle rows, and obeyed."""
+"""The decision table: it covers every case, has no unused row, and is applied."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVERYTHING = [
 
 
 def test_every_combination_has_a_row_and_every_row_a_combination() -> None:
-    first = [decide(facts) for facts in EVERYTHING]  # StopIteration where there is none
+    first = [decide(facts) for facts in EVERYTHING]  # StopIteration if no row matches
     assert [rule for rule in RULES if rule not in first] == []
     assert {rule.action for rule in first} == set(ACTIONS)
 
@@ -55,17 +55,19 @@ def test_the_promises_of_the_guide() -> None:
     for facts in EVERYTHING:
         action = decide(facts).action
         if action == "stop":
-            assert facts.cause not in ("none", "preempted", "podDeleted", "jobSetDeleted"), f"not the run's fault: {facts}"
+            assert facts.cause not in ("none", "preempted", "podDeleted", "jobSetDeleted"), (
+                f"the run did not cause it, so it must not stop: {facts}"
+            )
         if facts.cause in ("failed", "hung") and facts.budget == "spent":
-            assert action == "stop", f"a crash loop ends: {facts}"
+            assert action == "stop", f"a crash loop must stop: {facts}"
         if action == "edited":
             assert facts.edit == "waits"
-            assert facts.committed == "yes" or facts.cause != "none", f"an edit costs no step: {facts}"
+            assert facts.committed == "yes" or facts.cause != "none", f"an edit must cost no step: {facts}"
         if action in ("elsewhere", "anywhere", "smaller") and facts.cause == "none":
-            assert facts.capacity in ("fewer", "avoided"), f"a world that trains and has its nodes is left alone: {facts}"
+            assert facts.capacity in ("fewer", "avoided"), f"a process group that trains and has its nodes must not be stopped: {facts}"
         if action == "larger":
             assert facts.capacity == "more"
-            assert facts.committed == "yes" or facts.cause != "none", f"growing costs no step: {facts}"
+            assert facts.committed == "yes" or facts.cause != "none", f"growing must cost no step: {facts}"
 
 
 @pytest.mark.parametrize("cause", [cause for cause in get_args(EndCause) if cause not in ("completed", "suspended")])

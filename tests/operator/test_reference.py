@@ -1,4 +1,4 @@
-"""The reference names everything that the operator can say."""
+"""The reference has every phase, reason, event, variable and metric of the operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restart that is asked for costs no step, is made once, and is never made of a run that rests."""
+"""A requested restart costs no step, is made once, and is never made of a suspended or finished run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_value_that_is_new_has_a_checkpoint_made_and_then_a_new_attempt() -> N
     taken = look(asked(seen.status.document()), taken=21, step=21)
     assert (taken.asks, taken.delete, taken.status.restart.asked_step) == ((), (), 21)
     late = look(asked(taken.status.document()), taken=21, step=25, saved=20)
-    assert late.delete == (), "a checkpoint from before it does not do"
+    assert late.delete == (), "a checkpoint from before the request must not count"
     saved = look(asked(taken.status.document()), taken=21, step=25, saved=22)
     assert deletions(saved) == [("JobSet", "demo-1")]
     assert (saved.status.history[-1].cause, saved.status.history[-1].message) == (
@@ -75,7 +75,7 @@ def test_what_was_acted_on_is_not_acted_on_again_until_the_value_changes() -> No
     again = look(asked(status(restart=done), "again"))
     assert (restart_of(again)["value"], len(again.asks)) == ("again", 1)
     gone = look(run(status(restart=done)))
-    assert restart_of(gone) == done, "without the annotation the record stays"
+    assert restart_of(gone) == done, "without the annotation the record must stay"
 
 
 def test_one_restart_serves_whoever_asks_before_it_is_made() -> None:
@@ -135,7 +135,7 @@ def test_an_attempt_without_pods_is_the_restart() -> None:
     waits = jobset() | {"spec": {"suspend": True}}
     waits["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team"
     queued = look(asked(status(history=[])), jobsets=[waits], pods=[], stage="none", saved=None)
-    assert (restart_of(queued)["outcome"], queued.delete) == ("restarted", ()), "it keeps its place in the queue"
+    assert (restart_of(queued)["outcome"], queued.delete) == ("restarted", ()), "it must keep its place in the queue"
 
 
 @pytest.mark.parametrize("more", [{"jobsets": []}, {"jobsets": [jobset(deleting=True)]}])
@@ -205,7 +205,7 @@ def test_a_crash_loop_that_has_stopped_goes_on_with_its_budget_anew() -> None:
     created = reconcile(observed(asked(minted.status.document())), at(511))
     assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 3
     swept = reconcile(observed(asked(stopped.status.document())), at(500))
-    assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), "also where nothing of the attempt is left"
+    assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), "also if all objects of the attempt are deleted"
 
 
 def test_a_stop_that_a_restart_leads_out_of_is_not_counted_as_an_edit() -> None:

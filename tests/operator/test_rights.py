@@ -1,4 +1,4 @@
-"""The rights that the chart gives are the rights that the operator uses: none is missing, none is idle."""
+"""The chart grants exactly the rights that the operator uses: none is missing, none is unused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.operator.test_pod_events import hang
 HELPERS = Path(__file__).parents[2] / "charts" / "halcyon" / "templates" / "_helpers.tpl"
 
 WATCHED = {(verb, resource) for verb in ("list", "watch") for resource in ("trainingruns", "jobsets", "pods")}
-"""What kopf does for the handlers, and the resync."""
+"""Requests of kopf for the handlers, and of the resync."""
 
 NOT_CALLED = {("update", "trainingruns/finalizers")}
-"""Where the API server enforces it, a reference that blocks the owner's deletion needs this right; no request is made with it."""
+"""If the admission plugin is on, an owner reference that blocks the owner's deletion needs this right. No request uses it."""
 
 
 def hangs(world: World) -> None:
@@ -51,8 +51,8 @@ def test_granted_is_used() -> None:
 def test_kopf_writes_nothing_and_watches_labelled_objects_only() -> None:
     registry = handlers(WorkQueue(lambda: 0.0), PodEndings(), WatchEcho(lambda: 0.0), WatchCache())
     settings = kopf_settings()
-    assert not registry._changing._handlers, "handlers of changes write annotations"
-    assert not registry._spawning._handlers, "daemons and timers add finalizers"
+    assert not registry._changing._handlers, "kopf's change handlers would write annotations"
+    assert not registry._spawning._handlers, "kopf's daemons and timers would add finalizers"
     assert len(registry._watching._handlers) == 3
     assert sorted(settings.watching.label_selectors.values()) == ["halcyon.dev/run"] * 2
     assert (settings.posting.enabled, settings.scanning.disabled, settings.peering.standalone) == (False, True, True)

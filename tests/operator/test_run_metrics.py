@@ -1,4 +1,5 @@
-"""What the operator tells of each run, for dashboards and alerts: read off spec and status, bounded, and gone with the run."""
+"""The operator's metrics of each run, for dashboards and alerts: derived from spec and status, bounded in number, and removed with the
+run."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ STATUS: dict[str, Any] = {
 
 
 class Told:
-    """Metrics that have seen one run, and a way to ask for its samples."""
+    """Metrics that have seen one run, and a way to read its samples."""
 
     def __init__(self, status: dict[str, Any], **spec: Any) -> None:
         self.metrics = Metrics()
@@ -63,7 +64,7 @@ def test_a_run_under_way() -> None:
     assert (told("attempt"), told("step"), told("planned_steps")) == (2, 57, 100)
     assert (told("devices"), told("hosts")) == (16, 4)
     assert told("restarts_total", cause="preempted") == 2
-    assert told("restarts_total", cause="hung") == 0, "there from the start, so that the first one is an increase"
+    assert told("restarts_total", cause="hung") == 0, "it must exist from the start, so that the first restart is an increase"
     assert told("failures_without_checkpoint") == 1
     assert (told("checkpoint_step"), told("checkpoint_timestamp_seconds")) == (40, 1767225600)
     assert (told("save_interval_steps"), told("save_interval_seconds")) == (20, 120)
@@ -97,7 +98,7 @@ def test_a_phase_and_a_reason_are_followed_by_the_next() -> None:
     assert told("condition", type="Stalled", reason="Progressing") is None
     assert told("condition", type="Stalled", reason="Diverged") == 1
     told.see(STATUS | {"history": STATUS["history"][:1]})
-    assert told("first_step_timestamp_seconds") is None, "no process is under way"
+    assert told("first_step_timestamp_seconds") is None, "no process trains"
 
 
 def test_what_is_not_known_is_absent_and_a_bad_document_is_no_obstacle() -> None:

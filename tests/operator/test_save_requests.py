@@ -1,4 +1,5 @@
-"""Checkpoints on request: asked for until a trainer has taken note, recorded with the step that serves them, whatever happens between."""
+"""Requested checkpoints: the request is sent until a trainer accepts it, and recorded with the step that serves it, whatever happens
+meanwhile."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def test_a_served_request_asks_for_nothing_until_its_value_changes() -> None:
     assert len(again.asks) == 1
     assert again.status.save_request.document() == {"value": "again", "requestedAt": rfc(60)}
     gone = run(status(**known))
-    assert look(gone).status.save_request.step == 10, "without the annotation the record stays"
+    assert look(gone).status.save_request.step == 10, "without the annotation the record must stay"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> Non
     assert [(where, step) for _, where, step in world.asked] == [((1, 0), 20)]
     assert world.status["saveRequest"]["askedStep"] == 20
     assert "step" not in world.status["saveRequest"]
-    # The world that took note dies before it saves; the next one goes on from an older step and is asked, too.
+    # The process group that accepted the request ends before it saves. The next one resumes from an older step and gets the request, too.
     world.jobset["status"] = {"restarts": 1, "restartsCountTowardsMax": 0}
     for place in [place for place in world.api.objects if place.startswith(PODS)]:
         del world.api.objects[place]
@@ -129,4 +130,4 @@ def test_the_story_of_a_request_through_the_death_of_operator_and_world() -> Non
     assert (world.status["saveRequest"]["askedStep"], world.status["saveRequest"]["step"]) == (12, 13)
     world._start_operator()
     world.settle()
-    assert len(world.asked) == 2, "what is served is not asked again, by nobody"
+    assert len(world.asked) == 2, "a served request must not be sent again, also not by a new operator"

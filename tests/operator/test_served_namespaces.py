@@ -1,4 +1,4 @@
-"""A namespace that goes, and one that comes back, cost the others nothing but a new beginning."""
+"""When a namespace is deleted or created again, the operator only restarts with the new set of namespaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.suite.limits import limit
 
 
 class Namespaces:
-    """Answers by what stands there in turn; the last answer stays."""
+    """Gives these answers in turn, one for each pause; the last answer stays."""
 
     def __init__(self, answers: Iterable[set[str] | None]) -> None:
         self._answers = list(answers)
@@ -48,7 +48,7 @@ def test_the_whole_cluster_is_asked_nothing() -> None:
     assert asyncio.run(served_namespaces(Namespaces([None]), ())) == ()
 
 
-@pytest.mark.parametrize("later", [{"a"}, {"a", "b", "c"}, set()], ids=["one goes", "one comes back", "all go"])
+@pytest.mark.parametrize("later", [{"a"}, {"a", "b", "c"}, set()], ids=["one is deleted", "one is created again", "all are deleted"])
 def test_another_set_is_a_new_beginning_and_an_api_server_that_is_away_is_none(later: set[str]) -> None:
     cluster = Namespaces([{"a", "b"}, {"a", "b"}, None, {"a", "b"}, later])
     asyncio.run(asyncio.wait_for(other_namespaces(cluster, ("a", "b", "c"), ("a", "b"), cluster.sleep), limit(10)))

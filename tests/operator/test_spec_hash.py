@@ -1,4 +1,4 @@
-"""Which edits make a new attempt: every field of the spec is on one of the two lists."""
+"""Which edits need a new attempt: each field of the spec is in one of two lists."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_unknown_schemes_fit_and_a_retired_attempt_never_does() -> None:
     assert fits("0-older", BASE)
     assert not fits(attempt_spec_hash(spec(image="other:1")), BASE)
     assert not fits(RETIRED, BASE)
-    assert RETIRED == "1-retired", "as operators of earlier versions have recorded it"
+    assert RETIRED == "1-retired", "operators of earlier versions have recorded this value"
 
 
 FORMER_OPTIMIZER = {
@@ -79,11 +79,11 @@ FORMER: dict[str, Any] = {
     "trainer__stages": [{"fromStep": 7, "batchSize": 16}],
 }
 RECORDED = "1-4fbc03d26863e4ccdf5bdede1d04dad1e3c813c4"
-"""What the release before made of a run with the fields of `FORMER`, and wrote into its status."""
+"""The hash that the previous release recorded in the status of a run with the fields of `FORMER`."""
 
 
 def stored(**changes: Any) -> TrainingRunSpec:
-    """The run as the API server kept it for the release before."""
+    """The run as the API server stored it for the previous release."""
     return spec(**FORMER, **changes)
 
 
@@ -93,9 +93,11 @@ def test_a_hash_of_the_release_before_fits_the_same_run_and_no_other() -> None:
     assert not fits(RECORDED, attempt_spec_hash(stored(image="other:1"), RECORDED))
     moved = present_form(run(**FORMER)["spec"], TrainingRunSpec).spec
     assert not any(place in moved["trainer"] for place in ("stages", "stage"))
-    assert fits(RECORDED, attempt_spec_hash(parse_run(run() | {"spec": moved}).spec, RECORDED)), "its fields may move, too"
-    assert attempt_spec_hash(stored()).startswith("2-"), "what a new attempt is recorded with where none is on record"
-    assert attempt_spec_hash(stored(), RETIRED).startswith("2-"), "or where the last one is stopped"
+    assert fits(RECORDED, attempt_spec_hash(parse_run(run() | {"spec": moved}).spec, RECORDED)), (
+        "the hash must also fit after the fields have moved"
+    )
+    assert attempt_spec_hash(stored()).startswith("2-"), "a new attempt without a recorded hash must use the new scheme"
+    assert attempt_spec_hash(stored(), RETIRED).startswith("2-"), "also if the last attempt was stopped"
 
 
 def test_both_places_of_a_field_have_one_hash() -> None:

@@ -1,4 +1,4 @@
-"""A pod that hangs is named, with the way out; one that does not end is deleted by force where the owner says so, and only there."""
+"""A pod that hangs is reported with the fix. One that does not end is force-deleted only if the operator's owner allows it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def verdict(decision: Decision, kind: str) -> tuple[str, str, str]:
 
 
 def dying(**more: Any) -> Any:
-    """A run whose JobSet is going, and whose only pod was told to end at second 100."""
+    """A run whose JobSet is in deletion, and whose only pod got its signal at second 100."""
     return observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=[deleted(pod(), 100, GRACE)], head=head(5), **more)
 
 
@@ -46,9 +46,11 @@ def test_a_pod_that_does_not_end_is_named_with_its_node_and_the_way_out() -> Non
         "(`kubectl taint node node-a node.kubernetes.io/out-of-service=gone:NoExecute`)"
     )
     assert verdict(decision, "Ready") == ("False", "PodStuckTerminating", message)
-    assert verdict(decision, "Stalled")[0] == "False", "once the pod is gone the run goes on by itself"
+    assert verdict(decision, "Stalled")[0] == "False", "once the pod is deleted the run resumes without help"
     assert decision.delete == ()
-    assert verdict(reconcile(dying(), at(100_000)), "Ready")[2] == message, "it changes with no look, so that it is written once"
+    assert verdict(reconcile(dying(), at(100_000)), "Ready")[2] == message, (
+        "the message must stay the same, so that it is written only once"
+    )
 
 
 def test_the_owner_sets_the_time() -> None:
@@ -68,7 +70,7 @@ def test_with_the_owners_consent_it_is_deleted_by_force() -> None:
     assert "PodForceDeleted" in [event.reason for event in decision.events if event.type == "Warning"]
 
 
-@pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["deleted twice", "over"])
+@pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["not deleted", "ended"])
 def test_only_what_hangs_is_deleted(status: dict[str, Any]) -> None:
     pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
     seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5))
@@ -77,7 +79,7 @@ def test_only_what_hangs_is_deleted(status: dict[str, Any]) -> None:
 
 
 def test_a_pod_of_an_earlier_run_is_named_and_left_alone() -> None:
-    """What the run did not make is not its to delete."""
+    """The operator deletes only objects that the run made."""
     seen = observed(run(), head=head(5))
     theirs = observed(run(STATUS), pods=[deleted(pod(), 100, GRACE)]).pods
     seen = replace(seen, earlier_pods=theirs, platform=replace(PLATFORM, force_delete_stuck=True))
@@ -87,7 +89,7 @@ def test_a_pod_of_an_earlier_run_is_named_and_left_alone() -> None:
 
 
 def test_a_run_that_trains_says_so() -> None:
-    """The old pod hangs, and the new world has begun all the same."""
+    """The old pod hangs, but the new process group has started."""
     history = [{"attempt": 1, "restart": 1, "startedAt": rfc(150), "firstStepAt": rfc(160), "fromStep": 0}]
     seen = observed(
         run({**STATUS, "jobSetRestarts": 1, "history": history, "phase": "Running"}),

@@ -1,4 +1,4 @@
-"""A run that is suspended saves first, for as long as that takes, and then gives its hardware back."""
+"""A suspended run saves first, however long that takes, and then releases its hardware."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_commit
     world.now += SAVING_SECONDS / 2  # longer than any grace period
     world.head = head(45)
     world.settle()
-    assert (world.jobset is not None, world.status["phase"]) == (True, "Suspending"), "step 45 is not all that was trained"
+    assert (world.jobset is not None, world.status["phase"]) == (True, "Suspending"), "step 45 is not the last step, so it must wait"
     world.head = head(50)
     world.settle()
     assert (world.status["phase"], world.jobset) == ("Suspended", None)
@@ -78,7 +78,7 @@ def test_a_trainer_that_cannot_save_is_not_waited_for_without_end() -> None:
 
 
 async def refuses(_: Any) -> str:
-    """A trainer that takes no request."""
+    """A trainer that accepts no request."""
     return "it does not answer"
 
 

@@ -1,4 +1,4 @@
-"""What the threat model says of the schema, of the code and of the chart, and that every test it names is there."""
+"""The threat model's statements about the schema, the code and the chart hold, and every test that it names exists."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NODE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 CHAT_TEMPLATES = re.compile(r"\.data\.sources\[\]\.format\.(chat|preference)\.template")
-"""Texts for the tokenizer, rendered in a sandbox by the trainer."""
+"""Texts for the tokenizer. The trainer renders them in a sandbox."""
 VARIABLES = ".env"
-"""Names from the owner's list, with values that are texts or come from a Secret of the namespace."""
+"""Names from the owner's list; each value is a text or comes from a Secret of the namespace."""
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -1,7 +1,7 @@
-"""Every parse of what stands in the cluster is total: it takes any JSON value, and sees less of a damaged one.
+"""Every parser of cluster data is total: it accepts any JSON value, and reads less of a damaged one.
 
-The table names every function and method of the operator that takes foreign data, and the contract's parsers that it uses; a new one that
-is not in it fails the test.
+The table has every function and method of the operator that takes foreign data, and the parsers of the contract that it uses. A new
+function that is not in the table fails the test.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ DEFAULTS = defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint
 
 
 def _refusing(parse: Callable[[Any], object], *refusals: type[Exception]) -> Callable[[Any], None]:
-    """A parser that says no in the way that its callers expect."""
+    """A parser that rejects input with exactly the exceptions that its callers expect."""
 
     def tried(document: Any) -> None:
         with suppress(*refusals):
@@ -63,7 +63,7 @@ def _refusing(parse: Callable[[Any], object], *refusals: type[Exception]) -> Cal
 
 
 def _taken(document: Any) -> None:
-    """Defaults that somebody found, taken by a sound run and by one that is spoiled alike."""
+    """Defaults that were found for a run, taken by an intact run and by a damaged one."""
     read = FoundDefaults("ours", ("default", "halcyon"), (document, DEFAULTS))
     for whose in (RUN, document, run()):
         took = taken(whose, parse_status(untrusted.dig(whose, "status")), read)
@@ -157,14 +157,14 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "api.status.parse_status": (parse_status, STATUS | LATER_STATUS),
     "api.training_run.parse_run": (_refusing(parse_run, InvalidRun), RUN),
 }
-"""By place; with a document as it should be, to be spoiled."""
+"""By module and name, each with a correct document to damage."""
 
 FOREIGN = {"object", "bytes", "tuple[object, ...]", "dict[str, object]", "Mapping[str, object]", "Iterable[object]"}
-"""Types of parameters that stand for what others wrote."""
+"""Annotations of parameters that hold foreign data."""
 
 
 def _functions(package: Any) -> Iterator[tuple[str, Any]]:
-    """Public functions and methods of a package, by place."""
+    """Public functions and methods of a package, with module and name."""
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if info.name.endswith("__main__"):
             continue
@@ -192,8 +192,8 @@ def test_every_function_that_takes_foreign_data_is_given_junk() -> None:
         if function.__name__.startswith(("parse_", "decode_"))
         and next(iter(inspect.signature(function).parameters.values())).annotation in {"Any", "object", "bytes"}
     }
-    assert (taking | parsing) - set(PARSERS) == set(), "these are in no row"
-    assert set(PARSERS) - (taking | parsing) == set(), "these are gone"
+    assert (taking | parsing) - set(PARSERS) == set(), "these functions are in no row"
+    assert set(PARSERS) - (taking | parsing) == set(), "these rows have no function"
 
 
 @pytest.mark.parametrize("place", PARSERS)
@@ -207,9 +207,9 @@ def test_it_takes_anything(place: str, data: st.DataObject) -> None:
 
 
 def test_the_documents_that_are_spoiled_have_every_field() -> None:
-    """Else a new field would never be spoiled."""
+    """Otherwise a new field would never be damaged."""
     assert {field.alias for field in TrainingRunStatus.model_fields.values()} - set(STATUS | LATER_STATUS) == set()
     assert {field.alias for field in Progress.model_fields.values()} - set(PROGRESS) == set()
     assert {field.alias for field in Evaluated.model_fields.values()} - set(EVALUATED) == set()
     status = parse_status(STATUS | LATER_STATUS)
-    assert status.model_fields_set >= set(TrainingRunStatus.model_fields), "all of it can be read"
+    assert status.model_fields_set >= set(TrainingRunStatus.model_fields), "every field must be readable"

@@ -1,4 +1,4 @@
-"""Labels alone are not believed: what only looks like a run's own changes nothing of the run."""
+"""The operator does not trust labels alone: an object that only looks like a run's own changes nothing of the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add(world: World, path: str, thing: dict[str, Any], kind: str) -> None:
 
 
 def foreign_pod(world: World, **change: Any) -> dict[str, Any]:
-    """A pod with the labels of the run's present world, made by somebody else."""
+    """A foreign pod with the labels of the run's current process group."""
     assert world.jobset is not None
     made = pod(world.status["attempt"], 0, 0, 0)
     made["metadata"]["labels"][names.JOBSET_UID_LABEL] = world.jobset["metadata"]["uid"]
@@ -51,11 +51,11 @@ def test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number(name: str, attem
     world.edit(image="other:2")
     for _ in range(20):
         asyncio.run(world.look())
-        alien = world.api.objects.pop(f"{JOBSETS}/{name}")  # what controllers do next is about the run's own
+        alien = world.api.objects.pop(f"{JOBSETS}/{name}")  # the simulated controllers must act on the run's own JobSet
         world.tick()
         world.api.objects[f"{JOBSETS}/{name}"] = alien
     assert world.status["attempt"] == attempt
-    assert "deletionTimestamp" not in alien["metadata"], "it is left alone"
+    assert "deletionTimestamp" not in alien["metadata"], "it must not be deleted"
 
 
 THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}]
@@ -64,10 +64,10 @@ THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}
 @pytest.mark.parametrize(
     "change",
     [{}, {"name": "demo-0", "ownerReferences": []}, {"ownerReferences": THEIRS}, {"name": "demo-1-aaa", "ownerReferences": THEIRS}],
-    ids=["no controller", "no controller, a fitting name", "a Job of theirs", "a Job of theirs, another JobSet"],
+    ids=["no controller", "no controller, a fitting name", "a foreign Job", "a foreign Job, another JobSet"],
 )
 def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str, Any]) -> None:
-    """It would speak for the run if its name sorts first, end the run by its exit code, or hold up the next attempt by staying."""
+    """Otherwise it would be read as the run's process 0 (its name sorts first), end the run by its exit code, or delay the next attempt."""
     world = training()
     alien = foreign_pod(world, **change)
     if change.get("name") == "demo-1-aaa":
@@ -76,7 +76,7 @@ def test_a_foreign_pod_with_the_runs_labels_is_none_of_its_pods(change: dict[str
     add(world, PODS, alien, "Pod")
     observed = asyncio.run(world.observer.look(*KEY, None))
     assert observed is not None
-    assert len(observed.pods) == 1, "its own is there"
+    assert len(observed.pods) == 1, "only its own pod must be observed"
     assert "foreign" not in {pod.uid for pod in observed.pods} | {ending.uid for ending in observed.endings}
     assert "stranger" not in str(reconcile(observed, world.clock()))
 

@@ -1,6 +1,6 @@
-"""Runs that the version before has looked after: what it recorded fits what this version makes of the same objects, so no run is restarted.
+"""Runs of the previous version: its records fit what this version computes from the same objects, so an upgrade restarts no run.
 
-The same for a whole cluster, with its API server and a run that trains, is in tests/cluster/test_installation.py.
+tests/cluster/test_installation.py tests the same with a whole cluster, its API server and a run that trains.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from halcyon_operator.decide.spec_hash import attempt_spec_hash, fits
 from tests.cluster import previous
 from tests.examples.documents import training_runs
 
-# What the version before made of a document: what it recorded, and the document as the API server kept it, with the defaults of its schema.
-# The module has the name that it has in that version.
+# Prints the previous version's records of documents: the hash, and the document as the API server stored it, with that schema's defaults.
+# The module has the name of that version.
 RECORD = """
 import json, sys
 from halcyon_api.training_run import InvalidRun, parse_run
@@ -58,7 +58,7 @@ def test_no_attempt_of_the_version_before_is_taken_for_outdated(recorded: list[t
         spec = parse_run(document).spec
         assert fits(record, attempt_spec_hash(spec, record)), document["metadata"]["name"]
         edited = spec.model_copy(update={"image": "other:2"})
-        assert not fits(record, attempt_spec_hash(edited, record)), "an edit after the upgrade is seen"
+        assert not fits(record, attempt_spec_hash(edited, record)), "an edit after the upgrade must be recognized"
 
 
 def test_the_archive_holds_what_it_should() -> None:

@@ -1,4 +1,5 @@
-"""What the watches have shown: looks that find nothing cost no request, others ask first, and nothing hangs on a stale view."""
+"""The cache of the watches: a reconciliation without a change costs no request, any other asks the API server first, and no decision
+depends on stale data."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from tests.operator.test_crashes import cleaned_up, deleted, edited, plain, susp
 
 
 class Watched(FakeApi):
-    """The cluster in memory, whose reads are counted."""
+    """The cluster in memory, which counts reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class Watched(FakeApi):
 
 
 class WatchedWorld(World):
-    """The world with an operator that knows what watches showed it: each of three watches is late now and then, by one look."""
+    """The world with an operator that uses the watch cache. Each of the three watches is sometimes late by one reconciliation."""
 
     def __init__(self, document: dict[str, Any], lag: random.Random | None = None) -> None:
         self.lag = lag
@@ -63,7 +64,7 @@ class WatchedWorld(World):
         )
 
     def show(self) -> None:
-        """The watches tell of what there is; one that is behind tells of nothing this time."""
+        """The watches show the current objects; a late watch shows nothing this time."""
         shown: dict[str, list[tuple[str, dict[str, Any]]]] = {"TrainingRun": [], "JobSet": [], "Pod": []}
         for place, thing in self.api.objects.items():
             thing["metadata"].setdefault("resourceVersion", str(self.api.version))
@@ -90,7 +91,7 @@ class WatchedWorld(World):
 @pytest.mark.parametrize("story", [plain, edited, suspended, deleted, cleaned_up])
 @pytest.mark.parametrize("seed", [None, 1, 2, 3])
 def test_every_story_ends_as_it_does_without_the_store(story: Any, seed: int | None) -> None:
-    """Whatever the watches are behind by: what is written is decided from what the API server says."""
+    """However late the watches are: every write is decided from the API server's answer."""
     plainly, watched = World(run()), WatchedWorld(run(), None if seed is None else random.Random(seed))
     for world in (plainly, watched):
         story(world)
@@ -117,20 +118,20 @@ def test_a_run_at_which_nothing_happens_costs_no_request() -> None:
     assert asyncio.run(looks(20)) == 0
     writes = world.api.writes
     world.train(60)
-    assert asyncio.run(looks(20)) == 0, "new progress is written from what is known"
+    assert asyncio.run(looks(20)) == 0, "new progress must be written without a read"
     assert world.api.writes > writes
 
     async def checked() -> int:
         world.controller.check([KEY], 0)
         return await looks(1)
 
-    assert asyncio.run(checked()) == 3, "now and then everything is asked for, without a reason"
+    assert asyncio.run(checked()) == 3, "the regular check must read everything, even without a reason"
     world.end_jobset("Failed", "ReachedMaxRestarts", 4)
-    assert asyncio.run(looks(1)) > 0, "an end is judged from what the API server says"
+    assert asyncio.run(looks(1)) > 0, "an end must be judged from the API server's answer"
 
 
 def test_many_runs_are_checked_one_after_the_other() -> None:
-    """What is due later goes by what the watches showed until then, however often it is looked at."""
+    """Until its check is due, a run uses the watch cache, however often it is reconciled."""
     world = WatchedWorld(run())
     world.settle()
     world.train(50)
@@ -168,7 +169,7 @@ def test_what_a_watch_missed_is_mended_by_the_next_look_that_asks() -> None:
     store.listed(KEY, None, (), ())
     assert (store.run(KEY), store.keys(), store.under_way) == (None, (), 0)
     store.saw_pod(KEY, SeenPod(second))
-    assert store.keys() == (KEY,), "somebody has to look whether there is such a run"
+    assert store.keys() == (KEY,), "one reconciliation must find out whether the run exists"
 
 
 def test_a_run_whose_end_no_watch_told_of_is_found_out() -> None:
@@ -232,7 +233,7 @@ def test_the_watches_are_complete_when_they_have_shown_all_that_was_listed() -> 
     seen: dict[Any, int] = {}
     now = [0.0]
     audit = WatchAudit(seen.get, lambda: now[0])
-    assert not audit.complete, "nothing was listed yet"
+    assert not audit.complete, "nothing has been listed yet"
     a, b = ("pods", "n", "a"), ("jobsets", "n", "b")
     audit.listed([(a, 5), (b, 7)])
     seen[a] = 6
@@ -242,19 +243,19 @@ def test_the_watches_are_complete_when_they_have_shown_all_that_was_listed() -> 
     assert audit.lag_seconds == STUCK_SECONDS + 1
     assert "what there is" in health_problem(WatchEcho(lambda: now[0]), audit, 0)
     audit.listed([(b, 99)])
-    assert audit.lag_seconds == STUCK_SECONDS + 1, "it still owes the version of the first list"
+    assert audit.lag_seconds == STUCK_SECONDS + 1, "it has not yet shown the version of the first list"
     seen[b] = 7
     assert audit.complete
     assert health_problem(WatchEcho(lambda: now[0]), audit, 0) == ""
     assert "come to an end" in health_problem(WatchEcho(lambda: now[0]), audit, STUCK_SECONDS + 1)
     audit.listed([(a, 50)])
     audit.listed([])
-    assert audit.complete, "what is gone is not waited for"
+    assert audit.complete, "it must not wait for a deleted object"
 
 
 @dataclass
 class Silent:
-    """Trainers of which some answer, some refuse, and some let requests vanish."""
+    """Trainers: those in `answers` answer, those in `refuses` fail at once, and all others do not answer within 2 s."""
 
     answers: set[str] = field(default_factory=set)
     refuses: set[str] = field(default_factory=set)
@@ -299,7 +300,7 @@ def test_pods_that_do_not_answer_hold_up_no_look_and_are_asked_ever_more_rarely(
         assert times[1] - times[0] >= FIRST_PAUSE_SECONDS
         assert times[-1] - times[-2] >= LONGEST_PAUSE_SECONDS
         assert len(times) < 25
-        assert len(changed) == 60, "each told once why it is not known"
+        assert len(changed) == 60, "each run must be notified once of the problem"
         await polls.close()
 
     test_work_queue.run(story())
@@ -318,12 +319,12 @@ def test_a_trainer_that_answers_is_waited_for_and_one_that_begins_to_is_told_of(
         assert changed == [key, key]
         before = len(trainers.asked)
         assert (await polls.read(key, trainer, 80)).report is not None
-        assert len(trainers.asked) == before + 1, "asked anew, and waited for"
+        assert len(trainers.asked) == before + 1, "it must be polled again, and waited for"
         assert len(changed) == 2
         trainers.answers.clear()
         trainers.refuses.clear()
         began = loop.time()
-        assert (await polls.read(key, trainer, 80)).report is not None, "the last report, until it is known that there is none"
+        assert (await polls.read(key, trainer, 80)).report is not None, "the last report must be used until the poll has failed"
         assert loop.time() - began <= PATIENCE_SECONDS + 0.01
         await asyncio.sleep(3)
         assert len(changed) == 3

@@ -1,4 +1,4 @@
-"""The queue's promises, on an event loop whose time jumps to the next timer."""
+"""The promises of the work queue, on an event loop whose time jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from halcyon_operator.run.work_queue import LONGEST_DELAY_SECONDS, WorkQueue
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop that does not wait for time to pass."""
+    """An event loop whose time jumps: it never waits."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -106,7 +106,7 @@ def test_failures_back_off_with_a_random_part_and_success_forgets_them() -> None
         delays = [queue.add_failed("a") for _ in range(30)]
         assert delays[:4] == [0.2, 0.4, 0.8, 1.6]
         assert max(delays) == LONGEST_DELAY_SECONDS
-        assert queue.add_failed("b") == 0.2, "other keys are not held up"
+        assert queue.add_failed("b") == 0.2, "other keys must not be delayed"
         queue.succeeded("a")
         assert queue.add_failed("a") == 0.2
         halved: WorkQueue[str] = WorkQueue(lambda: 0.0)
