@@ -9,7 +9,7 @@ One kind of program cannot be stored: a CPU program of several processes with co
 any order, but keeps the order of the collectives, because it must be the same on all processes. A program that is read back has this order
 among the collectives of its main sequence and among those of each loop, but no longer between the two (jaxlib 0.10.2): the processes then
 deadlock, or exchange the wrong numbers. So a program of several processes on CPU is stored only if its optimised form has no collective in
-a loop, a branch or a call, and the loop over layers is unrolled there (`halcyon.parallel.partition`).
+a loop, a branch or a call, and a loop over a few layers is unrolled there (`halcyon.parallel.partition.LONGEST_UNROLLED`).
 """
 
 from __future__ import annotations
