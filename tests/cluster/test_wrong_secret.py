@@ -38,7 +38,7 @@ def test_a_secret_that_is_wrong_while_a_run_is_evicted_ends_no_run(path: WholePa
 
     def refused() -> bool | None:
         words = (str(line.fields.get("message")) for line in training.lines() if line.event == "warning")
-        return True if any("it is asked again, with credentials read anew" in said for said in words) else None
+        return True if any("the process tries again, with credentials read again" in said for said in words) else None
 
     with wrong_secret(path):
         training.evict(1)

@@ -111,7 +111,7 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     second.signal(signal.SIGTERM, 0)
     codes = second.wait()
     assert codes[0] == ExitCode.PREEMPTED, second.leader.noise[-20:]
-    assert second.leader.report()["message"] == "a notice of preemption came; the sources that are evaluated stay so"
+    assert second.leader.report()["message"] == "a notice of preemption came; the results of the evaluated sources are kept"
     third = done(start_world(again, tmp_path / "disturbed", restart=2))
     said = evaluations(third)
     assert "short" not in said, "it is evaluated already"

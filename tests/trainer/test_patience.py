@@ -234,9 +234,9 @@ def test_a_training_waits_until_its_credentials_are_accepted(
         world.reap()
     assert max(world.leader.losses()) == 4
     (sentence, *_) = refused(world.leader.events)
-    assert "it is asked again, with credentials read anew, until 20" in sentence
+    assert "the process tries again, with credentials read again, until 20" in sentence
     assert "Ctrl-C" not in sentence
-    assert any("gives access again" in event.get("message", "") for event in world.leader.events)
+    assert any("the store answers again" in event.get("message", "") for event in world.leader.events)
     trials.count("starts while the store refused the credentials")
 
 

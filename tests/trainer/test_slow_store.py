@@ -59,5 +59,5 @@ def test_a_save_in_flight_is_finished_and_no_other_begun(tmp_path: Path, gateway
     saved = [event["step"] for event in leader.events if event.get("event") == "checkpoint"]
     assert (report["saved"], report["checkpointStep"]) == ("inFlight", saved[1])
     assert report["step"] > saved[1]
-    assert f"so only the one under way, of step {saved[1]}, was finished; " in report["message"]
+    assert f"so only the save in flight, of step {saved[1]}, was finished; " in report["message"]
     assert not commits.acquire(blocking=False), "a third save was begun"

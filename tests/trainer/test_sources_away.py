@@ -96,7 +96,7 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
     (sentence, *_) = [one for process in world.processes for one in out_of_reach(process.events)]
     assert sentence.startswith("spec.data.sources[corpus].text")
     assert "access is denied (HTTP status 403" in sentence
-    assert "it is asked again, with credentials read anew, until 20" in sentence
+    assert "the process tries again, with credentials read again, until 20" in sentence
     trials.count("starts while a source was refused")
 
 

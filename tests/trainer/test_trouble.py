@@ -134,7 +134,7 @@ def test_a_hung_step_ends_with_the_stacks_of_all_processes_kept(tmp_path: Path, 
         assert "train.py" in told["stacks"]
     first = next(report for report in reports if report["cause"] == "hung")
     assert first["message"].startswith("no step ended for ")
-    assert f"what its threads were doing is in file://{tmp_path}/root/diagnostics/hung-1.4-" in first["message"]
+    assert f"the stacks of its threads are in file://{tmp_path}/root/diagnostics/hung-1.4-" in first["message"]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_committed(

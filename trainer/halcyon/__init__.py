@@ -1,12 +1,12 @@
-"""Halcyon's trainer: sharded training of language models that can be killed at any moment and continues exactly.
+"""Halcyon's trainer: sharded training of language models. A run that is killed at any moment resumes with bitwise the same losses.
 
-What a library user imports:
+Names for library users:
 
 - `build_model`: a model of any family with random parameters, from ``spec.model`` of a run.
-- `Inputs` and `Outputs`: what a model reads and gives.
-- `build_optimizer` and `learning_rate`: the update rule and its schedule, from ``spec.optimizer``.
-- `build_objective`: what is minimised, from the spec of a run.
-- `resolve_context` and `train`: a whole training in this process, from a run document to the last commit.
+- `Inputs` and `Outputs`: the arguments and results of a model.
+- `build_optimizer` and `learning_rate`: the update rule and the learning rate schedule, from ``spec.optimizer``.
+- `build_objective`: the loss, from the spec of a run.
+- `resolve_context` and `train`: a complete training in this process, from a run document to the last commit.
 
 Importing `halcyon` imports neither JAX nor a model; each name loads its module at its first use.
 """

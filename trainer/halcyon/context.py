@@ -1,8 +1,8 @@
-"""Where this process stands: in a pod that the operator made, or on the user's own machine.
+"""The run and this process's place in it: in a pod that the operator made, or on the user's own machine.
 
-In a pod everything comes from the injected environment. On one's own machine there is one process, it plays all hosts of a ``cpu``
-topology with virtual devices, so that the mesh and the arithmetic are those of the cluster, and for the other types it takes whatever
-accelerators JAX finds, or the processor if the user says so. Epochs there are minted from the checkpoint root itself.
+In a pod everything comes from the injected environment. The user's own machine has one process. With the type ``cpu`` this process has
+virtual devices for all hosts of the topology, so that the mesh and the arithmetic are those of the cluster. With the other types it takes
+the accelerators that JAX finds, or the processor if the user asks for it. There the next epoch comes from HEAD of the checkpoint root.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Context:
     run: TrainingRun
     owner: Owner
     epoch: Epoch | None
-    """None on one's own machine: the checkpoint engine mints the next one."""
+    """None on the user's own machine: the checkpoint engine chooses the next epoch."""
     topology: Topology
     coordinator: str | None
     process_index: int
@@ -42,11 +42,11 @@ class Context:
     resume_step: int
     termination_log: Path | None
     grace_seconds: float | None = None
-    """From a notice of preemption to the end of the process; None: no limit."""
+    """Seconds from a preemption notice to the end of the process; None: no limit."""
     on_cpu: bool = False
-    """Whether the user wants the processor in place of the document's accelerator, on their own machine."""
+    """Whether to train on the processor instead of the document's accelerator, on the user's own machine."""
     save_token: str = ""
-    """A request for a checkpoint over HTTP must contain it; empty: such requests are refused."""
+    """Token that a request for a checkpoint over HTTP must contain; empty: such requests are rejected."""
 
     @property
     def mesh(self) -> ResolvedMesh:
@@ -55,14 +55,14 @@ class Context:
 
     @property
     def own_devices(self) -> int | None:
-        """On ``cpu``, how many devices this process is to have; None: it takes the accelerator's as they are."""
+        """The number of virtual devices of this process, on the processor; None: it takes the devices of the accelerator."""
         if self.run.spec.accelerator.type == "cpu":
             return self.topology.devices // self.process_count
         return 1 if self.on_cpu else None
 
     @property
     def in_pod(self) -> bool:
-        """Whether the operator made this process."""
+        """Whether this process runs in a pod that the operator made."""
         return self.epoch is not None
 
 
@@ -79,12 +79,13 @@ def resolve_context(
     Args:
         document: Path of the ``run.yaml``.
         environ: The process's environment.
-        checkpoint_root: Replaces ``spec.checkpoint.root``, with the store settings that belong to it.
-        defaults: Files with what the run takes where its document is silent, the most specific first. In a pod it has taken it already.
-        on_cpu: Train on the processor whatever accelerator the document names. In a pod the document decides.
+        checkpoint_root: Replaces ``spec.checkpoint.root`` and removes the store settings of that root.
+        defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a pod the operator
+            has already applied them.
+        on_cpu: Train on the processor instead of the document's accelerator. Has no effect in a pod.
 
     Raises:
-        BadConfiguration: The document or the environment is not valid; the sentence names the field.
+        BadConfiguration: The document or the environment is not valid; the message names the field.
     """
     checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
     try:
@@ -107,7 +108,7 @@ def resolve_context(
             termination_log=None,
             on_cpu=on_cpu,
         )
-    # The operator's word on the mesh counts where the document has none: another version might suggest another one.
+    # A document without a mesh gets the operator's mesh: this version of the trainer may suggest another one.
     run = run.model_copy(update={"spec": pinned(run.spec, pod.mesh)})
     return Context(
         run=run,
@@ -130,29 +131,30 @@ def run_name(context: Context) -> str:
 
 
 def process_name(context: Context) -> str:
-    """A name for this process that no other process has, past and future ones included."""
+    """A name for this process that no earlier or later process has."""
     return f"{run_name(context)}/{context.process_index}/{secrets.token_hex(8)}"
 
 
 def check_context(context: Context) -> None:
-    """Judge the run on its topology, before any device is touched.
+    """Check the run against its topology, before any device is initialised.
 
     Raises:
-        BadConfiguration: One sentence for each problem.
+        BadConfiguration: The run cannot be trained; the message has one sentence for each problem.
     """
     problems = find_problems(context.run.spec, context.topology)
     if problems:
         raise BadConfiguration("; ".join(map(str, problems)))
     own_devices = context.own_devices
-    if own_devices is not None and not context.on_cpu:  # the devices of a processor share its memory
+    if own_devices is not None and not context.on_cpu:  # virtual devices share the memory of the machine
         check_memory(context.run.spec, context.mesh, machine_memory(), devices=own_devices, where="this machine")
 
 
 def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:
-    """On one's own machine, take the devices that are there for a type that is not ``cpu``.
+    """Check the devices that JAX found. On the user's own machine, for a type other than ``cpu``, take their number as the topology.
 
     Raises:
-        BadConfiguration: There is no accelerator, or the mesh cannot be laid over the devices.
+        BadConfiguration: There is no accelerator, the number of devices differs from the topology, the mesh does not fit the devices, or
+            the run does not fit into the memory.
     """
     wanted = context.run.spec.accelerator.type
     family = context.run.spec.accelerator.row.family
@@ -180,7 +182,7 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
     except InvalidMesh as error:
         raise BadConfiguration(f"{error} (on {counted(device_count, f'{platform} device')} of this machine)") from None
     found = replace(context, topology=topology)
-    # The memory of the document's own accelerator says nothing about the devices that are here.
+    # This problem compares with the memory of the document's accelerator, and the devices here are others.
     problems = [problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"]
     if problems:
         raise BadConfiguration(

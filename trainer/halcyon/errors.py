@@ -1,4 +1,4 @@
-"""Errors that end a training, each with the exit code and the cause that the operator will read."""
+"""Errors that end a trainer process, each with the exit code and the cause that the operator reads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ class TrainerExit(Exception):
     exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
     cause: ClassVar[Cause] = "failed"
     others_missing: ClassVar[bool] = False
-    """Whether the process gave up waiting for the others: the cause lies with them."""
+    """Whether the process stopped waiting for other processes; they or their pods are then the cause."""
 
 
 class BadConfiguration(TrainerExit):
-    """The run document cannot be trained as it stands."""
+    """The run document must be changed before it can be trained."""
 
     exit_code = ExitCode.BAD_CONFIGURATION
     cause = "badConfiguration"
 
 
 class DataUnreachable(TrainerExit):
-    """A source of data, or a tokenizer, lies where nothing answers for now, or where access is refused."""
+    """The store of a data source or of a tokenizer does not answer, or denies access."""
 
     exit_code = ExitCode.DATA_UNREACHABLE
     cause = "dataUnreachable"
 
 
 class DamagedData(BadConfiguration):
-    """The token cache is not what was written."""
+    """The bytes of the token cache differ from those that were written."""
 
 
 class Fenced(TrainerExit):
@@ -48,7 +48,7 @@ class Fenced(TrainerExit):
 
 
 class NoValidCheckpoint(TrainerExit):
-    """There should be a checkpoint, and none can be verified."""
+    """The run must resume from a checkpoint, and no checkpoint can be verified."""
 
     exit_code = ExitCode.NO_VALID_CHECKPOINT
     cause = "noValidCheckpoint"
@@ -62,7 +62,7 @@ class RunChanged(TrainerExit):
 
 
 class Diverged(TrainerExit):
-    """The numbers of a step say that the run is lost, and its policy is to stop."""
+    """The run diverged, by the numbers of a step, and its policy is to stop."""
 
     exit_code = ExitCode.DIVERGED
     cause = "diverged"
@@ -76,14 +76,14 @@ class RootTaken(TrainerExit):
 
 
 class RootUnusable(TrainerExit):
-    """The checkpoint root cannot be read or written, or cannot keep two writers apart."""
+    """The checkpoint root cannot be read or written, or its store cannot fence a second writer."""
 
     exit_code = ExitCode.ROOT_UNUSABLE
     cause = "rootUnusable"
 
 
 class Preempted(TrainerExit):
-    """A notice of preemption came before the run could do anything that is worth a checkpoint."""
+    """A preemption notice came before there was anything to save."""
 
     exit_code = ExitCode.PREEMPTED
     cause = "preempted"

@@ -1,7 +1,7 @@
-"""The life of one trainer process: from the run document to an exit code that means something.
+"""One trainer process, from the run document to its exit code.
 
-Whatever happens ends in a log event, a termination report and an exit code of `halcyon_api.exit_codes`. The process leaves by
-``os._exit``: after a lost peer the interpreter's own shutdown would wait in JAX's atexit hooks for a process that is gone.
+Every end writes a log event and a termination report, and has an exit code of `halcyon_api.exit_codes`. The process exits with
+``os._exit``: after a lost process, JAX's atexit hooks would wait for that process in the normal shutdown of the interpreter.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _INTERRUPT = "an interrupt came from the keyboard"
 NOTHING_TO_SAVE = f"{_NOTICE} before the first step; there was nothing to save"
 _NO_STEPS: dict[Task, str] = {
     "train": NOTHING_TO_SAVE,
-    "data": f"{_NOTICE}; the shards of tokens that are committed stay",
-    "evaluate": f"{_NOTICE}; the sources that are evaluated stay so",
+    "data": f"{_NOTICE}; the committed shards of the token caches are kept",
+    "evaluate": f"{_NOTICE}; the results of the evaluated sources are kept",
 }
-"""The message of a process that leaves at a notice while it does not train."""
+"""The message of a process that ends at a notice while no step runs."""
 _WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
-"""In which stage of the process the run does what it is for."""
+"""The stage in which each task does its productive work."""
 _LIFELINE_SECONDS = 1.0
 """Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
 
@@ -70,16 +70,16 @@ def run_training(
     defaults: Sequence[Path] = (),
     on_cpu: bool = False,
 ) -> NoReturn:
-    """Train, and leave the process with the exit code that says how it ended.
+    """Run the task of the document and exit. The exit code says how the run ended.
 
     Args:
         document: Path of the ``run.yaml``.
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root``.
-        json_lines: Write JSON lines even on a terminal, or never. Default: by the stream.
-        compilation_cache: Directory of compiled programs. Default: the user's cache.
-        defaults: Files with what the run takes where its document is silent.
-        on_cpu: Train on the processor whatever accelerator the document names.
+        json_lines: True: always write JSON lines. False: never. Default: unless standard output is a terminal.
+        compilation_cache: Directory of compiled programs. Default: `DEFAULT_COMPILATION_CACHE`.
+        defaults: Files of TrainingRunDefaults for fields that the document does not set.
+        on_cpu: Train on the processor instead of the document's accelerator.
     """
     try:
         context = resolve_context(document, environ, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
@@ -121,7 +121,7 @@ def run_training(
         if context.run.spec.task == "evaluate":
             ending.leave("completed", ExitCode.DONE, _evaluate(context, reporter, ending, patience))
         with without_collections(), without_unused_parts():
-            from halcyon.tasks.train import train  # JAX and all the rest: only now that /status answers
+            from halcyon.tasks.train import train  # imports JAX, which is slow: /status answers already
 
         ended = train(
             context,
@@ -147,7 +147,7 @@ def run_training(
 
 
 def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> TelemetryServer:
-    """The run's HTTP server. On one's own machine, where another run may have the port, it takes a free one and says which."""
+    """The run's HTTP server. If the port is in use on the user's own machine, it takes a free port and logs a warning with its number."""
     port = context.run.spec.telemetry.port
     serve = functools.partial(
         TelemetryServer, reporter, requests=requests if context.run.spec.task == "train" else None, token=context.save_token
@@ -163,22 +163,22 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests) -> 
 
 
 def _build_data(context: Context, reporter: RunReporter, patience: Patience) -> str:
-    """The whole of a run of the task ``data``. Says what the caches hold."""
-    from halcyon.tasks.data import build_data  # with the libraries that read text
+    """Run the task ``data``. Returns a sentence with the contents of the caches."""
+    from halcyon.tasks.data import build_data  # imports the libraries that read text, so only this task does it
 
     return build_data(context, reporter, patience=patience)
 
 
 def _evaluate(context: Context, reporter: RunReporter, ending: _Ending, patience: Patience) -> str:
-    """The whole of a run of the task ``evaluate``. Says what it found."""
+    """Run the task ``evaluate``. Returns a sentence with the result."""
     with without_collections(), without_unused_parts():
-        from halcyon.tasks.evaluate import evaluate_checkpoint  # with JAX, as for a training
+        from halcyon.tasks.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
 
     return evaluate_checkpoint(context, reporter, patience=patience, on_lost_process=ending.lost)
 
 
 class _Ending:
-    """Reports the end and leaves."""
+    """Reports the end of the process and exits."""
 
     def __init__(self, context: Context, reporter: RunReporter) -> None:
         self._context = context
@@ -197,8 +197,8 @@ class _Ending:
         others_missing: bool = False,
         saved: Saved | None = None,
     ) -> NoReturn:
-        """Report the end everywhere and end the process."""
-        self._once.acquire()  # never given back: several threads may come to an end at the same time, and the first says why
+        """Write the termination report and the log event, and exit."""
+        self._once.acquire()  # never released: several threads may end the process at the same time, and the first one gives the cause
         known = self._reporter.report()
         report = termination_report(
             self._reporter.identity,
@@ -222,7 +222,7 @@ class _Ending:
         _exit(code)
 
     def failed(self, error: Exception) -> NoReturn:
-        """An error ends the process: one with a sentence of its own, or an unexpected one."""
+        """End the process after an error: a `TrainerExit`, or an unexpected error."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
             said = self.in_words(str(error))
@@ -232,20 +232,20 @@ class _Ending:
             self.leave("failed", ExitCode.FAILURE, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
         traceback.print_exception(error)
         if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
-            # A collective may notice that a process is gone before the lifeline does. The lifeline then leaves, and says which one it was.
+            # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which reports its index.
             threading.Event().wait(_LIFELINE_SECONDS)
         self.leave("failed", ExitCode.FAILURE, f"{type(error).__name__}: {_first_line(error)}")
 
     def hung(self, message: str) -> NoReturn:
-        """Nothing ends any more. Another try may go well, so it is a failure like others."""
+        """End a hung process. A restart may help, so this is an ordinary failure."""
         self.leave("hung", ExitCode.FAILURE, message)
 
     def lost(self, process: int) -> NoReturn:
-        """Another process is gone without a word: its own report, or its absence, says why."""
+        """End the process after another process was lost. The report of the lost process, or its absence, gives the cause."""
         self.leave("failed", ExitCode.FAILURE, f"process {process} is gone, so this one ended too", peer_lost=process)
 
     def interrupted(self, count: int) -> None:
-        """Ctrl-C: the first is a notice, after which the run saves; the second leaves at once."""
+        """Handle Ctrl-C: the first is a notice, after which the run saves; the second ends the process at once."""
         self._interrupts = count
         if count == 1:
             self._reporter.warning("interrupted: the run saves its last step and ends; a second Ctrl-C ends it at once")
@@ -255,13 +255,13 @@ class _Ending:
         self.leave("failed", ExitCode.FAILURE, f"interrupted a second time; start again to go on from {again}")
 
     def in_words(self, message: str) -> str:
-        """What is said of an end after a notice: a person at the keyboard sent none of preemption."""
+        """The message of an end after a notice, with the interrupt as the cause if the notice came from the keyboard."""
         return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
 
     def before_joining(self, signal_number: int, frame: FrameType | None) -> None:
-        """A notice while there is nothing to save: leave at once, and for free.
+        """Handle a notice while there is nothing to save: exit at once as preempted, which costs no retry.
 
-        In a thread, for the signal may have come in the middle of a line of the log, whose lock the main thread holds until it goes on.
+        It runs in a thread of its own: the signal may interrupt the main thread while it holds the lock of the log.
         """
         del frame
         message = _NO_STEPS[self._context.run.spec.task]
@@ -289,7 +289,7 @@ def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, E
 
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
     def keep(stacks: str) -> str:
-        from halcyon.telemetry.diagnostics import keep_stacks  # with TensorStore, which the loop has long imported
+        from halcyon.telemetry.diagnostics import keep_stacks  # imports TensorStore, which the loop has imported by then
 
         return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
 
@@ -311,7 +311,7 @@ def _plan(context: Context) -> RunPlan:
 def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
     try:
         return build_schedule(spec).tokens_before
-    except ValueError:  # the document is judged in `train`, which needs a reporter
+    except ValueError:  # `train` rejects the document, and needs this reporter to do so
         return lambda step: step * spec.batch_size * spec.sequence_length
 
 
@@ -325,7 +325,7 @@ def _size_of(spec: TrainerSpec) -> Callable[[int], tuple[int, int]]:
 
 
 def _own_stdout() -> TextIO:
-    """Standard output for the log alone: libraries that print to file descriptor 1 (gloo does) are sent to standard error."""
+    """Standard output for the log alone: what libraries such as gloo print to file descriptor 1 goes to standard error."""
     sys.stdout.flush()
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -333,7 +333,7 @@ def _own_stdout() -> TextIO:
 
 
 def _leave_unstarted(error: BadConfiguration, environ: Mapping[str, str]) -> NoReturn:
-    """End a process whose document cannot even be read, so that only the kubelet and the user can be informed."""
+    """End a process whose document is not valid. There is no log yet: the error goes to the termination log and standard error."""
     report = termination_report(RunIdentity(run=""), cause=error.cause, exit_code=error.exit_code, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:
         write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)

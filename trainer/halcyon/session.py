@@ -1,7 +1,6 @@
-"""The part of a run's life in which its processes are connected: join, lay the mesh over the devices, leave.
+"""A session connects the processes of a run: join, build the mesh over the devices, leave.
 
-Every task that computes on devices runs inside of `session`. A run of the task ``data`` needs none: its processes meet through the token
-caches alone.
+Every task that computes on devices runs inside `session`. The task ``data`` needs no session: its processes share only the token caches.
 """
 
 from __future__ import annotations
@@ -23,14 +22,17 @@ from halcyon.telemetry import RunReporter
 
 @dataclass(frozen=True)
 class Session:
-    """The connected processes, seen from one of them."""
+    """The process group that this process has joined."""
 
     processes: ProcessGroup
     _context: Context
     _reporter: RunReporter
 
     def lay_out(self) -> tuple[Context, Mesh]:
-        """Start the devices and lay the mesh over them. The context that comes back has the topology of the devices that are here.
+        """Initialise the devices and build the mesh over them.
+
+        Returns:
+            The context with the topology of the devices that JAX found, and the mesh.
 
         Raises:
             BadConfiguration: The run cannot use these devices, or does not fit into their memory.
@@ -43,17 +45,17 @@ class Session:
 
 @contextmanager
 def session(context: Context, reporter: RunReporter, *, on_lost_process: Callable[[int], object]) -> Iterator[Session]:
-    """Join the other processes, and leave them at the end: at a normal one, or at a `TrainerExit`, to which all processes come.
+    """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise.
 
-    A process that ends with any other exception does not leave, so the others learn of it at once.
+    A process that ends with any other exception does not leave, so the other processes detect its end at once.
 
     Args:
         context: The run and this process's place in it.
-        reporter: Reports the stages.
-        on_lost_process: Called in another thread with the index of a process that is gone; it must end this one.
+        reporter: Receives the stages.
+        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
 
     Raises:
-        CouldNotJoin: The others did not come in time.
+        CouldNotJoin: Another process did not join in time.
         BadConfiguration: There is no usable address of the coordinator.
     """
     reporter.stage("joining")

@@ -190,8 +190,7 @@ def test_stop_names_the_step_its_numbers_and_what_to_do() -> None:
         watch.skipped(12, Verdict.NON_FINITE, float("nan"), float("inf"), lambda: "the last good checkpoint is that of step 10 (steps/10/)")
     assert str(stopped.value) == (
         "the loss of step 12 is not a number and its gradient norm infinite; the last good checkpoint is that of step 10 (steps/10/); "
-        "look at the data of this step, then go on past it with recovery.divergence.nonFinite: skip, or make a new run with a lower "
-        "learning rate"
+        "check the data of this step, then resume with recovery.divergence.nonFinite: skip, or make a new run with a lower learning rate"
     )
     assert stopped.value.exit_code == ExitCode.DIVERGED == 86
     assert ExitCode.DIVERGED in FATAL_CODES

@@ -40,7 +40,7 @@ def test_the_sentence_says_which_of_the_three_and_what_it_costs() -> None:
     budget = SaveBudget(12.0, 40.0, 3.0)
     assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
     assert LastSave("inFlight", 50, 45, budget).sentence() == (
-        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the one under way, of step 45, was finished; "
+        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the save in flight, of step 45, was finished; "
         "steps 46 to 50 will be done again"
     )
     assert LastSave("none", 50, 30, budget).sentence() == (

@@ -1,4 +1,4 @@
-"""The commands of `halcyon` that need no cluster: they read arguments, call the other packages, and print.
+"""The commands of `halcyon` that need no cluster. They read arguments, call the other packages and print.
 
-Nothing else imports this package. Computations and decisions belong to the packages that the commands call.
+No other trainer package imports this one. Computations and decisions belong to the packages that the commands call.
 """

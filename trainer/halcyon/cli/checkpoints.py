@@ -1,4 +1,4 @@
-"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: look at a root, and keep it in order, beside a run or without one."""
+"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: inspect and maintain a checkpoint root, whether its run is active or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from halcyon_api.checkpoint_documents import CommittedStep
     from halcyon_api.spec.checkpoint import CheckpointSpec
 
-app = typer.Typer(help="Look at the checkpoints of a run, verify, compare, pin and copy them.", no_args_is_help=True)
+app = typer.Typer(help="List, verify, compare, pin and copy the checkpoints of a run.", no_args_is_help=True)
 
 RootArgument = Annotated[
     str,
@@ -38,13 +38,13 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 @app.command("list")
 def list_(
     place: RootArgument,
-    limit: Annotated[int, typer.Option(min=1, help="Most committed checkpoints on a page, the newest first.")] = 100,
-    before: Annotated[int | None, typer.Option(min=0, help="Only what is of an earlier step: the next page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of committed checkpoints on a page, the newest first.")] = 100,
+    before: Annotated[int | None, typer.Option(min=0, help="Only checkpoints before this step: the next page.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """List what lies in a root: what can be restored, and what cannot, and why."""
+    """List the checkpoints in a root: those that can be restored, and the others with the reason."""
     from halcyon.checkpoint.inspection import list_checkpoints
     from halcyon.checkpoint.show import listing_view
 
@@ -63,7 +63,7 @@ def list_(
 
 @app.command()
 def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
-    """Show one checkpoint: who made it, where in the data it is, and its arrays."""
+    """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
     from halcyon.checkpoint.comparison import Checkpoint
     from halcyon.checkpoint.show import checkpoint_view
 
@@ -76,11 +76,11 @@ def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regi
 def verify(
     place: RootArgument,
     step: Step = None,
-    every: Annotated[bool, typer.Option("--all", help="All checkpoints, not the newest alone.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Read every byte of a checkpoint and tell all that is not what was written; exit with 1 if something is not."""
+    """Read every byte of a checkpoint and report all damage. Exits with 1 if there is any."""
     from halcyon.checkpoint.show import damage_view
     from halcyon.checkpoint.verify import find_damage
 
@@ -99,13 +99,13 @@ def verify(
 @app.command()
 def diff(
     place: RootArgument,
-    first: Annotated[int, typer.Argument(help="The one step.", min=0)],
-    second: Annotated[int, typer.Argument(help="The other step.", min=0)],
-    other: Annotated[str | None, typer.Option(help="The root, or run document, of the other step. Default: the same.")] = None,
+    first: Annotated[int, typer.Argument(help="The first step.", min=0)],
+    second: Annotated[int, typer.Argument(help="The second step.", min=0)],
+    other: Annotated[str | None, typer.Option(help="The root, or run document, of the second step. Default: the same.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Name the arrays that differ between two checkpoints, and by how much; exit with 1 if any does."""
+    """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs."""
     from halcyon.checkpoint.comparison import Checkpoint, compare
     from halcyon.checkpoint.show import difference_view
 
@@ -120,7 +120,7 @@ def diff(
 
 @app.command()
 def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
-    """Keep a checkpoint whatever comes after it, while the run goes on or later."""
+    """Pin a checkpoint, so that no later save deletes it. The run may be active."""
     from halcyon.checkpoint.head import edit, with_pin
 
     with _root_told():
@@ -135,7 +135,7 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
 
 @app.command()
 def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
-    """Take a pin out: the run's next save treats the checkpoint like any other."""
+    """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
     from halcyon.checkpoint.head import edit, without_pin
 
     with _root_told():
@@ -148,11 +148,11 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
 @app.command()
 def gc(
     place: RootArgument,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would be deleted.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Delete what can never be restored: half-deleted checkpoints, and what writers left that have lost the root."""
+    """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the root."""
     from halcyon.checkpoint.collect import delete_checkpoint, garbage
     from halcyon.checkpoint.show import garbage_view
 
@@ -170,13 +170,13 @@ def copy(
     place: RootArgument,
     to: Annotated[str, typer.Argument(help="An empty root to copy to.", metavar="TO")],
     step: Step = None,
-    run: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the run that may go on from it. Default: the same run.")] = None,
+    run: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the run that may resume from it. Default: the same run.")] = None,
     to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
     to_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Copy a checkpoint to an empty root, verified on the way."""
+    """Copy a checkpoint to an empty root, and verify it during the copy."""
     from halcyon.checkpoint.copying import copy_checkpoint
     from halcyon_api.checkpoint_documents import Owner
 
@@ -191,7 +191,7 @@ def copy(
 
 
 def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
-    """Try what a checkpoint root must be able to do; exit with 85 if something is missing."""
+    """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
     from halcyon.checkpoint.show import abilities_view
     from halcyon.storage.abilities import examine
 
@@ -250,7 +250,7 @@ def _print(view: object) -> None:
 
 @contextmanager
 def _root_told() -> Iterator[None]:
-    """The same for what a root does not give."""
+    """As `report_errors`, and for errors of the root too."""
     from halcyon.checkpoint.verify import Damaged
     from halcyon.storage.failures import StoreFailure
     from halcyon_api.checkpoint_documents import DamagedDocument

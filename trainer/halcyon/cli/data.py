@@ -1,4 +1,4 @@
-"""The command ``halcyon data``: build token caches, and look at what a run trains on."""
+"""The command ``halcyon data``: build token caches, and show the data that a run trains on."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 _STOPPED = "stopped; the shards that are done are kept"
 
-app = typer.Typer(help="Build token caches, and look at what a run trains on.", no_args_is_help=True)
+app = typer.Typer(help="Build token caches, and show the data that a run trains on.", no_args_is_help=True)
 
-Root = Annotated[str | None, typer.Option(help="The run's checkpoint root instead of spec.checkpoint.root: its caches are below it.")]
+Root = Annotated[str | None, typer.Option(help="Checkpoint root of the run instead of spec.checkpoint.root; the caches are below it.")]
 
 
 @app.command()
 def build(document: Document, checkpoint_root: Root = None, defaults: Defaults = None) -> None:
-    """Build the token caches of a run; go on where an earlier build was stopped."""
+    """Build the token caches of a run. Continues a build that was stopped."""
     from halcyon.data.overview import source_table
 
     with report_errors(document, interrupted=_STOPPED):
@@ -45,14 +45,14 @@ def show(
     document: Document,
     step: Annotated[int, typer.Option(min=1, help="The step, as the log counts it.")] = 1,
     rows: Annotated[
-        str | None, typer.Option(help="Which rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.")
+        str | None, typer.Option(help="Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.")
     ] = None,
-    host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host reads.")] = None,
-    text: Annotated[bool, typer.Option(help="Print the text, or only which documents it is from.")] = True,
+    host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host (counted from 0) reads.")] = None,
+    text: Annotated[bool, typer.Option(help="Print the text, or only the documents that it comes from.")] = True,
     checkpoint_root: Root = None,
     defaults: Defaults = None,
 ) -> None:
-    """Print what a step trains on: its sources, documents and text; what does not count in the loss is struck through."""
+    """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through."""
     import numpy as np
     from rich.text import Text
 
@@ -91,7 +91,7 @@ def stats(
     checkpoint_root: Root = None,
     defaults: Defaults = None,
 ) -> None:
-    """Print what the sources of a run hold, how often each is seen, and how long its documents are."""
+    """Print the contents of a run's sources, how often each is read, and how long its documents are."""
     from halcyon.data.open import look_at_dataset
     from halcyon.data.overview import overview, picture, stats_view
     from halcyon.data.picture import write_picture
@@ -107,7 +107,7 @@ def stats(
         for name, ledger in ledgers.items():
             if not ledger.finished:
                 console.print(
-                    f"{name}: its token cache is not whole yet; all that follows is of its first {counted(len(ledger.shards), 'shard')}"
+                    f"{name}: its token cache is not complete yet; all numbers are of its first {counted(len(ledger.shards), 'shard')}"
                 )
         console.print(stats_view(found, ledgers, steps))
         if plot is not None:
@@ -115,7 +115,7 @@ def stats(
 
 
 def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:
-    """The caches of a run; while some of them are built, lines on the console (default: on standard error) say how far each is."""
+    """Build the caches of a run, or open them. Shows the progress of each source on the console (default: on standard error)."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -126,7 +126,7 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
     with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
         tasks: dict[str, TaskID] = {}
-        began = time.monotonic()  # of the source that is being built: they come one after the other
+        began = time.monotonic()  # of the current source: the sources are built one after the other
 
         def show(built: Built) -> None:
             nonlocal began
@@ -141,10 +141,10 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
 
 
 def _slice(words: str) -> slice:
-    """Rows as they are given on the command line, of which there are at least one.
+    """Parse the rows that the command line names.
 
     Raises:
-        BadParameter: They are none.
+        BadParameter: The words name no rows.
     """
     found = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
     if found is None:

@@ -1,4 +1,4 @@
-"""How a command reports what the user can fix: one sentence on standard error, and the exit code that belongs to it."""
+"""Errors that the user can fix: one sentence on standard error, and the exit code of the error."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 200
-"""Columns of a line where there is no terminal."""
+"""Smallest width of the output in columns, if it does not go to a terminal."""
 
 
 @contextmanager
 def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
-    """Run a command's work in here.
+    """Run a command's work in this context: an error that the user can fix is printed, and the process exits with its code.
 
     Args:
-        about: What the sentence is about, such as the document; stands before it.
-        interrupted: What is said after an interrupt from the keyboard.
+        about: Printed before the sentence, such as the path of the document.
+        interrupted: The sentence after an interrupt from the keyboard.
     """
     try:
         yield
@@ -34,13 +34,13 @@ def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterat
         sys.stderr.write(f"{about_file(about, str(error))}\n")
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
-        raise  # the reader, such as `head`, has enough
+        raise  # the reader, such as `head`, has closed the pipe
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"{where}{error.strerror or error}\n")
         raise typer.Exit(ExitCode.FAILURE) from None
     except MemoryError:
-        sys.stderr.write("this machine has too little memory for it\n")
+        sys.stderr.write("this machine has too little memory for this command\n")
         raise typer.Exit(ExitCode.FAILURE) from None
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
@@ -48,19 +48,19 @@ def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterat
 
 
 def about_file(file: object, sentence: str) -> str:
-    """A sentence with the file that it is about before it, if it does not begin with it anyway."""
+    """The sentence with the file's name before it, unless it already begins with that name."""
     return sentence if not file or sentence.startswith(f"{file}:") else f"{file}: {sentence}"
 
 
 def write_anything() -> None:
-    """Let standard output take any text: where the locale has no sign for a letter, a question mark stands in its place."""
+    """Let standard output and standard error take any text: a character that the locale cannot encode becomes a question mark."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def console() -> Console:
-    """A console as wide as the terminal, and wide enough for whole names where the output goes elsewhere."""
+    """A console as wide as the terminal; without a terminal, wide enough for names in full length."""
     from rich.console import Console
 
     found = Console()

@@ -67,17 +67,17 @@ def train(
         str | None, typer.Option(help="Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH.")
     ] = None,
     json: Annotated[
-        bool | None, typer.Option("--json/--no-json", help="Write JSON lines, or a live progress line. Default: by the terminal.")
+        bool | None, typer.Option("--json/--no-json", help="JSON lines or a live progress line. Default: JSON unless on a terminal.")
     ] = None,
     compilation_cache: Annotated[
-        Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: the user's cache.")
+        Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: in the user's cache.")
     ] = None,
     defaults: Defaults = None,
     device: Annotated[
-        Device | None, typer.Option(help="cpu: train on the processor, whatever accelerator the document names. Default: as it says.")
+        Device | None, typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names.")
     ] = None,
 ) -> None:
-    """Train a run on this machine, or in the pod that the operator made; go on from its newest checkpoint if there is one."""
+    """Train a run on this machine, or in a pod that the operator made. Resumes from its newest checkpoint if there is one."""
     from halcyon.process import run_training
 
     run_training(
@@ -93,7 +93,7 @@ def train(
 
 @app.command(rich_help_panel=LOCAL)
 def validate(document: Document, defaults: Defaults = None) -> None:
-    """Check a run document, with its defaults, without a cluster or a device; say what is wrong, and exit with 80."""
+    """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
     from halcyon.machine.local_files import is_local, missing_files
     from halcyon_api.defaults.files import load_resolved
     from halcyon_api.exit_codes import ExitCode
@@ -121,7 +121,7 @@ def validate(document: Document, defaults: Defaults = None) -> None:
 
 
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
-    """Whether a run of this machine's processor can fit into its memory."""
+    """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
     from halcyon.machine.local_files import is_local
     from halcyon.machine.memory import machine_memory, memory_problem
     from halcyon_api.mesh import run_mesh
@@ -134,7 +134,7 @@ def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
 
 
 def _task(spec: TrainingRunSpec) -> str:
-    """What a run does, in a few words."""
+    """The task of a run, in a few words."""
     if spec.task == "data":
         return "only builds tokens"
     if spec.task == "evaluate" and spec.origin is not None:
@@ -143,10 +143,10 @@ def _task(spec: TrainingRunSpec) -> str:
 
 
 def _elsewhere(spec: TrainingRunSpec) -> str:
-    """What of a run for a cluster cannot be judged on this machine, as the end of a sentence."""
+    """The end of a sentence: what this machine cannot check of a run for a cluster."""
     from halcyon.machine.local_files import local_paths
 
-    return "; whether its files are there only its pods can see" if local_paths(spec) else ""
+    return "; whether its files exist can be checked only in its pods" if local_paths(spec) else ""
 
 
 app.add_typer(checkpoints_app, name="checkpoints", rich_help_panel=LOCAL)

@@ -10,5 +10,5 @@ import typer
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 Defaults = Annotated[
     list[Path] | None,
-    typer.Option(help="File with TrainingRunDefaults that fill in what the run lacks; may be repeated, the most specific first."),
+    typer.Option(help="File with TrainingRunDefaults for fields that the run does not set; may be repeated, the most specific first."),
 ]

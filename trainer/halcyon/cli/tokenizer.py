@@ -1,4 +1,4 @@
-"""The command ``halcyon tokenizer``: train a tokenizer, and see how well tokenizers compress."""
+"""The command ``halcyon tokenizer``: train a tokenizer, and compare the compression of tokenizers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from halcyon_api.spec.sources import DataSourceSpec
     from halcyon_api.spec.tokenizer import TokenizerSpec
 
-app = typer.Typer(help="Train tokenizers, and see how well they compress.", no_args_is_help=True)
+app = typer.Typer(help="Train tokenizers, and compare their compression.", no_args_is_help=True)
 
 _JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".ndjson")
 
@@ -30,15 +30,15 @@ def train(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Files, directories or globs: jsonl (plain, gz, zst), parquet, or plain text; `stdlib` is Python's own.",
+            help="Files, directories or globs: jsonl (plain, gz, zst), parquet, or plain text; `stdlib`: Python's standard library.",
             metavar="PATHS...",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer.json to write.")] = Path("tokenizer.json"),
-    vocab_size: Annotated[int, typer.Option(min=267, help="Tokens, bytes and special tokens included.")] = 32_768,
+    vocab_size: Annotated[int, typer.Option(min=267, help="Number of tokens, including bytes and special tokens.")] = 32_768,
     field: Annotated[str, typer.Option(help="Field of a jsonl or parquet row that holds the text.")] = "text",
-    sample_bytes: Annotated[int, typer.Option(min=1, help="The most bytes of text to train on, taken in order.")] = 2_000_000_000,
-    special_token: Annotated[list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be given again.")] = None,
+    sample_bytes: Annotated[int, typer.Option(min=1, help="Train on the first texts, up to about this number of bytes.")] = 2_000_000_000,
+    special_token: Annotated[list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be repeated.")] = None,
 ) -> None:
     """Train a byte-level BPE tokenizer and write it as a tokenizer.json."""
     from rich.console import Console
@@ -71,14 +71,14 @@ def evaluate(
     ],
     text: Annotated[list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")] = None,
 ) -> None:
-    """Show the bytes per token of tokenizers, beside GPT-2's and cl100k's where tiktoken has them on this machine."""
+    """Show the bytes per token of tokenizers, and for comparison of GPT-2's and cl100k's if tiktoken has them on this machine."""
     with report_errors():
         definitions = {name: definition_of(name) for name in tokenizers}
         _show(definitions, {path.name: _read_text(path) for path in text or []})
 
 
 def definition_of(name: str) -> TokenizerDefinition:
-    """The definition of a tokenizer that is named on the command line.
+    """The definition of a tokenizer that the command line names.
 
     Raises:
         BadConfiguration: There is no such tokenizer.
@@ -110,10 +110,10 @@ def _checked(name: str, make: Callable[[], TokenizerSpec]) -> TokenizerSpec:
 
 
 def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
-    """One source for each path, in order, of the kind that its ending tells.
+    """One source for each path, in order. The ending of the path decides the kind of the source.
 
     Raises:
-        BadConfiguration: A path or the field cannot be one.
+        BadConfiguration: A path or the name of the field is not valid.
     """
     from pydantic import ValidationError
 
@@ -163,7 +163,7 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
 
 
 def take_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:
-    """Texts up to a number of bytes; the one that goes over it is the last, and whole."""
+    """Texts up to a number of bytes. The text that reaches the limit is the last one, and is not cut."""
     for text in texts:
         yield text
         limit -= len(text.encode())
@@ -202,7 +202,7 @@ def _read_text(path: Path) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

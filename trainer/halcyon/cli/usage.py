@@ -1,6 +1,7 @@
-"""What is said of a command that is typed wrongly: one sentence on standard error and exit code 2, as of any other mistake.
+"""The answer to a wrong command line: one sentence on standard error and exit code 2.
 
-The library's own answer takes several lines, with a box around them. Pass `OneSentence` as the class of an app's outermost group.
+Typer's own answer has several lines in a box, unlike the answers to other mistakes. Pass `OneSentence` as the class of an app's outermost
+group.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _EXTRA = re.compile(r"Got unexpected extra arguments? ?(?:\(s\) )?\((.*)\)", re.
 
 
 class OneSentence(TyperGroup):
-    """A group of commands, of which a misuse is told in one sentence."""
+    """A group of commands that reports a wrong command line in one sentence."""
 
     def main(
         self,
@@ -34,7 +35,7 @@ class OneSentence(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command that the arguments name, and end the process, unless `standalone_mode` is off."""
+        """Run the command that the arguments name. Ends the process, unless `standalone_mode` is False."""
         run = super().main
         if not standalone_mode:
             return run(args, prog_name, complete_var, False, windows_expand_args, **extra)
@@ -51,11 +52,11 @@ class OneSentence(TyperGroup):
 
 
 def sentence(error: typer.TyperException, program: str) -> str:
-    """What is wrong with a command line, and where to look; empty where the help has been printed in its place.
+    """One sentence with the mistake in a command line and the help to read; empty if the help was already printed.
 
     Args:
-        error: What the library found.
-        program: Stands for the command where the library does not know which it was.
+        error: The error of Typer.
+        program: Name of the command if Typer does not know it.
     """
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""

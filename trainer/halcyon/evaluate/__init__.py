@@ -1,4 +1,4 @@
-"""Results of evaluations, pure: what was found, and the document that keeps it.
+"""Results of evaluations and the document that stores them. Pure.
 
-Computing them belongs to `halcyon.training.evaluation`, the order of the work to `halcyon.tasks.evaluate`.
+`halcyon.training.evaluation` computes the results; `halcyon.tasks.evaluate` runs the task.
 """

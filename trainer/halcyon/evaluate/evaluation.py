@@ -1,8 +1,8 @@
-"""What an evaluation found: sums, divided once.
+"""The result of an evaluation: sums that are divided once.
 
-Nats, weights and bytes are summed over all batches and divided once, so neither the batch size nor padding nor the number of processes
-changes the result beyond rounding. Bits per byte, ``nats / (ln 2 x bytes of the predicted tokens)``, can be compared between tokenizers;
-special tokens cost nats like all others and stand for no bytes.
+Nats, weights and bytes are summed over all batches and divided once. So batch size, padding and the number of processes change the result
+only by rounding. Bits per byte, ``nats / (ln 2 x bytes of the predicted tokens)``, can be compared between tokenizers: special tokens add
+nats like all other tokens, but no bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """The sums of one evaluation."""
 
     nats: float
     """Weighted sum of losses."""
@@ -24,26 +24,26 @@ class Evaluation:
     """Bytes of text that the predicted tokens stand for."""
     sequences: int
     seconds: float
-    """How long it took."""
+    """Duration of the evaluation."""
 
     @property
     def loss(self) -> float:
-        """Nats per predicted token; no number where none counted."""
+        """Nats per predicted token; NaN if the sum of weights is 0."""
         return self.nats / self.weight if self.weight else math.nan
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits per byte of predicted text; None where the predicted tokens stand for no text."""
+        """Bits per byte of predicted text; None if the predicted tokens have no bytes."""
         return self.nats / (math.log(2) * self.size_bytes) if self.size_bytes else None
 
     @property
     def tokens(self) -> int:
-        """Predicted tokens, that is, the sum of weights."""
+        """Number of predicted tokens: the sum of weights, rounded."""
         return round(self.weight)
 
 
 def total(parts: Iterable[Evaluation]) -> Evaluation:
-    """Several evaluations as one: sums are added, and divided once."""
+    """Combine evaluations: add their sums."""
     parts = tuple(parts)
     return Evaluation(
         nats=math.fsum(part.nats for part in parts),

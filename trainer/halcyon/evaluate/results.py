@@ -1,4 +1,4 @@
-"""The results of a run that only evaluates, as they are kept in its root. Pure."""
+"""The document with the results of a run of task ``evaluate``, as stored in its root. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from halcyon_api.evaluation_document import EvaluationDocument, SourceSums
 from halcyon_api.spec.origin import OriginSpec
 
 Found = Mapping[str, Evaluation]
-"""What was found, by the source's name."""
+"""Results by the name of the source."""
 
 
 def decides(fingerprints: Fingerprints, origin: OriginSpec, batches: int | None) -> str:
-    """SHA-256 (hex) of all that decides the numbers, but for the checkpoint where the run names none."""
+    """SHA-256 (hex) of everything that decides the numbers, except the step of the checkpoint if the run names none."""
     document = {"sections": dict(fingerprints.sections), "from": origin.document(), "batches": batches}
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def begun(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
-    """What was kept, if it is this evaluation's; anything else is passed over, for it can be made anew."""
+    """Parse the stored document. None if it is absent, not valid, or of another evaluation: its results can be computed again."""
     if content is None:
         return None
     try:
@@ -36,7 +36,7 @@ def begun(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocumen
 
 
 def found_in(document: EvaluationDocument) -> dict[str, Evaluation]:
-    """What a document holds, to the bit."""
+    """The results in a document, with the same bits as when they were written."""
     return {
         one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds) for one in document.sources
     }
@@ -45,16 +45,16 @@ def found_in(document: EvaluationDocument) -> dict[str, Evaluation]:
 def document_of(
     found: Found, *, owner: Owner, run: str, checkpoint: CommittedStep, wanted: str, finished: bool, now: float
 ) -> EvaluationDocument:
-    """What is kept of what was found.
+    """The document to store.
 
     Args:
-        found: Whole sources, in their order.
+        found: Results of the sources that are done, in their order.
         owner: The run that evaluates.
-        run: The run whose checkpoint it is.
-        checkpoint: The checkpoint.
+        run: The run whose checkpoint is evaluated.
+        checkpoint: That checkpoint.
         wanted: See `decides`.
-        finished: Whether there are no more sources.
-        now: Seconds since the epoch.
+        finished: Whether all sources are done.
+        now: Seconds since 1970.
     """
     whole = total(found.values())
     return EvaluationDocument(

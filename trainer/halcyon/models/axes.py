@@ -1,4 +1,4 @@
-"""The names of the logical axes. Models name their axes and know nothing of the mesh; `halcyon.parallel.axes` maps the names to it."""
+"""The names of the logical axes. Models use these names and do not depend on the mesh; `halcyon.parallel.axes` maps names to mesh axes."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ MLP = "mlp"
 
 
 def is_named(value: object) -> bool:
-    """True for a NamedArray: tree functions that treat named arrays as leaves take this as ``is_leaf``."""
+    """True for a NamedArray. It is the ``is_leaf`` of tree functions that treat named arrays as leaves."""
     return isinstance(value, NamedArray)

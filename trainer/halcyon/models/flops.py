@@ -11,6 +11,6 @@ def flops_per_token(spec: ModelSpec, sequence_length: int, vocab_size: int) -> i
     Args:
         spec: ``spec.model`` of the run.
         sequence_length: Tokens of a sequence.
-        vocab_size: Rows of the output head.
+        vocab_size: Size of the vocabulary axis of the output head.
     """
     return spec.shape(vocab_size, sequence_length).flops_per_token(sequence_length)

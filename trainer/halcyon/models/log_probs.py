@@ -1,12 +1,12 @@
-"""Log-probabilities of tokens under a model's output head, computed block by block of positions.
+"""Log-probabilities of tokens under a model's output head, computed in blocks of positions.
 
 Logits are the largest array of a small model: (batch, position, vocab) in float32. They are never kept. `token_log_probs` computes the
-logits of a block again in the backward pass. `cross_entropy` knows the weight of each token beforehand, so its gradient by the logits is
-known as soon as the logits are, up to one factor: its forward pass computes the gradient at once and keeps only the products, the gradients
-by the features and by the head. That costs no operation more than keeping the logits would. Both share the arithmetic of a block.
+logits of a block again in the backward pass. `cross_entropy` has the weight of each token, so the logits determine its gradient with
+respect to them, up to one factor. Its forward pass computes the gradients with respect to features and head at once and keeps only these.
+This takes no more operations than keeping the logits would. Both functions share the arithmetic of a block.
 
-Where a mesh splits the stored head, each device gathers it once, before the first block, and adds up the gradient by it over its own
-positions; after the last block one reduction gives each device its part of the sum.
+If a mesh splits the stored head, each device gathers it once, before the first block, and adds up the head's gradient over its own
+positions. After the last block, one reduction gives each device its part of the sum.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from halcyon.models.parts.linear import contract
 from halcyon.models.position_blocks import cut, joined
 
 MAX_LOGIT_BYTES = 1 << 28
-"""Logits that a device may hold at a time."""
+"""Largest size in bytes of the logits that a device holds at a time."""
 
 
 class TokenLogProbs(NamedTuple):
-    """What the softmax says of given tokens: float32 arrays (..., position)."""
+    """The softmax at the given tokens: float32 arrays (..., position)."""
 
     log_probs: NamedArray
     """Log-probability of each token, in nats."""
@@ -42,15 +42,15 @@ class TokenLogProbs(NamedTuple):
 def token_log_probs(
     features: NamedArray, head: NamedArray, tokens: NamedArray, embed: Axis, vocab: Axis, *, max_logit_bytes: int = MAX_LOGIT_BYTES
 ) -> TokenLogProbs:
-    """Log-probability of a token at each position, under ``softmax(head . features)``. Any function of it can be differentiated.
+    """Log-probability of a token at each position, under ``softmax(head . features)``. Differentiable.
 
     Args:
         features: (..., position, embed).
-        head: vocab and embed, in any order.
+        head: Axes vocab and embed, in any order.
         tokens: (..., position) integers.
-        embed: What a logit is summed over.
-        vocab: What the softmax is over.
-        max_logit_bytes: Logits that one device may hold at a time. Positions are split into the number of blocks that this takes.
+        embed: The axis that a logit is summed over.
+        vocab: The axis of the softmax.
+        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
     found: Any = _log_probs(features, head, tokens, embed, vocab, _block_count(tokens, vocab, max_logit_bytes))
     return TokenLogProbs(*found)
@@ -73,20 +73,20 @@ def cross_entropy(
 
     Args:
         features: (..., position, embed).
-        head: vocab and embed, in any order.
+        head: Axes vocab and embed, in any order.
         targets: (..., position) integers.
-        weights: (..., position) float32. No gradient flows to them.
-        embed: What a logit is summed over.
-        vocab: What the softmax is over.
+        weights: (..., position) float32. They get no gradient.
+        embed: The axis that a logit is summed over.
+        vocab: The axis of the softmax.
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
-        max_logit_bytes: Logits that one device may hold at a time. Positions are split into the number of blocks that this takes.
+        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions.
     """
     blocks = _block_count(targets, vocab, max_logit_bytes)
     return _cross_entropy(features, head, targets, weights, embed, vocab, z_loss, blocks)
 
 
 def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
-    """The least number of equal blocks of positions whose logits fit."""
+    """The smallest number of equal blocks of positions with at most `max_logit_bytes` of logits each."""
     here = math.prod(axis.size // parts_of(axis) for axis in (*targets.axes, vocab)) * 4
     positions = targets.resolve_axis(POSITION).size
     wanted = -(-here // max_logit_bytes)
@@ -94,7 +94,7 @@ def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int) -> int:
 
 
 _Gradients = tuple[NamedArray, NamedArray]
-"""Of the loss, by features and by head."""
+"""Gradients of the loss with respect to features and head."""
 _Part = tuple[NamedArray, NamedArray, NamedArray]
 """Features, targets and weights of some positions."""
 
@@ -118,7 +118,7 @@ def _cross_entropy(
 def _cross_entropy_forward(
     features: NamedArray, head: NamedArray, targets: NamedArray, weights: NamedArray, embed: Axis, vocab: Axis, z_loss: float, blocks: int
 ) -> tuple[jax.Array, _Gradients]:
-    """The loss, and its gradients by features and head."""
+    """The loss, and its gradients with respect to features and head."""
 
     def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
@@ -208,17 +208,17 @@ _log_probs.defvjp(_log_probs_forward, _log_probs_backward)
 
 
 class _Block(NamedTuple):
-    """The softmax over the logits of some positions of one device; arrays with ``part`` have this device's part of the vocabulary."""
+    """The softmax at a block of positions of one device. The axis ``part`` is this device's part of the vocabulary."""
 
     powers: NamedArray
-    """Exponentials of the logits, less the maximum: (..., position, part)."""
+    """Exponentials of the logits minus their maximum: (..., position, part)."""
     total: NamedArray
-    """Their sum over the whole vocabulary: (..., position)."""
+    """The sum of `powers` over the whole vocabulary: (..., position)."""
     log_totals: NamedArray
     of_target: NamedArray
     """Logit of the target: (..., position)."""
     hit: NamedArray
-    """Where the target is: booleans (..., position, part)."""
+    """True at the target: booleans (..., position, part)."""
 
     def probabilities(self) -> NamedArray:
         return self.powers / self.total
@@ -243,14 +243,14 @@ def _weighted_sum(block: _Block, weights: NamedArray, z_loss: float) -> jax.Arra
 
 
 def _scattered_last(shard: Shard, embed: Axis, vocab: Axis) -> tuple[Axis, Axis]:
-    """The order of the head's gradient: on TPUs, for some sizes of the vocabulary, XLA has a reduce-scatter over the last axis alone."""
+    """Axes of the head's gradient, embed last: on TPUs, for some vocabulary sizes, XLA reduce-scatters only over the last axis."""
     return shard.part(vocab)[0], embed
 
 
 def _by_factors(
     by_logits: NamedArray, features: NamedArray, head: NamedArray, embed: Axis, vocab: Axis, order: tuple[Axis, Axis]
 ) -> tuple[NamedArray, NamedArray]:
-    """From the gradient by the logits to those by features and head; the latter a float32 sum."""
+    """Gradients with respect to features and head, from that with respect to the logits; the head's is a float32 sum."""
     by_logits = by_logits.astype(features.dtype)
     by_features = contract(by_logits, head, vocab.name, order=features.axes)
     outer = tuple(axis for axis in features.axes if axis.name != embed.name)
@@ -258,6 +258,6 @@ def _by_factors(
 
 
 def _completed(shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, vocab: Axis) -> tuple[NamedArray, NamedArray]:
-    """The sums over all devices of what each has added up."""
+    """Sum both gradients over the devices; of the head's gradient, each device gets the part that it stores."""
     by_features = with_array(by_features, shard.sum_over(vocab, by_features.array))
     return by_features, shard.reduced(by_head).rearrange(head.axis_names)

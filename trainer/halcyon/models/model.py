@@ -1,4 +1,4 @@
-"""What a causal language model is to the rest of the trainer."""
+"""The interface of a causal language model."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from halcyon.models.parts.linear import contract
 
 
 class Inputs(NamedTuple):
-    """What a model reads; integers (..., position)."""
+    """The inputs of a model; integers (..., position)."""
 
     tokens: NamedArray
     positions: NamedArray | None = None
-    """The position of each token in its text. None: they count from 0 along the axis."""
+    """The position of each token in its text. None: counted from 0 along the axis."""
     segments: NamedArray | None = None
-    """A position sees only its own segment. None: one segment."""
+    """The segment of each position; attention stays within it. None: one segment."""
 
 
 class Outputs(NamedTuple):
-    """What a model gives."""
+    """The outputs of a model."""
 
     features: NamedArray
-    """What the output head sees, after the last norm: (..., position, embed) in the compute type."""
+    """The input of the output head, after the last norm: (..., position, embed) in the compute type."""
     cache: Any = None
-    """Keys and values for the tokens that follow; None for a model that keeps none."""
+    """Keys and values for later tokens; None for a model that keeps none."""
     aux: dict[str, jax.Array] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
     """Further scalars by name, such as the load of experts; empty for dense models."""
 
 
 class CausalLM(eqx.Module):
-    """A decoder that gives logits of the next token at every position.
+    """A decoder that computes the logits of the next token at every position.
 
-    Every leaf of the tree is a parameter; all else is static. A model can therefore be given to ``jax.jit``, ``jax.grad`` and a
-    checkpoint as it is.
+    Every leaf of the tree is a parameter, and all other fields are static. So ``jax.jit``, ``jax.grad`` and checkpoints take a model as it
+    is.
     """
 
     vocab: eqx.AbstractVar[Axis]
-    """Tokens, padding of the vocabulary included."""
+    """Tokens, including the padding of the vocabulary."""
     max_position: eqx.AbstractVar[Axis]
-    """Longest sequence."""
+    """Positions of the longest sequence."""
 
     embed: eqx.AbstractVar[Axis]
-    """The residual stream."""
+    """Features of the residual stream."""
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *, compute_dtype: jnp.dtype | type | str = jnp.float32) -> Outputs:
         """The features of every position.
 
         Args:
-            inputs: What it reads.
+            inputs: Tokens, positions and segments.
             compute_dtype: Type of activations and matrix products.
 
         Raises:
@@ -66,12 +66,12 @@ class CausalLM(eqx.Module):
     @property
     @abstractmethod
     def head(self) -> NamedArray:
-        """The output head: vocab and embed, in any order. With tied embeddings, the token embedding."""
+        """The weight of the output head: axes vocab and embed, in any order. With tied embeddings, the token embedding."""
 
     def logits(self, features: NamedArray) -> NamedArray:
         """Logits of the next token at every position: (..., position, vocab), float32.
 
-        Training never wants them as a whole: see `halcyon.models.log_probs`.
+        Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
         return hax.auto_sharded(contract(features, self.head, self.embed, into=jnp.float32))
 

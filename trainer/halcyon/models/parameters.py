@@ -1,9 +1,9 @@
-"""What each parameter is for, declared where the parameter is declared.
+"""The role of each parameter, declared together with the parameter.
 
-Whether a parameter decays, at which rate it learns, whether an update rule may treat it as a matrix (Muon) or scales it by its width (muP):
-all this depends on its role and its axes, not on its shape. The bias of an attention projection has the axes heads and head size, and is
-still no matrix. A module declares its arrays with `parameter(role)` instead of a bare annotation. `parameters` reads the declarations of a
-whole model, and a parameter without a role is an error.
+The role and the axes of a parameter, not its shape, decide whether it decays, its learning rate, whether an update rule may treat it as a
+matrix (Muon), and how its width scales it (muP). For example, the bias of an attention projection has the axes heads and head size, but is
+not a matrix. A module declares its arrays with `parameter(role)` instead of a bare annotation. `parameters` reads the declarations of a
+model; a parameter without a role is an error.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ class Role(Enum):
     MATRIX = "matrix"
     """A linear map between features."""
     EMBEDDING = "embedding"
-    """A table of vectors that is indexed. With tied embeddings it is the output head too."""
+    """An indexed table of vectors. With tied embeddings it is the output head too."""
     HEAD = "head"
-    """The linear map from features to logits, where it is no embedding."""
+    """The linear map from features to logits, if embeddings are not tied."""
     NORM = "norm"
     """Scale or shift of a normalisation."""
     BIAS = "bias"
     """A constant added to the output of a linear map."""
     ROUTER = "router"
-    """The linear map whose output chooses experts."""
+    """The linear map whose output selects experts."""
     EXPERT = "expert"
-    """A linear map of each expert, stacked along the axis of experts."""
+    """The linear maps of all experts, stacked along the axis of experts."""
     ADAPTER = "adapter"
     """A small linear map beside a frozen one."""
 
 
 STACKED_AXES = (LAYERS, "experts")
-"""Axes along which parameters of one kind are stacked; each index has a parameter of its own."""
+"""Axes along which parameters of one kind are stacked; each index is a separate parameter."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is known of a parameter beside its numbers.
+    """The role and the axes of a parameter.
 
     Attributes:
-        role: What it is for.
+        role: Its role.
         inputs: The axes that a linear map sums over, or the indexed axis of a table; empty for norms and biases.
         outputs: The axes of the result.
         stacked: The axes along which parameters of this kind are stacked.
@@ -77,8 +77,8 @@ def parameter(role: Role | str, *, inputs: str | None = None) -> Any:
     """A field of an ``equinox.Module`` that holds a parameter, or None.
 
     Args:
-        role: The parameter's role, or the name of a static field of the module that has it.
-        inputs: The name of a static field of the module that has its input axis or axes. None: it has none. Of the other axes those in
+        role: The role, or the name of a static field of the module with the role.
+        inputs: The name of a static field of the module with the input axis or axes. None: no input axes. Of the other axes, those in
             `STACKED_AXES` are stacked, and the rest are outputs.
     """
     return eqx.field(metadata={_DECLARED: _Declared(role, inputs)})
@@ -100,7 +100,7 @@ def roles(model: eqx.Module) -> Any:
 
 
 def parameter_count(model: Any) -> int:
-    """The number of numbers of a model. Shapes suffice. A parameter that is used twice (tied embeddings) counts once."""
+    """Elements of all parameters of a model, or of its shapes. A parameter that is used twice (tied embeddings) counts once."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model))
 
 

@@ -1,9 +1,9 @@
-"""What a model may ask about the devices that compute it, without knowing the mesh.
+"""The interface between a model and the devices that compute it, so that a model does not depend on the mesh.
 
 Two computations of a model, the gradient of an embedding and the loss, add up sums over all positions. XLA would send each partial sum
-over the network, so they are written by device: each device adds up its own part and one reduction follows. They see the devices only
-through `Shard`. The code that traces the model decides which devices there are: `halcyon.parallel.partition.computing` installs the
-partition of a mesh. Without it there is one device, which holds everything.
+over the network. So they are written for one device: each device adds up its own part, and one reduction follows. They use the devices only
+through `Shard`. The code that traces the model chooses the devices: `halcyon.parallel.partition.computing` installs the partition of a
+mesh. Without it there is one device with all data.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from haliax import Axis, NamedArray
 
 
 class Shard(Protocol):
-    """One device among those that compute together, and the part of each array that it holds."""
+    """One of the devices that compute together, with its part of each array."""
 
     def gathered(self, x: NamedArray) -> NamedArray:
-        """A parameter in the form it is computed with, from the part that this device stores."""
+        """A parameter in the form that computations use, gathered from the part that this device stores."""
         ...
 
     def reduced(self, x: NamedArray) -> NamedArray:
-        """The sum of a parameter's gradient over the whole batch; this device's stored part of it."""
+        """Sum a parameter's gradient over the whole batch. Returns the part that this device stores."""
         ...
 
     def sum_over_batch(self, x: jax.Array) -> jax.Array:
@@ -48,11 +48,11 @@ class Shard(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """How a result of `by_device` is divided among the devices.
+    """How a result of `by_device` is sharded.
 
     Attributes:
         axes: The names of its axes; empty for a scalar.
-        parameter: True where it is divided like a stored parameter, False where it is divided like an activation.
+        parameter: True: sharded like a stored parameter. False: like an activation.
     """
 
     axes: tuple[str, ...] = ()
@@ -60,23 +60,23 @@ class Result:
 
 
 class Partition(Protocol):
-    """How the work of a model is divided."""
+    """How the computation of a model is divided among devices."""
 
     def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
         """See the function `by_device`."""
         ...
 
     def parts_of(self, axis: Axis) -> int:
-        """Into how many parts an axis of an activation is divided."""
+        """The number of parts into which an axis of an activation is divided."""
         ...
 
     def unroll(self, iterations: int) -> bool:
-        """Whether a loop whose body communicates must be unrolled (see `halcyon.training.compilation`)."""
+        """Whether a loop with collectives in its body must be unrolled (see `halcyon.training.compilation`)."""
         ...
 
 
 class _WholeShard:
-    """The only device: it holds everything, and nothing is sent."""
+    """The only device: it has all data, so nothing is communicated."""
 
     def gathered(self, x: NamedArray) -> NamedArray:
         return x
@@ -103,17 +103,17 @@ class OneDevice:
     """The partition of a single device, and of arrays that no mesh divides."""
 
     def by_device(self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any) -> Any:
-        """The function, called once with everything."""
+        """Call the function once, with the complete arrays."""
         del results
         return function(_WholeShard(), activations, parameters)
 
     def parts_of(self, axis: Axis) -> int:
-        """1."""
+        """1: nothing is divided."""
         del axis
         return 1
 
     def unroll(self, iterations: int) -> bool:
-        """False: nothing communicates."""
+        """False: there are no collectives."""
         del iterations
         return False
 
@@ -123,7 +123,7 @@ _partition: ContextVar[Partition] = ContextVar("halcyon-partition", default=OneD
 
 @contextlib.contextmanager
 def partitioned(partition: Partition) -> Iterator[None]:
-    """Trace models in here with this partition."""
+    """Trace models in this context with this partition."""
     token = _partition.set(partition)
     try:
         yield
@@ -135,19 +135,20 @@ def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, para
     """Call ``function(shard, activations, parameters)`` on each device with its parts of the two trees.
 
     Args:
-        function: Gets arrays and axes of the sizes of this device's parts.
-        activations: Tree of named arrays. Their axis ``batch``, where they have it, is that of one batch.
+        function: Gets arrays and axes with the sizes of this device's parts.
+        activations: Tree of named arrays. An axis ``batch`` has the rows of one batch. A mesh that cannot divide the rows evenly calls the
+            function once, with the complete arrays.
         parameters: Tree of named arrays, in the form in which they are stored.
-        results: Tree of `Result` with the structure of what the function returns.
+        results: Tree of `Result` with the structure of the function's result.
     """
     return _partition.get().by_device(function, activations, parameters, results)
 
 
 def parts_of(axis: Axis) -> int:
-    """Into how many parts the context divides an axis of an activation."""
+    """The number of parts into which the current partition divides an axis of an activation."""
     return _partition.get().parts_of(axis)
 
 
 def unroll(iterations: int) -> bool:
-    """Whether a loop with this number of iterations, whose body communicates, must be unrolled."""
+    """Whether a loop with this number of iterations, and collectives in its body, must be unrolled."""
     return _partition.get().unroll(iterations)

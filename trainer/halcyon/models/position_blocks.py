@@ -1,7 +1,7 @@
-"""Sequences in blocks of positions that a loop computes one after the other, to save memory.
+"""Sequences in blocks of positions, which a loop computes one after the other to save memory.
 
-A cut array keeps its axis names, with ``position`` shorter, and has one more dimension in front that no name is given to, because a scan
-takes it off again: inside the scan the array is an ordinary NamedArray.
+A cut array keeps its axis names, with a shorter ``position``, and has one more dimension in front. That dimension has no name, because a
+scan removes it: inside the scan the array is an ordinary NamedArray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Tree = TypeVar("Tree")
 
 
 def cut(tree: Tree, blocks: int) -> Tree:
-    """Every NamedArray of `tree` as `blocks` equal runs of positions, in order. The number of positions must be a multiple."""
+    """Cut every NamedArray of `tree` into `blocks` equal runs of positions, in order. `blocks` must divide the number of positions."""
 
     def one(x: NamedArray) -> NamedArray:
         at = x.axis_names.index(POSITION)
@@ -31,14 +31,14 @@ def cut(tree: Tree, blocks: int) -> Tree:
 
 
 def joined(x: NamedArray) -> NamedArray:
-    """What `cut` took apart, together again."""
+    """The inverse of `cut`."""
     at = x.axis_names.index(POSITION)
     runs = jnp.moveaxis(x.array, 0, at)
     return with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))
 
 
 def run(x: NamedArray, whole: Axis, part: Axis, first: jax.Array | int) -> NamedArray:
-    """The elements from `first` on along an axis, as many as `part` has. `first` may be traced."""
+    """The ``part.size`` elements from `first` on, along the axis `whole`. `first` may be traced."""
     at = x.axis_names.index(whole.name)
     axes = tuple(part if axis.name == whole.name else axis for axis in x.axes)
     return NamedArray(jax.lax.dynamic_slice_in_dim(x.array, first, part.size, at), tuple(axis.name for axis in axes))

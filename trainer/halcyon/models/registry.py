@@ -1,4 +1,4 @@
-"""From ``spec.model`` to a model."""
+"""Builds the model of ``spec.model``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from halcyon_api.spec.model import ModelSpec
 def build_model(
     spec: ModelSpec, vocab: hax.Axis, max_position: hax.Axis, *, dtype: jnp.dtype | type | str = jnp.float32, key: PRNGKeyArray
 ) -> CausalLM:
-    """A model with random parameters, a pure function of `key`: the same on every mesh and for any number of processes.
+    """A model with random parameters: a pure function of `key`, the same on every mesh and for any number of processes.
 
-    Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that no device ever holds more than its
-    part, or inside ``jax.eval_shape`` where shapes are enough.
+    Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that each device holds only its part, or
+    inside ``jax.eval_shape`` if shapes are enough.
 
     Args:
         spec: ``spec.model`` of the run.
-        vocab: Tokens, padding of the vocabulary included. Named ``vocab``.
-        max_position: Longest sequence. Learned positions are as many as this; others only check it.
+        vocab: Tokens, including the padding of the vocabulary. Named ``vocab``.
+        max_position: Positions of the longest sequence. Learned positions have this size; other models only check it.
         dtype: Type of the parameters.
-        key: Randomness.
+        key: Random key.
     """
     dtype = jnp.dtype(dtype)
     match spec.value:

@@ -1,10 +1,10 @@
-"""Many blocks as one module: their parameters have the axis ``layers`` in front, and one scan goes through them.
+"""Many blocks as one module: their parameters have the axis ``layers`` in front, and one scan computes the blocks in order.
 
-A program over 80 blocks is then as long, and compiles as fast, as one over a single block. Where unlike blocks alternate (local and global
-attention, dense and expert layers), a `Pattern` holds one block of each kind, and the scan goes through repetitions of the pattern.
+So a program with 80 blocks has the same length, and compiles as fast, as one with a single block. If blocks of several kinds alternate
+(local and global attention, dense and expert layers), a `Pattern` has one block of each kind, and the scan repeats the pattern.
 
-This is not ``haliax.nn.Stacked``, because that gives every parameter a name inside the scan (for its checkpoint policies), and a named
-value counts as computed: the forward pass would write a second copy of all weights for the backward one.
+``haliax.nn.Stacked`` is not used: it names every parameter inside the scan (for its checkpoint policies), and JAX treats a named value as
+computed. The forward pass would then write a second copy of all weights for the backward pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Block = TypeVar("Block", bound=eqx.Module)
 
 
 class Pattern(eqx.Module):
-    """One block of each kind, in the order in which they repeat. In a stack each has the axis ``layers`` in front: the repetitions."""
+    """One block of each kind, in the order of computation. In a stack, each has the axis ``layers`` in front: the repetitions."""
 
     blocks: tuple[eqx.Module, ...]
 
@@ -34,7 +34,7 @@ class Stack(eqx.Module, Generic[Block]):
 
     Attributes:
         layers: The number of blocks; for a `Pattern`, of its repetitions.
-        remat: ``full``: between blocks only the carry is kept for the backward pass, and the inside of a block is computed again.
+        remat: The remat policy. ``full``: only the carry between blocks is kept for the backward pass, which computes each block again.
         stacked: The block, or a `Pattern` of blocks.
     """
 
@@ -43,18 +43,19 @@ class Stack(eqx.Module, Generic[Block]):
     stacked: Block
 
     def scan(self, step: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any, inputs: Any = None) -> tuple[Any, Any]:
-        """``carry, output = step(block, carry, input)`` for one block after the other.
+        """Compute ``carry, output = step(block, carry, input)`` for each block in order.
 
         Args:
-            step: Computes one block. In a pattern it is called for the blocks of every kind, and may ask for their types.
-            carry: What goes from block to block, such as the residual stream: a tree of arrays.
-            inputs: What each block gets of its own, such as its part of a cache: a tree of arrays with a nameless dimension of size
-                `layers` in front. For a pattern a tuple with one such tree for each kind. None: nothing.
+            step: Computes one block. In a pattern it is called for the blocks of every kind, and may check their types.
+            carry: A tree of arrays that goes from block to block, such as the residual stream.
+            inputs: A tree of arrays with the input of each block, such as its part of a cache; they have a dimension without a name, of
+                size `layers`, in front. For a pattern: a tuple with one such tree for each kind. None: no inputs.
 
         Returns:
             The last carry, and the outputs of all blocks in the form of `inputs`.
         """
-        one = jax.checkpoint(step, prevent_cse=self._flat) if self.remat == "full" else step  # in a loop nothing can be shared by mistake
+        # In a loop, XLA cannot merge the forward and the backward computation, so only an unrolled one needs `prevent_cse`.
+        one = jax.checkpoint(step, prevent_cse=self._flat) if self.remat == "full" else step
 
         def body(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
             block, given = at
@@ -75,7 +76,7 @@ class Stack(eqx.Module, Generic[Block]):
 
 
 def _without_layers(parameter: NamedArray) -> NamedArray:
-    """The same array with a nameless dimension in front: a scan takes it off, and what remains fits its names."""
+    """The same array without the name of its first dimension: a scan removes this dimension, and the rest matches the names."""
     if parameter.axis_names[0] != LAYERS:
         raise ValueError(f"a stacked parameter has the axis {LAYERS} in front, not {parameter.axis_names}")
     names = parameter.axis_names[1:]

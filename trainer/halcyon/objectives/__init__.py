@@ -1,7 +1,7 @@
-"""What a training minimises: one file for each objective, and the registry that builds it from a run's spec.
+"""Objectives, one file each, and the registry that builds the objective of a run from its spec.
 
-An objective declares the arrays of its batches and gives weighted sums. How a model or its log-probabilities are computed belongs to
-`halcyon.models`, what becomes of the sums to `halcyon.training.step`.
+An objective declares the arrays of its batches and returns weighted sums. Models and their log-probabilities belong to `halcyon.models`,
+the use of the sums to `halcyon.training.step`.
 """
 
 from halcyon.objectives.objective import Batch, Objective, Sums

@@ -1,4 +1,4 @@
-"""Next-token prediction: the cross entropy of each token given those before it."""
+"""Next-token prediction: the cross entropy of each token given the tokens before it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NextToken:
     Attributes:
         segments: Whether attention stays within the documents of a sequence.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator; 0: none.
+        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator; 0: no penalty.
     """
 
     segments: bool
@@ -60,9 +60,9 @@ def next_token_sums(
 
     Args:
         model: The model.
-        inputs: What it reads.
-        targets: (..., position) integers: the token that follows at each position.
-        weights: (..., position) float32: how much each target counts; 0 for padding.
+        inputs: Inputs of the model.
+        targets: (..., position) integers: the next token at each position.
+        weights: (..., position) float32: the weight of each target; 0 for padding.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
         z_loss: See `NextToken`.
     """

@@ -1,7 +1,7 @@
-"""What an objective is to the rest of the trainer.
+"""The interface of an objective.
 
-Losses are weighted sums that are divided once, by the weight of the whole batch: microbatches, packing and padding then give the full
-batch's loss, where a mean of means would not.
+Losses are weighted sums that are divided once, by the weight of the whole batch. So the loss is that of the full batch, whatever the
+microbatches, the packing and the padding; a mean of means would differ.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Sums(NamedTuple):
     """Sums over a batch, or a part of one; float32 scalars."""
 
     loss: jax.Array
-    """What is minimised: the weighted sum of losses."""
+    """The weighted sum of losses, to be minimised."""
     weight: jax.Array
     """The sum of the weights."""
     metrics: dict[str, jax.Array] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Further weighted sums by name. Each is divided by the weight and reported under its name."""
+    """Further weighted sums by name. Each is divided by `weight` and reported under its name."""
 
 
 class Objective(Protocol):
@@ -35,12 +35,12 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
-        """The sums of one microbatch, to be differentiated by the model.
+        """The sums of one microbatch, differentiable with respect to the model.
 
         Args:
             model: The model that is trained.
             batch: Arrays [batch, position].
-            frozen: Models that are not trained, such as a reference; None where the run has none.
-            key: Randomness of this microbatch, the same on all devices; None where nothing may be random, such as in an evaluation.
+            frozen: Models that are not trained, such as a reference model; None if the run has none.
+            key: Random key of this microbatch, the same on all devices; None: without randomness, as in an evaluation.
         """
         ...

@@ -1,4 +1,4 @@
-"""From a run's spec to its objective."""
+"""Builds the objective of a run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Update rules and learning-rate schedules: one file for each rule, chosen by the registry.
+"""Update rules, one file each, and learning rate schedules. The registry builds the rule of a run.
 
-A rule sees gradients and parameters with their roles. The step that applies it belongs to `halcyon.training`.
+A rule gets gradients, parameters and the roles of the parameters. The step that applies it belongs to `halcyon.training`.
 """
 
 from halcyon.optim.registry import build_optimizer

@@ -1,9 +1,8 @@
 """AdamW (Loshchilov and Hutter 2019) from a spec.
 
-All arithmetic is float32, whatever the types of parameters and moments: a parameter is rounded once an update, and so is a moment when it
-is stored. The learning rate comes from outside, as an argument of each update, so there is no second count of the steps: a step whose
-update was dropped counts for the schedule, and the rate that is reported is the one that is used. The state counts only the gradients in
-its moments, for their bias correction; a dropped update leaves that number as it leaves the moments.
+All arithmetic is float32, whatever the types of parameters and moments: each update rounds a parameter, and a stored moment, once. The
+learning rate is an argument of each update, so the reported rate is the rate in use, and a step with a dropped update counts in the
+schedule. The state counts only the gradients in its moments, for their bias correction; a dropped update changes neither count nor moments.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ def adamw(spec: OptimizerSpec, rule: AdamWSpec, decays: Any, moments: jnp.dtype)
     """Clip the global norm, Adam, decoupled weight decay, learning rate. See `halcyon.optim.registry.build_optimizer`.
 
     Args:
-        spec: ``spec.optimizer`` of the run: what every rule has.
+        spec: ``spec.optimizer`` of the run: the settings of all rules.
         rule: ``spec.optimizer.adamw`` of the run.
         decays: Which parameters decay: a tree of bools with the structure of the model.
         moments: Type in which the moments are stored.
     """
-    # The order is that of the state's paths in checkpoints.
+    # Keep this order: it decides the paths of the state in checkpoints.
     return optax.chain(
         _clip_by_global_norm(spec.max_gradient_norm),
         _scale_by_adam(rule.beta1, rule.beta2, rule.epsilon, moments),

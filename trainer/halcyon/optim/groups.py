@@ -1,4 +1,4 @@
-"""Which parameters an update rule treats alike, by their roles."""
+"""Groups of parameters that an update rule treats in the same way, by their roles."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from halcyon.models import CausalLM
 from halcyon.models.parameters import Role, roles
 
 DECAYING = frozenset({Role.MATRIX, Role.HEAD, Role.ROUTER, Role.EXPERT, Role.ADAPTER})
-"""The linear maps. Weight decay touches nothing else."""
+"""The roles of linear maps. Weight decay applies only to them."""
 
 
 def decays(model: CausalLM) -> Any:
-    """Which parameters decay: `model` with a bool in the place of each NamedArray."""
+    """`model` with True in the place of each NamedArray that weight decay applies to, else False."""
     return jax.tree.map(lambda role: role in DECAYING, roles(model))

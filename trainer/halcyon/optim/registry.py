@@ -1,4 +1,4 @@
-"""From ``spec.optimizer`` to an update rule."""
+"""Builds the update rule of ``spec.optimizer``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def build_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The update rule of a run.
 
-    ``update`` takes the keyword argument ``learning_rate``, a float32 scalar, and gives float32 updates. The state is a tree of arrays,
-    deterministic, and each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` shards it alike.
+    ``update`` takes the keyword argument ``learning_rate``, a float32 scalar, and returns float32 updates. The state is a deterministic
+    tree of arrays. Each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` gives both the same sharding.
 
     Args:
         spec: ``spec.optimizer`` of the run.
-        model: The model, or its shapes: tells the roles of its parameters.
+        model: The model, or its shapes; gives the roles of the parameters.
         moments: Type in which the moments are stored.
     """
     if spec.adamw is None:

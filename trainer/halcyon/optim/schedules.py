@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step, so that a resumed run needs no state but its step count."""
+"""Learning rate schedules: pure functions of the step, so that a resumed run needs only its step count."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ LearningRate = Callable[[jax.typing.ArrayLike], jax.Array]
 def learning_rate(spec: OptimizerSpec, steps: int) -> LearningRate:
     """The learning rate of a step as a function of the steps done before it.
 
-    With ``n = done + 1``, warm-up over ``w`` steps and ``N`` steps in all, the rate is the peak times
+    With ``n = done + 1`` and warm-up over ``w`` steps, the rate is the peak rate times
 
-    - ``n / w`` while ``n <= w``: the line starts at 0 before the first step, so that even the first step learns;
-    - then 1 (constant), or ``r + (1 - r) (1 + cos(pi (n - w) / (D - w))) / 2`` (cosine; Loshchilov and Hutter 2017), which is the
-      least ratio ``r`` at step ``D``, the last one unless ``decaySteps`` says otherwise, and stays there; or 1 until the last ``d`` steps,
-      and over those a line down to ``r`` (wsd; Hu et al. 2024).
+    - ``n / w`` for ``n <= w``; it is above 0 at the first step;
+    - then, for ``constant``: 1;
+    - for ``cosine`` (Loshchilov and Hutter 2017): ``r + (1 - r) (1 + cos(pi (n - w) / (D - w))) / 2`` until step ``D``, then the least
+      ratio ``r``; ``D`` is ``decaySteps``, or the last step if that is not set;
+    - for ``wsd`` (Hu et al. 2024): 1, and over the last ``d`` steps a line down to ``r``.
 
     Args:
         spec: ``spec.optimizer`` of the run.

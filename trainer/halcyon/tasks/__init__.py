@@ -1,4 +1,4 @@
-"""What a run does, one module for each `spec.task`: scripts that read top to bottom and call the other packages in order.
+"""The tasks of a run, one module for each `spec.task`: scripts that call the other packages in order and read top to bottom.
 
-Parts that two tasks share belong to the packages below, not here.
+Code that two tasks share belongs to those packages, not here.
 """

@@ -1,4 +1,4 @@
-"""A run that only builds the token caches. Its processes meet through the caches' root, so they join no session and start no device."""
+"""The task ``data`` builds the token caches. Its processes share only the root of the caches: they join no session and start no device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def build_data(context: Context, reporter: RunReporter, *, patience: Patience) -
 
     Args:
         context: The run and this process's place in it.
-        reporter: Reports the progress.
-        patience: Waits for stores that refuse the credentials.
+        reporter: Receives the progress.
+        patience: The waits for stores that deny access.
 
     Returns:
-        One sentence that says what the caches hold.
+        One sentence with the contents of the caches.
 
     Raises:
-        TrainerExit: They cannot be built; the class says why and with which exit code.
+        TrainerExit: The caches cannot be built; the class gives the cause and the exit code.
     """
     check_context(context)
     reporter.stage("tokenizing")
@@ -29,4 +29,4 @@ def build_data(context: Context, reporter: RunReporter, *, patience: Patience) -
         context.run.spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, patience=patience
     )
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are whole: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
+    return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"

@@ -1,7 +1,7 @@
-"""One evaluation of another run's checkpoint, from the tokens to the result. It reads top to bottom.
+"""The task ``evaluate``: one evaluation of another run's checkpoint, from the tokens to the result. It reads top to bottom.
 
-Nothing is trained and no optimizer state is read: the model alone is. After each source its sums are kept in the run's root, so a process
-that is sent away, or dies, costs no more than the source that was under way, and the next process gets the same bits.
+It trains nothing and reads only the model of the checkpoint, not the optimizer state. It writes the sums of each source to the run's root
+when the source is done. So an eviction or a crash loses at most the source in progress, and the next process computes the same bits.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ def evaluate_checkpoint(
     on_lost_process: Callable[[int], object],
     clock: Callable[[], float] = time.time,
 ) -> str:
-    """Evaluate the checkpoint that the run names on what is held out of each of its sources.
+    """Evaluate the checkpoint that the run names on the held-out part of each source.
 
     Args:
         context: The run and this process's place in it.
-        reporter: Reports the progress.
-        patience: With stores that refuse the credentials.
-        on_lost_process: Called in another thread with the index of a process that is gone; it must end this one.
-        clock: Seconds since the epoch.
+        reporter: Receives the progress.
+        patience: The waits for stores that deny access.
+        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
+        clock: Seconds since 1970.
 
     Returns:
         One sentence with the result.
 
     Raises:
-        TrainerExit: It cannot be done; the class says why and with which exit code.
+        TrainerExit: The checkpoint cannot be evaluated; the class gives the cause and the exit code.
     """
     check_context(context)
     spec = context.run.spec
@@ -76,7 +76,7 @@ def evaluate_checkpoint(
 
 
 class _OneEvaluation:
-    """The evaluation, once everything it needs is open."""
+    """One evaluation, with everything that it needs already open."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class _OneEvaluation:
         patience: Patience,
     ) -> None:
         if context.run.spec.origin is None:
-            raise TypeError("a run that only evaluates names the run whose checkpoint it is")
+            raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
         self._context, self._processes, self._program, self._held_out = context, processes, program, held_out
         self._reporter, self._clock, self._patience = reporter, clock, patience
         self._spec = context.run.spec
@@ -133,7 +133,7 @@ class _OneEvaluation:
         )
 
     def _take_root(self) -> EvaluationDocument | None:
-        """Make process 0 the only writer of the run's own root. Gives what an earlier process has found there."""
+        """Make process 0 the only writer of the run's own root. Returns the results of an earlier process, if the root has them."""
 
         def take() -> dict[str, Any]:
             context = self._context
@@ -152,7 +152,10 @@ class _OneEvaluation:
         return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
 
     def _restore(self, kept: EvaluationDocument | None) -> tuple[Restored, EvaluationDocument | None]:
-        """The model, and what was found with the very same one. One that is gone meanwhile is only missed where the run names it."""
+        """Restore the model. Returns it with the results in `kept` if they belong to the same checkpoint, else with None.
+
+        Where the run names no step, and the checkpoint of `kept` can no longer be restored, the newest one is taken.
+        """
         if kept is not None:
             same = self._origin.model_copy(update={"step": kept.checkpoint.step})
             try:
@@ -177,7 +180,7 @@ class _OneEvaluation:
         )
 
     def _count(self, part: HeldOut) -> int:
-        """Batches of a source."""
+        """The number of batches of a source."""
         sequences = part.validation_sequences
         taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
         return -(-taken // self._batch_size)
@@ -196,7 +199,7 @@ class _OneEvaluation:
             )
 
     def _keep(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
-        """Process 0 keeps what was found, unless another process has the root by now, which all processes learn."""
+        """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root."""
 
         def keep() -> dict[str, Any]:
             if self._keeper is None:

@@ -1,4 +1,4 @@
-"""One training, from the first join to the last save. It reads top to bottom; the steps themselves are in `halcyon.training.loop`."""
+"""The task ``train``: one training, from the join to the last save. It reads top to bottom; `halcyon.training.loop` has the steps."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ def train(
     batch_source: BuildBatchSource = dataset_batches,
     clock: Callable[[], float] = time.time,
 ) -> Ended:
-    """Train until the last step or a notice of preemption.
+    """Train until the last step or a preemption notice.
 
-    After the last step everything is committed when this returns. After a notice as much is as the grace period allows, which
-    `Ended.last_save` describes; on the user's own machine, without a limit, everything.
+    After the last step, all steps are committed when this returns. After a notice, `Ended.last_save` says which steps were committed within
+    the grace period; on the user's own machine, which has no grace period, all steps are.
 
     Args:
         context: The run and this process's place in it.
-        reporter: Reports the progress.
+        reporter: Receives the progress.
         compilation_cache: Local directory of compiled programs.
-        patience: With stores that refuse the credentials while the run starts.
-        on_lost_process: Called in another thread with the index of a process that is gone; it must end this one.
-        on_failed_build: Called in another thread with the error of a failed cache build; it must end this process, whose main thread may
-            be in a step that some other process does not take part in any more.
+        patience: The waits for stores that deny access while the run starts.
+        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
+        on_failed_build: Called in another thread with the error of a failed cache build; it must end this process. The main thread may be
+            blocked in a step that another process does not run any more.
         on_interrupt: Called in another thread at each interrupt from the keyboard, with their number. The first is a notice.
-        requests: Where others ask for a checkpoint while the run trains.
+        requests: Requests for a checkpoint while the run trains.
         batch_source: Makes the source of the batches. Default: the run's dataset.
-        clock: Seconds since the epoch.
+        clock: Seconds since 1970.
 
     Raises:
-        TrainerExit: The run cannot go on; the class says why and with which exit code.
+        TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
     check_context(context)
     spec = context.run.spec
@@ -131,7 +131,7 @@ def train(
             loop.close()
             checkpointer.close()
             programs.close()
-        # What runs in the background ends before this process leaves: the others still wait for it in `leave`.
+        # End the background work before `leave`: until then the other processes still wait for this one.
         background.shutdown()
         caches.close()
         return ended
@@ -162,7 +162,7 @@ def _open_checkpoints(
 
 def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:
     if isinstance(error, TrainerExit):
-        leave(processes)  # the builder informs the others, which come to the same end
+        leave(processes)  # the builder reports the error to the other processes, which end with it too
     on_failed_build(error)
 
 
@@ -189,13 +189,13 @@ def _report_read_back(reporter: RunReporter, entry: CommittedStep, damage: str |
 
 
 def _wait_for_root(checkpoint: CheckpointSpec, patience: Patience) -> None:
-    """Wait until the checkpoint root accepts the credentials. What else is wrong with it, the processes find out together."""
+    """Wait until the checkpoint root accepts the credentials. `Checkpointer` handles other failures, on all processes together."""
     with contextlib.suppress(StoreFailure):
         Store(checkpoint, patience=patience).read(HEAD_KEY)
 
 
 def _begin(context: Context, processes: ProcessGroup, program: Program, prints: Fingerprints, patience: Patience) -> Restored | None:
-    """The state of another run's checkpoint, for a run that has none of its own yet and is to begin with it."""
+    """Restore the checkpoint of ``spec.from``, for a run that has no checkpoint of its own yet. None: the run has no ``spec.from``."""
     spec = context.run.spec
     if spec.origin is None:
         return None
@@ -221,7 +221,7 @@ def _report_restored(reporter: RunReporter, restored: Restored | None, begun: Re
 
 
 def _shared_programs(context: Context, processes: ProcessGroup, directory: Path) -> CompilationCache:
-    """The compiled programs of this run, kept in the checkpoint root."""
+    """The cache of this run's compiled programs, with its copy in the checkpoint root."""
     document = context.run.spec.document()
     depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "objective", "trainer")}
     depends["divergence"] = document["recovery"]["divergence"]
@@ -240,7 +240,7 @@ def _fetch(programs: CompilationCache, reporter: RunReporter) -> None:
 
 
 def _compiled(programs: CompilationCache, step: jax.stages.Compiled) -> None:
-    if jax.default_backend() == "cpu":  # an accelerator's compiler refuses by itself what does not fit
+    if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
         check_step_memory(step, machine_memory(), devices=jax.local_device_count())
     programs.compiled(STEP_MODULE, step)
 

@@ -1,8 +1,8 @@
-"""What a training tells of itself while it runs and when it ends.
+"""Telemetry of a trainer process while it runs and when it ends.
 
-The loop reports each fact once, to `RunReporter`; everything else reads from there. ``log`` writes JSON lines, or ``progress_line`` a live
-line on a terminal; ``server`` answers ``/status``, ``/metrics`` and ``/healthz`` from its own thread; ``termination`` leaves the last word
-for the kubelet. Nothing here touches a device, and none of it imports JAX.
+The loop reports each fact once, to `RunReporter`; all outputs read from there. ``log`` writes JSON lines, or ``progress_line`` a live line
+on a terminal; ``server`` answers ``/status``, ``/metrics`` and ``/healthz`` from its own thread; ``termination`` writes the termination
+report for the kubelet. This package uses no device and does not import JAX.
 """
 
 from halcyon.telemetry.clock import Clock

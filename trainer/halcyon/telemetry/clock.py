@@ -1,4 +1,4 @@
-"""The two clocks of telemetry: one that only runs forward, for durations, and one that people read."""
+"""The two clocks of telemetry: a monotonic one for durations, and wall time for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Clock:
     """Sources of time, replaceable in tests."""
 
     monotonic: Callable[[], float] = time.monotonic
-    """Seconds since any origin; never goes back."""
+    """Seconds since any origin; never decreases."""
     wall: Callable[[], float] = time.time
     """Seconds since 1970 in UTC; may jump."""
 
@@ -32,9 +32,9 @@ def timestamp(seconds: float) -> str:
 
 
 def process_age_seconds() -> float:
-    """Seconds since this process was started, interpreter start and imports included.
+    """Seconds since the start of this process, including interpreter start and imports.
 
-    Linux knows it to a hundredth of a second; elsewhere it is counted from the import of this module.
+    On Linux, to a hundredth of a second; on other systems, since the import of this module.
     """
     try:
         started_ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])

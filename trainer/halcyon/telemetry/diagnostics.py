@@ -1,6 +1,6 @@
-"""What a process that ends in trouble leaves below the checkpoint root, so that it outlives the pod: a bounded number of small files.
+"""Diagnostics of a hung process: a bounded number of small files below the checkpoint root, which outlive the pod.
 
-Nothing here is ever read by a program.
+People read them; no program does.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 
 PREFIX = "diagnostics/"
 KEPT_RESTARTS = 8
-"""The number of newest restarts whose files are kept."""
+"""Keep the files of this number of newest restarts."""
 MAX_BYTES = 1 << 20
 
 _NAME = re.compile(r"hung-(\d+)\.(\d+)-(\d+)\.txt")
 
 
 def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, timeout_seconds: float) -> str:
-    """Write the stacks of a hung process, and delete those of old worlds.
+    """Write the stacks of a hung process. Process 0 also deletes those of old process groups.
 
     Returns:
         The file's address.
 
     Raises:
-        StoreFailure: It could not be written.
+        StoreFailure: The file could not be written.
     """
     store = Store(spec, timeout_seconds=timeout_seconds)
     key = f"{PREFIX}hung-{identity.attempt}.{identity.restart}-{identity.process_index}.txt"
     store.write(key, stacks.encode(errors="replace")[:MAX_BYTES])
     if identity.process_index == 0:
-        with contextlib.suppress(StoreFailure):  # the next one tries again
+        with contextlib.suppress(StoreFailure):  # the next hung process tries again
             _delete_old(store)
     return f"{store.root}/{key}"
 

@@ -1,6 +1,6 @@
-"""How long steps take, by their size: what the limit of a step that does not end is learned from.
+"""Durations of steps by their size: the limit for a hung step is computed from them.
 
-The first step of a size teaches nothing, because the loop may wait for its program to be compiled. What is kept is bounded.
+The first step of a size is not counted, because the loop may wait for the compilation of its program. The memory is bounded.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable
 
 _REMEMBERED_STEPS = 512
 _REMEMBERED_SIZES = 64
-"""A run has at most 33 sizes: the first one, and one for each entry of `trainer.batchSchedule`."""
+"""A run has at most 33 sizes: the first one, and one for each of at most 32 entries of `trainer.batchSchedule`."""
 _UNDER_WAY = 2
-"""Steps that may be under way: the loop hands out a step before it fetches the numbers of the one before."""
+"""Steps that may be in progress: the loop dispatches a step before it fetches the numbers of the step before."""
 
 
 class Durations:
@@ -27,12 +27,12 @@ class Durations:
         self._by_size: dict[Hashable, deque[float]] = {}
 
     def step_ended(self, done: int, seconds: float, steps: int = 1) -> None:
-        """A step ended.
+        """Record the end of one or several steps.
 
         Args:
-            done: Steps that are done now.
-            seconds: How long it took, without evaluations, saves and pauses of the machine.
-            steps: Between how many steps the time is shared, where several ended at once.
+            done: Steps done.
+            seconds: Their duration, without evaluations, saves and pauses of the machine.
+            steps: The number of steps that ended; each counts with an equal share of the time.
         """
         size = self._size_of(done - 1)
         known = self._by_size.get(size)
@@ -43,10 +43,10 @@ class Durations:
         known.extend([max(0.0, seconds) / max(1, steps)] * min(max(1, steps), _REMEMBERED_STEPS))
 
     def under_way(self, done: int) -> tuple[tuple[float, ...], ...]:
-        """What is known of the sizes of the steps that may be under way: durations, oldest first. None are known of a new size.
+        """For each size of the steps that may be in progress, its recorded durations, oldest first; empty for a new size.
 
         Args:
-            done: Steps that are done.
+            done: Steps done.
         """
         sizes = dict.fromkeys(self._size_of(step) for step in range(done, done + _UNDER_WAY))
         return tuple(tuple(self._by_size.get(size, ())) for size in sizes)

@@ -1,4 +1,4 @@
-"""Reports of an evaluation: its numbers, source by source, and a log line at intervals while it runs."""
+"""Reports of an evaluation: its numbers by source, and a log line at intervals while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Says when a line about batches is due: one in ten seconds, and at the last batch."""
+    """Decides when a log line about batches is due: every `EVENT_SECONDS`, and at the last batch."""
 
     def __init__(self) -> None:
         self._told_at = -math.inf
@@ -38,7 +38,7 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def with_source(found: Evaluated, source: str, evaluation: Evaluation) -> Evaluated:
-    """What is evaluated, with one more source."""
+    """Add the result of a source to `found`."""
     bits = evaluation.bits_per_byte
     entry = SourceEvaluation(
         source=source,

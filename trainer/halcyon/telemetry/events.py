@@ -1,4 +1,4 @@
-"""Every event of the log, with its fields: the table that the reference is made from and the log is tested against.
+"""All events of the log, with their fields. The reference page is generated from this table, and tests compare the log with it.
 
 All lines also have the fields of `COMMON`. Events with ``every_process`` are written by each process, the others by process 0 alone.
 """
@@ -13,7 +13,7 @@ COMMON = {
     "run": "Name of the run.",
     "attempt": "Attempt, minted by the operator.",
     "restart": "JobSet restart inside the attempt.",
-    "process": "Index of the process among all.",
+    "process": "Index of the process.",
 }
 
 _STEP = "Steps done."
@@ -29,15 +29,15 @@ class Event:
     fields: dict[str, str] = field(default_factory=dict)
     every_process: bool = False
     open_fields: bool = False
-    """Whether further fields may occur."""
+    """Whether the event may have further fields."""
 
 
 EVENTS = (
-    Event("start", "The process began. Further fields name versions and the place of the run.", every_process=True, open_fields=True),
+    Event("start", "The process started. A further field gives its process id.", every_process=True, open_fields=True),
     Event(
         "joined",
-        "All processes know each other.",
-        {"processes": "Processes of the run.", "devices": "JAX devices of the run.", "seconds": "How long it took."},
+        "All processes have joined the process group.",
+        {"processes": "Processes of the run.", "devices": "JAX devices of the run.", "seconds": "Duration of the join."},
         every_process=True,
     ),
     Event(
@@ -46,27 +46,27 @@ EVENTS = (
         {
             "source": "Name of the source.",
             "rows": "Rows read.",
-            "documents": "Documents made of them.",
-            "tokens": "Their tokens.",
-            "sizeBytes": "Their bytes of text.",
+            "documents": "Documents made from these rows.",
+            "tokens": "Tokens of these documents.",
+            "sizeBytes": "Bytes of text of these documents.",
             "shards": "Shards committed.",
-            "finished": "Whether the cache is whole.",
+            "finished": "Whether the cache is complete.",
         },
         every_process=True,
     ),
     Event(
         "restored",
-        "The state is there, built anew or read from a checkpoint.",
+        "The state is ready: newly built, or restored from a checkpoint.",
         {
-            "step": "Steps done before.",
-            "path": "Place of the checkpoint below the root; absent for a new state.",
-            "seconds": "How long it took.",
+            "step": "Steps already done.",
+            "path": "Path of the checkpoint below the root; absent for a new state.",
+            "seconds": "Time since the stage `restoring` began.",
         },
     ),
     Event(
         "fallback",
         "A newer checkpoint did not verify, so an older one was restored.",
-        {"step": "Step of the restored checkpoint.", "reason": "What is wrong with the newer one."},
+        {"step": "Step of the restored checkpoint.", "reason": "Why the newer ones did not verify."},
     ),
     Event(
         "compiled",
@@ -75,42 +75,42 @@ EVENTS = (
             "step": _STEP,
             "importsSeconds": "Interpreter start and imports.",
             "joinSeconds": "Waiting for the other processes.",
-            "dataSeconds": "Waiting for the token caches: looking for them, and tokenizing what they did not hold.",
+            "dataSeconds": "Waiting for the token caches: reading them, and tokenizing the text that they lack.",
             "restoreSeconds": "Building or restoring the state.",
             "compileSeconds": "Tracing, compiling and the first step.",
         },
     ),
     Event(
         "step",
-        "A step ended. Written after every `trainer.logEverySteps` steps and the last one. Further fields: the objective's metrics.",
+        "A step ended. Written every `trainer.logEverySteps` steps and after the last one. Further fields: the objective's metrics.",
         {
             "step": _STEP,
-            "loss": "Training loss of the step, nats per token: exactly the device's float32.",
+            "loss": "Training loss of the step before its update, nats per token: exactly the device's float32.",
             "gradientNorm": "Global norm of the gradient before clipping.",
             "learningRate": "Learning rate of the step.",
             "tokens": "Targets that counted in the loss of the step.",
             "tokensPerSecond": "Tokens trained on per second, over the last steps; absent for the first.",
             "etaSeconds": "Seconds until the last step at that speed; absent for the first.",
-            "dataWaitSeconds": "How long the step waited for its batch.",
+            "dataWaitSeconds": "Time that the step waited for its batch.",
         },
         open_fields=True,
     ),
     Event(
         "skipped",
-        "The update of a step was dropped, as `recovery.divergence` has it; model and optimizer are as they were before it.",
-        {"step": _STEP, "reason": "What was wrong with it."},
+        "The update of a step was dropped, by the policy `recovery.divergence`; model and optimizer state are unchanged.",
+        {"step": _STEP, "reason": "The numbers of the step that caused it."},
     ),
     Event(
         "evaluation",
         "The held-out part was evaluated.",
         {
-            "step": "Steps done; with task `evaluate`, when the checkpoint was made.",
-            "source": "Source whose held-out part it is, with task `evaluate`; absent for that of all sources together.",
+            "step": "Steps done; with task `evaluate`, the step of the checkpoint.",
+            "source": "Source of the held-out part, with task `evaluate`; absent for all sources together.",
             "loss": "Nats per token.",
-            "bitsPerByte": "Bits per byte of text; absent where the tokens stand for no text.",
+            "bitsPerByte": "Bits per byte of text; absent if the tokens have no bytes.",
             "tokens": "Tokens predicted.",
             "sequences": "Sequences evaluated.",
-            "seconds": "How long it took.",
+            "seconds": "Duration of the evaluation.",
         },
     ),
     Event(
@@ -128,42 +128,50 @@ EVENTS = (
         "A checkpoint was committed.",
         {
             "step": "Steps done when it was made.",
-            "path": "Its place below the root.",
+            "path": "Path of the checkpoint below the root.",
             "sizeBytes": "Size of its files.",
-            "blockedSeconds": "How long the loop waited for the copy to the host; absent where it is not known.",
+            "blockedSeconds": "Time that the loop waited for the copy to the host; absent if it is not known.",
         },
     ),
     Event(
         "checkpointVerified",
-        "A checkpoint was read back whole, as `checkpoint.verify` has it, and every byte is what was written.",
+        "A checkpoint was read back, as `checkpoint.verify` requires, and every byte is intact.",
         {"step": "Steps done when it was made."},
     ),
-    Event("checkpointFailed", "A save failed. It is tried again at the next one.", {"step": _STEP, "reason": "Why."}),
+    Event(
+        "checkpointFailed",
+        "A save failed, or a committed checkpoint was found damaged. The run goes on, and the next save tries again.",
+        {"step": _STEP, "reason": "What failed."},
+    ),
     Event(
         "preempted",
-        "A notice came and the process leaves.",
-        {"step": _STEP, "saved": "`step`, `inFlight` or `none`: what was brought to a commit.", "message": "One sentence."},
+        "A preemption notice came, and the process ends.",
+        {
+            "step": _STEP,
+            "saved": "What was committed: `step`, the last step; `inFlight`, only the save in flight; `none`, neither.",
+            "message": "One sentence.",
+        },
         every_process=True,
     ),
     Event(
         "hung",
-        "Nothing has ended for longer than the limit. The process ends.",
+        "No step or stage has ended within the limit. The process ends.",
         {
-            "seconds": "How long nothing has ended.",
-            "limitSeconds": "How long that may be.",
-            "path": "File below the checkpoint root with the whole of the stacks; absent where it could not be written.",
-            "stacks": "What all threads of the process were doing, cut to a bounded length.",
+            "seconds": "Time since a step or a stage last ended.",
+            "limitSeconds": "Limit of that time.",
+            "path": "Address of the file with the complete stacks, below the checkpoint root; absent if it could not be written.",
+            "stacks": "Stacks of all threads of the process, cut to a bounded length.",
         },
         every_process=True,
     ),
     Event("done", "All steps are done and the last checkpoint is committed.", _STEP_AND_MESSAGE, every_process=True),
-    Event("warning", "Something failed that costs time and nothing else.", {"message": "One sentence."}, every_process=True),
+    Event("warning", "A failure that costs only time.", {"message": "One sentence."}, every_process=True),
     Event(
         "error",
         "The process ends early.",
         {
             "step": _STEP,
-            "cause": "Why, in one word of the termination report.",
+            "cause": "Cause of the end, as in the termination report.",
             "exitCode": "The process's exit code.",
             "message": "One sentence for the user.",
         },

@@ -1,10 +1,10 @@
-"""Whether a trainer is alive, judged by when something last ended.
+"""The health of a trainer, decided by the time since a step or a stage last ended.
 
-A hung collective looks like work: the process is there, the device is busy, nothing ever ends. So while a run trains, it is healthy only
-while steps keep ending, within a limit learned from its own steps of the same size. A step of a new size may wait for its program to be
-compiled, so it has as long as the first one. Time in which the machine stood still, or in which a store is asked again that refuses
-access, does not count. Every other stage has a generous limit of its own, because compiling,
-restoring and waiting for peers take as long as they take and each has an error of its own.
+A hung collective looks like work: the process runs and the device is busy, but no step ends. So while a run trains, it is healthy only if
+steps end within a limit, which is computed from earlier steps of the same size. A step of a new size may wait for the compilation of its
+program, so it has the same limit as the first step. Time in which the machine was paused, or in which the process retries a store that
+denies access, does not count. Every other stage has a generous limit of its own: the durations of compilation, restore and join vary much,
+and their failures raise errors of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _stage_limits() -> dict[Stage, float]:
     return {
         "starting": 900.0,
         "joining": 3600.0,
-        "tokenizing": 7200.0,  # from the last piece of text that this process has done; another one may do all of them
+        "tokenizing": 7200.0,  # from the last part of the text that this process has tokenized; another process may tokenize all text
         "restoring": 7200.0,
         "compiling": 7200.0,
         "evaluating": 7200.0,  # in a run that only evaluates, from its last batch
@@ -32,61 +32,61 @@ def _stage_limits() -> dict[Stage, float]:
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """How long nothing may end, in seconds."""
+    """Limits of the time without a progress, in seconds."""
 
     stages: Mapping[Stage, float] = field(default_factory=_stage_limits)
-    """For every stage but ``training``, from the beginning of the stage."""
+    """For every stage except ``training``, from the beginning of the stage."""
     floor_seconds: float = 60.0
-    """A step always has this long: machines pause for reasons of their own."""
+    """The smallest limit of a step: every machine pauses now and then."""
     ceiling_seconds: float = 3600.0
-    """No step has longer than this."""
+    """The largest limit of a step, unless `floor_seconds` is larger."""
     factor: float = 10.0
-    """Times the 99th percentile of the steps of the same size so far."""
+    """The limit of a step is this times the 99th percentile of the recorded steps of the same size."""
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """What health is judged by. Times are of one monotonic clock, in seconds."""
+    """The inputs of `judge`. Times are of one monotonic clock, in seconds."""
 
     stage: Stage
     stage_began: float
     last_step_ended: float | None
     step_seconds: Sequence[Sequence[float]]
-    """For each size of the steps that may be under way, durations of the last steps of that size, in any order; empty for a new size."""
+    """For each size of the steps that may be in progress, durations of the last steps of that size, in any order; empty for a new size."""
     paused_seconds: float = 0.0
-    """How long the machine stood still since something last ended."""
+    """Time that the machine was paused since a step or a stage last ended."""
     waits_until: float | None = None
-    """Until when a store that refuses access is asked again, if one is."""
+    """End of the retries of a store that denies access; None: there are no such retries."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """A verdict."""
+    """The verdict on a process."""
 
     healthy: bool
     idle_seconds: float
-    """How long nothing has ended."""
+    """Time since a step or a stage last ended, without pauses."""
     limit_seconds: float
-    """How long that may be."""
+    """Limit of `idle_seconds`; above it the process is not healthy."""
     message: str
     """One sentence for people."""
 
 
 def step_limit_seconds(step_seconds: Sequence[float], limits: HealthLimits) -> float:
-    """How long a step may take after those so far: a multiple of their 99th percentile (nearest rank), inside floor and ceiling."""
+    """The limit of a step: a multiple of the 99th percentile (nearest rank) of the durations so far, between floor and ceiling."""
     ranked = sorted(step_seconds)
     percentile = ranked[math.ceil(0.99 * len(ranked)) - 1] if ranked else 0.0
     return min(max(limits.floor_seconds, limits.factor * percentile), max(limits.floor_seconds, limits.ceiling_seconds))
 
 
 def judge(vitals: Vitals, now: float, limits: HealthLimits) -> Health:
-    """Decide whether the trainer is alive at ``now``."""
+    """Decide whether the trainer is healthy at ``now``."""
     began = vitals.stage_began
     if vitals.stage != "training":
         limit = limits.stages[vitals.stage]
         what = f"{vitals.stage} for"
     elif vitals.last_step_ended is None:
-        # The first step traces and compiles, whatever the stage is called.
+        # The first step traces and compiles, also in the stage ``training``.
         limit = limits.stages["compiling"]
         what = "no first step for"
     else:

@@ -1,7 +1,7 @@
 """The log: one JSON object a line on standard output, or a live line on a terminal.
 
-A float is written with all its digits, and every float32 is a float64, so reading a loss back gives the device's very bits: two logs can be
-compared for bitwise equality. What JSON has no number for is written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+A float is written with all its digits, and every float32 is a float64. So a loss that is read back has the same bits as on the device, and
+two logs can be compared for bitwise equality. Numbers that JSON cannot express are the strings ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ to_camel = lru_cache(maxsize=1024)(_to_camel)
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Which process of which life of which run speaks."""
+    """The identity of a process: run, attempt, restart and process index."""
 
     run: str
     attempt: int = 0
@@ -31,14 +31,14 @@ class RunIdentity:
 
 
 class EventLog(Protocol):
-    """Where events go. Field names are snake_case here and camelCase outside; fields that are None are left out."""
+    """A destination of events. Field names are snake_case in Python and camelCase in the output; fields that are None are omitted."""
 
     def event(self, name: str, **fields: Any) -> None:
         """Write one event."""
         ...
 
     def close(self) -> None:
-        """Leave the stream as it was found. Further events are allowed."""
+        """Restore the state of the stream. Further events are allowed."""
         ...
 
 
@@ -46,9 +46,9 @@ class JsonLog:
     """JSON lines, each written with one call and flushed, from any thread.
 
     Args:
-        stream: Where the lines go.
-        identity: Whose lines they are.
-        clock: Where the times come from.
+        stream: The output.
+        identity: The process that writes; its fields are in every line.
+        clock: Sources of time.
     """
 
     def __init__(self, stream: TextIO, identity: RunIdentity, clock: Clock | None = None) -> None:
@@ -67,7 +67,7 @@ class JsonLog:
             self._stream.flush()
 
     def close(self) -> None:
-        """Nothing to undo."""
+        """Do nothing: the stream was not changed."""
 
 
 def open_log(
@@ -79,15 +79,15 @@ def open_log(
     json_lines: bool | None = None,
     clock: Clock | None = None,
 ) -> EventLog:
-    """The log that suits the stream: a live line on a terminal, JSON lines everywhere else.
+    """The log for a stream: a live line on a terminal, JSON lines everywhere else.
 
     Args:
         stream: Standard output.
-        identity: Whose log it is.
-        steps: Steps of the whole run; None for one that does none.
+        identity: The process that writes.
+        steps: Steps of the whole run; None for a run without steps.
         start_step: Steps already done.
-        json_lines: True: JSON lines even on a terminal. False: a live line even elsewhere. Default: by the stream.
-        clock: Where the times come from.
+        json_lines: True: always JSON lines. False: always a live line. Default: a live line only on a terminal.
+        clock: Sources of time.
     """
     wants_json = not stream.isatty() if json_lines is None else json_lines
     if wants_json:
@@ -106,7 +106,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _plain(value: Any) -> Any:
-    """The same in JSON's own types."""
+    """The value in JSON's own types."""
     if value is None or isinstance(value, str | int):
         return value
     if not isinstance(value, float) and hasattr(value, "item"):

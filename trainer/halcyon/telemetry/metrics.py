@@ -1,7 +1,7 @@
-"""The Prometheus metrics of a trainer, made from one observation of the reporter at each scrape.
+"""The Prometheus metrics of a trainer, computed from one observation of the reporter at each scrape.
 
-`METRICS` is the whole list: the answer to a scrape and the reference page are both made from it. Nothing is counted twice, nothing is
-global, and the loop pays nothing for it. No label takes a value that grows with the run.
+`METRICS` is the complete list: the answer to a scrape and the reference page are both generated from it. There is no second counter and no
+global registry, and the loop does no work for a metric. The number of values of a label does not grow with the run.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from halcyon.telemetry.reporter import RunReporter
 
 Sample = tuple[tuple[str, ...], float]
-"""Values of the labels, and the number."""
+"""Values of the labels, and the value of the sample."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its name, what it says, and how it is read off an observation."""
+    """One metric: its name and meaning, and the function that reads it from an observation."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -37,7 +37,7 @@ class Metric:
 
 
 def _one(read: Callable[[Observation], float | int | None]) -> Callable[[Observation], Iterable[Sample]]:
-    """A metric without labels that is absent while there is nothing to say."""
+    """A metric without labels that is absent while its value is None."""
 
     def samples(seen: Observation) -> Iterator[Sample]:
         value = read(seen)
@@ -48,12 +48,12 @@ def _one(read: Callable[[Observation], float | int | None]) -> Callable[[Observa
 
 
 def _tokenized(field: str) -> Callable[[Observation], Iterable[Sample]]:
-    """What this process has tokenized, by source."""
+    """A field of this process's tokenizing progress, by source."""
     return lambda seen: [((source.source,), float(getattr(source, field))) for source in seen.sources]
 
 
 def _evaluated(field: str) -> Callable[[Observation], Iterable[Sample]]:
-    """What a run that only evaluates has found, by source."""
+    """A field of the results of a run of task ``evaluate``, by source; absent where it is None."""
 
     def samples(seen: Observation) -> Iterator[Sample]:
         evaluated = seen.report.progress.evaluated
@@ -68,7 +68,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_info",
         "gauge",
-        "Always 1; the labels say which process of which life of which run this is.",
+        "Always 1; the labels name the run, the attempt, the restart and the process.",
         lambda seen: [
             ((seen.report.run, str(seen.report.attempt), str(seen.report.restart), str(seen.report.process_index)), 1.0),
         ],
@@ -90,13 +90,13 @@ METRICS = (
     Metric(
         "halcyon_trainer_idle_seconds",
         "gauge",
-        "How long nothing has ended: no step while training, else the stage.",
+        "Time since the last step ended while training, else since the stage began; pauses of the machine do not count.",
         _one(lambda seen: seen.health.idle_seconds),
     ),
     Metric(
         "halcyon_trainer_idle_limit_seconds",
         "gauge",
-        "How long that may be before /healthz fails; learned from the steps while training.",
+        "Limit of `halcyon_trainer_idle_seconds`, above which /healthz fails; computed from earlier steps while training.",
         _one(lambda seen: seen.health.limit_seconds),
     ),
     Metric(
@@ -109,7 +109,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_seconds_total",
         "counter",
-        "Every second of this process's life, by cause; what only the operator can know is 0 here.",
+        "Every second of this process from its start, by cause; causes that only the operator can know are 0 here.",
         lambda seen: [((cause_label(cause),), getattr(seen.report.seconds, cause)) for cause in CAUSES],
         ("cause",),
     ),
@@ -118,32 +118,32 @@ METRICS = (
     Metric(
         "halcyon_trainer_resumed_step",
         "gauge",
-        "Steps already done when this process took up the run.",
+        "Steps already done when this process resumed the run.",
         _one(lambda seen: seen.report.resumed_step),
     ),
     Metric("halcyon_trainer_tokens", "gauge", "Tokens trained on, over all attempts.", _one(lambda seen: seen.report.progress.tokens)),
     Metric(
         "halcyon_trainer_skipped_steps_total",
         "counter",
-        "Steps of this process whose update was dropped, as `recovery.divergence` has it.",
+        "Steps of this process whose update was dropped, by the policy `recovery.divergence`.",
         _one(lambda seen: seen.tallies.skipped),
     ),
     Metric(
         "halcyon_trainer_processed_steps_total",
         "counter",
-        "Steps that this process computed, those lost later by a failure included.",
+        "Steps that this process computed, including those that a later failure lost.",
         _one(lambda seen: seen.tallies.steps),
     ),
     Metric(
         "halcyon_trainer_processed_tokens_total",
         "counter",
-        "Tokens of those steps.",
+        "Tokens of the steps that this process computed.",
         _one(lambda seen: seen.tallies.tokens),
     ),
     Metric(
         "halcyon_trainer_step_seconds",
         "histogram",
-        "Duration of the steps of this process, the first one left out.",
+        "Duration of the steps of this process, without the first one.",
         lambda seen: [((), float(count)) for count in seen.tallies.step_buckets],
     ),
     Metric(
@@ -161,7 +161,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_mfu_ratio",
         "gauge",
-        "Model FLOPs utilisation, between 0 and 1, where the device's peak is known.",
+        "Model FLOPs utilisation, between 0 and 1, if the device's peak is known.",
         _one(lambda seen: seen.report.progress.mfu),
     ),
     Metric(
@@ -210,7 +210,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_evaluation_source_bits_per_byte",
         "gauge",
-        "The same in bits per byte of text.",
+        "Loss on the held-out part of one source, bits per byte of text, with task `evaluate`.",
         _evaluated("bits_per_byte"),
         ("source",),
     ),
@@ -218,7 +218,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_data_wait_seconds_total",
         "counter",
-        "How long the steps of this process waited for their batches.",
+        "Time that the steps of this process waited for their batches.",
         _one(lambda seen: seen.tallies.data_wait_seconds),
     ),
     Metric(
@@ -263,7 +263,7 @@ METRICS = (
     Metric(
         "halcyon_trainer_save_interval_seconds",
         "gauge",
-        "Seconds between saves, where they are made by time.",
+        "Seconds between saves, if saves are made by time.",
         _one(lambda seen: seen.report.progress.save_interval_seconds),
     ),
     Metric(
@@ -275,13 +275,13 @@ METRICS = (
     Metric(
         "halcyon_trainer_checkpoint_save_seconds_total",
         "counter",
-        "How long those took from the beginning of the save to the commit.",
+        "Time of the committed saves of this process, from their beginning to the commit.",
         _one(lambda seen: seen.tallies.save_seconds),
     ),
     Metric(
         "halcyon_trainer_checkpoint_blocked_seconds_total",
         "counter",
-        "How long their saves held the loop up.",
+        "Time that the committed saves of this process blocked the loop.",
         _one(lambda seen: seen.tallies.blocked_seconds),
     ),
     Metric(
@@ -294,7 +294,7 @@ METRICS = (
 
 
 class TrainerCollector:
-    """What `prometheus_client` asks at every scrape."""
+    """The collector that `prometheus_client` calls at every scrape."""
 
     def __init__(self, reporter: RunReporter) -> None:
         self._reporter = reporter
@@ -323,7 +323,7 @@ def _family(metric: Metric, seen: Observation) -> Family:
 
 
 def exposition(reporter: RunReporter) -> tuple[bytes, str]:
-    """The answer to a scrape: text and content type. `prometheus_client` is imported by the first one, not by the start of a run."""
+    """The answer to a scrape: text and content type. The first scrape imports `prometheus_client`, so the start of a run is not slower."""
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)

@@ -1,6 +1,6 @@
-"""How fast the steps go, learned from when they ended. What is kept is bounded, whatever the length of the run.
+"""The speed of the steps, measured from their ends. Its memory is bounded, whatever the length of the run.
 
-The first step of a process counts for nothing: it traces and compiles.
+The first step of a process is not counted, because it includes tracing and compilation.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ class Pace:
         self._sum_seconds = 0.0
 
     def step_ended(self, now: float, step: int, wait_seconds: float = 0.0) -> None:
-        """Take note that ``step`` steps are done at ``now``, in seconds of a monotonic clock, and how long they waited for data.
+        """Record the end of a step.
 
-        Where several steps ended since the last note, each counts with an equal share of the time.
+        If several steps ended since the last call, each counts with an equal share of the time.
+
+        Args:
+            now: Time of the end, in seconds of a monotonic clock.
+            step: Steps done.
+            wait_seconds: Time that the steps since the last call waited for data.
         """
         if self._ends:
             last, before, _ = self._ends[-1]
@@ -37,12 +42,12 @@ class Pace:
 
     @property
     def last_ended(self) -> float | None:
-        """When the last step ended."""
+        """Time of the end of the last step, in seconds of the monotonic clock; None before the first."""
         return self._ends[-1][0] if self._ends else None
 
     @property
     def steps_per_second(self) -> float | None:
-        """Speed over the last steps; None before there are two."""
+        """Speed over the last steps; None before the second step."""
         if len(self._ends) < 2:
             return None
         (first, before, _), (last, step, _) = self._ends[0], self._ends[-1]
@@ -50,7 +55,7 @@ class Pace:
 
     @property
     def wait_ratio(self) -> float | None:
-        """Share of the time of the last steps in which they waited for data; None before there are two."""
+        """Share of the time of the last steps in which they waited for data; None before the second step."""
         if len(self._ends) < 2:
             return None
         seconds = self._ends[-1][0] - self._ends[0][0]
@@ -59,10 +64,10 @@ class Pace:
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """How many steps were in each bucket of `STEP_SECONDS_BUCKETS`, and in the unbounded one."""
+        """Number of steps in each bucket of `STEP_SECONDS_BUCKETS`, and in the unbounded one."""
         return tuple(self._buckets)
 
     @property
     def sum_seconds(self) -> float:
-        """Duration of all steps but the first, in seconds."""
+        """Duration of all steps except the first, in seconds."""
         return self._sum_seconds

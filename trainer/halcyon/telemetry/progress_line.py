@@ -1,6 +1,6 @@
-"""A live line on a terminal: steps, loss, tokens per second, time to go.
+"""A live line on a terminal: steps, loss, tokens per second, remaining time.
 
-Every other event is printed above it as one line of text, and so is what other code writes to standard output or error meanwhile.
+Every other event is printed above it as one line of text, as is the output of other code to standard output or standard error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from halcyon.telemetry.log import RunIdentity
 from halcyon_api.counting import counted
 
 NAME_WIDTH = 20
-"""Most signs of a run's name in the line, so that the numbers have room in a terminal of 80 columns."""
+"""Largest number of characters of a run's name in the line, so that the numbers fit into a terminal of 80 columns."""
 
 
 class ProgressLine:
@@ -25,10 +25,10 @@ class ProgressLine:
 
     Args:
         stream: The terminal.
-        identity: Whose line it is.
-        steps: Steps of the whole run; None for a run that does none, of which only batches of an evaluation are counted.
+        identity: The process that writes.
+        steps: Steps of the whole run; None for a run without steps, whose line counts the batches of its evaluation, if any.
         start_step: Steps already done.
-        clock: Where the times come from.
+        clock: Sources of time.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ProgressLine:
         self._progress.start()
 
     def event(self, name: str, **fields: Any) -> None:
-        """Move the line on, or print what happened above it."""
+        """Update the line, or print the event above it."""
         if name == "step":
             self._progress.update(self._task, completed=fields["step"], numbers=fields)
             return
@@ -65,20 +65,20 @@ class ProgressLine:
         self._console.print(Text.assemble((f"{moment} ", "dim"), sentence(name, fields)))
 
     def close(self) -> None:
-        """Leave the line as it is, show the cursor again."""
+        """Stop updating the line, and show the cursor again."""
         self._progress.stop()
 
 
 class _Count(ProgressColumn):
-    """Steps done, of all; nothing where their number is unknown."""
+    """Steps done, and all steps; empty if the number of all is unknown."""
 
     def render(self, task: Task) -> Text:
-        """Both numbers."""
+        """The two numbers."""
         return Text("" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
 
 
 class _Numbers(ProgressColumn):
-    """Loss, speed and time to go, as far as they are known."""
+    """Loss, speed and remaining time, as far as they are known."""
 
     max_refresh = None
 
@@ -93,7 +93,7 @@ class _Numbers(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``0:42``, ``12:05``, ``3:20:00``, ``2d 4h``."""
+    """Format seconds for people: ``0:42``, ``12:05``, ``3:20:00``, ``2d 4h``."""
     whole = round(seconds)
     if whole >= 172_800:
         return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 def sentence(name: str, fields: dict[str, Any]) -> str:
-    """One event in words."""
+    """One event as a sentence."""
     step = fields.get("step", 0)
     if name == "evaluation":
         bits = fields.get("bits_per_byte")

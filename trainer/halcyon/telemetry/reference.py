@@ -1,6 +1,6 @@
-"""The reference page of what a trainer tells: ``python -m halcyon.telemetry.reference > docs/reference/metrics.md``.
+"""The reference page of a trainer's telemetry: ``python -m halcyon.telemetry.reference > docs/reference/metrics.md``.
 
-Made from the tables that the code itself uses; a test holds the committed page to it.
+It is generated from the tables that the code uses. A test compares the committed page with it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from halcyon.telemetry.health import HealthLimits
 from halcyon.telemetry.metrics import METRICS
 
 _HEAD = """\
-# What a trainer tells
+# Telemetry of a trainer
 
 <!-- Made by `python -m halcyon.telemetry.reference`; do not edit. -->
 
-Every trainer process answers on `spec.telemetry.port` (9400 unless said otherwise), from its very start until it ends:
+Every trainer process answers on `spec.telemetry.port` (9400 by default), from its start to its end:
 
 | path | answer |
 |---|---|
 | `/metrics` | the Prometheus metrics below |
-| `/status` | the progress report as JSON: what the operator reads into `status.progress` |
-| `/healthz` | 200 while the process makes progress, else 503; one line says why |
-| `POST /save` | takes a request for a checkpoint from who knows the token that the operator gave to the pod: 202 and the step |
+| `/status` | the progress report as JSON; the operator fills `status.progress` from it |
+| `/healthz` | 200 while the process makes progress, else 503; one line gives the reason |
+| `POST /save` | takes a request for a checkpoint, if it has the token that the operator gave to the pod: 202 and the step |
 
 ## Health
 
-While the run trains, a step must end within {factor:g} times the 99th percentile of the last steps, no less than {floor:g} s and no more
-than {ceiling:g} s after the step (or the evaluation) before it. The other stages have limits of their own, from their beginning
-(`tokenizing`: or from the last piece of text that was done):
+While the run trains, the time since the last step ended (or the evaluation, save or wait for text after it) has a limit: {factor:g} times
+the 99th percentile of the last steps of the same size, at least `spec.recovery.stepTimeoutSeconds` ({floor:g} s by default) and at most
+{ceiling:g} s. The first steps of a size may wait for the compilation of their program, so they have the limit of `compiling`. The other
+stages have the limits below, from their beginning; `tokenizing` from the last part of the text that this process has tokenized, and
+`evaluating` in a run of task `evaluate` from the last batch:
 
 | stage | limit |
 |---|---|
@@ -38,7 +40,7 @@ than {ceiling:g} s after the step (or the evaluation) before it. The other stage
 
 ## Metrics
 
-A metric is absent while there is nothing to say: no loss before the first step, no utilisation where the device's peak is not known.
+A metric is absent while it has no value: the loss before the first step, the utilisation if the device's peak is not known.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -47,8 +49,8 @@ A metric is absent while there is nothing to say: no loss before the first step,
 ## Log events
 
 `halcyon train` writes one JSON object a line to standard output, or, on a terminal, a live progress line with the events in words above it
-(`--json` writes the lines there too). A loss is written with all its digits: read back as a float32 it is the device's, bit for bit. What
-JSON has no number for is written as `"NaN"`, `"Infinity"` or `"-Infinity"`. Where nothing else is said, process 0 alone writes.
+(`--json` writes the lines there too). A loss has all its digits: read back as a float32, it has the same bits as on the device. Numbers
+that JSON cannot express are written as `"NaN"`, `"Infinity"` or `"-Infinity"`. Process 0 writes an event, unless the event says otherwise.
 
 Every line has:
 

@@ -1,7 +1,7 @@
-"""The loop reports here what happened; the log, ``/status``, ``/metrics`` and ``/healthz`` are made from these reports.
+"""Receives the reports of the loop; the log, ``/status``, ``/metrics`` and ``/healthz`` are made from them.
 
-The loop's side is a few stores under a lock; documents are built at a request, in the thread of the request. Every count of a run is a
-function of its steps, so nothing has to be carried over a restart.
+A report only sets a few fields under a lock; documents are built in the thread of the request that asks for them. Every count of a run is
+a function of its steps, so no count is carried over a restart.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ class _State:
 
 
 class RunReporter:
-    """Takes note of what the loop says; answers from any thread.
+    """Records the reports of the loop, and answers from any thread.
 
     Args:
-        identity: Whose reports these are.
-        plan: What the counts are made from.
-        log: Where events go.
+        identity: The process that reports.
+        plan: The plan of the run, for its counts.
+        log: The log of events.
         clock: Sources of time.
-        limits: When the process no longer counts as alive.
-        age_seconds: How old the process is now. Default: as the system knows it.
-        work: The stage in which the run does what it is for.
+        limits: Limits of a healthy process.
+        age_seconds: Age of the process now. Default: from the operating system.
+        work: The stage of the run's productive work.
     """
 
     def __init__(
@@ -105,32 +105,33 @@ class RunReporter:
         self._work: Stage = work
         self._state = _State(stage_began=began)
 
-    # What the loop says.
+    # Reports.
 
     def started(self, **details: Any) -> None:
-        """The process began; ``details`` are versions and the place of the run, for the log."""
+        """Report the start of the process; ``details`` are further fields of the event."""
         self._event("start", **details)
 
     def stage(self, stage: Stage) -> None:
-        """The loop now does something else, or waits for it. Until the first step, the time of each stage is part of the start."""
+        """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up."""
         with self._lock:
             self._enter(stage, self._clock.monotonic())
             if stage == self._work == "tokenizing" and self._state.first_step_time is None:
-                self._work_begins(self._clock.monotonic(), self._clock.wall())  # there is nothing to compile, and no step to wait for
+                self._work_begins(self._clock.monotonic(), self._clock.wall())  # this task compiles nothing and has no first step
 
     def knows_flops(self, flops_per_token: float) -> None:
-        """How many floating-point operations training on a token takes, forward and backward."""
+        """Set the floating-point operations of training on one token, forward and backward."""
         with self._lock:
             self._plan = replace(self._plan, flops_per_token=flops_per_token)
 
     def joined(self, *, processes: int, devices: int) -> None:
-        """All processes know each other. Said at the end of the stage ``joining``."""
+        """Report that all processes have joined, at the end of the stage ``joining``."""
         self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
 
     def tokenized(self, built: TokenizedSource) -> None:
-        """More of a source's text is tokenized. May come from any thread at any time.
+        """Report that more of a source's text is tokenized. For any thread, at any time.
 
-        It changes no stage: the loop says ``tokenizing`` when it begins to wait for tokens. While it waits, each piece is a sign of life.
+        It does not change the stage: the loop reports ``tokenizing`` when it begins to wait for tokens. During that wait, each report is
+        progress for the health.
         """
         with self._lock:
             now = self._clock.monotonic()
@@ -140,12 +141,12 @@ class RunReporter:
             self._event("tokenized", **fields(built))
 
     def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None) -> None:
-        """The state is there. Said at the end of the stage ``restoring``.
+        """Report that the state is ready, at the end of the stage ``restoring``.
 
         Args:
-            step: Steps done before; 0 for a new state.
-            path: Place of the restored checkpoint below the root.
-            fallback_reason: What was wrong with newer checkpoints, if there were any.
+            step: Steps already done; 0 for a new state.
+            path: Path of the restored checkpoint below the root.
+            fallback_reason: Why newer checkpoints did not verify; None if there were none.
         """
         with self._lock:
             self._state.resumed_step = step
@@ -155,7 +156,7 @@ class RunReporter:
             self._event("fallback", step=step, reason=fallback_reason)
 
     def step_done(self, report: StepReport) -> None:
-        """A step ended. The loop may say so one step late; it must not wait for the device to say it."""
+        """Report the end of a step. The loop may report it one step late, and must not wait for the device before it reports."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         with self._lock:
             state = self._state
@@ -195,22 +196,22 @@ class RunReporter:
             self._event("step", **fields, **{name: value for name, value in report.metrics.items() if name not in fields})
 
     def waited_for_batch(self, seconds: float) -> None:
-        """The time in seconds that the loop waited for the batch that it has now."""
+        """Report the time in seconds that the loop waited for its current batch."""
         with self._lock:
             self._account.waited_for_data(self._state.stage, self._clock.monotonic(), seconds)
 
     def skipped(self, step: int, reason: str) -> None:
-        """The update of a step was dropped."""
+        """Report that the update of a step was dropped."""
         with self._lock:
             self._state.tallies = replace(self._state.tallies, skipped=self._state.tallies.skipped + 1)
         self._event("skipped", step=step, reason=reason)
 
     def hung(self, seconds: float, limit_seconds: float, stacks: str, path: str | None) -> None:
-        """The process hangs: what all threads are doing. Called in a thread of its own."""
+        """Report that the process hangs, with the stacks of all threads and the address where they are stored. For any thread."""
         self._event("hung", seconds=_rounded(seconds), limit_seconds=_rounded(limit_seconds), path=path, stacks=clip(stacks, STACKS_LENGTH))
 
     def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None) -> None:
-        """The held-out part was evaluated after ``step`` steps: all of it, or that of one source of a run that only evaluates."""
+        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together."""
         with self._lock:
             if source is None:
                 self._state.evaluation_loss = evaluation.loss
@@ -221,20 +222,20 @@ class RunReporter:
         self._event("evaluation", step=step, source=source, **numbers(evaluation))
 
     def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0) -> None:
-        """What a run that only evaluates evaluates.
+        """Set the work of a run of task ``evaluate``.
 
         Args:
-            found: The checkpoint, and the sources that are evaluated already.
+            found: The checkpoint, and the sources that are already evaluated.
             batches: Batches of the whole run.
             batch_tokens: Tokens of a batch, over all devices.
-            done: Batches that are evaluated already.
+            done: Batches that are already evaluated.
         """
         with self._lock:
             self._plan = replace(self._plan, steps=batches, tokens_before=lambda batch: batch * batch_tokens)
             self._state.evaluated, self._state.resumed_step, self._state.batches = found, done, done
 
     def evaluated_batch(self) -> None:
-        """The sums of a batch of a run that only evaluates have come."""
+        """Report that the sums of one batch were fetched, in a run of task ``evaluate``."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         with self._lock:
             state = self._state
@@ -263,17 +264,17 @@ class RunReporter:
             self._event("evaluating", **line)
 
     def saves_every(self, seconds: float | None) -> None:
-        """The interval between saves that are made by time, in seconds. May come from any thread."""
+        """Report the interval in seconds between saves that are made by time. For any thread."""
         with self._lock:
             self._state.save_interval_seconds = seconds
 
     def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
-        """This process learned that a checkpoint is committed. May come from any thread.
+        """Report a committed checkpoint. For any thread.
 
         Args:
             committed: The checkpoint.
-            blocked_seconds: How long its save held the loop up.
-            save_seconds: From the beginning of its save to the commit.
+            blocked_seconds: Time that its save blocked the loop.
+            save_seconds: Time from the beginning of its save to the commit.
         """
         progress = _checkpoint_progress(committed)
         with self._lock:
@@ -295,13 +296,13 @@ class RunReporter:
         )
 
     def found_checkpoint(self, committed: CommittedStep) -> None:
-        """The newest committed checkpoint at the start, made by an earlier process; not counted and not logged."""
+        """Report the newest committed checkpoint at the start, made by an earlier process. It is neither counted nor logged."""
         progress = _checkpoint_progress(committed)
         with self._lock:
             self._state.checkpoint, self._state.checkpoint_time = progress, self._clock.wall()
 
     def verified_checkpoint(self, step: int) -> None:
-        """A checkpoint was read back after its commit and is what was written. May come from any thread."""
+        """Report that a checkpoint was read back after its commit and is intact. For any thread."""
         with self._lock:
             known = self._state.checkpoint
             if known is not None and known.step == step:
@@ -309,7 +310,7 @@ class RunReporter:
         self._event("checkpointVerified", step=step)
 
     def checkpoint_failed(self, reason: str) -> None:
-        """A save failed; shown until the next one succeeds. May come from any thread."""
+        """Report that a save failed, or that a committed checkpoint is damaged; shown until the next commit. For any thread."""
         with self._lock:
             self._state.checkpoint_error = clip(reason)
             self._state.tallies = replace(self._state.tallies, checkpoint_failures=self._state.tallies.checkpoint_failures + 1)
@@ -317,38 +318,38 @@ class RunReporter:
         self._event("checkpointFailed", step=step, reason=reason)
 
     def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
-        """A store refuses the credentials, and is asked again for this time. May come from any thread.
+        """Report that a store denies access or does not answer, and that requests to it are retried. For any thread.
 
         Args:
-            what: What lies in the store, for `/status`.
-            message: What the store said, for the log.
-            seconds: The longest wait.
-            end: Put behind the sentence.
+            what: The data in the store, for `/status`.
+            message: The failure, for the log.
+            seconds: The longest duration of the retries.
+            end: Added to the end of the message.
         """
         until = timestamp(self._clock.wall() + seconds)
         with self._lock:
             self._state.waiting = StoreWait(what=what, until=until)
             self._state.waits_until = self._clock.monotonic() + seconds
-        self.warning(f"{message}; it is asked again, with credentials read anew, until {until}{end}")
+        self.warning(f"{message}; the process tries again, with credentials read again, until {until}{end}")
 
     def store_wait_ended(self, seconds: float, answers: bool) -> None:
-        """No store is waited for any more."""
+        """Report that the retries ended, after this number of seconds, and whether the store answers again."""
         with self._lock:
             self._state.waiting = self._state.waits_until = None
         if answers:
-            self.warning(f"the store gives access again after {seconds:.0f} s")
+            self.warning(f"the store answers again after {seconds:.0f} s")
 
     def paused(self, seconds: float) -> None:
-        """The time in seconds that the machine stood still, or gave this process no time. May come from any thread."""
+        """Report the time in seconds that the machine was paused, or did not run this process. For any thread."""
         with self._lock:
             self._state.paused_seconds += seconds
 
     def warning(self, message: str) -> None:
-        """Something failed that costs time and nothing else. May come from any thread."""
+        """Report a failure that costs only time. For any thread."""
         self._event("warning", message=clip(message))
 
     def ended(self, report: TerminationReport) -> None:
-        """The process ends, for the reason that its termination report gives."""
+        """Report the end of the process, with the cause in its termination report."""
         if report.cause == "completed":
             self.stage("done")
             self._event("done", step=report.step, message=report.message)
@@ -357,7 +358,7 @@ class RunReporter:
         else:
             self._event("error", step=report.step, cause=report.cause, exit_code=report.exit_code, message=report.message)
 
-    # What others ask.
+    # Answers.
 
     def report(self) -> ProgressReport:
         """The document of ``/status``."""
@@ -369,7 +370,7 @@ class RunReporter:
             return self._health()
 
     def observe(self) -> Observation:
-        """Everything at one moment."""
+        """A consistent snapshot."""
         with self._lock:
             state = replace(self._state)
             sources = self._tokenizing.sources
@@ -425,7 +426,7 @@ class RunReporter:
             health=health,
         )
 
-    # Inside, with the lock held.
+    # With the lock held.
 
     def _enter(self, stage: Stage, now: float) -> None:
         self._startup.stage_ends(self._state.stage, now)
@@ -433,7 +434,7 @@ class RunReporter:
         self._state.stage, self._state.stage_began, self._state.paused_seconds = stage, now, 0.0
 
     def _work_begins(self, now: float, wall: float) -> None:
-        """From here on the time in the run's own stage is productive."""
+        """From now on, the time in the stage of the run's work is productive."""
         self._state.first_step_time = wall
         self._startup.first_step_ends(self._state.stage, now)
         self._account.first_step_ends(self._state.stage, now)
@@ -443,7 +444,7 @@ class RunReporter:
         return None if speed is None else _rounded(speed * self._tokens_per_step())
 
     def _tokens_per_step(self) -> int:
-        """Tokens of the step that is under way, or of the last one."""
+        """Tokens of the last step; before it, of the first one."""
         step = max(1, self._state.last_step.step if self._state.last_step else 1)
         return self._plan.tokens_before(step) - self._plan.tokens_before(step - 1)
 
@@ -471,7 +472,7 @@ class RunReporter:
         )
         return judge(vitals, self._clock.monotonic(), self._limits)
 
-    # Outside, without it: writing a line may block.
+    # Without the lock: writing a line may block.
 
     def _event(self, name: str, **fields: Any) -> None:
         if self.identity.process_index == 0 or BY_NAME[name].every_process:
@@ -493,16 +494,16 @@ def _checkpoint_progress(committed: CommittedStep) -> CheckpointProgress:
 
 
 def _objective_metrics(last_step: StepReport | None) -> dict[str, Any]:
-    """The metrics of the objective that `Progress` has a field for."""
+    """The metrics of the objective that are fields of `Progress`."""
     metrics = {} if last_step is None else last_step.metrics
     return {name: _finite(value) for name, value in metrics.items() if name in Progress.model_fields}
 
 
 def _finite(value: float | None) -> float | None:
-    """The report has no number for a loss that is none; the log says which it was."""
+    """None for infinity and NaN, which the report cannot express; the log has them."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _rounded(value: float) -> float:
-    """Clocks tell no more than microseconds, and a reader wants no more."""
+    """Seconds to the microsecond: clocks are not more precise, and readers need no more."""
     return round(value, 6)

@@ -1,7 +1,7 @@
-"""Requests for a checkpoint that come from outside while a run trains: over HTTP, by a signal, or by the program that calls `train`.
+"""Requests for a checkpoint from outside while a run trains: over HTTP, by a signal, or by the program that calls `train`.
 
-A request only sets a flag here. The loop reads it when it hands out a step and lets it travel to all processes with that step, so all
-of them save at the same one. A note stays until a save has begun after it, and comes back when that save failed.
+A request only sets a flag here. The loop reads the flag when it dispatches a step, and the step carries it to all processes, so that all
+save at the same step. The flag stays set until a save begins, and is set again if that save fails.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from threading import Lock
 from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 
 RETRY_SECONDS = 30.0
-"""How long after a failed save the same request is tried again."""
+"""Delay from a failed save to the next try of the same request."""
 
 
 class SaveRequests:
-    """What was asked for, and whether a save is still owed. Safe for threads; `signalled` also for signal handlers.
+    """The requests, and whether a save is due for one. Safe for threads; `signalled` also for signal handlers.
 
     Args:
         clock: Seconds, monotonic.
@@ -35,14 +35,14 @@ class SaveRequests:
         self._signals_seen = 0
 
     def ask(self, request: str = "", step: int = 0) -> SaveRequestTaken:
-        """Ask for a checkpoint soon. A request whose id was seen before asks for nothing more.
+        """Request a checkpoint. A request with a remembered id (one of the last `MAX_REMEMBERED_REQUESTS`) changes nothing.
 
         Args:
-            request: Id; empty: asks in any case.
-            step: Steps done, as far as the asker knows.
+            request: Id; empty: always a new request.
+            step: Steps done now, as far as the caller knows.
 
         Returns:
-            The request with the step at which it first came.
+            The request with the step of its first arrival.
         """
         with self._lock:
             if request in self._taken:
@@ -56,12 +56,12 @@ class SaveRequests:
             return taken
 
     def signalled(self, *_: object) -> None:
-        """Ask from a signal handler, which may have interrupted a thread that holds the lock."""
+        """Request a checkpoint from a signal handler. Takes no lock, because the interrupted thread may hold it."""
         self._signals += 1
 
     @property
     def wanted(self) -> bool:
-        """Whether a save should begin."""
+        """Whether a save is due now."""
         with self._lock:
             if self._signals != self._signals_seen:
                 self._signals_seen = self._signals
@@ -69,13 +69,13 @@ class SaveRequests:
             return self._owed and self._clock() >= self._not_before
 
     def begun(self) -> None:
-        """A save of all that is done begins."""
+        """A save begins. It covers all requests so far."""
         with self._lock:
             self._saving = self._owed
             self._owed = False
 
     def failed(self) -> None:
-        """The last save failed: what it would have served is owed again, after a while."""
+        """The last save failed. The requests that it covered are due again after `RETRY_SECONDS`."""
         with self._lock:
             if self._saving and not self._owed:
                 self._owed, self._not_before = True, self._clock() + RETRY_SECONDS

@@ -1,7 +1,8 @@
 """``/status``, ``/metrics``, ``/healthz`` and ``POST /save`` over HTTP, each request in a thread of its own.
 
-The loop never waits for a reader: handlers hold the reporter's lock only while they copy. A reader that hangs is dropped after a while. The
-one thing that can be asked of a process is a checkpoint, and only by who knows the token that the operator gave to the pod.
+The loop never waits for a client: handlers hold the reporter's lock only while they copy. A client that hangs is disconnected after
+`_READER_TIMEOUT_SECONDS`. The only request that has an effect is the one for a checkpoint, and it needs the token that the operator gave to
+the pod.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class TelemetryServer:
     """An HTTP server over a reporter, from its construction until `close`.
 
     Args:
-        reporter: Who is asked.
-        port: Port on all addresses; 0 takes a free one.
-        requests: Takes requests for a checkpoint; None: there is nothing to save.
-        token: The secret that a request for a checkpoint must contain; empty: such requests are refused.
+        reporter: The source of the answers.
+        port: Port on all addresses; 0: any free port.
+        requests: Receives requests for a checkpoint; None: the run saves no checkpoints.
+        token: The secret that a request for a checkpoint must contain; empty: such requests are rejected.
 
     Raises:
-        BadConfiguration: The port is taken.
+        BadConfiguration: The port is in use.
     """
 
     def __init__(self, reporter: RunReporter, port: int, *, requests: SaveRequests | None = None, token: str = "") -> None:
@@ -55,7 +56,7 @@ class TelemetryServer:
                 f"spec.telemetry.port: port {port} is already in use on this machine; set another one, or end the process that has it"
             ) from None
         self.port: int = self._server.server_address[1]
-        """The port that is listened on."""
+        """The port that the server listens on."""
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="halcyon-telemetry", daemon=True)
         self._thread.start()
 
@@ -74,10 +75,10 @@ class TelemetryServer:
 
 
 def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> dict[str, Callable[[], Answer]]:
-    """What is answered, by path."""
+    """The functions that answer GET requests, by path."""
 
     def status() -> Answer:
-        # The requests first: one that came between the two would be shown with a report that is older than it.
+        # Read the requests first: a request must never be listed with a report that is older than the request.
         taken = list(requests.taken) if requests is not None else []
         report = reporter.report().model_copy(update={"save_requests": taken})
         return HTTPStatus.OK, "application/json", report.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -101,11 +102,11 @@ class _Saves:
         self._reporter, self._requests, self._token = reporter, requests, token
 
     def allows(self, authorization: str) -> bool:
-        """Whether a request bears the token."""
+        """Whether a request has the token."""
         return bool(self._token) and secrets.compare_digest(authorization.encode(), f"Bearer {self._token}".encode())
 
     def answer(self, body: bytes) -> Answer:
-        """Take note of a request; the loop heeds it."""
+        """Record a request, which the loop reads at its next step. Rejects one that is not valid or names another process."""
         try:
             wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -135,14 +136,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take a request for a checkpoint."""
-        self.close_connection = True  # of what is refused, the body is not read
+        self.close_connection = True  # the body of a rejected request is not read
         length = self.headers.get("Content-Length", "")
         if self.save is None or self.path != SAVE_PATH:
             self._send(_not_found(self.answers))
         elif not self.save.allows(self.headers.get("Authorization", "")):
-            self._send(_refusal(HTTPStatus.FORBIDDEN, "only who knows this process's token may ask for a checkpoint"))
+            self._send(_refusal(HTTPStatus.FORBIDDEN, "a request for a checkpoint must have this process's token"))
         elif not (length.isascii() and length.isdigit() and len(length) < 9):
-            self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "say the length of the body"))
+            self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
         elif int(length) > MAX_SAVE_REQUEST_BYTES:
             self._send(_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes"))
         else:
@@ -155,13 +156,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         if self.close_connection:
-            self.send_header("Connection", "close")  # or the next request of a client that keeps connections is lost
+            self.send_header("Connection", "close")  # otherwise a client with keep-alive loses its next request
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Requests are not events of the run."""
+        """Do nothing: requests are not events of the run."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -170,7 +171,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 32
 
     def server_bind(self) -> None:
-        """Bind without the base class's look-up of this host's name, which may take seconds where DNS is slow."""
+        """Bind without the base class's look-up of this host's name, which may take seconds if DNS is slow."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -178,7 +179,7 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader that went away is not the run's concern."""
+        """Do nothing: a client that disconnects does not affect the run."""
 
 
 class _Ipv6Server(_Server):
@@ -186,7 +187,7 @@ class _Ipv6Server(_Server):
 
 
 def _bind(port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
-    """Listen on all addresses of both families, or of IPv4 where the machine has no IPv6."""
+    """Listen on all addresses of both families, or only of IPv4 if the machine has no IPv6."""
     try:
         return _Ipv6Server(("::", port), handler)
     except OSError as error:

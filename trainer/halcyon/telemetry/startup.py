@@ -1,7 +1,7 @@
-"""Where the time from the start of a process to the end of its first step goes: every second of it is in exactly one part.
+"""The parts of the time from the start of a process to the end of its first step.
 
-The parts follow the stages of the loop, which is one thread and does one thing at a time. What other threads do meanwhile (tokenize, read
-ahead) costs the start nothing, and is counted only once the loop waits for it.
+The parts follow the stages of the loop, which is one thread and does one thing at a time, so no second is counted twice. Work in other
+threads (tokenizing, reading ahead) is counted only while the loop waits for it. A save before the first step is in no part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Startup:
     """The parts of a start.
 
     Args:
-        began: When the process began, in seconds of a monotonic clock.
+        began: Start of the process, in seconds of a monotonic clock.
     """
 
     def __init__(self, began: float) -> None:
@@ -33,21 +33,21 @@ class Startup:
         self._over = False
 
     def stage_ends(self, stage: Stage, now: float) -> None:
-        """Count the time since the last call to the part of the stage that ends; after the first step nothing is counted."""
+        """Add the time since the last call to the part of the stage that ends. After the first step nothing is added."""
         part = _PARTS.get(stage)
         if part is not None and not self._over:
-            # To the microsecond: clocks tell no more, and a reader wants no more.
+            # To the microsecond: clocks are not more precise, and readers need no more.
             self._parts[part] = round(self._parts.get(part, 0.0) + max(0.0, now - self._counted_until), 6)
         self._counted_until = now
 
     def first_step_ends(self, stage: Stage, now: float) -> None:
-        """The start is over."""
+        """The first step ends, and with it the start."""
         self.stage_ends(stage, now)
         self._over = True
 
     @property
     def parts(self) -> dict[str, float]:
-        """Seconds of the parts that have ended, by the names of `StartupSeconds`; those that never were are absent."""
+        """Seconds of the parts that have ended, by the names of `StartupSeconds`; parts that did not occur are absent."""
         return dict(self._parts)
 
     @property

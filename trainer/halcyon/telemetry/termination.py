@@ -1,7 +1,7 @@
-"""The last word of a process: a JSON report that the kubelet takes from the container's termination log.
+"""The termination report of a process: a JSON document that the kubelet reads from the container's termination log.
 
-Kubernetes keeps 4096 bytes and cuts what is longer, in the middle of a character if it must. So the report is made to fit: the message is
-shortened until the whole document has room, and what is written is always valid JSON.
+Kubernetes keeps 4096 bytes and cuts a longer document, even in the middle of a character. So the report is shortened to fit, first its list
+of evaluated sources and then its message, and is always valid JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ELLIPSIS = "…"
 
 
 def clip(text: str, length: int = MESSAGE_LENGTH) -> str:
-    """The text, cut to at most ``length`` characters with an ellipsis at its end; what UTF-8 cannot say becomes a question mark."""
+    """The text, cut to at most ``length`` characters, with an ellipsis if cut. What UTF-8 cannot encode becomes a question mark."""
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= length else text[: length - 1] + ELLIPSIS
 
@@ -41,7 +41,7 @@ def termination_report(
     seconds: GoodputSeconds | None = None,
     clock: Clock | None = None,
 ) -> TerminationReport:
-    """The report of a process that ends now. A message of any length is taken; it is cut to what fits."""
+    """The report of a process that ends now. The message may have any length; it is cut to `MESSAGE_LENGTH` characters."""
     return TerminationReport(
         cause=cause,
         exit_code=exit_code,
@@ -63,7 +63,7 @@ def termination_report(
 
 
 def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LIMIT) -> bytes:
-    """The report as JSON of at most ``limit`` bytes; the longest beginning of its message that fits is kept, and as many sources."""
+    """The report as JSON of at most ``limit`` bytes. Drops the last evaluated sources and the end of the message as far as necessary."""
     best = _encode(report)
     if len(best) <= limit:
         return best
@@ -81,12 +81,12 @@ def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LI
 
 
 def write_termination_report(path: Path | None, report: TerminationReport) -> str | None:
-    """Write the report in place of what the file held; the kubelet mounts the file itself, so it is not replaced by another.
+    """Overwrite the termination log with the report. The file is not replaced, because the kubelet mounts this file.
 
-    It is the last thing a process does, so it never raises.
+    It never raises `OSError`: the process is about to exit.
 
     Returns:
-        Why it could not be written; None where it was, or where there is no termination log.
+        Why the report could not be written; None if it was, or if there is no termination log.
     """
     if path is None:
         return None
@@ -98,7 +98,7 @@ def write_termination_report(path: Path | None, report: TerminationReport) -> st
 
 
 def _with_fewer_sources(report: TerminationReport, limit: int) -> TerminationReport:
-    """The report with the first of the sources that were evaluated, as many as leave room for a message. The log has all of them."""
+    """Keep the first evaluated sources, as many as leave `_ROOM_FOR_MESSAGE` bytes for the message. The log has all of them."""
     progress = report.progress
     while (
         progress is not None

@@ -1,7 +1,7 @@
-"""Where the time of a process goes, from its start to now: every second under exactly one cause.
+"""The time of a process, from its start to now: every second under exactly one cause.
 
-It follows what the loop, which is one thread, does or waits for. So a batch that was ready costs nothing, however long other threads took
-to make it, and a save costs what it held the loop up.
+Time is counted by what the loop, which is one thread, does or waits for. So a batch that was ready in time costs nothing, whatever time
+other threads took to make it, and a save costs only the time that it blocked the loop.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _CAUSES: dict[Stage, str] = {
     "tokenizing": "data_wait",
     "restoring": "restore",
     "compiling": "compile",
-    "training": _PRODUCTIVE,  # in a run that trains; in any other it is what that one is for
+    "training": _PRODUCTIVE,  # in a run that trains; other tasks have another productive stage, see `TimeAccount`
     "evaluating": "evaluation",
     "saving": "save_blocking",
-    "leaving": "save_blocking",  # what a leave waits for is its checkpoint
+    "leaving": "save_blocking",  # in this stage the process waits for its last save
     "done": "other",
 }
 
@@ -28,8 +28,8 @@ class TimeAccount:
     """Seconds by cause, for one thread; threads that share it hold a lock.
 
     Args:
-        began: When the process began, in seconds of a monotonic clock.
-        work: The stage in which the run does what it is for; the time in it is productive.
+        began: Start of the process, in seconds of a monotonic clock.
+        work: The stage of the run's productive work.
     """
 
     def __init__(self, began: float, work: Stage = "training") -> None:
@@ -39,10 +39,10 @@ class TimeAccount:
         self._stepped = False
 
     def stage_ends(self, stage: Stage, now: float) -> str:
-        """Count the time since the last call to the stage that ends.
+        """Count the time since the last call under the cause of the stage that ends.
 
         Returns:
-            The cause that it was counted under.
+            This cause.
         """
         cause = _PRODUCTIVE if stage == self._work else _CAUSES[stage]
         if cause == _PRODUCTIVE and not self._stepped:
@@ -57,13 +57,13 @@ class TimeAccount:
         self._stepped = True
 
     def waited_for_data(self, stage: Stage, now: float, seconds: float) -> None:
-        """So much of the time until now, in this stage, was a wait for a batch."""
+        """Move this number of seconds before `now`, which the stage spent in a wait for a batch, to the cause ``data_wait``."""
         cause = self.stage_ends(stage, now)
         moved = min(seconds, self._seconds[cause])
         self._seconds[cause] -= moved
         self._seconds["data_wait"] += moved
 
     def until(self, stage: Stage, now: float) -> GoodputSeconds:
-        """All seconds until now; their sum is the age of the process, to a millisecond a cause."""
+        """All seconds until `now`. Their sum is the age of the process; each cause is rounded to a millisecond."""
         self.stage_ends(stage, now)
         return GoodputSeconds(**{cause: round(seconds, 3) for cause, seconds in self._seconds.items()})

@@ -1,4 +1,4 @@
-"""How far the text of a run is tokenized, as this process does it: reported often, logged at intervals."""
+"""The progress of this process in tokenizing the text of a run: reported often, logged at intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVENT_SECONDS = 10.0
 
 
 class TokenizedSource(Protocol):
-    """How far the token cache of a source is, as its builder says."""
+    """The progress of a source's token cache, as its builder reports it."""
 
     @property
     def source(self) -> str:
@@ -24,17 +24,17 @@ class TokenizedSource(Protocol):
 
     @property
     def documents(self) -> int:
-        """Documents made of them."""
+        """Documents made from these rows."""
         ...
 
     @property
     def tokens(self) -> int:
-        """Their tokens."""
+        """Tokens of these documents."""
         ...
 
     @property
     def size_bytes(self) -> int:
-        """Their bytes of text."""
+        """Bytes of text of these documents."""
         ...
 
     @property
@@ -44,12 +44,12 @@ class TokenizedSource(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the cache is whole."""
+        """Whether the cache is complete."""
         ...
 
 
 class Tokenizing:
-    """The newest word on each source."""
+    """The newest report of each source."""
 
     def __init__(self) -> None:
         self._sources: dict[str, TokenizedSource] = {}
@@ -57,11 +57,11 @@ class Tokenizing:
 
     @property
     def sources(self) -> tuple[TokenizedSource, ...]:
-        """The sources, in the order in which they were begun."""
+        """The reports, in the order in which the sources were begun."""
         return tuple(self._sources.values())
 
     def update(self, built: TokenizedSource, now: float) -> bool:
-        """Take note. True where it is time for a line in the log: at a source's beginning and end, and every ten seconds between."""
+        """Record a report. True if a log line is due: at the beginning and end of a source, and every `EVENT_SECONDS` between."""
         self._sources[built.source] = built
         if not built.finished and now - self._logged_at.get(built.source, -math.inf) < EVENT_SECONDS:
             return False

@@ -1,9 +1,9 @@
-"""Ends a process in which nothing ends any more, and keeps what its threads were doing.
+"""Ends a hung process, after writing the stacks of its threads.
 
-The kubelet kills a process whose ``/healthz`` fails, too, but from outside: what hung, and where, dies with it. So the same verdict is
-asked for here, and before the kubelet's patience is over the stacks of all threads are written to the log and below the checkpoint root.
-The processes of a world hang together, each in the collective that the one at fault does not come to. The first to end takes the others
-with it, so each waits a moment for the stacks of all.
+The kubelet too kills a process whose ``/healthz`` fails, but then nobody learns where it hung. So the watchdog polls the same verdict and,
+before the kubelet acts, writes the stacks of all threads to the log and below the checkpoint root. The processes of a process group hang
+together: one does not reach a collective, and the others wait in it. The first process that ends also ends the others, so each waits until
+all have had time to write their stacks.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from halcyon.telemetry.health import Health
 
 LOOK_SECONDS = 1.0
 LATE_SECONDS = 1.0
-"""A look that is this late means that the whole process got no time, so that no step could end either."""
+"""A poll that is later than this means that the whole process was paused, so no step could end either."""
 PATIENCE_SECONDS = 3.0
-"""How long a process waits, with its stacks written, for the others to write theirs: they look once a second."""
+"""Time that a process waits after writing its stacks, so that the others, which poll once a second, can write theirs."""
 STORE_SECONDS = 10.0
-"""How long writing to the checkpoint root may take."""
+"""Longest time for writing to the checkpoint root."""
 
 Keep = Callable[[str], str]
-"""Writes stacks to a lasting place and says where."""
+"""Stores stacks and returns their address."""
 
 
 class Watchdog:
-    """Looks at the health of its process, in a thread, until it is closed or the process is hung.
+    """Polls the health of its process, in a thread, until it is closed or the process hangs.
 
     Args:
         health: The verdict of ``/healthz``.
-        tell: Called with the health, the stacks, and where they were kept, None where they were not.
-        keep: Writes the stacks to a lasting place; may take long and may fail.
-        end: Must end the process; is given one sentence.
-        look_seconds: How often to look.
-        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine stood still or was busy.
-        late_seconds: A look that is late by less is no pause.
+        tell: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or None.
+        keep: Stores the stacks; may take long and may fail.
+        end: Must end the process; gets one sentence with the reason.
+        look_seconds: Seconds between two polls.
+        patience_seconds: See `PATIENCE_SECONDS`.
+        store_seconds: See `STORE_SECONDS`.
+        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was suspended or busy.
+        late_seconds: A poll that is late by at most this is no pause.
         clock: Seconds, monotonic.
     """
 
@@ -64,7 +66,7 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._closed.set()
 
     def _watch(self) -> None:
@@ -80,13 +82,13 @@ class Watchdog:
             stacks = all_stacks()
             path = self._kept(stacks)
             self._tell(health, stacks, path)
-            where = f"what its threads were doing is in {path}" if path else "what its threads were doing is in its log"
+            where = f"the stacks of its threads are in {path}" if path else "the stacks of its threads are in its log"
             if not self._closed.wait(self._patience_seconds):
                 self._end(f"{health.message.removeprefix('stalled: ')}; {where}")
             return
 
     def _kept(self, stacks: str) -> str | None:
-        """Keep the stacks, if that works in time: a store may be what hangs."""
+        """Store the stacks; None if that fails or takes too long, because the store itself may hang."""
         if self._keep is None:
             return None
         kept: list[str] = []
@@ -94,7 +96,7 @@ class Watchdog:
         def work() -> None:
             try:
                 kept.append(self._keep(stacks) if self._keep else "")
-            except Exception:  # best effort: the log has them
+            except Exception:  # best effort: the log has the stacks
                 return
 
         thread = threading.Thread(target=work, name="halcyon-watchdog-store", daemon=True)

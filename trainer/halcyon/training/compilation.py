@@ -1,15 +1,15 @@
-"""Compiled programs that outlive a pod: kept beside the checkpoints, so that a restarted run does not compile again.
+"""The compilation cache of a run, stored in the checkpoint root, so that a restarted run does not compile again.
 
-JAX keeps compiled programs in a local directory, which a new pod finds empty. The first process copies the entries of this run's program
-to ``compilation/<program>/`` in the checkpoint root after the first step, and every process fetches them before it compiles. ``<program>``
-hashes all that a program depends on, so a changed run fetches nothing stale. An entry's key ends with the SHA-256 of its bytes: a damaged
-entry is passed over and compiled anew, for a damaged program would give wrong numbers in silence.
+JAX keeps compiled programs in a local directory, which is empty in a new pod. After the first step, process 0 copies the entries of this
+run's program to ``compilation/<program>/`` in the checkpoint root, and every process fetches them before it compiles. ``<program>`` is a
+hash of everything that a program depends on, so a changed run fetches no stale entry. The key of an entry ends with the SHA-256 of its
+bytes: a damaged entry is ignored and compiled again, because a damaged program could compute wrong numbers without an error.
 
-One kind of program does not survive storage: a CPU program of several processes with collectives inside of a loop. XLA runs what does not
-depend on each other in any order, but keeps collectives in theirs, for all processes must come to them alike. Read back, a program has
-that order among the collectives of its main sequence and among those of each loop, but no more between the two (jaxlib 0.10.2): processes
-then wait for each other, or take each other's numbers. So a program of several processes on CPU is kept only if its optimised form has no
-collective in a loop, a branch or a call, and the loop over layers is unrolled there (`halcyon.parallel.partition`).
+One kind of program cannot be stored: a CPU program of several processes with collectives inside a loop. XLA runs independent operations in
+any order, but keeps the order of the collectives, because it must be the same on all processes. A program that is read back has this order
+among the collectives of its main sequence and among those of each loop, but no longer between the two (jaxlib 0.10.2): the processes then
+deadlock, or exchange the wrong numbers. So a program of several processes on CPU is stored only if its optimised form has no collective in
+a loop, a branch or a call, and a loop over a few layers is unrolled there (`halcyon.parallel.partition.LONGEST_UNROLLED`).
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?[\w.\-]+ \(.*\{$")
 _COLLECTIVE = re.compile(
     r"\s(all-reduce|all-gather|all-to-all|ragged-all-to-all|reduce-scatter|collective-permute|collective-broadcast|send|recv)(-start)?\("
 )
-# Of a small Llama's step on two processors: 2.2 s of compilation in place of 5.3 s, and the step takes as long as before, because its
-# time goes into matrix products, which are library calls either way. Level 0 costs 0.6 s, but its steps take half as long again.
-# Its initial state is compiled in 0.5 s in place of 2.4 s without fusion emitters, and its bits are the same.
+# For a small Llama on two processors, these options compile the step in 2.2 s instead of 5.3 s. The step is as fast as before, because it
+# spends its time in matrix products, which are library calls in any case. Level 0 compiles in 0.6 s, but its steps take 1.5 times as long.
+# Without fusion emitters, the initial state compiles in 0.5 s instead of 2.4 s, and has the same bits.
 _CPU_OPTIONS: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 
 
 def compiler_options(*, runs_once: bool = False) -> dict[str, Any]:
-    """XLA's options for this platform, chosen for a fast start: on CPU a program's compilation costs more than its optimisation gains.
+    """XLA's options for this platform, chosen for a fast start: on CPU, full optimisation takes longer than it saves.
 
     Args:
-        runs_once: The program is run a single time, so any time spent on optimising it is lost.
+        runs_once: The program runs only once, so its optimisation saves nothing.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -66,16 +66,16 @@ def keeps_collectives_in_order(program: str) -> bool:
 
 
 def program_key(document: Mapping[str, Any]) -> str:
-    """Name of a program: a hash of what it depends on, and of the versions and the platform that compile it."""
+    """The name of a program: a hash of `document`, the version of JAX, the platform, the number of processes, and on CPU the processor."""
     backend = jax.default_backend()
     depends = {**document, "jax": jax.__version__, "platform": backend, "processes": jax.process_count()}
-    if backend == "cpu":  # its programs are made for the processor they are compiled on, and another one may not know their instructions
+    if backend == "cpu":  # a program compiled for one processor may have instructions that another processor does not support
         depends["processor"] = processor()
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def processor() -> str:
-    """What instructions this machine's processor knows, where that can be found out."""
+    """The architecture of this machine, and the instruction set flags of its processor where ``/proc/cpuinfo`` lists them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -88,16 +88,16 @@ class CompilationCache:
     """The local directory of compiled programs and its copy in a checkpoint root.
 
     Args:
-        directory: Where this process may keep compiled programs.
+        directory: Local directory for compiled programs.
         store: The checkpoint root.
-        program: What the entries belong to, from `program_key`.
-        selective: Keep only what was shown by `compiled` and keeps its collectives in order.
+        program: Name of the program that the entries belong to, from `program_key`.
+        selective: Copy only programs that were passed to `compiled` and keep their collectives in order.
     """
 
     def __init__(self, directory: Path, store: Store, program: str, *, selective: bool = False) -> None:
-        # What is not fit to be kept must not be found by a later process either.
+        # A directory of its own: a later process must not read a program that is not fit to be stored.
         self.directory = directory / f"process-{secrets.token_hex(8)}" if selective else directory
-        """For JAX: its compilation cache directory."""
+        """The directory that JAX uses as its compilation cache."""
         self._store = store
         self._prefix = f"{PROGRAMS_PREFIX}{program}/"
         self._selective = selective
@@ -106,11 +106,11 @@ class CompilationCache:
             _one_key_for_all_processes()
 
     def compiled(self, module: str, program: jax.stages.Compiled) -> None:
-        """Be shown a program that was compiled, or read back; JAX names entries after the module."""
+        """Record a program that was compiled or read back. JAX names its cache entries after the module."""
         self._compiled.setdefault(module, []).append(program)
 
     def fetch(self) -> int:
-        """Copy what is in the root and not in the directory. Returns how many entries came.
+        """Copy the entries that only the root has into the directory. Returns their number.
 
         Raises:
             StoreFailure: The root does not answer.
@@ -120,10 +120,13 @@ class CompilationCache:
             return sum(requests.map(self._fetch, self._store.list(self._prefix)))
 
     def publish(self, *, reserved_bytes: int = 0) -> int:
-        """Copy what is in the directory and not in the root. Returns how many entries went: none where they would take the room of others.
+        """Copy the entries that only the directory has into the root.
+
+        Returns:
+            The number of copied entries; 0 if the file system of the root has too little free space.
 
         Args:
-            reserved_bytes: What must stay free for checkpoints where the root is one of files.
+            reserved_bytes: Free space to keep for checkpoints, if the root is in a file system.
 
         Raises:
             StoreFailure: The root does not answer.
@@ -142,7 +145,7 @@ class CompilationCache:
         return len(entries)
 
     def close(self) -> None:
-        """Delete the directory, if it is this process's own."""
+        """Delete the directory, if it belongs to this process alone."""
         if self._selective:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -167,10 +170,10 @@ class CompilationCache:
 
 
 def _one_key_for_all_processes() -> None:
-    """Let processes find on CPU what process 0 compiled.
+    """Make all processes on CPU use the cache entries of process 0.
 
-    It is the same program, but JAX puts into the key what each process sees of the topology, which on CPU is its own devices and their
-    numbers. The whole of it is in `program_key` already. Where a later JAX has no such function, every process compiles for itself.
+    They run the same program, but JAX adds to the key the topology as each process sees it: on CPU, the numbers of its own devices.
+    `program_key` already covers the complete topology. If a later JAX has no such function, every process compiles for itself.
     """
     if hasattr(cache_key, "_hash_accelerator_config"):
         cache_key._hash_accelerator_config = lambda hashed, devices: hashed.update(str(devices.shape).encode())

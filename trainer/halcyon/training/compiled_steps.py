@@ -1,7 +1,7 @@
-"""The compiled steps of a run: one for each size of batch in its schedule, each compiled before it is needed.
+"""The compiled steps of a run: one for each batch size and sequence length in its batch schedule, each compiled before it is needed.
 
-The first one is compiled while the checkpoint is read. Later ones are compiled in the background while the loop goes on: compiling takes
-shapes alone.
+Compilation needs only shapes. So the first program is compiled while the checkpoint is read, and later ones in the background while the
+loop runs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _AHEAD_STEPS = 200
 
 
 class CompiledSteps:
-    """Compiled steps by the size of their batches.
+    """Compiled steps by batch size and sequence length.
 
     Args:
         program: The program to compile.
-        background: Threads that compile.
-        before_first: Called in such a thread before the first compilation.
-        on_compiled: Called there with each compiled step.
+        background: Threads for the compilation.
+        before_first: Called in one of these threads before the first compilation.
+        on_compiled: Called in one of these threads with each compiled step.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class CompiledSteps:
         self._lock = Lock()
 
     def start(self, batch_size: int, sequence_length: int) -> Future[TrainStep]:
-        """Start to compile the step for batches of a size, unless it is compiled."""
+        """Start to compile the step for batches of this size, unless that has begun already."""
         size = (batch_size, sequence_length)
         with self._lock:
             if size not in self._compiled:
@@ -53,17 +53,17 @@ class CompiledSteps:
             return self._compiled[size]
 
     def start_for(self, schedule: BatchSchedule, step: int) -> None:
-        """Start to compile the program of a step."""
+        """Start to compile the program of a step, counted from 0."""
         stage = schedule.stage_of(step)
         self.start(stage.batch_size, stage.sequence_length)
 
     def of(self, batch: Batch) -> TrainStep:
-        """The program for a batch; waits if it is still compiled."""
+        """The program for a batch; waits while it is being compiled."""
         microbatches, rows, length = jax.tree.leaves(batch)[0].shape
         return self.start(microbatches * rows, length).result()
 
     def prepare(self, schedule: BatchSchedule, step: int) -> None:
-        """Compile what the schedule needs soon after a step, if it is another size."""
+        """Start to compile the programs of stages that begin within `_AHEAD_STEPS` steps after this step."""
         for stage in schedule.stages:
             if step < stage.first_step <= step + _AHEAD_STEPS:
                 self.start(stage.batch_size, stage.sequence_length)

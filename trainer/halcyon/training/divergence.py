@@ -1,8 +1,8 @@
-"""Steps whose numbers say that the run is lost, or is about to be: judged on the devices, by numbers that all of them have.
+"""Detection of steps whose loss or gradient norm shows that the run diverges. It runs on the devices, on numbers that all devices have.
 
-A dropped update leaves parameters and optimizer state as they were, bit for bit; the step counts on, so the next batch and the next
-learning rate are those that would have followed in any case. What the spike rule remembers, the losses of the last steps that were taken,
-is part of the training state: a resumed run judges as a run that was never stopped.
+A dropped update leaves parameters and optimizer state unchanged, bit for bit. Its step is counted, so the next batch and the next learning
+rate are the same as without the drop. The losses that the spike rule compares with, those of the last healthy steps, are part of the
+training state: a resumed run decides as a run without interruption.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from halcyon.errors import Diverged
 from halcyon_api.spec.divergence import DivergenceSpec
 
 MOST_SKIPPED_IN_A_ROW = 64
-"""The number of dropped updates in a row at which the run stops."""
+"""The run stops after this number of dropped updates in a row."""
 
 
 class Verdict(IntEnum):
-    """What a step's numbers say."""
+    """The result of the check of one step."""
 
     HEALTHY = 0
     NON_FINITE = 1
-    """Loss or gradient norm are infinite or not a number."""
+    """The loss or the gradient norm is infinite or NaN."""
     SPIKE = 2
-    """The loss stands out from those before it."""
+    """The loss is far above the losses of the steps before."""
 
 
 class LossWindow(eqx.Module):
-    """The losses of the last healthy steps, as a ring."""
+    """A ring buffer with the losses of the last healthy steps."""
 
     losses: jax.Array
     """float32 [window]."""
     seen: jax.Array
-    """How many healthy steps there were, int32 scalar; the next loss is put at this number modulo the window."""
+    """Number of healthy steps so far, int32 scalar; the next loss is written at this number modulo the window."""
 
 
 def empty_window(policy: DivergenceSpec) -> LossWindow | None:
-    """What the spike rule remembers before the first step; None where there is no such rule."""
+    """The window before the first step; None if the policy has no spike rule."""
     if policy.spike is None:
         return None
     return LossWindow(losses=jnp.zeros(policy.spike.window_steps, jnp.float32), seen=jnp.zeros((), jnp.int32))
@@ -52,13 +52,15 @@ def empty_window(policy: DivergenceSpec) -> LossWindow | None:
 def judge(
     policy: DivergenceSpec, loss: jax.Array, gradient_norm: jax.Array, window: LossWindow | None
 ) -> tuple[jax.Array, LossWindow | None]:
-    """Judge a step on the devices.
+    """Check a step, on the devices.
+
+    A loss is a spike if the window is full and the loss is more than ``sigmas`` standard deviations above the mean of the window.
 
     Args:
         policy: The run's policy.
-        loss: Of the step, scalar.
-        gradient_norm: Before clipping, scalar.
-        window: What the steps before it left.
+        loss: Loss of the step, scalar.
+        gradient_norm: Gradient norm of the step before clipping, scalar.
+        window: The window after the step before.
 
     Returns:
         A `Verdict` as an int32 scalar, and the window for the next step.
@@ -76,38 +78,38 @@ def judge(
 
 
 def keep_if_dropped(policy: DivergenceSpec, verdict: jax.Array, old: Any, new: Any) -> Any:
-    """`old` after a verdict whose update is dropped, else `new`: trees of arrays. No policy that drops, no operation."""
+    """`old` if the policy drops the update of this verdict, else `new`; trees of arrays. A policy that drops nothing adds no operation."""
     actions = {Verdict.NON_FINITE: policy.non_finite, Verdict.SPIKE: policy.spike.action if policy.spike else "ignore"}
     dropped = [verdict == kind for kind, action in actions.items() if action == "skip"]
     if not dropped:
         return new
     drop = jnp.any(jnp.stack(dropped))
-    # Not `where`: the compiler would fuse it with the update and round a healthy run's numbers otherwise, barrier or not.
+    # Not `where`: the compiler fuses it with the update, even across a barrier, which changes the rounding of a healthy run.
     return jax.lax.cond(drop, lambda before, after: before, lambda before, after: after, old, new)
 
 
 class DivergenceWatch:
-    """Draws the consequences on the host, in the order of the steps."""
+    """Applies the policy on the host, to each step in order."""
 
     def __init__(self, policy: DivergenceSpec) -> None:
         self._policy = policy
         self._skipped_in_a_row = 0
 
     def skipped(self, step: int, verdict: int, loss: float, gradient_norm: float, last_good: Callable[[], str]) -> str:
-        """Take note of a step.
+        """Record a step.
 
         Args:
-            step: Steps done, this one included.
-            verdict: Of the devices.
-            loss: Of the step.
-            gradient_norm: Of the step.
-            last_good: Says where the newest checkpoint is, for the sentence; asked only where the run stops.
+            step: Steps done, including this one.
+            verdict: The `Verdict` from the devices.
+            loss: Loss of the step.
+            gradient_norm: Gradient norm of the step before clipping.
+            last_good: Describes the newest checkpoint for the message; called only if the run stops.
 
         Returns:
-            Why its update was dropped; empty where it was not.
+            Why the update was dropped; empty if it was not dropped.
 
         Raises:
-            Diverged: The policy says stop, or too many updates in a row were dropped.
+            Diverged: The policy is to stop, or `MOST_SKIPPED_IN_A_ROW` updates in a row were dropped.
         """
         if verdict == Verdict.HEALTHY:
             self._skipped_in_a_row = 0
@@ -123,13 +125,13 @@ class DivergenceWatch:
         if action == "stop":
             field = "nonFinite: skip" if verdict == Verdict.NON_FINITE else "spike.action: skip"
             raise Diverged(
-                f"{what}; {last_good()}; look at the data of this step, then go on past it with recovery.divergence.{field}, or make a new "
-                "run with a lower learning rate"
+                f"{what}; {last_good()}; check the data of this step, then resume with recovery.divergence.{field}, or make a new run with "
+                "a lower learning rate"
             )
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise Diverged(
-                f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good()}; look at the data and "
+                f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good()}; check the data and "
                 "make a new run with a lower learning rate"
             )
         return what

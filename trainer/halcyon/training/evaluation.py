@@ -1,4 +1,4 @@
-"""One evaluation: sums on the devices, one division on the host."""
+"""One evaluation: sums of each batch on the devices, added up on the host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from halcyon.evaluate.evaluation import Evaluation
 from halcyon.objectives import Batch, Objective
 
 _IN_FLIGHT = 2
-"""Batches whose sums are not waited for yet: enough to keep the devices busy, few enough to hold little memory."""
+"""Dispatched batches whose sums are not fetched yet: enough to keep the devices busy, few enough to use little memory."""
 
 
 class EvaluationSums(NamedTuple):
@@ -36,11 +36,11 @@ class EvaluationSums(NamedTuple):
 
 
 def make_evaluation_step(objective: Objective, token_bytes: np.ndarray) -> Callable[[Any, Batch], EvaluationSums]:
-    """Build the function of one evaluation batch, to be compiled.
+    """Build the function that computes the sums of one batch, to be compiled.
 
     Args:
-        objective: The objective, the same as in training.
-        token_bytes: Bytes that each token id stands for: int32 [vocabulary].
+        objective: The objective of the training.
+        token_bytes: Bytes of text of each token id: int32 [vocabulary].
     """
 
     def batch_sums(model: Any, batch: Batch) -> EvaluationSums:
@@ -69,20 +69,20 @@ def evaluate(
     on_batch: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
-    """Evaluate on the held-out part, the same sequences every time.
+    """Evaluate on the held-out part, on the same sequences every time.
 
-    All processes call it at the same step; each makes only its own devices' rows, and all get the same result. The last batch is filled
-    with sequences of weight 0.
+    All processes call it at the same step. Each process builds only the rows of its own devices, and all get the same result. The last
+    batch is filled with sequences of weight 0.
 
     Args:
-        held_out: Where the examples come from.
-        sums: The compiled function of `make_evaluation_step` with the model filled in.
+        held_out: The source of the examples.
+        sums: The compiled function of `make_evaluation_step`, with the model as its first argument already bound.
         batches: The largest number of batches; None: all.
         batch_size: Sequences of a batch, over all devices.
-        microbatches: Parts in which a batch is computed; divides ``batch_size``.
-        sharding: How an array ``[microbatches, batch_size / microbatches, length]`` lies on the devices.
-        fields: Names of a batch's arrays, the same as in training.
-        on_batch: Called after each batch whose sums have arrived.
+        microbatches: Number of parts in which a batch is computed; divides ``batch_size``.
+        sharding: Sharding of an array ``[microbatches, batch_size / microbatches, length]``.
+        fields: Names of the arrays of a batch, the same as in training.
+        on_batch: Called after the sums of each batch have been fetched.
         clock: Seconds, of any origin.
 
     Raises:
@@ -115,6 +115,6 @@ def evaluate(
 
 
 def _padded_rows(held_out: HeldOut, rows: BatchRows, mine: np.ndarray) -> Examples:
-    """Examples of some rows of a batch; those past the end of ``rows`` have weight 0."""
+    """The examples of some rows of a batch. Rows past the end of ``rows`` have weight 0."""
     there = mine[mine < len(rows)]
     return held_out.examples(rows[there]).padded_to(len(mine))

@@ -1,7 +1,7 @@
-"""Which save to try at a notice of preemption, by the time until the process is killed. Pure.
+"""Choose the last save after a preemption notice, by the time until the process is killed. Pure.
 
-A process that is killed in the middle of a save has saved nothing, and its end looks like a crash. So it tries only a save that it can be
-expected to finish, and leaves with the exit code of a preemption in any case.
+A process that is killed during a save has saved nothing, and its end counts as a crash. So it tries only a save that is expected to finish
+in time, and always exits with the exit code of a preemption.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from dataclasses import dataclass
 from halcyon_api.progress import Saved
 
 MARGIN_RATIO = 1.2
-"""A save is expected to take this times the longest of the last saves."""
+"""A save must fit into the remaining time with this times its expected duration, which is that of the longest recent save."""
 MARGIN_SECONDS = 1.0
-"""Seconds that are kept for leaving."""
+"""Seconds of the remaining time that are reserved for the exit after the save."""
 
 
 @dataclass(frozen=True)
 class SaveBudget:
-    """The time for a last save, as the processes know it at a notice; the same on all of them."""
+    """The time for the last save after a notice; the same on all processes."""
 
     left_seconds: float | None
-    """Until the process is killed; None: it is not."""
+    """Seconds until the process is killed; None: no limit."""
     save_seconds: float | None
-    """Expected duration of a save, from copy to commit; None: no save has been made yet."""
+    """Expected duration of a save, from copy to commit; None: unknown, because no save was made yet."""
     in_flight_seconds: float | None
-    """Expected time until the save in flight is committed; None: there is no save in flight."""
+    """Expected seconds until the save in flight is committed; None: there is no save in flight."""
     step_begun: bool = False
-    """Whether the save in flight, or the last one, is of this step."""
+    """Whether the newest save, in flight or committed, is of the last step."""
 
 
 def choose(budget: SaveBudget) -> Saved:
-    """Which save to try.
+    """Choose the save to try: ``step``, ``inFlight`` or ``none``.
 
-    The duration of a first save is not known; it is tried, because trying loses nothing.
+    The duration of a first save is not known. It is tried, because a failed try loses nothing.
     """
     left, save, in_flight = budget.left_seconds, budget.save_seconds, budget.in_flight_seconds
     if left is None:
         return "step"
     first = in_flight or 0.0
     if budget.step_begun:
-        # No other save is to begin. One that cannot be expected to finish is given up at once.
+        # No other save is needed. A save that is not expected to finish in time is abandoned at once.
         return "step" if in_flight is None or _fits(first, left) else "none"
     if save is None or _fits(first + save, left):
         return "step"
@@ -48,25 +48,25 @@ def choose(budget: SaveBudget) -> Saved:
 
 
 def longest_wait(budget: SaveBudget) -> float | None:
-    """How long to wait for the chosen save, in seconds; None: without a limit."""
+    """The longest wait for the chosen save, in seconds; None: no limit."""
     return None if budget.left_seconds is None else max(0.0, budget.left_seconds - MARGIN_SECONDS)
 
 
 @dataclass(frozen=True)
 class LastSave:
-    """How the last steps of a preempted process were saved, or why not."""
+    """The result of the last save of a preempted process."""
 
     saved: Saved
     step: int
     """Steps done."""
     committed_step: int
-    """Step of the newest committed checkpoint, as far as this process knows; 0 for none."""
+    """Step of the newest checkpoint whose commit this process knows; 0: none."""
     budget: SaveBudget
     problem: str = ""
-    """Why a save that was tried failed, if it reported a reason."""
+    """The reason that a failed save reported; empty: none."""
 
     def sentence(self) -> str:
-        """For people."""
+        """The result as one sentence for people."""
         if self.saved == "step":
             return f"a notice of preemption came; step {self.step} is saved"
         again = "nothing is lost"
@@ -75,11 +75,11 @@ class LastSave:
         if self.problem:
             return f"a notice of preemption came; {self.problem}; {again}"
         left = f"a notice of preemption came with {max(0.0, self.budget.left_seconds or 0.0):.1f} s left"
-        took = "the save was not done in time"
+        took = "the save did not finish in time"
         if self.budget.save_seconds is not None:
             took = f"a save takes {self.budget.save_seconds:.1f} s"
         if self.saved == "inFlight":
-            return f"{left}; {took}, so only the one under way, of step {self.committed_step}, was finished; {again}"
+            return f"{left}; {took}, so only the save in flight, of step {self.committed_step}, was finished; {again}"
         return f"{left}; {took}, so none was finished; {again}"
 
 

@@ -1,9 +1,9 @@
-"""The steps of a training, from the first to the last or to a notice of preemption, with what has to be done between them.
+"""The training loop: the steps up to the last one or a preemption notice, and the saves, evaluations and waits between them.
 
-The loop never waits for the device on its own account: it hands out step n + 1, and only then asks for the numbers of step n, so what it
-logs is one step old and the device always has work. Whatever must happen at the same step on all processes (a save, a wait for text) is
-decided by something that all of them compute alike: the step number, the step's own numbers, or the control value that travels through the
-step itself. Leaving alone is agreed beside the steps, for there it is the time that counts.
+The loop dispatches step n + 1 before it fetches the numbers of step n. So the device always has work, and the log is one step late.
+A save and a wait for text must happen at the same step on all processes. Each process decides this from values that are equal on all
+processes: the step number, the numbers of the step, or the control value that the step combines over all processes. The step at which to
+leave after a notice is agreed outside the steps (`halcyon.parallel.sync_point`), because the grace period is short.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from halcyon_api.spec.trainer import EVALUATION_BATCHES
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""
 TEXT_WANTED = 2
-"""Bit of a process that does not have the text of the step after the next one yet."""
+"""Bit of the control value of a process that does not have the text of the step after the next one yet."""
 
 
 _LAST_SAVE_SECONDS = 600.0
@@ -53,14 +53,14 @@ class Ended:
     step: int
     """Steps done."""
     preempted: bool
-    """Whether it left before the last step because of a notice. Where it did not, all steps are committed."""
+    """Whether a notice ended the training before the last step. If not, all steps are committed."""
     last_save: LastSave | None = None
-    """How the last steps were saved at a notice; None without a notice, and where there was nothing to save."""
+    """The last save after a notice; None without a notice, and if there was nothing to save."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that the steps of a training work with, put together before the first step."""
+    """Everything that the loop needs, built before the first step."""
 
     context: Context
     program: Program
@@ -73,17 +73,17 @@ class Training:
     notice: PreemptionNotice
     sync_point: SyncPoint
     requests: SaveRequests
-    """Where others ask for a checkpoint."""
+    """Requests for a checkpoint from outside the loop."""
     reporter: RunReporter
     clock: Callable[[], float]
     """Seconds since 1970."""
 
 
 class Loop:
-    """The steps of one process, with what has to be done between them.
+    """The training loop of one process.
 
     Args:
-        training: What the steps work with.
+        training: Everything that the loop needs.
         after_first_step: Called once, after the first step of this process has ended.
     """
 
@@ -110,16 +110,25 @@ class Loop:
         self._evaluation_sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=compiler_options())
         self._batches = training.batches
         self._pending: tuple[int, StepMetrics, float] | None = None
-        """Steps done, the numbers of the last of them, and how long it waited for its batch."""
+        """The last dispatched step: steps done, its numbers on the device, and the seconds that it waited for its batch."""
         self._save_asked = False
-        """Whether some process asked for a save in a step whose numbers are fetched, since the last save began."""
+        """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
         self._wanting: set[int] = set()
-        """Steps (counted from 0) for whose text some process may have to wait, so that all meet before them."""
+        """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
         self._waited_seconds = 0.0
 
     def run(self, state: TrainState, step: int, *, save_first: bool = False) -> Ended:
-        """Step until the end or a notice. ``step`` counts the steps done; with ``save_first`` they are saved before any other is done."""
+        """Train until the last step or a notice.
+
+        Args:
+            state: The state after ``step`` steps.
+            step: Steps done.
+            save_first: Save this state before the first step.
+
+        Raises:
+            Diverged: The run diverged, and its policy is to stop.
+        """
         first = self._saved_step = step
         if save_first:
             self._saved_step = -1
@@ -159,7 +168,7 @@ class Loop:
         return Ended(step, preempted=False)
 
     def _leave(self, state: TrainState, step: int) -> Ended:
-        """Bring to a commit what the time that is left allows."""
+        """Commit the last step, or at least the save in flight, if the remaining grace period allows it."""
         self._caches.stop()
         self._report_pending()
         if step >= self._settings.steps:
@@ -180,7 +189,7 @@ class Loop:
         return Ended(step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else ""))
 
     def _budget(self, step: int) -> SaveBudget:
-        """The time for the last save, agreed by all processes: of each number the most careful one."""
+        """The time for the last save. All processes agree on the greatest of their values for each number, which is the safest."""
         expected, under_way = self._checkpointer.expected_seconds, self._checkpointer.under_way_seconds
         age, save, in_flight = self._processes.greatest(
             self._notice.age_seconds,
@@ -195,25 +204,25 @@ class Loop:
         )
 
     def _wait_for_text(self, held: Callable[[], bool]) -> bool:
-        """Wait, with all processes, until the token caches have grown so far. False: a notice came."""
+        """Wait until ``held()`` is true on all processes. False: a notice came."""
         began = time.perf_counter()
         here = held()
-        self._reporter.stage("tokenizing")  # if not for this process's text, then for another's
+        self._reporter.stage("tokenizing")  # another process may wait for text even if this one does not
         came = wait_together(self._processes, self._notice, lambda seconds: here or self._caches.progress.wait_for(held, seconds))
         self._reporter.stage("training")
         self._waited_seconds += time.perf_counter() - began
         return came
 
     def close(self) -> None:
-        """End the threads."""
-        self._caches.stop()  # or the source's threads might wait for text for ever
+        """End the threads of the loop."""
+        self._caches.stop()  # otherwise the source's threads could wait for text forever
         self._batches.close()
 
     def _report_pending(self) -> None:
-        """Fetch the numbers of the last step handed out before the newest, and tell them.
+        """Fetch the numbers of the pending step and report them.
 
         Raises:
-            Diverged: They say that the run is lost, and its policy is to stop.
+            Diverged: The run diverged, by these numbers, and its policy is to stop.
         """
         if self._pending is None:
             return
@@ -223,7 +232,7 @@ class Loop:
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
         if control & TEXT_WANTED:
             self._wanting.add(step + 1)
-        # A wish for a save from before the last save began is fulfilled.
+        # A save that has begun since this step covers the request.
         self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
         self._reporter.step_done(
             StepReport(
@@ -240,17 +249,17 @@ class Loop:
             self._reporter.skipped(step, why)
 
     def _last_good(self) -> str:
-        """Where the newest checkpoint is, once the save that is under way is over: its steps were good, and the run stops for good."""
+        """Wait for the save in flight, whose steps are good, and describe the newest checkpoint."""
         self._reporter.stage("leaving")
         self._checkpointer.finish_within(_LAST_SAVE_SECONDS)
         newest = self._checkpointer.newest
         return "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest.step} ({newest.path})"
 
     def _save(self, state: TrainState, step: int) -> None:
-        # By the step that was last *begun*: every process knows it alike, while each learns of a commit at a time of its own.
+        # Compare with the last save that has *begun*: this step is equal on all processes, but each learns of a commit at another time.
         if step == self._saved_step:
             return
-        self._report_pending()  # no state is committed whose step was not looked at
+        self._report_pending()  # checks the step for divergence before its state is saved
         self._save_asked = False
         self._saved_step = step
         self._requests.begun()
@@ -265,7 +274,7 @@ class Loop:
         return every > 0 and (step % every == 0 or step == self._settings.steps)
 
     def _evaluate(self, state: TrainState, step: int) -> bool:
-        """False: a notice came before there was text to evaluate on."""
+        """Evaluate the model on the held-out part. False: a notice came before there was text to evaluate on."""
         self._report_pending()
         batches = self._settings.evaluation.batches or EVALUATION_BATCHES
         sequences = batches * self._settings.batch_size
@@ -287,7 +296,7 @@ class Loop:
         return True
 
     def _control(self, step: int) -> jax.Array:
-        """What this process asks of all with the step of this number, counted from 0; they know after having handed out the next one."""
+        """The control value of this process for a step, counted from 0. All processes read it after they have dispatched the next step."""
         save = self._requests.wanted or self._checkpointer.due(self._clock())
         text = self._dataset.streams and step + 2 < self._settings.steps and not self._dataset.holds(step + 2)
         return self._controls[save * SAVE_WANTED + text * TEXT_WANTED]

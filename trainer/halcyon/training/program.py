@@ -1,6 +1,6 @@
-"""The program of a run: model, optimizer and loss put together from the spec, as functions of shapes, and compiled ahead of the loop.
+"""The program of a run: model, optimizer and loss, built from the spec and compiled ahead of the loop.
 
-Compiling needs shapes alone, so it goes on in the background while the data is opened and the checkpoint is read.
+Compilation needs only shapes, so it runs in the background while the data is opened and the checkpoint is read.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from halcyon_api.training_run import TrainingRunSpec
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
 STEP_MODULE = "jit_train_step"
-"""What JAX calls the compiled step."""
+"""JAX's name of the compiled step."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """Everything that is computed on devices, before it is compiled."""
+    """The functions that run on devices, before compilation, with their shapes and shardings."""
 
     build_state: BuildState
     template: TrainState
@@ -48,13 +48,13 @@ class Program:
     train_step: TrainStep
     mesh: Mesh
     batch_sharding: NamedSharding
-    """Of arrays [microbatches, batch, position]."""
+    """Sharding of arrays [microbatches, batch, position]."""
     control_sharding: NamedSharding
-    """Of one control value for each device."""
+    """Sharding of an array [devices] with one control value for each device."""
     microbatches: int
 
     def compile_step(self, batch_size: int, sequence_length: int) -> jax.stages.Compiled:
-        """The compiled step for batches of a size; it takes the state's memory over."""
+        """Compile the step for batches of this size. The compiled step donates its state argument."""
         shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
         batch: Any = {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding) for name, dtype in self.objective.fields.items()
@@ -65,7 +65,7 @@ class Program:
             return lowered.compile(compiler_options=compiler_options())
 
     def tracing(self) -> AbstractContextManager[None]:
-        """The context in which any function of the model is traced: it ties the model's axes to the mesh."""
+        """The context to trace functions of the model in: it maps the model's axes to the mesh."""
         return computing(self.mesh)
 
 
@@ -80,20 +80,20 @@ def padded_vocabulary(tokens: int) -> hax.Axis:
 
 
 def padded_token_bytes(sizes: np.ndarray) -> np.ndarray:
-    """Bytes of each token of the model's vocabulary, int32 [vocabulary]; its padding stands for none.
+    """Bytes of text of each token of the model's vocabulary: int32 [vocabulary]; 0 for the padding.
 
     Args:
-        sizes: Bytes of each token of the tokenizer.
+        sizes: Bytes of text of each token of the tokenizer: int32 [tokens].
     """
     return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
 
 
 def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh) -> Program:
-    """Put the program of a run together.
+    """Build the program of a run.
 
     Args:
         spec: The run's spec.
-        vocab_size: Tokens of the tokenizer.
+        vocab_size: Number of tokens of the tokenizer.
         mesh: The device mesh.
     """
     settings = spec.trainer

@@ -1,4 +1,4 @@
-"""The state of a training: everything a checkpoint holds, and nothing that can be computed from the step."""
+"""The training state: the contents of a checkpoint, without anything that can be computed from the step number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainState(eqx.Module):
     model: Model
     optimizer_state: optax.OptState
     losses: LossWindow | None = None
-    """What the rule against spikes of the loss remembers; None, and in no checkpoint, where the run has no such rule."""
+    """The window of the spike rule; None, and absent in checkpoints, if the run has no spike rule."""
 
 
 BuildState = Callable[[], TrainState]
@@ -36,7 +36,7 @@ BuildState = Callable[[], TrainState]
 def state_builder(
     build_model: Callable[[], Model], optimizer: optax.GradientTransformation, build_losses: Callable[[], LossWindow | None]
 ) -> BuildState:
-    """A function that makes the state before the first step. To be traced, not called: it would make everything on one device."""
+    """A function that builds the state before the first step. Trace it, do not call it: a call builds all arrays on one device."""
 
     def build() -> TrainState:
         model = build_model()
@@ -46,7 +46,7 @@ def state_builder(
 
 
 def state_template(build: BuildState, mesh: Mesh) -> TrainState:
-    """Shapes, types and shardings of the state, without any array being made."""
+    """Shapes, types and shardings of the state. Makes no array."""
     return with_shardings(jax.eval_shape(build), mesh)
 
 
@@ -56,6 +56,6 @@ def state_bytes(template: TrainState) -> int:
 
 
 def initial_state(build: BuildState, template: TrainState) -> TrainState:
-    """The state before the first step, each shard made where it stays. The numbers do not depend on the mesh."""
+    """The state before the first step, each shard built on its own device. The numbers do not depend on the mesh."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
     return jax.jit(build, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))()

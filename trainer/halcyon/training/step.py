@@ -1,11 +1,11 @@
 """One optimizer step: losses and gradients as weighted sums over all microbatches, divided once.
 
-The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices, so gradient
-accumulation, padding and an uneven spread of loss weights change nothing: the result is the full batch's. A mean of means would not be.
+The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices. So the result is that of
+the full batch, whatever the gradient accumulation, the padding and the distribution of the loss weights; a mean of means would differ.
 
-Microbatches send between devices only what one batch would: each replica adds up the gradients of its own rows, and they are summed over
-the replicas after the last microbatch. Where memory allows, the parameters are gathered over ``fsdp`` before the first microbatch too, and
-the gradients scattered after the last one; where it does not, that is done for each microbatch, layer by layer.
+Microbatches cause no more communication than one batch: each replica adds up the gradients of its own rows, and one sum over the replicas
+follows the last microbatch. If memory allows, the parameters are also gathered over ``fsdp`` only once, before the first microbatch, and
+the gradients scattered once, after the last. Otherwise both are done for each microbatch, layer by layer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from halcyon_api.spec.divergence import DivergenceSpec
 
 
 class StepMetrics(eqx.Module):
-    """The numbers of one step; scalars that stay on the device until they are fetched."""
+    """The numbers of one step: scalars on the device."""
 
     loss: jax.Array
     """Training loss before the update, nats per token."""
@@ -36,11 +36,11 @@ class StepMetrics(eqx.Module):
     """Global norm of the gradient before clipping."""
     learning_rate: jax.Array
     tokens: jax.Array
-    """Sum of the loss weights: tokens that counted."""
+    """Sum of the loss weights: the tokens that counted in the loss."""
     verdict: jax.Array
     """A `halcyon.training.divergence.Verdict`."""
     control: jax.Array
-    """The bits that any process has set in its control value: how one process's wish reaches all at the same step."""
+    """The bits that any process has set in its control value: a request of one process reaches all at the same step."""
     metrics: dict[str, jax.Array]
     """Further metrics of the objective by name, each per unit of weight."""
 
@@ -62,13 +62,13 @@ def make_train_step(
     """Build the step function, to be compiled with the state donated.
 
     Args:
-        objective: What is minimised.
+        objective: The objective to minimise.
         optimizer: The update rule. Its update gets the rate as the keyword argument ``learning_rate``, if it takes one.
-        learning_rate: The rate by the number of steps done, dropped updates included: the only count of the steps there is.
+        learning_rate: The rate as a function of the number of steps done; steps with dropped updates count.
         mesh: The device mesh.
-        divergence: Which steps' updates are dropped.
-        seed: Where the objective's randomness comes from; each microbatch of each step has its own.
-        gather_once: Hold all parameters, and the sums of their gradients, on each device while microbatches are computed.
+        divergence: The policy that decides which updates are dropped.
+        seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
+        gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
     """
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
@@ -124,6 +124,6 @@ def make_train_step(
 
 
 def _any_bits(control: jax.Array) -> jax.Array:
-    """The bits that are set in any of the values. By the largest of each, for not every backend reduces by OR over processes."""
+    """The bitwise OR of the values. It takes the maximum of each bit, because not every backend has an OR reduction over processes."""
     bits = jnp.arange(CONTROL_BITS, dtype=control.dtype)
     return jnp.sum(jnp.max((control[:, None] >> bits) & 1, axis=0) << bits)

@@ -1,4 +1,4 @@
-"""Model families, one short file each, put together from `halcyon.models.parts`.
+"""Model families, one short file each, built from `halcyon.models.parts`.
 
 A part that two families share belongs to `parts`.
 """

@@ -50,7 +50,9 @@ class Gpt2Axes:
 
 
 def _residual_std(spec: Gpt2Spec) -> float:
-    """Of projections into the residual stream: smaller with depth, so that its variance does not grow (section 2.3 of the paper)."""
+    """Standard deviation of projections into the residual stream: smaller with more layers, so that its variance does not grow (section 2.3
+    of the paper).
+    """
     return spec.initializer_std / math.sqrt(2 * spec.layers)
 
 
@@ -65,7 +67,7 @@ class Gpt2Block(eqx.Module):
 
     @staticmethod
     def init(spec: Gpt2Spec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Gpt2Block:
-        """All blocks: every parameter has the axis ``layers`` in front."""
+        """All blocks at once: every parameter has the axis ``layers`` in front."""
         at = Gpt2Axes.of(spec)
         norm = functools.partial(LayerNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
 
@@ -82,7 +84,7 @@ class Gpt2Block(eqx.Module):
         )
 
     def __call__(self, x: NamedArray, mask: Mask) -> NamedArray:
-        """(..., position, embed) to the same."""
+        """(..., position, embed) to the same axes."""
         x = x + self.attention(self.attention_norm(x), mask)
         return hax.auto_sharded(x + self.mlp_down(gelu(self.mlp_up(self.mlp_norm(x)))))
 
@@ -100,7 +102,7 @@ class Gpt2(CausalLM):
 
     @staticmethod
     def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
-        """Random parameters: normal with `initializer_std`, smaller where a block writes to the residual stream; biases 0, norms 1."""
+        """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0, norms 1."""
         at = Gpt2Axes.of(spec)
         std = spec.initializer_std
         keys = iter(jax.random.split(key, 8))

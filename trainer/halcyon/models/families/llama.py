@@ -63,7 +63,7 @@ class LlamaBlock(eqx.Module):
 
     @staticmethod
     def init(spec: LlamaSpec, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> LlamaBlock:
-        """All blocks: every parameter has the axis ``layers`` in front."""
+        """All blocks at once: every parameter has the axis ``layers`` in front."""
         at = LlamaAxes.of(spec)
         norm = functools.partial(RmsNorm.init, at.embed, stacked=(at.layers,), epsilon=spec.norm_epsilon, dtype=dtype)
 
@@ -78,7 +78,7 @@ class LlamaBlock(eqx.Module):
         )
 
     def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable) -> NamedArray:
-        """(..., position, embed) to the same."""
+        """(..., position, embed) to the same axes."""
         x = x + self.attention(self.attention_norm(x), mask, rotary)
         return hax.auto_sharded(x + self.mlp(self.mlp_norm(x)))
 
@@ -129,5 +129,5 @@ class Llama(CausalLM):
 
     @property
     def head(self) -> NamedArray:
-        """(vocab, embed) where tied, (embed, vocab) where not."""
+        """(vocab, embed) if tied, else (embed, vocab)."""
         return self.embedding.weight if self.untied_head is None else self.untied_head.weight

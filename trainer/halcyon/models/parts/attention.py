@@ -1,10 +1,10 @@
-"""Attention: one function, with a choice of implementations that compute the same numbers up to rounding.
+"""Attention: one function with several implementations, which compute the same numbers up to rounding.
 
-Scores and softmax are float32 in every precision. No implementation keeps scores for the backward pass, because keeping them takes memory,
-and the time to write it, that grow with the square of the sequence length.
+Scores and softmax are float32 whatever the compute type. No implementation keeps scores for the backward pass: their memory, and the time
+to write it, grow with the square of the sequence length.
 
-- ``reference`` takes one product over all pairs of queries and keys, and is differentiated as it stands.
-- ``blockwise`` takes a block of queries and a block of keys at a time and skips the blocks that the mask hides (see
+- ``reference`` computes one product over all pairs of queries and keys. JAX differentiates it.
+- ``blockwise`` computes a block of queries and a block of keys at a time, and skips the blocks that the mask hides (see
   `halcyon.models.parts.blockwise_attention`).
 """
 
@@ -47,25 +47,25 @@ def attention(
     implementation: Implementation | None = None,
     block: int = BLOCK,
 ) -> NamedArray:
-    """The values that each query sees, weighted by the softmax of its scores. A query that sees nothing gets zeros.
+    """The values that each query sees, weighted by the softmax of its scores. A query that sees no key gets zeros.
 
     Args:
         query: (..., position, ..., head_size). Axes that `key` lacks, such as the queries of a group, share keys and values.
         key: (..., key_position, ..., head_size).
-        value: (..., key_position, ..., value_size), else like `key`.
-        mask: Which keys a query sees. None: all.
-        position: The queries' positions.
-        key_position: The keys' positions.
-        head_size: What a score is summed over.
-        value_size: The features of a value. Default: `head_size`.
+        value: (..., key_position, ..., value_size), otherwise like `key`.
+        mask: The keys that a query sees. None: all.
+        position: Axis of the queries' positions.
+        key_position: Axis of the keys' positions.
+        head_size: The axis that a score is summed over.
+        value_size: Features of a value. Default: `head_size`.
         scale: Factor of the scores. Default: 1 / sqrt(head_size).
-        soft_cap: Scores are limited smoothly to this number: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
+        soft_cap: Smooth limit of the scores: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
         sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
-        implementation: Default: ``reference`` for up to two blocks of queries and for lengths that are no multiple of a block.
-        block: Queries, and keys, that ``blockwise`` takes together; must divide both lengths.
+        implementation: Default: ``reference`` for at most two blocks of queries, and if `block` does not divide both lengths.
+        block: Number of queries, and of keys, that ``blockwise`` computes together; must divide both lengths.
 
     Returns:
-        The axes of `query`, with `value_size` in the place of `head_size`, in its type.
+        An array with the type and the axes of `query`, with `value_size` in the place of `head_size`.
 
     Raises:
         ValueError: A block of the blockwise implementation does not divide the lengths, or `soft_cap` is not positive.
@@ -100,8 +100,8 @@ def _attend(
     value_size: Axis,
     soft_cap: float | None,
 ) -> NamedArray:
-    """Attention of all queries, scaled already, to all keys."""
-    # Positions last: the largest array then has the order in which the products on both sides of it want it.
+    """Attention of all queries, already scaled, to all keys."""
+    # Positions last: this is the order that the products before and after need for the scores, which are the largest array.
     order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
     scores = contract(query, key, head_size, into=jnp.float32, order=order)
     if soft_cap is not None:
@@ -109,7 +109,7 @@ def _attend(
     out_axes = tuple(value_size if axis == head_size else axis for axis in query.axes)
     visible = None if mask is None else mask.visible(Block.all_of(position), Block.all_of(key_position))
     certain = mask is None or mask.sees_itself or sinks is not None
-    # A bias and not a selection: the backward pass then needs no mask, for a weight of zero has no gradient.
+    # Add a bias instead of selecting: the backward pass then needs no mask, because a weight of zero has no gradient.
     masked = () if visible is None else (hax.where(visible, 0.0, _MASKED),)
     extra = () if sinks is None else (sinks.astype(jnp.float32),)
 

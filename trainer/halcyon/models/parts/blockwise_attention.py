@@ -1,11 +1,11 @@
-"""Attention a block of queries and a block of keys at a time, so that neither pass ever holds the scores of a whole sequence.
+"""Attention by blocks of queries and blocks of keys: neither pass holds the scores of a whole sequence.
 
-The forward pass goes through the keys with a running maximum and a running sum of powers, and keeps of each query the logarithm of that sum
-(Rabe and Staats 2021; Dao et al. 2022). The backward pass computes the scores of each pair of blocks again. For each block of queries it
-visits only the range of key blocks that the mask may show (`Mask.key_range`): half of them for a causal mask.
+The forward pass visits the keys with a running maximum and a running sum of exponentials, and keeps the logarithm of that sum for each
+query (Rabe and Staats 2021; Dao et al. 2022). The backward pass computes the scores of each pair of blocks again. For each block of
+queries, both visit only the range of key blocks that the mask may show (`Mask.key_range`): half of them for a causal mask.
 
-The gradients by keys and values are sums over blocks of queries, and the result is a sum over blocks of keys. These sums are float32 in
-every precision, or their error would grow with the number of blocks.
+The gradients of keys and values are sums over blocks of queries, and the result is a sum over blocks of keys. These sums are float32
+whatever the compute type: otherwise their error would grow with the number of blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from halcyon.models.position_blocks import run
 
 _MASKED = -1e30
 _LEAST = -1e38
-"""The running maximum before the first key: below every masked score, so that subtracting it from one gives no zero."""
+"""The running maximum before the first key. It is below every masked score, so the difference of the two is never zero."""
 
 _Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | None, NamedArray, NamedArray]
 
@@ -45,7 +45,7 @@ def attend_in_blocks(
     soft_cap: float | None,
     block: int,
 ) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are scaled already, and `block` divides both lengths."""
+    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and `block` divides both lengths."""
     return _Blocks(query, mask, position, key_position, head_size, value_size, soft_cap, block).forward(query, key, value, sinks)[0]
 
 
@@ -88,7 +88,7 @@ attend_in_blocks.defvjp(_forward, _backward)
 
 
 class _Blocks:
-    """The loops over blocks. Axes of scores: those of the query without `head_size`, its position and the key's position last."""
+    """The loops over blocks. Axes of scores: the query's other axes, then its position, then the key's position."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class _Blocks:
         self._queries, self._keys = position.resize(block), key_position.resize(block)
         self._heads = tuple(axis for axis in query.axes if axis not in (position, head_size))
         self._rows = (*self._heads, self._queries)
-        """Axes of one number for each query of a block."""
+        """Axes of an array with one number for each query of a block."""
         starts = range(0, position.size, block)
         ranges = [(0, key_position.size) if mask is None else mask.key_range(at, at + block - 1, key_position.size) for at in starts]
         self._count = len(ranges)
@@ -115,7 +115,7 @@ class _Blocks:
         self._block = block
 
     def forward(self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None) -> tuple[NamedArray, NamedArray]:
-        """The result, and the logarithm of each query's sum of powers: (..., position), float32."""
+        """The result, and the logarithm of each query's sum of exponentials: (..., position), float32."""
 
         def of_queries(number: jax.Array) -> tuple[NamedArray, NamedArray]:
             mine = self._part(query, self._position, self._queries, number)
@@ -142,7 +142,7 @@ class _Blocks:
                 total = hax.ones(self._rows, dtype=jnp.float32)
             start = (greatest, total, hax.zeros((*self._rows, self._value_size), dtype=jnp.float32))
             greatest, total, result = jax.lax.fori_loop(self._first[number], self._end[number], add, start)
-            # A query that sees nothing has added up masked scores, or nothing: its maximum says so, and it gets zeros.
+            # A query that sees no key has only masked scores, or none. Its maximum shows this, and its result is zero.
             seen = hax.greater(greatest, _MASKED / 2)
             result = hax.where(seen, result / hax.where(seen, total, 1.0), 0.0)
             log_totals = hax.where(seen, greatest + hax.log(hax.where(seen, total, 1.0)), -_LEAST)
@@ -154,7 +154,7 @@ class _Blocks:
     def backward(
         self, query: NamedArray, key: NamedArray, value: NamedArray, result: NamedArray, log_totals: NamedArray, cotangent: NamedArray
     ) -> tuple[NamedArray, NamedArray, NamedArray]:
-        """The gradients by query, key and value."""
+        """The gradients with respect to query, key and value."""
 
         def of_queries(sums: tuple[NamedArray, NamedArray], number: jax.Array) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
             mine, my_result, my_cotangent, my_totals = (
@@ -185,7 +185,7 @@ class _Blocks:
         return self._joined(by_query), by_key.astype(key.dtype), by_value.astype(value.dtype)
 
     def by_sinks(self, sinks: NamedArray, result: NamedArray, log_totals: NamedArray, cotangent: NamedArray) -> NamedArray:
-        """The gradient by the sinks: their weight took its share from all values."""
+        """The gradient with respect to the sinks, whose weight reduces the weights of all values."""
         mean = self._mean(result, cotangent)
         weights = hax.exp(sinks.astype(jnp.float32).broadcast_to(log_totals.axes) - log_totals)
         summed = tuple(axis for axis in log_totals.axes if axis not in sinks.axes)
@@ -206,11 +206,11 @@ class _Blocks:
         return scores, slope
 
     def _mean(self, result: NamedArray, cotangent: NamedArray) -> NamedArray:
-        """The mean of the gradient by the weights, under the weights: what the softmax takes off."""
+        """The mean of the gradient with respect to the weights, weighted by them; the derivative of the softmax subtracts it."""
         return hax.sum(result.astype(jnp.float32) * cotangent.astype(jnp.float32), self._value_size)
 
     def _summed(self, x: NamedArray) -> tuple[Axis, ...]:
-        """The axes that gradients by keys or values are summed over: the queries', and those that a group shares."""
+        """The axes that gradients of keys or values are summed over: the queries, and the heads that share `x`."""
         return tuple(axis for axis in self._rows if axis.name not in x.axis_names)
 
     def _result_axes(self, query: NamedArray) -> tuple[Axis, ...]:
@@ -226,7 +226,7 @@ class _Blocks:
         return with_array(total, jax.lax.dynamic_update_slice_in_dim(total.array, old + part.array, number * self._block, at))
 
     def _joined(self, x: Any) -> NamedArray:
-        """Blocks of queries, stacked in front by a loop, as one array."""
+        """Join blocks of queries, which a loop has stacked in front, into one array."""
         at = x.axis_names.index(self._position.name)
         runs = jnp.moveaxis(x.array, 0, at)
         return with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))

@@ -1,10 +1,10 @@
-"""Tables of vectors, with a gradient that does not depend on how often a token occurs.
+"""Tables of vectors, with a gradient that is accurate for frequent tokens too.
 
-The gradient of a table is a sum over all positions of the batch, and a frequent token has most of them: in bfloat16, which the table is
-cast to before the look-up, that sum would be off by half of its norm and more. It is float32 here, whatever the compute type.
+The gradient of a table is a sum over all positions of the batch, and a frequent token has many of them. The table is cast to the compute
+type before the look-up; in bfloat16 the error of that sum would be half of its norm or more. So the sum is float32 in every compute type.
 
-Where a mesh splits the batch, each device adds up the vectors of its own positions, into a table of its own. One reduction after that gives
-each device the part of the sum that it stores of the table.
+If a mesh splits the batch, each device adds up the vectors of its own positions into a table of its own. One reduction then gives each
+device the sum for the part of the table that it stores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Embedding(eqx.Module):
 
     @staticmethod
     def init(indexed: Axis, embed: Axis, *, std: float, dtype: jnp.dtype, key: PRNGKeyArray) -> Embedding:
-        """A normal table, shape (indexed, embed)."""
+        """A normally distributed table: (indexed, embed)."""
         return Embedding(indexed, normal(key, (indexed,), (embed,), std=std, dtype=dtype))
 
     def __call__(self, indices: NamedArray, dtype: jnp.dtype) -> NamedArray:
@@ -46,10 +46,10 @@ def look_up(table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dt
     Args:
         table: (indexed, embed).
         indices: (..., position) integers.
-        indexed: What is looked up.
+        indexed: The axis of the table that `indices` count along.
         dtype: Type of the vectors.
     """
-    # Gathered before the look-up: XLA would otherwise try to shard the vectors by feature, and copy the whole batch to every device.
+    # Gather the table before the look-up: otherwise XLA shards the vectors by feature, and copies the whole batch to every device.
     return hax.auto_sharded(table.astype(dtype)).take(indexed, indices)
 
 
@@ -70,7 +70,7 @@ def _backward(indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, Name
         part, first = shard.part(indexed)
         width = vectors.shape[indices.ndim :]
         at = indices.reshape(-1) - first
-        at = jnp.where(at < 0, part.size, at)  # a negative index would count from the end; what is not here is dropped
+        at = jnp.where(at < 0, part.size, at)  # drop indices outside of this part: a negative one would count from the end
         rows = vectors.astype(jnp.float32).reshape(-1, *width)
         total = jnp.zeros((part.size, *width), jnp.float32).at[at].add(rows, mode="drop")
         return shard.reduced(NamedArray(total, ordered.axis_names))

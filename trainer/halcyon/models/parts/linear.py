@@ -1,13 +1,12 @@
-"""Linear maps, and the products and sums that parts compute with.
+"""Linear maps, and the products and sums that the parts use.
 
-Precision. A layer takes its activations in the compute type and gives them back in it. Parameters keep their own type and are cast at
-their use, next to the product, so that a sharded weight is gathered over the network in the compute type. Norms compute in float32 in
-any case. Gradients of parameters are sums over the batch and its positions, so they are float32 from the first product or look-up on, and
-cross the network as that: a sum of thousands of terms in a narrow type stops where a term is less than half of its last digit.
+Precision. A layer takes and returns activations in the compute type. Parameters keep their own type and are cast next to the product, so
+that a sharded weight is gathered over the network in the compute type. Norms always compute in float32. Gradients of parameters are sums
+over the batch and its positions, so they are float32 from the first product or look-up on, over the network too: in a narrow type, a sum
+of thousands of terms no longer changes once a term is less than half of its last digit.
 
-The layers are Halcyon's own rather than ``haliax.nn``'s, for three reasons: there, norms follow the type of their input, the
-initialisation is fixed to fan-in scaling, and a linear layer carries a function as a leaf of the tree, which ``jax.jit`` and checkpoints
-refuse.
+The layers of ``haliax.nn`` are not used, for three reasons: its norms compute in the type of their input, its initialisation is fixed to
+fan-in scaling, and its linear layer has a function as a leaf of the tree, which ``jax.jit`` and checkpoints reject.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from halcyon.models.parameters import Role, parameter
 
 
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
-    """Normally distributed values with mean 0. Drawn in float32, so that every type starts from the same numbers.
+    """Normally distributed values with mean 0, drawn in float32, so that every type starts from the same numbers.
 
-    The axes of a group are drawn as one dimension. Parameters of the same three sizes then share one compiled generator, and generators,
-    the more so those of many dimensions, are what the compilation of an initialisation spends its time on.
+    The axes of a group are drawn as one dimension. Parameters with the same three sizes then share one compiled generator. The compilation
+    of an initialisation spends its time on generators, most of all on those with many dimensions.
     """
     shape = [math.prod(axis.size for axis in group) for group in groups]
     axes = [axis for group in groups for axis in group]
@@ -45,17 +44,17 @@ def contract(
 ) -> NamedArray:
     """``x . y``, with `y` cast to the type of `x`.
 
-    Products of float32 are float32 products on every platform: left alone, TPUs and GPUs would round the factors.
+    Products of float32 use full precision on every platform; by default, TPUs and GPUs would round the factors.
 
     Args:
         x: Activations.
         y: A parameter, or activations.
-        axis: What is summed over.
-        into: Type of the result. Default: that of `x`. Sums are float32 at least.
+        axis: The axis or axes to sum over.
+        into: Type of the result. Default: that of `x`. Sums are at least float32.
         order: Axes of the result. Default: those of `x`, then those of `y`.
     """
     y = y.astype(x.dtype)
-    if into is not None and jax.default_backend() == "cpu":  # XLA has no product of narrow types into wide ones there
+    if into is not None and jax.default_backend() == "cpu":  # on CPU, XLA has no product of narrow types with a wide result
         x, y = x.astype(into), y.astype(into)
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     return hax.dot(x, y, axis=axis, precision=precision, preferred_element_type=into, out_axes=order)
@@ -63,7 +62,7 @@ def contract(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...]) -> NamedArray:
-    """``x . weight`` summed over `inputs`, in the type of `x`; the gradient by `weight` is a float32 sum."""
+    """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum."""
     return contract(x, weight, inputs)
 
 
@@ -85,7 +84,7 @@ apply_weight.defvjp(_apply_weight_forward, _apply_weight_backward)
 
 
 def add_wide(x: NamedArray, y: NamedArray) -> NamedArray:
-    """``x + y`` in float32, given back in the type of `x`: the gradient of what is broadcast is then a float32 sum."""
+    """``x + y`` in float32, returned in the type of `x`. So the gradient of a broadcast `y` is a float32 sum."""
     return elementwise(lambda x, y: (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype), x, y)
 
 
@@ -109,7 +108,7 @@ class Linear(eqx.Module):
         role: Role = Role.MATRIX,
         key: PRNGKeyArray,
     ) -> Linear:
-        """Normal weights, shape (*stacked, *inputs, *outputs); a zero bias, shape (*stacked, *outputs), if wanted."""
+        """Normal weights (*stacked, *inputs, *outputs) and, if `bias`, a zero bias (*stacked, *outputs)."""
         weight = normal(key, stacked, inputs, outputs, std=std, dtype=dtype)
         return Linear(inputs, role, weight, hax.zeros((*stacked, *outputs), dtype=dtype) if bias else None)
 

@@ -1,10 +1,10 @@
-"""Which keys a query sees, as a value that is put together: ``Causal() & Window(4096) & Segments(ids)``.
+"""Attention masks: the keys that a query sees. Masks combine: ``Causal() & Window(4096) & Segments(ids)``.
 
-A mask answers two questions. `visible` gives the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes
-alone, the keys that a block of queries can see, so that attention skips the other blocks. A range may be too wide, never too narrow.
+A mask has two methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes alone,
+the keys that a block of queries can see, so that attention skips the other blocks. A range may be too wide, never too narrow.
 
 Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0 in training, the
-number of earlier tokens where queries continue a sequence.
+number of earlier tokens if the queries continue a sequence.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from halcyon.models.position_blocks import run
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive queries, or keys.
+    """A block of consecutive queries, or keys.
 
     Attributes:
-        axis: Its size is the number of them.
-        first: The number of the first of them; may be traced.
-        whole: The axis of all of them.
+        axis: The axis of the block.
+        first: The index of its first element in the whole axis; may be traced.
+        whole: The axis of all queries, or keys.
     """
 
     axis: Axis
@@ -37,34 +37,40 @@ class Block:
 
     @staticmethod
     def all_of(axis: Axis) -> Block:
-        """All queries, or keys."""
+        """The block of all queries, or keys."""
         return Block(axis, 0, axis)
 
     def numbers(self) -> NamedArray:
-        """Their numbers: int32 [axis]."""
+        """The indices of its elements in the whole axis: int32 [axis]."""
         numbers = hax.arange(self.axis)
         return numbers if self.axis.size == self.whole.size else numbers + self.first
 
     def of(self, x: NamedArray) -> NamedArray:
-        """The part of an array over the whole axis that belongs to them."""
+        """This block's part of an array over the whole axis."""
         return x if self.axis.size == self.whole.size else run(x, self.whole, self.axis, self.first)
 
 
 class Mask(eqx.Module):
-    """Which keys a query sees. Combine masks with ``&`` and ``|``."""
+    """The keys that a query sees. Combine masks with ``&`` and ``|``."""
 
     @abstractmethod
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        """True where a query sees a key: booleans over axes of the arrays in the mask, of the queries and of the keys."""
+        """True where a query sees a key: booleans. Axes: those of the arrays in the mask, the queries' and the keys'."""
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
-        """The keys that the queries ``first`` to ``last`` (included) can see: from the first up to, not including, the second number."""
+        """The range of keys, end excluded, that the queries ``first`` to ``last``, both included, can see.
+
+        Args:
+            first: Index of the first query.
+            last: Index of the last query.
+            keys: Number of all keys.
+        """
         del first, last
         return 0, keys
 
     @property
     def sees_itself(self) -> bool:
-        """Whether it is certain that every query sees at least the key at its own position."""
+        """True: every query surely sees the key at its own position. False: not certain."""
         return False
 
     def __and__(self, other: Mask) -> Mask:
@@ -90,12 +96,12 @@ class Causal(Mask):
 
     @property
     def sees_itself(self) -> bool:
-        """True where the first query has a position among the keys."""
+        """True if the first query has a position among the keys."""
         return self.offset >= 0
 
 
 class Window(Mask):
-    """A query sees no key that is `size` or more positions before its own. It says nothing of later keys: combine it with `Causal`."""
+    """A query sees no key that is `size` or more positions before its own. It sees all later keys: combine it with `Causal`."""
 
     size: int = eqx.field(static=True)
     offset: int = eqx.field(static=True, default=0)
@@ -115,15 +121,15 @@ class Window(Mask):
 
     @property
     def sees_itself(self) -> bool:
-        """True: a window has at least its own position."""
+        """True: a window has at least one position."""
         return True
 
 
 class Prefix(Mask):
-    """Every query sees the first keys.
+    """Every query sees the first `length` keys, and no others.
 
     Args:
-        length: The number of these keys: an integer, or integers over further axes, such as one for each sequence of a batch.
+        length: An integer, or integers over further axes, such as one for each sequence of a batch.
     """
 
     _fixed: int | None = eqx.field(static=True)
@@ -152,7 +158,7 @@ class Segments(Mask):
 
     Attributes:
         of_queries: (..., query axis) integers.
-        of_keys: (..., key axis) integers. None: those of the queries, which are then as many as the keys.
+        of_keys: (..., key axis) integers. None: those of the queries; there must be one key for each query.
     """
 
     of_queries: NamedArray
@@ -165,12 +171,12 @@ class Segments(Mask):
 
     @property
     def sees_itself(self) -> bool:
-        """True where queries and keys are the same positions."""
+        """True if queries and keys are the same positions."""
         return self.of_keys is None
 
 
 def causal(segments: NamedArray | None = None) -> Mask:
-    """The mask of a decoder: causal, and within the segments where there are any."""
+    """The mask of a decoder: causal and, with `segments`, within each segment."""
     return Causal() if segments is None else Causal() & Segments(segments)
 
 
@@ -207,7 +213,7 @@ class _Either(Mask):
 
 
 def _alike(left: NamedArray, right: NamedArray) -> tuple[NamedArray, NamedArray]:
-    """Two arrays with the axes of both: the one with more axes gives their order."""
+    """Broadcast two arrays to the axes of both, in the order of the array with more axes."""
     if len(left.axes) < len(right.axes):
         left, right = right, left
     axes = (*left.axes, *(axis for axis in right.axes if axis not in left.axes))

@@ -20,11 +20,11 @@ class SwiGlu(eqx.Module):
 
     @staticmethod
     def init(embed: Axis, mlp: Axis, linear: InitLinear) -> SwiGlu:
-        """Random maps from `embed` to `mlp` and back."""
+        """Random linear maps from `embed` to `mlp` and back."""
         return SwiGlu(gate=linear((embed,), (mlp,)), up=linear((embed,), (mlp,)), down=linear((mlp,), (embed,)))
 
     def __call__(self, x: NamedArray) -> NamedArray:
-        """(..., embed) to the same."""
+        """(..., embed) to the same axes."""
         return self.down(elementwise(recomputed(lambda gate, up: jax.nn.silu(gate) * up), self.gate(x), self.up(x)))
 
 

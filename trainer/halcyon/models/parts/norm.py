@@ -1,4 +1,4 @@
-"""Normalisations. They compute in float32 in every precision, and give back the type of their input."""
+"""Normalisations. They compute in float32 whatever the compute type, and return the type of their input."""
 
 from __future__ import annotations
 

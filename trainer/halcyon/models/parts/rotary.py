@@ -1,7 +1,7 @@
-"""Rotary position embedding (Su et al. 2021): queries and keys are turned by an angle proportional to their position.
+"""Rotary position embedding (Su et al. 2021): queries and keys are rotated by an angle proportional to their position.
 
 Feature ``i`` of the first half of a head is paired with feature ``i`` of the second half, as in the published Llama weights of Hugging
-Face, and pair ``i`` of ``n`` turns by ``theta ** (-i / n)`` a position. The angles are float32 in every precision.
+Face. Pair ``i`` of ``n`` rotates by ``theta ** (-i / n)`` per position. The angles are float32 whatever the compute type.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RotaryTable(NamedTuple):
 
     cosine: NamedArray
     sine: NamedArray
-    """With the sign of the turn: negative for the first half of the features."""
+    """With the sign of the rotation: negative for the first half of the features."""
 
 
 def rotary_table(position: Axis, head_size: Axis, theta: float, positions: NamedArray | None = None) -> RotaryTable:
@@ -31,7 +31,7 @@ def rotary_table(position: Axis, head_size: Axis, theta: float, positions: Named
         position: The axis of positions.
         head_size: Features of a head.
         theta: Base of the frequencies.
-        positions: (..., position) integers. None: they count from 0.
+        positions: (..., position) integers. None: counted from 0.
     """
     pairs = head_size.size // 2
     frequencies = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
@@ -45,7 +45,7 @@ def rotary_table(position: Axis, head_size: Axis, theta: float, positions: Named
 
 
 def rotate(x: NamedArray, table: RotaryTable, head_size: Axis) -> NamedArray:
-    """`x` turned by its positions; the type is kept, the arithmetic is float32."""
+    """`x` rotated by the angles of its positions, in the type of `x`; the arithmetic is float32."""
     feature = x.axis_names.index(head_size.name)
 
     def turn(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Self-attention as a part of a block: projections, rotary positions, `attention`, the projection back."""
+"""Self-attention as a part of a block: projections, rotary positions, `attention`, the output projection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
 
 
 class SelfAttention(eqx.Module):
-    """Multi-head attention of a sequence to itself; with grouped queries where keys and values have fewer heads (Ainslie et al. 2023)."""
+    """Multi-head self-attention; with grouped queries if keys and values have fewer heads (Ainslie et al. 2023)."""
 
     query: Linear
     key: Linear
@@ -33,9 +33,9 @@ class SelfAttention(eqx.Module):
         """Random projections.
 
         Args:
-            embed: The residual stream.
+            embed: Features of the residual stream.
             key_heads: Heads of keys and values.
-            queries: Query heads that share one head of keys and values; empty for one each.
+            queries: Query heads that share one head of keys and values; empty: one query head each.
             head_size: Features of a head.
             linear: Makes the projections of queries, keys and values.
             output: Makes the projection into the residual stream.
@@ -50,7 +50,7 @@ class SelfAttention(eqx.Module):
         )
 
     def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable | None = None) -> NamedArray:
-        """(..., position, embed) to the same."""
+        """(..., position, embed) to the same axes."""
         position = x.resolve_axis(POSITION)
         key_position = position.alias(KEY_POSITION)
         query, key = self.query(x), self.key(x)
