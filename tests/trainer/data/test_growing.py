@@ -233,7 +233,7 @@ def test_a_cache_that_is_made_anew_under_a_run_is_told(corpus: Path) -> None:
     other = caches.ledgers["web"]
     shards = (other.shards[1], other.shards[0], *other.shards[2:4])
     progress.update(replace(caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}))
-    with pytest.raises(DamagedData, match=r"/web was made anew while a run read it"):
+    with pytest.raises(DamagedData, match=r"/web was rebuilt while a run read it"):
         dataset.train_rows(0)
 
 
