@@ -1,5 +1,4 @@
-"""Elects one builder among many hosts: the host that writes the lock builds; the others wait, and one takes over if the lock stops
-changing.
+"""Elects one builder among many hosts: the host that writes the lock builds; the others wait and take over if the lock stops changing.
 
 The lock is a document that its holder rewrites every `BEAT_SECONDS` by compare-and-swap. A waiting process uses only its own clock: if the
 document has not changed for `SILENCE_SECONDS`, its holder is dead or disconnected, and the process writes its own name by compare-and-swap.
