@@ -1,4 +1,4 @@
-"""Stores arrays that are derived from a cache and take time to compute. They are stored in parts, so at most one part is in transit."""
+"""Stores arrays that are derived from a cache and take time to compute, in parts, so that a transfer holds only one part in memory."""
 
 from __future__ import annotations
 
