@@ -233,7 +233,7 @@ def test_a_cache_that_is_made_anew_under_a_run_is_told(corpus: Path) -> None:
     other = caches.ledgers["web"]
     shards = (other.shards[1], other.shards[0], *other.shards[2:4])
     progress.update(replace(caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}))
-    with pytest.raises(DamagedData, match=r"/web was made anew while a run read it"):
+    with pytest.raises(DamagedData, match=r"/web was rebuilt while a run read it"):
         dataset.train_rows(0)
 
 
@@ -411,7 +411,7 @@ def test_data_can_be_looked_at_while_its_cache_is_built(tmp_path: Path, corpus: 
     assert not ledgers["web"].finished
     assert dataset.train_sequences > 0
     assert len(dataset.train_rows(0)) == 4
-    sentence = r"^spec\.data\.sources\[web\]: its token cache is not whole yet and tells the first \d+ sequences .* ask for an earlier step"
+    sentence = r"^spec\.data\.sources\[web\]: its token cache is not complete: it has the first \d+ sequences .* choose an earlier step"
     with pytest.raises(BadConfiguration, match=sentence):
         dataset.train_rows(10**5)
     said = CliRunner().invoke(app, ["stats", str(written(tmp_path / "run.yaml", spec))])

@@ -78,7 +78,7 @@ def test_little_text_gives_fewer_tokens() -> None:
             ["a"],
             600,
             ["<|bos|>"],
-            "spec.tokenizer.bpe.specialTokens: '<|bos|>' is there twice; name each token once, Halcyon's own not at all",
+            "spec.tokenizer.bpe.specialTokens: '<|bos|>' is given twice; name each token once, and do not name Halcyon's own tokens",
         ),
         (["a"], 266, [], "spec.tokenizer.bpe.vocabSize: 266 leaves no room for 256 bytes and 11 special tokens; use 267 or more"),
     ],

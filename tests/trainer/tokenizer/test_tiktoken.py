@@ -108,7 +108,7 @@ def test_ranks_come_from_the_path_or_where_tiktoken_keeps_them(tmp_path: Path, m
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: https://.*cannot be read \(No such file or directory\)"):
         resolve(spec(), refuse)
-    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: what came from https://.* is not the known file"):
+    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: the download from https://.* is not the known file"):
         resolve(spec(), lambda _: CONTENT)
     url = ENCODINGS["gpt2"].url
     monkeypatch.setitem(

@@ -1,10 +1,10 @@
-"""Which sequences a step takes, where batch size and sequence length change in the middle of a run.
+"""Batch schedule: the sequences of each step, where batch size and sequence length may change during a run.
 
-Sources are laid out, shuffled and mixed in sequences of the run's *longest* length, so a change of length moves nothing. A stage with the
-length ``longest / r`` cuts each of them into ``r`` parts, which follow one another in the order of training. A stage that begins in the
-middle of a sequence begins with the next one; the parts left over are not trained on (at most ``r - 1`` of them).
+Sources are laid out, shuffled and mixed in sequences of the run's *longest* length, so a change of length does not change their order. A
+stage with the length ``longest / r`` cuts each sequence into ``r`` consecutive parts of the training order. If a stage ends in the middle
+of a sequence, the next stage begins with the next sequence; the remaining parts (at most ``r - 1``) are not trained on.
 
-Every stage begins at a known position, so the positions of a step, and the step of a position, are found by a search among the stages.
+Every stage begins at a known position, so a search among the stages finds the positions of a step and the step of a position.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _MAX_STEPS = 2**60
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps of one size."""
+    """Consecutive steps with the same batch size and sequence length."""
 
     first_step: int
     """First step, counted from 0."""
     first_position: int
-    """Position of its first sequence in the order of training, in sequences of the longest length."""
+    """Position of the first sequence in the training order, in sequences of the longest length."""
     batch_size: int
-    """Sequences of a step."""
+    """Sequences per step."""
     sequence_length: int
-    """Positions of a sequence."""
+    """Positions per sequence."""
     parts: int
-    """The number of sequences of this length that one of the longest is cut into."""
+    """Sequences of this length that one sequence of the longest length is cut into."""
 
     def positions_before(self, step: int) -> int:
         """Position after the last sequence that the steps before ``step`` have begun."""
@@ -42,14 +42,14 @@ class Stage:
 
 
 class BatchSchedule:
-    """Steps to positions.
+    """Maps steps to positions in the training order.
 
     Args:
-        steps: Steps of the run; later ones have positions too.
-        batch_size: Sequences of a step.
-        sequence_length: Positions of a sequence.
-        stages: Other sizes from certain steps on, in rising order. Stages that the run never reaches count for the longest length too, so
-            that a run which is cut short sees the same data.
+        steps: Steps of the run; later steps have positions too.
+        batch_size: Sequences per step.
+        sequence_length: Positions per sequence.
+        stages: Other sizes from certain steps on, in rising order. The longest length includes stages that the run never reaches, so a
+            shortened run sees the same data.
     """
 
     def __init__(self, *, steps: int, batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry] = ()) -> None:
@@ -65,7 +65,7 @@ class BatchSchedule:
             first_position = built[-1].positions_before(first_step) if built else 0
             built.append(Stage(first_step, first_position, batch, length, parts))
         self.stages: tuple[Stage, ...] = tuple(built)
-        """All stages; the first one begins at step 0."""
+        """All stages; the first begins at step 0."""
         self._first_steps = [stage.first_step for stage in built]
         self._first_positions = [stage.first_position for stage in built]
         self._tokens = [0]
@@ -74,19 +74,19 @@ class BatchSchedule:
             self._tokens.append(self._tokens[-1] + steps_of_stage * stage.batch_size * stage.sequence_length)
 
     def stage_of(self, step: int) -> Stage:
-        """The stage that a step (counted from 0) is in."""
+        """The stage that contains a step (counted from 0)."""
         return self.stages[self._number(step)]
 
     def batch_size(self, step: int) -> int:
-        """Sequences of a step."""
+        """Number of sequences of a step."""
         return self.stage_of(step).batch_size
 
     def sequence_length(self, step: int) -> int:
-        """Positions of a step's sequences."""
+        """Positions per sequence of a step."""
         return self.stage_of(step).sequence_length
 
     def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What a step takes: positions in the order of training, int64 [B], and which part of each sequence, int32 [B]."""
+        """The sequences of a step: positions in the training order, int64 [B], and the number of the part of each sequence, int32 [B]."""
         stage = self.stage_of(step)
         first = (step - stage.first_step) * stage.batch_size
         units = np.arange(first, first + stage.batch_size, dtype=np.int64)
@@ -94,17 +94,17 @@ class BatchSchedule:
         return stage.first_position + sequences, parts.astype(np.int32)
 
     def positions_before(self, step: int) -> int:
-        """The number of positions begun before a step: a change at this step takes effect from this position on."""
+        """Number of positions begun before a step. A change at this step takes effect from this position on."""
         return self.stage_of(step).positions_before(step)
 
     def tokens_before(self, step: int) -> int:
-        """Positions of all sequences of the steps before ``step``: tokens trained on, padding included."""
+        """Tokens of all sequences of the steps before ``step``, padding included."""
         number = self._number(step)
         stage = self.stages[number]
         return self._tokens[number] + (step - stage.first_step) * stage.batch_size * stage.sequence_length
 
     def step_of(self, position: int, part: int = 0) -> int | None:
-        """The step that trains on a part of the sequence at a position; None: no step does, as a stage ended there."""
+        """The step that trains on a part of the sequence at a position; None: no step does, because a stage ends before this part."""
         if position < 0:
             raise IndexError("a position is below 0")
         number = bisect_right(self._first_positions, position) - 1
@@ -115,7 +115,7 @@ class BatchSchedule:
         return step if number + 1 == len(self.stages) or step < self.stages[number + 1].first_step else None
 
     def steps_within(self, positions: int, *, partial: bool) -> int:
-        """The number of steps that the first ``positions`` positions are enough for; a last step that is not full counts if ``partial``."""
+        """Number of steps that the first ``positions`` positions suffice for. A last step that is not full counts if ``partial``."""
         if partial:
             return bisect_left(range(_MAX_STEPS), positions, key=self._first_position)
         return bisect_right(range(_MAX_STEPS), positions, key=self.positions_before) - 1
@@ -131,7 +131,7 @@ class BatchSchedule:
 
 
 def build_schedule(spec: TrainerSpec) -> BatchSchedule:
-    """The schedule that ``spec.trainer`` asks for; `halcyon_api.validation` says in advance which lengths do not fit."""
+    """The batch schedule of ``spec.trainer``. `halcyon_api.validation` rejects lengths that do not divide the longest one before this."""
     return BatchSchedule(steps=spec.steps, batch_size=spec.batch_size, sequence_length=spec.sequence_length, stages=spec.batch_schedule)
 
 

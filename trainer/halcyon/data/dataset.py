@@ -1,8 +1,8 @@
-"""The data of a run: which examples a step takes, and the examples themselves. Both are pure functions of the run document.
+"""The data of a run: the addresses of a step's examples (rows), and the examples. Both are pure functions of the run document.
 
-A step's rows come from the schedule (which positions of the training order), the mixture (which source, and which of its turns), the
-source's own order (which of its training sequences), the split (which of all its sequences) and its layout (which tokens). No stage knows
-how many hosts or devices there are, and nothing is carried from step to step.
+Five stages find a row: the batch schedule gives its position in the training order; the mixture gives the source and the turn (a position
+in that source's own training order); the source's order gives a training sequence; the split gives its number among all sequences; the
+layout gives the tokens. No stage depends on the number of hosts or devices, and no state is carried from step to step.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from halcyon.tokenizer import Tokenizer
 
 
 class Dataset(HeldOut):
-    """Several sources, mixed.
+    """A mixture of sources.
 
     Args:
-        sources: The sources, in any order; their names key everything.
-        tokenizer: The tokenizer of all of them.
+        sources: The sources, in any order; they are identified by name.
+        tokenizer: The tokenizer of all sources.
         schedule: Batch size and sequence length by step.
-        mixture: Which source is at which position. Its names are those of the sources.
+        mixture: The source of each position, by the same names.
         first_held_out: See `HeldOut`.
     """
 
@@ -47,11 +47,11 @@ class Dataset(HeldOut):
 
     @property
     def train_sequences(self) -> int:
-        """Training sequences of one epoch of each source, of the longest length."""
+        """Training sequences of one epoch of all sources, of the longest length."""
         return sum(source.used for source in self.sources)
 
     def train_rows(self, step: int) -> BatchRows:
-        """The examples of the ``(step + 1)``-th optimizer step. Waits for a source that grows."""
+        """The rows of the ``(step + 1)``-th optimizer step. Waits for a source that is still being built."""
         positions, parts = self.schedule.positions(step)
         inside = np.full(len(positions), True) if self._limit is None else positions < self._limit
         source = np.full(len(positions), NO_SOURCE, np.int32)
@@ -61,7 +61,7 @@ class Dataset(HeldOut):
         return BatchRows(source, sequence, parts, self.schedule.sequence_length(step))
 
     def _sequences(self, source: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """The sequences at turns of their sources: int64 [n]."""
+        """The sequence at each turn of its source: int64 [n]."""
         sequences = np.empty_like(turns)
         shares = [(self._sources[index].holding(turns[here]), here) for index, here in groups(source)]
         ranks = answered([data.order.asking(turns[here]) for data, here in shares])
@@ -70,7 +70,7 @@ class Dataset(HeldOut):
         return sequences
 
     def holds(self, step: int) -> bool:
-        """Whether the examples of a step are known without waiting."""
+        """Whether `train_rows` of a step returns without waiting."""
         if all(source.turns is None for source in self.sources):
             return True
         source, turns = self.mixture.locate(self.schedule.positions(step)[0])

@@ -1,8 +1,8 @@
-"""Sequences in host memory: what a model reads, what it should say, how much that counts, and which document it is in.
+"""Examples in host memory: inputs, targets, loss weights and document segments of sequences.
 
-A target that begins a document has weight 0: nothing in a document predicts the next one. (Where one token both begins and
-ends documents it counts after a text, for then it is the end that is predicted, and not after itself.) Padding has weight 0 too, and so
-has what a format leaves out of the loss.
+A target that begins a document has weight 0, because a document does not predict the next one. If the same token begins and ends documents,
+it has weight 0 only after itself: after a text it is the end of the document, which is predicted. Padding and tokens that a format excludes
+from the loss have weight 0 too.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Examples:
     tokens: np.ndarray
     """Inputs: int32 [n, L]."""
     targets: np.ndarray
-    """What follows each input: int32 [n, L]."""
+    """The token after each input: int32 [n, L]."""
     weights: np.ndarray
-    """How much each target counts in the loss: float32 [n, L], 0 to 1."""
+    """Loss weight of each target, 0 to 1: float32 [n, L]."""
     segments: np.ndarray
-    """Number of the document that each input is in, counted in its sequence: int32 [n, L]."""
+    """Number, within the sequence, of the document of each input: int32 [n, L]."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def padded_to(self, sequences: int) -> Examples:
-        """The same with sequences of weight 0 at the end, ``sequences`` in all."""
+        """These examples, padded at the end with sequences of weight 0 to ``sequences`` in total."""
         missing = ((0, sequences - len(self)), (0, 0))
         return Examples(*(np.pad(array, missing) for array in (self.tokens, self.targets, self.weights, self.segments)))
 
@@ -49,9 +49,9 @@ def examples_of(windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndar
     """Make examples of token windows.
 
     Args:
-        windows: Token ids of any type [n, L + 1]; what is past a window's length is ignored.
+        windows: Token ids of any type [n, L + 1]; values past a window's length are ignored.
         lengths: Tokens of each window: integers [n].
-        token_weights: Loss weight of each token as a target: any type [n, L + 1]; None: all count.
+        token_weights: Loss weight of each token as a target: any type [n, L + 1]; None: 1 for every token.
         tokenizer: The tokenizer of the ids.
     """
     tokens = windows[:, :-1].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Whole small files from wherever sources may lie: tokenizers."""
+"""Fetches whole small files (tokenizers) from any location that a source may have."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def fetch_file(uri: str, access: Access) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: It is not there, or cannot be read.
-        DataUnreachable: Its store does not answer, or refuses.
+        OSError: The file does not exist or cannot be read.
+        DataUnreachable: Its store does not answer, or denies access.
     """
     model = _HUB_MODEL.fullmatch(uri)
     if model is not None:

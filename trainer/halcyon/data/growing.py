@@ -1,8 +1,8 @@
 """A source whose token cache grows while the run trains on it.
 
-It holds the newest snapshot, an ordinary `SourceData` of the text that is there, and makes a new one when the cache has grown. Snapshots
-agree about everything that they hold: a shard never changes, what is held out of the first sequences stays so, and a position is answered
-only once its window is full. So which of them a batch was made of cannot be seen in it.
+It holds the newest snapshot, which is an ordinary `SourceData` of the text cached so far, and makes a new one when the cache has grown. All
+snapshots agree on the text that they share: a shard never changes, the held-out sequences among the first sequences stay the same, and a
+position is used only when its shuffle window is full. So a batch does not depend on the snapshot that it was made from.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class GrowingSource:
 
     Args:
         name: Name of the source.
-        progress: Knows its ledger.
-        snapshot: Makes the source of a ledger.
+        progress: Provides the ledger of the source.
+        snapshot: Makes the source from a ledger.
     """
 
     def __init__(self, name: str, progress: CacheProgress, snapshot: Callable[[Ledger], SourceData]) -> None:
@@ -35,7 +35,7 @@ class GrowingSource:
 
     @property
     def now(self) -> SourceData:
-        """The source as far as it is there."""
+        """The source with the text cached so far."""
         ledger = self._growth.ledger(self.name)
         if ledger is None:
             raise LookupError(f"the token cache of {self.name} has not been begun")
@@ -45,16 +45,16 @@ class GrowingSource:
             return self._newest[1]
 
     def holding(self, turns: np.ndarray) -> SourceData:
-        """The source once it holds these turns of the training order.
+        """Wait until the source has these turns of its training order, and return it.
 
         Raises:
             Stopped: The process ends.
-            Exception: What ended the build.
+            Exception: The error that ended the build.
         """
         self._growth.wait_for(lambda: self.now.holds(turns))
         return self.now
 
     def holding_out(self, sequences: int) -> SourceData:
-        """The source once it holds out this number of sequences, or is whole. Raises as `holding` does."""
+        """Wait until the source holds out this number of sequences, or is complete, and return it. Raises as `holding` does."""
         self._growth.wait_for(lambda: self.now.holds_out(sequences))
         return self.now

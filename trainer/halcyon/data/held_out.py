@@ -1,4 +1,4 @@
-"""What is held out of sources, and the examples of any of their sequences: a pure function of the run document."""
+"""The held-out sequences of sources, and the examples of any of their sequences: pure functions of the run document."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from halcyon.data.source_data import BatchRows, Source, SourceData
 from halcyon.tokenizer import Tokenizer
 
 LAYOUT_VERSION = 3
-"""Raised when the same tokens would give other sequences, or another order, than before."""
+"""Increased when the same tokens would give other sequences, or another order, than before."""
 
 
 class HeldOut:
     """The held-out sequences of sources.
 
     Args:
-        sources: The sources, in any order; their names key everything.
-        tokenizer: The tokenizer of all of them.
+        sources: The sources, in any order; they are identified by name.
+        tokenizer: The tokenizer of all sources.
         sequence_length: Positions of a held-out sequence: the longest of the run.
-        first: Given where nothing may depend on how much text there is (`halcyon.data.streaming`): weights by which an evaluation takes the
-            first held-out sequences of the sources, rather than some from everywhere.
+        first: Given where the data may not depend on the total amount of text (`halcyon.data.streaming`): weights of the sources. An
+            evaluation then takes the first held-out sequences of each source by weight. Default: sequences evenly from all text.
     """
 
     def __init__(
@@ -35,18 +35,18 @@ class HeldOut:
     ) -> None:
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
-        """Positions of the run's longest sequences, and of those that are held out."""
+        """Positions of the run's longest sequences and of the held-out sequences."""
         self._sources = tuple(sources)
         self._first_weights = first
 
     @property
     def streams(self) -> bool:
-        """Whether it may be used while its sources still grow."""
+        """Whether the data may be used while its sources still grow."""
         return self._first_weights is not None
 
     @property
     def sources(self) -> tuple[SourceData, ...]:
-        """The sources as far as they are there."""
+        """The sources with the text cached so far."""
         return tuple(source.now for source in self._sources)
 
     @property
@@ -56,7 +56,7 @@ class HeldOut:
 
     @property
     def each(self) -> dict[str, HeldOut]:
-        """The same of each source that holds something out, by itself."""
+        """A `HeldOut` of each source that has held-out sequences, by name."""
         first = None if self._first_weights is None else 1.0
         return {
             source.name: HeldOut([source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first})
@@ -66,7 +66,7 @@ class HeldOut:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the fingerprint is taken over, for a sentence that says what differs."""
+        """The input of the fingerprint. An error message can report its differences."""
         return {
             "layoutVersion": LAYOUT_VERSION,
             "tokenizerSha256": self.tokenizer.fingerprint,
@@ -94,11 +94,15 @@ class HeldOut:
         return all(source.now.holds_out(count) for source, count in zip(self._sources, counts, strict=True))
 
     def validation_batches(self, batches: int | None, batch_size: int) -> list[BatchRows]:
-        """The held-out examples of one evaluation, the same every time: each of at most ``batch_size``. Waits for a source that grows.
+        """The held-out rows of one evaluation, the same in every evaluation, in batches of at most ``batch_size`` rows.
 
-        ``batches`` is how many at most; None: all. Where they do not hold all sequences, those taken lie evenly over all sources; or, where
-        nothing may depend on how much text there is, they are the first of each source, by the sources' weights, and fewer from one that
-        has fewer.
+        Waits for a source that is still being built.
+
+        Args:
+            batches: At most this number of batches; None: all. If they cannot hold all sequences, the sequences taken are evenly spaced
+                over all sources; or, if the data may not depend on the total amount of text (`streams`), they are the first of each source,
+                by the sources' weights (all of a source that has fewer than its share).
+            batch_size: Rows of a batch.
         """
         most = self.validation_sequences if batches is None else batches * batch_size
         ranks = self._first_ranks(most) if self.streams else self._even_ranks(most)
@@ -108,7 +112,7 @@ class HeldOut:
         return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
 
     def _even_ranks(self, sequences: int) -> list[np.ndarray]:
-        """Ranks among the held-out sequences of each source, evenly over all of them together."""
+        """Ranks among the held-out sequences of each source, evenly spaced over the held-out sequences of all sources."""
         ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
         held_out = int(ends[-1])
         taken = min(sequences, held_out)
@@ -118,13 +122,13 @@ class HeldOut:
         return [mine - begin for mine, begin in zip(np.split(ranks, borders), begins, strict=True)]
 
     def _first_ranks(self, sequences: int) -> list[np.ndarray]:
-        """Ranks among the held-out sequences of each source: its share, from the first on."""
+        """Ranks among the held-out sequences of each source: its share, beginning with the first."""
         counts = self._first_held_out(sequences)
         held = [source.holding_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)]
         return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
 
     def _first_held_out(self, sequences: int) -> list[int]:
-        """How many of the first held-out sequences each source is to give: by weights, and whatever the size of any."""
+        """Number of held-out sequences that each source should give, by weight only: the sizes of the sources have no influence."""
         weights = self._first_weights or {}
         given = {source.name: Fraction(weights.get(source.name, 0)) for source in self.sources if source.split.share > 0}
         names = sorted(given)
@@ -133,7 +137,7 @@ class HeldOut:
         return [counts.get(source.name, 0) for source in self._sources]
 
     def examples(self, rows: BatchRows) -> Examples:
-        """The examples at `train_rows` or `validation_batches`."""
+        """The examples of rows from `train_rows` or `validation_batches`."""
         width = rows.length + 1
         whole = rows.length == self.sequence_length
         token_type = np.min_scalar_type(self.tokenizer.vocab_size - 1)

@@ -1,14 +1,13 @@
-"""Batches on the devices, made ahead of the loop by a few threads.
+"""Batches on the devices, prefetched by a few threads.
 
-A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices.
-Row ``r`` of the step's batch is row ``r % (batch / microbatches)`` of microbatch ``r // (batch / microbatches)``, on any mesh and with any
-number of processes. Each process reads and builds only the rows of its own devices, and no device ever holds another one's, so cutting a
-batch into microbatches moves nothing between devices.
+A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices. Row
+``r`` of the step's batch is row ``r % (batch / microbatches)`` of microbatch ``r // (batch / microbatches)``, on any mesh and with any
+number of processes. Each process reads and builds only the rows of its own devices, and no device holds rows of another device, so cutting
+a batch into microbatches moves no data between devices.
 
-Making ahead begins with one batch and doubles with every batch that is taken, up to a depth that a bound on memory allows: the first step
-waits for its own batch and no other, and a store that is slow to answer is soon asked for many at once. Asking for another step than the
-next one is allowed and costs one batch: what was made ahead is dropped, because a batch is a function of the step and not of what came
-before.
+The prefetch depth begins at one batch and doubles with every batch taken, up to `depth` and a bound on memory. So the first step waits only
+for its own batch, and a slow store soon receives many requests in parallel. A request for a step that is not the next one is allowed: the
+prefetched batches are dropped, and the caller waits for one batch. This is correct because a batch depends only on the step.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from halcyon.data.examples import Batch, Examples
 def global_batch(
     rows: Callable[[np.ndarray], Examples], shape: tuple[int, int, int], sharding: Sharding, *, fields: Iterable[str]
 ) -> Batch:
-    """Build a batch of which this process makes only its own devices' rows.
+    """Build a global batch. This process makes only the rows of its own devices.
 
     Args:
-        rows: Gives the examples of the named rows, 0 to ``m b - 1``, of the batch.
+        rows: Returns the examples of the given rows, 0 to ``m b - 1``, of the batch.
         fields: Names of the arrays.
         shape: ``(m, b, L)``.
-        sharding: How ``[m, b, L]`` lies on the devices. The last axis must not be split.
+        sharding: Sharding of ``[m, b, L]``. The last axis must not be split.
     """
     numbers = np.arange(shape[0] * shape[1]).reshape(shape[:2])
     placements = sharding.addressable_devices_indices_map(shape)
@@ -56,14 +55,14 @@ class Loader:
     """The batches of a run by step.
 
     Args:
-        dataset: Where the examples come from.
+        dataset: Source of the examples.
         microbatches: Parts of a step's batch; divides every batch size of the run.
-        sharding: How an array ``[microbatches, batch / microbatches, length]`` lies on the devices.
-        fields: Names of a batch's arrays, among those of `Examples`.
-        last_step: Batches from this step on are not made ahead. Default: there is no last step.
-        depth: How many batches are made ahead at most.
-        memory_bytes: Batches made ahead take no more than this on the host, but one is always made.
-        threads: How many batches are in the making at a time.
+        sharding: Sharding of an array ``[microbatches, batch / microbatches, length]``.
+        fields: Names of a batch's arrays, among the fields of `Examples`.
+        last_step: Batches from this step on are not prefetched. Default: no last step.
+        depth: At most this number of batches is prefetched.
+        memory_bytes: Prefetched batches use at most this much host memory, but one batch is always prefetched.
+        threads: Number of batches that are built in parallel.
         clock: Seconds, of any origin.
     """
 
@@ -97,9 +96,9 @@ class Loader:
         self._ahead: dict[int, Future[Batch]] = {}
         self._reach = 0
         self.last_wait_seconds = 0.0
-        """How long the last call of `batch` waited for data, in seconds."""
+        """Seconds that the last call of `batch` waited for data."""
         self.wait_seconds = 0.0
-        """How long all calls of `batch` waited for data, in seconds."""
+        """Seconds that all calls of `batch` waited for data."""
 
     def batch(self, step: int) -> Batch:
         """The batch of the ``(step + 1)``-th optimizer step. Never waits for a device."""
@@ -113,7 +112,7 @@ class Loader:
         return batch
 
     def close(self) -> None:
-        """End the threads. Batches handed out stay valid."""
+        """End the threads. Returned batches stay valid."""
         self._threads.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -123,7 +122,7 @@ class Loader:
         self.close()
 
     def _make_ahead(self, step: int, *, first_wanted: bool = True) -> None:
-        """Have the batch of ``step`` (if it is wanted) and those in reach after it in the making, and no others."""
+        """Start the batches from ``step`` on up to the prefetch depth, which counts from ``step + first_wanted``. Drop all others."""
         wanted = range(step, self._end_of_reach(step + first_wanted))
         for stale in [made for made in self._ahead if made not in wanted]:
             self._ahead.pop(stale).cancel()
@@ -132,7 +131,7 @@ class Loader:
                 self._ahead[coming] = self._threads.submit(self._build, coming)
 
     def _end_of_reach(self, first: int) -> int:
-        """The step after the last whose batch may be made ahead, where ``first`` is the first of them."""
+        """The step after the last step whose batch may be prefetched, where ``first`` is the first such step."""
         end = first
         room = self._memory_bytes
         while end < first + self._reach and (self._last_step is None or end < self._last_step):
@@ -143,7 +142,7 @@ class Loader:
         return end
 
     def _size_bytes(self, step: int) -> float:
-        """Bytes of a step's batch on this host."""
+        """Bytes of a step's batch in this host's memory."""
         schedule = self._dataset.schedule
         of_this_host = len(self._sharding.addressable_devices) / self._sharding.mesh.size
         arrays = len(self._fields)

@@ -1,6 +1,6 @@
-"""Opens the data of a run: its token caches, made if they are not there, and on top of them the pure part, `Dataset`.
+"""Opens the data of a run: builds its token caches if they do not exist, and makes the `Dataset`, which is pure, from them.
 
-The data is opened when the caches are whole or, where `streaming` says so, when the first sequences are there.
+The data is opened when the caches are complete or, where `streaming` allows it, when the first sequences are cached.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ def ensure_caches(
     report: Callable[[Built], object] = lambda built: None,
     patience: Patience | None = None,
 ) -> tuple[Store, Caches]:
-    """Have the caches of a run ready, and whole.
+    """Wait until the caches of a run are complete, and build them if necessary.
 
     Args:
         spec: The run's spec.
         process: A name that no other process has.
-        run: The run that the process belongs to, whose processes fail together; empty: none.
+        run: The run of this process; an error of the builder ends all processes of the run. Empty: no run.
         report: Called with the progress of a build.
-        patience: With a root that refuses the credentials, and with sources that refuse or do not answer. Default: none.
+        patience: Retries a root that rejects the credentials, and sources that deny access or do not answer. Default: no retries.
 
     Raises:
-        BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
-        DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts.
+        BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built from.
+        DataUnreachable: Its store did not answer, or denied access, until the retries ended.
         TrainerExit: The caches' root does not answer, or is full.
     """
     keeper = _keeper(spec, process=process, run=run, report=report, patience=patience)
@@ -80,7 +80,7 @@ def ensure_caches(
 def background_caches(
     spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], patience: Patience | None = None
 ) -> BackgroundCaches:
-    """The same in a thread of its own, which goes on while the run trains, if `streams` says that it may.
+    """`ensure_caches` in a thread, which continues while the run trains, if `streams` allows it.
 
     Args: See `ensure_caches`.
     """
@@ -89,10 +89,10 @@ def background_caches(
 
 
 def look_at_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Mapping[str, Ledger]]:
-    """The data of a run, to be looked at: of caches that are still being built the finished part, if `streams` allows it.
+    """Open the data of a run for inspection. If `streams` allows it, the finished part of incomplete caches is enough; else they are built.
 
     Returns:
-        The data, and the ledgers of its sources.
+        The data and the ledgers of its sources.
 
     Raises:
         See `open_dataset`.
@@ -108,7 +108,7 @@ def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Calla
     """Open the data of a run.
 
     Raises:
-        BadConfiguration: There is no text, it cannot be read, or it is too little for what is asked. The sentence names the field.
+        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message names the field.
         TrainerExit: The caches' root does not answer, or is full.
     """
     store, caches = ensure_caches(spec, process=process, report=report)
@@ -116,28 +116,28 @@ def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Calla
 
 
 def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
-    """Whether there is enough of every cache to open the data: all of it, or, where `streams` says so, the first sequences of each."""
+    """Whether the data can be opened: the caches are complete or, where `streams` allows it, hold the first sequences of each source."""
     if caches.finished(spec.data):
         return True
     stride = build_schedule(spec.trainer).longest + 1
     ledgers = [caches.ledgers.get(source.name) for source in spec.data.sources]
-    # Of the first two sequences one is trained on and one held out, wherever both are wanted.
+    # Of the first two sequences, one is for training and one is held out, unless the share is 0 or 1 (`split_stream`).
     return streams(spec.data) and all(ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers)
 
 
 def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
-    """What is held out of whole caches, for a run that only evaluates: the same sequences as for one that trains on this document.
+    """The held-out sequences of complete caches, for a run that only evaluates: the same as for a run that trains with this document.
 
     Raises:
-        BadConfiguration: It is nothing.
+        BadConfiguration: There are none.
     """
     by_weight = positive_weights(spec.data) if streams(spec.data) else None
     sources = _open_sources(spec, store, caches, None)
     held_out = HeldOut(sources, load(caches.tokenizer), build_schedule(spec.trainer).longest, first=by_weight)
     if held_out.validation_sequences == 0:
         raise BadConfiguration(
-            f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text holds no sequence out to evaluate on; raise it, "
-            "or give a source validation.fraction: 1 to evaluate on all of it"
+            f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text is too little to hold out one sequence for "
+            "evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
         )
     return held_out
 
@@ -148,11 +148,11 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     Args:
         spec: The run's spec.
         store: The caches' root.
-        caches: Whole, or enough to begin (`may_begin`).
-        progress: The progress of caches that are being built. Default: of those that are not whole only what is there can be asked for.
+        caches: The caches: complete, or enough to begin (`may_begin`).
+        progress: The progress of caches that are being built. Default: an incomplete cache does not grow.
 
     Raises:
-        BadConfiguration: There is too little text for what is asked.
+        BadConfiguration: There is too little text for the spec.
     """
     data, settings = spec.data, spec.trainer
     schedule = build_schedule(settings)
@@ -182,7 +182,7 @@ def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress:
 
 
 def _portions(spec: TrainingRunSpec) -> dict[str, int]:
-    """In portions of how many tokens the text of a source can be trained on: windows, with what is held out of them."""
+    """Tokens of the smallest usable portion of a source: a shuffle window of training sequences and the held-out sequences among them."""
     sequences = spec.data.order.windows.sequences if spec.data.order.windows else 1
     stride = build_schedule(spec.trainer).longest + 1
     shares = {source.name: 1 - _held_out(source, spec.data) for source in spec.data.sources}
@@ -211,7 +211,7 @@ def _keeper(
 def _snapshots(
     spec: TrainingRunSpec, store: Store, source: DataSourceSpec, reader: TokenReader, schedule: BatchSchedule, first: Ledger
 ) -> Callable[[Ledger], SourceData]:
-    """Makes the source of its ledger, which may grow from ``first`` on."""
+    """Returns a function that makes the source from its ledger. Later ledgers may be longer than ``first``."""
     data, settings = spec.data, spec.trainer
     description = _description_of_stream(first, reader, schedule) if streams(data) else None
 
@@ -219,7 +219,7 @@ def _snapshots(
         reader.grow(ledger)
         layout = _layout(store, source, ledger, reader, schedule)
         if layout.sequences == 0:
-            raise BadConfiguration(f"spec.data.sources[{source.name}]: its text makes no sequence; give it more text")
+            raise BadConfiguration(f"spec.data.sources[{source.name}]: its text is too short for one sequence; give it more text")
         split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _held_out(source, data))
         used = split.training
         if (simulated := data.mixture.simulate_tokens) is not None:
@@ -250,7 +250,7 @@ def _description(ledger: Ledger) -> dict[str, Any]:
 
 
 def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> dict[str, Any]:
-    """What tells the contents of a cache from the beginning of its build on: the text that it is made from, and its first tokens."""
+    """Identifies the contents of a cache from the beginning of its build: hashes of the files' identities and of its first sequence."""
     files = [[entry.size_bytes, entry.sha256 or entry.version] for entry in ledger.files]
     first = np.array([0]), np.array([min(reader.tokens, schedule.longest + 1)])
     weights = reader.gather_weights(*first)
@@ -266,7 +266,7 @@ def _held_out(source: DataSourceSpec, data: DataSpec) -> float:
 
 
 def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> Layout:
-    """The layout of a source; one that takes time to build is kept beside the tokens, under a hash of all that decides it."""
+    """The layout of a source. A layout that takes time to build is stored beside the tokens, under a hash of all its inputs."""
     if source.layout.concatenate is not None:
         stride = schedule.longest + 1
         return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // stride * stride, schedule.longest)
@@ -277,5 +277,5 @@ def _layout(store: Store, source: DataSourceSpec, ledger: Ledger, reader: TokenR
     if arrays is None:
         layout = build_layout(source.layout, ends, sequence_length=schedule.longest, source=source.name)
         keep_arrays(store, prefix, layout.to_arrays())
-        arrays = kept_arrays(store, prefix) or layout.to_arrays()  # read again, for large ones then lie on a disk
+        arrays = kept_arrays(store, prefix) or layout.to_arrays()  # read again, because large arrays are then on disk
     return load_layout(source.layout, ends, sequence_length=schedule.longest, arrays=arrays)

@@ -1,4 +1,4 @@
-"""What the sources of a run hold and how often they are seen: counted once, shown on a terminal or as a picture in a file."""
+"""Contents of the sources of a run and their epochs: counted once, shown on a terminal or as a picture in a file."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _BINS = 48
 _BAR_WIDTH = 30
 _HISTOGRAM_LINES = 3
 _CHUNK = 2**22
-"""Documents that are looked at together."""
+"""Documents that are processed together."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long documents are, in tokens, on a logarithmic scale."""
+    """Lengths of documents, in tokens, on a logarithmic scale."""
 
     counts: np.ndarray
-    """Documents of each bin: int64 [bins]."""
+    """Documents in each bin: int64 [bins]."""
     low: int
     high: int
     quantiles: tuple[float, float, float]
-    """Below which 5 %, half and 95 % of the documents are."""
+    """The lengths below which 5 %, 50 % and 95 % of the documents are."""
     mean: float
 
 
@@ -48,21 +48,21 @@ class SourceOverview:
     documents: int
     tokens: int
     lengths: Lengths | None
-    """None where the documents are not known."""
+    """None: the documents are not known."""
     sequences: int
     """Sequences, held-out ones included."""
     held_out: int
     used: int
     """Training sequences of an epoch."""
     epochs: float
-    """How often they have been seen at the run's end."""
+    """Epochs of the source at the end of the run."""
     share: float
-    """Of the run's sequences."""
+    """Share of the run's sequences."""
     layout: LayoutReport
 
 
 def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> list[SourceOverview]:
-    """Count. ``steps`` are those of the run."""
+    """The overview of each source at the end of a run of ``steps`` steps."""
     end = dataset.schedule.positions_before(steps)
     epochs, counts = dataset.mixture.epochs(end), dataset.mixture.ranks(end)
     return [
@@ -83,17 +83,17 @@ def overview(dataset: Dataset, ledgers: Mapping[str, Ledger], steps: int) -> lis
 
 
 def lengths_of(ends: np.ndarray) -> Lengths:
-    """Put documents into bins of their lengths, a chunk of them in memory at a time.
+    """Put documents into bins by length, with one chunk of them in memory at a time.
 
     Args:
-        ends: Where each document ends: int64 [documents], at least one; may lie on a disk.
+        ends: End of each document in the token stream: int64 [documents], at least one; may be on disk.
     """
     chunks = range(0, len(ends), _CHUNK)
     low = max(1, min(int(_lengths(ends, first).min()) for first in chunks))
     high = max(2, max(int(_lengths(ends, first).max()) for first in chunks))
     edges = np.unique(np.geomspace(low, high + 1, _BINS + 1))
     counts = sum(np.histogram(np.maximum(_lengths(ends, first), low), edges)[0] for first in chunks)
-    # Quantiles of more documents than a chunk are those of as many, evenly spread.
+    # With more documents than a chunk has, the quantiles come from an evenly spaced sample of about one chunk.
     some = np.arange(len(chunks), len(ends), len(chunks))
     sample = _lengths(ends, 0) if len(chunks) == 1 else ends[some] - ends[some - 1]
     below, half, above = (float(value) for value in np.quantile(sample, (0.05, 0.5, 0.95)))
@@ -106,7 +106,7 @@ def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
 
 
 def source_table(ledgers: Mapping[str, Ledger]) -> Table:
-    """What the caches hold."""
+    """Table of the contents of the caches."""
     table = Table(title="Token caches", title_justify="left", box=SIMPLE_HEAD)
     for name in ("source", "rows", "empty", "documents", "tokens", "bytes", "bytes/token", "shards"):
         table.add_column(name, justify="left" if name == "source" else "right")
@@ -119,7 +119,7 @@ def source_table(ledgers: Mapping[str, Ledger]) -> Table:
 
 
 def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], steps: int) -> RenderableType:
-    """Sources of a run: contents, sequences, how often each is seen, and how long its documents are."""
+    """Sources of a run: contents, sequences, epochs, and lengths of documents."""
     table = Table(title=f"Sources in {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD)
     for name in ("source", "sequences", "held out", "used", "epochs", "share", "cropped", "padding"):
         table.add_column(name, justify="left" if name == "source" else "right")
@@ -138,7 +138,7 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
 
 
 def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
-    """Tokens and epochs of each source as bars, lengths of its documents as a histogram."""
+    """Tokens and epochs of each source as bars, and the lengths of its documents as a histogram."""
     bars = Table(title=f"Tokens, and epochs at the end of {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD)
     for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
         bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
 
 
 def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
-    """Bars on a logarithmic scale, some lines high, and quantiles."""
+    """Histogram on a logarithmic scale, `_HISTOGRAM_LINES` lines high, and quantiles."""
     full = len(_BARS) - 1
     levels = np.ceil(lengths.counts * (full * _HISTOGRAM_LINES) / max(1, lengths.counts.max())).astype(int)
     *upper, lowest = ("".join(_BARS[level] for level in np.clip(levels - full * line, 0, full)) for line in range(_HISTOGRAM_LINES)[::-1])
@@ -166,6 +166,6 @@ def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
 
 
 def speed_words(built: Built, seconds: float) -> str:
-    """Documents, text and tokens a second."""
+    """Documents, megabytes of text and tokens per second."""
     seconds = max(seconds, 1e-9)
     return f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  {built.tokens / seconds:,.0f} tokens/s"

@@ -1,7 +1,7 @@
-"""What a terminal would show, as a picture in a file: text in SVG, so it can be searched and copied, and is sharp at any size.
+"""Writes terminal output as an SVG file: its text can be searched and copied, and it is sharp at any size.
 
-Rich draws it (`rich` shows everything else here too, so a picture needs nothing more to be installed). The frame is our own: Rich's one
-fetches a font from the web, and a picture in a documentation should need no requests.
+Rich renders it, because all other output uses `rich` too, so a picture needs no other package. The SVG frame is our own: the frame of Rich
+fetches a font from the web, and a picture in documentation should make no requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from halcyon.errors import BadConfiguration
 
 _MAX_WIDTH = 1000
-"""Characters of a line."""
+"""Characters per line."""
 _FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" class="{unique_id}-frame">
 <style>
@@ -46,9 +46,9 @@ def write_picture(content: RenderableType, path: Path) -> None:
     console.width = Measurement.get(console, console.options, content).maximum
     console.print(content)
     svg = console.export_svg(title="", theme=DEFAULT_TERMINAL_THEME, code_format=_FRAME)
-    # Glyphs fill their cells whatever the font is, so that neighbouring bars touch.
+    # Glyphs fill their cells with any font, so that neighbouring bars touch.
     svg = svg.replace(" textLength=", ' lengthAdjust="spacingAndGlyphs" textLength=')
     try:
         path.write_text(svg, encoding="utf-8")
     except OSError as error:
-        raise BadConfiguration(f"{path} cannot be written: {error.strerror}; give --plot another place") from None
+        raise BadConfiguration(f"{path} cannot be written: {error.strerror}; choose another path for --plot") from None

@@ -1,4 +1,4 @@
-"""The examples of a step as a terminal shows them: where each token comes from, and what it says."""
+"""The examples of a step for a terminal: the origin of each token, and its text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _ROWS_AT_ONCE = 256
 _LEGEND = "Steps are counted as in the log, from 1; rows, sequences, documents and tokens from 0."
 _TEXT_LEGEND = "A document has one colour; what does not count in the loss is dim and struck through; special tokens are reversed."
 _SAFE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-"""Control characters as their pictures: a document must not be able to steer the terminal."""
+"""Control characters to their visible symbols: a document must not be able to control the terminal."""
 
 
 def step_view(dataset: Dataset, ledgers: Mapping[str, Ledger], step: int, chosen: np.ndarray, *, text: bool) -> Iterator[RenderableType]:
-    """What a step trains on: its sources, and of some rows the documents and the text.
+    """The training data of a step: its sources, and the documents and the text of some rows.
 
     Args:
         dataset: The data.
-        ledgers: Of its sources.
-        step: The step as the log counts it: the first one is 1.
-        chosen: Which rows of the batch.
-        text: Whether to print the text too, coloured by document.
+        ledgers: The ledgers of its sources.
+        step: The step, counted from 1 as in the log.
+        chosen: Numbers of the rows of the batch to show: integers [n].
+        text: Whether to show the text too, coloured by document.
     """
     rows = dataset.train_rows(step - 1)
     yield _summary(dataset, rows, step)
@@ -57,13 +57,13 @@ def _summary(dataset: Dataset, rows: BatchRows, step: int) -> Text:
     words = f"Step {step:,} of {schedule.steps:,}: {counted(len(rows), 'sequence')} of {counted(rows.length, 'token')}"
     stage = schedule.stage_of(step - 1)
     if len(schedule.stages) > 1:
-        words += f" (so since step {stage.first_step + 1:,})"
+        words += f" (since step {stage.first_step + 1:,})"
     first = schedule.tokens_before(step - 1)
     return Text(f"{words}, tokens {first:,} to {schedule.tokens_before(step) - 1:,} of the run", style="bold")
 
 
 def _source_table(dataset: Dataset, rows: BatchRows, step: int) -> Table:
-    """How much of the step each source gives, and how far the run has gone through it."""
+    """Rows and share of each source in the step, and its epochs up to the end of the step."""
     table = Table(box=SIMPLE_HEAD)
     for name in ("source", "rows", "share", "epochs so far"):
         table.add_column(name, justify="left" if name == "source" else "right")
@@ -96,7 +96,7 @@ def _origin(excerpt: Excerpt, weights: np.ndarray) -> Text:
 
 
 def coloured(examples: Examples, number: int, tokenizer: Tokenizer) -> Text:
-    """One example as text: the tokens that are predicted, each document in a colour, those of weight 0 dim and struck through."""
+    """One example as text: the targets, each document in a colour, targets of weight 0 dim and struck through."""
     text = Text()
     targets, weights, segments = examples.targets[number], examples.weights[number], examples.segments[number]
     names = {identifier: name for name, identifier in tokenizer.special_tokens.items()}

@@ -1,4 +1,4 @@
-"""The parts of the data of a run: a source, opened, and the addresses of examples."""
+"""The parts of a run's data: an opened source, and the addresses of examples."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from halcyon.data.split import Split, spread
 from halcyon.errors import BadConfiguration
 
 NO_SOURCE = -1
-"""Source of a row past the end of the data: a sequence of weight 0."""
+"""Source of a row past the end of the data; its sequence has weight 0."""
 
 
 class Tokens(Protocol):
     """The token stream of a source."""
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The tokens of spans, one after the other."""
+        """The tokens of spans, concatenated."""
         ...
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
-        """The loss weights of the same tokens; None where all count."""
+        """The loss weights of the same tokens; None: all are 1."""
         ...
 
 
 @dataclass(frozen=True)
 class SourceData:
-    """A source, opened."""
+    """An opened source."""
 
     name: str
     tokens: Tokens
     layout: Layout
     split: Split
     order: Order
-    """Of the training sequences that are used."""
+    """Order of the used training sequences."""
     used: int
-    """Training sequences that are used: all, but where a longer run is rehearsed."""
+    """Number of training sequences that are used: all, except in a rehearsal of a longer run (`simulateTokens`)."""
     description: Mapping[str, Any]
-    """What its contents are known by; the same for a source that grows as for the whole one."""
+    """Identifies its contents; the same while the source grows as when it is complete."""
     turns: int | None = None
-    """The number of turns of the training order that are known; None: all, because the source is whole."""
+    """Number of turns (positions in the source's training order) that are known; None: all, because the source is complete."""
 
     @property
     def now(self) -> SourceData:
@@ -52,28 +52,28 @@ class SourceData:
         return self
 
     def holds(self, turns: np.ndarray) -> bool:
-        """Whether it can tell these turns of the training order."""
+        """Whether the sequences at these turns of the training order are known."""
         return self.turns is None or not turns.size or int(turns.max()) < self.turns
 
     def holds_out(self, sequences: int) -> bool:
-        """Whether it holds out this number of sequences, or is whole."""
+        """Whether it holds out this number of sequences, or is complete."""
         return self.turns is None or self.split.held_out >= sequences
 
     def holding(self, turns: np.ndarray) -> SourceData:
         """See `Source`.
 
         Raises:
-            BadConfiguration: It is not whole, and these turns are in what is missing.
+            BadConfiguration: The source is not complete, and one of these turns is not known.
         """
         if not self.holds(turns):
             raise BadConfiguration(
-                f"spec.data.sources[{self.name}]: its token cache is not whole yet and tells the first {self.turns} sequences of the "
-                f"training order, but number {int(turns.max())} is asked for; ask for an earlier step, or build it with halcyon data build"
+                f"spec.data.sources[{self.name}]: its token cache is not complete: it has the first {self.turns} sequences of the training "
+                f"order, but sequence {int(turns.max())} is needed; choose an earlier step, or complete the cache with halcyon data build"
             )
         return self
 
     def holding_out(self, sequences: int) -> SourceData:
-        """See `Source`. Of a source that is not whole what there is."""
+        """See `Source`. An incomplete source may hold out fewer."""
         del sequences
         return self
 
@@ -82,11 +82,11 @@ class SourceData:
         return self.ranked_sequences(self.order(turns))
 
     def ranked_sequences(self, ranks: np.ndarray) -> np.ndarray:
-        """The sequences at ranks, 0 to ``used - 1``, among those that are used: int64, same shape."""
+        """The sequences at ranks, 0 to ``used - 1``, among the used sequences: int64, same shape."""
         return self.split.training_sequences(spread(ranks, chosen=self.used, total=self.split.training))
 
     def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Token windows [n, length + 1] of (parts of) sequences, their lengths [n], and the tokens' loss weights."""
+        """Token windows [n, length + 1] of sequences or their parts, their lengths in tokens [n], and loss weights [n, length + 1]."""
         spans = self.layout.spans(sequences)
         if parts is not None:
             spans = spans.cut(parts, length)
@@ -97,39 +97,39 @@ class SourceData:
 
 
 class Source(Protocol):
-    """A source that is whole, or grows while it is used."""
+    """A source that is complete, or grows while it is used."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the source."""
         ...
 
     @property
     def now(self) -> SourceData:
-        """As far as it is there."""
+        """The source with the text cached so far."""
         ...
 
     def holding(self, turns: np.ndarray) -> SourceData:
-        """The source with these turns of the training order; may wait for them."""
+        """The source with these turns of its training order; may wait for them."""
         ...
 
     def holding_out(self, sequences: int) -> SourceData:
-        """The source with this number of held-out sequences, or with all of them; may wait for them."""
+        """The source with this number of held-out sequences, or with all it has; may wait for them."""
         ...
 
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Addresses of examples: n of them."""
+    """Addresses of n examples."""
 
     source: np.ndarray
     """Index of the source, or `NO_SOURCE`: int32 [n]."""
     sequence: np.ndarray
-    """Number of the sequence among all of its source: int64 [n]."""
+    """Number of the sequence among all sequences of its source: int64 [n]."""
     part: np.ndarray
-    """Which part of that sequence, where the step's sequences are shorter than the longest: int32 [n]."""
+    """Number of the part of that sequence, where the step's sequences are shorter than the longest: int32 [n]."""
     length: int
-    """Positions of a sequence of this step."""
+    """Positions per sequence of this step."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -139,7 +139,7 @@ class BatchRows:
 
 
 def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """BatchRows [n, width] of values that follow one another, the shorter ones padded with 0."""
+    """Splits concatenated values into rows [n, width] and pads shorter rows with 0."""
     if len(flat) == len(lengths) * width:
         return flat.reshape(len(lengths), width)
     rows = np.zeros((len(lengths), width), flat.dtype)

@@ -1,12 +1,12 @@
-"""Which sequences of a source are held out: chosen evenly, before any shuffle, so no sequence is ever on both sides.
+"""Chooses the held-out sequences of a source: evenly spaced, before any shuffle, so no sequence is in both sets.
 
-Of the first ``n`` sequences ``floor((n a + p) / b)`` are held out, ``a / b`` being the share and ``p`` the phase: a straight line drawn in
-whole steps (Bresenham's), so they lie as evenly as whole numbers allow. Both directions have a closed form, so the choice costs no memory,
-and it depends on neither seed nor epoch: runs with different seeds are judged on the same text. Products of two sequence numbers leave 64
-bits, so they are divided digit by digit.
+Of the first ``n`` sequences ``floor((n a + p) / b)`` are held out, where ``a / b`` is the share and ``p`` the phase. This is Bresenham's
+line in whole steps, so the held-out sequences are as evenly spaced as whole numbers allow. The maps from number to rank and back have
+closed forms, so the choice needs no memory. It does not depend on seed or epoch: runs with different seeds are evaluated on the same text.
+The product of two sequence numbers can exceed 64 bits, so it is divided digit by digit.
 
-Two lines are in use. Where all sequences are known, ``h`` of ``n`` are held out, exactly. Where more may come while a run trains, the line
-is the share that the document asks for, and what is held out of the first sequences stays so whatever comes after them.
+Two lines are used. If all sequences are known, exactly ``h`` of ``n`` are held out. If the source may grow while a run trains, the line is
+the share in the document, so later sequences do not change which of the first sequences are held out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 MAX_SEQUENCES = 2**48
-"""Sequences of a source at most."""
+"""A source has at most this number of sequences."""
 
 _DIGIT_BITS = 14
 """A remainder below 2**48, shifted by one digit, plus a digit times a number below 2**48, stays below 2**63."""
@@ -27,24 +27,24 @@ _MAX_DENOMINATOR = 10**9
 
 @dataclass(frozen=True)
 class Line:
-    """``numerator`` of every ``denominator`` numbers are chosen: 0, 1, 2, ... of them, evenly, and the same for any total."""
+    """Of the numbers 0, 1, 2, ... chooses ``numerator`` in every ``denominator``, evenly spaced. The choice does not depend on a total."""
 
     numerator: int
     denominator: int
     phase: int = 0
-    """Below the denominator: how far the first choice is on its way at number 0."""
+    """``p`` of the formula, 0 to ``denominator - 1``: a larger phase moves the first chosen number nearer to 0."""
 
     def count(self, total: int) -> int:
-        """How many of the first ``total`` numbers are chosen."""
+        """Number of chosen numbers among the first ``total``."""
         return (total * self.numerator + self.phase) // self.denominator
 
     def chosen(self, ranks: np.ndarray) -> np.ndarray:
-        """The numbers at ranks among the chosen: int64, same shape."""
+        """The numbers at ranks among the chosen numbers: int64, same shape."""
         quotients, rests = _divided_product(ranks, self.denominator, self.numerator)
         return quotients + (rests + (self.denominator - self.phase - 1)) // self.numerator
 
     def left(self, ranks: np.ndarray) -> np.ndarray:
-        """The numbers at ranks among those not chosen: int64, same shape."""
+        """The numbers at ranks among the numbers that are not chosen: int64, same shape."""
         rest = self.denominator - self.numerator
         quotients, rests = _divided_product(ranks, self.numerator, rest)
         return ranks + quotients + (rests + self.phase) // rest
@@ -62,7 +62,7 @@ class Split:
     total: int
     held_out: int
     line: Line | None = None
-    """Which ones; its count of ``total`` is ``held_out``. Default: the line that chooses exactly this share."""
+    """The line that chooses the held-out sequences; its count of ``total`` is ``held_out``. Default: the share ``held_out / total``."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out <= self.total <= MAX_SEQUENCES:
@@ -88,7 +88,7 @@ class Split:
         return self._line.left(ranks) if ranks.size else ranks
 
     def validation_sequences(self, ranks: np.ndarray) -> np.ndarray:
-        """The sequences at ranks, 0 to ``held_out - 1``, among those held out: int64, same shape."""
+        """The sequences at ranks, 0 to ``held_out - 1``, among the held-out sequences: int64, same shape."""
         ranks = _checked(ranks, self.held_out)
         return self._line.chosen(ranks) if ranks.size else ranks
 
@@ -101,7 +101,7 @@ class Split:
 def split_sequences(total: int, fraction: float) -> Split:
     """Hold out the share ``fraction`` (0 to 1) of ``total`` sequences.
 
-    At least one is held out where a share is asked for and two exist, and one stays for training unless the share is 1.
+    At least one is held out if the share is above 0 and there are two or more. At least one stays for training unless the share is 1.
     """
     if fraction >= 1:
         return Split(total, total)
@@ -112,11 +112,11 @@ def split_sequences(total: int, fraction: float) -> Split:
 
 
 def split_stream(total: int, fraction: float) -> Split:
-    """Hold out the share ``fraction`` (0 to 1) of a source of which ``total`` sequences are known: the same ones of them if there are more.
+    """Hold out the share ``fraction`` (0 to 1) of a source with ``total`` sequences so far. More sequences do not change this choice.
 
-    The first sequence is trained on and the second one held out, where the share is neither 0 nor 1.
+    If the share is neither 0 nor 1, the first sequence is for training and the second is held out.
     """
-    # As it is written, not as it is stored: 0.01 is one of a hundred.
+    # The decimal number as written, not its binary value: 0.01 is exactly 1/100.
     share = Fraction(repr(float(fraction))).limit_denominator(_MAX_DENOMINATOR)
     if fraction > 0:
         share = max(share, Fraction(1, _MAX_DENOMINATOR))
@@ -128,9 +128,9 @@ def split_stream(total: int, fraction: float) -> Split:
 
 
 def spread(ranks: np.ndarray, *, chosen: int, total: int) -> np.ndarray:
-    """The sequences at ranks, 0 to ``chosen - 1``, among ``chosen`` that lie evenly over ``total``: int64, same shape.
+    """The sequences at ranks, 0 to ``chosen - 1``, among ``chosen`` sequences evenly spaced over ``total``: int64, same shape.
 
-    For a rehearsal, which uses a part of a source.
+    Used for a rehearsal (`simulateTokens`), which takes a part of a source.
     """
     return _checked(ranks, total) if chosen == total else Split(total, chosen).validation_sequences(ranks)
 
@@ -143,7 +143,7 @@ def _checked(numbers: np.ndarray, size: int) -> np.ndarray:
 
 
 def _divided_product(numbers: np.ndarray, factor: int, divisor: int) -> tuple[np.ndarray, np.ndarray]:
-    """``divmod(numbers * factor, divisor)``, exact for everything up to 2**48."""
+    """``divmod(numbers * factor, divisor)``, exact for arguments up to 2**48."""
     whole, factor = divmod(factor, divisor)
     if int(numbers.max()) * factor < 2**63:
         quotients, rests = np.divmod(numbers * factor, divisor)

@@ -1,9 +1,9 @@
-"""Which runs may begin before their token caches are whole.
+"""Decides which runs may begin before their token caches are complete.
 
-A batch is a function of the run document and the corpus, so it must not tell how much of the corpus happened to be tokenized when it was
-made. Where every number that decides a batch comes from the document or from text that stands before it, the batch can be made as soon as
-that text is there. A shuffle of everything, layouts that choose among documents, shares by size, an end of the data, and a rehearsal all
-need the totals.
+A batch is a function of the run document and the corpus, so it must not depend on how much of the corpus is tokenized when the batch is
+made. If every number that decides a batch comes from the document or from earlier text, the batch can be made as soon as that text is
+cached. Five features need the totals and so the complete cache: a shuffle of the whole source, layouts that choose among documents, shares
+by size, an end of the data, and a rehearsal of a longer run.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from halcyon_api.spec.data import DataSpec, OrderSpec
 
 
 def is_local(order: OrderSpec) -> bool:
-    """Whether an order's first sequences come from the beginning of the text, whatever comes after it."""
+    """Whether the first sequences of an order come from the beginning of the text, independent of later text."""
     return order.sequential is not None or order.windows is not None
 
 
 def streams(data: DataSpec) -> bool:
     """Whether training may begin while the token caches are still being built.
 
-    The order is local; every source is concatenated; an exhausted source begins anew; the sources have weights (or there is but one); and
-    no longer run is rehearsed.
+    The conditions: the order is local; every source is concatenated; an exhausted source begins again; all sources have weights, or there
+    is only one source; and no longer run is rehearsed.
     """
     return (
         is_local(data.order)
@@ -32,7 +32,7 @@ def streams(data: DataSpec) -> bool:
 
 
 def positive_weights(data: DataSpec) -> dict[str, float]:
-    """The sources' weights; one that is in no mixture from the start counts as the least that is."""
+    """The weights of the sources. A source without a positive weight gets the smallest positive one (1 if there is none)."""
     weights = {source.name: source.weight or 0.0 for source in data.sources}
     least = min((weight for weight in weights.values() if weight > 0), default=1.0)
     return {name: weight or least for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""From the rows of a step back to the documents they come from: what a person asks after a loss spike."""
+"""Traces the rows of a step back to their documents, for example after a loss spike."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Excerpt:
     file: str
     """Address of its file; empty where the source has none."""
     row: int
-    """Its row in that file."""
+    """Row of the document in that file."""
     offset: int
     """First position of the excerpt in the row."""
     begin: int
-    """Its first token, counted in the document."""
+    """First token of the excerpt, counted in the document."""
     tokens: int
     """Tokens of the excerpt."""
 
 
 class Origins:
-    """Documents of one source by the tokens of its stream. Of a large cache only the shards that are asked about are read."""
+    """Finds the documents of spans of one source's token stream. Only the shards that contain them are read."""
 
     def __init__(self, reader: TokenReader, ledger: Ledger) -> None:
         self._reader = reader
@@ -52,7 +52,7 @@ class Origins:
         return found
 
     def _excerpts(self, start: int, length: int, offset: int) -> list[Excerpt]:
-        """The documents in one span of the stream, which stands at an offset of its row."""
+        """The documents in one span of the stream. The span begins at an offset of its row."""
         first, ends = self._reader.documents_around(start, start + length)
         span = Spans(np.zeros(1, np.int32), np.array([start]), np.array([length], np.int32))
         pieces, numbers = split_at_documents(span, ends)
@@ -67,7 +67,7 @@ class Origins:
 
 
 def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> list[list[Excerpt]]:
-    """The documents in each row; none for a row past the end of the data."""
+    """The excerpts in each row; an empty list for a row past the end of the data."""
     origins: dict[str, Origins] = {}
     found: list[list[Excerpt]] = []
     for number in range(len(rows)):
@@ -85,15 +85,15 @@ def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> l
 
 
 def rows_of_host(batch_size: int, microbatches: int, data_parallelism: int, tensor: int, devices_per_host: int, host: int) -> np.ndarray:
-    """BatchRows of a batch that a host reads: those of its devices' shards, in every microbatch. Hosts are counted as processes are.
+    """Rows of a batch that a host reads: the rows of its devices' shards, in every microbatch.
 
     Args:
         batch_size: Sequences of the step.
-        microbatches: Parts of the batch.
+        microbatches: Microbatches of the step.
         data_parallelism: Shards of a microbatch.
         tensor: Devices that share a shard.
-        devices_per_host: Devices of a host.
-        host: Number of the host.
+        devices_per_host: Devices per host.
+        host: Number of the host, which is the number of its process.
     """
     rows = np.arange(batch_size).reshape(microbatches, data_parallelism, -1)
     shards = np.arange(host * devices_per_host, (host + 1) * devices_per_host) // tensor

@@ -1,4 +1,4 @@
-"""The byte tokenizer: nothing to train, nothing to download, and any file is text to it."""
+"""The byte tokenizer: it needs no training and no download, and accepts any file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARKS = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 class ByteTokenizer:
     """Ids 0 to 255 are the bytes themselves; 256 begins a document, 257 ends it, 258 pads.
 
-    Any file is text to it, of whatever encoding, so nothing has to be guessed, replaced or left out.
+    It accepts text of any encoding, so it never guesses an encoding and never replaces or drops bytes.
     """
 
     vocab_size = 259
@@ -34,13 +34,13 @@ class ByteTokenizer:
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """One byte for each of the first 256 ids, none for the special ones: int32, shape [259]."""
+        """Bytes of text of each id: 1 for the first 256 ids, 0 for special tokens: int32, shape [259]."""
         sizes = np.zeros(self.vocab_size, np.int32)
         sizes[:256] = 1
         return sizes
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """The bytes of a text (of its UTF-8 form, if it is a string): int32, shape [bytes]."""
+        """The bytes of a text, in UTF-8 if it is a string: int32, shape [bytes]."""
         data = text.encode() if isinstance(text, str) else text
         return np.frombuffer(data, np.uint8).astype(np.int32)
 
@@ -62,6 +62,6 @@ class ByteTokenizer:
         return np.concatenate([*pieces, self.encode(text[position:])])
 
     def decode(self, tokens: np.ndarray) -> str:
-        """The text of the byte tokens; what is not valid UTF-8 is shown as U+FFFD."""
+        """The text of the byte tokens; invalid UTF-8 becomes U+FFFD, and special tokens are left out."""
         ids = np.asarray(tokens)
         return ids[ids < 256].astype(np.uint8).tobytes().decode(errors="replace")

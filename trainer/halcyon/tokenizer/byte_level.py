@@ -1,7 +1,7 @@
-"""The alphabet of byte-level BPE, and the bytes of text that a spelt token stands for.
+"""The alphabet of byte-level BPE, and the number of bytes of a token in this spelling.
 
-GPT-2 writes each byte as one printable character, so that a vocabulary can be kept as text: the printable characters of Latin-1 stand for
-themselves, the other 68 bytes for the characters from U+0100 on (Radford et al., 2019, `encoder.py`).
+GPT-2 writes each byte as one printable character, so that a vocabulary can be stored as text. The printable characters of Latin-1 stand for
+their own bytes; the characters from U+0100 on stand for the other 68 bytes (Radford et al., 2019, `encoder.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SPELLINGS = tuple(chr(byte) if byte in _PRINTABLE else chr(0x100 + _OTHERS.index
 _TABLE = dict(enumerate(SPELLINGS))
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""SentencePiece's sign for a space."""
+"""SentencePiece's character for a space."""
 
 
 def spell(data: bytes) -> str:
@@ -27,13 +27,13 @@ def spell(data: bytes) -> str:
 
 
 def byte_level_sizes(tokens: Iterable[str]) -> list[int]:
-    """Bytes that each token of a byte-level vocabulary stands for: one for each character."""
+    """Bytes of text of each token of a byte-level vocabulary: one per character."""
     return [len(token) for token in tokens]
 
 
 def sentence_piece_sizes(tokens: Iterable[str]) -> list[int]:
-    """Bytes that each token of a vocabulary in SentencePiece's spelling stands for.
+    """Bytes of text of each token of a vocabulary in SentencePiece's spelling.
 
-    The space that SentencePiece puts before a text counts, so a document is measured one byte too long.
+    The space that SentencePiece adds before a text counts, so the measured length of a document is one byte too large.
     """
     return [1 if _BYTE_FALLBACK.fullmatch(token) else len(token.replace(_SPACE, " ").removeprefix("##").encode()) for token in tokens]

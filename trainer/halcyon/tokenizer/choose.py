@@ -1,8 +1,8 @@
-"""How the fast encoder is held to the ids of the slow one.
+"""Chooses between a fast encoder and a slow reference encoder, so that ids are always those of the reference.
 
-``tokenizers`` defines what a ``tokenizer.json`` means; it is the reference, and encodes 3 to 4 MB/s a core. ``fastokens`` reads the same
-file, knows the usual split patterns as hand-written scanners (others run through PCRE2) and keeps parts it has seen: 50 to 300 MB/s. It is
-used where it accepts the file and gives the reference's ids on every text of the probe; else the reference does the work, and says so.
+``tokenizers`` defines the meaning of a ``tokenizer.json``. It is the reference, and encodes 3 to 4 MB/s per core. ``fastokens`` reads the
+same file, has hand-written scanners for the usual split patterns (PCRE2 runs others) and caches parts: 50 to 300 MB/s. It is used if it
+accepts the file and gives the ids of the reference on every text of the probe. Otherwise the reference encodes, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def agree(fast: PieceEncoder, reference: PieceEncoder, texts: Sequence[str]) -> 
 
 
 def choose_encoder(content: str, reference: ReferenceEncoder, special: Iterable[str]) -> tuple[PieceEncoder, fastokens.Tokenizer | None]:
-    """The fast encoder if it takes the file and agrees with the reference on the probe, else the reference.
+    """The fast encoder if it accepts the file and agrees with the reference on the probe, else the reference.
 
     Args:
         content: The ``tokenizer.json``.
-        reference: The encoder that is right by definition.
+        reference: The encoder whose ids are correct by definition.
         special: Spellings of the special tokens.
 
     Returns:
-        The encoder, and the fast library's tokenizer if it is the one that encodes.
+        The encoder, and the tokenizer of the fast library; None if the reference encodes.
     """
     try:
         tokenizer = fastokens.Tokenizer.from_json_str(content)
@@ -47,5 +47,5 @@ def choose_encoder(content: str, reference: ReferenceEncoder, special: Iterable[
             if fast is not None and agree(fast, reference, probe_texts(special)):
                 return fast, tokenizer
         reason = "its ids differ from the reference's"
-    log.warning("fastokens cannot encode with this tokenizer.json (%s): tokenizers does, slower", reason)
+    log.warning("fastokens cannot encode with this tokenizer.json (%s): using tokenizers, which is slower", reason)
     return reference, None

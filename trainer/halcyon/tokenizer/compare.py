@@ -1,4 +1,4 @@
-"""How well tokenizers compress: bytes of text per token, on several kinds of text."""
+"""Compares the compression of tokenizers: bytes of text per token, on several kinds of text."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from halcyon.tokenizer.protocol import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """What a tokenizer made of one text."""
+    """Compression of one text by a tokenizer."""
 
     size_bytes: int
     tokens: int
     lossless: bool
-    """Whether decoding gives the text back, character by character."""
+    """Whether decoding returns exactly the text."""
 
     @property
     def bytes_per_token(self) -> float:
-        """More is better: fewer tokens for the same text."""
+        """Bytes of text per token; more is better. NaN without tokens."""
         return self.size_bytes / self.tokens if self.tokens else float("nan")
 
 
 def compress(tokenizer: Tokenizer, text: str) -> Compression:
-    """Encode a text and look at the result."""
+    """Encode a text, decode it again, and measure."""
     ids = tokenizer.encode(text)
     return Compression(len(text.encode()), int(ids.size), tokenizer.decode(ids) == text)
 
 
 def compression_table(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> Table:
-    """Bytes per token of each tokenizer on each text; the best of a row in bold, what does not come back with a sign."""
+    """Bytes per token of each tokenizer on each text. The best value of a row is bold; ``~`` marks text that decoding does not return."""
     table = Table(title="Bytes of text per token (more is better)", caption="~ text that decoding does not give back exactly")
     table.add_column("text")
     table.add_column("bytes", justify="right")

@@ -1,14 +1,14 @@
-"""Where a very long document may be cut so that its ids stay the same.
+"""Cuts very long documents at places that do not change their ids.
 
-The libraries hold a whole text and all its tokens at once, and a few of them need time or memory that grows faster than the text. Pieces
-of a bounded length keep both in hand. A cut changes nothing if the pieces, encoded one by one, give the ids of the whole. That is so where
-the split patterns of all byte-level tokenizers in use end one part and begin another without looking back: after a letter or a digit,
-before white space or punctuation that is neither an apostrophe (``don't`` is three letters, one sign and one letter to some) nor a mark
-that joins the letter before it. SentencePiece puts a space before every text, so there a cut takes the place of a space.
+The libraries hold a whole text and all its tokens in memory, and some need time or memory that grows faster than the text. Pieces of
+bounded length limit both. A cut is safe if the pieces, encoded separately, give the ids of the whole text. For byte-level tokenizers this
+holds where all split patterns in use end one part and begin another without looking back: after a letter or a digit, and before white space
+or punctuation. Two kinds of characters are excluded: the apostrophe (some patterns split ``don't`` into three letters, the apostrophe and
+one letter) and marks that combine with the letter before them. SentencePiece adds a space before every text, so there a cut replaces a
+space.
 
-Which of the two holds is tried at loading (``find_joint``). A text with no such place for 2**18 characters - one endless word, or nothing
-but spaces - is cut at that length all the same: only there may ids differ from those of the uncut text. The rules are part of the
-tokenizer's fingerprint.
+``find_joint`` tests at loading which of the two rules holds. A text without a safe place for 2**18 characters - one very long word, or only
+spaces - is cut anyway, and only there may ids differ from those of the uncut text. The rules are part of the tokenizer's fingerprint.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from dataclasses import dataclass
 import numpy as np
 
 PIECE_CHARACTERS = 2**18
-"""Texts up to twice as long are never cut; others are cut at the first safe place after this number of characters."""
+"""Texts up to twice this length are never cut; others are cut at the first safe place after this number of characters."""
 
 _PART_LENGTH = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """A place where a text may be cut: the match of a pattern, which goes to neither piece."""
+    """A kind of place where a text may be cut: the match of a pattern. The matched text is in neither piece."""
 
     pattern: re.Pattern[str]
 
 
 BETWEEN = Joint(re.compile(r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"))
-"""Nothing is lost between the pieces: for byte-level tokenizers. Letters of Latin, kana, Han and Hangul; their commas and stops."""
+"""For byte-level tokenizers: no text is lost between the pieces. Letters of Latin, kana, Han and Hangul; their commas and full stops."""
 
 INSTEAD_OF_SPACE = Joint(re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])"))
-"""One space is lost, which the tokenizer puts back at the beginning of the next piece: for SentencePiece."""
+"""For SentencePiece: one space is lost, and the tokenizer adds it again at the beginning of the next piece."""
 
 
 def pieces(text: str | bytes, joint: Joint, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """The text in pieces of at most twice ``piece_characters``, each decided by no more than what it holds.
+    """The text in pieces of at most ``2 * piece_characters`` characters. The end of a piece depends only on its own text.
 
     Raises:
         UnicodeDecodeError: The bytes are not UTF-8.
@@ -53,15 +53,15 @@ def pieces(text: str | bytes, joint: Joint, piece_characters: int = PIECE_CHARAC
         yield from pieces_of_parts(in_parts(text), joint, piece_characters)
     except UnicodeDecodeError:
         if isinstance(text, bytes):
-            text.decode()  # raises the same with the position in the whole
+            text.decode()  # raises the same error with the position in the whole text
         raise
 
 
 def pieces_of_parts(parts: Iterable[str | bytes], joint: Joint, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """The same pieces of a text that comes in parts, wherever these are cut; no more than a part and a piece is held.
+    """The same pieces of a text that comes in parts, independent of the bounds of the parts. Holds about one part and one piece in memory.
 
     Raises:
-        UnicodeDecodeError: The bytes are not UTF-8; the position is that in a part.
+        UnicodeDecodeError: The bytes are not UTF-8; its position is counted within a part.
     """
     window = 2 * piece_characters
     buffer, position = "", 0
@@ -76,7 +76,7 @@ def pieces_of_parts(parts: Iterable[str | bytes], joint: Joint, piece_characters
 
 
 def in_parts(text: str | bytes) -> Iterator[str | bytes]:
-    """A text that is in memory in parts of bounded length."""
+    """Split a text in memory into parts of bounded length."""
     for start in range(0, len(text), _PART_LENGTH):
         yield text[start : start + _PART_LENGTH]
 
@@ -89,7 +89,7 @@ def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
 
 
 def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> Joint:
-    """The joint at which a tokenizer's pieces give the ids of the whole, tried on a sample; ``BETWEEN`` if none is seen to."""
+    """The joint with which the pieces of a sample have the ids of the whole sample; ``BETWEEN`` if neither joint passes this test."""
     whole = encode(sample)
     for joint in (BETWEEN, INSTEAD_OF_SPACE):
         if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 128)]), whole):

@@ -1,7 +1,7 @@
-"""A tokenizer as data: what must be kept, sent and compared, before any library is asked to make a tokenizer of it.
+"""A tokenizer as data, which can be stored, sent and compared without the tokenizer's library.
 
-A definition is a kind, the bytes of the file that defines the vocabulary, and a few options. It can be pickled to worker processes, kept
-beside the token cache that was made with it, and compared by its fingerprint, which depends on the content and not on where it lay.
+A definition is a kind, the bytes of the file that defines the vocabulary, and a few options. It can be pickled to worker processes, stored
+beside the token cache that was made with it, and compared by its fingerprint, which depends on the content and not on the file's location.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Literal
 Kind = Literal["byte", "tokenizerJson", "tiktoken", "sentencePiece"]
 
 ENCODING_VERSION = 1
-"""Part of every fingerprint: counts the changes of our own rules about ids, such as where very long documents are cut."""
+"""Part of every fingerprint: increased when Halcyon's own rules for ids change, such as the rules for cutting very long documents."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerDefinition:
-    """All that decides which ids a text gets."""
+    """Everything that decides the ids of a text."""
 
     kind: Kind
     content: bytes = field(default=b"", repr=False)
-    """The file: a ``tokenizer.json``, tiktoken's mergeable ranks, or a SentencePiece model. Empty for bytes."""
+    """The file: a ``tokenizer.json``, tiktoken's mergeable ranks, or a SentencePiece model. Empty for the byte tokenizer."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Settings that are not in the file, such as the spelling of the token that begins a document."""
+    """Settings that are not in the file, such as the spelling of the begin token."""
 
     @property
     def fingerprint(self) -> str:

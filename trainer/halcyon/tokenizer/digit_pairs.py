@@ -1,10 +1,11 @@
-"""Numbers in groups of two digits, at the speed of a split pattern that the fast encoder knows.
+"""Encodes numbers in groups of two digits at the speed of a split pattern that the fast encoder knows.
 
-``fastokens`` scans the usual patterns with hand-written code, and runs any other through a regular expression engine, five times slower.
-The pattern of tokenizers trained here (``\\p{N}{1,2}``) is such another. But it differs from Qwen 2's (``\\p{N}``), which is known, only in
-that digits go in twos; and what BPE makes of two digits is one token, if there is that merge, or two. So texts are encoded digit by digit,
-and then the digits of each run are paired from the left: the same ids. Texts with numbers of other scripts, several bytes each, go through
-the engine, and so do texts with characters too young for Python's tables to know whether they are numbers.
+``fastokens`` has hand-written scanners for the usual patterns; any other pattern runs through a regular expression engine, five times
+slower. The pattern of tokenizers trained by Halcyon (``\\p{N}{1,2}``) is not a usual one. But it differs from Qwen 2's pattern
+(``\\p{N}``), which is known, only in that it groups digits in pairs. BPE turns two digits into one token if that merge exists, else into
+two tokens. So texts are encoded digit by digit, and then the digits of each run are paired from the left, which gives the same ids. Two
+kinds of text go through the engine: texts with numbers of other scripts, whose digits have several bytes, and texts with characters that
+are newer than Python's Unicode tables, because they may be numbers.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class DigitPairEncoder:
         """
         Args:
             by_digit: The tokenizer with the pattern that splits every digit.
-            by_pattern: Encodes with the pattern as it is.
-            digit_of: Value of the digit that each id stands for, -1 for other ids: int8, shape [vocabulary].
-            merged: Id of each pair of digits, -1 where there is none: int32, shape [10, 10].
+            by_pattern: Encodes with the original pattern.
+            digit_of: Digit of each id, -1 for ids that are not a digit: int8, shape [vocabulary].
+            merged: Id of each pair of digits, -1 if there is no such token: int32, shape [10, 10].
         """
         self._by_digit = by_digit
         self._by_pattern = by_pattern
@@ -72,11 +73,11 @@ class DigitPairEncoder:
 
 
 def pairs_of(positions: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Where the pairs begin when neighbours are paired from the left, run by run.
+    """Positions at which pairs begin when the digits of each run are paired from the left.
 
     Args:
         positions: Ascending positions of digits: int64, shape [digits].
-        ends: Where each text ends; no run goes over an end: int64, shape [texts].
+        ends: End of each text; no run crosses an end: int64, shape [texts].
 
     Returns:
         Positions of the first digit of each pair: int64, shape [pairs].
@@ -92,7 +93,7 @@ def pairs_of(positions: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def pair_digits(content: str, by_pattern: FastEncoder) -> DigitPairEncoder | None:
-    """The encoder for a ``tokenizer.json`` that splits as those trained here do; None for any other, which needs none."""
+    """The encoder for a ``tokenizer.json`` with the split pattern of tokenizers trained by Halcyon; None for any other."""
     document = json.loads(content)
     parts = (document.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]
     pattern = parts[0].get("pattern")
@@ -118,17 +119,17 @@ _DIGITS = frozenset("0123456789")
 
 
 def has_other_numbers(text: str) -> bool:
-    """Whether a text has numbers beyond ASCII, or characters that this Python's tables do not know (they may be numbers)."""
+    """Whether a text has numbers beyond ASCII, or characters that are not in Python's Unicode tables (they may be numbers)."""
     if text.isascii():
         return False
     found = _suspects().search(text)
-    # One expression with all ranges beyond the basic plane in it would be searched range by range, hundreds for each character.
+    # An expression with all ranges beyond the basic plane would test hundreds of ranges for each character.
     return found is not None and (found.group() <= "\uffff" or any(_is_doubtful(character) for character in set(text) if character > "~"))
 
 
 @cache
 def _suspects() -> re.Pattern[str]:
-    """Finds the doubtful characters of the basic plane, and any character beyond it."""
+    """Matches the doubtful characters of the basic plane, and any character beyond it."""
     basic = "".join(character for character in map(chr, range(0x80, 0x10000)) if _is_doubtful(character))
     return re.compile(f"[{basic}\U00010000-\U0010ffff]")
 

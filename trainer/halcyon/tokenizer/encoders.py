@@ -1,4 +1,4 @@
-"""The libraries that encode with a ``tokenizer.json``: the one that is right by definition, and the fast one."""
+"""The libraries that encode with a ``tokenizer.json``: the reference, which is correct by definition, and the fast one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReferenceEncoder:
 
 
 class FastEncoder:
-    """Encodes with ``fastokens``, which works on all cores and releases the interpreter's lock (``FASTOKENS_BPE_THREADS=1``: on one)."""
+    """Encodes with ``fastokens``, which uses all cores (one core with ``FASTOKENS_BPE_THREADS=1``) and releases the GIL."""
 
     name = "fastokens"
 
@@ -34,7 +34,7 @@ class FastEncoder:
         self._marked = marked
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32; special tokens only if made with ``marked``."""
+        """Ids of each text, int32. With ``marked``, special tokens that the text spells are recognised."""
         if not texts:
             return []
         ids, ends = encode_flat(self._tokenizer, texts, marked=self._marked)
@@ -42,12 +42,12 @@ class FastEncoder:
 
 
 def encode_flat(tokenizer: fastokens.Tokenizer, texts: Sequence[str], *, marked: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of all texts in one read-only array, int32, shape [tokens], and where each text ends in it, int64, shape [texts]."""
+    """Ids of all texts in one read-only array, int32, shape [tokens], and the end of each text in it, int64, shape [texts]."""
     ids, offsets = tokenizer.encode_batch_flat(list(texts), split_special_tokens=not marked)
     return np.frombuffer(ids, np.int32), np.frombuffer(offsets, np.int64)[1:]
 
 
 def split_at(ids: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    """The ids of each text, views of the ids of all: what ``np.split`` does, in a third of its time."""
+    """The ids of each text, as views of the ids of all texts: like ``np.split``, in a third of its time."""
     bounds = [0, *ends.tolist()]
     return [ids[start:end] for start, end in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""What tokenizers have in common whose ids come from a library."""
+"""The base class of tokenizers whose ids come from a library."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from halcyon.tokenizer.text import DocumentEncoder
 
 
 class LibraryTokenizer:
-    """Encodes texts of any length through its library; the base of the three kinds."""
+    """Encodes texts of any length through its library; the base class of the three kinds."""
 
     @abstractmethod
     def _make_documents(self) -> DocumentEncoder:
-        """The encoder of documents; asked for once, when a text comes."""
+        """Make the encoder of documents; called once, for the first text."""
 
     @abstractmethod
     def _make_token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for: int32, shape [vocab_size]; asked for once."""
+        """Bytes of text of each id: int32, shape [vocab_size]; called once."""
 
     @cached_property
     def _documents(self) -> DocumentEncoder:
@@ -32,7 +32,7 @@ class LibraryTokenizer:
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for: int32, shape [vocab_size]."""
+        """Bytes of text of each id, 0 for special tokens: int32, shape [vocab_size]."""
         return self._token_bytes
 
     def encode(self, text: str | bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From a definition to the tokenizer: asks the library that its kind needs, and no other."""
+"""Makes the tokenizer of a definition. Imports only the library of its kind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from halcyon.tokenizer.protocol import Tokenizer
 
 
 def load(definition: TokenizerDefinition) -> Tokenizer:
-    """Make the tokenizer; the one that was made last is kept, for it takes a second to make.
+    """Make the tokenizer. The last one is kept, because it takes a second to make.
 
     Raises:
-        BadConfiguration: The file is not what its kind says.
+        BadConfiguration: The file is not of the definition's kind.
     """
     global _loaded
     kept, fingerprint = _loaded, definition.fingerprint

@@ -1,4 +1,4 @@
-"""Special tokens in a text: for the tokenizers whose library does not look for them itself."""
+"""Finds special tokens in a text, for tokenizers whose library does not find them itself."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class Marks:
-    """Finds the special tokens that a text spells; of two that begin at one place the longer wins."""
+    """Finds the special tokens that a text spells. If two begin at the same place, the longer one is taken."""
 
     def __init__(self, special: Mapping[str, int]) -> None:
         self._special = dict(special)
         self._pattern = re.compile("|".join(re.escape(name) for name in sorted(special, key=len, reverse=True)) or r"(?!)")
 
     def encode(self, text: str, encode_batch: Callable[[Sequence[str]], list[np.ndarray]]) -> np.ndarray:
-        """Encode what lies between the special tokens, and put their ids between: int32, shape [tokens]."""
+        """Encode the text between the special tokens, and insert the ids of the special tokens: int32, shape [tokens]."""
         between: list[str] = []
         ids: list[np.ndarray] = []
         position = 0

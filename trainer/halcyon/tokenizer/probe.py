@@ -1,9 +1,9 @@
-# ruff: noqa: RUF001 - ambiguous signs are what this is about
-"""Texts on which a fast encoder must agree with the reference before it is trusted with a vocabulary.
+# ruff: noqa: RUF001 - the texts must contain ambiguous characters
+"""Texts on which a fast encoder must agree with the reference before it is used for a vocabulary.
 
-Encoders disagree at the edges: contractions in capitals, runs of white space before a word or at the end, line ends, digits of other
-scripts, marks that join a letter, characters younger than a library's Unicode tables, bytes that no merge covers, text that spells a
-special token. Each line goes alone, and all of them together once.
+Encoders disagree on rare cases: contractions in capitals, runs of white space before a word or at the end, line ends, digits of other
+scripts, combining marks, characters newer than a library's Unicode tables, bytes that no merge covers, text that spells a special token.
+Each line is encoded alone, and all lines together.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ PROSE = (
     "    x = 12345.678 + y[0]; return x\n"
     "그 사실은 누구나 알고 있다. 世界中の誰もが認める真理である。 Все знают 3 правила: раз, два и три.\n"
 ) * 4
-"""Ordinary text, to try cuts on."""
+"""Ordinary text, for testing cuts."""
 
 
 def probe_texts(special: Iterable[str]) -> list[str]:
-    """The texts to agree on, those that spell special tokens among them."""
+    """The texts on which encoders must agree, including texts that spell the special tokens."""
     spelled = [f"{name} before {name}after{name}\n {name}" for name in special][:64]
     return [*_LINES, *spelled, PROSE, "".join(_LINES), " ".join(reversed(_LINES))]

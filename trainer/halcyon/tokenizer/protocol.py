@@ -1,4 +1,4 @@
-"""What the data path asks of a tokenizer, whichever library stands behind it."""
+"""The protocol of a tokenizer, independent of its library."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back.
+    """Turns text into token ids and back.
 
-    Text may be a string or the bytes of its UTF-8 form. A tokenizer that cannot take every byte (all but the byte tokenizer) raises
-    ``UnicodeError`` for bytes that are not UTF-8 and for strings with lone surrogates; the caller knows the file and says where they lie.
+    Text is a string or its bytes in UTF-8. All tokenizers raise ``UnicodeError`` for strings with lone surrogates, and all except the byte
+    tokenizer for bytes that are not UTF-8. The caller, which knows the file, reports their place.
     """
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, special ones included; ids with no token, if any, are counted."""
+        """Number of token ids, including special tokens and ids without a token."""
         ...
 
     @property
@@ -32,19 +32,19 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """Id that fills a sequence past the end of the text; never predicted. May equal ``eos_id``."""
+        """Id that fills a sequence after the end of the text; padding has no weight in the loss. May equal ``eos_id``."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that decides which ids a text gets, and of nothing else."""
+        """SHA-256 (hex) of everything that decides the ids of a text, and of nothing else."""
         ...
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for, 0 for special tokens: int32, shape [vocab_size].
+        """Bytes of text of each id, 0 for special tokens: int32, shape [vocab_size].
 
-        Bits per byte, the loss that can be compared between tokenizers, needs no more than that.
+        Bits per byte, the loss that can be compared between tokenizers, is computed from it.
         """
         ...
 
@@ -54,28 +54,28 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Token ids of a text: int32, shape [tokens]. No special tokens, not even where the text spells one."""
+        """Token ids of a text: int32, shape [tokens]. There are no special tokens, even if the text spells one."""
         ...
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
-        """``encode`` of each text, faster: the libraries release the interpreter's lock while they work."""
+        """``encode`` of each text, but faster: the libraries release the GIL while they work."""
         ...
 
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """``encode`` of one text that comes in parts, for texts that are too long to be held with all their ids.
+        """``encode`` of one text that comes in parts, for texts that are too long to be in memory with all their ids.
 
         Args:
             parts: The text, cut anywhere.
 
         Returns:
-            The ids, part by part, cut elsewhere: int32, shape [tokens] each.
+            The ids in parts with other bounds: int32, shape [tokens] each.
         """
         ...
 
     def encode_marked(self, text: str) -> np.ndarray:
-        """Like ``encode``, but special tokens that the text spells are recognised. For templates, never for what users wrote."""
+        """Like ``encode``, but special tokens that the text spells are recognised. For templates only, never for text from users."""
         ...
 
     def decode(self, tokens: np.ndarray) -> str:
-        """The text of token ids; special tokens are left out, and what is not valid UTF-8 is shown as U+FFFD."""
+        """The text of token ids; special tokens are left out, and invalid UTF-8 becomes U+FFFD."""
         ...

@@ -1,4 +1,4 @@
-"""From the run document's ``spec.tokenizer`` to a definition: the one place that fetches a tokenizer's file."""
+"""Makes the definition of ``spec.tokenizer``. Only this module fetches a tokenizer's file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
 
 Fetch = Callable[[str], bytes]
-"""Reads a whole file by its address; raises ``OSError`` if it cannot, `DataUnreachable` if it cannot for now."""
+"""Reads a whole file by its address; raises ``OSError`` for a permanent error and `DataUnreachable` for a temporary one."""
 
 
 def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
     """The definition of the tokenizer that a run document names.
 
     Args:
-        spec: Any kind but ``bpe``, whose definition is the outcome of its training.
+        spec: Any kind except ``bpe``, whose definition is the result of its training.
         fetch: Reads a file.
 
     Raises:
-        BadConfiguration: The file cannot be read, or is not the one that it should be.
-        DataUnreachable: Its store does not answer, or refuses.
+        BadConfiguration: The file cannot be read, or does not have the known hash.
+        DataUnreachable: Its store does not answer, or denies access.
     """
     if spec.byte is not None:
         return BYTE
@@ -61,12 +61,12 @@ def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
         return kept
     content = _read(encoding.url, where, fetch)
     if hashlib.sha256(content).hexdigest() != encoding.sha256:
-        raise BadConfiguration(f"{where}.path: what came from {encoding.url} is not the known file; name a copy of it")
+        raise BadConfiguration(f"{where}.path: the download from {encoding.url} is not the known file; give the path of a copy")
     return _encoding(spec.encoding, content)
 
 
 def kept_encoding(name: str) -> TokenizerDefinition | None:
-    """One of tiktoken's encodings, if tiktoken has its ranks on this machine and they are whole."""
+    """One of tiktoken's encodings from tiktoken's cache on this machine; None: its ranks are not there, or have another hash."""
     from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 
     encoding = ENCODINGS[name]
@@ -83,7 +83,7 @@ def _encoding(name: str, content: bytes) -> TokenizerDefinition:
 
 
 def _tiktoken_cache() -> Path:
-    """Where tiktoken keeps what it has downloaded."""
+    """The folder of tiktoken's downloads."""
     named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
     return Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"
 

@@ -35,7 +35,7 @@ class SentencePieceEncoder:
 
 
 class SentencePieceTokenizer(LibraryTokenizer):
-    """A tokenizer made of a SentencePiece model. Its control symbols are the special tokens; text never becomes one of them."""
+    """A tokenizer from a SentencePiece model. Its control symbols are the special tokens; text is never encoded as one of them."""
 
     encoder = "sentencepiece"
 
@@ -66,7 +66,7 @@ class SentencePieceTokenizer(LibraryTokenizer):
         return sizes
 
     def encode_marked(self, text: str) -> np.ndarray:
-        """Token ids of a text whose special tokens count: int32, shape [tokens]."""
+        """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
         return self._marks.encode(text, self.encode_batch)
 
     def decode(self, tokens: np.ndarray) -> str:

@@ -1,7 +1,7 @@
-"""The special tokens: those of tokenizers trained here, and the names under which other tokenizers keep theirs.
+"""The special tokens of tokenizers trained by Halcyon, and the usual names of special tokens in other tokenizers.
 
-A special token stands for no text. Text that merely spells one is encoded as the characters it is made of: a person who can write into a
-training set must not be able to end a document or to speak for the user.
+A special token represents no text. Text that spells a special token is encoded as its characters, because an author of training text must
+not be able to end a document or to take the user's role.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CHAT_MARKS = (
     "<|output_start|>",
     "<|output_end|>",
 )
-"""Marks of a conversation, named as nanochat names them, so that its templates can be read here."""
+"""Marks of a conversation, with the names of nanochat, so that its templates work."""
 
 TRAINED_HERE = (BOS, EOS, PAD, *CHAT_MARKS)
-"""Special tokens of every tokenizer trained here, in the order of their ids."""
+"""Special tokens of every tokenizer trained by Halcyon, in the order of their ids."""
 
 BEGINNINGS = (BOS, "<|begin_of_text|>", "<|startoftext|>", "<|begin▁of▁sentence|>", "<|START_OF_TEXT|>", "<bos>", "<s>", "[BOS]", "[CLS]")
 """Usual names of the token that begins a document."""
@@ -41,7 +41,7 @@ PADDINGS = (PAD, "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|PAD|>")
 
 @dataclass(frozen=True, slots=True)
 class DocumentTokens:
-    """The ids that a document needs."""
+    """The begin, end and padding ids."""
 
     bos: int
     eos: int
@@ -49,18 +49,19 @@ class DocumentTokens:
 
 
 def find_document_tokens(special: Mapping[str, int], where: str, *, beginning: str | None = None, end: str | None = None) -> DocumentTokens:
-    """Choose the tokens that begin, end and fill: the ones asked for, or the first of the usual names.
+    """Choose the begin, end and padding tokens: the named ones, or those with the first usual name.
 
-    A tokenizer that has only a beginning or only an end uses it for both (GPT-2 does); one without padding pads with its end.
+    If a tokenizer has only a begin token or only an end token, it is used for both, as in GPT-2. Without a padding token the end token
+    pads.
 
     Args:
-        special: Id by spelling.
-        where: The field to blame, such as ``spec.tokenizer.tokenizerJson``.
-        beginning: Spelling of the token that begins a document, if the user named it.
-        end: Spelling of the token that ends a document, if the user named it.
+        special: Id of each special token by its spelling.
+        where: The field for error messages, such as ``spec.tokenizer.tokenizerJson``.
+        beginning: Spelling of the begin token, if the user named it.
+        end: Spelling of the end token, if the user named it.
 
     Raises:
-        BadConfiguration: A named token is absent, or none of the usual names is there.
+        BadConfiguration: A named token does not exist, or no special token has a usual name.
     """
     for field, name in (("beginning", beginning), ("end", end)):
         if name is not None and name not in special:

@@ -1,4 +1,4 @@
-"""From documents to ids through pieces of bounded length, whichever library encodes the pieces."""
+"""Encodes documents as pieces of bounded length, with any library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from halcyon.tokenizer.cut import PIECE_CHARACTERS, Joint, pieces, pieces_of_parts
 
 GROUP_CHARACTERS = 2**23
-"""Pieces are handed to the library in groups of about this number of characters, so that its buffers stay small whatever the documents."""
+"""Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any documents."""
 
 
 class PieceEncoder(Protocol):
@@ -19,7 +19,7 @@ class PieceEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """The library that does it."""
+        """Name of the library."""
         ...
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -28,7 +28,7 @@ class PieceEncoder(Protocol):
 
 
 class DocumentEncoder:
-    """Cuts documents that are too long, encodes the pieces in groups and joins their ids."""
+    """Cuts long documents, encodes the pieces in groups and joins their ids."""
 
     def __init__(self, encode_pieces: PieceEncoder, joint: Joint) -> None:
         self._encode_pieces = encode_pieces
@@ -56,13 +56,13 @@ class DocumentEncoder:
         return [next(parts) if count == 1 else np.concatenate(list(islice(parts, count))) for count in counts]
 
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Ids of one document that comes in parts, a group of pieces after the other: int32, shape [tokens] each."""
+        """Ids of one document that comes in parts, one array per group of pieces: int32, shape [tokens] each."""
         for group in _groups(pieces_of_parts(parts, self.joint, PIECE_CHARACTERS)):
             yield np.concatenate(self._encode_pieces(group))
 
 
 def _groups(cut: Iterable[str]) -> Iterator[list[str]]:
-    """As many pieces together as are handed to the library at once."""
+    """Groups of pieces for one call of the library each."""
     group: list[str] = []
     characters = 0
     for piece in cut:

@@ -1,8 +1,8 @@
-"""What tiktoken's encodings are beside their ranks: split pattern, special tokens, and where OpenAI keeps the ranks.
+"""The properties of tiktoken's encodings besides their ranks: split pattern, special tokens, and the address of OpenAI's file of ranks.
 
-The facts are tiktoken's (`tiktoken_ext/openai_public.py`); a test compares them with the installed library. GPT-2's ranks are those of
-``r50k_base``, which are one file instead of two. A pattern is tiktoken's up to its possessive quantifiers and ``\\s++$``, which are there
-for the speed of one regular expression engine and match the same parts; in this older form fast encoders know it.
+The values are from tiktoken (`tiktoken_ext/openai_public.py`); a test compares them with the installed library. GPT-2's ranks are those of
+``r50k_base``, which are one file instead of two. The patterns are tiktoken's without its possessive quantifiers and ``\\s++$``, which only
+make one regular expression engine faster and match the same parts. Fast encoders know the patterns in this older form.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Encoding:
     pattern: str
     special_tokens: Mapping[str, int]
     url: str
-    """Where OpenAI keeps the ranks."""
+    """Address of OpenAI's file of ranks."""
     sha256: str
-    """Of that file."""
+    """SHA-256 (hex) of that file."""
 
 
 _PLACE = "https://openaipublic.blob.core.windows.net/encodings"

@@ -1,6 +1,6 @@
-"""The encodings of OpenAI's tiktoken: a file of ranked byte strings, and a split pattern that only the encoding's name tells.
+"""The encodings of OpenAI's tiktoken: a file of ranked byte strings, and a split pattern that follows from the encoding's name.
 
-``tiktoken`` is the reference, 10 to 15 MB/s a core; ``fastokens`` encodes where it gives the same ids on the probe.
+``tiktoken`` is the reference, with 10 to 15 MB/s per core; ``fastokens`` encodes if it gives the same ids on the probe.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TiktokenEncoder:
 
 
 class TiktokenTokenizer(LibraryTokenizer):
-    """A tokenizer made of tiktoken's mergeable ranks. ``<|endoftext|>`` begins, ends and pads."""
+    """A tokenizer from tiktoken's mergeable ranks. ``<|endoftext|>`` is the begin, end and padding token."""
 
     def __init__(self, definition: TokenizerDefinition) -> None:
         encoding = ENCODINGS[definition.options["encoding"]]
@@ -80,7 +80,7 @@ class TiktokenTokenizer(LibraryTokenizer):
         return sizes
 
     def encode_marked(self, text: str) -> np.ndarray:
-        """Token ids of a text whose special tokens count: int32, shape [tokens]."""
+        """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
         return self._marks.encode(text, self.encode_batch)
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -98,12 +98,12 @@ def _read(content: bytes) -> dict[bytes, int]:
         raise BadConfiguration(f"{WHERE}.path: this is not a file of mergeable ranks ({error}); give a .tiktoken file") from None
     missing = sum(bytes([byte]) not in ranks for byte in range(256))
     if missing:
-        raise BadConfiguration(f"{WHERE}.path: {missing} of the 256 bytes have no rank; give a whole .tiktoken file")
+        raise BadConfiguration(f"{WHERE}.path: {missing} of the 256 bytes have no rank; give a complete .tiktoken file")
     return ranks
 
 
 def _choose_encoder(content: bytes, pattern: str, special: Mapping[str, int], reference: TiktokenEncoder) -> PieceEncoder:
-    """The fast encoder if it takes the ranks and agrees with tiktoken on the probe, else tiktoken."""
+    """The fast encoder if it accepts the ranks and agrees with tiktoken on the probe, else tiktoken."""
     with tempfile.TemporaryDirectory() as directory:  # fastokens reads ranks from a file only
         path = Path(directory) / "encoding.tiktoken"
         path.write_bytes(content)
@@ -115,5 +115,5 @@ def _choose_encoder(content: bytes, pattern: str, special: Mapping[str, int], re
             if agree(fast, reference, probe_texts(special)):
                 return fast
             reason = "its ids differ from tiktoken's"
-    log.warning("fastokens cannot encode with these ranks (%s): tiktoken does, slower", reason)
+    log.warning("fastokens cannot encode with these ranks (%s): using tiktoken, which is slower", reason)
     return reference

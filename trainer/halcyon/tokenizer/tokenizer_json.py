@@ -26,9 +26,10 @@ WHERE = "spec.tokenizer.tokenizerJson"
 
 
 class JsonTokenizer(LibraryTokenizer):
-    """A tokenizer made of a ``tokenizer.json``.
+    """A tokenizer from a ``tokenizer.json``.
 
-    Truncation, padding and what the file would put around a text are left out, and so is BPE dropout: a text always has the same ids.
+    The file's truncation, padding, post-processor (which adds tokens around a text) and BPE dropout are ignored, so a text always has the
+    same ids.
     """
 
     def __init__(self, definition: TokenizerDefinition) -> None:
@@ -50,7 +51,8 @@ class JsonTokenizer(LibraryTokenizer):
 
     @cached_property
     def _chosen(self) -> tuple[PieceEncoder, Any]:
-        """The encoder, made when a text comes: a run whose text is tokenized already never asks for it, and starts the sooner."""
+        """The encoder and the fast library's tokenizer, made for the first text. A run with complete token caches never needs them, so it
+        starts faster."""
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
 
     def _make_documents(self) -> DocumentEncoder:
@@ -72,7 +74,7 @@ class JsonTokenizer(LibraryTokenizer):
         return sizes
 
     def encode_marked(self, text: str) -> np.ndarray:
-        """Token ids of a text whose special tokens count: int32, shape [tokens]."""
+        """Token ids of a text; special tokens that it spells are recognised: int32, shape [tokens]."""
         fast = self._chosen[1]
         if fast is not None:
             return FastEncoder(fast, marked=True)([text])[0]
@@ -86,7 +88,7 @@ class JsonTokenizer(LibraryTokenizer):
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], str]:
-    """The document, and its text without the settings that would make ids depend on more than the text."""
+    """The document, and its JSON without the settings that would make ids depend on more than the text."""
     try:
         document = json.loads(content)
         if not isinstance(document, dict) or not isinstance(document.get("model"), dict):
@@ -102,7 +104,7 @@ def _read(content: bytes) -> tuple[dict[str, Any], str]:
 
 
 def _is_byte_level(document: Mapping[str, Any]) -> bool:
-    """Whether the vocabulary is spelt in the alphabet of byte-level BPE."""
+    """Whether the vocabulary uses the alphabet of byte-level BPE."""
     parts = [document.get("pre_tokenizer"), document.get("decoder")]
     while parts:
         part = parts.pop()

@@ -132,7 +132,7 @@ def test_a_tokenizer_is_waited_for_too(spec: TrainingRunSpec, proxy: Proxy, buck
 def test_a_notice_ends_the_wait(spec: TrainingRunSpec, proxy: Proxy) -> None:
     patience = Patience(1e6, on_wait=lambda *_: patience.stop())
     proxy.decide = lambda request: DENIED
-    with pytest.raises(Preempted, match="a notice of preemption came while a source of data was out of reach"):
+    with pytest.raises(Preempted, match="a preemption notice arrived while a data source was unreachable"):
         ensure_caches(spec, process="first", patience=patience)
 
 

@@ -147,11 +147,14 @@ def test_contents_never_become_marks_and_arrive_unchanged(contents: list[str]) -
             "has two user turns in a row at places 0 and 1; join them, or ",
         ),
         ([user("a")], "has no assistant turn, so nothing in it would be learnt; leave the row out, or set lossOn: all"),
-        ([assistant("a"), user("b")], "has 'assistant' at place 0 where 'user' has its turn; fix the row, or give a template for it"),
-        ([user("a"), assistant("b"), assistant("c")], "has 'assistant' at place 2 where 'user' has its turn; "),
-        ([user("a"), system("b"), assistant("c")], "has 'system' at place 1 where 'assistant' has its turn; "),
-        ([user("a"), assistant(None)], "has a content at place 1 that is no text and no list of text, python, python_output parts; "),
-        ([user(["a"]), assistant("b")], "has a content at place 0 that is no text; fix the row"),
+        (
+            [assistant("a"), user("b")],
+            "has the role 'assistant' at place 0 where 'user' is expected; fix the row, or give a template for it",
+        ),
+        ([user("a"), assistant("b"), assistant("c")], "has the role 'assistant' at place 2 where 'user' is expected; "),
+        ([user("a"), system("b"), assistant("c")], "has the role 'system' at place 1 where 'assistant' is expected; "),
+        ([user("a"), assistant(None)], "has content at place 1 that is not a text and not a list of text, python, python_output parts; "),
+        ([user(["a"]), assistant("b")], "has content at place 0 that is not a text; fix the row"),
         ([{"content": "a"}], "has a message without a role at place 0; fix the row"),
         ("hello", "is not a list of messages; name the field of the messages"),
     ],
@@ -172,7 +175,7 @@ def test_templates_of_others_are_given_other_roles_but_no_lost_turns() -> None:
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
-        ("{% for m in messages %}", "line 1 is no Jinja: "),
+        ("{% for m in messages %}", "line 1 is not valid Jinja: "),
         ("{{ messages[0]['content'] }}", "it has no {% generation %} block, so no token would count in the loss; put"),
     ],
 )

@@ -47,7 +47,7 @@ def test_empty_texts_make_no_documents_and_can_be_counted() -> None:
         ({"text": ["a"]}, "has a field 'text' that is a list, not a text; name the field of the text"),
         ({"text": b"ab\xff"}, "is not UTF-8 at byte 2; convert the text, or use the byte tokenizer"),
         (b"\xe4", "is not UTF-8 at byte 0; convert the text, or use the byte tokenizer"),
-        ({"text": "a\ud800"}, "has half a surrogate pair at sign 1; fix the text"),
+        ({"text": "a\ud800"}, "has half a surrogate pair at character 1; fix the text"),
     ],
 )
 def test_a_bad_row_is_named(value: Any, sentence: str) -> None:

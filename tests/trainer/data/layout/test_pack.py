@@ -66,7 +66,7 @@ def test_a_document_too_long_is_cut_dropped_or_refused_as_asked() -> None:
         build_layout(spec, ends, sequence_length=5, source="mail")
     assert str(refused.value) == (
         "spec.data.sources[mail].layout.pack.tooLong: document 1 has 9 tokens and a sequence holds 6; "
-        "raise spec.trainer.sequenceLength, or say left, right or drop"
+        "raise spec.trainer.sequenceLength, or set left, right or drop"
     )
 
 

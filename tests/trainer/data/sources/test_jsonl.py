@@ -86,7 +86,7 @@ def test_blank_lines_byte_order_marks_and_carriage_returns(tmp_path: Path) -> No
     [
         (b'{"text": "abc', "is not JSON: "),
         (b'{"text": "\xff"}', "is not JSON: byte 10 is not UTF-8; fix the line"),
-        (b'["text"]', "is no object of fields; write {…} in each line"),
+        (b'["text"]', "is not an object with fields; write {…} on each line"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, sentence: str) -> None:
@@ -117,10 +117,10 @@ def test_a_damaged_file_is_refused(tmp_path: Path, ending: str) -> None:
     compressed = pack(f".{ending}", lines) if ending == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(lines)
     file = tmp_path / f"a.jsonl.{ending}"
     file.write_bytes(compressed[: len(compressed) // 2] + b"\x55\xaa" + compressed[len(compressed) // 2 + 2 :])
-    with pytest.raises(BadConfiguration, match=rf"^spec\.data\.sources\[web\]\.jsonl: .*a\.jsonl\.{ending} is damaged or no "):
+    with pytest.raises(BadConfiguration, match=rf"^spec\.data\.sources\[web\]\.jsonl: .*a\.jsonl\.{ending} is damaged or not a "):
         all_pieces(jsonl_source(file))
     file.write_bytes(b'{"text": "not compressed at all"}\n')
-    with pytest.raises(BadConfiguration, match="is damaged or no "):
+    with pytest.raises(BadConfiguration, match="is damaged or not a "):
         all_pieces(jsonl_source(file))
 
 

@@ -93,7 +93,7 @@ def test_rows_in_the_middle_of_a_block_that_was_put_aside(tmp_path: Path) -> Non
         (b'{"text": "%b\xff%b"}' % (b"a" * 100, b"b" * 100), "row 1 .* is not JSON: "),
         (b'{"text": "%b\\ud800 "}' % (b"a" * 100), "row 1 .* is not JSON: "),
         (b'{"text": "%b' % (b"a" * 100), "row 1 .* is not JSON: "),
-        (b'["%b"]' % (b"a" * 100), "row 1 .* is no object of fields"),
+        (b'["%b"]' % (b"a" * 100), "row 1 .* is not an object with fields"),
     ],
 )
 def test_a_bad_long_line_is_named(tmp_path: Path, line: bytes, what: str) -> None:
@@ -113,6 +113,6 @@ def test_a_full_disk_for_temporary_files_is_told(tmp_path: Path, monkeypatch: py
     with pytest.raises(BadConfiguration) as refused:
         rows(jsonl_source(tmp_path / "a.jsonl.gz"))
     assert str(refused.value) == (
-        "spec.data.sources[web].jsonl: a text too long for the memory cannot be put into /dev/full: No space left on device; "
-        "free some room there, or set TMPDIR to a folder on a larger disk"
+        "spec.data.sources[web].jsonl: a text too long for memory cannot be written to /dev/full: No space left on device; "
+        "free some space there, or set TMPDIR to a folder on a larger disk"
     )

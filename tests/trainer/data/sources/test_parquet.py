@@ -75,7 +75,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         place = parquet.read_metadata(file).row_group(1).column(1).data_page_offset + 500
         data[place] ^= 1
     file.write_bytes(data)
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]\.parquet: .*a\.parquet is truncated, damaged or no parq"):
+    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]\.parquet: .*a\.parquet is truncated, damaged or not a parq"):
         values(parquet_source(file))
 
 

@@ -113,7 +113,7 @@ def test_files_of_a_web_server(web_server: WebServer, tmp_path: Path) -> None:
 
 
 def test_a_glob_on_a_web_server_is_refused() -> None:
-    with pytest.raises(BadConfiguration, match=r"https://host/\*\.jsonl is a glob, and web servers list nothing; name each file"):
+    with pytest.raises(BadConfiguration, match=r"https://host/\*\.jsonl is a glob, but web servers cannot list files; name each file"):
         list_files(jsonl_source("https://host/*.jsonl"), Access())
 
 

@@ -1,4 +1,4 @@
-"""Arrays that follow from a cache and take time to make, kept beside it in parts, so that no more than a part is held on the way."""
+"""Stores arrays that are derived from a cache and take time to compute, in parts, so that a transfer holds only one part in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _INDEX = "INDEX.json"
 
 
 def keep_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of whole numbers below a prefix that ends with a slash; they are there when their index is, which comes last.
+    """Write arrays of integers below a prefix. The index is written last; the arrays exist only when it exists.
 
     Args:
         store: The cache's root.
-        prefix: A name that tells all that decides the arrays.
-        arrays: By name: integers, one axis.
+        prefix: A name that contains a hash of all inputs of the arrays; ends with a slash.
+        arrays: Arrays by name: integers, one axis.
     """
     index: dict[str, object] = {}
     for name, array in arrays.items():
@@ -38,10 +38,10 @@ def keep_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> 
 
 
 def kept_arrays(store: Store, prefix: str) -> dict[str, np.ndarray] | None:
-    """The arrays below a prefix, large ones on a disk; None where there are none.
+    """The arrays below a prefix, large ones on disk; None: no arrays were stored.
 
     Raises:
-        DamagedData: They are not what was written.
+        DamagedData: They differ from what was written.
     """
     content = store.read(f"{prefix}{_INDEX}").data
     if content is None:

@@ -1,8 +1,8 @@
-"""The caches of a run while it trains: one thread builds them, or follows the process that does, and others wait for what they need.
+"""The caches of a run while it trains: one thread builds them or follows the process that builds them; other threads wait for shards.
 
-The thread is the only one that looks at the store for news: its own build tells it of every shard, and as a follower it looks twice a
-second. If the builder dies, the thread takes over, as everywhere. Its knowledge is an immutable snapshot, so waiting threads look at it
-without a lock.
+Only this thread reads the state of the caches. While it builds, it gets every new shard from its own build; while it follows, it polls the
+store twice a second. If the builder dies, the thread can take over the build (see `election`). The state is an immutable snapshot, so
+waiting threads read it without a lock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from halcyon.errors import Preempted
 
 
 class Stopped(Exception):
-    """The process ends: there is nothing more to wait for."""
+    """The process ends, so the wait ends."""
 
 
 class CacheProgress:
@@ -32,28 +32,32 @@ class CacheProgress:
 
     @property
     def latest(self) -> Caches | None:
-        """The caches as they were last seen; None before that."""
+        """The latest state of the caches; None before the first."""
         return self._caches
 
     @property
     def caches(self) -> Caches:
-        """The same, after they have been seen."""
+        """The latest state of the caches.
+
+        Raises:
+            LookupError: There is none yet.
+        """
         if self._caches is None:
             raise LookupError("no token cache has been seen yet")
         return self._caches
 
     def ledger(self, name: str) -> Ledger | None:
-        """The ledger of a source as it was last seen; None before it was begun."""
+        """The latest ledger of a source; None before its build has begun."""
         return None if self._caches is None else self._caches.ledgers.get(name)
 
     def update(self, caches: Caches) -> None:
-        """Take the caches as they are now."""
+        """Set the latest state and notify the waiting threads."""
         with self._changed:
             self._caches = caches
             self._changed.notify_all()
 
     def end(self, error: Exception) -> None:
-        """There will be no more updates: the build failed, or the process ends."""
+        """End the updates, because the build failed or the process ends. Waiting threads raise the first such error."""
         with self._changed:
             first = self._error is None
             self._error = self._error or error
@@ -62,21 +66,21 @@ class CacheProgress:
             self._on_failure(error)
 
     def on_failure(self, callback: Callable[[Exception], object]) -> None:
-        """Call back at each failure from now on, at once, in the thread in which it happens.
+        """Set a function that is called with the first failure of the build, immediately and in the thread that fails.
 
         Raises:
-            Exception: The build has failed already.
+            Exception: The error of a build that has already failed.
         """
         with self._changed:
             self._on_failure = callback
             self._raise()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Wait until a condition on the caches holds; False: it did not within these seconds.
+        """Wait until a condition on the caches holds. Returns False if it does not hold within ``seconds``.
 
         Raises:
             Stopped: The process ends.
-            Exception: What ended the build.
+            Exception: The error that ended the build.
         """
         with self._changed:
             held = self._changed.wait_for(lambda: self._error is not None or condition(), seconds)
@@ -89,11 +93,12 @@ class CacheProgress:
 
 
 class BackgroundCaches:
-    """The thread that has the caches of a run built.
+    """The thread that builds the caches of a run, or follows their build.
 
     Args:
-        keeper: Makes what builds or follows; asked in the thread.
-        awaited: Given where the run may begin before the caches are whole; see `CacheKeeper`. The build then leaves it a processor.
+        keeper: Makes the `CacheKeeper`; called in the thread.
+        awaited: Given if the run may begin before the caches are complete; see `CacheKeeper`. The build then leaves one processor to the
+            run.
     """
 
     def __init__(self, keeper: Callable[[], CacheKeeper], *, awaited: Mapping[str, int] | None) -> None:
@@ -105,12 +110,12 @@ class BackgroundCaches:
         self._thread.start()
 
     def stop(self) -> None:
-        """Have the build end after the piece it is at. What is committed stays, and the lock is given back. Waits for nothing."""
+        """Stop the build after its current piece, without waiting. Committed shards stay, and the lock is released."""
         self._stop.set()
         self.progress.end(Stopped())
 
     def close(self, seconds: float = 5.0) -> None:
-        """Stop, and wait for the end of the thread, but not for long: an end of the process takes its tokenizing processes with it."""
+        """Stop, and wait at most ``seconds`` for the thread. A longer wait is not needed: tokenizing processes end with this process."""
         self.stop()
         self._thread.join(seconds)
 
@@ -126,7 +131,7 @@ class BackgroundCaches:
             update = self.progress.update
             replace(keeper, awaited=self._awaited, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
         except (Stopped, Preempted):
-            return  # the process ends, and saves first
+            return  # the process ends, and makes its last save first
         except Exception as error:  # raised in the waiting threads, and passed to `CacheProgress.on_failure`
             self.progress.end(error)
 

@@ -1,9 +1,9 @@
-"""Builds the cache of one source: pieces are tokenized in parallel, joined in order, cut into shards, committed one by one.
+"""Builds the cache of one source: pieces are tokenized in parallel, joined in order, cut into shards, and committed shard by shard.
 
-Pieces and shards are cut by the text alone, never by the number of workers or by time, so a build that was killed anywhere and went on
-writes the same bytes as one that was not. A shard ends with a piece, or inside a document that is larger than a shard. A shard's files are
-written first and the ledger after them, by compare-and-swap: what is not in the ledger does not exist, and a builder that another one has
-replaced finds out at its next commit.
+The bounds of pieces and shards depend only on the text, not on the number of workers or on time. So a build that was killed and resumed
+writes the same bytes as an undisturbed one. A shard ends with a piece, or inside a document that is larger than a shard. The files of a
+shard are written first, then the ledger by compare-and-swap. A shard that is not in the ledger does not exist, and a builder that was
+replaced by another one fails at its next commit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
 
 SMALL_BYTES = 32 * 2**20
-"""A source below this is tokenized before a pool of processes would have started."""
+"""A smaller source is tokenized faster than a pool of processes starts."""
 
 
 class Replaced(Exception):
@@ -32,7 +32,7 @@ class Replaced(Exception):
 
 @dataclass(frozen=True)
 class Built:
-    """How far the build of a source is."""
+    """Progress of the build of a source."""
 
     source: str
     rows: int
@@ -51,10 +51,10 @@ class SourceBuild:
     Args:
         name: The source's name.
         store: The cache's root.
-        job: What all its pieces have in common; the pool has it.
+        job: The settings common to all its pieces; one of the pool's jobs.
         shard_tokens: A shard is closed after the part with which it reaches this number of tokens.
-        pool: Where pieces are tokenized.
-        report: Called after every piece; an exception in it ends the build.
+        pool: Tokenizes the pieces.
+        report: Called after every part of a piece; an exception in it ends the build.
     """
 
     name: str
@@ -66,16 +66,16 @@ class SourceBuild:
     _files: LastFile | None = field(default=None, init=False)
 
     def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Iterator[Ledger]:
-        """Go on from the ledger to the end of the pieces. Yields the ledger after every commit, at last the finished one.
+        """Continue from a ledger to the end of the source. Yields the ledger after every commit; the last one is finished.
 
         Args:
-            ledger: What is there; `pieces` begin after its last row.
-            pieces: The rest of the source.
-            text_bytes: About how large the source is.
+            ledger: The committed state; `pieces` begin after its last row.
+            pieces: The remaining pieces of the source.
+            text_bytes: Approximate size of the source.
 
         Raises:
-            BadConfiguration: The source cannot be read.
-            Replaced: Another builder has taken over.
+            BadConfiguration: The source cannot be read, or has no text.
+            Replaced: Another builder has written the ledger.
         """
         with freed_memory_kept(), ThreadPoolExecutor(1, thread_name_prefix="halcyon-shards") as writer:
             self._files = LastFile(ledger)
@@ -85,9 +85,9 @@ class SourceBuild:
         shard = ShardBuilder(ledger.content_state)
         passed = self._built(ledger)
         again = ledger.open_tokens
-        commit: Future[Ledger] | None = None  # of the shard before, while this one is filled
+        commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
         for part in self.pool.tokenized(self.job, pieces, in_processes=text_bytes >= SMALL_BYTES):
-            if again > 0:  # of a document in whose middle the last shard ends
+            if again > 0:  # tokens of an open document that earlier shards already hold
                 again -= len(part.documents.tokens)
                 continue
             shard.add(part)
@@ -133,7 +133,7 @@ class SourceBuild:
     def _swap(self, before: Ledger, after: Ledger) -> Ledger:
         key = f"{self.name}/{LEDGER_KEY}"
         value = self.store.read(key)
-        # Compared as documents: one that another version wrote has the same content in other bytes.
+        # Compared as documents, because another version may write the same content as other bytes.
         if value.data is not None and decode(value.data) != before:
             raise Replaced(key)
         if self.store.swap(key, encode(after), value.generation) is None and self.store.read(key).data != encode(after):

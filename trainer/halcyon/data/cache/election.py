@@ -1,11 +1,11 @@
-"""One builder among many hosts: the host that writes the lock builds, the others wait and take over if it falls silent.
+"""Elects one builder among many hosts: the host that writes the lock builds; the others wait and take over if the lock stops changing.
 
-The lock is a document that its holder rewrites every few seconds by compare-and-swap. A waiter judges by its own clock alone: if the
-document has not changed for `SILENCE_SECONDS`, its holder is dead or cut off, and the waiter swaps its own name in. The lock saves work and
-nothing else; that no builder can do harm is the ledger's doing, which takes every shard by compare-and-swap too.
+The lock is a document that its holder rewrites every `BEAT_SECONDS` by compare-and-swap. A waiting process uses only its own clock: if the
+document has not changed for `SILENCE_SECONDS`, its holder is dead or disconnected, and the process writes its own name by compare-and-swap.
+The lock only saves work. Two builders at once are safe, because the ledger takes every shard by compare-and-swap too.
 
-A builder that fails says so in the document, and the processes of its own run that saw it building fail with the same sentence: the bad row
-would be as bad for them, and they need not look for it. A later process finds a free lock.
+A builder that fails records its error in the document. The processes of its own run that saw it building fail with the same message,
+because they would fail at the same row. A process that starts later finds a free lock.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _KINDS: tuple[type[TrainerExit], ...] = (DamagedData, BadConfiguration, DataUnre
 
 
 class Builder:
-    """This process's claim to build a cache.
+    """This process's lock for building a cache.
 
     Args:
         store: The cache's root.
         name: A name that no other process has.
-        run: The run that this process belongs to; empty: none.
+        run: The run of this process; empty: no run.
         clock: Seconds, monotonic.
     """
 
@@ -50,10 +50,10 @@ class Builder:
         self._thread: threading.Thread | None = None
 
     def elected(self) -> bool:
-        """Try to become the builder; True if this process is it now. Ask again to see whether the present one has fallen silent.
+        """Try to become the builder; True: this process is the builder now. Call again to detect that the current builder has died.
 
         Raises:
-            TrainerExit: Another process of the run was the builder when asked before, and has failed.
+            TrainerExit: Another process of the run was the builder at an earlier call, and has failed.
         """
         value = self._store.read(BUILDER_KEY)
         document = _decoded(value.data)
@@ -70,7 +70,7 @@ class Builder:
         return self._generation is not None
 
     def __enter__(self) -> Self:
-        """Keep the claim alive until the end of the block; an error that ends it is reported to the other processes of the run."""
+        """Renew the lock until the end of the block. An error that ends the block is reported to the other processes of the run."""
         self._over.clear()
         self._thread = threading.Thread(target=self._beat, name="halcyon-data-builder", daemon=True)
         self._thread.start()
@@ -84,7 +84,7 @@ class Builder:
             try:
                 self._store.swap(BUILDER_KEY, self._last_words(error), self._generation)
             except StoreFailure:
-                return  # the next builder waits for the silence
+                return  # the next builder takes over after SILENCE_SECONDS
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
@@ -100,13 +100,13 @@ class Builder:
 
     def _last_words(self, error: BaseException | None) -> bytes:
         kind = next((kind for kind in _KINDS if isinstance(error, kind)), None)
-        if kind is None or isinstance(error, Preempted):  # a notice to this process is no failure of the build
+        if kind is None or isinstance(error, Preempted):  # a preemption notice to this process is not a failure of the build
             return b"{}"
         return json.dumps({"run": self._run, "failed": str(error)[:_SENTENCE_LIMIT], "kind": kind.__name__}).encode()
 
 
 def _decoded(data: bytes | None) -> dict[str, Any]:
-    """The lock's document; one that cannot be read counts as a builder that will fall silent."""
+    """The lock's document. A document that cannot be read counts as a builder that has died."""
     try:
         document = json.loads(data or b"{}")
     except ValueError:

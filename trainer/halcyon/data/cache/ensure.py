@@ -1,9 +1,9 @@
 """Provides the token caches of a run: finds them, waits for the process that builds them, or builds them.
 
-All hosts of a run come here at the same time, each on its own. The first that writes the lock builds, the others wait for the ledgers (and
-whoever may begin before they are whole is told of every one that is looked at, see `background`). What
-is found must be what the run asks for: another tokenizer, another format or a changed file is refused with what differs, for to go on would
-move data under the run, and to rebuild would do so in silence.
+All hosts of a run do this at the same time, independently. The first that writes the lock builds; the others poll the ledgers until they
+are finished. Each state of the ledgers is passed to `on_caches`, because some runs may begin before the caches are complete (see
+`background`). An existing cache must match the run document: if the tokenizer, the format or a file differs, it is rejected with the
+difference. To use it would change the data during a run, and to rebuild it would do so without a report.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _WHAT = "spec.data.cache.root: the token cache"
 
 @dataclass(frozen=True)
 class Caches:
-    """Caches, and the tokenizer that makes them."""
+    """The state of caches, and the tokenizer that makes them."""
 
     tokenizer: TokenizerDefinition
     ledgers: Mapping[str, Ledger]
-    """By the source's name; those that have been begun."""
+    """Ledgers of the caches whose build has begun, by the source's name."""
 
     def finished(self, data: DataSpec) -> bool:
-        """Whether the caches of all sources are whole."""
+        """Whether the caches of all sources are complete."""
         return all((ledger := self.ledgers.get(source.name)) is not None and ledger.finished for source in data.sources)
 
 
@@ -64,16 +64,16 @@ class CacheKeeper:
         data: The run's data.
         tokenizer: The run's tokenizer.
         store: The caches' root.
-        access: How sources are reached.
+        access: Access to the stores of the sources.
         fetch: Reads a whole file, for tokenizers.
         name: A name that no other process has.
         report: Called with the progress of a build. An exception in it ends the build.
-        run: The run that this process belongs to; empty: none.
-        on_caches: Called with the caches whenever they are looked at, and after every shard of a build.
-        awaited: Given where training waits for the first text of every source while the rest is built: in portions of how many tokens a
-            source is of use. All sources then grow together, each by its weight, rather than one after the other.
-        inherited: Given where the run goes on from another one, whose trained tokenizer it takes if that is still there.
-        patience: How long sources are asked again that do not answer or refuse. Default: not at all.
+        run: The run of this process; empty: no run.
+        on_caches: Called with the state of the caches after each poll, and after every commit of a build.
+        awaited: Given if training begins while the caches are built: tokens of the smallest usable portion of each source. All sources then
+            grow together, in proportion to their weights. Default: the sources are built one after the other.
+        inherited: Given if the run starts from another run: the run takes the trained tokenizer of that run if it still exists.
+        patience: Retries sources that do not answer or deny access. Default: no retries.
         clock: Seconds, monotonic.
         pause: Waits for a number of seconds.
     """
@@ -102,11 +102,11 @@ class CacheKeeper:
         self._asking = SourceRetries(self.patience, forget_clients)
 
     def ensure(self) -> Caches:
-        """The caches, built if they are not there.
+        """The caches; builds them if they do not exist.
 
         Raises:
-            BadConfiguration: A source or the tokenizer cannot be read, or is not what a cache was built from.
-            DataUnreachable: Its store did not answer, or refused, for as long as the patience lasts; or the caches' root did not answer.
+            BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built from.
+            DataUnreachable: Its store did not answer, or denied access, until the retries ended; or the caches' root did not answer.
             TrainerExit: The caches' root is full, or cannot be used.
         """
         with self._root_blamed():
@@ -120,7 +120,7 @@ class CacheKeeper:
             return caches
 
     def look(self) -> Caches | None:
-        """The caches as they are, perhaps not whole; None where there are none. Builds nothing.
+        """The current state of the caches, which may be incomplete; None: the tokenizer is not trained yet. Builds nothing.
 
         Raises:
             BadConfiguration, TrainerExit: See `ensure`.
@@ -171,13 +171,13 @@ class CacheKeeper:
                         self._asking.advanced()
                         self.on_caches(Caches(definition, dict(ledgers)))
             except Replaced:
-                self.pause(_POLL_SECONDS)  # that process continues; look again after a pause
+                self.pause(_POLL_SECONDS)  # the other builder continues; this process polls again
             finally:
                 for source in growing.values():
                     source.close()
 
     def _next(self, growing: Mapping[str, object], ledgers: Mapping[str, Ledger]) -> str:
-        """Which source is built next, up to its next commit."""
+        """The source that is built next, up to its next commit."""
         if self.awaited is None:
             return next(iter(growing))
         return next_source({name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.awaited)
@@ -213,7 +213,12 @@ class CacheKeeper:
         )
 
     def _ledger(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger | None:
-        """The ledger of a source, if there is one and it is of what the run asks for."""
+        """The ledger of a source; None: there is none.
+
+        Raises:
+            BadConfiguration: The cache was built from another identity or other files.
+            DamagedData: The ledger cannot be read.
+        """
         content = self.store.read(f"{source.name}/{LEDGER_KEY}").data
         if content is None:
             return None
@@ -222,7 +227,7 @@ class CacheKeeper:
         try:
             ledger = decode(content)
         except DamagedLedger as damage:
-            raise DamagedData(f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to build it anew") from None
+            raise DamagedData(f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it") from None
         differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
         own = "spec.data.cache.root and spec.checkpoint.root" if self.data.cache.root is not None else "spec.checkpoint.root"
         fix = f"set it back to go on, or give the changed run a {own} of its own"
@@ -248,7 +253,7 @@ class CacheKeeper:
     # Tokenizers
 
     def _tokenizer(self) -> TokenizerDefinition | None:
-        """None: it has yet to be trained."""
+        """The tokenizer; None: it is not trained yet."""
         return self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
 
     def _resolved_tokenizer(self) -> TokenizerDefinition:
@@ -281,7 +286,7 @@ class CacheKeeper:
         return train_bpe(self._sample(spec.sample_bytes), spec.vocab_size, tuple(spec.special_tokens))
 
     def _sample(self, size_bytes: int) -> Iterator[str]:
-        """Texts of all sources, each source up to its share of the sample."""
+        """Texts of all sources, each source up to its share of the sample's bytes."""
         weights = [1.0 if source.weight is None else source.weight for source in self.data.sources]
         if all(source.weight is None for source in self.data.sources):
             weights = [float(sum(file.size_bytes for file in self._listed(source))) for source in self.data.sources]
@@ -313,7 +318,7 @@ def _entries(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
 
 
 def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
-    """The files with a hash of their content where they are this machine's own: times differ between copies of the same file."""
+    """The files, with a hash of the content of local files, because copies of the same file have different modification times."""
 
     def entry(file: SourceFile) -> FileEntry:
         if "://" in file.uri.removeprefix("file://") or not Path(file.uri.removeprefix("file://")).is_file():
@@ -327,12 +332,12 @@ def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
 
 
 def next_source(tokens: Mapping[str, int], weights: Mapping[str, float], portions: Mapping[str, int]) -> str:
-    """The source whose text will be used up first.
+    """The source whose cached text training will use up first.
 
     Args:
-        tokens: Tokens that each unfinished source has.
-        weights: Shares in which sources are mixed, above 0.
-        portions: In portions of how many tokens a source can be used.
+        tokens: Cached tokens of each unfinished source.
+        weights: Weights of the sources in the mixture, above 0.
+        portions: Tokens of the smallest usable portion of each source.
     """
 
     def lasts(name: str) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""From a worker process to the one that builds: documents go through the pipe, the tokens of long ones by a file.
+"""Passes documents from a worker process to the builder: through the pipe, and the tokens of long documents through a file.
 
-The pipe holds a message several times: as arrays, as bytes, and both once more where it arrives. For the four million bytes of a usual
-piece that is nothing; for a document of a hundred million tokens it is more than all the rest.
+A message in a pipe is in memory several times: as arrays and as bytes, at the sender and at the receiver. For the four million bytes of a
+usual piece this is negligible; for a document of a hundred million tokens it is more than all other memory.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from halcyon.data.sources.aside import Aside
 
 @dataclass(frozen=True)
 class HandedOver:
-    """The parts that a piece was made into."""
+    """The tokenized parts of a piece, on the way to the builder."""
 
     parts: tuple[Part, ...]
-    """Those of long documents without tokens."""
+    """The parts; parts of long documents have no tokens here."""
     counts: tuple[int, ...]
-    """How many tokens of each part are in the file."""
+    """Number of tokens of each part in the file."""
     aside: Aside | None
+    """The file; None: no document is long."""
 
     def take(self) -> Iterator[Part]:
-        """The parts, whole; can be taken once."""
+        """The parts with all their tokens; can be taken once."""
         content = None if self.aside is None else self.aside.take()
         offset = 0
         for part, count in zip(self.parts, self.counts, strict=True):
@@ -39,7 +40,7 @@ class HandedOver:
 
 
 def hand_over(parts: Iterable[Part]) -> HandedOver:
-    """Make parts ready to be sent; they are taken one by one."""
+    """Prepare parts for sending; reads ``parts`` one by one."""
     sent: list[Part] = []
     counts: list[int] = []
     aside: Aside | None = None

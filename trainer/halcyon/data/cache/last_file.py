@@ -1,7 +1,8 @@
-"""In which file a shard ends, so that a build that goes on after it opens no file before that one.
+"""Finds the file in which a shard ends, so that a resumed build does not open earlier files.
 
-Where rows are lines, or rows of tables, how many a file has is known only to who has read it. Pieces tell it as they are cut, ahead of the
-shards that they will be in; so it is noted then, and asked for when a shard is committed. It follows from the text alone, as shards do.
+If rows are lines or rows of tables, the number of rows of a file is known only after reading it. Pieces carry this information when they
+are cut, which is before their shard is committed. So it is recorded then and looked up at the commit. It depends only on the text, as
+shards do.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from halcyon.data.sources.piece import FilePlace, Files
 
 
 class LastFile:
-    """The files of rows that are in the making. One thread may cut pieces while another one commits.
+    """The files of rows that are cut but not committed. One thread may cut pieces while another commits.
 
     Args:
-        ledger: What is committed; the first piece begins after its last row.
+        ledger: The committed state; the first piece begins after its last row.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -27,19 +28,19 @@ class LastFile:
         self._begun: deque[tuple[int, FilePlace | None]] = deque([(-1, ledger.last_file)])
 
     def noted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """The pieces, noted as they pass. Whole files are found without reading any, so those have no place."""
+        """The pieces; records the file of each. Pieces of whole files record none, because such files are found without reading."""
         first_row: int | None = None
         for piece in pieces:
-            # Pieces count over all rows of the files, and a ledger from the first one wanted.
+            # Pieces count all rows of the files; a ledger counts from the first wanted row.
             first_row = piece.first_row - self._rows if first_row is None else first_row
             place = None if isinstance(piece.content, Files) else FilePlace(piece.file, piece.first_row - piece.number)
             self._begun.append((piece.first_row - first_row, place))
             yield piece
 
     def of_row_before(self, row: int) -> tuple[int, int] | None:
-        """Number of the file of the last row before this one, as a ledger counts rows, and the rows of the source before that file.
+        """Number of the file of the last row before ``row``, as a ledger counts rows, and the rows of the source before that file.
 
-        None: not known. What is before is forgotten.
+        None: not known. Forgets earlier files.
         """
         while len(self._begun) > 1 and self._begun[1][0] < row:
             self._begun.popleft()

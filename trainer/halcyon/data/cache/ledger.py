@@ -1,11 +1,11 @@
-"""What a token cache is made of and what it holds: the one document of a cache that changes, by compare-and-swap alone.
+"""The ledger of a token cache: its inputs and its shards. It is the only document of a cache that changes, and only by compare-and-swap.
 
-A cache lies under the name of its source. Its ``identity`` is everything that decides a token besides the text itself: tokenizer, format,
-the kind of the source and which rows are taken. The text is identified by its files. A run that wants another identity or finds other files
-is refused with what differs; nothing is ever rebuilt in silence under a run that has already trained.
+A cache is stored under the name of its source. Its ``identity`` is everything that decides the tokens besides the text: tokenizer, format,
+the kind of the source and the selected rows. The text is identified by its files. A run with another identity or other files is rejected
+with the difference; a cache is never silently rebuilt under a run that has already trained.
 
-A shard is in the ledger or it does not exist. Its name holds the hash of its contents, so two builders that happen to work at the same
-time write the same bytes under the same name, and what a killed builder left behind is never mistaken for anything.
+A shard exists only if it is in the ledger. Its name contains the hash of its contents. So two builders at the same time write the same
+bytes under the same name, and files that a killed builder left behind are never used as anything else.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ class DamagedLedger(ValueError):
 
 
 class FileEntry(Document):
-    """A file that the cache was made from."""
+    """A file that the cache was built from."""
 
     uri: str
     size_bytes: int = Field(ge=0)
-    version: str = Field(description="Tag of an object, or modification time of a file.")
-    sha256: str | None = Field(default=None, description="Hash of the content, where the file is the machine's own.")
+    version: str = Field(description="ETag of an object, or modification time of a local file.")
+    sha256: str | None = Field(default=None, description="Hash of the content of a local file.")
 
     def same(self, other: FileEntry) -> bool:
-        """Whether both are the same content, as far as this can be known without reading it."""
+        """Whether both have the same content, as far as size, version and hash show."""
         if self.size_bytes != other.size_bytes:
             return False
         return self.version == other.version or (self.sha256 is not None and self.sha256 == other.sha256)
 
 
 class ShardEntry(Document):
-    """A shard: neighbouring documents. One that is longer than a shard lies in several, and counts where it ends."""
+    """A shard: neighbouring documents. A document longer than a shard is in several shards and is counted in the shard where it ends."""
 
     path: str = Field(description="Prefix below the cache, ending with a slash.")
     tokens: int = Field(ge=0)
     documents: int = Field(ge=0)
-    rows: int = Field(ge=0, description="Rows that end in it, those without text included.")
+    rows: int = Field(ge=0, description="Rows that end in the shard, rows without text included.")
     empty_rows: int = Field(ge=0, description="Rows without text, which made no document.")
     size_bytes: int = Field(ge=0, description="Bytes of text.")
     open_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens, those in shards before included, of a document that goes on in the next one. None: none does.",
+        description="Tokens so far, earlier shards included, of a document that continues in the next shard. None: no document does.",
     )
     last_file: int | None = Field(
-        default=None, ge=0, description="Number of the file of its last row, where rows are found only by reading their file."
+        default=None, ge=0, description="Number of the file of its last row, if rows are found only by reading their file."
     )
-    rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that one.")
+    rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that file.")
     sha256: str = Field(description="Hash of its contents.")
     content_sha256: str | None = Field(
         default=None,
-        description="Hash of the contents of all shards up to its end, wherever they were cut. None: written before there was one.",
+        description="Hash of the contents of all shards up to its end, independent of their bounds. None: written by an older version.",
     )
 
 
@@ -92,7 +92,7 @@ class Ledger(Document):
 
     @property
     def rows(self) -> int:
-        """Rows that have been read: where a build that was interrupted goes on."""
+        """Rows of all shards. An interrupted build continues after them."""
         return sum(shard.rows for shard in self.shards)
 
     @property
@@ -102,12 +102,12 @@ class Ledger(Document):
 
     @property
     def open_tokens(self) -> int:
-        """Tokens at the end of the last shard, or of the last ones, of a document that is not at its end; 0: there is none."""
+        """Tokens, in the last shard or shards, of a document that has not ended; 0: there is no such document."""
         return (self.shards[-1].open_tokens or 0) if self.shards else 0
 
     @property
     def last_file(self) -> FilePlace | None:
-        """The file of the last row: a build that goes on need not open those before it. None: it is not known."""
+        """The file of the last row; a resumed build does not open earlier files. None: not known."""
         last = self.shards[-1] if self.shards else None
         if last is None or last.last_file is None or last.rows_before_last_file is None:
             return None
@@ -115,23 +115,26 @@ class Ledger(Document):
 
     @property
     def content_state(self) -> bytes:
-        """The hash over the contents of all shards, to go on from."""
+        """The state of the hash over the contents of all shards, to continue from."""
         return bytes.fromhex(self.shards[-1].content_sha256 or self.content_sha256) if self.shards else b""
 
     @property
     def content_sha256(self) -> str:
-        """One hash of the tokens, their weights and where documents end, wherever the text was read from and shards were cut."""
+        """Hash of the tokens, their weights, and the ends and origins (numbers of file and row) of documents.
+
+        It depends on neither the files' addresses nor the bounds of shards.
+        """
         last = self.shards[-1].content_sha256 if self.shards else None
         contents = [shard.sha256 for shard in self.shards] if last is None else last
         return hashlib.sha256(canonical_json([[self.token_type, self.weight_type], contents])).hexdigest()
 
 
 def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version: int) -> dict[str, Any]:
-    """What decides the tokens of a source besides its text.
+    """Everything that decides the tokens of a source besides its text.
 
     Args:
         source: The source.
-        tokenizer_fingerprint: Of the tokenizer.
+        tokenizer_fingerprint: Fingerprint of the tokenizer.
         format_version: Version of the code that turns rows into tokens.
     """
     document = source.document()
@@ -140,18 +143,18 @@ def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version:
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Names of the parts of two identities that differ, as a user knows them."""
+    """Names of the parts in which two identities differ, as in the run document, sorted."""
     return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
 
 
 def changed_file(wanted: tuple[FileEntry, ...], found: tuple[FileEntry, ...]) -> str | None:
-    """One sentence on the first file that is new, gone or changed since; None where all are the same."""
+    """A message about the first file that was added, deleted or changed; None: all files are the same."""
     before, now = ({entry.uri: entry for entry in entries} for entries in (found, wanted))
     for uri in sorted(before.keys() | now.keys()):
         if uri not in now:
-            return f"{uri} is gone"
+            return f"{uri} was deleted"
         if uri not in before:
-            return f"{uri} is new"
+            return f"{uri} was added"
         if not before[uri].same(now[uri]):
             sizes = f"{before[uri].size_bytes} bytes then, {now[uri].size_bytes} now"
             return f"{uri} has changed ({sizes})" if before[uri].size_bytes != now[uri].size_bytes else f"{uri} was written again"

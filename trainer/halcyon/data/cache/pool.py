@@ -1,7 +1,7 @@
-"""The processes that tokenize, one set of them for all sources of a run.
+"""The pool of tokenizing processes, common to all sources of a run.
 
-They are started when the first large source needs them, so a run of small sources, or of one processor, has none. Each source has its own
-queue of pieces in the making, bounded, and its results come in the order of its pieces, whatever the other sources do.
+The processes start when the first large source needs them, so a run with small sources only, or with one processor, has none. Each source
+has its own bounded queue of pieces, and its results come in the order of its pieces, independent of the other sources.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from halcyon.errors import BadConfiguration
 
 _BACKGROUND_NICENESS = 10
 _HELD_BYTES = 384 * 2**20
-"""Text of a source that is in the making at a time, where the parent holds it."""
+"""At most this many bytes of text in a source's queue are held in the parent process."""
 
 
 class TokenizerPool:
     """Tokenizes pieces of several sources.
 
     Args:
-        jobs: Of all sources.
-        workers: Processes; 0: one for each processor.
-        background: This process has something else to do at the same time: of the processors one is left to it where their number was
-            not given, the tokenizing processes stand back, and none of a large source's pieces is tokenized in this one.
+        jobs: The jobs of all sources.
+        workers: Number of processes; 0: one for each processor.
+        background: This process has other work at the same time. One processor is then left to it (if ``workers`` is 0), the tokenizing
+            processes run at a lower priority, and the pieces of a large source are never tokenized in this process.
     """
 
     def __init__(self, jobs: Sequence[work.Job], workers: int, *, background: bool = False) -> None:
@@ -44,12 +44,12 @@ class TokenizerPool:
         self._processes: ProcessPoolExecutor | None = None
 
     def tokenized(self, job: work.Job, pieces: Iterator[Piece], *, in_processes: bool) -> Iterator[Part]:
-        """The tokens of pieces, in their order.
+        """The tokens of pieces, in the order of the pieces.
 
         Args:
-            job: One of the pool's.
-            pieces: Pieces of that source.
-            in_processes: Worth the start of processes. Otherwise, or with only one process, this process does it.
+            job: One of the pool's jobs.
+            pieces: Pieces of that job's source.
+            in_processes: Whether to use the processes. If False, or with only one process and no ``background``, this process tokenizes.
 
         Raises:
             BadConfiguration: A row cannot be read, or a process was killed.
@@ -63,11 +63,12 @@ class TokenizerPool:
             yield from self._in_order(self._jobs.index(job), pieces)
         except BrokenProcessPool:
             raise BadConfiguration(
-                f"{job.where}: a tokenizing process was killed, most likely for memory; give the pod more, or set data.cache.workers lower"
+                f"{job.where}: a tokenizing process was killed, probably because memory ran out; give the pod more memory, or lower "
+                "data.cache.workers"
             ) from None
 
     def _in_order(self, number: int, pieces: Iterator[Piece]) -> Iterator[Part]:
-        """Results in the order of the pieces, with a bounded number of pieces and results held in memory."""
+        """Results in the order of the pieces; a bounded number of pieces and results is in memory."""
         processes = self._started()
         waiting: deque[tuple[int, Future[HandedOver]]] = deque()
         held_bytes = 0
@@ -84,7 +85,7 @@ class TokenizerPool:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._processes is None:
-            # Not forked from this process: it has threads, and soon a device.
+            # Not forked, because this process has threads and will have a device.
             context = multiprocessing.get_context("spawn")
             niceness = _BACKGROUND_NICENESS if self._background else 0
             self._processes = ProcessPoolExecutor(

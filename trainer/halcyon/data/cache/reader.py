@@ -1,9 +1,8 @@
-"""Tokens at any offset of a cache, verified block by block. A cache may grow while it is read: what is there never changes.
+"""Reads tokens at any offset of a cache, verified block by block. A cache may grow while it is read; existing shards never change.
 
-On a file system a shard is mapped into memory, and every block is checked when it is touched for the first time. From an object store the
-blocks that a batch needs and that are not at hand are fetched by one round of parallel requests, neighbours together, checked, and kept
-while there is room: the memory is bounded whatever the size of the cache. A cache that fits is fetched in larger parts, so that it is all
-here soon.
+On a file system a shard is mapped into memory, and every block is verified at its first use. From an object store, the missing blocks of a
+batch are fetched by one round of parallel requests, with neighbouring blocks in one request. They are verified and kept in a memory of
+bounded size. If the whole cache fits into this memory, larger ranges are fetched, so that the cache is soon in memory.
 """
 
 from __future__ import annotations
@@ -31,11 +30,15 @@ class Blocks(Protocol):
     """The bytes of one file of a shard."""
 
     def require(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Have the bytes of these ranges [start, end) at hand, verified."""
+        """Load and verify the bytes of these ranges [start, end).
+
+        Raises:
+            DamagedData: A block differs from its checksum.
+        """
         ...
 
     def copy(self, start: int, out: np.ndarray) -> None:
-        """Copy bytes from ``start`` on into ``out`` (uint8); they have been required."""
+        """Copy bytes from ``start`` on into ``out`` (uint8). `require` must have loaded them before."""
         ...
 
 
@@ -51,14 +54,14 @@ class ShardFile:
         """Compare a block with its checksum.
 
         Raises:
-            DamagedData: It is not what was written.
+            DamagedData: They differ.
         """
         if isal_zlib.crc32(content) != int(self.checks[block]):
             raise DamagedData(f"{self.key} of the token cache is damaged in block {block}; delete the cache and build it again")
 
 
 class MappedBlocks:
-    """A file in a folder, mapped into memory."""
+    """A file on a file system, mapped into memory."""
 
     def __init__(self, file: ShardFile, path: Path) -> None:
         self._file = file
@@ -87,10 +90,10 @@ class MappedBlocks:
 
 
 class Memory:
-    """Blocks of all files of all caches of a process, the least recently used forgotten first.
+    """Blocks of all files of all caches of a process; drops the least recently used blocks first.
 
     Args:
-        size_bytes: How much is kept.
+        size_bytes: Bytes of blocks that are kept, at most.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -100,7 +103,7 @@ class Memory:
         self._lock = threading.Lock()
 
     def get(self, key: str, block: int) -> bytes | None:
-        """A block, if it is at hand."""
+        """A block; None: it is not kept."""
         with self._lock:
             content = self._blocks.get((key, block))
             if content is not None:
@@ -120,9 +123,9 @@ class FetchedBlocks:
 
     Args:
         file: Its address and checksums.
-        fetch: Reads ranges of keys, all at once.
-        memory: Where blocks are kept.
-        fetch_blocks: The number of neighbours that are fetched together.
+        fetch: Reads ranges (key, start, end) in parallel.
+        memory: Keeps the blocks.
+        fetch_blocks: Number of neighbouring blocks that are fetched together.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class FetchedBlocks:
                 self._file.verify(block, part)
                 self._memory.put(self._file.key, block, part)
                 held[block] = part
-        # Held for this thread's next copies, whatever other threads make the memory forget meanwhile.
+        # Held for this thread's next copies, because other threads may make the memory drop them.
         self._held.blocks = held
 
     def copy(self, start: int, out: np.ndarray) -> None:
@@ -172,7 +175,7 @@ class FetchedBlocks:
 
 @dataclass(frozen=True)
 class _There:
-    """The shards that are there, and where in the stream each begins, and at last where it ends: int64 [shards + 1]."""
+    """The existing shards, and the offset in the stream of each one's begin and of the last one's end: int64 [shards + 1]."""
 
     shards: tuple[ShardEntry, ...]
     starts: np.ndarray
@@ -183,13 +186,13 @@ class _There:
 
 
 class TokenReader:
-    """Random access to the token stream of a source: all shards, one after the other.
+    """Random access to the token stream of a source, which is the concatenation of all shards.
 
     Args:
         store: The cache's root.
         name: Name of the source.
-        ledger: Its ledger; `grow` takes later ones.
-        memory: Where blocks from an object store are kept.
+        ledger: The ledger of the source; `grow` takes later ones.
+        memory: Keeps blocks from an object store.
     """
 
     def __init__(self, store: Store, name: str, ledger: Ledger, memory: Memory) -> None:
@@ -205,44 +208,44 @@ class TokenReader:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are there."""
+        """Tokens of the existing shards."""
         return int(self._there.starts[-1])
 
     @property
     def documents(self) -> int:
-        """Documents that are there."""
+        """Documents of the existing shards."""
         return sum(shard.documents for shard in self._there.shards)
 
     def grow(self, ledger: Ledger) -> None:
-        """Take the shards of a later state of the same ledger. Other threads may read meanwhile.
+        """Add the shards of a later state of the same ledger. Other threads may read at the same time.
 
         Raises:
-            DamagedData: The shards so far are not in it.
+            DamagedData: The ledger does not begin with the shards so far.
         """
         before = self._there.shards
         if ledger.shards[: len(before)] != before:
             raise DamagedData(
-                f"spec.data.cache.root: the token cache {self._store.root}/{self._name} was made anew while a run read it; start the run "
+                f"spec.data.cache.root: the token cache {self._store.root}/{self._name} was rebuilt while a run read it; start the run "
                 "again"
             )
         if len(ledger.shards) > len(before):
             self._there = _There.of(ledger)
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The tokens of spans [start, start + length) of the stream, one after the other.
+        """The tokens of spans [start, start + length) of the stream, concatenated.
 
         Args:
-            starts: int64 [spans].
-            lengths: int [spans].
+            starts: Offsets of the spans: int64 [spans].
+            lengths: Tokens of the spans: integers [spans].
         """
         return self._gather(TOKENS, self.token_type, starts, lengths)
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
-        """The loss weights of the same tokens; None where all count."""
+        """The loss weights of the same tokens; None: all are 1."""
         return None if self.weight_type is None else self._gather(WEIGHTS, self.weight_type, starts, lengths)
 
     def document_ends(self) -> np.ndarray:
-        """Where each document of the stream ends: int64 [documents]."""
+        """End of each document in the stream: int64 [documents]."""
         there = self._there
         ends = scratch_array((sum(shard.documents for shard in there.shards),), np.int64)
         done = 0
@@ -252,15 +255,15 @@ class TokenReader:
         return ends
 
     def documents_around(self, start: int, end: int) -> tuple[int, np.ndarray]:
-        """The documents of a part of a finished stream, from no more shards than those in which they, and the one before them, end.
+        """The documents of a part of a finished stream. Reads only the shards in which they, and the document before them, end.
 
         Args:
-            start: First token.
-            end: Token after the last one.
+            start: First token of the part.
+            end: Token after the last one of the part.
 
         Returns:
-            The number of a document that is the stream's first or ends before the part, and where it and those after it end, at least up to
-            the end of the part: int64 [documents].
+            The number of a document that is the first of the stream or ends before the part; and the ends of this document and the
+            following ones, at least up to the end of the part: int64 [documents].
         """
         there = self._there
         counts = np.array([shard.documents for shard in there.shards])
@@ -272,13 +275,13 @@ class TokenReader:
         for index in range(first, len(there.shards)):
             found.append(np.empty(counts[index], np.int64))
             self._ends_of(index, found[-1])
-            # A document that lies in several shards is counted where it ends.
+            # A document in several shards is counted in the shard where it ends.
             if index >= last and counts[index] and found[-1][-1] >= end:
                 break
         return int(counts[:first].sum()), np.concatenate(found)
 
     def origins_of(self, documents: np.ndarray) -> np.ndarray:
-        """File (its number in the ledger) and row there of some documents: int64 [n, 2]."""
+        """File (its number in the ledger) and row in that file of the given documents: int64 [n, 2]."""
         there = self._there
         firsts = np.concatenate([[0], np.cumsum([shard.documents for shard in there.shards], dtype=np.int64)])
         found = np.empty((len(documents), 2), np.int64)
@@ -294,7 +297,7 @@ class TokenReader:
         return found
 
     def _ends_of(self, index: int, out: np.ndarray) -> None:
-        """Where the documents that end in a shard do so in the stream, into ``out``: int64 [documents]."""
+        """Write the ends, in the stream, of the documents that end in a shard to ``out``: int64 [documents]."""
         if len(out):
             blocks = self._blocks(index, ENDS)
             blocks.require([(0, len(out) * END_TYPE.itemsize)])
@@ -302,7 +305,7 @@ class TokenReader:
             out += self._there.starts[index]
 
     def origins(self) -> np.ndarray:
-        """File (its number in the ledger) and row there of each document: int64 [documents, 2]."""
+        """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
         there = self._there
         origins = scratch_array((sum(shard.documents for shard in there.shards), 2), np.int64)
         done = 0
@@ -360,7 +363,7 @@ class TokenReader:
         checks_key = f"{shard.path}{CHECKS}"
         content = self._store.read(checks_key).data
         if content is None or len(content) != 4 * check_offsets(sizes.values())[-1]:
-            raise DamagedData(f"{checks_key} of the token cache is missing or cut; delete the cache and build it again")
+            raise DamagedData(f"{checks_key} of the token cache is missing or truncated; delete the cache and build it again")
         count = -(-sizes[kind] // BLOCK_BYTES)
         checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + count]
         file = ShardFile(f"{shard.path}{kind}", sizes[kind], checks)
@@ -371,7 +374,7 @@ class TokenReader:
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:
-    """Neighbouring numbers as (first, last), in order."""
+    """Rising numbers as ranges (first, last) of consecutive numbers, in order."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and runs[-1][1] == number - 1:

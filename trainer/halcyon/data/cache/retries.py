@@ -1,8 +1,8 @@
-"""Asks sources again that do not answer, or refuse, for a while.
+"""Retries sources that do not answer or deny access, up to a time limit.
 
-What is tried again is a whole look or a whole build, which goes on from the last shard that is committed; so no reader has to know of it.
-The time begins anew only with something that no later try does again: a listing that was answered, a committed shard. A build that fails
-at the same file each time does not get more time by reading up to it.
+The unit of a retry is a whole poll of the caches or a whole build, which resumes after the last committed shard. So the readers need no
+retries of this kind. The time limit is reset only by progress that no later try repeats: an answered listing or a committed shard. A build
+that fails at the same file each time does not get more time by reading the text before that file again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _T = TypeVar("_T")
 
 
 class SourceRetries:
-    """The waits for sources of one process.
+    """The retries of one process for its sources.
 
     Args:
-        patience: How long it waits; None: not at all.
-        before_retry: Is called before each new try.
+        patience: Decides the delays and the time limit; None: no retries.
+        before_retry: Called before each retry.
     """
 
     def __init__(self, patience: Patience | None, before_retry: Callable[[], object]) -> None:
@@ -32,12 +32,12 @@ class SourceRetries:
         self._waits = False
 
     def until_answered(self, attempt: Callable[[], _T]) -> _T:
-        """What an attempt returns, which is made again while sources are out of reach.
+        """Call ``attempt`` until it raises no `DataUnreachable`, and return its result.
 
         Raises:
-            DataUnreachable: They were for too long.
-            Preempted: A notice of preemption came while it waited.
-            Exception: Whatever else the attempt raises.
+            DataUnreachable: The time limit has passed.
+            Preempted: A preemption notice arrived during a delay.
+            Exception: Any other error of the attempt.
         """
         try:
             while True:
@@ -52,11 +52,11 @@ class SourceRetries:
             self._end(answers=False)
 
     def answered(self) -> None:
-        """Something was read."""
+        """Report that a source has answered: ends the current wait."""
         self._end(answers=True)
 
     def advanced(self) -> None:
-        """Something was read that no later try reads again: the next refusal has all the time."""
+        """Report progress that no later try repeats: ends the current wait and resets the time limit."""
         self._end(answers=True)
         self._began, self._tries = None, 0
 
@@ -67,7 +67,7 @@ class SourceRetries:
         try:
             self._began = self._patience.wait(SOURCES, failure, self._tries, self._began, announced=self._waits)
         except WaitStopped:
-            raise Preempted(f"a notice of preemption came while a source of data was out of reach ({failure})") from None
+            raise Preempted(f"a preemption notice arrived while a data source was unreachable ({failure})") from None
         self._waits = True
         self._before_retry()
 

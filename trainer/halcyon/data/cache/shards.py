@@ -1,11 +1,12 @@
 """One shard as arrays and as files: flat little-endian numbers, so that any token is at a known offset of a known file.
 
-Files of a shard: ``tokens``; ``ends`` (int64: where each document ends, counted in tokens from the shard's begin); ``weights`` where some
-tokens do not count in the loss; ``origins`` (int64 pairs: which file of the ledger each document comes from, and its row there); and
-``checks`` (uint32: CRC-32 of every block of 32 KiB of all of them, in the order of their names here), so that a reader that takes a few
-rows verifies a few blocks and not the whole shard.
+Files of a shard, in this order: ``tokens``; ``ends`` (int64: end of each document, in tokens from the shard's begin); ``origins`` (int64
+pairs: number of each document's file in the ledger, and its row in that file); ``weights``, if the format has loss weights; and ``checks``
+(uint32: CRC-32 of every block of 32 KiB of the other files, file by file), so that a reader of a few rows verifies a few blocks and not the
+whole shard.
 
-Why flat files: `tests/bench/bench_cache.py` reads random rows from these, from zarr3 through TensorStore and from Arrow, side by side.
+`tests/bench/bench_cache.py` is the reason for flat files: it compares random reads from them, from zarr3 through TensorStore, and from
+Arrow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from isal import isal_zlib
 
 BLOCK_BYTES = 32 * 1024
-"""Bytes under one checksum: the least that is read."""
+"""Bytes under one checksum: the smallest unit of a read."""
 TOKENS, ENDS, ORIGINS, WEIGHTS, CHECKS = "tokens", "ends", "origins", "weights", "checks"
 ORIGIN_TYPE = np.dtype("<i8")
 END_TYPE = np.dtype("<i8")
@@ -26,16 +27,16 @@ END_TYPE = np.dtype("<i8")
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Documents as arrays, one after the other; the last one may go on in what follows."""
+    """Documents as concatenated arrays. The last document may continue in the next `Tokenized`."""
 
     tokens: np.ndarray
     """Token ids in the cache's type: [tokens]."""
     ends: np.ndarray
-    """Where each document ends, in tokens: int64 [documents]. Tokens after the last end are of a document that goes on."""
+    """End of each document, in tokens: int64 [documents]. Tokens after the last end belong to a document that continues."""
     origins: np.ndarray
     """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
     weights: np.ndarray | None
-    """Loss weight of each token in the cache's type: [tokens]; None: all count."""
+    """Loss weight of each token in the cache's type: [tokens]; None: all are 1."""
     rows: int
     """Rows that end here."""
     empty_rows: int
@@ -43,10 +44,10 @@ class Tokenized:
     size_bytes: int
     """Bytes of text."""
     open_tokens: int = 0
-    """Tokens up to here, earlier parts included, of the document that goes on; 0: none does."""
+    """Tokens so far, earlier parts included, of the document that continues; 0: no document does."""
 
     def digest(self) -> bytes:
-        """SHA-256 over the documents, whatever shards they come to lie in."""
+        """SHA-256 over the documents, independent of the bounds of shards."""
         digest = hashlib.sha256()
         for name, array in _arrays(self).items():
             content = _bytes(array)
@@ -57,11 +58,11 @@ class Tokenized:
 
 @dataclass(frozen=True)
 class Part:
-    """What is cut off the text by the text alone: the documents of a piece, or a part of a long one. Shards are made of whole parts."""
+    """The documents of a piece, or a part of a long document. Its bounds depend only on the text. A shard consists of whole parts."""
 
     documents: Tokenized
     digest: bytes
-    """Of the documents."""
+    """`Tokenized.digest` of the documents."""
 
 
 @dataclass
@@ -69,7 +70,7 @@ class ShardBuilder:
     """Gathers documents until a shard is full.
 
     Args:
-        content: The state of the hash of the cache's contents: hash of all parts before.
+        content: State of the hash of the cache's contents: the hash of all earlier parts.
     """
 
     content: bytes = b""
@@ -80,7 +81,7 @@ class ShardBuilder:
     size_bytes: int = 0
 
     def add(self, part: Part) -> None:
-        """Append documents."""
+        """Append a part."""
         self.parts.append(part)
         self.content = hashlib.sha256(self.content + part.digest).digest()
         documents = part.documents
@@ -90,7 +91,7 @@ class ShardBuilder:
         self.size_bytes += documents.size_bytes
 
     def take(self) -> Shard:
-        """All documents so far; the builder is empty afterwards."""
+        """Return the shard of all parts so far, and empty the builder."""
         digest = hashlib.sha256(b"".join(part.digest for part in self.parts)).hexdigest()
         shard = Shard([part.documents for part in self.parts], digest, self.content.hex())
         self.parts, self.tokens, self.rows, self.documents, self.size_bytes = [], 0, 0, 0, 0
@@ -99,13 +100,13 @@ class ShardBuilder:
 
 @dataclass(frozen=True)
 class Shard:
-    """Documents that make a shard."""
+    """The documents of a shard."""
 
     parts: Sequence[Tokenized]
     sha256: str
-    """Hash of its contents: of the hashes of its parts."""
+    """Hash of the hashes of its parts."""
     content_sha256: str
-    """Hash of the contents of the cache up to its end, the same wherever shards are cut."""
+    """Hash of the contents of the cache up to the end of the shard, independent of the bounds of shards."""
 
     @property
     def tokens(self) -> int:
@@ -113,7 +114,7 @@ class Shard:
         return sum(len(part.tokens) for part in self.parts)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of its files, one after the other, so that one of them is in memory at a time."""
+        """Names and contents of its files, one by one, so that only one is in memory at a time."""
         starts = np.cumsum([0, *(len(part.tokens) for part in self.parts)]).tolist()
         arrays = [_arrays(part, start) for part, start in zip(self.parts, starts, strict=False)]
         checks: list[np.ndarray] = []
@@ -125,7 +126,7 @@ class Shard:
 
 
 def _arrays(documents: Tokenized, start: int = 0) -> dict[str, np.ndarray]:
-    """The arrays of documents that begin at a token of their shard, by the names of the files that they go to."""
+    """The arrays of documents that begin at token ``start`` of their shard, by the names of their files."""
     arrays = {
         TOKENS: documents.tokens,
         ENDS: (documents.ends + start).astype(END_TYPE, copy=False),
@@ -143,12 +144,12 @@ def checksums(content: memoryview | bytes) -> np.ndarray:
 
 
 def block_count(size_bytes: int) -> int:
-    """Blocks of a file."""
+    """Number of blocks of a file."""
     return -(-size_bytes // BLOCK_BYTES)
 
 
 def check_offsets(sizes: Iterable[int]) -> list[int]:
-    """Where the checksums of each of several files begin in ``checks``, and their number at the end."""
+    """Index in ``checks`` of the first checksum of each file, then the number of all checksums."""
     offsets = [0]
     for size in sizes:
         offsets.append(offsets[-1] + block_count(size))

@@ -1,7 +1,7 @@
-"""Trained tokenizers, kept beside the tokens that were made with them.
+"""Stores trained tokenizers beside the tokens that were made with them.
 
-A model is of use only with its own tokenizer. A tokenizer trained on other text would differ, so a run with `from` takes the tokenizer of
-the other run where it can be found, and keeps a copy: after that it does not need the other run.
+A model can be used only with its own tokenizer, and a tokenizer trained on other text would differ. So a run with `from` takes the
+tokenizer of the other run if it can be found, and stores a copy. After that it does not need the other run.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _PREFIX = "tokenizers/"
 
 
 def tokenizer_key(document: dict[str, Any]) -> str:
-    """The place of a tokenizer below the caches' root, by all that decides it."""
+    """Key of a tokenizer below the caches' root: a hash of the document of all its inputs."""
     return f"{_PREFIX}{hashlib.sha256(canonical_json(document)).hexdigest()[:32]}.json"
 
 
 def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
-    """A kept tokenizer; None where there is none.
+    """Read a stored tokenizer; None: there is none.
 
     Raises:
-        DamagedData: It is not what was kept.
+        DamagedData: It differs from what was stored.
         StoreFailure: The store did not answer.
     """
     content = store.read(key).data
     if content is None:
         return None
-    damaged = f"spec.tokenizer.bpe: {store.root}/{key} is damaged; delete the cache to train it anew"
+    damaged = f"spec.tokenizer.bpe: {store.root}/{key} is damaged; delete the cache to train it again"
     try:
         document = json.loads(content)
         definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"])
@@ -51,7 +51,7 @@ def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
 
 
 def keep_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> None:
-    """Keep a tokenizer, unless one is kept there."""
+    """Store a tokenizer, unless the key exists."""
     document = {
         "kind": definition.kind,
         "content": base64.b64encode(definition.content).decode(),
@@ -62,7 +62,7 @@ def keep_tokenizer(store: Store, key: str, definition: TokenizerDefinition) -> N
 
 
 def find_tokenizer(store: Store, fingerprint: str) -> TokenizerDefinition | None:
-    """The kept tokenizer with a fingerprint; None where none has it. Damaged ones are passed over."""
+    """The stored tokenizer with a fingerprint; None: there is none. Skips damaged tokenizers."""
     for key in store.list(_PREFIX):
         try:
             definition = read_tokenizer(store, key)
@@ -78,24 +78,24 @@ class InheritedTokenizer:
     """The trained tokenizer of the run that this one starts from."""
 
     source: dict[str, str]
-    """The other run; part of the key under which the tokenizer is kept."""
+    """Name and root of the other run; part of the key of the stored copy."""
     find: Callable[[], TokenizerDefinition | None]
-    """Looks for the tokenizer. None: the other run has none yet, or keeps it in a place that this run does not know."""
+    """Finds the tokenizer. None: the other run has none yet, or stores it in a place that this run does not know."""
 
 
 def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokenizer | None:
-    """The tokenizer that a run inherits; None for a run without `from`, or whose tokenizer is not a trained one.
+    """The tokenizer that a run inherits; None: the run has no `from`, or its tokenizer is not trained.
 
     Args:
         spec: The run's spec.
-        store: The root of its own caches, which runs of the same data may share.
+        store: The root of its own caches, which runs with the same data may share.
     """
     origin = spec.origin
     if origin is None or spec.tokenizer.bpe is None:
         return None
 
     def find() -> TokenizerDefinition | None:
-        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint  # with JAX, which building tokens does not need otherwise
+        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint  # imports JAX, which a build does not need otherwise
 
         theirs = origin_place(origin, spec.checkpoint)
         try:

@@ -1,4 +1,4 @@
-"""What a worker process does: one piece of a source to tokens. Imports neither JAX nor a checkpoint, for a worker must start fast."""
+"""The work of a worker process: tokenizes one piece of a source. Imports neither JAX nor checkpoint code, so that a worker starts fast."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
 UNKNOWN_FILE = -1
-"""File of a document whose source has no files of its own."""
+"""File number of a document whose file is not in the ledger."""
 PART_TOKENS = 2**22
 """Tokens of a part of a long document. A shard may end after any part."""
 FORMAT_VERSION = 1
-"""Raised when the same rows would give other tokens than before."""
+"""Increased when the same rows would give other tokens than before."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that the pieces of one source have in common; picklable."""
+    """The settings common to all pieces of one source; picklable."""
 
     tokenizer: TokenizerDefinition
     format: FormatSpec
     where: str
-    """Which source, for sentences."""
+    """Field of the source in the run document, for messages."""
     access: Access
     files: tuple[str, ...]
     """Addresses of the source's files, in the ledger's order."""
@@ -58,10 +58,10 @@ class Worker:
         self._texts = self._formatter if isinstance(self._formatter, TextFormatter) else None
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
-        """The documents of a piece; one whose text is long comes by itself, in several parts.
+        """The documents of a piece. A document with long text is separate from the others and has several parts.
 
         Raises:
-            BadConfiguration: A row cannot be read; the sentence names file, row and fix.
+            BadConfiguration: A row cannot be read. The message names the file, the row and the fix.
         """
         rows = read_piece(piece, self._job.access)
         begin = taken = 0
@@ -74,8 +74,8 @@ class Worker:
             begin = end
 
     def _runs(self, piece: Piece, rows: list[SourceRow]) -> Iterator[tuple[bool, list[SourceRow]]]:
-        """Rows that are tokenized together, and whether it is one whose text is long."""
-        if isinstance(piece.content, Lines):  # long ones would have been put aside
+        """Rows that are tokenized together, and whether they are a single row with long text."""
+        if isinstance(piece.content, Lines):  # pieces with long lines have other content (AsideLines, LineRange)
             yield False, rows
             return
         if self._texts is None or not rows:
@@ -103,7 +103,7 @@ class Worker:
         )
 
     def _long(self, row: SourceRow, rows: int) -> Iterator[Tokenized]:
-        """The one document of a row, cut every `PART_TOKENS`; what follows its last token is the end of the last part."""
+        """The single document of a row, cut every `PART_TOKENS`. Only the last part holds the end, the origin and the row count."""
         assert self._texts is not None  # noqa: S101 - only texts are long
         document = self._texts.long_document(row)
         held: list[np.ndarray] = []
@@ -135,7 +135,7 @@ def _joined(arrays: list[np.ndarray], dtype: str) -> np.ndarray:
 
 
 def _place(piece: Piece, rows: list[SourceRow], index: int) -> int:
-    """Where a row is in its piece, blank lines counted. Whole files have none."""
+    """Index of a row in its piece, blank lines included. Pieces of whole files have no blank lines."""
     return index if isinstance(piece.content, Files) else rows[index].number - piece.number
 
 
@@ -151,15 +151,15 @@ _workers: dict[int, Worker] = {}
 
 
 def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
-    """Make this process ready, once; it ends with the process that started it, however that ends.
+    """Prepare this worker process, once. It exits when the process that started it ends for any reason.
 
     Args:
-        jobs: Of all sources whose pieces it may be given.
-        niceness: How far it stands back behind other processes.
+        jobs: Jobs of all sources whose pieces it may get.
+        niceness: Increase of its niceness: a larger value gives it a lower priority.
     """
     global _jobs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes, and the first one decides what follows
-    # One processor is this worker's share: the fast encoder would start a thread for each.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes; the parent handles it
+    # This worker has one processor; without this the fast encoder would start a thread for each processor.
     os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     keep_freed_memory()
     os.nice(niceness)
@@ -175,10 +175,10 @@ def _leave_with_parent() -> None:
 
 
 def tokenize(number: int, piece: Piece) -> HandedOver:
-    """The documents of a piece of the source whose job has this number, in a process that `begin` has made ready."""
+    """The documents of a piece of the source with this job number. Call `begin` in this process first."""
     worker = _workers.get(number)
     if worker is None:
         worker = _workers[number] = Worker(_jobs[number])
-        gc.freeze()  # what is there stays: no need to look through it again and again
+        gc.freeze()  # existing objects live on, so the garbage collector need not scan them
     with blamed_on(piece.where):
         return hand_over(worker(piece))

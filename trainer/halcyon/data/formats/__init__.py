@@ -1,6 +1,6 @@
-"""How rows read: as texts, conversations, pairs of conversations, or token ids; each becomes documents of token ids.
+"""Formats: rows are texts, conversations, pairs of conversations, or token ids. A format turns rows into documents of token ids.
 
-Special tokens come from here and from templates alone, never from what a row says: text that spells one is text.
+Special tokens come only from this package and from templates, never from the text of a row: text that spells a special token stays text.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ __all__ = ["Formatter", "TokenizedDocument", "build_formatter"]
 
 
 def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str) -> Formatter:
-    """The formatter that a run document names.
+    """The formatter of a source.
 
     Args:
         spec: The format.
         tokenizer: Makes the ids.
-        where: The format's field of the run document, such as ``spec.data.sources[web].format``; sentences begin with it.
+        where: The format's field in the run document, such as ``spec.data.sources[web].format``; error messages begin with it.
 
     Raises:
-        BadConfiguration: The template cannot be used, with this tokenizer or at all.
+        BadConfiguration: The template is invalid, or does not fit this tokenizer.
     """
     if spec.text is not None:
         return TextFormatter(spec.text, tokenizer, where)

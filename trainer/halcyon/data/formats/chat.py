@@ -1,4 +1,4 @@
-"""Rows that are conversations, and rows that are pairs of them."""
+"""Formats for rows that are conversations or pairs of conversations."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class _Rendered(NamedTuple):
 
 
 class ConversationEncoder:
-    """Makes documents of conversations: what the two formats share.
+    """Makes documents of conversations; used by both formats.
 
     Args:
-        template: Jinja, or None for Halcyon's own.
-        tokenizer: Makes the ids of what is text.
-        where: The format's field of the run document.
-        assistant_only: Only what the assistant says counts in the loss.
+        template: Jinja template; None: Halcyon's own.
+        tokenizer: Makes the ids of text.
+        where: The format's field in the run document.
+        assistant_only: Only the assistant's tokens count in the loss.
         system_prompt: System message of conversations that have none.
 
     Raises:
@@ -59,10 +59,10 @@ class ConversationEncoder:
             )
 
     def render(self, row: SourceRow, field: str, where: str, tools: Any = None) -> list[Segment]:
-        """The segments of the conversation in a field of a row; none where it has no messages.
+        """The segments of the conversation in a field of a row; an empty list if it has no messages.
 
         Raises:
-            BadConfiguration: It is no conversation, or none for this template.
+            BadConfiguration: It is not a conversation, or does not fit the template.
         """
         try:
             messages = check_messages(field_value(row, field, where), needs_assistant=self._assistant_only)
@@ -76,7 +76,7 @@ class ConversationEncoder:
             messages = [{"role": "system", "content": self._system_prompt}, *messages]
         try:
             return self._template.render(messages, tools)
-        except Exception as error:  # a template is a program of the user's
+        except Exception as error:  # a template is user code, which may raise anything
             what = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
 
@@ -129,7 +129,7 @@ class ChatFormatter:
 
 
 class PreferenceFormatter:
-    """Makes two documents of each pair that is not empty: the preferred one, then the other one. Only assistant turns count."""
+    """Makes two documents of each pair that is not empty: the chosen one, then the rejected one. Only assistant turns count in the loss."""
 
     documents_per_row = 2
 

@@ -1,8 +1,8 @@
-"""What a conversation must be before a template sees it.
+"""Checks conversations before a template renders them.
 
-A template renders anything, also a list of messages in which a turn is missing; the model would then learn something wrong unnoticed. So
-every conversation is checked: never two user turns in a row, and an assistant turn where only those count. Halcyon's own template wants
-more: perhaps a system message, then user and assistant in turns, as nanochat has it.
+A template renders any list of messages, even one in which a turn is missing; the model would then learn from wrong data without an error.
+So every conversation is checked: it has no two user turns in a row, and it has an assistant turn if only those count in the loss. Halcyon's
+own template requires more: an optional system message, then alternating user and assistant turns, as in nanochat.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ASSISTANT_PARTS = ("text", "python", "python_output")
-"""Parts of an assistant's message: what it says, what it runs, and what comes back (which it does not say, so it never counts)."""
+"""Parts of an assistant's message: its text, the code it runs, and the output of the code, which never counts in the loss."""
 
 
 class BadConversation(Exception):
-    """A list of messages is no conversation. The message says why, `fix` what to do."""
+    """A list of messages is not a valid conversation. The error's message gives the reason, and `fix` the fix."""
 
     def __init__(self, what: str, fix: str = "fix the row") -> None:
         super().__init__(what)
@@ -23,10 +23,10 @@ class BadConversation(Exception):
 
 
 def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str, Any]]:
-    """Messages that any template may be given.
+    """Check messages for any template, and return them. ``needs_assistant``: at least one assistant turn is required.
 
     Raises:
-        BadConversation: They are not.
+        BadConversation: They are not valid.
     """
     if not isinstance(messages, list):
         raise BadConversation("is not a list of messages", "name the field of the messages")
@@ -46,26 +46,26 @@ def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str,
 
 
 def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Perhaps a system message, then user and assistant in turns: what Halcyon's own template renders.
+    """Check messages for Halcyon's own template: an optional system message, then alternating user and assistant turns.
 
     Raises:
-        BadConversation: They are not.
+        BadConversation: They are not valid.
     """
     system = 1 if messages and messages[0]["role"] == "system" else 0
     if messages and len(messages) == system:
-        raise BadConversation("has nothing but a system message")
+        raise BadConversation("has only a system message")
     for place, message in enumerate(messages):
         expected = "system" if place < system else ("user", "assistant")[(place - system) % 2]
         role = message["role"]
         if role != expected:
             raise BadConversation(
-                f"has {role!r} at place {place} where {expected!r} has its turn", "fix the row, or give a template for it"
+                f"has the role {role!r} at place {place} where {expected!r} is expected", "fix the row, or give a template for it"
             )
         content = message.get("content")
         if not isinstance(content, str) and not (role == "assistant" and _are_parts(content)):
             raise BadConversation(
-                f"has a content at place {place} that is no text"
-                + (f" and no list of {', '.join(ASSISTANT_PARTS)} parts" * (role == "assistant"))
+                f"has content at place {place} that is not a text"
+                + (f" and not a list of {', '.join(ASSISTANT_PARTS)} parts" * (role == "assistant"))
             )
 
 

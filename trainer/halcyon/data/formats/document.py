@@ -1,4 +1,4 @@
-"""What a format makes of rows."""
+"""The documents that formats make of rows, and the protocol of a format."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from halcyon.data.sources import SourceRow
 
 
-@dataclass(eq=False, slots=True)  # not frozen: there are billions of them, and it would take half of the time to make one
+@dataclass(eq=False, slots=True)  # not frozen: that would double the time to make one, and there are billions
 class TokenizedDocument:
     """One document as token ids.
 
     Args:
-        tokens: Ids, the one that begins a document included: int32, shape [tokens].
-        weights: How much the prediction of each token counts in the loss, 0 to 1: float32, shape [tokens]. None: all count fully.
-        size_bytes: Bytes of text that the ids stand for, in UTF-8.
-        row: Which of the rows handed in it was made of.
+        tokens: Ids, the begin token included: int32, shape [tokens].
+        weights: Loss weight of the prediction of each token, 0 to 1: float32, shape [tokens]. None: all are 1.
+        size_bytes: Bytes of the document's text in UTF-8.
+        row: Index of its row among the given rows.
     """
 
     tokens: np.ndarray
@@ -30,11 +30,11 @@ class TokenizedDocument:
 
 @dataclass(eq=False)
 class LongDocument:
-    """A document whose text is too long to be held with all its ids.
+    """A document whose text is too long to be in memory with all its ids.
 
     Args:
-        tokens: Ids, part by part, those that begin and end a document included: int32, shape [tokens] each. Can be taken once.
-        size_bytes: Bytes of the text that has been read, in UTF-8: grows as `tokens` are taken.
+        tokens: Ids, part by part, the begin and end tokens included: int32, shape [tokens] each. Can be read once.
+        size_bytes: Bytes in UTF-8 of the text read so far: grows while `tokens` are read.
     """
 
     tokens: Iterator[np.ndarray]
@@ -42,15 +42,15 @@ class LongDocument:
 
 
 class Formatter(Protocol):
-    """Makes documents of rows; the same ones whatever rows are handed in together."""
+    """Makes documents of rows. The documents of a row do not depend on the other rows of the call."""
 
     documents_per_row: int
-    """Documents that a row makes that is not empty. So `rows - documents / documents_per_row` rows were empty, and left out."""
+    """Documents of a row that is not empty. So `rows - documents / documents_per_row` rows were empty and were left out."""
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows, in order.
 
         Raises:
-            BadConfiguration: A row is not what the format says. The sentence names its file and number.
+            BadConfiguration: A row does not have this format. The message names its file and number.
         """
         ...

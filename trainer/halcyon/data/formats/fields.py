@@ -1,4 +1,4 @@
-"""The fields of rows, and the sentences about rows that lack them."""
+"""Reads the fields of rows, and makes the error messages about rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
         BadConfiguration: The row has no such field, or has no fields at all.
     """
     if not isinstance(row.value, dict):
-        raise bad_row(row, where, "has no fields: it is a plain text", "take a jsonl or parquet source, or the format text")
+        raise bad_row(row, where, "has no fields: it is plain text", "use a jsonl or parquet source, or the format text")
     try:
         return row.value[name]
     except KeyError:
@@ -33,5 +33,5 @@ def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in words."""
+    """Description of a value's type for a message."""
     return "null" if value is None else _KINDS.get(type(value), f"of type {type(value).__name__}")

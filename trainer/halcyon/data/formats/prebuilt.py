@@ -1,4 +1,4 @@
-"""Rows that are token ids already, with a loss weight for each if the data has them."""
+"""Format for rows that are already token ids, optionally with a loss weight for each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from halcyon_api.spec.sources import PrebuiltFormatSpec
 
 
 class PrebuiltFormatter:
-    """Takes ids as they are; where the token that begins a document is missing it is put in front, with weight 0.
+    """Takes ids unchanged. If the begin token is missing, it is added in front with weight 0.
 
     Args:
-        spec: Which fields hold ids and weights.
-        tokenizer: Says which ids there are and how many bytes each stands for.
-        where: The field of the run document that sentences begin with.
+        spec: Names of the fields of ids and weights.
+        tokenizer: Gives the range of the ids and the bytes of text of each id.
+        where: The format's field in the run document; error messages begin with it.
     """
 
     documents_per_row = 1
@@ -73,7 +73,7 @@ class PrebuiltFormatter:
             problem = bad_row(row, where, f"has a field {field!r} that is no list of numbers", "name the field of the weights")
         elif len(weights) != tokens:
             problem = bad_row(row, where, f"has {len(weights)} weights for {tokens} token ids", "give one weight for each")
-        elif not ((weights >= 0) & (weights <= 1)).all():  # so that a NaN is refused too
+        elif not ((weights >= 0) & (weights <= 1)).all():  # this form rejects a NaN too
             problem = bad_row(row, where, "has a weight that is not from 0 to 1", "fix the weights")
         if problem is not None or weights is None:
             raise problem or AssertionError
@@ -81,7 +81,7 @@ class PrebuiltFormatter:
 
 
 def _numbers(value: object) -> np.ndarray | None:
-    """A list or an array as an array of one axis, or None if it is no such thing."""
+    """A list or an array of numbers as an array with one axis; None for anything else."""
     if not isinstance(value, list | tuple | np.ndarray):
         return None
     try:

@@ -1,15 +1,15 @@
-"""Chat templates: Jinja in a sandbox, from messages to a text with marks, and from that to segments.
+"""Chat templates: sandboxed Jinja renders messages to text with marks, and the marked text is cut into segments.
 
-Three things must be kept apart in the output of a template: special tokens that the *template* spells, the same letters in what a person
-*wrote* in a message, and what the assistant says (``{% generation %}``, as in Hugging Face's templates), which counts in the loss. Text
-positions cannot do it, for templates trim, join and repeat. So all is carried in the text itself, by three code points that Unicode keeps
-for a program's inner use (noncharacters): generation blocks put START and END around what they render, and in every string of a message,
-before rendering, a spelt special token is broken by ESCAPE after its first sign (the beginning of one at the string's end too: the next
-string may hold the rest) and the code points themselves are escaped. After rendering, what still spells a special token was spelt by the
-template. So no content can end a turn or speak for another role.
+Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same letters in the text of a
+*message*; and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which counts in the loss. Positions in the text
+cannot distinguish them, because templates trim, join and repeat. So the text itself carries marks: three code points that Unicode reserves
+for internal use (noncharacters). Generation blocks put START and END around their output. Before rendering, every string of a message is
+escaped: ESCAPE is inserted after the first character of a spelt special token, and the three code points are escaped too. A string's end
+that is the beginning of a special token is also escaped, because the next string may hold the rest. After rendering, text that still
+spells a special token comes from the template. So no message can end a turn or take another role.
 
-The text is cut at special tokens and at the ends of generation blocks, and each segment is tokenized by itself. At inference too the
-prompt and what the model says are tokenized apart, so this is how the model will see them.
+The text is cut at special tokens and at the bounds of generation blocks, and each segment is tokenized separately. At inference the prompt
+and the model's output are tokenized separately too, so the model sees the same tokens.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ DEFAULT_TEMPLATE = """\
   {%- endif -%}
 {%- endfor -%}
 """
-"""Halcyon's own template: nanochat's conversation. The system message joins the first user message; the output of tools does not count."""
+"""Halcyon's own template, the conversation of nanochat. The system message is joined to the first user message; the output of tools does
+not count in the loss."""
 
 _OWN_MARKS = re.compile(r"<\|[a-z_]+\|>")
 
@@ -71,20 +72,20 @@ class Segment(NamedTuple):
     content: str | int
     """Text, or the id of a special token."""
     counts: bool
-    """Whether the assistant said it."""
+    """Whether the assistant generates it, so that it counts in the loss."""
 
 
 class ChatTemplate:
     """A compiled template.
 
     Args:
-        source: Jinja; None: `DEFAULT_TEMPLATE`.
+        source: Jinja template; None: `DEFAULT_TEMPLATE`.
         special_tokens: Id of each special token by its spelling.
         names: More variables for the template, such as ``bos_token``.
-        where: The field of the run document that holds the template.
+        where: The template's field in the run document.
 
     Raises:
-        BadConfiguration: It is no template, or Halcyon's own wants special tokens that are not there.
+        BadConfiguration: It is not valid Jinja, or the tokenizer lacks special tokens of Halcyon's own template.
     """
 
     def __init__(self, source: str | None, special_tokens: Mapping[str, int], names: Mapping[str, str], where: str) -> None:
@@ -99,7 +100,7 @@ class ChatTemplate:
             missing = [mark for mark in dict.fromkeys(_OWN_MARKS.findall(DEFAULT_TEMPLATE)) if mark not in self._special]
             if missing:
                 raise BadConfiguration(
-                    f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template writes; "
+                    f"{where}: the tokenizer has no special token {missing[0]}, which Halcyon's own template uses; "
                     "give the template that belongs to the tokenizer, or use spec.tokenizer.bpe"
                 )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
@@ -110,13 +111,13 @@ class ChatTemplate:
             self._template = environment.from_string(text)
             self.has_generation = _has_generation(environment, text)
         except TemplateSyntaxError as error:
-            raise BadConfiguration(f"{where}: line {error.lineno} is no Jinja: {error.message}; fix the template") from None
+            raise BadConfiguration(f"{where}: line {error.lineno} is not valid Jinja: {error.message}; fix the template") from None
 
     def render(self, messages: list[dict[str, Any]], tools: Any = None) -> list[Segment]:
-        """The segments of a conversation, in order, none empty.
+        """The segments of a conversation, in order; no segment is empty.
 
         Raises:
-            TemplateError, TypeError, ValueError, ...: Whatever the template raises for messages that it was not made for.
+            TemplateError, TypeError, ValueError, ...: Any error of the template, for messages that do not fit it.
         """
         text = self._template.render(messages=self._escape(messages), tools=self._escape(tools), add_generation_prompt=False)
         return list(self._segments(text))
@@ -142,7 +143,7 @@ class ChatTemplate:
         return [self._escape(item) for item in value] if isinstance(value, list | tuple) else value
 
     def _split_off_beginning(self, text: str) -> tuple[str, str]:
-        """A text without the longest beginning of a special token at its end, and that beginning."""
+        """Cut off the longest end of a text that is the beginning of a special token: the rest, and this end ("" if there is none)."""
         for length in range(min(self._longest, len(text)), 0, -1):
             if text[-length:] in self._beginnings:
                 return text[:-length], text[-length:]
@@ -150,7 +151,7 @@ class ChatTemplate:
 
 
 class _Generation(Extension):
-    """``{% generation %}``: its body between two marks."""
+    """``{% generation %}``: puts marks around its body."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
 
@@ -174,7 +175,7 @@ def _broken(match: re.Match[str]) -> str:
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
-    """As Hugging Face's templates expect it: nothing is escaped for HTML."""
+    """The ``tojson`` filter that Hugging Face's templates expect: it does not escape for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

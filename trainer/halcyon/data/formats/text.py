@@ -1,4 +1,4 @@
-"""Rows that are texts: the token that begins a document, the text, the token that ends one (not where both are the same token)."""
+"""Format for rows that are texts: the begin token, the text, and the end token (only if it differs from the begin token)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TextFormatter:
     """Makes a document of each text that is not empty.
 
     Args:
-        spec: Which field holds the text. Rows of plain text files are texts themselves.
+        spec: Name of the field of the text. Rows of plain text files are texts themselves.
         tokenizer: Makes the ids.
-        where: The field of the run document that sentences begin with.
+        where: The format's field in the run document; error messages begin with it.
     """
 
     documents_per_row = 1
@@ -32,7 +32,7 @@ class TextFormatter:
         self._where = f"{where}.text.field"
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
-        """The documents of some rows; see `Formatter`. Long ones are better asked for by `long_document`."""
+        """The documents of some rows; see `Formatter`. Use `long_document` for long texts."""
         texts = [self._text(row) for row in rows]
         texts = [text.whole() if isinstance(text, LongText) else text for text in texts]
         kept = [index for index, text in enumerate(texts) if text]
@@ -47,15 +47,15 @@ class TextFormatter:
         return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
 
     def is_long(self, row: SourceRow) -> bool:
-        """Whether the text of a row is long enough to take its ids part by part."""
+        """Whether the text of a row is so long that its ids should be read part by part."""
         text = row.value.get(self._field) if isinstance(row.value, dict) else row.value
         return isinstance(text, LongText) or (isinstance(text, str | bytes) and len(text) > long_text.LONG_BYTES)
 
     def long_document(self, row: SourceRow) -> LongDocument:
-        """The same document, part by part.
+        """The document of a row, part by part.
 
         Raises:
-            BadConfiguration: As `Formatter`, and so may its parts.
+            BadConfiguration: As `Formatter`; reading its tokens may raise it too.
         """
         text = self._text(row)
         parts = text if isinstance(text, LongText) else in_parts(text)
@@ -100,11 +100,11 @@ class TextFormatter:
             part = b""
             decoder.decode(part, final=True)
         except UnicodeDecodeError as error:
-            # The decoder put what it had kept of the part before in front.
+            # The decoder prepends the bytes that it kept from the previous part.
             place = before + len(part) - len(error.object) + error.start
             raise bad_row(row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer") from None
         except UnicodeEncodeError as error:
-            raise bad_row(row, self._where, f"has half a surrogate pair at sign {before + error.start}", "fix the text") from None
+            raise bad_row(row, self._where, f"has half a surrogate pair at character {before + error.start}", "fix the text") from None
 
 
 def size_in_bytes(text: str | bytes) -> int:
@@ -113,8 +113,8 @@ def size_in_bytes(text: str | bytes) -> int:
 
 
 def _enclosed(bos: int, documents: Sequence[np.ndarray], eos: int) -> list[np.ndarray]:
-    """Each document between its ids: views of one array, for an allocation each would cost more than the copy."""
-    # Where one id both begins and ends documents it stands between two of them once.
+    """Each document with its begin and end ids: views of one array, because one allocation per document would cost more than the copy."""
+    # If the same id begins and ends documents, it is added only at the begin.
     first, last = np.array([bos], np.int32), np.array([eos] if eos != bos else [], np.int32)
     parts = [part for ids in documents for part in (first, ids, last)]
     joined = np.concatenate(parts, dtype=np.int32) if parts else first

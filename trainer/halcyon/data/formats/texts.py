@@ -1,4 +1,4 @@
-"""The plain texts in rows, for training a tokenizer on them."""
+"""Extracts the plain texts of rows, for training a tokenizer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from halcyon_api.spec.sources import FormatSpec
 
 
 def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str) -> Iterator[str]:
-    """The texts of some rows; what is not text is left out, for the formatter complains of it.
+    """The texts of some rows. Skips values that are not text, because the formatter reports them.
 
     Args:
         spec: The format of the rows.
         rows: The rows.
-        where: The source's field of the run document, for the sentence of an error.
+        where: The source's field in the run document, for error messages.
 
     Raises:
         BadConfiguration: Rows of this format hold no text.
     """
     if spec.prebuilt is not None:
         raise BadConfiguration(
-            f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name one in spec.tokenizer"
+            f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name a tokenizer in spec.tokenizer"
         )
     for row in rows:
         yield from _texts(spec, row.value)

@@ -1,10 +1,11 @@
-"""How documents become sequences.
+"""Layouts: how documents become sequences.
 
-A cache holds the tokens of a source as one stream, and where each document ends in it. A layout maps the number of a sequence to spans of
-that stream: a pure function, with compact arrays where the choice needs memory. Every sequence holds ``sequence_length + 1`` tokens: as
-many inputs and, one place later, as many targets. Sequences overlap by no token, so no held-out token is ever seen in training.
+A cache holds the tokens of a source as one stream, and the end of each document in it. A layout maps the number of a sequence to spans of
+that stream. It is a pure function, with compact arrays where the choice needs memory. Every sequence holds ``sequence_length + 1`` tokens:
+``sequence_length`` inputs and, shifted by one token, ``sequence_length`` targets. Sequences do not overlap, so no held-out token is seen in
+training.
 
-Rooms: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts), ``build`` (from ``spec.data.sources[].layout``).
+Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the layouts), ``build`` (from ``spec.data.sources[].layout``).
 """
 
 from halcyon.data.layout.best_fit import BestFit

@@ -1,13 +1,13 @@
-"""Full sequences that each begin with a document: best-fit packing with cropping.
+"""Best-fit packing with cropping: full sequences that each begin with a document.
 
-A buffer holds a number of next documents. A sequence takes the longest document of the buffer that still fits, again and again; when none
-fits, the shortest one is cropped to what is missing and its rest is thrown away. So no place is padded and every sequence begins where a
-document begins, at the price of cropped tokens, whose share is in the report. The rest when the documents run out fills no sequence and
-is dropped.
+A buffer holds a number of the next documents. A sequence repeatedly takes the longest document of the buffer that still fits. When none
+fits, the shortest one is cropped to the free space and the rest of it is discarded. So there is no padding, and every sequence begins at
+the beginning of a document. The cost is the cropped tokens; the report gives their share. Documents left at the end that do not fill a
+sequence are dropped.
 
-Only the order in which documents are taken has to be kept: where a document is cropped follows from the lengths of those before it.
+Only the order in which documents are taken is stored: the crop of a document follows from the lengths of the documents before it.
 
-Source: the dataloader of nanochat (Karpathy, 2025). Documents of one length are taken oldest first, so the outcome is the same everywhere.
+Source: the dataloader of nanochat (Karpathy, 2025). Documents of equal length are taken oldest first, so the result is the same everywhere.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class BestFit:
     """Best-fit packing.
 
     Args:
-        documents: The documents in the order in which sequences take them: unsigned integers [pieces].
-        first_pieces: First piece of each sequence, and at last the end of the last one: int64 [sequences + 1].
-        document_ends: End of each document in the token stream: int64 [documents], a memory map where it is large.
-        sequence_length: Positions of a sequence; it holds one token more.
+        documents: Numbers of the documents in the order in which sequences take them: unsigned integers [pieces].
+        first_pieces: First piece of each sequence, then the end of the last sequence: int64 [sequences + 1].
+        document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
+        sequence_length: Positions per sequence; a sequence holds one token more.
     """
 
     def __init__(self, documents: np.ndarray, first_pieces: np.ndarray, document_ends: np.ndarray, sequence_length: int) -> None:
@@ -44,7 +44,7 @@ class BestFit:
 
     @classmethod
     def build(cls, document_ends: np.ndarray, sequence_length: int, *, buffer: int) -> BestFit:
-        """Pack documents, ``buffer`` of them in sight at a time."""
+        """Pack documents with a buffer of ``buffer`` documents."""
         taken = array("I" if len(document_ends) <= 2**32 else "Q")
         first_pieces = array("q", [0])
         coming = _lengths(document_ends)
@@ -67,7 +67,7 @@ class BestFit:
 
     @property
     def report(self) -> LayoutReport:
-        """What became of the tokens; one pass over the documents."""
+        """The use of the tokens; one pass over the documents."""
         taken = 0
         for first in range(0, len(self._documents), _CHUNK_DOCUMENTS):
             taken += int(document_spans(self._ends, self._documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64))[1].sum())
@@ -80,7 +80,7 @@ class BestFit:
         indices = checked_indices(indices, self.sequences)
         sequence, pieces = ragged_ranges(self._first[indices], self._first[indices + 1])
         starts, lengths = document_spans(self._ends, self._documents[pieces].astype(np.int64))
-        # All but the last piece of a sequence are whole, so what the last one lacks is what the sequence would have too many.
+        # Only the last piece of a sequence is cropped, by the number of tokens that the sequence would have too many.
         sums = np.cumsum(lengths)
         last = np.cumsum(self._first[indices + 1] - self._first[indices]) - 1
         excess = np.diff(sums[last], prepend=0) - (self.sequence_length + 1)
@@ -88,12 +88,12 @@ class BestFit:
         return Spans(sequence.astype(np.int32), starts, lengths.astype(np.int32))
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """What a cache keeps, as the constructor takes it."""
+        """The arrays to store, as the constructor takes them."""
         return {"documents": self._documents, "first_pieces": self._first}
 
 
 class _Shelf:
-    """Documents sorted by length. A queue for each length that is there keeps large buffers as fast as small ones."""
+    """The buffer: documents sorted by length. One queue for each existing length keeps large buffers as fast as small ones."""
 
     def __init__(self) -> None:
         self._lengths: list[int] = []
@@ -113,7 +113,7 @@ class _Shelf:
         self._size += 1
 
     def take(self, missing: int) -> tuple[int, int]:
-        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest; (0, 0): there is none."""
+        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest document; (0, 0) if empty."""
         if not self._size:
             return 0, 0
         place = max(0, bisect_right(self._lengths, missing) - 1)
@@ -127,7 +127,7 @@ class _Shelf:
 
 
 def _lengths(document_ends: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Length and number of each document that has tokens."""
+    """Length and number of each document with at least one token."""
     before = 0
     for first in range(0, len(document_ends), _CHUNK_DOCUMENTS):
         ends = np.asarray(document_ends[first : first + _CHUNK_DOCUMENTS], np.int64)

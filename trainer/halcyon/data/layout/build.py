@@ -1,4 +1,4 @@
-"""The layout that ``spec.data.sources[].layout`` asks for: built from the documents of a source, or opened from what a cache kept."""
+"""The layout of ``spec.data.sources[].layout``: built from the documents of a source, or loaded from stored arrays."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Layout(Protocol):
     """A map from sequences to spans of a source's token stream."""
 
     sequence_length: int
-    """Positions of a sequence; it holds one token more."""
+    """Positions per sequence; a sequence holds one token more."""
     sequences: int
     """Sequences of the source, held-out ones included."""
 
     @property
     def report(self) -> LayoutReport:
-        """What became of the tokens."""
+        """The use of the tokens."""
         ...
 
     def spans(self, indices: np.ndarray) -> Spans:
-        """Spans that fill the sequences at ``indices``, 0 to ``sequences - 1``, one after the other: integers [n]."""
+        """Spans that fill the sequences at ``indices`` (integers [n], 0 to ``sequences - 1``), in the order of ``indices``."""
         ...
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """What has to be kept to open the layout again with `load_layout`."""
+        """The arrays from which `load_layout` makes the layout again."""
         ...
 
 
@@ -42,20 +42,20 @@ def build_layout(spec: LayoutSpec, document_ends: np.ndarray, *, sequence_length
     """Lay out a source.
 
     Args:
-        spec: The layout asked for.
+        spec: The layout's spec.
         document_ends: End of each document in the source's token stream: int64 [documents], rising.
         sequence_length: Positions of the run's longest sequence.
-        source: Name of the source, for the sentence of an error.
+        source: Name of the source, for error messages.
 
     Raises:
-        BadConfiguration: A document is longer than a sequence and the layout is not to cut or drop it.
+        BadConfiguration: A document is longer than a sequence and `tooLong` is `raise`.
     """
     if pack := spec.pack:
         try:
             return Pack.build(document_ends, sequence_length, max_segments=pack.max_segments, too_long=pack.too_long)
         except ValueError as error:
             raise BadConfiguration(
-                f"spec.data.sources[{source}].layout.pack.tooLong: {error}; raise spec.trainer.sequenceLength, or say left, right or drop"
+                f"spec.data.sources[{source}].layout.pack.tooLong: {error}; raise spec.trainer.sequenceLength, or set left, right or drop"
             ) from error
     if spec.best_fit:
         return BestFit.build(document_ends, sequence_length, buffer=spec.best_fit.buffer)
@@ -63,7 +63,7 @@ def build_layout(spec: LayoutSpec, document_ends: np.ndarray, *, sequence_length
 
 
 def load_layout(spec: LayoutSpec, document_ends: np.ndarray, *, sequence_length: int, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Open a layout from what `Layout.to_arrays` gave, for the same documents, length and spec."""
+    """Make a layout from the arrays of `Layout.to_arrays`, with the same documents, length and spec."""
     if spec.pack:
         return Pack(arrays["first_documents"], document_ends, sequence_length, spec.pack.too_long)
     if spec.best_fit:

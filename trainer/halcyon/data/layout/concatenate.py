@@ -1,7 +1,7 @@
-"""All documents one after the other, cut every ``sequence_length + 1`` tokens. The last sequence is padded, so no text is dropped.
+"""Concatenates all documents and cuts them every ``sequence_length + 1`` tokens. The last sequence is padded, so no text is dropped.
 
-Sequences do not overlap, not even by the one token that ends one and could begin the next. A rest of one token has nothing to predict and
-makes no sequence.
+Sequences do not overlap, not even by the last token of one sequence, which could be the first input of the next. A remainder of one token
+has no target, so it makes no sequence.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from halcyon.data.layout.spans import Spans, checked_indices
 
 
 class Concatenate:
-    """Concatenate and cut.
+    """Concatenation layout.
 
     Args:
         tokens: Tokens of the stream.
-        sequence_length: Positions of a sequence.
+        sequence_length: Positions per sequence.
     """
 
     def __init__(self, tokens: int, sequence_length: int) -> None:
@@ -30,7 +30,7 @@ class Concatenate:
 
     @property
     def report(self) -> LayoutReport:
-        """What became of the tokens."""
+        """The use of the tokens."""
         places = self.sequences * (self.sequence_length + 1)
         used = min(self._tokens, places)
         return LayoutReport(self.sequences, used, cropped=0, dropped=self._tokens - used, padding=places - used)
@@ -44,5 +44,5 @@ class Concatenate:
         return Spans(np.arange(len(indices), dtype=np.int32), start, length)
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """Nothing to keep: the layout is a formula."""
+        """No arrays: the layout is a formula."""
         return {}

@@ -1,9 +1,9 @@
-"""Whole documents, neighbours together, as many as fit: greedy packing.
+"""Greedy packing: each sequence takes as many whole neighbouring documents as fit.
 
-A sequence takes documents in their order until the next one does not fit or ``max_segments`` are in, so it is known by its first document
-alone, and one number a sequence is all that is kept. For every document the one at which a sequence that began there would stop is found by
-a search in the running sums, for all at once; then the chain from the first document is followed. This is done a million documents at a
-time; what is open at the end of a chunk begins the next.
+A sequence takes documents in order until the next one does not fit or it has ``max_segments``. So its first document determines it, and
+only one number per sequence is stored. For every document, a search in the cumulative sums finds the document at which a sequence that
+begins here would stop, for all documents in one call. Then the chain from the first document is followed. This is done for a million
+documents at a time; the sequence that is open at the end of a chunk begins the next chunk.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Pack:
     """Greedy packing of whole documents.
 
     Args:
-        first_documents: First document of each sequence, and at last the end of the last one: int64 [sequences + 1].
-        document_ends: End of each document in the token stream: int64 [documents], a memory map where it is large.
-        sequence_length: Positions of a sequence; it holds one token more.
-        too_long: Of a document longer than a sequence keep the left end, the right end, or nothing.
+        first_documents: First document of each sequence, then the end of the last sequence: int64 [sequences + 1].
+        document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
+        sequence_length: Positions per sequence; a sequence holds one token more.
+        too_long: "left" or "right": keep that end of a document longer than a sequence; "drop": keep nothing; "raise": see `build`.
     """
 
     def __init__(self, first_documents: np.ndarray, document_ends: np.ndarray, sequence_length: int, too_long: TooLong) -> None:
@@ -53,7 +53,7 @@ class Pack:
             tokens = _kept(_lengths(document_ends, first, end), first, sequence_length + 1, too_long)
             starts = _chain(tokens, sequence_length + 1, max_segments, closed=end == documents)
             chosen.append(first + starts[:-1])
-            # No sequence was closed: it holds more documents (without tokens, or dropped) than the chunk.
+            # If no sequence was closed, it has more documents (without tokens, or dropped) than the chunk.
             chunk = _CHUNK_DOCUMENTS if len(starts) > 1 else 2 * chunk
             first += int(starts[-1])
         chosen.append(np.array([documents], np.int64))
@@ -61,7 +61,7 @@ class Pack:
 
     @property
     def report(self) -> LayoutReport:
-        """What became of the tokens; one pass over the documents."""
+        """The use of the tokens; one pass over the documents."""
         capacity = self.sequence_length + 1
         tokens = used = cropped = 0
         for first in range(0, len(self._ends), _CHUNK_DOCUMENTS):
@@ -73,7 +73,7 @@ class Pack:
         return LayoutReport(self.sequences, used, cropped, tokens - used - cropped, self.sequences * capacity - used)
 
     def spans(self, indices: np.ndarray) -> Spans:
-        """One span for each document that has tokens in its sequence."""
+        """One span for each document that has tokens in the sequence."""
         indices = checked_indices(indices, self.sequences)
         sequence, documents = ragged_ranges(self._first[indices], self._first[indices + 1])
         starts, lengths = document_spans(self._ends, documents)
@@ -84,7 +84,7 @@ class Pack:
         return Spans(sequence[some].astype(np.int32), starts[some], kept[some].astype(np.int32))
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """What a cache keeps, as the constructor takes it."""
+        """The arrays to store, as the constructor takes them."""
         return {"first_documents": self._first}
 
 
@@ -94,20 +94,20 @@ def _lengths(document_ends: np.ndarray, first: int, end: int) -> np.ndarray:
 
 
 def _kept(lengths: np.ndarray, first: int, capacity: int, too_long: TooLong) -> np.ndarray:
-    """How many tokens of each document are kept."""
+    """Number of tokens kept of each document."""
     if too_long == "raise" and (longer := np.flatnonzero(lengths > capacity)).size:
         raise ValueError(f"document {first + longer[0]} has {lengths[longer[0]]} tokens and a sequence holds {capacity}")
     return np.where(lengths <= capacity, lengths, 0) if too_long == "drop" else np.minimum(lengths, capacity)
 
 
 def _chain(tokens: np.ndarray, capacity: int, max_segments: int, *, closed: bool) -> np.ndarray:
-    """First documents of the sequences, and at last where the next one begins.
+    """First document of each sequence, then the document at which the next sequence begins.
 
     Args:
         tokens: Kept tokens of each document.
         capacity: Tokens of a sequence.
-        max_segments: Documents of a sequence at most, those without tokens not counted.
-        closed: No documents follow; otherwise the last sequence is still open, and begins the next chunk.
+        max_segments: A sequence has at most this number of documents; documents without tokens do not count.
+        closed: No documents follow. Otherwise the last sequence is still open and begins the next chunk.
     """
     sums = np.concatenate([[0], np.cumsum(tokens)])
     some = np.concatenate([[0], np.cumsum(tokens > 0)])
@@ -122,6 +122,6 @@ def _chain(tokens: np.ndarray, capacity: int, max_segments: int, *, closed: bool
         document = following[document]
     if not closed:
         return np.array(starts, np.int64)
-    if sums[starts[-1]] == sums[-1]:  # nothing but documents without tokens
+    if sums[starts[-1]] == sums[-1]:  # the last sequence has only documents without tokens
         starts.pop()
     return np.array([*starts, end], np.int64)

@@ -1,4 +1,4 @@
-"""What became of a source's tokens: nothing is lost in silence."""
+"""Reports how a layout uses the tokens of a source, so that no token is lost without a report."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LayoutReport:
-    """Where the tokens of a source went. Used, cropped and dropped tokens are all there are."""
+    """Use of a source's tokens: each token is used, cropped or dropped."""
 
     sequences: int
     """Sequences, held-out ones included."""
     used: int
     """Tokens in sequences."""
     cropped: int
-    """Tokens cut off documents that are in a sequence otherwise."""
+    """Tokens cut off documents whose other tokens are in a sequence."""
     dropped: int
-    """Tokens of documents that are in no sequence, and of a rest that fills none."""
+    """Tokens of documents that are in no sequence, and of a remainder that fills no sequence."""
     padding: int
-    """Places of sequences without a token."""
+    """Token places of sequences that hold no token."""
 
     @property
     def cropped_share(self) -> float:
-        """Cropped tokens as a share of all."""
+        """Cropped tokens as a share of all tokens."""
         return self.cropped / max(1, self.used + self.cropped + self.dropped)
 
     @property
     def padded_share(self) -> float:
-        """Padding as a share of all places."""
+        """Padding as a share of all token places."""
         return self.padding / max(1, self.used + self.padding)

@@ -1,7 +1,7 @@
-"""Spans of a token stream: what a reader has to fetch to fill sequences, in order.
+"""Spans of a token stream: the tokens that a reader has to fetch, in order, to fill sequences.
 
-Where a run trains on shorter sequences for a while, a sequence is cut in parts: part ``j`` of length ``L`` has inputs ``j L`` to
-``j L + L - 1`` of the long sequence and their targets, so the parts together train on exactly the targets of the whole.
+While a run trains on shorter sequences, a sequence is cut into parts: part ``j`` of length ``L`` has inputs ``j L`` to ``j L + L - 1`` of
+the long sequence and their targets. So the parts together train on exactly the targets of the long sequence.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spans:
-    """k spans, sorted by sequence; those of one sequence follow one another in it without a gap, from its first token on."""
+    """k spans, sorted by sequence. The spans of one sequence fill it in order, without gaps, from its first token on."""
 
     sequence: np.ndarray
-    """Which of the asked-for sequences a span belongs to, 0 to n - 1: int32 [k]."""
+    """Index of the span's sequence among the n requested sequences, 0 to n - 1: int32 [k]."""
     start: np.ndarray
     """First token, an offset in the source's token stream: int64 [k]."""
     length: np.ndarray
-    """Tokens, at least 1: int32 [k]."""
+    """Number of tokens, at least 1: int32 [k]."""
 
     def __len__(self) -> int:
         return len(self.start)
 
     @property
     def offset(self) -> np.ndarray:
-        """Where in its sequence each span begins: int64 [k]."""
+        """Offset of each span in its sequence: int64 [k]."""
         ends = np.cumsum(self.length, dtype=np.int64)
         begins = ends - self.length
         first = np.searchsorted(self.sequence, self.sequence, side="left")
@@ -37,7 +37,7 @@ class Spans:
         """The spans of one part of each sequence.
 
         Args:
-            parts: Number of the part for each sequence asked for: integers [n].
+            parts: Number of the part for each requested sequence: integers [n].
             sequence_length: Positions of a part, L; a part has L + 1 tokens.
         """
         offset = self.offset
@@ -49,7 +49,7 @@ class Spans:
 
 
 def split_at_documents(spans: Spans, document_ends: np.ndarray) -> tuple[Spans, np.ndarray]:
-    """The same tokens as spans that each lie in one document, and the number of that document: int64 [k].
+    """Split spans so that each lies in one document. Returns them and the number of each one's document: int64 [k].
 
     Args:
         spans: Spans of the stream.
@@ -66,7 +66,7 @@ def split_at_documents(spans: Spans, document_ends: np.ndarray) -> tuple[Spans, 
 
 
 def ragged_ranges(first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of the ranges ``[first[i], end[i])``, one after the other, and the number i of each one's range: int64 both."""
+    """For the concatenated ranges ``[first[i], end[i])``: the range's index i of each number, and the numbers; both int64."""
     first = np.asarray(first, np.int64)
     counts = np.asarray(end, np.int64) - first
     owner = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
@@ -75,7 +75,7 @@ def ragged_ranges(first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def document_spans(document_ends: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where documents begin in the stream, and how many tokens they have: int64 both."""
+    """Offsets in the stream at which documents begin, and their numbers of tokens; both int64."""
     ends = document_ends[documents].astype(np.int64)
     starts = np.where(documents > 0, document_ends[np.maximum(documents, 1) - 1], 0).astype(np.int64)
     return starts, ends - starts

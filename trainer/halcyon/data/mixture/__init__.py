@@ -1,6 +1,6 @@
-"""How sources are mixed: a position of the run to a source and a rank in that source's own order, by a pure function.
+"""Mixes sources: a pure function maps a position of the run to a source and a rank in that source's own order.
 
-Rooms: ``shares`` (how many sequences of each source are in a block), ``mixture`` (their places), ``build`` (from ``spec.data``).
+Modules: ``shares`` (sequences of each source in a block), ``mixture`` (their places), ``build`` (from ``spec.data``).
 """
 
 from halcyon.data.mixture.build import build_mixture, rehearsed_sequences, stop_problem

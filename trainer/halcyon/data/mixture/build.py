@@ -1,4 +1,4 @@
-"""The mixture that ``spec.data`` asks for, and whether it lasts for the run."""
+"""The mixture of ``spec.data``, and the check that its data suffices for the run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchS
     Args:
         data: ``spec.data``.
         sequences: Training sequences of an epoch, by source, of the schedule's longest length.
-        schedule: Turns the steps at which weights change into positions.
+        schedule: Maps the steps at which weights change to positions.
         seed: Seed of the run.
 
     Raises:
-        BadConfiguration: A source with a weight has no training sequences, or no source has any. The sentence names the field.
+        BadConfiguration: A source with a weight above 0 has no training sequences, or no source has any. The message names the field.
     """
     names = [source.name for source in data.sources]
     sizes = [sequences[name] for name in names]
@@ -43,7 +43,7 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchS
 
 
 def stop_problem(mixture: Mixture, schedule: BatchSchedule, *, pad_last: bool) -> str | None:
-    """A sentence where the data ends, by the mixture's stop rule, before the run's last step."""
+    """An error message if the mixture's stop rule ends the data before the run's last step; else None."""
     limit = mixture.limit()
     if limit is None or (steps := schedule.steps_within(limit, partial=pad_last)) >= schedule.steps:
         return None
@@ -55,9 +55,9 @@ def stop_problem(mixture: Mixture, schedule: BatchSchedule, *, pad_last: bool) -
 
 
 def rehearsed_sequences(sequences: int, *, run_tokens: int, simulate_tokens: int) -> int:
-    """How many of a source's sequences a run over ``run_tokens`` may use to see them as often as one over ``simulate_tokens`` sees all.
+    """Number of a source's sequences that a run over ``run_tokens`` tokens uses to rehearse a run over ``simulate_tokens`` tokens.
 
-    Which ones: `halcyon.data.split.spread`.
+    The used sequences are then seen in as many epochs as the longer run sees all sequences. `halcyon.data.split.spread` chooses them.
     """
     if run_tokens >= simulate_tokens or not sequences:
         return sequences

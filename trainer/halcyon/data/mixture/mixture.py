@@ -1,13 +1,13 @@
-"""Which source a position of training belongs to, and which of that source's sequences it is.
+"""Maps a position of training to a source and to the rank of a sequence in that source.
 
-Positions are cut into blocks. In every block each source has its share to a sequence (`shares`), and the slots of a block are dealt to the
-sources in an order drawn by a keyed permutation. A source's sequences come in the order of its own ranks, so the mixture decides when a
-source is asked, and the source's order (`halcyon.data.order`) alone decides what it answers: adding, dropping or renaming a source moves
-nothing inside the others' orders. A source of weight 0 takes part in nothing, as if it were not there, and sources are sorted by name
-first, so their order in the document plays no part.
+Positions are cut into blocks. In every block each source has its share, exact to one sequence (`shares`), and a keyed permutation assigns
+the slots of the block to the sources. The sequences of a source come in the order of its ranks. So the mixture decides when a source is
+used, and only the source's order (`halcyon.data.order`) decides which sequence it gives: adding, removing or renaming a source does not
+change the orders of the others. A source of weight 0 has no influence. Sources are sorted by name first, so their order in the document has
+no influence either.
 
-Weights may change at any position. Blocks are counted from there, and the block that is cut short by the next stage has what its first
-slots happen to hold. Ranks go on across stages: no sequence comes twice in an epoch.
+Weights may change at any position; blocks are counted from there. The last block of a stage may be cut short; then only its first slots are
+used. Ranks continue across stages, so no sequence comes twice in an epoch.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ class Mixture:
     Args:
         names: Names of the sources.
         sequences: Training sequences of an epoch of each source.
-        stages: From which position on which weights hold, one weight for each name; the first stage begins at 0.
+        stages: Pairs of a first position and the weights from there on, one weight for each name; the first stage begins at 0.
         block_sequences: Sequences of a block, at most 2**16.
         seed: Seed of the run.
-        stop: Where the data ends: never, or when the first source, or the last, has given its last sequence.
+        stop: The end of the data: never ("restart"), or when the first ("firstExhausted") or the last source ("allExhausted") has given all
+            its sequences.
 
     Raises:
-        ValueError: A weight is negative or not finite, all weights of a stage are 0, stages do not rise from 0, or a source that has a
-            weight has no sequences. The sentence says which.
+        ValueError: A weight is negative or not finite, all weights of a stage are 0, stages do not rise from 0, or a source with a weight
+            above 0 has no sequences. The message gives the stage or the source.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Mixture:
         by_name = sorted(range(len(names)), key=lambda source: names[source])
         self._first_positions = [first for first, _ in stages]
         self._sources = [np.array([s for s in by_name if weights[s] > 0], np.int32) for _, weights in stages]
-        """The sources of each stage, by name."""
+        """The sources with a weight above 0 in each stage, sorted by name."""
         self._shares = [
             Shares([weights[s] for s in sources], block_sequences) for (_, weights), sources in zip(stages, self._sources, strict=True)
         ]
@@ -72,14 +73,17 @@ class Mixture:
             self._before_stage.append(self._count(len(self._before_stage) - 1, first))
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whose sequence stands at each position, and which one.
+        """The source and the rank of the sequence at each position.
 
         Args:
             positions: Positions of the run: integers [n].
 
         Returns:
-            The sources' numbers in ``names``, int32 [n], and ranks in their orders, int64 [n]: the number of sequences of the source that
-            came before. A rank goes on beyond the source's epoch, as `halcyon.data.order.Order` takes it.
+            The indices of the sources in ``names``, int32 [n], and the ranks in their orders, int64 [n]. A rank is the number of earlier
+            sequences of the source. Ranks continue past the first epoch, as `halcyon.data.order.Order` takes them.
+
+        Raises:
+            IndexError: A position is below 0.
         """
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:
@@ -106,10 +110,10 @@ class Mixture:
         return self.ranks(position) / np.maximum(1, self.sequences)
 
     def limit(self) -> int | None:
-        """Positions until the data ends by the stop rule; None: it never does.
+        """Number of positions until the stop rule ends the data; None: it never does.
 
-        With "firstExhausted" no source would be asked for more than its sequences; with "allExhausted" each source that ever has a weight
-        has given all of them, which never happens where a source's weight ends before its sequences do.
+        With "firstExhausted" the data ends before any source would repeat a sequence. With "allExhausted" it ends when each source that has
+        a weight above 0 in any stage has given all its sequences. That never happens if a source's weight becomes 0 before that.
         """
         if self.stop == "restart":
             return None
@@ -121,12 +125,12 @@ class Mixture:
         return self._first_where(lambda counts: bool((counts[active] >= sizes).all()))
 
     def exhausted(self, position: int) -> list[str]:
-        """Names of the sources that the positions before ``position`` ask for all of their sequences."""
+        """Names of the sources whose sequences are all used at least once before ``position``."""
         counts = self.ranks(position)
         return [name for name, count, size in zip(self.names, counts, self.sequences, strict=True) if size and count >= size]
 
     def _first_where(self, reached: Callable[[np.ndarray], bool]) -> int | None:
-        """The first position whose counts fulfil a condition that stays fulfilled."""
+        """The first position whose counts fulfil a monotonic condition (once true, always true); None: no position does."""
         end = self._first_positions[-1] + MAX_BLOCKS * self._block_sequences - 1
         high = 1
         while high < end and not reached(self.ranks(high)):
@@ -136,7 +140,7 @@ class Mixture:
         return bisect_right(range(high), False, key=lambda position: reached(self.ranks(position)))
 
     def _count(self, number: int, position: int) -> np.ndarray:
-        """Sequences of each source before a position of a stage, or before its end."""
+        """Sequences of each source before a position of a stage, or before the end of the stage: int64 [sources]."""
         block, slot = divmod(position - self._first_positions[number], self._block_sequences)
         counts = self._before_stage[number].copy()
         counts[self._sources[number]] += self._shares[number](block)[0]

@@ -1,17 +1,18 @@
-"""Exact shares: how many sequences of each source are in a block, and before it, for any block at once.
+"""Exact shares: the number of sequences of each source in a block and before it, for any block without its predecessors.
 
-A source with the share ``w`` should have ``B w`` of a block's ``B`` sequences, which is no whole number. What is wanted is: in every block
-each source has that number rounded up or down, the counts of a block sum to ``B``, and the roundings cancel, so that the counts of all
-blocks so far stay at ``k B w``, give or take about one sequence. To round block by block and carry what is owed does that, but to know
-block ``k`` one has to go through all before it.
+A source with the share ``w`` should have ``B w`` of a block's ``B`` sequences, which is usually not a whole number. Three properties are
+required. In every block each source has that number rounded up or down. The counts of a block sum to ``B``. The roundings cancel, so that
+the counts of the first ``k`` blocks stay within about one sequence of ``k B w``. Rounding block by block and carrying the error has these
+properties, but then block ``k`` needs all blocks before it.
 
-So the blocks are the leaves of a binary tree instead. The root, 2**44 blocks, shares its sequences by largest remainders. A node gives
-each of its two halves half of each source's count; an odd one cannot be halved, and of those that are odd (always an even number of
-sources) one half of the sources gets its extra sequence in the left half, the other half in the right. Left goes to whom the
-count so far owes most. Rounding down (or up) halves again and again is rounding down (up) once, so leaves have the floor or the ceiling. A
-block is found by one walk down the tree; blocks near the run's start share the long way down its left edge, which is walked once.
+So the blocks are the leaves of a binary tree. The root has 2**44 blocks and divides its sequences by largest remainders. A node divides
+each source's count into two halves. An odd count leaves one extra sequence; the number of sources with an odd count is always even, so half
+of these sources get the extra sequence in the left child and half in the right child. The sources that are furthest behind their exact
+share get it in the left child. Repeated rounding down (or up) of halves equals rounding down (or up) once, so each leaf has the floor or
+the ceiling. One walk down the tree finds a block. Blocks near the run's start share the left edge of the tree, which is computed once.
 
-The debts are halves of halves of whole numbers, so floating point holds them exactly: the counts are the same on every machine.
+The rounding errors are whole numbers divided by powers of two, so floating point holds them exactly: the counts are the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ class _Node(NamedTuple):
     inside: np.ndarray
     """Sequences of each source in the node: int64."""
     ahead: np.ndarray
-    """By how much ``before`` is more than its exact share: float64."""
+    """``before`` minus its exact share: float64."""
     ahead_after: np.ndarray
-    """The same after the node."""
+    """The same at the end of the node: float64."""
 
 
 class Shares:
-    """Counts of sources in blocks.
+    """Counts of each source in blocks.
 
     Args:
-        weights: Weights of the sources, not negative, at least one above 0.
+        weights: Weights of the sources: none negative, at least one above 0.
         block_sequences: Sequences of a block, B, at most 2**16.
     """
 
@@ -55,7 +56,7 @@ class Shares:
             self._left_edge.insert(0, _half(self._left_edge[0], right=False))
 
     def __call__(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sequences of each source before a block, and in it: int64 [sources] both.
+        """Sequences of each source before a block and in it; both int64 [sources].
 
         Raises:
             IndexError: The block is outside ``[0, 2**44)``.
@@ -74,7 +75,7 @@ def _half(node: _Node, *, right: bool) -> _Node:
     """The left or the right half of a node."""
     odd = (node.inside & 1).astype(bool)
     middle = (node.ahead + node.ahead_after) / 2
-    # Of the odd ones, the half that is furthest behind is rounded up on the left; equals in their order.
+    # Of the sources with odd counts, the half furthest behind is rounded up on the left; ties keep the order of the sources.
     behind_first = np.argsort(np.where(odd, middle, np.inf), kind="stable")
     up = np.zeros(len(odd), bool)
     up[behind_first[: int(odd.sum()) // 2]] = True
@@ -86,7 +87,7 @@ def _half(node: _Node, *, right: bool) -> _Node:
 
 
 def _largest_remainders(weights: Sequence[float], total: int) -> np.ndarray:
-    """``total`` in whole parts proportional to weights, in exact arithmetic: int64 [sources]."""
+    """``total`` divided into whole parts proportional to weights, by largest remainders in exact arithmetic: int64 [sources]."""
     exact = [Fraction(weight) for weight in weights]
     whole = sum(exact)
     quotas = [weight * total / whole for weight in exact]

@@ -1,10 +1,10 @@
 """A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of blocks.
 
-A block is one read. ``window_blocks`` blocks, neighbours in the order of blocks, make a window, and the sequences of a window are shuffled
-together, so a reader that holds one window in memory reads every block once in an epoch. Blocks meet others in every epoch.
+A block is one read. ``window_blocks`` neighbours in the shuffled order of blocks make a window, and the sequences of a window are shuffled
+together. So a reader that holds one window in memory reads every block once per epoch. Each epoch combines other blocks in a window.
 
-The last block of a source may be short. It takes part like any other: its place ``q`` among the blocks is known from the inverse of the
-permutation, everything behind it is shifted by what it lacks, and so every step has a closed form and needs no memory.
+The last block of a source may be short. It is shuffled like the others: the inverse of the permutation gives its place ``q`` among the
+blocks, and everything after it is shifted by the sequences it lacks. So every step has a closed form and needs no memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from halcyon.data.order.together import Question, SourceRetries, answered
 
 
 class BlockPermutation:
-    """A permutation of ``[0, size)`` that keeps neighbours together, drawn by ``key``.
+    """A permutation of ``[0, size)`` that keeps neighbours together, determined by ``key``.
 
     Args:
         size: Number of elements.
@@ -39,8 +39,8 @@ class BlockPermutation:
         self._blocks = Permutation(blocks, key + b"/blocks")
         self._missing = blocks * block_size - size
         self._short: tuple[int, int] | None = None
-        """As if all blocks were full: where the short block ends, and where its window ends. Computed at the first use."""
-        # A batch lies in one window, or across a border.
+        """End of the short block and end of its window, both counted as if all blocks were full. Computed at the first use."""
+        # A batch lies in one window or across a border between two.
         self._window = lru_cache(maxsize=4)(self._draw)
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ class BlockPermutation:
         return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
     def asking(self, places: np.ndarray) -> SourceRetries:
-        """The same as a call, for `answered`; places are int64 [n]."""
+        """Generator form of a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
         if self._short is None:
@@ -70,11 +70,11 @@ class BlockPermutation:
         return (yield Question(self._blocks, blocks)) * self.block_size + inner
 
     def _as_if_full(self, places: np.ndarray, short_end: int) -> np.ndarray:
-        """Where places would be if the short block, or window, that ends at ``short_end`` lacked nothing."""
+        """The places if the short block, or its window, which ends at ``short_end``, were full."""
         return places + np.where(places >= short_end - self._missing, self._missing, 0)
 
     def _draw(self, window: int, short_window_end: int) -> tuple[int, Permutation]:
-        """Where a window begins, and its own permutation."""
+        """First place of a window, and the permutation of the window."""
         first, end = window * self.window_size, (window + 1) * self.window_size
         first -= self._missing if first >= short_window_end else 0
         end -= self._missing if end >= short_window_end else 0

@@ -1,8 +1,8 @@
-"""Which sequence stands where in training: positions of an endless run to ranks of an epoch.
+"""Maps positions of an endless run to ranks in an epoch.
 
 Position ``p`` is in epoch ``p // n`` at place ``p % n``. Each epoch has its own order, keyed by the seed, the source's *name* and the
-epoch's number, so every sequence is seen once before any is seen twice, no two epochs have the same order, and another source that comes,
-goes or is renamed disturbs this one's order in no way.
+epoch's number. So every sequence is seen once before any is seen twice, no two epochs have the same order, and adding, removing or renaming
+another source does not change this source's order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
 
 class Order:
-    """The order of training.
+    """The training order of a source.
 
     Args:
         sequences: Sequences of an epoch, n.
         seed: Seed of the run.
         source: Name of the source.
-        shuffle: False: every epoch in the order of the text.
-        blocks: Shuffle blocks of neighbours, and inside windows of blocks, rather than everything at once.
+        shuffle: False: every epoch has the order of the text.
+        blocks: Shuffle blocks of neighbours, then inside windows of blocks. Default: shuffle all sequences together.
         window: Shuffle inside windows of this number of neighbours.
     """
 
@@ -47,12 +47,12 @@ class Order:
         self._shuffle = shuffle
         self._blocks = blocks
         self._window = window
-        # Two epochs are in use at once where a batch lies across their border.
+        # A batch across the border of two epochs uses both.
         self._epoch_order = lru_cache(maxsize=2)(self._draw)
 
     @property
     def settled(self) -> int:
-        """The number of positions, from the first on, whose ranks do not depend on later sequences."""
+        """Number of first positions whose ranks do not depend on later sequences."""
         if not self._shuffle:
             return self.sequences
         return 0 if self._window is None else self.sequences // self._window * self._window
@@ -62,7 +62,11 @@ class Order:
         return answered([self.asking(positions)])[0]
 
     def asking(self, positions: np.ndarray) -> SourceRetries:
-        """The same as a call, for `answered`, which asks the permutations of many orders together."""
+        """Generator form of a call, for `answered`, which evaluates the permutations of many orders together.
+
+        Raises:
+            IndexError: A position is below 0.
+        """
         positions = np.asarray(positions, np.int64)
         if positions.size and positions.min() < 0:
             raise IndexError("a position is below 0")
@@ -89,6 +93,6 @@ class Order:
 
 
 def build_order(spec: OrderSpec, *, sequences: int, seed: int, source: str) -> Order:
-    """The order that ``spec.data.order`` asks for, of ``sequences`` training sequences of the source of that name."""
+    """The order of ``spec.data.order`` for the ``sequences`` training sequences of a source; ``source`` is its name."""
     window = None if spec.windows is None else spec.windows.sequences
     return Order(sequences=sequences, seed=seed, source=source, shuffle=spec.sequential is None, blocks=spec.blocks, window=window)

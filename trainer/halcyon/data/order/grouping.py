@@ -1,4 +1,4 @@
-"""Numbers grouped by what they have in common: an epoch, or a window."""
+"""Groups numbers by a common key, such as an epoch or a window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def groups(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
-    """Each different key, rising, and where it is in the flat array: one group is a slice, which copies nothing."""
+    """Yields each different key, rising, and its indices in the flat array. A single group is a slice, which avoids a copy."""
     if not keys.size:
         return
     keys = keys.reshape(-1)

@@ -1,11 +1,11 @@
-"""A keyed permutation of ``[0, n)`` that needs no memory: index in, element out, and back.
+"""A keyed permutation of ``[0, n)`` that needs no memory: it computes the element of an index, and the index of an element.
 
-An alternating Feistel network shuffles the smallest power of two that holds ``n``, at least 64: the bits of a number are two halves, and
-each round adds (exclusive or) to one half a keyed hash of the other, which can be undone whatever the hash is. A result outside ``[0, n)``
-is put through again until it falls inside (cycle walking; from 33 on the power of two is under 2 n, so twice on average at most), which
-leaves a permutation of ``[0, n)``. The hash is two multiplications with a fold between them, so that the bits it is cut from depend on
-every bit of the input and of the round key. The round keys are SHAKE-256 of the key, so neighbouring seeds and epochs have nothing in
-common.
+An alternating Feistel network permutes the smallest power of two that is at least ``n``, and at least 64. The bits of a number are two
+halves. Each round adds (exclusive or) a keyed hash of one half to the other half, which is invertible with any hash. A result outside
+``[0, n)`` passes through the network again until it is inside (cycle walking; for ``n`` of 33 or more the power of two is below 2 n, so a
+number needs at most two passes on average). The result is a permutation of ``[0, n)``. The hash is two multiplications with a fold between
+them, so the bits taken from it depend on every bit of the input and of the round key. The round keys are SHAKE-256 of the key, so
+neighbouring seeds and epochs have unrelated permutations.
 
 Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); Black and Rogaway, "Ciphers with arbitrary finite domains"
 (2002), for cycle walking; the multipliers are those of SplitMix64, Steele, Lea and Flood (2014).
@@ -19,34 +19,35 @@ from typing import NamedTuple
 import numpy as np
 
 ROUNDS = 8
-"""Four make a strong pseudorandom permutation of a large domain; twice as many leave a margin."""
+"""Four rounds make a strong pseudorandom permutation of a large domain; eight leave a margin."""
 MIN_BITS = 6
-"""With halves of fewer than three bits not all permutations would be equally likely."""
+"""Halves of fewer than three bits would not make all permutations equally likely."""
 MAX_SIZE = 2**62
 
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _FOLD = np.uint64(32)
 _CHUNK = 16384
-"""Numbers that go through all rounds together: the four arrays that a round works on stay in a core's second-level cache."""
+"""Numbers that pass through all rounds together: the four arrays of a round fit in a core's second-level cache."""
 _WALKED_TOGETHER = 2**17
-"""Numbers that go through again together: enough that the last, short passes cost little, few enough to stay in the cache."""
+"""Numbers whose cycle walking is done together: enough that the last, short passes cost little, few enough to stay in the cache."""
 
 
 class Cipher(NamedTuple):
-    """What decides a network. Scalars and [8] for one permutation; with one more axis, [n], for numbers of different ones."""
+    """Parameters of a network: scalars and [8] for one permutation. A last axis [n] is added for n numbers of different permutations."""
 
     low_bits: np.ndarray | np.uint64
     """Bits of the lower half."""
     low_mask: np.ndarray | np.uint64
     low_cut: np.ndarray | np.uint64
-    """Where a digest is cut for the lower half."""
+    """Right shift of a digest for the lower half."""
     high_cut: np.ndarray | np.uint64
+    """Right shift of a digest for the higher half."""
     round_keys: np.ndarray
     """uint64 [8]."""
 
 
 class Permutation:
-    """A permutation of ``[0, size)``, drawn by ``key``.
+    """A permutation of ``[0, size)``, determined by ``key``.
 
     Args:
         size: Number of elements, 1 to 2**62.
@@ -59,7 +60,7 @@ class Permutation:
         self.size = size
         bits = max(MIN_BITS, (size - 1).bit_length())
         self.is_walked = size > 1 << MIN_BITS
-        """Whether numbers go through the network one by one; smaller sets are permuted as a whole."""
+        """Whether each number passes through the network; a smaller set is permuted as a whole."""
         self.cipher = Cipher(
             low_bits=np.uint64(bits // 2),
             low_mask=np.uint64((1 << (bits // 2)) - 1),
@@ -77,7 +78,7 @@ class Permutation:
         return self._walk(indices, range(ROUNDS))
 
     def inverse(self, elements: np.ndarray | int) -> np.ndarray:
-        """The indices at which ``elements`` are: int64, same shape.
+        """The indices of ``elements``: int64, same shape.
 
         Raises:
             IndexError: An element is outside ``[0, size)``.
@@ -99,13 +100,13 @@ class Permutation:
             again = part[outside]
             while again.size:
                 pass_through(again, self.cipher, rounds)
-                part[outside] = again  # those still outside are written over by their next pass
+                part[outside] = again  # numbers that are still outside are overwritten by their next pass
                 still = np.flatnonzero(again >= size)
                 outside, again = outside[still], again[still]
         return walked.view(np.int64).reshape(numbers.shape)
 
     def _small(self, rounds: range) -> np.ndarray:
-        """All elements of a set so small that most passes would fall outside it: int64 [size]."""
+        """All elements of a small set, for which most passes would give a number outside it: int64 [size]."""
         passed = np.arange(1 << MIN_BITS, dtype=np.uint64)
         pass_through(passed, self.cipher, rounds)
         following = passed.tolist()
@@ -119,11 +120,12 @@ class Permutation:
 
 
 def pass_through(numbers: np.ndarray, cipher: Cipher, rounds: range) -> None:
-    """One pass of all rounds, in place.
+    """One pass through all rounds, in place.
 
     Args:
         numbers: uint64 [n].
-        cipher: Of one permutation; or of a permutation for each number, which should be few enough to stay in the cache.
+        cipher: Parameters of one permutation, or of one permutation per number; the latter are not processed in chunks, so n should be
+            small enough for the processor's cache.
         rounds: All rounds forwards, or backwards for the inverse.
     """
     chunk = _CHUNK if cipher.round_keys.ndim == 1 else max(1, numbers.size)

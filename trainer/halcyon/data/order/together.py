@@ -1,9 +1,9 @@
-"""Many permutations asked at the same time.
+"""Evaluates many permutations together.
 
-A step takes a few sequences of each of many sources, and each source has a permutation of its own. To put sixteen numbers through one costs
-as much as to put a thousand through it, nearly all of it the calls themselves; so the numbers of all sources go through together, each with
-its own permutation's keys. What asks is a generator, which yields a question and is sent the answer: an order need not know who else is
-asking.
+A step takes a few sequences from each of many sources, and each source has its own permutation. A permutation of sixteen numbers costs as
+much as one of a thousand, because nearly all of the time is the overhead of the calls. So the numbers of all sources are evaluated
+together, each with the keys of its own permutation. An order is a generator that yields a question and receives the answer, so it does not
+depend on the other orders.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from halcyon.data.order.permutation import ROUNDS, Cipher, Permutation, pass_through
 
 _FEW = 2048
-"""A question of more numbers than this is cheaper alone: keys of their own for all of them would no longer stay in the cache."""
+"""A question with more numbers than this is cheaper alone: separate keys for each number would no longer fit in the processor's cache."""
 _TOGETHER = 16384
 
 
 class Question(NamedTuple):
-    """Which elements are at these indices, or, the other way round, at which indices are these elements?"""
+    """Asks for the elements at indices or, if ``inverse``, for the indices of elements."""
 
     permutation: Permutation
     numbers: np.ndarray
@@ -30,11 +30,11 @@ class Question(NamedTuple):
 
 
 SourceRetries = Generator[Question, np.ndarray, np.ndarray]
-"""Yields questions, is sent their answers, returns its own result."""
+"""Yields questions, receives their answers, returns its own result."""
 
 
 def answered(asking: Sequence[SourceRetries]) -> list[np.ndarray]:
-    """What each of them returns; the questions that they have at the same time are answered together."""
+    """Run generators to their ends and return their results, in order. In each round their questions are answered together."""
     results: dict[int, np.ndarray] = {}
     answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(asking)))
     while answers:
@@ -49,7 +49,7 @@ def answered(asking: Sequence[SourceRetries]) -> list[np.ndarray]:
 
 
 def answer_all(questions: Sequence[Question]) -> list[np.ndarray]:
-    """The answers, int64 of the numbers' lengths, the same as if each permutation had been asked alone.
+    """The answers, int64 with the lengths of the questions' numbers, equal to those of each permutation alone.
 
     Raises:
         IndexError: A number is outside its permutation.
@@ -70,7 +70,7 @@ def _together(questions: Sequence[Question], *, inverse: bool) -> list[np.ndarra
     owners = np.repeat(np.arange(len(questions)), counts)
     sizes = np.array([question.permutation.size for question in questions], np.uint64)
     ciphers = _stacked([question.permutation.cipher for question in questions])
-    walked = np.concatenate([question.numbers for question in questions]).astype(np.uint64)  # what is below 0 becomes very large
+    walked = np.concatenate([question.numbers for question in questions]).astype(np.uint64)  # negative numbers become very large
     rounds = range(ROUNDS)[::-1] if inverse else range(ROUNDS)
     outside = np.flatnonzero(walked >= sizes[owners])
     if len(outside):
@@ -81,14 +81,14 @@ def _together(questions: Sequence[Question], *, inverse: bool) -> list[np.ndarra
         again = part.copy()
         while len(left):
             pass_through(again, _chosen(ciphers, whose[left]), rounds)
-            part[left] = again  # those still outside are written over by their next pass
+            part[left] = again  # numbers that are still outside are overwritten by their next pass
             still = np.flatnonzero(again >= sizes[whose[left]])
             left, again = left[still], again[still]
     return np.split(walked.view(np.int64), np.cumsum(counts)[:-1])
 
 
 def _stacked(ciphers: Sequence[Cipher]) -> Cipher:
-    """Ciphers of many permutations: every field an array whose last axis counts permutations."""
+    """Ciphers of many permutations as one: the last axis of every field is the permutation."""
     return Cipher(*(np.stack(fields, axis=-1) for fields in zip(*ciphers, strict=True)))
 
 

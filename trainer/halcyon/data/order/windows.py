@@ -1,7 +1,7 @@
-"""A permutation that looks at no more than one window of the text at a time: windows in their order, a random order inside each.
+"""A permutation inside windows of the text: the windows keep their order, and the elements inside each window are shuffled.
 
-A window is a number of neighbours. Where a full window's elements go depends on its number and the key alone, never on how much text comes
-after it, so training can begin while that text is still being tokenized. The last window of an epoch has the rest.
+A window is a fixed number of neighbours. The order inside a full window depends only on its number and the key, not on the amount of later
+text. So training can begin while that text is still being tokenized. The last window of an epoch has the remaining elements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from halcyon.data.order.together import Question, SourceRetries, answered
 
 
 class WindowPermutation:
-    """A permutation of ``[0, size)`` inside windows, drawn by ``key``.
+    """A permutation of ``[0, size)`` inside windows, determined by ``key``.
 
     Args:
         size: Number of elements.
@@ -28,7 +28,7 @@ class WindowPermutation:
         self.size = size
         self.window_size = window_size
         self._key = key
-        # A batch lies in one window, or across a border.
+        # A batch lies in one window or across a border between two.
         self._window = lru_cache(maxsize=4)(self._draw)
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ class WindowPermutation:
         return answered([self.asking(np.asarray(places, np.int64).reshape(-1))])[0].reshape(np.shape(places))
 
     def asking(self, places: np.ndarray) -> SourceRetries:
-        """The same as a call, for `answered`; places are int64 [n]."""
+        """Generator form of a call, for `answered`; places are int64 [n]."""
         if places.size and (places.min() < 0 or places.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
         elements = np.empty_like(places)

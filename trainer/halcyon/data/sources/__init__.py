@@ -1,7 +1,7 @@
-"""Where the text is: from the files that a run document names to rows, cut for many worker processes.
+"""Sources of text: turns the files that a run document names into rows, for many worker processes.
 
-The way is ``list_files`` (which files, in which order, of which version) -> ``pieces`` (units of work, in order, cut cheaply by one
-process) -> ``read_piece`` (the rows of one, in a worker). The same files give the same pieces and rows on every machine.
+The stages are ``list_files`` (files with their order and version) -> ``pieces`` (units of work in order, cut cheaply by one process) ->
+``read_piece`` (the rows of a piece, in a worker). The same files give the same pieces and rows on every machine.
 """
 
 from halcyon.data.sources.access import Access

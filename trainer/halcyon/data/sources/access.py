@@ -1,9 +1,8 @@
-"""How object stores and web servers are reached, and the clients for it.
+"""Access to object stores and web servers, and their clients.
 
-One client library, `obstore`, speaks S3, Google Cloud Storage and HTTP: it retries by itself, gives the GIL back while it waits, and hands
-out what it received without a copy. An `Access` says where and how; it holds no credentials, so it may travel to worker processes, each
-of which takes the credentials from its own environment or from the identity of its machine. A client must not cross a fork: start workers
-by spawn.
+One client library, `obstore`, supports S3, Google Cloud Storage and HTTP. It retries requests, releases the GIL while it waits, and returns
+received data without a copy. An `Access` holds the settings but no credentials, so it may be sent to worker processes. Each worker takes
+the credentials from its own environment or from the identity of its machine. A client must not cross a fork: start workers by spawn.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ HUB_ENDPOINT = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Access:
-    """How stores are reached.
+    """Settings for access to stores.
 
     Args:
         endpoint: Address of an S3-compatible store other than AWS.
-        region: Region of S3 buckets; default: ``us-east-1`` where there is an endpoint, else the environment's.
+        region: Region of S3 buckets; default: ``us-east-1`` if there is an endpoint, else the region of the environment.
         max_retries: Retries of one request, inside the client.
-        retry_seconds: The longest time that the retries of one request may take.
-        answer_seconds: The longest time from a request to the end of its answer, where `retry_seconds` is not longer.
-        pause_seconds: Pause before the one more round that a file gets which could not be read: it may be replaced at this moment.
-        parallel_reads: Requests of one file that are under way at a time.
+        retry_seconds: Time limit for the retries of one request.
+        answer_seconds: Time limit from a request to the end of its answer; the limit is `retry_seconds` if that is longer.
+        pause_seconds: Pause before the single retry of a failed read, because the file may be replaced at this moment.
+        parallel_reads: Parallel requests for one file.
     """
 
     endpoint: str | None = None
@@ -50,18 +49,18 @@ class Access:
 
     @classmethod
     def of(cls, checkpoint: CheckpointSpec) -> Access:
-        """The access of a run: an S3 store's endpoint and region are those of its checkpoints."""
+        """The access of a run. The endpoint and region of an S3 store are those of its checkpoints."""
         return cls(endpoint=checkpoint.endpoint, region=checkpoint.region)
 
 
 def hub_endpoint(environ: Mapping[str, str]) -> str:
-    """Address of the Hugging Face hub: ``HF_ENDPOINT``, where it is set, without a slash at the end."""
+    """Address of the Hugging Face hub without a final slash: ``HF_ENDPOINT`` if it is set, else `HUB_ENDPOINT`."""
     return environ.get("HF_ENDPOINT", HUB_ENDPOINT).rstrip("/")
 
 
 @lru_cache(maxsize=64)
 def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
-    """The client for an address's bucket or host, made once in each process."""
+    """The client for the bucket or host of an address, made once per process."""
     retry: RetryConfig = {"max_retries": access.max_retries, "retry_timeout": timedelta(seconds=access.retry_seconds)}
     options: ClientConfig = {
         "timeout": timedelta(seconds=max(access.answer_seconds, access.retry_seconds)),
@@ -88,5 +87,5 @@ def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
 
 
 def forget_clients() -> None:
-    """Have the next requests of this process go out by new clients, with credentials that are read anew."""
+    """Drop the clients, so that the next requests of this process use new ones, which read the credentials again."""
     client.cache_clear()

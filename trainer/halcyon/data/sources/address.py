@@ -1,4 +1,4 @@
-"""Addresses of files: a path of the machine, or a scheme, a root (bucket, host or repository) and a path below it."""
+"""Addresses of files: a local path, or a scheme, a root (bucket, host or repository) and a path below it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _WILD = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Address:
-    """Where a file lies.
+    """Address of a file, a directory or a glob.
 
     Args:
-        scheme: How it is reached.
-        root: What one client is for: a bucket, ``https://HOST``, ``datasets/OWNER/NAME/resolve/REVISION`` of the hub; empty for files.
-        prefix: What stands before `path` in the address as it is written.
-        path: The path below the root, without a slash in front; for files the path as it is.
+        scheme: The kind of store.
+        root: The part that one client serves: a bucket, ``https://HOST``, ``datasets/OWNER/NAME/resolve/REVISION`` of the hub; empty for
+            local files.
+        prefix: The part of the written address before `path`.
+        path: The path below the root, without a slash in front; for local files the path as written.
     """
 
     scheme: Scheme
@@ -39,22 +40,22 @@ class Address:
 
     @property
     def is_pattern(self) -> bool:
-        """Whether it has signs of a glob."""
+        """Whether the path contains wildcards of a glob."""
         return _WILD.search(self.path) is not None
 
     def at(self, path: str) -> Address:
-        """Another path below the same root."""
+        """The address of another path below the same root."""
         return Address(self.scheme, self.root, self.prefix, path)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was when it was listed.
+    """A file at the time of its listing.
 
     Args:
-        uri: Its address: a path of the machine as the run document spells it, or a URL.
-        size_bytes: Its size, compressed where it is.
-        version: What changes when its content does: an object's ETag, a file's time of modification in ns, a SHA-256.
+        uri: Its address: a local path as the run document spells it, or a URL.
+        size_bytes: Its size as stored, compressed or not.
+        version: Changes with the content: an object's ETag, a local file's modification time in ns, or a SHA-256.
     """
 
     uri: str
@@ -63,10 +64,10 @@ class SourceFile:
 
 
 def parse_address(uri: str) -> Address:
-    """Take an address apart.
+    """Parse an address.
 
     Raises:
-        Unreadable: It lacks a bucket, or is of an ``hf://`` kind other than a data set.
+        Unreadable: It has no bucket or host or an unknown scheme, or is an ``hf://`` address of something other than a data set.
     """
     if uri.startswith("hf://"):
         match = _HUB_DATASET.fullmatch(uri)
@@ -84,6 +85,6 @@ def parse_address(uri: str) -> Address:
         scheme = uri.partition("://")[0]
         if scheme not in get_args(Scheme):
             hint = "https://" if scheme == "http" else ", ".join(f"{known}://" for known in get_args(Scheme))
-            raise Unreadable(f"{uri} begins with {scheme}://, which cannot be read; take {hint}")
-        raise Unreadable(f"{uri} lacks a bucket or a host; write the whole address")
-    return Address("file", "", "", os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH111 - a path stays as it is spelt
+            raise Unreadable(f"{uri} begins with {scheme}://, which cannot be read; use {hint}")
+        raise Unreadable(f"{uri} has no bucket or host; write the full address")
+    return Address("file", "", "", os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH111 - Path would normalize the spelling

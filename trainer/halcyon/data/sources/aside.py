@@ -1,6 +1,7 @@
-"""Files for what is too long for the memory of several processes: written by one, mapped by another.
+"""Temporary files for texts that are too long for the memory of several processes: one process writes them, another maps them.
 
-They lie in the folder for temporary files (``TMPDIR``), which must be on a disk: in a folder of memory they would be what they shall save.
+They are in the folder for temporary files (``TMPDIR``), which must be on disk: in a memory file system they would use the memory that they
+should save.
 """
 
 from __future__ import annotations
@@ -19,50 +20,50 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Aside:
-    """A file that was put aside. Who takes its content deletes it; else it goes when the process that made it ends."""
+    """A temporary file. `take` deletes it; else it is deleted when the process that made it exits normally."""
 
     path: str
 
     @classmethod
     def make(cls) -> Aside:
-        """An empty one."""
+        """Make an empty file."""
         with tempfile.NamedTemporaryFile(dir=_folder().name, delete=False) as stream:
             return cls(stream.name)
 
     def append(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Write something at its end.
+        """Append parts to the file.
 
         Raises:
-            Unreadable: There is no room for it.
+            Unreadable: The file cannot be written, for example because the disk is full.
         """
         try:
             with Path(self.path).open("ab") as stream:
                 stream.writelines(parts)
         except OSError as error:
             raise Unreadable(
-                f"a text too long for the memory cannot be put into {self.path}: {reason(error)}; free some room there, or set TMPDIR to a "
+                f"a text too long for memory cannot be written to {self.path}: {reason(error)}; free some space there, or set TMPDIR to a "
                 "folder on a larger disk"
             ) from None
 
     def chunks(self) -> Iterator[bytes]:
-        """Its content."""
+        """The content in chunks; does not delete the file."""
         with Path(self.path).open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
 
     def take(self) -> mmap.mmap:
-        """Map it into memory and delete it: it lasts as long as the mapping."""
+        """Map the file into memory and delete it; its content stays as long as the mapping."""
         with Path(self.path).open("rb") as stream:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self.discard()
         return content
 
     def discard(self) -> None:
-        """Delete it."""
+        """Delete the file, if it exists."""
         Path(self.path).unlink(missing_ok=True)
 
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """One folder for each process, removed when that ends in order."""
+    """One folder per process, removed when the process exits normally."""
     return tempfile.TemporaryDirectory(prefix="halcyon-", ignore_cleanup_errors=True)

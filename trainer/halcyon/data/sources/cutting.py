@@ -1,7 +1,7 @@
-"""A source's files, cut into pieces in a fixed order: the serial part of building a cache, so the cheap part.
+"""Cuts a source's files into pieces in a fixed order: the serial part of building a cache, which must be cheap.
 
-The order and the bounds of the pieces depend on the files alone. `start_row` and ``spec.rows`` leave pieces out and trim those at their
-ends; they move no bound. The parent never parses a row.
+The order and the bounds of the pieces depend only on the files. `start_row` and ``spec.rows`` skip pieces and trim the first and the last
+one; they do not move other bounds. The parent never parses a row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
 _Cut = Callable[[SourceFile, int, Wanted], Generator[Piece, None, int]]
-"""Yields the wanted pieces of a file, given the number of its first row, and returns how many rows it has (or had up to the end wanted)."""
+"""Yields the wanted pieces of a file, given the number of its first row; returns its number of rows, at least up to the wanted end."""
 
 
 def pieces(
@@ -43,12 +43,13 @@ def pieces(
         source: The source; its ``rows`` apply.
         files: What `list_files` returned.
         access: How stores are reached.
-        start_row: Begin with this row, counted over all files.
-        begin: A file that begins at or before that row, known from an earlier reading: those before it are not opened.
-        target_bytes: Text of a piece, about. It decides where pieces end.
+        start_row: First row, counted over all files.
+        begin: A file that begins at or before that row, known from an earlier build; earlier files are not opened.
+        target_bytes: Approximate bytes of text per piece; decides the bounds of the pieces.
 
     Raises:
-        BadConfiguration: A file is gone, changed, truncated or of another schema, or there are no rows at all.
+        BadConfiguration: A file was deleted, changed, is truncated or has another schema; or there are no rows.
+        DataUnreachable: A store does not answer, or denies access.
     """
     where = where_of(source)
     with blamed_on(where):
@@ -111,7 +112,7 @@ def _line_pieces(
 
 
 def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterator[bytes]:
-    """What a block says that begins at an offset of a file."""
+    """The text of a block that begins at an offset of a file."""
     return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
 
 

@@ -1,7 +1,7 @@
-"""Compressed files as a stream of chunks, with an error of its own for every kind of damage.
+"""Decompresses files as streams of chunks, with a separate error for each kind of damage.
 
-A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such); all are read. A file that ends
-inside one is truncated, and that is an error: the rows that are missing would otherwise be dropped in silence. ISA-L (`isal`) takes
+A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such files); all are read. A file that
+ends inside one of them is truncated. That is an error, because the missing rows would otherwise be dropped silently. ISA-L (`isal`) takes
 about half the time of zlib.
 """
 
@@ -19,7 +19,7 @@ _GZIP_WINDOW = 31
 _GZIP_ERROR = cast(type[Exception], isal_zlib.error)  # its stub calls it an instance
 _MAX_ZSTD_WINDOW = 2**31
 _SLICE_BYTES = 2**17
-"""Taken in at a time: the most repetitive text grows a thousandfold."""
+"""Compressed bytes that are decompressed at a time: very repetitive text grows by a factor of a thousand."""
 
 
 class _Decompressor(Protocol):
@@ -41,7 +41,7 @@ def decompressed(uri: str, chunks: Iterable[bytes | memoryview]) -> Iterator[byt
     """The content of a file, decompressed if its name ends with ``.gz`` or ``.zst``.
 
     Raises:
-        Unreadable: It is truncated, damaged, or not what its name says.
+        Unreadable: It is truncated or damaged, or does not have the format of its ending.
     """
     if uri.endswith(".gz"):
         return _stream(uri, "gzip", chunks, lambda: isal_zlib.decompressobj(_GZIP_WINDOW), _GZIP_ERROR)
@@ -63,12 +63,12 @@ def _stream(
         while data:
             if member is None:
                 if members and not data.strip(b"\0"):
-                    break  # gzip allows a file to be filled up with zeros
+                    break  # gzip allows trailing zeros
                 member = make()
             try:
                 out = member.decompress(data)
             except failure as error:
-                raise Unreadable(f"{uri} is damaged or no {kind} file: {reason(error)}; copy it again or leave it out") from None
+                raise Unreadable(f"{uri} is damaged or not a {kind} file: {reason(error)}; copy it again or leave it out") from None
             if out:
                 yield out
             data = b""

@@ -1,10 +1,10 @@
-"""What can be wrong with a file, as one sentence for the user.
+"""Errors about files, as one sentence for the user.
 
-The code that reads knows the file and what happened; only the entrances of this package (`list_files`, `pieces`, `read_piece`) know which
-field of the run document named it. So the readers raise `Unreadable` and the entrances put the field in front.
+The readers know the file and the error. Only the public functions of this package (`list_files`, `pieces`, `read_piece`) know the field of
+the run document that named the file. So the readers raise `Unreadable`, and the public functions put the field in front of its message.
 
-What may be over in a while is `Unreachable`: no answer, an answer of an overloaded store, credentials that are refused. The rest would be
-the same at the next try: a file that does not exist, that changed, or that is not what its format says.
+Temporary errors are `Unreachable`: no answer, an answer of an overloaded store, rejected credentials. Other errors would be the same at the
+next try: a file that does not exist, has changed, or does not have its format.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MEANINGS: dict[str, str] = {
     "401": "the credentials are not accepted",
     "403": "access is denied",
 }
-"""By type of error, or by HTTP status."""
+"""Explanations by type of error or by HTTP status."""
 _REFUSED = re.compile(
     r"(?:<Code>|\"code\": ?\")(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired"
     r"|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied)\b"
 )
-"""Error codes of S3 for credentials or a clock that are not accepted; some gateways send them with a status that says something else."""
+"""Error codes of S3 for rejected credentials or a wrong clock; some gateways send them with a status of another meaning."""
 _LASTING_STATUS = frozenset({"404", "405", "406", "410", "411", "413", "414", "415", "416", "501", "505"})
-"""Answers to a request that would be answered so again."""
+"""Permanent HTTP statuses: a retry would get the same answer."""
 _LASTING_TYPES = frozenset({"FileNotFoundError", "NotFoundError", "NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError"})
 _AWAY = frozenset(
     {
@@ -41,24 +41,24 @@ _AWAY = frozenset(
         *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EAGAIN),
     }
 )
-"""What a file system says whose server, or whose process, is away."""
+"""Error numbers of a file system whose server or process does not answer."""
 
 
 class Unreadable(Exception):
-    """A file cannot be read as what it should be. The message names the file, the problem and the fix."""
+    """A file cannot be read. The message names the file, the problem and the fix."""
 
 
 class Unreachable(Unreadable):
-    """A file cannot be read now, and may be another time."""
+    """A file cannot be read now; a later try may succeed."""
 
 
 def unreadable(message: str, error: BaseException) -> Unreadable:
-    """What is raised because of an error: `Unreachable` where a later try may go well."""
+    """The exception to raise for an error: `Unreachable` if a later try may succeed, else `Unreadable`."""
     return (Unreachable if is_outage(error) else Unreadable)(message)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error may be over in a while."""
+    """Whether an error may be temporary."""
     if isinstance(error, Unreadable):
         return isinstance(error, Unreachable)
     if not _is_remote(error):
@@ -72,7 +72,11 @@ def is_outage(error: BaseException) -> bool:
 
 @contextmanager
 def blamed_on(where: str) -> Iterator[None]:
-    """Turn `Unreadable` into `BadConfiguration` or `DataUnreachable` that begins with a field, as ``spec.data.sources[web].jsonl``."""
+    """Turn `Unreadable` into `BadConfiguration`, and `Unreachable` into `DataUnreachable`, with the field ``where`` in front.
+
+    Args:
+        where: A field of the run document, such as ``spec.data.sources[web].jsonl``.
+    """
     try:
         yield
     except Unreachable as failure:
@@ -82,7 +86,7 @@ def blamed_on(where: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, short enough to read; of an error of a server only its status, for the text holds what it answered."""
+    """The first line of an error, at most 200 characters. Of a server's error only the status, because its text holds the answer."""
     if _is_remote(error):
         return _remote_reason(error)
     text = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -90,7 +94,7 @@ def reason(error: BaseException) -> str:
 
 
 def _is_remote(error: BaseException) -> bool:
-    """Whether the client of object stores raised it. It raises built-in errors too, which have no number then."""
+    """Whether a client of remote stores raised the error. `obstore` raises built-in errors too, but without an error number."""
     module = type(error).__module__
     return module.startswith(("obstore", "huggingface_hub", "httpx", "requests")) or (
         isinstance(error, FileNotFoundError | PermissionError) and error.errno is None
@@ -125,7 +129,7 @@ def _status(error: BaseException) -> str | None:
 
 
 def _answer(error: BaseException) -> str:
-    """What a server answered, without the address that was asked. Never to be repeated."""
+    """The answer of a server, without the address of the request. Never put it into a message or a log."""
     text = str(error).partition("\n\nDebug source:")[0]
     found = _STATUS.search(text)
     return text[found.end() :] if found is not None else text

@@ -1,4 +1,4 @@
-"""Which fields of a row a format reads: of a columnar file no others need be fetched."""
+"""The fields of a row that a format reads. Other columns of a columnar file are not fetched."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A file of a source, and how its bytes are read: in ranges, checked against what the listing saw.
+"""Reads the bytes of a source's file in ranges, and checks them against the listing.
 
-Every range is read by a request of its own. So a connection that breaks costs one range; several ranges of a file in a store are fetched
-at a time; and each answer tells the version of what it came from, so that a file replaced half-way is noticed, not mixed. A range that
-cannot be read gets one more round after a pause (the file may be replaced at this moment, a mount may come back); then it is an error.
+Every range is a separate request. So a broken connection costs one range, and several ranges of a file in a store are fetched in parallel.
+Each answer has the version of the file, so a file that is replaced during the read is detected, and two versions are never mixed. A range
+that cannot be read is retried once after a pause, because the file may be replaced at this moment or a mount may return. Then it is an
+error.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _REMOTE_RANGE_BYTES = 8 * 2**20
 
 
 def stat_file(path: str) -> SourceFile:
-    """A file of this machine as it is now."""
+    """The current state of a local file."""
     return _as_listed(path, Path(path).stat())
 
 
@@ -36,7 +37,7 @@ def read_range(
     """The bytes [start, end) of a file.
 
     Raises:
-        Unreadable: It is gone, or is not what was listed; `Unreachable`: it cannot be read for now.
+        Unreadable: The file does not exist any more, or differs from the listing; `Unreachable`: the error may be temporary.
     """
     address = parse_address(file.uri)
     for last_round in (False, True):
@@ -52,7 +53,7 @@ def read_range(
 
 
 def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview]:
-    """All bytes of a file, in order, in chunks of a size that depends on the kind of store.
+    """All bytes of a file, in order, in chunks whose size depends on the kind of store.
 
     Raises:
         Unreadable: As `read_range`.
@@ -82,7 +83,7 @@ def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview
 
 
 def read_between(file: SourceFile, start: int, end: int, access: Access) -> Iterator[bytes]:
-    """The bytes [start, end) of a file of this machine, in chunks.
+    """The bytes [start, end) of a local file, in chunks.
 
     Raises:
         Unreadable: As `read_range`.
@@ -98,7 +99,7 @@ def _read_local(file: SourceFile, start: int, end: int) -> bytes:
         while start < end and (part := stream.read(end - start)):
             parts.append(part)
             start += len(part)
-        # Looked at after the reading: what was written meanwhile shows.
+        # Checked after the read, to detect writes during the read.
         grown = not file.size_bytes and stream.read(1)
         if grown or start < end or _as_listed(file.uri, os.fstat(stream.fileno())) != file:
             raise Unreadable(f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again")

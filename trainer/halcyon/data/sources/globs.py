@@ -1,4 +1,4 @@
-"""Globs over names that a store lists: `*` and `?` within a part, `**` over any number of parts, `[...]` one sign of several.
+"""Globs for the names that a store lists: `*` and `?` within a part, `**` for any number of parts, `[...]` for one of several characters.
 
 The rules are those of the shell and of `glob.glob`: a wildcard does not match a part that begins with a dot.
 """
@@ -11,7 +11,7 @@ _WILD = re.compile(r"[*?\[]")
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """A regular expression that matches whole names, with slashes, as the glob does."""
+    """A regular expression that matches the same full names, with slashes, as the glob."""
     parts = pattern.split("/")
     out: list[str] = []
     for index, part in enumerate(parts):
@@ -24,7 +24,7 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
 
 
 def literal_prefix(pattern: str) -> str:
-    """The whole parts in front of the first one with a wildcard: what a store can be asked to list. Without a slash at the end."""
+    """The parts before the first part with a wildcard: the prefix that a store lists. It has no final slash."""
     parts = pattern.split("/")
     count = next((index for index, part in enumerate(parts) if _WILD.search(part)), len(parts))
     return "/".join(parts[:count])

@@ -1,7 +1,7 @@
-"""The Hugging Face hub: files of data sets (``hf://datasets/…``), and data sets by name where `datasets` is installed.
+"""The Hugging Face hub: files of data sets (``hf://datasets/…``), and data sets by name if `datasets` is installed.
 
-A data set by name is prepared by `datasets` in its own cache on the host that builds the token cache; from there the parent hands out
-Arrow tables, so the workers need neither the library nor the prepared files.
+`datasets` prepares a data set by name in its own cache, on the host that builds the token cache. From there the parent sends Arrow tables
+to the workers, so the workers need neither the library nor the prepared files.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 def list_repository(folder: Address) -> Iterator[SourceFile]:
-    """All files below a folder of a data set's repository; their version is the hub's hash of the content.
+    """All files below a folder of a data set's repository. Their version is the hub's hash of the content.
 
     Raises:
-        Unreadable: There is no such data set, it is not open to this token, or `huggingface_hub` is not installed.
+        Unreadable: The data set does not exist, the token has no access to it, or `huggingface_hub` is not installed; `Unreachable`: the
+            hub does not answer.
     """
     with _asking(folder) as (api, repository, revision):
         entries = api.list_repo_tree(repository, folder.path or None, recursive=True, revision=revision, repo_type="dataset")
@@ -36,7 +37,7 @@ def list_repository(folder: Address) -> Iterator[SourceFile]:
 
 
 def look_up_file(address: Address) -> SourceFile | None:
-    """One file of a data set's repository, or None where there is none of that name.
+    """One file of a data set's repository; None: it does not exist.
 
     Raises:
         Unreadable: As `list_repository`.
@@ -57,7 +58,7 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
     try:
         yield HfApi(endpoint=hub_endpoint(os.environ), token=os.environ.get("HF_TOKEN", False)), f"{owner}/{name}", revision
     except EntryNotFoundError:
-        return  # a folder that does not exist holds no files
+        return  # a folder that does not exist has no files
     except (HfHubHTTPError, OSError, ValueError) as error:
         what = f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN"
         raise unreadable(what, error) from None
@@ -75,7 +76,7 @@ def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
     """A data set by name, prepared by `datasets`, as one file.
 
     Raises:
-        Unreadable: `datasets` is not installed, or cannot load it.
+        Unreadable: `datasets` is not installed, or cannot load the data set.
     """
     dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
     parts = (spec.dataset, spec.config, spec.split)
@@ -86,16 +87,16 @@ def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
 def cut(
     where: str, spec: HuggingFaceSourceSpec, file: SourceFile, first: int, wanted: Wanted, fields: Sequence[str], target_bytes: int
 ) -> Generator[Piece, None, int]:
-    """The wanted pieces of a data set by name; returns how many rows it has.
+    """The wanted pieces of a data set by name; returns its number of rows.
 
     Raises:
-        Unreadable: It lacks a column, or is another one than was listed.
+        Unreadable: It lacks a column, or differs from the listing.
     """
     from halcyon.data.sources.parquet import table_pieces
 
     dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
     if _version(dataset) != file.version:
-        raise Unreadable(f"{file.uri} changed after it was listed; give its revision")
+        raise Unreadable(f"{file.uri} changed after it was listed; set its revision")
     for field in fields:
         if field not in dataset.column_names:
             raise Unreadable(f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in format")
@@ -120,13 +121,13 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
         ) from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision)
-    except Exception as error:  # whatever a loader of any format raises
+    except Exception as error:  # the loaders of many formats may raise anything
         what = f"datasets cannot load {name}: {reason(error)}; check dataset, config, split and revision"
         raise unreadable(what, _first_cause(error)) from None
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """The first of the errors that led to one: a loader says "not found" of a hub that it could not ask."""
+    """The first error in the chain that led to one, because a loader reports "not found" even when the hub did not answer."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error

@@ -1,8 +1,8 @@
-"""A stream of chunks, cut into blocks of whole lines: cheap enough for one process that feeds many.
+"""Cuts a stream of chunks into blocks of whole lines: cheap enough for one process that supplies many workers.
 
-Where a block ends depends on the text alone, never on how it arrived: at the first line end at or after `target_bytes`. So pieces are the
-same wherever a file lies and however it is compressed. A block is one line too many for the memory only if its last line is long: such a
-block is put aside in a file while it arrives.
+A block ends at the first line end at or after `target_bytes`. So its bounds depend only on the text, not on the chunks: pieces do not
+depend on the location or the compression of a file. A block is too large for memory only if its last line is long; such a block is written
+to a temporary file while it arrives.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _LINE_END = 10
 
 
 class Block(NamedTuple):
-    """Some whole lines."""
+    """A block of whole lines."""
 
     size_bytes: int
     rows: int
-    """Lines, blank ones included; the last line of a file need not end."""
+    """Number of lines, blank lines included; the last line of a file may have no line end."""
     text: bytes | Aside | None
-    """What they say, in a file if it is long; None where it need not be kept."""
+    """The lines, in a temporary file if they are long; None: not kept."""
 
     def chunks(self) -> Iterator[bytes]:
         """The text, if it is kept."""
@@ -40,8 +40,8 @@ def cut_lines(chunks: Iterable[bytes | memoryview], target_bytes: int, *, keep: 
 
     Args:
         chunks: The text.
-        target_bytes: A block ends with the first line that ends there or later.
-        keep: Whether the blocks' text is wanted, or only their bounds.
+        target_bytes: A block ends with the first line that ends at or after this size.
+        keep: Whether to keep the blocks' text; False: only their bounds.
     """
     held = _Held(keep)
     for chunk in chunks:
@@ -57,7 +57,7 @@ def cut_lines(chunks: Iterable[bytes | memoryview], target_bytes: int, *, keep: 
 
 
 def offset_of_line(chunks: Iterable[bytes], line: int) -> int:
-    """Where a line begins, in bytes from the first chunk on; lines are counted from 0."""
+    """Offset of the begin of a line, in bytes from the first chunk; lines are counted from 0."""
     offset = 0
     for chunk in chunks:
         ends = chunk.count(b"\n")
@@ -85,7 +85,7 @@ class _Held:
         if start == end:
             return
         self.size_bytes += end - start
-        # Four times as fast as bytes.count.
+        # Four times faster than bytes.count.
         self._line_ends += int(np.count_nonzero(np.frombuffer(data, np.uint8, end - start, start) == _LINE_END))
         self._ended = data.endswith(b"\n", start, end)
         if not self._keep:

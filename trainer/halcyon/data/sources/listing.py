@@ -1,8 +1,8 @@
-"""Which files a source has: the same on every machine, in the same order, each once, with what tells whether it changed.
+"""Lists the files of a source: the same files in the same order on every machine, each once, with a version that changes with the content.
 
-Paths are taken in the order in which they are written, and the files of each in the order of their paths' parts, whatever order a store or
-a file system lists them in. A name that exists is taken literally, whatever its signs; else it is a glob; a directory is all files below
-it of the kind's endings. Web servers list nothing, so an ``https://`` address is one file.
+Paths keep their order in the document. The files of each path are sorted by the parts of their paths, independent of the order in which a
+store or a file system lists them. A name that exists is taken literally, even with wildcards; otherwise it is a glob. A directory means all
+files below it with the endings of the kind. Web servers cannot list files, so an ``https://`` address is one file.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _ENDINGS = {
     "parquet": (".parquet",),
     "text": ("",),
 }
-"""Of a directory, files with these endings are taken. A file or a glob may name any."""
+"""Endings of the files that are taken from a directory. The path of a file or a glob may have any ending."""
 
 
 def where_of(source: DataSourceSpec) -> str:
-    """The field that a sentence about a source begins with."""
+    """The field with which error messages about a source begin."""
     return f"spec.data.sources[{source.name}].{source.kind}"
 
 
@@ -39,8 +39,8 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
     """The files of a source, in the order of its rows.
 
     Raises:
-        BadConfiguration: There is none, or it cannot be listed. The sentence names the field.
-        DataUnreachable: Its store does not answer, or refuses.
+        BadConfiguration: There are no files, or they cannot be listed. The message names the field.
+        DataUnreachable: A store does not answer, or denies access.
     """
     where = where_of(source)
     with blamed_on(where):
@@ -67,7 +67,7 @@ def _matching(address: Address, endings: tuple[str, ...], access: Access) -> Ite
         yield from _matching_local(address.path, endings)
     elif address.scheme == "https":
         if address.is_pattern:
-            raise Unreadable(f"{address.uri} is a glob, and web servers list nothing; name each file")
+            raise Unreadable(f"{address.uri} is a glob, but web servers cannot list files; name each file")
         if (file := look_up(address, access)) is not None:
             yield file
     else:

@@ -1,9 +1,9 @@
-"""Texts that are too long to be held whole.
+"""Texts that are too long to be in memory as a whole.
 
-A document of 400 million characters takes up to 1.6 GB as a string of Python's and as much again while it is made. So text beyond
-`LONG_BYTES` stays where it is, in a file, and is decoded part by part as it is tokenized. A line of JSON that long lies in a mapped file:
-its long strings are taken out, the rest is parsed as any line, and the strings are decoded in slices that split no escape, no pair of
-surrogates and no character.
+A document of 400 million characters takes up to 1.6 GB as a Python string, and twice that while it is made. So text longer than
+`LONG_BYTES` stays in its file and is decoded part by part while it is tokenized. A JSON line of this length is in a mapped file: its long
+strings are taken out, the rest is parsed like any line, and the strings are decoded in slices that split no escape, no surrogate pair and
+no character.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import orjson
 from halcyon.data.sources.failures import Unreadable, blamed_on
 
 LONG_BYTES = 8 * 2**20
-"""Longer rows are read part by part."""
+"""Texts and lines above this size are read part by part."""
 _SLICE_BYTES = 2**20
 _WINDOW_BYTES = 2**20
 _QUOTE, _BACKSLASH = 0x22, 0x5C
@@ -29,10 +29,10 @@ _HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB]")
 
 
 class LongText:
-    """A text of more than `LONG_BYTES`, decoded part by part, as often as is asked for.
+    """A text of more than `LONG_BYTES`, decoded part by part. It can be read several times.
 
     Args:
-        read: Begins to read it: parts that are strings, or parts that are bytes of UTF-8, cut anywhere.
+        read: Starts a new read: yields parts that are strings, or parts that are bytes of UTF-8, cut anywhere.
     """
 
     def __init__(self, read: Callable[[], Iterator[str | bytes]]) -> None:
@@ -42,37 +42,37 @@ class LongText:
         """The text in parts.
 
         Raises:
-            BadConfiguration: It cannot be read, or is no text.
+            BadConfiguration: It cannot be read, or is not text.
         """
         return self._read()
 
     def strings(self) -> Iterator[str]:
-        """The text in parts that are strings; what is not UTF-8 becomes U+FFFD."""
+        """The text in parts that are strings; bytes that are not UTF-8 become U+FFFD."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for part in self:
             yield part if isinstance(part, str) else decoder.decode(part)
         yield decoder.decode(b"", final=True)
 
     def whole(self) -> str | bytes:
-        """All of it."""
+        """The whole text in memory."""
         parts = list(self)
         raw = [part for part in parts if isinstance(part, bytes)]
         return b"".join(raw) if raw else "".join(part for part in parts if isinstance(part, str))
 
 
 def parse_long_line(line: memoryview, row: str, where: str) -> Any:
-    """A line of JSON whose long strings are left where they are.
+    """Parse a line of JSON without decoding its long strings.
 
     Args:
         line: The line.
-        row: Which row it is, and
-        where: the field of the run document that named it: as a sentence about it begins.
+        row: The row, as an error message names it.
+        where: The source's field in the run document; error messages begin with it.
 
     Returns:
-        As `orjson.loads`, but long strings that are members of the outermost object are `LongText`.
+        The value as from `orjson.loads`, but long strings that are members of the outermost object are `LongText`.
 
     Raises:
-        orjson.JSONDecodeError: It is not JSON. What is wrong inside a long string is found when that is read.
+        orjson.JSONDecodeError: It is not JSON. An error inside a long string is raised when the string is read.
     """
     raw: list[memoryview] = []
     between: list[memoryview] = []
@@ -83,7 +83,7 @@ def parse_long_line(line: memoryview, row: str, where: str) -> Any:
             between.append(line[end:opening])
             end = closing + 1
     between.append(line[end:])
-    # In their place stand whole numbers that the rest of the line does not spell; unlike a string each has one spelling only.
+    # Integers that do not occur in the rest of the line replace the strings. Unlike a string, an integer has only one spelling.
     first, rest = 10**15, b" ".join(between)
     while any(b"%d" % number in rest for number in range(first, first + len(raw))):
         first += len(raw)
@@ -102,7 +102,7 @@ def _found(value: Any, taken: Mapping[int, LongText]) -> LongText | None:
 
 
 def _put_back(value: Any, taken: Mapping[int, LongText]) -> Any:
-    """A value with its strings whole again: only members of the row are read part by part."""
+    """A nested value with its long strings as normal strings, because only direct members of the row are read part by part."""
     if isinstance(value, list):
         return [_put_back(member, taken) for member in value]
     if isinstance(value, dict):
@@ -121,9 +121,9 @@ def _decoded(raw: memoryview, row: str, where: str) -> Iterator[str]:
 
 
 def _long_strings(line: memoryview) -> list[list[int]]:
-    """Where the quotes of each long string of a line of JSON are: the opening and the closing one."""
+    """Offsets of the opening and the closing quote of each long string of a JSON line."""
     found: list[np.ndarray] = []
-    inside = False  # of an escape, at the begin of a window
+    inside = False  # whether a window begins inside an escape
     for start in range(0, len(line), _WINDOW_BYTES):
         window = np.frombuffer(line[start : start + _WINDOW_BYTES], np.uint8)
         escaped = np.zeros(len(window) + 1, bool)
@@ -138,11 +138,11 @@ def _long_strings(line: memoryview) -> list[list[int]]:
 
 
 def _escapes(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
-    """Where escapes begin: every second backslash of a run.
+    """Offsets at which escapes begin: every second backslash of a run.
 
     Args:
         window: Bytes of a JSON string: uint8.
-        inside: Whether the byte before the first is the begin of an escape.
+        inside: Whether the byte before the first one begins an escape.
     """
     places = np.flatnonzero(window == _BACKSLASH)
     order = np.arange(len(places))
@@ -154,11 +154,11 @@ def _escapes(window: np.ndarray, *, inside: bool = False) -> np.ndarray:
 
 
 def json_slices(raw: memoryview, slice_bytes: int = _WINDOW_BYTES) -> Iterator[bytes]:
-    """The inside of a JSON string in slices that are each the inside of a JSON string.
+    """Cut the content of a JSON string into slices, each of which is the content of a JSON string.
 
     Args:
-        raw: What lies between the quotes.
-        slice_bytes: The largest slice, at least 16.
+        raw: The bytes between the quotes.
+        slice_bytes: Size of the largest slice, at least 16.
     """
     start = 0
     while len(raw) - start > slice_bytes:
@@ -168,7 +168,7 @@ def json_slices(raw: memoryview, slice_bytes: int = _WINDOW_BYTES) -> Iterator[b
             over = place + (6 if window[place + 1 : place + 2] == b"u" else 2)
             if over > end or (over == end and _HIGH_SURROGATE.match(window, place)):
                 end = place
-        end = end or slice_bytes  # where nothing is whole the parser shall complain
+        end = end or slice_bytes  # no complete unit in the window: the parser will report it
         while end > slice_bytes - 4 and raw[start + end] & 0xC0 == 0x80:  # inside a character
             end -= 1
         yield window[:end]

@@ -1,8 +1,8 @@
-"""Keep freed memory in the process, so that text that flows through it in blocks of megabytes does not touch new pages for each.
+"""Keeps freed memory in the process, so that text in blocks of megabytes does not need new pages for each block.
 
-glibc gives blocks above a threshold back to the system when they are freed, and the next one of that size is new pages, which the system
-zeroes at their first touch. On virtual machines that costs more than the copying: with the thresholds raised, handing a piece to another
-process was three to five times as fast, and decompressing by half faster (tests/bench/bench_sources.py).
+glibc returns freed blocks above a threshold to the system. The next block of that size then needs new pages, which the system zeroes at
+their first use. On virtual machines this costs more than the copy. With higher thresholds, sending a piece to another process was three to
+five times as fast, and decompression 1.5 times as fast (tests/bench/bench_sources.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _USUAL_TRIM_THRESHOLD = 2**26
-"""What glibc comes to by itself in a process that has freed large blocks."""
+"""The threshold that glibc itself reaches in a process that has freed large blocks."""
 KEPT_BYTES = 512 * 2**20
 
 
@@ -24,7 +24,7 @@ def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> bool:
     For processes whose work is to move text; call it once at their start.
 
     Returns:
-        Whether the C library took the setting. Libraries other than glibc are left as they are.
+        Whether the C library accepted the setting. It has no effect with C libraries other than glibc.
     """
     library = _c_library()
     if library is None:
@@ -34,7 +34,7 @@ def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> bool:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """`keep_freed_memory` for a while, for a process that has something else to do afterwards: what is free then is given back."""
+    """`keep_freed_memory` until the end of the block, for a process with other work afterwards. Then returns free memory to the system."""
     keep_freed_memory()
     try:
         yield

@@ -1,10 +1,10 @@
-"""Parquet files: small row groups are read by the workers, large ones are cut by the parent.
+"""Parquet files: workers read small row groups, and the parent cuts large ones.
 
-A row group is the smallest part that can be read by itself: from a large one a few rows cannot be had without decoding all before them.
-So row groups of up to a few pieces' size are handed over by number, and what is larger is decoded once, as a stream, by the parent, which
-hands over Arrow's interprocess format. Only the columns that the format needs are fetched.
+A row group is the smallest unit that can be read separately: a few rows of a large one cannot be read without decoding all rows before
+them. So workers get the numbers of row groups of up to a few pieces' size. The parent decodes a larger row group once, as a stream, and
+sends Arrow's interprocess format to the workers. Only the columns that the format needs are fetched.
 
-A column of lists of numbers (token ids) becomes one array for each row, without a Python object for each number.
+A column of lists of numbers (token ids) becomes one array per row, without a Python object for each number.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 _LARGE_GROUP = 8
-"""A row group larger than this number of pieces is cut by the parent."""
+"""The parent cuts a row group that is larger than this number of pieces."""
 _BUFFER_BYTES = 8 * 2**20
 
 
 def cut(
     where: str, file: SourceFile, first: int, wanted: Wanted, fields: Sequence[str], access: Access, target_bytes: int
 ) -> Generator[Piece, None, int]:
-    """The wanted pieces of a file; returns how many rows it has.
+    """The wanted pieces of a file; returns its number of rows.
 
     Raises:
-        Unreadable: It is no parquet file, or lacks a column.
+        Unreadable: It is not a parquet file, or lacks a column.
     """
     opened = _open(file, access)
     columns = _check_columns(file, opened, fields)
@@ -56,13 +56,13 @@ def cut(
 def table_pieces(
     where: str, file: str, tables: Iterator[pa.Table | pa.RecordBatch], wanted: Wanted, before: tuple[int, int]
 ) -> Iterator[Piece]:
-    """Pieces that carry tables.
+    """Pieces that contain tables.
 
     Args:
         where: As in `Piece`.
         file: As in `Piece`.
-        tables: Tables that follow one another.
-        wanted: Which of their rows.
+        tables: Consecutive tables.
+        wanted: The wanted rows, counted from the first table.
         before: Rows of the source before the file, and rows of the file before the first table.
     """
     import pyarrow as pa
@@ -86,7 +86,7 @@ def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Source
     """The rows of row groups.
 
     Raises:
-        Unreadable: They are damaged, or a text in them is not UTF-8.
+        Unreadable: They are damaged, or contain a text that is not UTF-8.
     """
     import pyarrow as pa
 
@@ -99,14 +99,14 @@ def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Source
 
 
 def read_table(piece: Piece, content: Table) -> list[SourceRow]:
-    """The rows of a table that was handed over."""
+    """The rows of a table in a piece."""
     import pyarrow as pa
 
     return _rows(piece, pa.ipc.open_stream(content.data).read_all())
 
 
 class _RangeStream(io.RawIOBase):
-    """A file of a source as a stream that can seek."""
+    """A file of a source as a seekable stream."""
 
     def __init__(self, file: SourceFile, access: Access) -> None:
         self._file = file
@@ -147,7 +147,7 @@ def _open(file: SourceFile, access: Access) -> ParquetFile:
     from pyarrow.parquet import ParquetFile
 
     try:
-        # A buffer of bounded size in place of whole columns (pre_buffer): a row group may be as large as the file.
+        # A buffer of bounded size instead of whole columns (pre_buffer), because a row group may be as large as the file.
         stream = pa.PythonFile(_RangeStream(file, access), mode="r")
         return ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
@@ -155,7 +155,7 @@ def _open(file: SourceFile, access: Access) -> ParquetFile:
 
 
 def _damaged(uri: str, error: Exception) -> Unreadable:
-    return Unreadable(f"{uri} is truncated, damaged or no parquet file: {reason(error)}; write it again or leave it out")
+    return Unreadable(f"{uri} is truncated, damaged or not a parquet file: {reason(error)}; write it again or leave it out")
 
 
 def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str]) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str])
 
 
 def _batches(opened: ParquetFile, columns: Sequence[str], target_bytes: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """SourceRow groups that follow one another, together about a piece: their numbers, rows and bytes."""
+    """Consecutive row groups of about a piece's size: their numbers, rows and uncompressed bytes."""
     metadata = opened.metadata
     wanted = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns]
     groups: list[int] = []

@@ -1,8 +1,8 @@
-"""A piece: the unit of work that is handed to a worker process, and what it may hold.
+"""A piece, which is the unit of work of a worker process, and the kinds of its content.
 
-What is cheap to cut only in order (a compressed stream of lines) is cut by the parent, and the piece carries the text itself, or, where a
-line is very long, the name of a file that it was put into. What can be read at any place (whole files, row groups) the worker reads by
-itself, and the piece carries no more than where.
+The parent cuts content that must be read in order (a compressed stream of lines). The piece then contains the text, or, if a line is very
+long, the name of a temporary file with the text. The worker reads content that can be read at any offset (whole files, row groups). The
+piece then contains only its location.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from halcyon.data.sources.aside import Aside
 from halcyon.data.sources.long_text import LongText
 
 TARGET_BYTES = 4 * 2**20
-"""Text of a piece, about: enough that handing it over costs little, little enough that many workers are busy to the end."""
+"""Approximate bytes of text per piece: large enough that sending it costs little, small enough that all workers are busy until the end."""
 
 
 class SourceRow(NamedTuple):
@@ -24,9 +24,9 @@ class SourceRow(NamedTuple):
     file: str
     """Address of its file."""
     number: int
-    """Its number in the file, counted from 0; blank lines count."""
+    """Number of the row in the file, counted from 0; blank lines count."""
     value: bytes | LongText | dict[str, Any]
-    """The content of a text file, or the fields of a row, of which those that are too long are `LongText` too."""
+    """The content of a text file, or the fields of a row; long fields are `LongText` too."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class LineRange:
-    """Lines of JSON, by their place in a file of this machine that is not compressed."""
+    """Lines of JSON, by their byte range in a local file that is not compressed."""
 
     file: SourceFile
     start: int
@@ -49,7 +49,7 @@ class LineRange:
 
 @dataclass(frozen=True)
 class AsideLines:
-    """Lines of JSON in a file that was put aside, for they are too long to be handed over. They can be taken once."""
+    """Lines of JSON in a temporary file, because they are too long to be sent. They can be read once."""
 
     aside: Aside
     start: int
@@ -58,20 +58,20 @@ class AsideLines:
 
 @dataclass(frozen=True)
 class Files:
-    """Whole files, each a row."""
+    """Whole files, each of which is a row."""
 
     files: tuple[SourceFile, ...]
 
 
 @dataclass(frozen=True)
 class RowGroups:
-    """SourceRow groups of a parquet file, and which of their rows."""
+    """Row groups of a parquet file; the piece's rows follow the first ``skip`` rows."""
 
     file: SourceFile
     groups: tuple[int, ...]
     columns: tuple[str, ...]
     skip: int
-    """Rows left out at the beginning of the first row group."""
+    """Rows skipped at the beginning of the first row group."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a source that follow one another.
+    """Consecutive rows of a source.
 
     Args:
-        where: The field of the run document that a sentence about them begins with.
+        where: The source's field in the run document; error messages begin with it.
         file: Address of the (first) file.
-        first_row: Number of the first row, over all files of the source.
-        rows: How many rows. Blank lines and empty documents count; they are recognised only later.
+        first_row: Number of the first row, counted over all files of the source.
+        rows: Number of rows. Blank lines and empty documents count, because they are recognised only later.
         number: Number of the first row in its file.
-        content: The rows, or where they are.
+        content: The rows, or their location.
     """
 
     where: str
@@ -103,26 +103,26 @@ class Piece:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the text that it carries, rather than where that lies."""
+        """Bytes of the text in the piece; 0 if it contains only the location."""
         return len(self.content.data) if isinstance(self.content, Lines | Table) else 0
 
 
 class FilePlace(NamedTuple):
-    """Where a file begins in its source."""
+    """The place of a file in its source."""
 
     file: str
-    """Its address."""
+    """Address of the file."""
     rows_before: int
     """Rows of the files before it."""
 
 
 class Wanted(NamedTuple):
-    """The rows [start, end) that are wanted, numbered over all files of a source."""
+    """The wanted rows [start, end), counted over all files of a source."""
 
     start: int
     end: int
 
     def within(self, first: int, rows: int) -> tuple[int, int]:
-        """Which of `rows` rows from `first` on: [from, to), counted from `first`; empty where none."""
+        """The wanted ones of ``rows`` rows from ``first`` on: a range [start, end) counted from ``first``, which may be empty."""
         start = min(max(self.start - first, 0), rows)
         return start, max(start, min(self.end - first, rows))

@@ -1,4 +1,4 @@
-"""Objects of S3, Google Cloud Storage, web servers and the Hugging Face hub: looked up, listed, read by range."""
+"""Looks up, lists and reads objects of S3, Google Cloud Storage, web servers and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CHUNK_BYTES = 2**20
 
 
 def look_up(address: Address, access: Access) -> SourceFile | None:
-    """The object at an address, or None where there is none.
+    """The object at an address; None: it does not exist.
 
     Raises:
-        Unreadable: The address is wrong; `Unreachable`: the store does not answer, or refuses.
+        Unreadable: The address is wrong; `Unreachable`: the store does not answer, or denies access.
     """
     if address.scheme == "hf":
         return hub.look_up_file(address)
@@ -37,17 +37,17 @@ def look_up(address: Address, access: Access) -> SourceFile | None:
 
 
 def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
-    """All objects below a folder, or below the root, in no certain order.
+    """All objects below a folder, or below the root, in no defined order.
 
     Raises:
-        Unreadable: The address is wrong; `Unreachable`: the store does not answer, or refuses.
+        Unreadable: The address is wrong; `Unreachable`: the store does not answer, or denies access.
     """
     if folder.scheme == "hf":
         yield from hub.list_repository(folder)
         return
     try:
         for batch in obstore.list(client(folder, access), prefix=folder.path or None):
-            # A key that ends with a slash is how some tools write an empty folder.
+            # Some tools write an empty folder as an empty object whose key ends with a slash.
             yield from (_as_listed(folder.at(meta["path"]), meta) for meta in batch if meta["size"] or not meta["path"].endswith("/"))
     except (BaseError, OSError, ValueError) as error:
         what = f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials"
@@ -58,8 +58,8 @@ def read_range(file: SourceFile, address: Address, start: int, end: int, access:
     """The bytes [start, end) of an object, without a copy.
 
     Raises:
-        Unreadable: The object is not what was listed.
-        BaseError, OSError: The store does not give it.
+        Unreadable: The object differs from the listing.
+        BaseError, OSError: The request failed.
     """
     if start == end:
         return memoryview(b"")
@@ -69,10 +69,10 @@ def read_range(file: SourceFile, address: Address, start: int, end: int, access:
 
 
 def read_stream(file: SourceFile, address: Address, access: Access) -> Iterator[memoryview]:
-    """The whole object in one request: for web servers that cannot serve a part.
+    """The whole object in one request, for web servers that do not support ranges.
 
     Raises:
-        Unreadable: The object is not what was listed, or the connection broke.
+        Unreadable: The object differs from the listing, or the connection broke.
     """
     read = 0
     try:
@@ -87,7 +87,7 @@ def read_stream(file: SourceFile, address: Address, access: Access) -> Iterator[
 
 
 def serves_ranges(file: SourceFile, address: Address, access: Access) -> bool:
-    """Whether parts of an object can be asked for. Stores always can; of a web server it is tried."""
+    """Whether ranges of an object can be requested. Stores always support them; a web server is tested with a request."""
     if address.scheme != "https" or file.size_bytes == 0:
         return True
     try:
@@ -95,7 +95,7 @@ def serves_ranges(file: SourceFile, address: Address, access: Access) -> bool:
     except NotSupportedError:
         return False
     except (BaseError, OSError):
-        return True  # the reading itself shall try again and tell
+        return True  # the read itself retries and reports the error
     return True
 
 
@@ -105,6 +105,6 @@ def _as_listed(address: Address, meta: ObjectMeta) -> SourceFile:
 
 def _check(file: SourceFile, address: Address, meta: ObjectMeta) -> None:
     now = _as_listed(address, meta)
-    same = now.size_bytes == file.size_bytes if address.scheme == "hf" else now == file  # the hub's versions are of git, not of HTTP
+    same = now.size_bytes == file.size_bytes if address.scheme == "hf" else now == file  # versions of the hub are git hashes, not ETags
     if not same:
         raise Unreadable(f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again")

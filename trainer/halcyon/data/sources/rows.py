@@ -1,4 +1,4 @@
-"""From a piece to its rows: what a worker process does before it tokenizes."""
+"""Reads the rows of a piece, in a worker process, before they are tokenized."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _NOT_BLANK = re.compile(rb"\S")
 
 
 def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
-    """The rows of a piece, in order. Blank lines are no rows; everything else is, empty texts too.
+    """The rows of a piece, in order. Blank lines are not rows; empty texts are.
 
     Raises:
-        BadConfiguration: A file is gone or changed, or a row is not what it should be. The sentence names file and row.
+        BadConfiguration: A file was deleted or changed, or a row is invalid. The message names the file and the row.
+        DataUnreachable: A store does not answer, or denies access.
     """
     with blamed_on(piece.where):
         content = piece.content
@@ -65,7 +66,7 @@ def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[Sourc
     size_bytes = content.end - content.start
     if size_bytes <= long_text.LONG_BYTES:
         return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes)
-    # Not mapped where it lies: a file that is cut meanwhile would kill this process.
+    # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
     aside = Aside.make()
     aside.append(read_between(content.file, content.start, content.end, access))
     return _parse_lines(piece, aside.take(), 0, size_bytes)
@@ -73,7 +74,7 @@ def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[Sourc
 
 def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) -> list[SourceRow]:
     """The rows in the bytes [start, end)."""
-    view = memoryview(text)  # a slice of it is no copy
+    view = memoryview(text)  # slices of it are not copies
     rows: list[SourceRow] = []
     if piece.number == 0 and text[start : start + len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK:
         start += len(_BYTE_ORDER_MARK)
@@ -90,7 +91,7 @@ def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int) ->
                 raise Unreadable(f"{_named(piece, number)} is not JSON: {what}; fix the line") from None
         else:
             if not isinstance(value, dict):
-                raise Unreadable(f"{_named(piece, number)} is no object of fields; write {{…}} in each line")
+                raise Unreadable(f"{_named(piece, number)} is not an object with fields; write {{…}} on each line")
             rows.append(SourceRow(piece.file, number, value))
         number, start = number + 1, start + len(line) + 1
     return rows

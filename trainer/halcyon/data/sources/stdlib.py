@@ -1,8 +1,8 @@
 """The Python standard library of the running interpreter, as files.
 
-Its modules are the files whose path below the library consists of identifiers, so that neither installed packages nor build configuration
-count, and its own test suites are left out: slim images delete them, and a run should find the same text there. The language reference is
-what ``help()`` shows, from ``pydoc_data.topics``; that module is not taken a second time as source.
+Its modules are the files whose path below the library consists of identifiers, which excludes installed packages and build configuration.
+Its test suites are excluded too, because slim images delete them and a run should find the same text there. The language reference is
+the text of ``help()``, from ``pydoc_data.topics``; that module is not taken a second time as source.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import StdlibSourceSpec
 
 PREFIX = "stdlib:"
-"""What the addresses of these files begin with."""
+"""Prefix of the addresses of these files."""
 
 _TEST_SUITES = frozenset({"test", "tests", "idle_test"})
 _MACHINE_SPECIFIC = re.compile(r"_sysconfigdata|(site|user)customize\.py$")
 
 
 def list_modules(spec: StdlibSourceSpec) -> tuple[SourceFile, ...]:
-    """The files of the standard library; their version is their SHA-256, for the library is where the interpreter is.
+    """The files of the standard library. Their version is their SHA-256, because each machine has its own copy of the library.
 
     Raises:
-        Unreadable: The interpreter comes without what is asked for.
+        Unreadable: The interpreter lacks a requested part.
     """
     return tuple(SourceFile(uri, len(content), hashlib.sha256(content).hexdigest()) for uri, content in _contents(spec))
 
@@ -38,12 +38,12 @@ def read_module(file: SourceFile) -> bytes:
     """The content of one of these files.
 
     Raises:
-        Unreadable: It is not what was listed.
+        Unreadable: It differs from the listing.
     """
     part, _, name = file.uri.removeprefix(PREFIX).partition("/")
     content = _topics()[name].encode() if part == "documentation" else (_root() / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != file.version:
-        raise Unreadable(f"{file.uri} is another one here than where it was listed; give all processes the same image")
+        raise Unreadable(f"{file.uri} differs from the file that was listed; use the same image for all processes")
     return content
 
 
@@ -64,7 +64,7 @@ def _contents(spec: StdlibSourceSpec) -> Iterator[tuple[str, bytes]]:
     if "source" in spec.include:
         modules = stdlib_modules(_root())
         if not modules:
-            raise Unreadable(f"no .py files below {_root()}; use an image with a full Python, or take a text source")
+            raise Unreadable(f"no .py files below {_root()}; use an image with a full Python, or a text source")
         yield from ((f"{PREFIX}source/{module}", (_root() / module).read_bytes()) for module in modules)
     if "documentation" in spec.include:
         yield from ((f"{PREFIX}documentation/{topic}", text.encode()) for topic, text in sorted(_topics().items()))
