@@ -97,8 +97,11 @@ class Process:
         """Wait until the events satisfy a condition.
 
         Args:
-            condition: Of all events so far.
-            timeout_seconds: On the reference machine; longer on a slower one.
+            condition: A condition on all events so far.
+            timeout_seconds: Limit on the reference machine; longer on a slower one.
+
+        Raises:
+            AssertionError: The limit passed, or the process ended first.
         """
         with self._changed:
             met = holds_within(lambda: condition(self.events) or self.ended, timeout_seconds, pause=self._wait_for_change)
