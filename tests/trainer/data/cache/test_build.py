@@ -125,7 +125,7 @@ committed."""
     ],
 )
 def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int) -> None:
-    """Kills between a shard's files, before and after its commit; with ``long`` inside documents. Together with kills of loading, fifty."""
+    """Kill between a shard's files, before and after its commit; with ``long`` inside documents. Together with kills of loading, fifty."""
     corpus = write_jsonl(tmp_path / "c.jsonl", 250 * wanted_kills)  # more than three shards for each kill
     builds.finish(tmp_path / "undisturbed", corpus, long=long)
     chance, root = random.Random(wanted_kills), tmp_path / "killed"
