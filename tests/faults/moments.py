@@ -1,5 +1,7 @@
-"""The current activity of a process, kept in two bytes of a file that remain after the process ends: one byte for the main thread, one for
-the thread that saves. A test can so aim a kill at an activity, and read afterwards which one it hit.
+"""The current activity of a process, kept in a file that remains after the process ends.
+
+The file has two bytes: one for the main thread, one for the thread that saves. A test can so aim a kill at an activity, and read afterwards
+which activity it hit.
 """
 
 from __future__ import annotations

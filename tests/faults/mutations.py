@@ -1,5 +1,4 @@
-"""Breaks the trainer or the operator on purpose, one defect at a time, and checks that a test of the matching row of docs/reliability.md
-fails.
+"""Breaks the trainer or the operator on purpose, one defect at a time, and checks that a test of the row in docs/reliability.md fails.
 
 ``python -m tests.faults.mutations`` works on a copy of the package, which is first on the path of the tests and of their processes; the
 checkout does not change. With ``--page PAGE`` it writes the outcome between the two marks of the page.

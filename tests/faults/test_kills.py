@@ -51,8 +51,7 @@ class Killer:
         time.sleep(self._chance.random() * self._chance.choice([0, 0.002, 0.02]))
 
     def wants_more(self, kills: int) -> bool:
-        """Whether more kills are needed: fewer than `kills` so far, or none during some activity, because a busy machine misses short
-        ones."""
+        """Whether more kills are needed: fewer than `kills` so far, or none during an activity (a busy machine often misses short ones)."""
         done = self.hit.total()
         return done < kills or (not all(self.hit.values()) and done < max(5 * kills, 100))
 
@@ -122,7 +121,7 @@ WRITES = 26
 
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
 def test_the_engine_killed_before_each_write_of_a_commit(request: pytest.FixtureRequest, trials: Trials, kind: str) -> None:
-    """A random kill seldom hits an activity of a millisecond, so here the process kills itself there; the next one restores the last
+    """A random kill seldom hits a short activity, so here the process kills itself before a write; the next one restores the last
     commit."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     newest = 0

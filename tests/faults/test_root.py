@@ -158,8 +158,7 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
 
 
 def test_a_clock_that_goes_back_an_hour_decides_nothing(tmp_path: Path, trials: Trials) -> None:
-    """The clock decides neither which checkpoint is newest, nor which is deleted, nor who owns the root. The files' times are in the
-    future."""
+    """No clock decides which checkpoint is newest, which is deleted, or who owns the root. The files' times are in the future, too."""
     root, attempts = tmp_path / "root", 3
     losses: dict[int, float] = {}
     newest = 0

@@ -147,8 +147,7 @@ def save(checkpointer: Any, step: int) -> None:
 
 @pytest.mark.parametrize("arrives", ["before", "after"])
 def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, arrives: str) -> None:
-    """The change of HEAD is delayed past its deadline. It arrives before the next save, or after the commit of that save: then it is too
-    late."""
+    """The change of HEAD is delayed past its deadline. It arrives before the next save, or after that save's commit, which is too late."""
     release = threading.Event()
     with open_root(bad_root, limits=soon()) as checkpointer:
         save(checkpointer, 1)

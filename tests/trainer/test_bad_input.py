@@ -115,8 +115,7 @@ def test_a_changed_run_is_refused_with_what_differs(
 
 
 def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> None:
-    """The token cache is of the old file: to continue would train on text that no longer exists; to rebuild would silently change the
-    data."""
+    """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently change the data."""
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
     code, report, events = train(trained, place / "world", attempt=2)

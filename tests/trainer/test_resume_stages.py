@@ -1,5 +1,7 @@
-"""A run whose batch size and sequence length change, killed around the change, has bitwise the losses of an undisturbed run. `halcyon data
-show` shows for each step of its log the data that the step was trained on."""
+"""A run whose batch size and sequence length change, killed around the change, has bitwise the losses of an undisturbed run.
+
+`halcyon data show` shows for each step of its log the data that the step was trained on.
+"""
 
 from __future__ import annotations
 

@@ -19,8 +19,10 @@ __all__ = ["gateway", "s3_root"]
 
 COMMIT_SECONDS = 5
 GRACE_SECONDS = 10
-"""Enough for the rest of one save (1.2 times its duration, plus 1 s), and not for another one after it. Both constants grow with the
-machine's factor, because the other parts of a save take longer on a slow machine."""
+"""Enough for the rest of one save (1.2 times its duration, plus 1 s), and not for another one after it.
+
+Both constants grow with the machine's factor, because the other parts of a save take longer on a slow machine.
+"""
 
 
 @pytest.mark.slow

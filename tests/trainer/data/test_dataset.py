@@ -136,8 +136,7 @@ def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, 
 
 
 def test_where_one_token_begins_and_ends_documents_the_end_is_a_target() -> None:
-    """Documents enclosed in the same token, as in GPT-2: nothing predicts that a document begins after an end, so only the end is a
-    target."""
+    """One token encloses documents, as in GPT-2: nothing predicts that a document begins after an end, so only the end is a target."""
     mark = 1000
     tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
     stream = np.array([mark, 1, 2, mark, mark, 3, mark, mark, 4, 5, 6], np.uint32)
@@ -194,8 +193,7 @@ def test_batches_are_the_same_order_cut_in_pieces(batch_size: int) -> None:
 
 
 def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None:
-    """Batches of 4, 12 and 6; sequences of 8 tokens, then quarters (2) and halves (4) of them, then 8. A stage starts with a new
-    sequence."""
+    """Batches of 4, 12 and 6; sequences of 8 tokens, quarters (2), halves (4), then 8 again. A stage starts with a new sequence."""
     stages = [
         BatchScheduleEntry(from_step=10, batch_size=12),
         BatchScheduleEntry(from_step=15, sequence_length=2),

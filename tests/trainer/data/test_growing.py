@@ -1,5 +1,4 @@
-"""Batches from a growing token cache are bitwise those from the finished one; a reader waits for missing text, and gets the error of the
-build."""
+"""Batches from a growing token cache are bitwise those from the finished one; readers wait for missing text, and get the build's error."""
 
 from __future__ import annotations
 

@@ -122,8 +122,7 @@ def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None
 
 
 def test_the_first_batch_waits_for_itself_alone(watched: Watched) -> None:
-    """The first batch comes although all others are blocked. (Levanter requests 32 batches before it returns the first: its issue
-    #5382.)"""
+    """The first batch comes although all others are blocked. (Levanter requests 32 batches before the first comes: its issue #5382.)"""
     watched.held = threading.Event()
     with loader(watched, batch_sharding(1, 1, 4, 1), depth=32, threads=4) as batches:
         batch = batches.batch(0)

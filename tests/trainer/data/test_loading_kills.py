@@ -1,5 +1,7 @@
-"""Loading that is killed at any moment and restarted gives bitwise the batches of undisturbed loading: with one to four hosts, any number
-of batches made ahead, from a folder or from an object store."""
+"""Loading that is killed at any moment and restarted gives bitwise the batches of undisturbed loading.
+
+Tested with one to four hosts, with different numbers of batches made ahead, from a folder and from an object store.
+"""
 
 from __future__ import annotations
 

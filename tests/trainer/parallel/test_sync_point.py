@@ -46,8 +46,10 @@ def test_a_single_process_leaves_at_the_next_point() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_all_leave_at_one_point_and_nobody_does_more_than_some_had_begun(seed: int) -> None:
-    """The processes run in lockstep, as with collectives: each is at most one point ahead of the slowest. If two left at different points,
-    the remaining ones would wait at the barrier forever."""
+    """The processes run in lockstep, as with collectives: each is at most one point ahead of the slowest.
+
+    If two left at different points, the remaining ones would wait at the barrier forever.
+    """
     chance = random.Random(seed)
     count = chance.choice((2, 3, 5, 8))
     noticed = chance.sample(range(count), chance.choice((1, 1, 2)))

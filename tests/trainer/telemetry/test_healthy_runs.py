@@ -109,8 +109,7 @@ def test_time_in_which_the_machine_stood_still_does_not_count() -> None:
 
 
 def test_the_watchdog_notes_that_it_could_not_look() -> None:
-    """The clock jumps by an hour between two checks, as for a stopped process. The watchdog reports the pause before it asks for the
-    verdict."""
+    """The clock jumps by an hour between two checks, as for a stopped process. The watchdog reports the pause before the verdict."""
     told: list[float] = []
     looks: list[int] = []
     enough = threading.Event()

@@ -111,8 +111,7 @@ BUILDS = [(1, True, 3), (2, False, 2)]
 MORE_BUILDS = [(1, False, 9), (1, True, 6)]
 LONG_BUILDS = [(1, False, 120), (1, True, 80), (2, False, 40)]
 HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_shards": "files:14"}
-"""Where a build waits for a late kill, by the progress that the test waits for. A shard has four files; at most three shards are
-committed."""
+"""Where a build waits for a late kill, by the awaited progress. A shard has four files; at most three shards are committed."""
 
 
 @pytest.mark.slow
