@@ -158,7 +158,7 @@ def main() -> None:
 
     print(f"{size:.0f} MB in {len(arrays)} shards on {options.devices} devices, {spec.root.split(':')[0]} root, {options.pairs} pairs")
     print(
-        f"save holds the loop up  {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio {ratio(blocked, bare):.2f}"
+        f"save blocks the loop    {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio {ratio(blocked, bare):.2f}"
     )
     print(f"                        {' ' * 11}   bare copy, fresh memory{milliseconds(fresh)}   ratio {ratio(blocked, fresh):.2f}")
     print(f"save to commit          {rate(commits)}   plain synced files   {rate(plain_writes)}   ratio {ratio(commits, plain_writes):.2f}")

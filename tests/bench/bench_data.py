@@ -92,7 +92,7 @@ def loading(root: Path) -> None:
 
         seconds = min(load() for _ in range(3))
         alone = best_seconds(lambda dataset=dataset: dataset.examples(dataset.train_rows(0)), 3)
-        told = "documents told apart" if segments else "documents not told apart"
+        told = "with segments" if segments else "without segments"
         print(
             f"load {batch_size} x {length}, {told}: {seconds * 1e3:.2f} ms a batch, {batch_size * length / seconds / 1e6:.1f} M tokens/s "
             f"(its examples in one thread: {alone * 1e3:.2f} ms)"
@@ -119,7 +119,7 @@ def seeking(root: Path) -> None:
     shards = sum(len(ledger.shards) for ledger in caches.ledgers.values())
     began = time.perf_counter()
     dataset = dataset_of(spec, store, caches)
-    print(f"open a mixture of 10**12 tokens, 8 sources, {shards} shards (pretended): {(time.perf_counter() - began) * 1e3:.0f} ms")
+    print(f"open a mixture of 10**12 tokens, 8 sources, {shards} shards (simulated): {(time.perf_counter() - began) * 1e3:.0f} ms")
     steps = np.random.default_rng(0).integers(0, 10**6, 200).tolist()
     durations: list[float] = []
     for step in steps:

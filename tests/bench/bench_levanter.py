@@ -164,7 +164,7 @@ def compare(python: Path, folder: Path, shape: tuple[int, int, int, int], pairs:
     speeds: dict[str, list[float]] = {"ours": [], "Levanter": []}
     firsts: dict[str, list[float]] = {"ours": [], "Levanter": []}
     for _ in range(pairs):
-        ours = run(sys.executable, __file__, "--ours", folder, batch_size, length, 8 * batches)  # prefetched batches come faster
+        ours = run(sys.executable, __file__, "--ours", folder, batch_size, length, 8 * batches)  # ours are faster, so more are measured
         theirs = run(python, CHILD, "load", folder / "levanter", eos, batch_size, length, batches, fetch)
         for name, found in (("ours", ours), ("Levanter", theirs)):
             speeds[name].append(speed(found, fetch, batch_size * length))

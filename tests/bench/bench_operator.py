@@ -47,7 +47,7 @@ def decision_seconds() -> float:
 
 @contextmanager
 def operator(cluster: Cluster, namespace: str, port: int) -> Iterator[int]:
-    """The operator's process; starts it and waits until it watches."""
+    """The operator's process id; starts the operator and waits until its metrics port listens."""
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
     command = [sys.executable, "-m", "halcyon_operator", "--trainer-image", "none", "--namespace", namespace, "--metrics-port", str(port)]
     command += ["--s3-endpoint", NO_STORE]

@@ -9,7 +9,7 @@
 | part | marker | what it needs |
 |---|---|---|
 | fast | none | one process |
-| slow | `slow` | processes of its own, no cluster |
+| slow | `slow` | separate processes, no cluster |
 | cluster | `cluster` | the development cluster, which its tests share |
 | alone | `cluster` and `alone` | the development cluster for itself |
 """

@@ -1,4 +1,4 @@
-"""The lifeline reports each process that ends without a farewell, and no other end."""
+"""The lifeline reports each process that ends without a goodbye, and no other end."""
 
 import queue
 import socket
