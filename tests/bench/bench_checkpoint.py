@@ -87,7 +87,6 @@ def read_plain(folder: Path, arrays: list[np.ndarray]) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, default=256)
     parser.add_argument("--devices", type=int, default=4)

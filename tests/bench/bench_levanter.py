@@ -117,7 +117,7 @@ def build_ours(folder: Path) -> dict[str, Any]:
 
 
 def load_ours(folder: Path, batch_size: int, length: int, batches: int) -> dict[str, Any]:
-    """The same as `levanter_child.load`, with this project's loader as the trainer has it."""
+    """The same as `levanter_child.load`, with this project's loader, set up as in the trainer."""
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 

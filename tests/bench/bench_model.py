@@ -103,7 +103,6 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print both speeds and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("layers", 4), ("hidden", 256), ("length", 256), ("batch", 8), ("vocab", 264), ("pairs", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -109,7 +109,6 @@ def line(what: str, key: str, megabytes: float, ours: list[dict[str, float]], th
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, default=2048)
     parser.add_argument("--devices", type=int, default=4)

@@ -134,7 +134,6 @@ def laying_out(documents: int) -> None:
 
 
 def main() -> None:
-    """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=10**7)
     arguments = parser.parse_args()

@@ -105,7 +105,6 @@ def peak_bytes() -> int:
 
 
 def measure(what: str, word: str, folder: Path, number: int) -> None:
-    """Print one line."""
     ended = subprocess.run(
         [sys.executable, __file__, "--child", word, str(folder), str(number)], capture_output=True, text=True, check=True
     )
@@ -114,7 +113,6 @@ def measure(what: str, word: str, folder: Path, number: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--checkpoints", type=int, nargs="*", default=[1000, 10_000])
     parser.add_argument("--files", type=int, default=20)

@@ -103,7 +103,6 @@ def damages(files: list[Path], chance: random.Random) -> dict[str, Callable[[], 
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tries", type=int, default=150)
     tries = parser.parse_args().tries

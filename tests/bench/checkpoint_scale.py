@@ -74,7 +74,6 @@ def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> T
 
 
 def main() -> None:
-    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunk-mebibytes", type=float, default=32)
     parser.add_argument("--devices", type=int, default=4, help="devices of a host")

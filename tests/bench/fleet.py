@@ -168,7 +168,6 @@ class Fleet:
     namespace: str
 
     async def apply(self, name: str, **form: Any) -> None:
-        """Make a run."""
         await self.api.request("POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace, **form))
 
     async def apply_all(self, names: list[str], **form: Any) -> None:
@@ -182,12 +181,10 @@ class Fleet:
         await asyncio.gather(*map(one, names))
 
     async def edit(self, name: str, **spec: Any) -> None:
-        """Edit a run's spec."""
         path = path_of(*RUNS_API, self.namespace, name)
         await self.api.request("PATCH", path, "trainingruns", body={"spec": spec}, content_type=MERGE)
 
     async def delete(self, api_version: str, plural: str, name: str) -> None:
-        """Delete an object."""
         options = {"propagationPolicy": "Background"}
         await self.api.request("DELETE", path_of(api_version, plural, self.namespace, name), plural, body=options)
 

@@ -19,7 +19,6 @@ from checkpoint_state import make_state
 
 
 def main() -> None:
-    """Run the commands."""
     megabytes, devices, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)

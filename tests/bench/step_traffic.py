@@ -60,7 +60,6 @@ def spec_of(options: argparse.Namespace) -> TrainingRunSpec:
 
 
 def main() -> None:
-    """Compile and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tpu", help="topology to compile for, such as v5e:2x4")
     parser.add_argument("--type", default="cpu", help="accelerator type; its memory decides which arrays are gathered")

@@ -94,7 +94,7 @@ class Proxy:
 
     @property
     def endpoint(self) -> str:
-        """For ``spec.checkpoint.endpoint``."""
+        """The value of ``spec.checkpoint.endpoint``."""
         return f"http://127.0.0.1:{self.port}"
 
     def stored(self, key: str) -> int:
@@ -102,7 +102,6 @@ class Proxy:
         return sum(request.method == "PUT" and request.key.endswith(key) and code == 200 for request, code in self.served)
 
     async def handle(self, incoming: web.Request) -> web.StreamResponse:
-        """Answer one request."""
         path = unquote(incoming.rel_url.raw_path).lstrip("/")
         key = path.partition("/")[2]
         conditional = "If-Match" in incoming.headers or "If-None-Match" in incoming.headers

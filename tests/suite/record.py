@@ -62,6 +62,5 @@ class Recorder:
             record.failed.append(test)
 
     def pytest_sessionfinish(self) -> None:
-        """Write the record."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(asdict(self._record)))

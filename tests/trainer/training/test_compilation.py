@@ -116,7 +116,7 @@ def cached(world: World) -> list[int]:
 
 
 def moved(document: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The same run at another root."""
+    """The document with another root."""
     return document | {"spec": document["spec"] | {"checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{root}"}}}
 
 

@@ -47,7 +47,7 @@ def test_large_sources_cost_no_more(size: int) -> None:
 
 
 def test_the_short_block_comes_anywhere() -> None:
-    """Levanter leaves it at the end of every epoch."""
+    """In Levanter it is at the end of every epoch."""
     places = []
     for number in range(180):
         elements = BlockPermutation(8 * 10 + 3, f"{number}".encode(), block_size=10, window_blocks=1)(np.arange(83))
